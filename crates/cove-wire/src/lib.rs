@@ -1,0 +1,49 @@
+//! The protocol between the host and the agent in the guest: ports, frames, message types, version.
+//!
+//! This crate does no I/O. It turns values into frames and frames into values ([`Codec`] plugs into
+//! `tokio_util`'s `Framed`, [`encode`] and [`decode`] serve everything else), and it refuses whatever is
+//! malformed, oversized or spoken by another version with a [`WireError`]. Each side treats the other as
+//! hostile: the guest may be compromised, and the host may be older or newer than the image.
+//!
+//! ```text
+//!  host (daemon)                                      guest (agent)
+//!      │ connect vsock port CONTROL ──────────────────▶ │
+//!      │ Hello ───────────────────────────────────────▶ │   both compare versions
+//!      │ ◀─────────────────────────────────────── Hello │
+//!      │ Request{id, Call} ───────────────────────────▶ │   any number in flight
+//!      │ ◀──────────────── Response{id, Reply | Fault}  │
+//!      │ ◀──────────────────────────────────── Event …  │   after Call::Subscribe
+//!
+//!      │ connect vsock port STREAM ───────────────────▶ │
+//!      │ Open (one frame) ────────────────────────────▶ │   bytes may follow at once
+//!      │ ◀───────────────────────── Opened (one frame)  │
+//!      │ ◀════════════ raw bytes, or exec packets ════▶ │   half-close means end of input
+//! ```
+
+mod control;
+mod exec;
+mod frame;
+mod stream;
+
+pub use control::{
+    BootConfig, Call, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus,
+    Hello, LogSource, Memory, Reply, Stage, VersionMismatch,
+};
+pub use exec::{ExecCodec, ExecPacket, MAX_EXEC_DATA};
+pub use frame::{Codec, HEADER_LEN, MAX_FRAME, WireError, body_len, decode, encode};
+pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};
+
+/// Version of everything in this crate. Both ends send it in their [`Hello`]; the image's manifest records it too.
+/// Raise it with every change that an older peer would misunderstand.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The vsock ports, the one table of them.
+pub mod port {
+    /// Guest listens: length-delimited [`FromHost`](crate::FromHost) and [`FromGuest`](crate::FromGuest) frames.
+    pub const CONTROL: u32 = 1024;
+    /// Guest listens: one [`Open`](crate::Open) frame, one [`Opened`](crate::Opened) frame, then the stream itself.
+    pub const STREAM: u32 = 1025;
+}
+
+/// Context id of the guest on its vsock. Each machine has a bus of its own, so that one number serves all.
+pub const GUEST_CID: u32 = 3;
