@@ -1,0 +1,75 @@
+//! A byte stream to or from the guest, whatever carries it on this platform.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+#[cfg(unix)]
+type Inner = tokio::net::UnixStream;
+#[cfg(windows)]
+type Inner = tokio::net::TcpStream;
+
+/// A connection to a vsock port. `shutdown` half-closes it.
+#[derive(Debug)]
+pub struct Connection(Inner);
+
+impl From<Inner> for Connection {
+    fn from(inner: Inner) -> Self {
+        Self(inner)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Accepts connections from the guest on one vsock port.
+#[derive(Debug)]
+pub struct Listener {
+    #[cfg(unix)]
+    inner: tokio::net::UnixListener,
+}
+
+#[cfg(unix)]
+impl From<tokio::net::UnixListener> for Listener {
+    fn from(inner: tokio::net::UnixListener) -> Self {
+        Self { inner }
+    }
+}
+
+impl Listener {
+    /// Waits for the guest's next connection.
+    #[cfg(unix)]
+    pub async fn accept(&self) -> io::Result<Connection> {
+        self.inner.accept().await.map(|(stream, _)| stream.into())
+    }
+
+    /// Waits for the guest's next connection.
+    #[cfg(not(unix))]
+    pub async fn accept(&self) -> io::Result<Connection> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}

@@ -1,0 +1,189 @@
+//! The seam between Cove and the platform: what a machine is, what a backend can do, and one module a backend.
+//!
+//! Everything above this crate is the same on Linux, macOS and Windows. A [`Backend`] says whether this computer
+//! can run it ([`Backend::probe`]) and what its machines can do ([`Features`]); what it cannot do is a typed
+//! [`MachineError::Unsupported`]. A running machine lives in a process of its own, the machine process, so that it
+//! outlives the daemon: a daemon that starts again adopts it ([`Backend::adopt`]).
+//!
+//! ```text
+//!            start                  guest runs
+//!  (nothing) ─────▶ machine process ──────────▶ Running ⇄ Paused
+//!                         │                        │ power-off, kill, crash
+//!                         ▼                        ▼
+//!                    MachineError               Exit{cause, console tail}
+//! ```
+//!
+//! The machine process holds the lock on the machine's directory for as long as anything that writes to its disk
+//! is alive, so that there are never two machines on one disk.
+
+mod connection;
+mod error;
+mod spec;
+
+pub use connection::{Connection, Listener};
+pub use error::MachineError;
+pub use spec::{Disk, MachineSpec};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::{path::Path, time::Duration};
+use tokio::sync::broadcast;
+
+/// The kinds of backend there are, on any platform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendKind {
+    /// Cove's own monitor on KVM (Linux).
+    Kvm,
+    /// QEMU without hardware virtualisation: works everywhere QEMU does, slower.
+    Emulated,
+    /// Apple's Virtualization.framework (macOS).
+    Vz,
+    /// The Host Compute System (Windows).
+    HyperV,
+}
+
+/// Whether this computer can run a backend, found out in milliseconds and without side effects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "availability")]
+pub enum Availability {
+    /// It can.
+    Available {
+        /// What was found, such as `QEMU 10.0.2`.
+        evidence: String,
+    },
+    /// It cannot.
+    Unavailable {
+        /// What was found.
+        why: String,
+        /// What a person can do about it.
+        hint: String,
+    },
+}
+
+/// What the machines of a backend can do beyond starting and stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Features {
+    /// [`Machine::pause`] and [`Machine::resume`].
+    pub pause: bool,
+    /// [`Machine::listen`]: connections from the guest.
+    pub guest_connections: bool,
+    /// [`Machine::grow_disk`] while the machine runs.
+    pub online_grow: bool,
+    /// Runs on hardware virtualisation.
+    pub hardware: bool,
+}
+
+/// Starts machines of one kind. Holds no state of any machine.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// Which kind it is.
+    fn kind(&self) -> BackendKind;
+
+    /// Whether this computer can run it.
+    fn probe(&self) -> Availability;
+
+    /// What its machines can do.
+    fn features(&self) -> Features;
+
+    /// Starts a machine process and returns once the guest's first instruction is on its way. The caller has
+    /// verified the image. Fails with [`MachineError::Locked`] when a machine runs on this disk already.
+    async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError>;
+
+    /// Takes over the machine that an earlier daemon started in `spec.directory`, if it still runs. Cleans up after
+    /// one that does not: left-over sockets, a process that lost its supervisor.
+    async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError>;
+}
+
+/// A running machine. Dropping it leaves the machine running; [`Machine::kill`] ends it.
+///
+/// Any method may be called from any task at any time; an operation on a machine that has ended fails with
+/// [`MachineError::Ended`]. None of them blocks the calling thread.
+#[async_trait]
+pub trait Machine: Send + Sync {
+    /// Which kind of backend runs it.
+    fn kind(&self) -> BackendKind;
+
+    /// What it can do.
+    fn features(&self) -> Features;
+
+    /// Process id of the machine process, and of the hypervisor's where that is another.
+    fn processes(&self) -> Vec<u32>;
+
+    /// Stops the vCPUs; connections stay open and wait.
+    async fn pause(&self) -> Result<(), MachineError>;
+
+    /// Lets the vCPUs go on.
+    async fn resume(&self) -> Result<(), MachineError>;
+
+    /// Waits until the guest has powered off, which the caller asked the agent for, and kills it after `grace`.
+    async fn stop(&self, grace: Duration) -> Result<Exit, MachineError>;
+
+    /// Ends it at once, as if the power were cut.
+    async fn kill(&self) -> Result<Exit, MachineError>;
+
+    /// Tells the guest that the data disk's file has grown.
+    async fn grow_disk(&self, disk: Disk, size: u64) -> Result<(), MachineError>;
+
+    /// The file that the guest's console is written to; bounded, the older part in `<file>.1`.
+    fn console(&self) -> &Path;
+
+    /// Connects to a vsock port that the guest listens on.
+    async fn connect(&self, port: u32) -> Result<Connection, MachineError>;
+
+    /// Listens on a vsock port of the host for connections from the guest.
+    async fn listen(&self, port: u32) -> Result<Listener, MachineError>;
+
+    /// What happens to it from now on; ends with [`MachineEvent::Exited`].
+    fn events(&self) -> broadcast::Receiver<MachineEvent>;
+
+    /// Waits until it has ended, for whatever reason; at once when it has already.
+    async fn wait(&self) -> Exit;
+}
+
+/// What happens to a running machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum MachineEvent {
+    /// The vCPUs stopped on request.
+    Paused,
+    /// The vCPUs go on.
+    Resumed,
+    /// The guest restarted itself; its agent has to be greeted anew.
+    Rebooted,
+    /// The machine ended.
+    Exited(Exit),
+}
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Why.
+    pub cause: ExitCause,
+    /// Last lines of the guest's console, at most 20, empty after an orderly end.
+    pub console_tail: Vec<String>,
+}
+
+/// Why a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum ExitCause {
+    /// The guest powered off.
+    PoweredOff,
+    /// [`Machine::kill`], or the grace of [`Machine::stop`] ran out.
+    Killed,
+    /// The guest's kernel panicked.
+    GuestPanicked {
+        /// The panic's own line.
+        message: String,
+    },
+    /// The hypervisor ended without being asked.
+    HypervisorDied {
+        /// Its exit status or signal.
+        status: String,
+        /// The last of what it wrote to standard error.
+        stderr: String,
+    },
+    /// The machine process is gone and left no account of itself.
+    Vanished,
+}

@@ -1,0 +1,38 @@
+//! What a machine is made of.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything that a backend needs to start a machine. Written to the machine's directory, so that an adopting
+/// daemon and the machine process read the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// Its name: `[a-z0-9][a-z0-9-]*`, at most 32 bytes.
+    pub name: String,
+    /// Where its lock, console log and account of its end live. Persistent.
+    pub directory: PathBuf,
+    /// Where its sockets live; a directory of mode 0700, with a path short enough for a socket's address.
+    pub runtime: PathBuf,
+    /// The kernel, an ELF file.
+    pub kernel: PathBuf,
+    /// The initial RAM file system.
+    pub initramfs: PathBuf,
+    /// The read-only root file system; the guest's first disk.
+    pub rootfs: PathBuf,
+    /// The data disk, a raw sparse file that exists; the guest's second disk.
+    pub data_disk: PathBuf,
+    /// Virtual CPUs, at least 1.
+    pub cpus: u32,
+    /// Memory in MiB, at least 256.
+    pub memory_mib: u32,
+    /// Added to the kernel's command line.
+    pub kernel_arguments: Vec<String>,
+}
+
+/// One of a machine's disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disk {
+    /// The data disk.
+    Data,
+}
