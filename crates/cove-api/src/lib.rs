@@ -1,0 +1,39 @@
+//! The daemon's control API: data types, error codes, directories, typed client.
+//!
+//! HTTP/1.1 and JSON over a local socket (`<runtime>/daemon.sock`, mode 0600). The CLI, the desktop shell and scripts
+//! speak it. It knows nothing of hypervisors.
+//!
+//! ```text
+//! GET    /v1/version                        Version
+//! GET    /v1/machines                       [MachineStatus]
+//! POST   /v1/machines            NewMachine MachineStatus
+//! GET    /v1/machines/NAME                  MachineStatus
+//! DELETE /v1/machines/NAME?confirm=NAME     {}            destroys its data
+//! POST   /v1/machines/NAME/start            Progress …    application/x-ndjson, ends with Done or Failed
+//! POST   /v1/machines/NAME/stop             Progress …
+//! POST   /v1/machines/NAME/restart          Progress …
+//! POST   /v1/machines/NAME/kill             MachineStatus
+//! POST   /v1/machines/NAME/pause, /resume   MachineStatus
+//! POST   /v1/machines/NAME/exec  wire Exec  101, then wire exec packets both ways
+//! GET    /v1/machines/NAME/logs?source=&follow=&tail=      text/plain stream
+//! GET    /v1/settings                       Settings
+//! GET    /v1/settings/KEY                   JSON value
+//! PUT    /v1/settings/KEY        JSON value Applied
+//! DELETE /v1/settings/KEY                   Applied       back to the default
+//! GET    /v1/doctor                         [Check]
+//! GET    /v1/events                         Event …       application/x-ndjson
+//! POST   /v1/shutdown                       {}            stops the machines, then the daemon
+//! ```
+//!
+//! An error is `{"code", "message", "hint"}` ([`ApiError`]) with a fitting HTTP status.
+
+mod dirs;
+mod error;
+mod machine;
+
+pub use dirs::{Dirs, DirsError};
+pub use error::{ApiError, ErrorCode};
+pub use machine::{
+    BackendReport, Check, CheckState, Endpoint, Event, LogSource, MachineState, MachineStatus, NewMachine,
+    Progress, Stage, Version,
+};
