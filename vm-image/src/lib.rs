@@ -1,0 +1,1 @@
+//! The guest image: recipe, builder, manifest and verification.
