@@ -15,11 +15,16 @@
 //! POST   /v1/machines/NAME/kill             MachineStatus
 //! POST   /v1/machines/NAME/pause, /resume   MachineStatus
 //! POST   /v1/machines/NAME/exec  wire Exec  101, then wire exec packets both ways
+//! POST   /v1/machines/NAME/dial  wire Dial  101, then raw bytes both ways
+//! POST   /v1/machines/NAME/context?current= {}            creates its Docker context
+//! DELETE /v1/machines/NAME/context          {}            removes its Docker context
 //! GET    /v1/machines/NAME/logs?source=&follow=&tail=      text/plain stream
 //! GET    /v1/settings                       Settings
 //! GET    /v1/settings/KEY                   JSON value
 //! PUT    /v1/settings/KEY        JSON value Applied
 //! DELETE /v1/settings/KEY                   Applied       back to the default
+//! GET    /v1/settings-file                  text/plain, the file as it is, or its template
+//! PUT    /v1/settings-file       TOML       Applied
 //! GET    /v1/doctor                         [Check]
 //! GET    /v1/events                         Event …       application/x-ndjson
 //! POST   /v1/shutdown                       {}            stops the machines, then the daemon
@@ -27,13 +32,20 @@
 //!
 //! An error is `{"code", "message", "hint"}` ([`ApiError`]) with a fitting HTTP status.
 
+mod client;
 mod dirs;
 mod error;
 mod machine;
+pub mod query;
+mod settings;
+pub mod transport;
 
+pub use client::{ByteStream, Client, ClientError, JsonLines, Upgraded};
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorCode};
 pub use machine::{
     BackendReport, Check, CheckState, Endpoint, Event, LogSource, MachineState, MachineStatus, NewMachine,
     Progress, Stage, Version,
 };
+pub use query::LogQuery;
+pub use settings::{Applied, Setting, Settings};

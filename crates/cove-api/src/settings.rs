@@ -1,0 +1,41 @@
+//! What the API says of settings.
+
+use crate::ApiError;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Every setting, in force now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The file that a person may edit.
+    pub file: PathBuf,
+    /// All keys, set or not, in the order of the file's template.
+    pub values: Vec<Setting>,
+    /// What is wrong with the file; then the values are the last good ones, or the defaults.
+    #[serde(default)]
+    pub problem: Option<ApiError>,
+}
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Its key, such as `machine.cpus`.
+    pub key: String,
+    /// The value in force.
+    pub value: serde_json::Value,
+    /// The value when nothing is set.
+    pub default: serde_json::Value,
+    /// Whether the file sets it.
+    pub set: bool,
+    /// What it is for, in a sentence.
+    pub description: String,
+    /// What it accepts, in words.
+    pub accepts: String,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Applied {
+    /// Running machines that only heed the change after a restart.
+    pub restart_needed: Vec<String>,
+}
