@@ -1,0 +1,9 @@
+//! Machine lifecycle, gateway, settings and events.
+//!
+//! [`run`] is the whole daemon: it takes the single-instance lock, adopts the machines that still run, serves the
+//! control API and a Docker socket for each machine, and returns when it has been asked to end.
+
+mod daemon;
+pub mod gateway;
+
+pub use daemon::{DaemonError, Options, run};
