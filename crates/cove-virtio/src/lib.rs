@@ -1,0 +1,24 @@
+//! Virtio devices, free of any transport, and the vhost-user adapter.
+//!
+//! A device implements [`device::Device`]: it is given guest memory, its queues and a way to signal, and knows
+//! nothing of how they reached it. The same device runs inside a monitor, which maps its registers over
+//! virtio-mmio or PCI, and behind [`vhost_user`], which serves it to a front end such as QEMU.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`device`] | the seam: `Device`, `Activation`, `Interrupt` |
+//! | [`queue`] | a virtqueue on the device's side: chains in, used entries out, signals when wanted |
+//! | [`socket`] | unix sockets that only their owner may connect to |
+//! | [`vsock`] | the socket device |
+//! | [`vhost_user`] | serves any `Device` on a unix socket |
+//!
+//! The crate is for Linux hosts only and is empty elsewhere.
+
+#![cfg(target_os = "linux")]
+
+pub mod device;
+pub mod queue;
+mod scatter;
+pub mod socket;
+pub mod vhost_user;
+pub mod vsock;

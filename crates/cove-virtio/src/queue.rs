@@ -1,0 +1,187 @@
+//! A split virtqueue as a device uses it.
+//!
+//! [`DeviceQueue`] adds to `virtio_queue::Queue` what every device here needs and the crate leaves open: errors told
+//! apart from an empty ring, chains turned into bounds-checked slices of guest memory, and the driver's wish not to
+//! be interrupted when `EVENT_IDX` is off. Whoever holds the value owns the queue.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress, GuestMemory as _, VolatileSlice};
+
+use crate::device::GuestMemory;
+
+/// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
+const NO_INTERRUPT: u16 = 1;
+
+/// The driver broke the queue itself, not just one buffer: nothing more can be done with it before a reset.
+#[derive(Debug, thiserror::Error)]
+#[error("queue {queue} is broken")]
+pub struct BrokenQueue {
+    /// Its index.
+    pub queue: u16,
+    /// What was wrong.
+    pub source: virtio_queue::Error,
+}
+
+/// What is wrong with one chain. The queue itself is fine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainError {
+    /// A buffer reaches outside of guest memory.
+    #[error("a descriptor at {address:#x} of {len} bytes does not lie in guest memory")]
+    OutOfBounds {
+        /// Its guest-physical address.
+        address: u64,
+        /// Its length in bytes.
+        len: u32,
+    },
+    /// A buffer for the device to read stands where one to write belongs, or the other way round.
+    #[error("a descriptor at {address:#x} has the wrong direction")]
+    WrongDirection {
+        /// Its guest-physical address.
+        address: u64,
+    },
+}
+
+/// Which way the bytes of a chain go, seen from the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The device reads what the driver wrote.
+    Readable,
+    /// The device writes.
+    Writable,
+}
+
+/// A queue in the hands of its device.
+#[derive(Debug)]
+pub struct DeviceQueue {
+    /// Its place among the device's queues.
+    pub index: u16,
+    /// The ring's state.
+    pub queue: Queue,
+    /// The eventfd that the driver's notifications arrive on.
+    pub kick: OwnedFd,
+    /// Chains completed since the driver's wish for a signal was last looked at.
+    unsignalled: u16,
+}
+
+impl DeviceQueue {
+    /// Puts together what a transport set up.
+    pub fn new(index: u16, queue: Queue, kick: OwnedFd) -> Self {
+        Self {
+            index,
+            queue,
+            kick,
+            unsignalled: 0,
+        }
+    }
+
+    /// The next chain that the driver made available, if any.
+    pub fn next_chain<'m>(
+        &mut self,
+        memory: &'m GuestMemory,
+    ) -> Result<Option<DescriptorChain<&'m GuestMemory>>, BrokenQueue> {
+        match self.queue.iter(memory) {
+            Ok(mut available) => Ok(available.next()),
+            Err(source) => Err(self.broken(source)),
+        }
+    }
+
+    /// Gives the `count` chains taken last back to the ring, as if they had not been taken.
+    pub fn put_back(&mut self, count: u16) {
+        self.queue
+            .set_next_avail(self.queue.next_avail().wrapping_sub(count));
+    }
+
+    /// Returns a chain to the driver with `written` bytes filled in.
+    pub fn complete(&mut self, memory: &GuestMemory, head: u16, written: u32) -> Result<(), BrokenQueue> {
+        self.queue
+            .add_used(memory, head, written)
+            .map_err(|source| self.broken(source))?;
+        self.unsignalled = self.unsignalled.saturating_add(1);
+        Ok(())
+    }
+
+    /// How many chains have been completed since [`DeviceQueue::wants_signal`] was last asked.
+    pub fn unsignalled(&self) -> u16 {
+        self.unsignalled
+    }
+
+    /// Asks for a notification when the driver adds a chain. True when one has been added meanwhile, for which no
+    /// notification may come.
+    pub fn arm(&mut self, memory: &GuestMemory) -> Result<bool, BrokenQueue> {
+        self.queue
+            .enable_notification(memory)
+            .map_err(|source| self.broken(source))
+    }
+
+    /// Tells the driver not to notify.
+    pub fn disarm(&mut self, memory: &GuestMemory) -> Result<(), BrokenQueue> {
+        self.queue
+            .disable_notification(memory)
+            .map_err(|source| self.broken(source))
+    }
+
+    /// Whether the driver wants to hear of what was completed since this was last asked.
+    pub fn wants_signal(&mut self, memory: &GuestMemory) -> Result<bool, BrokenQueue> {
+        if std::mem::take(&mut self.unsignalled) == 0 {
+            return Ok(false);
+        }
+        let wanted = self
+            .queue
+            .needs_notification(memory)
+            .map_err(|source| self.broken(source))?;
+        if !wanted || self.queue.event_idx_enabled() {
+            return Ok(wanted);
+        }
+        let flags: u16 = memory
+            .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
+            .map_err(|source| self.broken(virtio_queue::Error::GuestMemory(source)))?;
+        Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
+    }
+
+    fn broken(&self, source: virtio_queue::Error) -> BrokenQueue {
+        BrokenQueue {
+            queue: self.index,
+            source,
+        }
+    }
+}
+
+/// Appends the buffers of a chain to `slices` and returns how many bytes they hold together.
+///
+/// A descriptor loop ends where the queue's size says that no chain can be longer, and the 2³² bytes that the
+/// specification allows a chain bound the sum.
+pub fn gather<'m>(
+    memory: &'m GuestMemory,
+    chain: DescriptorChain<&'m GuestMemory>,
+    direction: Direction,
+    slices: &mut Vec<VolatileSlice<'m>>,
+) -> Result<usize, ChainError> {
+    let mut total = 0;
+    for descriptor in chain {
+        let address = descriptor.addr();
+        if descriptor.is_write_only() != (direction == Direction::Writable) {
+            return Err(ChainError::WrongDirection { address: address.0 });
+        }
+        let out_of_bounds = || ChainError::OutOfBounds {
+            address: address.0,
+            len: descriptor.len(),
+        };
+        let len = usize::try_from(descriptor.len()).map_err(|_| out_of_bounds())?;
+        if len == 0 {
+            continue;
+        }
+        // Nearly every buffer lies in one region; one that spans two becomes two slices.
+        if let Ok(slice) = memory.get_slice(address, len) {
+            slices.push(slice);
+        } else {
+            for slice in memory.get_slices(address, len) {
+                slices.push(slice.map_err(|_| out_of_bounds())?);
+            }
+        }
+        total += len;
+    }
+    Ok(total)
+}

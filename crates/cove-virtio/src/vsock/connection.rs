@@ -1,0 +1,357 @@
+//! One connection between a port of the guest and a unix stream on the host.
+//!
+//! ```text
+//!   host program connects                     guest sends REQUEST
+//!           │                                         │
+//!       Greeting                                  Dialling (again while the listener's backlog is full)
+//!           │ CONNECT <port>                          │ connected; RESPONSE is sent
+//!       Requested ──── guest sends RESPONSE ──► Established
+//!                                                │       │
+//!              guest is done both ways, we RST   │       │  host is done both ways, we SHUTDOWN
+//!                                        Draining         Closing
+//!                  host took the last bytes  └──► gone ◄──┘  guest sends RST, or 2 s have passed
+//! ```
+//!
+//! A RST from the guest, a protocol error or a reset of the device leads from anywhere to gone. The muxer owns the
+//! connection and its state; nothing here touches a queue.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use vm_memory::VolatileSlice;
+
+use super::credit::{BUF_ALLOC, FromGuest, ToGuest};
+use super::packet::{HOST_CID, Header, Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
+use crate::scatter;
+
+/// Bytes read from the host in one visit, at least and at most. Within the bounds a connection's appetite doubles
+/// while the host keeps its socket full, so that one system call fills many of the guest's buffers, and shrinks when
+/// it does not, so that a chat does not cost more buffers than it needs.
+pub(super) const APPETITE: std::ops::RangeInclusive<usize> = 2048..=64 * 1024;
+
+/// How long the first question for credit waits; each further one waits twice as long.
+const FIRST_CREDIT_PROBE: Duration = Duration::from_millis(20);
+const LAST_CREDIT_PROBE: Duration = Duration::from_secs(5);
+
+/// The two ports that name a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ports {
+    pub(super) host: u32,
+    pub(super) guest: u32,
+}
+
+/// Where a connection stands; see the module's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Greeting,
+    Dialling,
+    Requested,
+    Established,
+    Closing,
+    Draining,
+}
+
+/// What the host's side of the stream did when bytes were written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Everything the guest sent has been passed on.
+    Empty,
+    /// The host has to read first.
+    Waiting,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) ports: Ports,
+    pub(super) state: State,
+    stream: Option<OwnedFd>,
+    pub(super) to_guest: ToGuest,
+    pub(super) from_guest: FromGuest,
+    /// What the guest sent and the host has not taken yet; credit bounds it to [`BUF_ALLOC`].
+    backlog: VecDeque<u8>,
+    /// REQUEST or RESPONSE, before it is sent.
+    pub(super) opening: Option<Op>,
+    /// The guest asked how much room it has.
+    pub(super) credit_asked: bool,
+    /// The guest is to be asked for credit.
+    pub(super) ask_credit: bool,
+    /// The host's socket may have something to read, be it the end.
+    pub(super) readable: bool,
+    /// The host will not send any more, though what it sent may not be read yet.
+    pub(super) ended: bool,
+    /// Neither the host nor we can send on the stream any more.
+    pub(super) hung_up: bool,
+    /// What the host sent has been read to its end.
+    pub(super) host_sent_all: bool,
+    /// The host no longer reads: what the guest sends goes nowhere.
+    host_deaf: bool,
+    /// The guest's SHUTDOWN flags so far.
+    guest_shutdown: u32,
+    /// Our SHUTDOWN flags so far.
+    announced: u32,
+    /// The connection stands in the muxer's queue of those with something to do.
+    pub(super) queued: bool,
+    /// Reading from the host waits for the guest's credit.
+    pub(super) blocked: bool,
+    /// When to ask for credit next, should the wait go on.
+    pub(super) credit_probe: Duration,
+    /// How many bytes to read from the host in the next visit.
+    pub(super) appetite: usize,
+    /// Epoll watches for room to write.
+    pub(super) watched: bool,
+}
+
+impl Connection {
+    pub(super) fn new(ports: Ports, state: State, stream: Option<OwnedFd>) -> Self {
+        Self {
+            ports,
+            state,
+            stream,
+            to_guest: ToGuest::default(),
+            from_guest: FromGuest::default(),
+            backlog: VecDeque::new(),
+            opening: None,
+            credit_asked: false,
+            ask_credit: false,
+            readable: false,
+            ended: false,
+            hung_up: false,
+            host_sent_all: false,
+            host_deaf: false,
+            guest_shutdown: 0,
+            announced: 0,
+            queued: false,
+            blocked: false,
+            credit_probe: FIRST_CREDIT_PROBE,
+            appetite: *APPETITE.start(),
+            watched: false,
+        }
+    }
+
+    /// The host's stream; none while dialling.
+    pub(super) fn stream(&self) -> Option<BorrowedFd<'_>> {
+        self.stream.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Dialling succeeded.
+    pub(super) fn dialled(&mut self, stream: OwnedFd) {
+        self.stream = Some(stream);
+        self.opening = Some(Op::Response);
+    }
+
+    /// A packet's header to the guest, with the credit that is current now.
+    pub(super) fn header(&self, guest_cid: u64, op: Op, flags: u32, len: u32) -> Header {
+        Header {
+            src_cid: HOST_CID,
+            dst_cid: guest_cid,
+            src_port: self.ports.host,
+            dst_port: self.ports.guest,
+            len,
+            kind: TYPE_STREAM,
+            op: op as u16,
+            flags,
+            buf_alloc: BUF_ALLOC,
+            fwd_cnt: self.from_guest.forwarded(),
+        }
+    }
+
+    /// A packet with the credit that is current now was sent.
+    pub(super) fn credit_told(&mut self) {
+        self.credit_asked = false;
+        self.from_guest.advertised();
+    }
+
+    /// Whether the host's stream should be read now.
+    pub(super) fn may_read(&self) -> bool {
+        self.state == State::Established
+            && self.readable
+            && !self.blocked
+            && !self.host_sent_all
+            && self.guest_shutdown & SHUTDOWN_RECEIVE == 0
+    }
+
+    /// Whether the host's stream holds bytes to read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.stream
+            .as_ref()
+            .is_some_and(|stream| rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0))
+    }
+
+    /// Whether the guest may still send.
+    pub(super) fn guest_may_send(&self) -> bool {
+        self.state == State::Established && self.guest_shutdown & SHUTDOWN_SEND == 0
+    }
+
+    /// Whether there is anything to tell the guest.
+    pub(super) fn has_news(&self) -> bool {
+        self.opening.is_some()
+            || self.may_read()
+            || self.shutdown_due().is_some()
+            || self.credit_update_due()
+            || self.ask_credit
+    }
+
+    /// Whether the guest should be told of its credit.
+    pub(super) fn credit_update_due(&self) -> bool {
+        self.state == State::Established && (self.credit_asked || self.from_guest.update_due())
+    }
+
+    /// The flags of a SHUTDOWN to be sent, all that hold so far, when there is a new one.
+    pub(super) fn shutdown_due(&self) -> Option<u32> {
+        if self.state != State::Established {
+            return None;
+        }
+        let mut flags = self.announced;
+        // Once the guest is done receiving, nobody reads the stream to its end any more.
+        let sent_all = self.host_sent_all || (self.ended && self.guest_shutdown & SHUTDOWN_RECEIVE != 0);
+        if sent_all {
+            flags |= SHUTDOWN_SEND;
+        }
+        if self.host_deaf || (self.hung_up && sent_all) {
+            flags |= SHUTDOWN_RECEIVE;
+        }
+        (flags != self.announced).then_some(flags)
+    }
+
+    /// A SHUTDOWN with `flags` was sent.
+    pub(super) fn shutdown_sent(&mut self, flags: u32) {
+        self.announced = flags;
+        if flags == SHUTDOWN_BOTH {
+            self.state = State::Closing;
+        }
+    }
+
+    /// The guest announced that it is done receiving, sending or both.
+    pub(super) fn guest_shutdown(&mut self, flags: u32) {
+        let new = flags & SHUTDOWN_BOTH & !self.guest_shutdown;
+        self.guest_shutdown |= new;
+        if self.guest_shutdown == SHUTDOWN_BOTH {
+            self.state = State::Draining;
+        }
+        if new & SHUTDOWN_RECEIVE != 0 {
+            // The host's next write fails, as it would on a socket whose peer is gone.
+            self.shut(Shutdown::Read);
+        }
+        if new & SHUTDOWN_SEND != 0 && self.backlog.is_empty() {
+            self.shut(Shutdown::Write);
+        }
+    }
+
+    /// Passes `slices` of `len` bytes on to the host; what it does not take now is kept.
+    pub(super) fn deliver(&mut self, slices: &mut Vec<VolatileSlice<'_>>, len: usize) -> Flushed {
+        let mut left = len;
+        if self.backlog.is_empty() {
+            while left > 0 && !self.host_deaf {
+                let Some(stream) = &self.stream else { break };
+                match scatter::send(stream.as_fd(), slices) {
+                    Ok(sent) => {
+                        scatter::advance(slices, sent);
+                        self.forward(sent);
+                        left -= sent;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => self.host_deaf = true,
+                }
+            }
+        }
+        if self.host_deaf {
+            self.forward(left);
+            return Flushed::Empty;
+        }
+        if left > 0 {
+            self.keep(slices);
+        }
+        self.flushed()
+    }
+
+    /// Passes on what was kept, now that the host may take more.
+    pub(super) fn flush(&mut self) -> Flushed {
+        while !self.backlog.is_empty() && !self.host_deaf {
+            let Some(stream) = &self.stream else { break };
+            let (first, _) = self.backlog.as_slices();
+            match rustix::net::send(stream, first, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => {
+                    self.backlog.drain(..sent);
+                    self.forward(sent);
+                }
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => self.host_deaf = true,
+            }
+        }
+        if self.host_deaf {
+            self.forward(self.backlog.len());
+            self.backlog.clear();
+        }
+        if self.backlog.is_empty() {
+            // A connection that was slow once does not keep its buffer for ever.
+            self.backlog = VecDeque::new();
+            if self.guest_shutdown & SHUTDOWN_SEND != 0 {
+                self.shut(Shutdown::Write);
+            }
+        }
+        self.flushed()
+    }
+
+    /// Whether something the guest sent still waits for the host.
+    pub(super) fn flushed(&self) -> Flushed {
+        if self.backlog.is_empty() {
+            Flushed::Empty
+        } else {
+            Flushed::Waiting
+        }
+    }
+
+    /// The wait before the guest is asked for credit (again).
+    pub(super) fn next_credit_probe(&mut self) -> Duration {
+        let wait = self.credit_probe;
+        self.credit_probe = (wait * 2).min(LAST_CREDIT_PROBE);
+        wait
+    }
+
+    /// Credit came: the next wait starts short again.
+    pub(super) fn unblock(&mut self) {
+        self.blocked = false;
+        self.ask_credit = false;
+        self.credit_probe = FIRST_CREDIT_PROBE;
+    }
+
+    /// Closes the host's stream so that a peer which reads sees a clean end.
+    pub(super) fn close(mut self) {
+        self.shut(Shutdown::Both);
+        let Some(stream) = self.stream.take() else { return };
+        // Closing a unix socket with unread bytes makes the peer's next read fail with ECONNRESET instead of
+        // returning the end of the stream. After the shutdown no more can come, so this ends.
+        let mut discarded = [0; 4096];
+        while let Ok((1.., _)) = rustix::net::recv(&stream, &mut discarded[..], RecvFlags::DONTWAIT) {}
+    }
+
+    fn shut(&self, how: Shutdown) {
+        if let Some(stream) = &self.stream {
+            // Only fails when the peer is gone already, which says the same.
+            let _ = rustix::net::shutdown(stream, how);
+        }
+    }
+
+    fn forward(&mut self, bytes: usize) {
+        // At most BUF_ALLOC at a time, which fits.
+        self.from_guest.forward(u32::try_from(bytes).unwrap_or(u32::MAX));
+    }
+
+    fn keep(&mut self, slices: &[VolatileSlice<'_>]) {
+        let mut chunk = [0u8; 4096];
+        for slice in slices {
+            let mut rest = *slice;
+            while !rest.is_empty() {
+                let copied = rest.copy_to(&mut chunk[..]);
+                self.backlog.extend(&chunk[..copied]);
+                let Ok(next) = rest.offset(copied) else { break };
+                rest = next;
+            }
+        }
+    }
+}

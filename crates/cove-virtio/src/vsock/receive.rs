@@ -1,0 +1,299 @@
+//! To the guest: the receive queue.
+//!
+//! Connections with something to say are served in turn, each with a bounded number of bytes. Bytes are read from the
+//! host's stream straight into the guest's buffers, as many of them as the connection's appetite fills, with one
+//! system call; buffers that stay empty go back to the ring.
+
+use std::io;
+use std::ops::Range;
+
+use vm_memory::VolatileSlice;
+
+use super::connection::{APPETITE, Connection, State};
+use super::muxer::{ConnectionId, Muxer};
+use super::packet::{HEADER_SIZE, Header, Op};
+use crate::device::GuestMemory;
+use crate::queue::{BrokenQueue, DeviceQueue, Direction, gather};
+use crate::scatter;
+
+/// How far the guest could be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Served {
+    /// Everybody in line had a turn; some may be in line again.
+    Round,
+    /// The guest posted no more buffers; the driver will notify us of new ones.
+    Starved,
+}
+
+/// What became of one attempt to read from a host.
+enum Pumped {
+    /// Read as far as this turn goes.
+    Read,
+    /// The guest has no buffers.
+    Starved,
+    /// The guest has no room in the connection's receive buffer.
+    Blocked,
+    /// The stream failed.
+    Failed(io::Error),
+}
+
+/// One of the guest's buffers, on its way to be filled.
+struct Target {
+    head: u16,
+    /// Where its slices lie among those of all targets.
+    slices: Range<usize>,
+    /// The payload it may take.
+    len: u32,
+}
+
+impl Muxer {
+    /// Gives everybody in line one turn.
+    pub(super) fn receive(
+        &mut self,
+        queue: &mut DeviceQueue,
+        memory: &GuestMemory,
+    ) -> Result<Served, BrokenQueue> {
+        while let Some(header) = self.replies.front() {
+            if !send(queue, memory, header)? {
+                return Ok(Served::Starved);
+            }
+            self.replies.pop_front();
+        }
+        for _ in 0..self.ready.len() {
+            let Some(id) = self.ready.pop_front() else { break };
+            if let Some(connection) = self.table.get_mut(id) {
+                connection.queued = false;
+            }
+            match self.serve(id, queue, memory)? {
+                Served::Round => self.wake(id),
+                Served::Starved => {
+                    // It keeps its place in line.
+                    if let Some(connection) = self.table.get_mut(id) {
+                        connection.queued = true;
+                        self.ready.push_front(id);
+                    }
+                    return Ok(Served::Starved);
+                }
+            }
+        }
+        Ok(Served::Round)
+    }
+
+    /// One connection's turn.
+    fn serve(
+        &mut self,
+        id: ConnectionId,
+        queue: &mut DeviceQueue,
+        memory: &GuestMemory,
+    ) -> Result<Served, BrokenQueue> {
+        let cid = self.guest_cid;
+        let Some(connection) = self.table.get_mut(id) else {
+            return Ok(Served::Round);
+        };
+        if let Some(op) = connection.opening {
+            if !send(queue, memory, &connection.header(cid, op, 0, 0))? {
+                return Ok(Served::Starved);
+            }
+            connection.credit_told();
+            connection.opening = None;
+            if op == Op::Response {
+                connection.state = State::Established;
+                connection.readable = true;
+            }
+        }
+        if connection.may_read() {
+            match pump(connection, cid, queue, memory)? {
+                Pumped::Read => {}
+                Pumped::Starved => return Ok(Served::Starved),
+                Pumped::Blocked => {
+                    connection.blocked = true;
+                    self.probe_credit(id);
+                }
+                Pumped::Failed(error) => {
+                    tracing::debug!(%error, connection = id.label(), "a host stream failed");
+                    self.reset(id);
+                    return Ok(Served::Round);
+                }
+            }
+        }
+        let Some(connection) = self.table.get_mut(id) else {
+            return Ok(Served::Round);
+        };
+        if let Some(flags) = connection.shutdown_due() {
+            if !send(queue, memory, &connection.header(cid, Op::Shutdown, flags, 0))? {
+                return Ok(Served::Starved);
+            }
+            connection.credit_told();
+            connection.shutdown_sent(flags);
+            if connection.state == State::Closing {
+                self.expect_rst(id);
+                return Ok(Served::Round);
+            }
+        }
+        if connection.credit_update_due() {
+            if !send(queue, memory, &connection.header(cid, Op::CreditUpdate, 0, 0))? {
+                return Ok(Served::Starved);
+            }
+            connection.credit_told();
+        }
+        if connection.ask_credit {
+            if !send(queue, memory, &connection.header(cid, Op::CreditRequest, 0, 0))? {
+                return Ok(Served::Starved);
+            }
+            connection.credit_told();
+            connection.ask_credit = false;
+        }
+        Ok(Served::Round)
+    }
+}
+
+/// Sends a packet without payload; false when the guest posted no buffer for it.
+fn send(queue: &mut DeviceQueue, memory: &GuestMemory, header: &Header) -> Result<bool, BrokenQueue> {
+    let mut slices = Vec::new();
+    // A guest that posts nothing but useless buffers gets each of them back once, not for ever.
+    while let Some(chain) = queue.next_chain(memory)? {
+        let head = chain.head_index();
+        match gather(memory, chain, Direction::Writable, &mut slices) {
+            Ok(capacity) if capacity >= HEADER_SIZE => {
+                write_header(&slices, header);
+                queue.complete(memory, head, written(0))?;
+                return Ok(true);
+            }
+            result => {
+                tracing::debug!(?result, "useless vsock receive buffer");
+                slices.clear();
+                queue.complete(memory, head, 0)?;
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Reads from the connection's host stream into as many of the guest's buffers as its appetite asks for.
+fn pump(
+    connection: &mut Connection,
+    guest_cid: u64,
+    queue: &mut DeviceQueue,
+    memory: &GuestMemory,
+) -> Result<Pumped, BrokenQueue> {
+    let mut targets: Vec<Target> = Vec::new();
+    let mut slices: Vec<VolatileSlice<'_>> = Vec::new();
+    let mut payload: Vec<VolatileSlice<'_>> = Vec::new();
+    let mut planned = 0usize;
+    let mut plan = connection.to_guest.plan();
+    let mut reason = Pumped::Starved;
+    while planned < connection.appetite && payload.len() < scatter::MAX_SLICES {
+        let Some(chain) = queue.next_chain(memory)? else {
+            break;
+        };
+        let head = chain.head_index();
+        let start = slices.len();
+        let capacity = match gather(memory, chain, Direction::Writable, &mut slices) {
+            Ok(capacity) if capacity > HEADER_SIZE => capacity - HEADER_SIZE,
+            result => {
+                slices.truncate(start);
+                if targets.is_empty() {
+                    tracing::debug!(?result, "useless vsock receive buffer");
+                    queue.complete(memory, head, 0)?;
+                    continue;
+                }
+                // Dealt with when it is the first: what is put back below must be what was taken last.
+                queue.put_back(1);
+                break;
+            }
+        };
+        let Some(len) = plan.next(capacity) else {
+            slices.truncate(start);
+            queue.put_back(1);
+            reason = Pumped::Blocked;
+            break;
+        };
+        let mut rest = slices[start..].to_vec();
+        scatter::advance(&mut rest, HEADER_SIZE);
+        scatter::truncate(&mut rest, len as usize);
+        payload.append(&mut rest);
+        targets.push(Target {
+            head,
+            slices: start..slices.len(),
+            len,
+        });
+        planned += len as usize;
+    }
+    if targets.is_empty() {
+        return Ok(reason);
+    }
+
+    let taken = u16::try_from(targets.len()).unwrap_or(u16::MAX);
+    let Some(stream) = connection.stream() else {
+        queue.put_back(taken);
+        return Ok(Pumped::Read);
+    };
+    // What does not fit into one system call is left for the next turn.
+    let attempted: usize = payload
+        .iter()
+        .take(scatter::MAX_SLICES)
+        .map(VolatileSlice::len)
+        .sum();
+    let read = match scatter::read(stream, &payload) {
+        Ok(read) => read,
+        Err(error) => {
+            queue.put_back(taken);
+            if error.kind() == io::ErrorKind::WouldBlock {
+                connection.readable = false;
+                return Ok(Pumped::Read);
+            }
+            return Ok(Pumped::Failed(error));
+        }
+    };
+
+    let mut left = read;
+    let mut used = 0;
+    for target in &targets {
+        if left == 0 {
+            break;
+        }
+        let len = target.len.min(u32::try_from(left).unwrap_or(u32::MAX));
+        left -= len as usize;
+        used += 1;
+        connection.to_guest.sent(len);
+        let header = connection.header(guest_cid, Op::Rw, 0, len);
+        write_header(&slices[target.slices.clone()], &header);
+        queue.complete(memory, target.head, written(len))?;
+    }
+    queue.put_back(taken - used);
+
+    if read == 0 {
+        connection.host_sent_all = true;
+        connection.readable = false;
+    } else if read == attempted {
+        connection.credit_told();
+        connection.appetite = (connection.appetite * 2).min(*APPETITE.end());
+    } else {
+        connection.credit_told();
+        connection.appetite = read.clamp(*APPETITE.start(), *APPETITE.end());
+        // Less than asked for means that the socket is empty, and the next bytes are a new event; unless the host
+        // passed file descriptors along (they are dropped), where a read stops early. The end is no event either:
+        // once announced, it must be read without one.
+        connection.readable = connection.ended || connection.has_unread();
+    }
+    Ok(Pumped::Read)
+}
+
+/// Bytes of a buffer that a packet with `len` bytes of payload fills.
+fn written(len: u32) -> u32 {
+    // A header's size fits, and payload is bounded by the credit window.
+    len.saturating_add(HEADER_SIZE as u32)
+}
+
+fn write_header(slices: &[VolatileSlice<'_>], header: &Header) {
+    let bytes = header.to_bytes();
+    let mut rest = bytes.as_slice();
+    for slice in slices {
+        let count = rest.len().min(slice.len());
+        slice.copy_from(&rest[..count]);
+        rest = &rest[count..];
+        if rest.is_empty() {
+            break;
+        }
+    }
+}
