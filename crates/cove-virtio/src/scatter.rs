@@ -65,14 +65,12 @@ fn iovecs(slices: &[VolatileSlice<'_>]) -> ([libc::iovec; MAX_SLICES], libc::c_i
 
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
-        match usize::try_from(call()) {
-            Ok(bytes) => return Ok(bytes),
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        if let Ok(bytes) = usize::try_from(call()) {
+            return Ok(bytes);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Bytes that a path may have to fit a socket address, without its terminating zero (unix(7)).
 const MAX_PATH: usize = 107;
@@ -130,6 +130,17 @@ pub(crate) fn connect(path: &Path) -> io::Result<OwnedFd> {
     let socket = stream_socket()?;
     rustix::net::connect(&socket, &address)?;
     Ok(socket)
+}
+
+/// Closes a stream so that a peer which reads sees a clean end.
+pub(crate) fn close(stream: OwnedFd) {
+    // Fails only when the peer is gone, and then nobody reads.
+    let _ = rustix::net::shutdown(&stream, Shutdown::Both);
+    // Closing a unix socket with unread bytes makes the peer's next read fail with ECONNRESET instead of returning the
+    // end of the stream. After the shutdown no more can come, so this ends.
+    let mut discarded = [0; 4096];
+    while let Ok((1.., _)) = rustix::net::recv(&stream, &mut discarded[..], RecvFlags::DONTWAIT) {}
+    drop(stream);
 }
 
 fn stream_socket() -> rustix::io::Result<OwnedFd> {

@@ -20,12 +20,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{SendFlags, Shutdown};
 use vm_memory::VolatileSlice;
 
 use super::credit::{BUF_ALLOC, FromGuest, ToGuest};
 use super::packet::{HOST_CID, Header, Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
-use crate::scatter;
+use crate::{scatter, socket};
 
 /// Bytes read from the host in one visit, at least and at most. Within the bounds a connection's appetite doubles
 /// while the host keeps its socket full, so that one system call fills many of the guest's buffers, and shrinks when
@@ -65,6 +65,10 @@ pub(super) enum Flushed {
 
 /// A connection.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "conditions that hold independently; what excludes is in `State`"
+)]
 pub(super) struct Connection {
     pub(super) ports: Ports,
     pub(super) state: State,
@@ -320,14 +324,11 @@ impl Connection {
         self.credit_probe = FIRST_CREDIT_PROBE;
     }
 
-    /// Closes the host's stream so that a peer which reads sees a clean end.
-    pub(super) fn close(mut self) {
-        self.shut(Shutdown::Both);
-        let Some(stream) = self.stream.take() else { return };
-        // Closing a unix socket with unread bytes makes the peer's next read fail with ECONNRESET instead of
-        // returning the end of the stream. After the shutdown no more can come, so this ends.
-        let mut discarded = [0; 4096];
-        while let Ok((1.., _)) = rustix::net::recv(&stream, &mut discarded[..], RecvFlags::DONTWAIT) {}
+    /// Closes the host's stream.
+    pub(super) fn close(self) {
+        if let Some(stream) = self.stream {
+            socket::close(stream);
+        }
     }
 
     fn shut(&self, how: Shutdown) {

@@ -46,7 +46,7 @@ impl Muxer {
             match self.listener.accept() {
                 Ok(Some(stream)) if self.is_full() => {
                     tracing::warn!("too many vsock connections: a host program is turned away");
-                    drop(stream);
+                    socket::close(stream);
                 }
                 Ok(Some(stream)) => self.greeted_by(stream),
                 Ok(None) => return,
@@ -62,7 +62,7 @@ impl Muxer {
     /// Turns away all connections that wait on the machine's socket: there is no guest to take them.
     pub(super) fn refuse(&mut self) {
         while let Ok(Some(stream)) = self.listener.accept() {
-            drop(stream);
+            socket::close(stream);
         }
     }
 

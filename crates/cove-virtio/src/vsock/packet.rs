@@ -100,16 +100,16 @@ impl Header {
     pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
         let mut rest = bytes.as_mut_slice();
-        put(&mut rest, self.src_cid.to_le_bytes());
-        put(&mut rest, self.dst_cid.to_le_bytes());
-        put(&mut rest, self.src_port.to_le_bytes());
-        put(&mut rest, self.dst_port.to_le_bytes());
-        put(&mut rest, self.len.to_le_bytes());
-        put(&mut rest, self.kind.to_le_bytes());
-        put(&mut rest, self.op.to_le_bytes());
-        put(&mut rest, self.flags.to_le_bytes());
-        put(&mut rest, self.buf_alloc.to_le_bytes());
-        put(&mut rest, self.fwd_cnt.to_le_bytes());
+        rest = put(rest, self.src_cid.to_le_bytes());
+        rest = put(rest, self.dst_cid.to_le_bytes());
+        rest = put(rest, self.src_port.to_le_bytes());
+        rest = put(rest, self.dst_port.to_le_bytes());
+        rest = put(rest, self.len.to_le_bytes());
+        rest = put(rest, self.kind.to_le_bytes());
+        rest = put(rest, self.op.to_le_bytes());
+        rest = put(rest, self.flags.to_le_bytes());
+        rest = put(rest, self.buf_alloc.to_le_bytes());
+        put(rest, self.fwd_cnt.to_le_bytes());
         bytes
     }
 }
@@ -125,10 +125,14 @@ fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
     }
 }
 
-fn put<const N: usize>(rest: &mut &mut [u8], field: [u8; N]) {
-    if let Some((place, after)) = std::mem::take(rest).split_first_chunk_mut() {
-        *place = field;
-        *rest = after;
+/// Writes a field and returns what follows it; the fixed size of a header leaves room for each.
+fn put<const N: usize>(bytes: &mut [u8], field: [u8; N]) -> &mut [u8] {
+    match bytes.split_first_chunk_mut() {
+        Some((place, after)) => {
+            *place = field;
+            after
+        }
+        None => &mut [],
     }
 }
 

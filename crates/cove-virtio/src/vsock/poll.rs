@@ -57,6 +57,10 @@ impl Source {
 
 /// What happened to a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four conditions that hold independently of each other"
+)]
 pub(super) struct Readiness {
     /// There is something to read, be it the end.
     pub(super) readable: bool,

@@ -16,6 +16,10 @@ use crate::device::GuestMemory;
 use crate::queue::{BrokenQueue, DeviceQueue, Direction, gather};
 use crate::scatter;
 
+/// [`HEADER_SIZE`] as the used ring counts.
+const HEADER_LEN: u32 = 44;
+const _: () = assert!(HEADER_LEN as usize == HEADER_SIZE);
+
 /// How far the guest could be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Served {
@@ -281,8 +285,8 @@ fn pump(
 
 /// Bytes of a buffer that a packet with `len` bytes of payload fills.
 fn written(len: u32) -> u32 {
-    // A header's size fits, and payload is bounded by the credit window.
-    len.saturating_add(HEADER_SIZE as u32)
+    // Payload is bounded by the credit window, so the sum fits.
+    len.saturating_add(HEADER_LEN)
 }
 
 fn write_header(slices: &[VolatileSlice<'_>], header: &Header) {
