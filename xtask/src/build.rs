@@ -1,0 +1,55 @@
+//! Building the programs and the guest image.
+
+use crate::{
+    layout::Layout,
+    process::{self, cargo, step},
+};
+use anyhow::Result;
+use std::{path::PathBuf, process::Command};
+
+/// What was built.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    /// `cove`: command, daemon and machine process.
+    pub(crate) cove: PathBuf,
+    /// The guest agent.
+    pub(crate) agent: PathBuf,
+}
+
+/// Builds `cove` and the guest agent.
+pub(crate) fn programs(layout: &Layout) -> Result<Programs> {
+    step("Building cove");
+    process::run(cargo(layout).args(["build", "--quiet", "--locked", "-p", "cove-cli"]))?;
+    step("Building the guest agent");
+    process::run(cargo(layout).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "-p",
+        "cove-agent",
+        "--profile",
+        "agent",
+        "--target",
+        "x86_64-unknown-linux-musl",
+    ]))?;
+    Ok(Programs {
+        cove: layout.cove(),
+        agent: layout.agent(),
+    })
+}
+
+/// Builds the guest image, by the command that users build it with.
+pub(crate) fn image(layout: &Layout, programs: &Programs, refresh: bool) -> Result<()> {
+    step("Building the guest image");
+    let mut command = Command::new(&programs.cove);
+    command.args(["image", "build"]);
+    command.arg("--agent").arg(&programs.agent);
+    command.arg("--output").arg(layout.image());
+    if refresh {
+        command.arg("--refresh");
+    }
+    command
+        .env("XDG_CACHE_HOME", layout.cache())
+        .env_remove("COVE_HOME");
+    process::run(&mut command)
+}

@@ -1,0 +1,45 @@
+//! `cargo xtask check`: what can be said of the sources without running them.
+
+mod dependencies;
+mod spelling;
+
+use crate::{
+    layout::Layout,
+    process::{self, cargo, step},
+    setup,
+};
+use anyhow::Result;
+
+/// The crates that compile for every platform.
+const PORTABLE: [&str; 5] = ["cove-cli", "cove-daemon", "cove-api", "cove-wire", "cove-machine"];
+
+/// Everything; ends at the first thing that is wrong.
+pub(crate) fn everything(layout: &Layout) -> Result<()> {
+    step("Checking the formatting");
+    process::run(cargo(layout).args(["fmt", "--all", "--check"]))?;
+    step("Checking licences, sources and unused dependencies");
+    dependencies::check(layout)?;
+    step("Checking the spelling");
+    spelling::check(layout)?;
+    step("Linting");
+    process::run(cargo(layout).args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    for target in setup::CHECKED_TARGETS {
+        step(&format!("Checking that the portable crates compile for {target}"));
+        let mut command = cargo(layout);
+        command.args(["check", "--quiet", "--target", target]);
+        for package in PORTABLE {
+            command.args(["-p", package]);
+        }
+        process::run(&mut command)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! Spelling, by codespell, which is fetched by pip into the tools directory.
+
+use crate::{
+    layout::Layout,
+    process::{self, find, note},
+};
+use anyhow::{Context as _, Result};
+use std::process::Command;
+
+const CODESPELL: &str = "codespell==2.4.1";
+/// Words that are right although they look like another one misspelt.
+const RIGHT: &str = "crate,ser,mis,te,fo,hist,ot,nd,inout,statics,daa";
+const TEXTS: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "agent",
+    "crates",
+    "docs",
+    "tests",
+    "vm-image",
+    "xtask",
+];
+
+pub(super) fn check(layout: &Layout) -> Result<()> {
+    let place = layout.tools().join("codespell");
+    if !place.join("codespell_lib").is_dir() {
+        let Some(pip) = find("pip").or_else(|| find("pip3")) else {
+            note("skipped: there is no pip to fetch codespell with");
+            return Ok(());
+        };
+        let mut install = Command::new(pip);
+        install
+            .args(["install", "--quiet", "--no-deps", "--target"])
+            .arg(&place)
+            .arg(CODESPELL);
+        process::run_quietly(&mut install).context("cannot fetch codespell")?;
+    }
+    let mut command = Command::new("python3");
+    command
+        .env("PYTHONPATH", &place)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command.args(["-m", "codespell_lib", "--ignore-words-list", RIGHT]);
+    command.args(
+        TEXTS
+            .iter()
+            .map(|text| layout.root().join(text))
+            .filter(|path| path.exists()),
+    );
+    process::run(&mut command)
+        .context("spelling mistakes; fix them, or list a right word in xtask/src/check/spelling.rs")
+}

@@ -1,0 +1,84 @@
+//! The project's own commands: `cargo xtask run · test · bench · check · image`.
+//!
+//! Each does all its own set-up, says what it installs, and does nothing twice: a second run finds everything in place.
+//!
+//! ```text
+//!  setup ──▶ build (cove, agent) ──▶ image ──▶ run:   start, welcome page
+//!    │                                   └───▶ test:  suites, as an ordinary user
+//!    └─────▶ check: fmt, clippy, other targets, licences, spelling, unused dependencies
+//! ```
+
+mod bench;
+mod build;
+mod check;
+mod layout;
+mod process;
+mod run;
+mod setup;
+mod suites;
+mod test;
+mod unprivileged;
+
+use anyhow::{Result, bail};
+use layout::Layout;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+The project's own commands
+
+Usage: cargo xtask COMMAND [OPTIONS]
+
+  run [--once]             install what is missing, build, boot the machine, serve a page from a container
+                           --once: end after the page was fetched (the default without a terminal)
+  test [--fast] [FILTER]   check, build, then every test as an ordinary user
+                           --fast: no machine is booted · FILTER: only tests whose names contain it, without check
+  bench boot|vsock         measure; a table here, JSON below target/bench
+  check                    formatting, lints, other targets, licences, spelling, unused dependencies
+  image [--refresh]        build the guest image below target/image
+                           --refresh: look for newer packages
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&words) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[&str]) -> Result<ExitCode> {
+    let layout = Layout::find()?;
+    match words {
+        ["run"] => run::run(&layout, false),
+        ["run", "--once"] => run::run(&layout, true),
+        ["test"] => test::run(&layout, &test::Selection::everything()),
+        ["test", "--fast"] => test::run(&layout, &test::Selection::without_machine()),
+        ["test", filter] if !filter.starts_with('-') => test::run(&layout, &test::Selection::only(filter)),
+        ["bench", what @ ("boot" | "vsock")] => bench::run(&layout, what),
+        ["check"] => {
+            setup::rust_targets(&setup::CHECKED_TARGETS)?;
+            check::everything(&layout)?;
+            println!("\neverything checked");
+            Ok(ExitCode::SUCCESS)
+        }
+        ["image"] => image(&layout, false),
+        ["image", "--refresh"] => image(&layout, true),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("`cargo xtask {}` is no command\n\n{HELP}", words.join(" ")),
+    }
+}
+
+fn image(layout: &Layout, refresh: bool) -> Result<ExitCode> {
+    setup::image_tools(layout)?;
+    let programs = build::programs(layout)?;
+    build::image(layout, &programs, refresh)?;
+    println!("{}", layout.image().display());
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,85 @@
+//! Running other programs: said before they start, quiet while they succeed, quoted when they fail.
+
+use anyhow::{Context as _, Result, bail};
+use std::{
+    ffi::OsStr,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+/// Announces a step.
+pub(crate) fn step(text: &str) {
+    println!("==> {text}");
+}
+
+/// Says something that a person should know.
+pub(crate) fn note(text: &str) {
+    println!("    {text}");
+}
+
+/// A command, in words.
+pub(crate) fn words(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs it with our standard streams.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start `{}`", words(command)))?;
+    if !status.success() {
+        bail!("`{}` failed ({status})", words(command));
+    }
+    Ok(())
+}
+
+/// Runs it quietly; its output is only shown when it fails.
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
+    capture(command).map(drop)
+}
+
+/// What it writes to standard output, without the last newline.
+pub(crate) fn capture(command: &mut Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", words(command)))?;
+    if !output.status.success() {
+        bail!(
+            "`{}` failed ({})\n{}{}",
+            words(command),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.truncate(text.trim_end_matches('\n').len());
+    Ok(text)
+}
+
+/// What it writes to standard output if it can be started and succeeds.
+pub(crate) fn try_capture(command: &mut Command) -> Option<String> {
+    capture(command).ok()
+}
+
+/// Where a program is, searched as a shell would, with the system directories that an ordinary user's path lacks on
+/// Debian.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+/// `cargo`, the one that runs us.
+pub(crate) fn cargo(layout: &crate::layout::Layout) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(layout.root());
+    cargo
+}

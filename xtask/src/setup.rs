@@ -1,0 +1,172 @@
+//! What has to be on this computer: looked for first, and installed where that can be done.
+//!
+//! On Debian missing packages are installed with apt, by root or through sudo, after saying which. Elsewhere the
+//! commands say what is needed and end.
+
+mod apt;
+mod docker;
+
+pub(crate) use docker::DockerClient;
+
+use crate::{
+    layout::Layout,
+    process::{self, find, note, step, try_capture},
+};
+use anyhow::{Context as _, Result, bail};
+use std::process::Command;
+
+/// The guest agent's target.
+const AGENT_TARGET: &str = "x86_64-unknown-linux-musl";
+/// Targets that the portable crates are type-checked for.
+pub(crate) const CHECKED_TARGETS: [&str; 2] = ["aarch64-apple-darwin", "x86_64-pc-windows-msvc"];
+/// QEMU before this one crashes guests with two emulated CPUs.
+const QEMU_MAJOR: u32 = 10;
+
+/// Something that is looked for, and the Debian package that brings it.
+struct Need {
+    package: &'static str,
+    what: &'static str,
+    is_there: fn() -> bool,
+    from_backports: bool,
+}
+
+const QEMU: Need = Need {
+    package: "qemu-system-x86",
+    what: "QEMU 10 or newer, which runs the machine where hardware virtualisation is missing",
+    is_there: || qemu_major().is_some_and(|major| major >= QEMU_MAJOR),
+    from_backports: true,
+};
+
+const IMAGE_TOOLS: [Need; 3] = [
+    Need {
+        package: "erofs-utils",
+        what: "mkfs.erofs, which writes the guest's root file system",
+        is_there: || find("mkfs.erofs").is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "python3-pip",
+        what: "pip, which fetches the guest's Alpine base",
+        is_there: || find("pip").or_else(|| find("pip3")).is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "debian-archive-keyring",
+        what: "the keys that the guest's Debian packages are checked with",
+        is_there: || std::path::Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").exists(),
+        from_backports: false,
+    },
+];
+
+/// Everything that building an image takes.
+pub(crate) fn image_tools(layout: &Layout) -> Result<()> {
+    install_missing(layout, &IMAGE_TOOLS)?;
+    rust_targets(&[AGENT_TARGET])
+}
+
+/// Everything that running a machine takes, the image included.
+pub(crate) fn machine_tools(layout: &Layout) -> Result<()> {
+    let [erofs, pip, keyring] = IMAGE_TOOLS;
+    install_missing(layout, &[QEMU, erofs, pip, keyring])?;
+    rust_targets(&[AGENT_TARGET])
+}
+
+/// Rust's standard library for other targets.
+pub(crate) fn rust_targets(targets: &[&str]) -> Result<()> {
+    let Some(installed) = try_capture(Command::new("rustup").args(["target", "list", "--installed"])) else {
+        // Without rustup the toolchain is somebody else's care, and cargo says what it lacks.
+        return Ok(());
+    };
+    let missing: Vec<&str> = targets
+        .iter()
+        .copied()
+        .filter(|target| !installed.lines().any(|line| line == *target))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(&format!("Adding Rust targets: {}", missing.join(", ")));
+    process::run(Command::new("rustup").args(["target", "add"]).args(&missing))
+}
+
+fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if find("apt-get").is_none() {
+        let list: Vec<String> = missing
+            .iter()
+            .map(|need| format!("  {} ({})", need.package, need.what))
+            .collect();
+        bail!(
+            "this computer lacks the following, and without apt they have to be installed by hand (the names are \
+             Debian's):\n{}",
+            list.join("\n")
+        );
+    }
+    step("Installing Debian packages");
+    for need in &missing {
+        note(&format!("{}: {}", need.package, need.what));
+    }
+    let packages = |from_backports: bool| -> Vec<&str> {
+        missing
+            .iter()
+            .filter(|need| need.from_backports == from_backports)
+            .map(|need| need.package)
+            .collect()
+    };
+    let apt = apt::PrivateApt::of_this_release(layout)?;
+    apt.update()?;
+    apt.install(&packages(false), None)?;
+    apt.install(&packages(true), apt.backports().as_deref())?;
+    for need in missing {
+        if !(need.is_there)() {
+            bail!(
+                "{} was installed, but {} is still not found; look at `apt-get` output above",
+                need.package,
+                need.what
+            );
+        }
+    }
+    Ok(())
+}
+
+fn qemu_major() -> Option<u32> {
+    let version = try_capture(Command::new("qemu-system-x86_64").arg("--version"))?;
+    major_of(&version)
+}
+
+/// `QEMU emulator version 10.0.2 (Debian …)` is 10.
+fn major_of(version: &str) -> Option<u32> {
+    let number = version.split_whitespace().nth(3)?;
+    number.split('.').next()?.parse().ok()
+}
+
+/// A command that runs as root: as it is for root, through sudo for everybody else.
+fn as_root(program: &str) -> Result<Command> {
+    if crate::unprivileged::is_root() {
+        return Ok(Command::new(program));
+    }
+    find("sudo").with_context(|| {
+        format!("`{program}` has to run as root, and there is no sudo; run the command once as root, or install by hand")
+    })?;
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qemus_major_version_is_read_from_what_it_says() {
+        assert_eq!(
+            major_of("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"),
+            Some(10)
+        );
+        assert_eq!(major_of("QEMU emulator version 7.2.17"), Some(7));
+        assert_eq!(major_of("not qemu"), None);
+    }
+}

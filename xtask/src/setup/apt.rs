@@ -1,0 +1,183 @@
+//! apt with package lists of its own, so that the computer's sources stay as they are.
+//!
+//! The mirror and the keys are those of the computer's own configuration; only the suites differ. Lists and downloads
+//! live below the target directory, and `install` writes to the system as always.
+
+use super::as_root;
+use crate::{
+    layout::Layout,
+    process::{self, capture, note},
+};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// An apt whose lists are private.
+#[derive(Debug)]
+pub(super) struct PrivateApt {
+    directory: PathBuf,
+    release: String,
+}
+
+impl PrivateApt {
+    /// With the suites of this computer's Debian release, its backports among them.
+    pub(super) fn of_this_release(layout: &Layout) -> Result<Self> {
+        let release = codename()?;
+        let suites = [
+            release.clone(),
+            format!("{release}-updates"),
+            format!("{release}-backports"),
+        ];
+        Self::new(layout, &release, &suites)
+    }
+
+    /// With one suite, to download from.
+    pub(super) fn of_suite(layout: &Layout, suite: &str) -> Result<Self> {
+        Self::new(layout, suite, &[suite.to_owned()])
+    }
+
+    fn new(layout: &Layout, release: &str, suites: &[String]) -> Result<Self> {
+        let directory = layout.tools().join("apt").join(release);
+        for part in ["lists/partial", "cache/archives/partial"] {
+            let part = directory.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
+        }
+        let mirror = mirror()?;
+        let sources: Vec<String> = suites
+            .iter()
+            .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+            .collect();
+        let list = directory.join("sources.list");
+        fs::write(&list, sources.concat()).with_context(|| format!("cannot write {}", list.display()))?;
+        Ok(Self {
+            directory,
+            release: release.to_owned(),
+        })
+    }
+
+    /// The suite to take newer packages from, where this release has one.
+    pub(super) fn backports(&self) -> Option<String> {
+        // From Debian 13 on the release itself has what is wanted.
+        (self.release == "bookworm").then(|| format!("{}-backports", self.release))
+    }
+
+    /// Fetches the lists.
+    pub(super) fn update(&self) -> Result<()> {
+        let mut command = self.configured(Command::new("apt-get"));
+        process::run_quietly(command.args(["-q", "update"])).context("cannot fetch Debian's package lists")
+    }
+
+    /// Installs packages on this computer.
+    pub(super) fn install(&self, packages: &[&str], suite: Option<&str>) -> Result<()> {
+        if packages.is_empty() {
+            return Ok(());
+        }
+        let mut command = self.configured(as_root("apt-get")?);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["-q", "-y", "install", "--no-install-recommends"]);
+        if let Some(suite) = suite {
+            command.args(["-t", suite]);
+        }
+        command.args(packages);
+        note(&process::words(&command));
+        process::run_quietly(&mut command)
+    }
+
+    /// Downloads a package into `directory`, without installing it, and returns its file.
+    pub(super) fn download(&self, package: &str, directory: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        let mut command = self.configured(Command::new("apt-get"));
+        command.current_dir(directory).args(["-q", "download", package]);
+        process::run_quietly(&mut command).with_context(|| format!("cannot download {package}"))?;
+        let prefix = format!("{package}_");
+        fs::read_dir(directory)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path())
+            .find(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with(&prefix))
+            })
+            .with_context(|| format!("apt-get downloaded no {package}"))
+    }
+
+    fn configured(&self, mut command: Command) -> Command {
+        let mut set = |option: &str, path: &Path| {
+            command.arg("-o").arg(format!("{option}={}", path.display()));
+        };
+        set("Dir::State::Lists", &self.directory.join("lists"));
+        set("Dir::Cache", &self.directory.join("cache"));
+        set("Dir::Etc::SourceList", &self.directory.join("sources.list"));
+        set("Dir::Etc::SourceParts", Path::new("/dev/null"));
+        // The user that apt downloads as may not reach into a home directory.
+        command.args(["-o", "APT::Sandbox::User="]);
+        command
+    }
+}
+
+/// The Debian mirror that this computer is configured for.
+fn mirror() -> Result<String> {
+    let targets = capture(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE)",
+        "Created-By: Packages",
+    ]))
+    .context("cannot read apt's configuration")?;
+    let release = codename()?;
+    mirror_among(&targets, &release).with_context(|| {
+        format!("apt is not configured for Debian {release}: no mirror to install packages from")
+    })
+}
+
+fn mirror_among(targets: &str, release: &str) -> Option<String> {
+    targets.lines().find_map(|line| {
+        let (uri, suite) = line.split_once(' ')?;
+        (suite == release).then(|| uri.trim_end_matches('/').to_owned())
+    })
+}
+
+fn codename() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    match codename_in(&text) {
+        Some(codename) => Ok(codename),
+        None => bail!("this is no Debian release: /etc/os-release has no VERSION_CODENAME"),
+    }
+}
+
+fn codename_in(os_release: &str) -> Option<String> {
+    os_release
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .map(|codename| codename.trim_matches('"').to_owned())
+        .filter(|codename| !codename.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mirror_is_the_one_of_the_release_itself() {
+        let targets =
+            "http://a/debian-security/ bookworm-security\nhttp://a/debian/ bookworm\nhttp://b/x/ nodistro";
+        assert_eq!(
+            mirror_among(targets, "bookworm").as_deref(),
+            Some("http://a/debian")
+        );
+        assert_eq!(mirror_among(targets, "trixie"), None);
+    }
+
+    #[test]
+    fn the_codename_stands_in_os_release() {
+        assert_eq!(
+            codename_in("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(),
+            Some("bookworm")
+        );
+        assert_eq!(codename_in("ID=arch\n"), None);
+    }
+}

@@ -1,0 +1,109 @@
+//! An unmodified Docker client: the one of this computer, or Debian's, unpacked below the target directory.
+
+use super::apt::PrivateApt;
+use crate::{
+    layout::Layout,
+    process::{self, find, step},
+};
+use anyhow::{Context as _, Result};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The Debian release whose Docker packages are used; they run on older releases as they are.
+const SUITE: &str = "trixie";
+
+/// A Docker client and the directory of its plugins.
+#[derive(Debug, Clone)]
+pub(crate) struct DockerClient {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// A directory with `docker-compose` and `docker-buildx`, if they were asked for.
+    pub(crate) plugins: Option<PathBuf>,
+}
+
+impl DockerClient {
+    /// Finds or fetches the client alone.
+    pub(crate) fn plain(layout: &Layout) -> Result<Self> {
+        let program = match find("docker") {
+            Some(program) => program,
+            None => fetched(layout, "docker-cli", "usr/bin/docker")?,
+        };
+        Ok(Self {
+            program,
+            plugins: None,
+        })
+    }
+
+    /// Finds or fetches the client with compose and buildx.
+    pub(crate) fn with_plugins(layout: &Layout) -> Result<Self> {
+        let mut client = Self::plain(layout)?;
+        let plugins = layout.tools().join("cli-plugins");
+        fs::create_dir_all(&plugins).with_context(|| format!("cannot create {}", plugins.display()))?;
+        for name in ["compose", "buildx"] {
+            let plugin = match installed_plugin(name) {
+                Some(plugin) => plugin,
+                None => fetched(
+                    layout,
+                    &format!("docker-{name}"),
+                    &format!("usr/libexec/docker/cli-plugins/docker-{name}"),
+                )?,
+            };
+            link(&plugin, &plugins.join(format!("docker-{name}")))?;
+        }
+        client.plugins = Some(plugins);
+        Ok(client)
+    }
+}
+
+/// Where Docker's documentation has its client look for plugins.
+const PLUGIN_DIRECTORIES: [&str; 4] = [
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/local/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+];
+
+/// A plugin that is installed on this computer for everybody.
+fn installed_plugin(name: &str) -> Option<PathBuf> {
+    PLUGIN_DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(format!("docker-{name}")))
+        .find(|plugin| plugin.is_file())
+}
+
+/// A file of a Debian package, unpacked below the tools directory.
+fn fetched(layout: &Layout, package: &str, file: &str) -> Result<PathBuf> {
+    let unpacked = layout.tools().join(package);
+    let program = unpacked.join(file);
+    if program.is_file() {
+        return Ok(program);
+    }
+    step(&format!(
+        "Fetching {package} of Debian {SUITE} into {}",
+        unpacked.display()
+    ));
+    let apt = PrivateApt::of_suite(layout, SUITE)?;
+    apt.update()?;
+    let archive = apt.download(package, &layout.tools().join("deb"))?;
+    process::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    anyhow::ensure!(program.is_file(), "{package} of Debian {SUITE} holds no {file}");
+    Ok(program)
+}
+
+fn link(target: &Path, link: &Path) -> Result<()> {
+    if fs::read_link(link).is_ok_and(|existing| existing == target) {
+        return Ok(());
+    }
+    // Replaced rather than kept: it may lead to a file that is gone.
+    let _ = fs::remove_file(link);
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(target, link).with_context(|| format!("cannot create {}", link.display()))?;
+    #[cfg(not(unix))]
+    fs::copy(target, link)
+        .map(drop)
+        .with_context(|| format!("cannot create {}", link.display()))?;
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Test executables: built by cargo, run one by one as an ordinary user, counted.
+
+use crate::{
+    layout::Layout,
+    process::{cargo, words},
+    unprivileged::Runner,
+};
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// One test executable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Suite {
+    /// Its package.
+    pub(crate) package: String,
+    /// Its target: the crate's name for unit tests, the file's for integration tests.
+    pub(crate) name: String,
+    /// The program.
+    pub(crate) executable: PathBuf,
+    /// The package's directory, where cargo would run it.
+    pub(crate) directory: PathBuf,
+}
+
+impl Suite {
+    /// How it is called in what we print.
+    pub(crate) fn title(&self) -> String {
+        format!("{}::{}", self.package, self.name)
+    }
+}
+
+/// Outcomes of tests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+}
+
+impl Tally {
+    /// Adds what another suite counted.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+/// Builds every test executable of the workspace.
+pub(crate) fn build(layout: &Layout, features: &str) -> Result<Vec<Suite>> {
+    let mut command = cargo(layout);
+    command.args(["test", "--workspace", "--no-run", "--quiet"]);
+    command.args([
+        "--message-format",
+        "json-render-diagnostics",
+        "--features",
+        features,
+    ]);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", words(&command)))?;
+    let mut messages = String::new();
+    child
+        .stdout
+        .take()
+        .context("cargo has no standard output")?
+        .read_to_string(&mut messages)
+        .context("cannot read cargo's messages")?;
+    if !child.wait()?.success() {
+        bail!("the tests do not compile");
+    }
+    Ok(messages.lines().filter_map(suite_in).collect())
+}
+
+/// The test executable that a message of cargo announces, if it announces one.
+fn suite_in(message: &str) -> Option<Suite> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    let manifest = Path::new(message["manifest_path"].as_str()?);
+    let directory = manifest.parent()?.to_path_buf();
+    Some(Suite {
+        package: directory.file_name()?.to_string_lossy().into_owned(),
+        name: message["target"]["name"].as_str()?.to_owned(),
+        executable: message["executable"].as_str()?.into(),
+        directory,
+    })
+}
+
+/// How to run a suite.
+#[derive(Debug)]
+pub(crate) struct How<'a> {
+    /// As whom.
+    pub(crate) runner: &'a Runner,
+    /// Variables for it.
+    pub(crate) environment: &'a [(&'static str, PathBuf)],
+    /// Arguments of the test harness.
+    pub(crate) arguments: &'a [String],
+    /// Print its lines as they come; otherwise only when it fails.
+    pub(crate) live: bool,
+    /// It is killed after this long.
+    pub(crate) limit: Duration,
+}
+
+/// Runs one suite to its end.
+pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Tally> {
+    let began = Instant::now();
+    let mut command = how.runner.command(&suite.executable);
+    command.current_dir(&suite.directory).args(how.arguments);
+    for (name, value) in how.environment {
+        command.env(name, value);
+    }
+    command.env("CARGO_MANIFEST_DIR", &suite.directory);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = spawn(&mut command, suite)?;
+    let stdout = collect(child.stdout.take(), how.live);
+    let stderr = collect(child.stderr.take(), how.live);
+    let timed_out = !wait_until(&mut child, began + how.limit)?;
+    let status = child.wait()?;
+    // A thread that only reads lines does not panic.
+    let stdout = stdout.join().unwrap_or_default();
+    let stderr = stderr.join().unwrap_or_default();
+    let tally = tally_in(&stdout);
+    let mut counted = tally.unwrap_or_default();
+    if !status.success() || tally.is_none() {
+        if !how.live {
+            print!("{stdout}{stderr}");
+        }
+        // A suite that was killed or crashed has not counted its failure itself.
+        counted.failed = counted.failed.max(1);
+    }
+    let how_it_ended = if timed_out {
+        format!(" (killed after {} s)", how.limit.as_secs())
+    } else if !status.success() {
+        format!(" ({status})")
+    } else {
+        String::new()
+    };
+    println!(
+        "    {:<44} {:>4} passed {:>3} failed {:>3} skipped  {:>6.1} s{how_it_ended}",
+        suite.title(),
+        counted.passed,
+        counted.failed,
+        counted.skipped,
+        began.elapsed().as_secs_f32()
+    );
+    Ok(counted)
+}
+
+fn spawn(command: &mut Command, suite: &Suite) -> Result<Child> {
+    // A group of its own, so that a suite that is killed takes what it started along.
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt as _;
+        command.process_group(0);
+    }
+    command
+        .spawn()
+        .with_context(|| format!("cannot start {}", suite.executable.display()))
+}
+
+fn wait_until(child: &mut Child, deadline: Instant) -> Result<bool> {
+    loop {
+        if child.try_wait()?.is_some() {
+            return Ok(true);
+        }
+        if Instant::now() > deadline {
+            kill_group(child);
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn kill_group(child: &mut Child) {
+    #[cfg(unix)]
+    if let Ok(pid) = i32::try_from(child.id())
+        && let Some(group) = rustix::process::Pid::from_raw(pid)
+    {
+        // It may have ended in this moment, which is what was wanted.
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
+    let _ = child.kill();
+}
+
+fn collect(stream: Option<impl std::io::Read + Send + 'static>, live: bool) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut all = String::new();
+        let Some(stream) = stream else {
+            return all;
+        };
+        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            if live {
+                println!("    {line}");
+            }
+            all.push_str(&line);
+            all.push('\n');
+        }
+        all
+    })
+}
+
+/// Adds up the closing lines of Rust's test harness; nothing when there is none.
+fn tally_in(output: &str) -> Option<Tally> {
+    let mut tally = None;
+    for line in output
+        .lines()
+        .filter_map(|line| line.strip_prefix("test result: "))
+    {
+        let count = |word: &str| -> Option<u64> {
+            let part = line
+                .split(['.', ';'])
+                .find(|part| part.trim_end().ends_with(word))?;
+            part.split_whitespace().next()?.parse().ok()
+        };
+        let sum: &mut Tally = tally.get_or_insert_default();
+        sum.add(Tally {
+            passed: count("passed")?,
+            failed: count("failed")?,
+            skipped: count("ignored")?,
+        });
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_is_counted() {
+        let output = "running 3 tests\n...\ntest result: FAILED. 12 passed; 1 failed; 2 ignored; 0 measured; \
+                      0 filtered out; finished in 0.05s\n";
+        let expected = Tally {
+            passed: 12,
+            failed: 1,
+            skipped: 2,
+        };
+        assert_eq!(tally_in(output), Some(expected));
+    }
+
+    #[test]
+    fn a_suite_that_died_has_no_closing_line() {
+        assert_eq!(tally_in("running 3 tests\ntest a ... "), None);
+    }
+
+    #[test]
+    fn test_executables_are_told_from_other_artifacts() {
+        let test = r#"{"reason":"compiler-artifact","manifest_path":"/c/tests/Cargo.toml",
+            "target":{"name":"e2e"},"profile":{"test":true},"executable":"/t/e2e-1"}"#
+            .replace('\n', "");
+        let suite = suite_in(&test).unwrap();
+        assert_eq!(suite.title(), "tests::e2e");
+        assert_eq!(suite.directory, Path::new("/c/tests"));
+        assert_eq!(suite_in(&test.replace("true", "false")), None);
+        assert_eq!(suite_in("not json"), None);
+    }
+}
