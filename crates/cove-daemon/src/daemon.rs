@@ -1,6 +1,6 @@
 //! The daemon as a process.
 
-use cove_api::Dirs;
+use cove_api::{Dirs, transport};
 use std::path::PathBuf;
 
 /// How to run the daemon.
@@ -20,6 +20,35 @@ pub enum DaemonError {
     AlreadyRunning {
         /// Its process id, 0 when it has not written it yet.
         pid: u32,
+    },
+    /// Another daemon has the same machines, and its sockets elsewhere.
+    #[error(
+        "a Cove daemon with its sockets in {} already has these machines (process {pid}); \
+         end it, or use the XDG_RUNTIME_DIR that it has", runtime.display()
+    )]
+    RunsElsewhere {
+        /// Its process id, 0 when it has not written it yet.
+        pid: u32,
+        /// Its runtime directory.
+        runtime: PathBuf,
+    },
+    /// A socket's path does not fit into a socket's address.
+    #[error(
+        "the socket's path {} is {} bytes long, and {} are the most that work; \
+         set XDG_RUNTIME_DIR or COVE_HOME to a shorter directory",
+        path.display(), path.as_os_str().len(), transport::MAX_SOCKET_PATH
+    )]
+    SocketPathTooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory for the sockets is one that other users could reach into.
+    #[error("{} cannot hold Cove's sockets: {why}", path.display())]
+    NotPrivate {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
     },
     /// The host failed an operation on a file.
     #[error("cannot {operation} {}", path.display())]

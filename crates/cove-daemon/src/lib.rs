@@ -3,7 +3,14 @@
 //! [`run`] is the whole daemon: it takes the single-instance lock, adopts the machines that still run, serves the
 //! control API and a Docker socket for each machine, and returns when it has been asked to end.
 
+mod context;
 mod daemon;
+mod file;
 pub mod gateway;
+mod host;
+mod instance;
+mod log;
+mod name;
+mod settings;
 
 pub use daemon::{DaemonError, Options, run};

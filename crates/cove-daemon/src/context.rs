@@ -1,0 +1,348 @@
+//! The Docker context of a machine, in the files where Docker's own client keeps its contexts.
+//!
+//! `<docker>/contexts/meta/<sha256 of the name>/meta.json` describes a context, `currentContext` in
+//! `<docker>/config.json` selects one; `<docker>` is `$DOCKER_CONFIG` or `~/.docker`. A context of our name that we
+//! did not make is left alone, and the current one is only switched when somebody asks for it.
+
+use crate::{file, name::MachineName};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Begins the description of every context that is ours.
+const MARK: &str = "Cove machine";
+
+/// Largest of Docker's files that is read, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Why a context could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ContextError {
+    /// A context of this name exists, made by somebody else.
+    #[error("a Docker context `{name}` exists that Cove did not make")]
+    Foreign { name: String },
+    /// Docker's configuration is not what it should be.
+    #[error("{} is not a Docker client's configuration: {source}", path.display())]
+    Malformed {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    /// A file could not be read or written.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// There is no home directory.
+    #[error("neither HOME nor DOCKER_CONFIG says where the Docker client's configuration is")]
+    NoHome,
+}
+
+/// How a machine's context is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContextState {
+    /// There is none.
+    Absent,
+    /// It is ours and leads to the machine.
+    Good,
+    /// It is ours and leads elsewhere.
+    Stale,
+    /// It is somebody else's.
+    Foreign,
+}
+
+/// The Docker client's configuration directory.
+#[derive(Debug, Clone)]
+pub(crate) struct DockerConfig(PathBuf);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Meta {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    endpoints: Endpoints,
+}
+
+#[derive(Deserialize, Default)]
+struct Metadata {
+    #[serde(default, rename = "Description")]
+    description: String,
+}
+
+#[derive(Deserialize, Default)]
+struct Endpoints {
+    #[serde(default)]
+    docker: DockerEndpoint,
+}
+
+#[derive(Deserialize, Default)]
+struct DockerEndpoint {
+    #[serde(default, rename = "Host")]
+    host: String,
+}
+
+impl DockerConfig {
+    /// The directory that the Docker client would use.
+    pub(crate) fn from_env() -> Result<Self, ContextError> {
+        let set = std::env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty());
+        match (set, crate::settings::home()) {
+            (Some(directory), _) => Ok(Self(directory.into())),
+            (None, Some(home)) => Ok(Self(home.join(".docker"))),
+            (None, None) => Err(ContextError::NoHome),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn at(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    fn meta(&self, context: &str) -> PathBuf {
+        let digest = Sha256::digest(context.as_bytes());
+        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.0.join("contexts").join("meta").join(name).join("meta.json")
+    }
+
+    /// How the context of `machine` is, when it should lead to `docker_host`.
+    pub(crate) fn state(
+        &self,
+        machine: &MachineName,
+        docker_host: &str,
+    ) -> Result<ContextState, ContextError> {
+        let path = self.meta(&machine.context());
+        let Some(bytes) = read(&path)? else {
+            return Ok(ContextState::Absent);
+        };
+        // What cannot be read is not ours.
+        Ok(match serde_json::from_slice::<Meta>(&bytes) {
+            Ok(meta) if !meta.metadata.description.starts_with(MARK) => ContextState::Foreign,
+            Ok(meta) if meta.endpoints.docker.host == docker_host => ContextState::Good,
+            Ok(_) => ContextState::Stale,
+            Err(_) => ContextState::Foreign,
+        })
+    }
+
+    /// Creates the context of `machine`, or makes ours lead to `docker_host` again.
+    pub(crate) fn create(&self, machine: &MachineName, docker_host: &str) -> Result<(), ContextError> {
+        let name = machine.context();
+        match self.state(machine, docker_host)? {
+            ContextState::Good => return Ok(()),
+            ContextState::Foreign => return Err(ContextError::Foreign { name }),
+            ContextState::Absent | ContextState::Stale => {}
+        }
+        let meta = serde_json::json!({
+            "Name": name,
+            "Metadata": { "Description": format!("{MARK} `{machine}`") },
+            "Endpoints": { "docker": { "Host": docker_host, "SkipTLSVerify": false } },
+        });
+        write(&self.meta(&name), meta.to_string().as_bytes(), 0o644)
+    }
+
+    /// Removes the context of `machine` if it is ours, and makes Docker's default one current if this was.
+    pub(crate) fn remove(&self, machine: &MachineName) -> Result<(), ContextError> {
+        let name = machine.context();
+        match self.state(machine, "")? {
+            ContextState::Absent => return Ok(()),
+            ContextState::Foreign => return Err(ContextError::Foreign { name }),
+            ContextState::Good | ContextState::Stale => {}
+        }
+        if self.current()?.as_deref() == Some(name.as_str()) {
+            self.set_current(None)?;
+        }
+        let path = self.meta(&name);
+        let directory = path.parent().unwrap_or(&path);
+        fs::remove_dir_all(directory).map_err(io_error("remove", directory))
+    }
+
+    /// Makes the context of `machine` the one that Docker's client uses when it is told nothing.
+    pub(crate) fn use_for(&self, machine: &MachineName) -> Result<(), ContextError> {
+        self.set_current(Some(&machine.context()))
+    }
+
+    /// The name of the current context, if one is set.
+    pub(crate) fn current(&self) -> Result<Option<String>, ContextError> {
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(rename = "currentContext")]
+            current: Option<String>,
+        }
+        let path = self.0.join("config.json");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let config: Config =
+            serde_json::from_slice(&bytes).map_err(|source| ContextError::Malformed { path, source })?;
+        Ok(config.current.filter(|name| !name.is_empty()))
+    }
+
+    fn set_current(&self, name: Option<&str>) -> Result<(), ContextError> {
+        let path = self.0.join("config.json");
+        let malformed = |source| ContextError::Malformed {
+            path: path.clone(),
+            source,
+        };
+        let mut members = match read(&path)? {
+            Some(bytes) => serde_json::from_slice::<Members>(&bytes).map_err(malformed)?.0,
+            None => Vec::new(),
+        };
+        members.retain(|(key, _)| key != "currentContext");
+        if let Some(name) = name {
+            let value = serde_json::value::to_raw_value(name).map_err(malformed)?;
+            members.push(("currentContext".into(), value));
+        }
+        let lines: Vec<String> = members
+            .iter()
+            .map(|(key, value)| format!("\t{}: {}", serde_json::Value::from(key.as_str()), value.get()))
+            .collect();
+        let text = format!("{{\n{}\n}}", lines.join(",\n"));
+        // It may hold credentials.
+        write(&path, text.as_bytes(), 0o600)
+    }
+}
+
+/// A JSON object's members in their order, each value as it is written.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, ContextError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MAX_FILE => {
+            let source = io::Error::other(format!("it has {} bytes", metadata.len()));
+            Err(io_error("read", path)(source))
+        }
+        Ok(_) => fs::read(path).map(Some).map_err(io_error("read", path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error("read", path)(source)),
+    }
+}
+
+fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), ContextError> {
+    file::replace(path, contents, mode).map_err(io_error("write", path))
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContextError {
+    move |source| ContextError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "unix:///run/user/7/cove/default/docker.sock";
+
+    fn config() -> (tempfile::TempDir, DockerConfig) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = DockerConfig::at(dir.path());
+        (dir, config)
+    }
+
+    #[test]
+    fn a_context_is_where_docker_looks_for_it_and_says_where_the_engine_is() {
+        let (dir, config) = config();
+        let machine = MachineName::default();
+        assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Absent);
+        config.create(&machine, HOST).unwrap();
+        // printf cove | sha256sum
+        let path = "contexts/meta/6a259d3299684d8a1f5693be49dde21e5e22195158487a86c3d73d07c36a5cfc/meta.json";
+        let meta = fs::read(dir.path().join(path)).unwrap();
+        let meta: serde_json::Value = serde_json::from_slice(&meta).unwrap();
+        assert_eq!(meta["Name"], "cove");
+        assert_eq!(meta["Endpoints"]["docker"]["Host"], HOST);
+        assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Good);
+        assert_eq!(config.current().unwrap(), None);
+    }
+
+    #[test]
+    fn ours_is_repaired_and_removed() {
+        let (_dir, config) = config();
+        let machine: MachineName = "dev".parse().unwrap();
+        config.create(&machine, "unix:///old").unwrap();
+        assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Stale);
+        config.create(&machine, HOST).unwrap();
+        assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Good);
+        config.remove(&machine).unwrap();
+        assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Absent);
+        config.remove(&machine).unwrap();
+    }
+
+    #[test]
+    fn somebody_elses_context_of_our_name_is_left_alone() {
+        for theirs in [r#"{"Name":"cove","Metadata":{},"Endpoints":{}}"#, "not json"] {
+            let (_dir, config) = config();
+            let machine = MachineName::default();
+            let path = config.meta("cove");
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, theirs).unwrap();
+            assert!(matches!(
+                config.create(&machine, HOST),
+                Err(ContextError::Foreign { .. })
+            ));
+            assert!(matches!(
+                config.remove(&machine),
+                Err(ContextError::Foreign { .. })
+            ));
+            assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+        }
+    }
+
+    #[test]
+    fn switching_keeps_everything_else_in_docker_s_configuration() {
+        let (dir, config) = config();
+        let path = dir.path().join("config.json");
+        let before = "{\n\t\"credsStore\": \"pass\",\n\t\"auths\": {\"b\": {}, \"a\": {}},\n\t\"n\": 1.50\n}";
+        fs::write(&path, before).unwrap();
+        let machine = MachineName::default();
+        config.create(&machine, HOST).unwrap();
+        config.use_for(&machine).unwrap();
+        assert_eq!(config.current().unwrap().as_deref(), Some("cove"));
+        config.remove(&machine).unwrap();
+        assert_eq!(config.current().unwrap(), None);
+        assert_eq!(fs::read_to_string(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_broken_configuration_is_not_overwritten() {
+        let (dir, config) = config();
+        let path = dir.path().join("config.json");
+        fs::write(&path, "{ broken").unwrap();
+        let error = config.use_for(&MachineName::default()).unwrap_err();
+        assert!(error.to_string().contains("config.json"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{ broken");
+    }
+}

@@ -1,0 +1,300 @@
+//! The keys that there are, and what is said of each. The file's template, the API's list and the messages of
+//! errors are made from this table.
+
+use super::{
+    quantity,
+    values::{Backend, MachineSettings, MachineValues, Values},
+};
+use crate::name::MachineName;
+use serde_json::{Value, json};
+use std::fmt;
+
+/// A key, as in `machine.cpus` or `machines.dev.cpus`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// `machine.FIELD`
+    Machine(Field),
+    /// `machines.NAME.FIELD`
+    Override(MachineName, Field),
+    /// `shares`
+    Shares,
+    /// `engine`
+    Engine,
+    /// `engine.OPTION`, deeper with more parts.
+    EngineOption(Vec<String>),
+    /// `proxy.WHICH`
+    Proxy(Which),
+}
+
+/// What can be set of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Field {
+    Backend,
+    Cpus,
+    Memory,
+    Disk,
+    StopGrace,
+}
+
+/// Which of the proxies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Http,
+    Https,
+    No,
+}
+
+/// The most processors and other bounds that a file may ask for, whatever this computer has.
+pub(super) const MAX_CPUS: u32 = 64;
+pub(super) const MEMORY_BOUNDS: (u64, u64) = (256 << 20, 1 << 40);
+pub(super) const DISK_BOUNDS: (u64, u64) = (1 << 30, 16 << 40);
+pub(super) const MAX_GRACE_S: u64 = 600;
+
+impl Field {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Backend,
+        Self::Cpus,
+        Self::Memory,
+        Self::Disk,
+        Self::StopGrace,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Backend => "backend",
+            Self::Cpus => "cpus",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::StopGrace => "stop-grace",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.name() == name)
+    }
+
+    pub(crate) fn description(self) -> &'static str {
+        match self {
+            Self::Backend => {
+                "What runs the machine: hardware virtualisation where there is some, else emulation."
+            }
+            Self::Cpus => "Virtual CPUs. More than the computer has are cut down to what it has.",
+            Self::Memory => "The machine's memory.",
+            Self::Disk => {
+                "Largest size of the data disk. It is sparse: only what is used takes space. It grows at the next \
+                 start, and never shrinks."
+            }
+            Self::StopGrace => "How long containers may take to stop before they are killed.",
+        }
+    }
+
+    pub(crate) fn accepts(self) -> String {
+        match self {
+            Self::Backend => "\"auto\", \"kvm\" or \"emulated\"".into(),
+            Self::Cpus => format!("a whole number from 1 to {MAX_CPUS}"),
+            Self::Memory => size_range(MEMORY_BOUNDS),
+            Self::Disk => size_range(DISK_BOUNDS),
+            Self::StopGrace => format!("a time such as \"10 s\" or \"2 min\", at most {MAX_GRACE_S} s"),
+        }
+    }
+
+    fn value_in(self, settings: &MachineSettings) -> Value {
+        match self {
+            Self::Backend => settings.backend.name().into(),
+            Self::Cpus => settings.cpus.into(),
+            Self::Memory => quantity::show_size(u64::from(settings.memory_mib) << 20).into(),
+            Self::Disk => quantity::show_size(settings.disk).into(),
+            Self::StopGrace => quantity::show_duration(settings.stop_grace).into(),
+        }
+    }
+
+    fn set_in(self, values: &MachineValues) -> bool {
+        match self {
+            Self::Backend => values.backend.is_some(),
+            Self::Cpus => values.cpus.is_some(),
+            Self::Memory => values.memory.is_some(),
+            Self::Disk => values.disk.is_some(),
+            Self::StopGrace => values.stop_grace.is_some(),
+        }
+    }
+}
+
+fn size_range((least, most): (u64, u64)) -> String {
+    let (least, most) = (quantity::show_size(least), quantity::show_size(most));
+    format!("a size such as \"4 GiB\", from {least} to {most}")
+}
+
+impl Which {
+    pub(crate) const ALL: [Self; 3] = [Self::Http, Self::Https, Self::No];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::No => "no",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|which| which.name() == name)
+    }
+}
+
+impl Key {
+    /// The keys that every file has, in the template's order.
+    pub(crate) fn fixed() -> Vec<Self> {
+        let machine = Field::ALL.into_iter().map(Self::Machine);
+        let proxy = Which::ALL.into_iter().map(Self::Proxy);
+        machine.chain([Self::Shares, Self::Engine]).chain(proxy).collect()
+    }
+
+    /// The key that is written `name`; nothing when there is none.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let parts: Vec<&str> = name.split('.').collect();
+        match parts.as_slice() {
+            ["machine", field] => Field::named(field).map(Self::Machine),
+            ["machines", machine, field] => Some(Self::Override(machine.parse().ok()?, Field::named(field)?)),
+            ["shares"] => Some(Self::Shares),
+            ["engine"] => Some(Self::Engine),
+            ["engine", option @ ..] if option.iter().all(|part| !part.is_empty()) => Some(
+                Self::EngineOption(option.iter().map(|part| (*part).to_owned()).collect()),
+            ),
+            ["proxy", which] => Which::named(which).map(Self::Proxy),
+            _ => None,
+        }
+    }
+
+    /// Its parts, from the file's top.
+    pub(crate) fn path(&self) -> Vec<&str> {
+        match self {
+            Self::Machine(field) => vec!["machine", field.name()],
+            Self::Override(name, field) => vec!["machines", name.as_str(), field.name()],
+            Self::Shares => vec!["shares"],
+            Self::Engine => vec!["engine"],
+            Self::EngineOption(option) => ["engine"]
+                .into_iter()
+                .chain(option.iter().map(String::as_str))
+                .collect(),
+            Self::Proxy(which) => vec!["proxy", which.name()],
+        }
+    }
+
+    /// What it is for.
+    pub(crate) fn description(&self) -> &'static str {
+        match self {
+            Self::Machine(field) | Self::Override(_, field) => field.description(),
+            Self::Shares => "Host folders that containers may mount, each at its own path.",
+            Self::Engine | Self::EngineOption(_) => {
+                "Options for the Docker engine, merged into its daemon.json."
+            }
+            Self::Proxy(Which::Http) => "The proxy through which the engine reaches http registries.",
+            Self::Proxy(Which::Https) => "The proxy through which the engine reaches https registries.",
+            Self::Proxy(Which::No) => "Hosts that are reached without a proxy.",
+        }
+    }
+
+    /// What it accepts, in words.
+    pub(crate) fn accepts(&self) -> String {
+        match self {
+            Self::Machine(field) | Self::Override(_, field) => field.accepts(),
+            Self::Shares => "a list of { path = \"/absolute/path\", read-only = false }".into(),
+            Self::Engine => "a table of daemon.json's options".into(),
+            Self::EngineOption(_) => "what daemon.json accepts for this option".into(),
+            Self::Proxy(Which::No) => "host names and addresses, with commas between them".into(),
+            Self::Proxy(_) => {
+                "a URL such as \"http://proxy.example:3128\"; http, https and socks5 work".into()
+            }
+        }
+    }
+
+    /// The value in force, the default where nothing is set; nothing when an option of the engine is not set.
+    pub(crate) fn value(&self, values: &Values, defaults: MachineSettings) -> Option<Value> {
+        Some(match self {
+            Self::Machine(field) => {
+                let mut general = values.clone();
+                general.machines.clear();
+                field.value_in(&general.machine_over(&MachineName::default(), defaults))
+            }
+            Self::Override(name, field) => field.value_in(&values.machine_over(name, defaults)),
+            Self::Shares => values
+                .shares
+                .iter()
+                .map(|share| json!({ "path": share.path, "read-only": share.read_only }))
+                .collect(),
+            Self::Engine => Value::Object(values.engine.clone()),
+            Self::EngineOption(option) => {
+                let (first, rest) = option.split_first()?;
+                rest.iter()
+                    .try_fold(values.engine.get(first)?, |value, part| value.get(part))?
+                    .clone()
+            }
+            Self::Proxy(which) => {
+                let value = match which {
+                    Which::Http => &values.proxy.http,
+                    Which::Https => &values.proxy.https,
+                    Which::No => &values.proxy.no,
+                };
+                value.clone().unwrap_or_default().into()
+            }
+        })
+    }
+
+    /// Whether the file sets it.
+    pub(crate) fn is_set(&self, values: &Values) -> bool {
+        match self {
+            Self::Machine(field) => field.set_in(&values.machine),
+            Self::Override(name, field) => values.machines.get(name).is_some_and(|own| field.set_in(own)),
+            Self::Shares => !values.shares.is_empty(),
+            Self::Engine => !values.engine.is_empty(),
+            Self::EngineOption(option) => option
+                .first()
+                .is_some_and(|first| values.engine.contains_key(first)),
+            Self::Proxy(Which::Http) => values.proxy.http.is_some(),
+            Self::Proxy(Which::Https) => values.proxy.https.is_some(),
+            Self::Proxy(Which::No) => values.proxy.no.is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path().join("."))
+    }
+}
+
+/// Names of the backends, for [`super::read`].
+pub(super) fn backend_named(name: &str) -> Option<Backend> {
+    Backend::NAMES
+        .into_iter()
+        .find_map(|(known, backend)| (known == name).then_some(backend))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_found_by_its_name() {
+        let mut keys = Key::fixed();
+        keys.push(Key::Override("dev".parse().unwrap(), Field::Disk));
+        keys.push(Key::EngineOption(vec!["log-opts".into(), "max-size".into()]));
+        for key in keys {
+            assert_eq!(Key::parse(&key.to_string()), Some(key));
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_not_found() {
+        for name in [
+            "",
+            "machine",
+            "machine.cpu",
+            "machines.Dev.cpus",
+            "engine.",
+            "engine..x",
+            "proxy.ftp",
+        ] {
+            assert_eq!(Key::parse(name), None, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! The settings: one TOML file that a person and the API both change.
+//!
+//! [`SettingsFile`] owns the file and is its only writer on Cove's side. It reads the file again whenever it has
+//! changed since (an editor may change it at any time), remembers the last good values, and replaces it whole:
+//! temporary file, fsync, rename, the old permissions kept. A file with a mistake stops nothing that runs; the
+//! mistake is reported by line and key, and a machine does not start with it.
+
+mod edit;
+mod keys;
+mod quantity;
+mod read;
+mod template;
+mod values;
+
+pub(crate) use keys::{Field, Key};
+pub(crate) use quantity::show_about;
+pub(crate) use read::Problem;
+pub(crate) use values::{Backend, HostSize, MachineSettings, Share, Values};
+
+use crate::file;
+use cove_api::{ApiError, ErrorCode, Setting, Settings};
+use serde_json::Value;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+/// How often an edit is tried anew when somebody else changes the file meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Why the settings could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    /// The file, or the change, is not valid.
+    #[error("{}{}: {}", file.display(), line.map(|line| format!(":{line}")).unwrap_or_default(), what)]
+    Invalid {
+        file: PathBuf,
+        line: Option<usize>,
+        what: String,
+    },
+    /// There is no such key.
+    #[error("there is no setting `{0}`")]
+    UnknownKey(String),
+    /// The file cannot be read or written.
+    #[error("cannot {operation} the settings file {}: {source}", file.display())]
+    Io {
+        operation: &'static str,
+        file: PathBuf,
+        source: io::Error,
+    },
+    /// Another program keeps changing the file.
+    #[error("the settings file {} is being changed by another program", .0.display())]
+    Contended(PathBuf),
+}
+
+impl From<SettingsError> for ApiError {
+    fn from(error: SettingsError) -> Self {
+        let (code, hint) = match &error {
+            SettingsError::Invalid { .. } => (
+                ErrorCode::InvalidSetting,
+                "correct it with `cove config edit`, or see `cove config get`",
+            ),
+            SettingsError::UnknownKey(_) => (ErrorCode::NotFound, "`cove config get` lists the settings"),
+            SettingsError::Io { source, .. } if file::is_full(source) => (
+                ErrorCode::DiskFull,
+                "free some space; the old settings are still in force",
+            ),
+            SettingsError::Io { .. } => (ErrorCode::Internal, "check the file's owner and permissions"),
+            SettingsError::Contended(_) => (ErrorCode::WrongState, "try again"),
+        };
+        Self::new(code, error.to_string(), hint)
+    }
+}
+
+/// What tells one version of a file from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity(Option<(SystemTime, u64)>);
+
+struct Cache {
+    identity: Option<Identity>,
+    good: Arc<Values>,
+    problem: Option<Problem>,
+}
+
+/// The settings file.
+pub(crate) struct SettingsFile {
+    path: PathBuf,
+    home: Option<PathBuf>,
+    host: HostSize,
+    cache: Mutex<Cache>,
+}
+
+impl SettingsFile {
+    /// The settings in `path`, which need not exist, on a computer of this size.
+    pub(crate) fn new(path: PathBuf, home: Option<PathBuf>, host: HostSize) -> Self {
+        Self {
+            path,
+            home,
+            host,
+            cache: Mutex::new(Cache {
+                identity: None,
+                good: Arc::default(),
+                problem: None,
+            }),
+        }
+    }
+
+    /// What the defaults depend on.
+    pub(crate) fn host(&self) -> HostSize {
+        self.host
+    }
+
+    /// The values in force; an error when the file cannot be used as it is now.
+    pub(crate) fn current(&self) -> Result<Arc<Values>, SettingsError> {
+        match self.in_force() {
+            (values, None) => Ok(values),
+            (_, Some(error)) => Err(error),
+        }
+    }
+
+    /// The values in force (the last good ones, else the defaults) and what is wrong with the file, if anything.
+    pub(crate) fn in_force(&self) -> (Arc<Values>, Option<SettingsError>) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = self.identity();
+        if cache.identity != Some(identity) {
+            let text = match self.read_text() {
+                Ok(text) => text.unwrap_or_default(),
+                Err(error) => return (Arc::clone(&cache.good), Some(error)),
+            };
+            cache.identity = Some(identity);
+            match read::read(&text, self.home.as_deref()) {
+                Ok(values) => {
+                    cache.good = Arc::new(values);
+                    cache.problem = None;
+                }
+                Err(problem) => {
+                    tracing::warn!(file = %self.path.display(), line = problem.line, "settings: {}", problem.what);
+                    cache.problem = Some(problem);
+                }
+            }
+        }
+        let problem = cache.problem.clone().map(|problem| self.invalid(problem));
+        (Arc::clone(&cache.good), problem)
+    }
+
+    /// Everything, for the API.
+    pub(crate) fn list(&self) -> Settings {
+        let (values, problem) = self.in_force();
+        let nothing = Values::default();
+        let defaults = MachineSettings::default_on(self.host);
+        let overrides = values.machines.keys().flat_map(|name| {
+            let of_machine = Field::ALL.map(|field| Key::Override(name.clone(), field));
+            of_machine.into_iter().filter(|key| key.is_set(&values))
+        });
+        let setting = |key: &Key| Setting {
+            key: key.to_string(),
+            value: key.value(&values, defaults).unwrap_or_default(),
+            default: key.value(&nothing, defaults).unwrap_or_default(),
+            set: key.is_set(&values),
+            description: key.description().into(),
+            accepts: key.accepts(),
+        };
+        Settings {
+            file: self.path.clone(),
+            values: Key::fixed()
+                .into_iter()
+                .chain(overrides)
+                .map(|key| setting(&key))
+                .collect(),
+            problem: problem.map(ApiError::from),
+        }
+    }
+
+    /// One key's value in force.
+    pub(crate) fn get(&self, name: &str) -> Result<Value, SettingsError> {
+        let unknown = || SettingsError::UnknownKey(name.to_owned());
+        let key = Key::parse(name).ok_or_else(unknown)?;
+        let defaults = MachineSettings::default_on(self.host);
+        let values = self.current()?;
+        key.value(&values, defaults).ok_or_else(unknown)
+    }
+
+    /// Sets a key, or with nothing puts it back to its default. Writes nothing when the result would be invalid.
+    pub(crate) fn set(&self, name: &str, value: Option<&Value>) -> Result<(), SettingsError> {
+        let key = Key::parse(name).ok_or_else(|| SettingsError::UnknownKey(name.to_owned()))?;
+        self.edit(|text| edit::edit(text, &key, value, self.home.as_deref()).map(|(text, _)| text))
+    }
+
+    /// Removes everything that is said of one machine alone.
+    pub(crate) fn forget_machine(&self, name: &crate::name::MachineName) -> Result<(), SettingsError> {
+        if !self.in_force().0.machines.contains_key(name) {
+            return Ok(());
+        }
+        self.edit(|text| {
+            let broken = |_| Problem {
+                line: None,
+                what: "this is not TOML".into(),
+            };
+            let mut document: toml_edit::DocumentMut = text.parse().map_err(broken)?;
+            if let Some(machines) = document
+                .get_mut("machines")
+                .and_then(|item| item.as_table_like_mut())
+            {
+                machines.remove(name.as_str());
+            }
+            Ok(document.to_string())
+        })
+    }
+
+    /// The file's text as it is, or its template.
+    pub(crate) fn text(&self) -> Result<String, SettingsError> {
+        Ok(self.read_text()?.unwrap_or_else(template::template))
+    }
+
+    /// Replaces the whole file if the text is valid.
+    pub(crate) fn replace(&self, text: &str) -> Result<(), SettingsError> {
+        read::read(text, self.home.as_deref()).map_err(|problem| self.invalid(problem))?;
+        self.write(text)
+    }
+
+    fn edit(&self, change: impl Fn(&str) -> Result<String, Problem>) -> Result<(), SettingsError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.identity();
+            let old = self.text()?;
+            let new = change(&old).map_err(|problem| self.invalid(problem))?;
+            if self.identity() != before {
+                continue;
+            }
+            return self.write(&new);
+        }
+        Err(SettingsError::Contended(self.path.clone()))
+    }
+
+    fn write(&self, text: &str) -> Result<(), SettingsError> {
+        file::replace(&self.path, text.as_bytes(), 0o600).map_err(|source| self.io("write", source))
+    }
+
+    fn read_text(&self) -> Result<Option<String>, SettingsError> {
+        let too_long = |length: u64| length > read::MAX_FILE as u64;
+        match fs::metadata(&self.path) {
+            Ok(metadata) if too_long(metadata.len()) || !metadata.is_file() => Err(self.invalid(Problem {
+                line: None,
+                what: format!("this is no file of at most {} bytes", read::MAX_FILE),
+            })),
+            Ok(_) => match fs::read_to_string(&self.path) {
+                Ok(text) => Ok(Some(text)),
+                Err(source) => Err(self.io("read", source)),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(self.io("read", source)),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        let metadata = fs::metadata(&self.path).ok();
+        Identity(metadata.and_then(|found| Some((found.modified().ok()?, found.len()))))
+    }
+
+    fn invalid(&self, problem: Problem) -> SettingsError {
+        SettingsError::Invalid {
+            file: self.path.clone(),
+            line: problem.line,
+            what: problem.what,
+        }
+    }
+
+    fn io(&self, operation: &'static str, source: io::Error) -> SettingsError {
+        SettingsError::Io {
+            operation,
+            file: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// The home directory, for `~` in the file.
+pub(crate) fn home() -> Option<PathBuf> {
+    let variable = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+    let home = std::env::var_os(variable).map(PathBuf::from);
+    home.filter(|path| Path::is_absolute(path))
+}
+
+#[cfg(test)]
+mod tests;
