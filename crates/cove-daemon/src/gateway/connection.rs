@@ -1,0 +1,285 @@
+//! One client connection from its first byte to its last: the loop over its requests.
+
+use super::{
+    Engine,
+    exchange::{Exchange, ExchangeError, Outcome},
+    framing::{Body, Framing},
+    head::{RequestHead, rewrite_length},
+    mounts::{self, Verdict},
+    reply::Reply,
+    route::Checked,
+    stream::{Peer, READ_SIZE, ReadHeadError, Transfer},
+    tunnel,
+};
+use cove_machine::Connection;
+use std::{error::Error, future::pending, io, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
+use tracing::debug;
+
+/// How long a head may take from its first byte to its last. Between requests a client may be silent for ever.
+const HEAD_TIME: Duration = Duration::from_secs(30);
+
+/// Largest body of a request that is checked for bind mounts; the only bodies that are held.
+const MAX_CHECKED_BODY: usize = 8 * 1024 * 1024;
+
+/// How long a client is listened to after the last word was said to it. Closing while it still sends would make its
+/// kernel throw away what it has not read yet.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves one client until either side has had enough.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, engine: &dyn Engine) {
+    let mut conversation = Conversation {
+        client: Peer::new(stream),
+        link: None,
+        engine,
+    };
+    let ending = conversation.run().await;
+    let Conversation { client, link, .. } = conversation;
+    // Whatever follows is courtesy towards the client, for which nothing in the engine shall wait.
+    drop(link);
+    match ending {
+        Ending::Closed => {}
+        Ending::Abrupt(error) => debug!(error = &error as &dyn Error, "connection dropped"),
+        Ending::Said => take_leave(client).await,
+    }
+}
+
+/// Closes a connection in such a way that the client can read everything that was said.
+async fn take_leave<S: AsyncRead + AsyncWrite>(mut client: Peer<S>) {
+    if client.outbound.finish().await.is_ok() {
+        let drain = async { while matches!(client.inbound.discard().await, Ok(true)) {} };
+        let _ = timeout(LINGER, drain).await;
+    }
+}
+
+/// How a connection is given up.
+enum Ending {
+    /// The client has left, or was idle when the engine did.
+    Closed,
+    /// It failed; the sooner both sides see it, the better.
+    Abrupt(io::Error),
+    /// The client has been told everything, and may still be sending.
+    Said,
+}
+
+impl From<io::Error> for Ending {
+    fn from(error: io::Error) -> Self {
+        Self::Abrupt(error)
+    }
+}
+
+/// Why a request is not passed on.
+enum Refusal {
+    /// The client is told, and the connection ends.
+    Tell(Reply),
+    /// The client is told, the request having been taken off the connection, which may go on.
+    TellAndGoOn(Reply),
+    /// There is nobody to tell.
+    End(Ending),
+}
+
+impl<E: Into<Ending>> From<E> for Refusal {
+    fn from(ending: E) -> Self {
+        Self::End(ending.into())
+    }
+}
+
+struct Conversation<'a, S> {
+    client: Peer<S>,
+    /// The engine's end, once a request has asked for it.
+    link: Option<Peer<Connection>>,
+    engine: &'a dyn Engine,
+}
+
+impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
+    async fn run(&mut self) -> Ending {
+        loop {
+            let request = match self.next_request().await {
+                Ok(request) => request,
+                Err(Refusal::Tell(reply) | Refusal::TellAndGoOn(reply)) => {
+                    debug!(status = reply.status, "malformed request");
+                    return self
+                        .say(&reply.encode(true, false))
+                        .await
+                        .err()
+                        .unwrap_or(Ending::Said);
+                }
+                Err(Refusal::End(ending)) => return ending,
+            };
+            let started = Instant::now();
+            let mut status = None;
+            let done = self.answer(&request, &mut status).await;
+            let (method, path, elapsed) = (&request.method, request.path(), started.elapsed());
+            debug!(method, path, status, ?elapsed, "request");
+            if let Err(ending) = done {
+                return ending;
+            }
+        }
+    }
+
+    /// Waits for the client's next request, the engine's connection being idle meanwhile.
+    async fn next_request(&mut self) -> Result<RequestHead, Refusal> {
+        let client = &mut self.client.inbound;
+        if client.buffer.is_empty() {
+            let engine_speaks = async {
+                match &mut self.link {
+                    Some(link) => link.inbound.fill().await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                arrived = client.fill() => if !arrived? { return Err(Ending::Closed.into()) },
+                // It closes. If it says something then nobody asked, and nobody could tell what it belongs to.
+                _ = engine_speaks => return Err(Ending::Closed.into()),
+            }
+        }
+        let head = match timeout(HEAD_TIME, client.head()).await {
+            Ok(Ok(length)) => RequestHead::parse(&client.buffer[..length]),
+            Ok(Err(ReadHeadError::Malformed(error))) => Err(error),
+            Ok(Err(ReadHeadError::Ended)) => return Err(Ending::Closed.into()),
+            Ok(Err(ReadHeadError::Failed(error))) => return Err(error.into()),
+            Err(_elapsed) => {
+                let message = "the request's head was begun and not finished in time";
+                return Err(Refusal::Tell(Reply::new(408, message)));
+            }
+        };
+        head.map_err(|error| Refusal::Tell(error.into()))
+    }
+
+    /// Answers one request, or has the engine answer it. An error ends the connection.
+    async fn answer(&mut self, request: &RequestHead, status: &mut Option<u16>) -> Result<(), Ending> {
+        let (reply, goes_on) = match self.pass_on(request, status).await {
+            Ok(()) => return Ok(()),
+            Err(Refusal::End(ending)) => return Err(ending),
+            Err(Refusal::Tell(reply)) => (reply, false),
+            Err(Refusal::TellAndGoOn(reply)) => (reply, !request.last),
+        };
+        *status = Some(reply.status);
+        self.say(&reply.encode(!goes_on, request.method == "HEAD"))
+            .await?;
+        if goes_on { Ok(()) } else { Err(Ending::Said) }
+    }
+
+    async fn pass_on(&mut self, request: &RequestHead, status: &mut Option<u16>) -> Result<(), Refusal> {
+        // Kept for the next request only if this one comes to a proper end.
+        let (mut link, fresh) = match self.link.take() {
+            Some(link) => (link, false),
+            None => (self.connect(request).await?, true),
+        };
+        let (upload, told_to_continue) = match Checked::of(&request.method, &request.target) {
+            None => (Transfer::new(request.length, request.framing), false),
+            Some(kind) => (self.check(kind, request).await?, request.expects_continue),
+        };
+        let mut exchange = Exchange {
+            request,
+            upload,
+            told_to_continue,
+            status: None,
+        };
+        let outcome = exchange.run(&mut self.client, &mut link).await;
+        *status = exchange.status;
+        let error = match outcome {
+            Ok(Outcome::Complete) => {
+                self.link = Some(link);
+                return Ok(());
+            }
+            Ok(Outcome::Tunnel) => {
+                debug!(path = request.path(), status, "raw stream");
+                if let Err(error) = tunnel::run(&mut self.client, &mut link).await {
+                    debug!(error = &error as &dyn Error, "raw stream broke");
+                }
+                return Err(Ending::Said.into());
+            }
+            Err(ExchangeError::Client(error)) => return Err(error.into()),
+            Err(error) => error,
+        };
+        debug!(error = &error as &dyn Error, "exchange failed");
+        // A connection that was used before may close just so, and the client knows to try again on a fresh one.
+        let tell = status.is_none() && (fresh || !matches!(error, ExchangeError::EngineSilent));
+        Err(match error.reply().filter(|_| tell) {
+            Some(reply) => Refusal::Tell(reply),
+            None => Ending::Said.into(),
+        })
+    }
+
+    /// Connects to the engine, for as long as the client waits for it.
+    async fn connect(&mut self, request: &RequestHead) -> Result<Peer<Connection>, Refusal> {
+        tokio::select! {
+            biased;
+            connected = self.engine.connect() => {
+                connected.map(Peer::new).map_err(|unavailable| Refusal::Tell(unavailable.into()))
+            }
+            ended = self.client.inbound.end(request.length + READ_SIZE) => {
+                ended?;
+                debug!("the client left while it waited for the machine");
+                Err(Ending::Closed.into())
+            }
+        }
+    }
+
+    /// Reads a request that may ask for a bind mount as a whole, and checks it. What is to be sent is in the client's
+    /// buffer then.
+    async fn check(&mut self, kind: Checked, request: &RequestHead) -> Result<Transfer, Refusal> {
+        let (content, length) = self.read_body(request).await?;
+        match mounts::examine(kind, &content, &self.engine.mounts()) {
+            Verdict::Forward => Ok(Transfer::whole(length)),
+            Verdict::Rewrite(body) => {
+                let client = &mut self.client.inbound;
+                let head = rewrite_length(&client.buffer[..request.length], body.len());
+                let message = [head, body].concat();
+                client.replace(length, &message);
+                Ok(Transfer::whole(message.len()))
+            }
+            Verdict::Refuse(message) => {
+                self.client.inbound.skip(length);
+                Err(Refusal::TellAndGoOn(Reply::new(400, message)))
+            }
+        }
+    }
+
+    /// Reads the request's body, leaves it in the buffer, and answers its content and the length of head and body as
+    /// they are there.
+    async fn read_body(&mut self, request: &RequestHead) -> Result<(Vec<u8>, usize), Refusal> {
+        let too_large = || {
+            let message = "the body of this request is larger than 8 MiB";
+            Refusal::Tell(Reply::new(413, message))
+        };
+        if matches!(request.framing, Framing::Length(length) if length > MAX_CHECKED_BODY as u64) {
+            return Err(too_large());
+        }
+        if request.expects_continue {
+            self.say(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        }
+        let client = &mut self.client.inbound;
+        let mut body = Body::new(request.framing);
+        let mut content = Vec::new();
+        let mut length = request.length;
+        loop {
+            let rest = &client.buffer[length..];
+            match body.next(rest) {
+                Ok(Some(piece)) => {
+                    if piece.content {
+                        content.extend_from_slice(&rest[..piece.length]);
+                    }
+                    length += piece.length;
+                }
+                Ok(None) if body.is_complete() => return Ok((content, length)),
+                Ok(None) if length - request.length > MAX_CHECKED_BODY => return Err(too_large()),
+                Ok(None) => {
+                    if !client.fill().await? {
+                        return Err(Ending::Closed.into());
+                    }
+                }
+                Err(error) => return Err(Refusal::Tell(error.into())),
+            }
+        }
+    }
+
+    async fn say(&mut self, words: &[u8]) -> Result<(), Ending> {
+        Ok(self.client.outbound.send_all(words).await?)
+    }
+}

@@ -1,0 +1,145 @@
+//! Which requests can ask for a bind mount.
+//!
+//! The engine's router matches the decoded path, with or without a version in front, and redirects a path that is not
+//! in its cleaned form; here a path is cleaned first, so that no spelling of it goes unnoticed.
+
+/// A request whose body names what is to be mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    /// `POST /containers/create`
+    Container,
+    /// `POST /services/create` and `POST /services/{id}/update`
+    Service,
+    /// `POST /volumes/create`
+    Volume,
+}
+
+impl Checked {
+    /// What a request with this method and target asks for, if it is to be checked.
+    pub(super) fn of(method: &str, target: &str) -> Option<Self> {
+        if method != "POST" {
+            return None;
+        }
+        let path = decode(path_of(target));
+        let mut segments = Vec::new();
+        for segment in path.split('/') {
+            match segment {
+                "" | "." => {}
+                ".." => drop(segments.pop()),
+                segment => segments.push(segment),
+            }
+        }
+        let segments = match segments.split_first() {
+            Some((version, rest)) if is_version(version) => rest,
+            _ => &segments,
+        };
+        match segments {
+            ["containers", "create"] => Some(Self::Container),
+            ["services", "create"] | ["services", _, "update"] => Some(Self::Service),
+            ["volumes", "create"] => Some(Self::Volume),
+            _ => None,
+        }
+    }
+}
+
+/// The path of a target in origin form (`/path?query`) or absolute form (`http://host/path?query`).
+fn path_of(target: &str) -> &str {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    match path.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("", |start| &rest[start..]),
+        _ => path,
+    }
+}
+
+fn is_version(segment: &str) -> bool {
+    segment.strip_prefix('v').is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+    })
+}
+
+/// Undoes percent-encoding; what is not properly encoded stays as it is.
+fn decode(path: &str) -> String {
+    let digit = |byte: Option<&u8>| byte.and_then(|&byte| char::from(byte).to_digit(16));
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let pair = (digit(bytes.get(at + 1)), digit(bytes.get(at + 2)));
+        if let (b'%', (Some(high), Some(low))) = (bytes[at], pair) {
+            decoded.extend(u8::try_from(high << 4 | low));
+            at += 3;
+        } else {
+            decoded.push(bytes[at]);
+            at += 1;
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_spelling_of_a_create_is_recognised() {
+        for target in [
+            "/containers/create",
+            "/v1.24/containers/create",
+            "/v1.47/containers/create?name=x&platform=",
+            "/v1.41/containers/cre%61te",
+            "/v1.41/%63ontainers/create/",
+            "//v1.41//containers/./create",
+            "/v1.41/x/../containers/create",
+            "http://docker/v1.41/containers/create",
+            "http+docker://localhost/containers/create",
+        ] {
+            assert_eq!(Checked::of("POST", target), Some(Checked::Container), "{target}");
+        }
+        assert_eq!(
+            Checked::of("POST", "/v1.41/services/create"),
+            Some(Checked::Service)
+        );
+        assert_eq!(
+            Checked::of("POST", "/services/abc/update?version=1"),
+            Some(Checked::Service)
+        );
+        assert_eq!(
+            Checked::of("POST", "/v1.41/volumes/create"),
+            Some(Checked::Volume)
+        );
+    }
+
+    #[test]
+    fn everything_else_streams_through_unseen() {
+        for (method, target) in [
+            ("GET", "/containers/create"),
+            ("POST", "/containers/abc/start"),
+            ("POST", "/containers/create/exec"),
+            ("POST", "/images/create?fromImage=/containers/create"),
+            ("POST", "/x/containers/create"),
+            ("POST", "/v1.41x/containers/create"),
+            ("POST", "/build"),
+            ("POST", "*"),
+            ("POST", "http://docker"),
+            ("POST", "%"),
+        ] {
+            assert_eq!(Checked::of(method, target), None, "{method} {target}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_percent_encoding_hides_a_create(mask in any::<u32>()) {
+            let target: String = "/v1.41/containers/create".bytes().enumerate().map(|(at, byte)| {
+                if mask >> at & 1 == 1 { format!("%{byte:02X}") } else { char::from(byte).to_string() }
+            }).collect();
+            prop_assert_eq!(Checked::of("POST", &target), Some(Checked::Container));
+        }
+
+        #[test]
+        fn arbitrary_targets_do_no_harm(target in "\\PC{0,60}") {
+            let _ = Checked::of("POST", &target);
+        }
+    }
+}
