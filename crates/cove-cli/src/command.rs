@@ -1,0 +1,137 @@
+//! What the commands do: one module a family of them. Each asks the daemon and tells what came of it.
+
+mod configuration;
+mod context;
+mod daemon;
+mod docker;
+mod doctor;
+mod environment;
+mod exec;
+mod forward;
+mod image;
+mod lifecycle;
+mod logs;
+mod machines;
+mod status;
+mod version;
+
+use crate::{
+    args::{self, Args, Command},
+    daemon_link,
+    exit::Exit,
+    output,
+};
+use anyhow::Context as _;
+use clap::CommandFactory as _;
+use cove_api::{Client, Dirs};
+use std::{future::Future, process::ExitCode};
+
+/// What every command works with.
+#[derive(Debug)]
+struct Session {
+    dirs: Dirs,
+    machine: String,
+    json: bool,
+    quiet: bool,
+}
+
+impl Session {
+    /// A client of the daemon, which is started if need be.
+    async fn daemon(&self) -> anyhow::Result<Client> {
+        daemon_link::ensure(&self.dirs).await
+    }
+
+    /// A line for a person, on standard error.
+    fn say(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+}
+
+/// Carries out the command.
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    // These need neither directories nor a daemon.
+    match &args.command {
+        Command::Completion { shell } => return completion(*shell),
+        Command::ExitCodes => return exit_codes(args.global.json),
+        Command::MachineProcess { directory } => return Ok(cove_machine::process::run(directory)),
+        _ => {}
+    }
+    let session = Session {
+        dirs: Dirs::from_env()?,
+        machine: args.global.machine,
+        json: args.global.json,
+        quiet: args.global.quiet,
+    };
+    let session = &session;
+    match args.command {
+        Command::Daemon(what) => daemon::run(session, &what),
+        Command::Start => wait_for(lifecycle::start(session)),
+        Command::Stop { force } => wait_for(lifecycle::stop(session, force)),
+        Command::Restart => wait_for(lifecycle::restart(session)),
+        Command::Pause => wait_for(lifecycle::pause(session)),
+        Command::Resume => wait_for(lifecycle::resume(session)),
+        Command::Status { timings } => wait_for(status::run(session, timings)),
+        Command::Shell => wait_for(exec::shell(session)),
+        Command::Exec {
+            workdir,
+            environment,
+            terminal,
+            no_terminal,
+            command,
+        } => {
+            let wanted = match (terminal, no_terminal) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            };
+            wait_for(exec::exec(session, command, environment, workdir, wanted))
+        }
+        Command::Docker { arguments } => wait_for(docker::run(session, arguments)),
+        Command::Logs { source, follow, tail } => wait_for(logs::run(session, source, follow, tail)),
+        Command::Forward { route } => wait_for(forward::run(session, route)),
+        Command::Config(what) => wait_for(configuration::run(session, what)),
+        Command::Machine(what) => wait_for(machines::run(session, what)),
+        Command::Image(what) => image::run(session, what),
+        Command::Doctor => wait_for(doctor::run(session)),
+        Command::Env { socket, unset, shell } => environment::run(session, socket, unset, shell),
+        Command::Context(what) => wait_for(context::run(session, what)),
+        Command::Version => wait_for(version::run(session)),
+        Command::Completion { .. } | Command::ExitCodes | Command::MachineProcess { .. } => {
+            unreachable!("answered above")
+        }
+    }
+}
+
+/// Runs a command that talks to the daemon, on this thread.
+fn wait_for(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot set up asynchronous I/O")?;
+    let result = runtime.block_on(command);
+    // A read from a terminal cannot be called back; the process ends all the same.
+    runtime.shutdown_background();
+    result
+}
+
+fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "cove", &mut script);
+    output::bytes(&script)?;
+    Ok(Exit::Done.into())
+}
+
+fn exit_codes(as_json: bool) -> anyhow::Result<ExitCode> {
+    if as_json {
+        let codes: Vec<_> = Exit::TABLE
+            .iter()
+            .map(|&(exit, meaning)| serde_json::json!({ "code": exit as u8, "meaning": meaning }))
+            .collect();
+        output::json(&codes)?;
+    } else {
+        output::line(args::exit_codes_text())?;
+    }
+    Ok(Exit::Done.into())
+}

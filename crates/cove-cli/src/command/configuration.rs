@@ -1,0 +1,184 @@
+//! config get, set, edit, path.
+
+use super::Session;
+use crate::{args, exit::Exit, failure::Failure, output};
+use anyhow::Context as _;
+use cove_api::{Applied, ErrorCode, Settings};
+use serde_json::Value;
+use std::{
+    env, fs,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+pub(super) async fn run(session: &Session, what: args::Config) -> anyhow::Result<ExitCode> {
+    match what {
+        args::Config::Get { key: Some(key) } => {
+            let value = session.daemon().await?.setting(&key).await?;
+            if session.json {
+                output::json(&value)?;
+            } else {
+                output::line(plain(&value))?;
+            }
+        }
+        args::Config::Get { key: None } => {
+            let settings = session.daemon().await?.settings().await?;
+            show_all(session, &settings)?;
+        }
+        args::Config::Set { key, value, .. } => {
+            let client = session.daemon().await?;
+            let applied = match value {
+                Some(value) => client.set(&key, &read_value(&value)).await?,
+                None => client.unset(&key).await?,
+            };
+            tell(session, &applied)?;
+        }
+        args::Config::Edit => edit(session).await?,
+        args::Config::Path => output::line(session.dirs.settings().display().to_string())?,
+    }
+    Ok(Exit::Done.into())
+}
+
+fn show_all(session: &Session, settings: &Settings) -> anyhow::Result<()> {
+    if session.json {
+        output::json(settings)?;
+    } else {
+        let rows: Vec<[String; 3]> = settings
+            .values
+            .iter()
+            .map(|setting| {
+                let origin = if setting.set { "set" } else { "default" };
+                [setting.key.clone(), plain(&setting.value), origin.to_owned()]
+            })
+            .collect();
+        output::table(["KEY", "VALUE", ""], &rows)?;
+    }
+    if let Some(problem) = &settings.problem {
+        session.say(&format!("note: {}: {}", settings.file.display(), problem.message));
+        session.say("hint: mend it with: cove config edit");
+    }
+    Ok(())
+}
+
+/// A string without its quotes, everything else as JSON.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// JSON where it is JSON that no shell user would type as plain text; text otherwise. The daemon reads text as the
+/// setting's own type.
+fn read_value(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Array(_) | Value::Object(_) | Value::String(_))) => value,
+        _ => Value::String(text.to_owned()),
+    }
+}
+
+fn tell(session: &Session, applied: &Applied) -> anyhow::Result<()> {
+    if session.json {
+        output::json(applied)?;
+    }
+    for machine in &applied.restart_needed {
+        session.say(&format!(
+            "note: machine `{machine}` heeds it after a restart: cove restart --machine {machine}"
+        ));
+    }
+    Ok(())
+}
+
+/// The file is edited as a copy, which replaces it once the daemon finds nothing wrong with it.
+async fn edit(session: &Session) -> anyhow::Result<()> {
+    let client = session.daemon().await?;
+    let before = client.settings_file().await?;
+    let directory = session.dirs.settings();
+    let directory = directory.parent().context("the settings file has no directory")?;
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    let copy = directory.join(format!("settings.edit-{}.toml", std::process::id()));
+    fs::write(&copy, &before).with_context(|| format!("cannot write {}", copy.display()))?;
+    let outcome = loop {
+        open_editor(&copy)?;
+        let text = fs::read_to_string(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
+        if text == before {
+            session.say("nothing was changed");
+            break Ok(());
+        }
+        match client.replace_settings_file(&text).await {
+            Ok(applied) => break tell(session, &applied),
+            Err(error) if error.code() == Some(ErrorCode::InvalidSetting) => {
+                eprintln!("error: {error}");
+                if !ask_to_edit_again()? {
+                    return Err(Failure::new(
+                        Exit::Usage,
+                        "the settings were not changed",
+                        format!("your text is kept in {}", copy.display()),
+                    )
+                    .into());
+                }
+            }
+            Err(error) => break Err(error.into()),
+        }
+    };
+    // Left behind when it cannot be removed, which harms nobody.
+    let _ = fs::remove_file(&copy);
+    outcome
+}
+
+fn open_editor(file: &Path) -> anyhow::Result<()> {
+    let usual = if cfg!(windows) { "notepad" } else { "vi" };
+    let editor = ["VISUAL", "EDITOR"]
+        .iter()
+        .find_map(|name| env::var(name).ok().filter(|value| !value.trim().is_empty()))
+        .unwrap_or_else(|| usual.to_owned());
+    // As git does: the variable may hold arguments as well.
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or(usual);
+    let status = Command::new(program)
+        .args(words)
+        .arg(file)
+        .status()
+        .with_context(|| format!("cannot start the editor `{editor}`; set VISUAL or EDITOR"))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!("the editor `{editor}` ended with {status}; the settings were not changed"),
+        "",
+    )
+    .into())
+}
+
+fn ask_to_edit_again() -> io::Result<bool> {
+    if !io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("Edit again? [Y/n] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(!answer.trim().eq_ignore_ascii_case("n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_looks_like_plain_text_stays_text_for_the_daemon_to_read() {
+        assert_eq!(read_value("4"), json!("4"));
+        assert_eq!(read_value("2 GiB"), json!("2 GiB"));
+        assert_eq!(read_value("true"), json!("true"));
+    }
+
+    #[test]
+    fn structures_and_quoted_strings_are_json() {
+        assert_eq!(read_value(r#"{"debug": true}"#), json!({ "debug": true }));
+        assert_eq!(read_value(r#"["/a"]"#), json!(["/a"]));
+        assert_eq!(read_value(r#""4""#), json!("4"));
+    }
+}

@@ -1,0 +1,90 @@
+//! docker: the guest's own Docker client, with our arguments, streams and terminal.
+//!
+//! A shared folder will have the same path on both sides, and the client will then run in our working directory. No
+//! folder can be shared yet, so it runs in the guest's home, where relative paths would mean the guest's files: the
+//! commands that read files are refused rather than answered from an empty directory.
+
+use super::{Session, exec};
+use crate::{exit::Exit, failure::Failure, terminal};
+use cove_wire::Exec;
+use std::{collections::BTreeMap, env, process::ExitCode};
+
+/// Commands whose meaning depends on files in the working directory.
+const READ_FILES: [&str; 8] = [
+    "bake", "build", "buildx", "compose", "cp", "import", "load", "stack",
+];
+
+pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Result<ExitCode> {
+    if let Some(command) = needs_files(&arguments) {
+        return Err(not_shared(session, command).into());
+    }
+    let wanted = Exec {
+        command: std::iter::once("docker".to_owned()).chain(arguments).collect(),
+        environment: BTreeMap::new(),
+        directory: None,
+        terminal: terminal::is_interactive().then(terminal::like_ours),
+    };
+    exec::run(&session.daemon().await?, &session.machine, &wanted).await
+}
+
+/// The command among the arguments, if it is one that reads files and is not fed through standard input.
+fn needs_files(arguments: &[String]) -> Option<&str> {
+    let command = arguments.iter().find(|argument| !argument.starts_with('-'))?;
+    let fed = arguments.iter().any(|argument| argument == "-");
+    let asks_only = arguments
+        .iter()
+        .any(|argument| matches!(argument.as_str(), "--help" | "version" | "ls" | "ps"));
+    let from_stdin = matches!(command.as_str(), "load")
+        && !arguments.iter().any(|a| a == "-i" || a.starts_with("--input"));
+    (READ_FILES.contains(&command.as_str()) && !fed && !asks_only && !from_stdin).then_some(command)
+}
+
+fn not_shared(session: &Session, command: &str) -> Failure {
+    let here = env::current_dir().map_or_else(
+        |_| "the working directory".to_owned(),
+        |here| here.display().to_string(),
+    );
+    Failure::new(
+        Exit::Failed,
+        format!(
+            "`docker {command}` reads files, and {here} is not shared with machine `{}`",
+            session.machine
+        ),
+        "use a Docker client of this computer, which reads files here: eval \"$(cove env)\"",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs(line: &str) -> bool {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        needs_files(&arguments).is_some()
+    }
+
+    #[test]
+    fn commands_that_read_files_here_are_told_from_those_that_do_not() {
+        for line in [
+            "build .",
+            "build -t x .",
+            "compose up -d",
+            "cp a web:/a",
+            "load -i x.tar",
+            "--debug build .",
+        ] {
+            assert!(needs(line), "{line}");
+        }
+        for line in [
+            "ps",
+            "run --rm alpine ls",
+            "build -",
+            "load",
+            "compose version",
+            "build --help",
+            "",
+        ] {
+            assert!(!needs(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! env: how Docker clients reach the machine. Worked out from the directories alone; starts nothing.
+
+use super::Session;
+use crate::{args::EnvShell, exit::Exit, output};
+use serde_json::json;
+use std::{env, path::Path, process::ExitCode};
+
+pub(super) fn run(
+    session: &Session,
+    socket_only: bool,
+    unset: bool,
+    shell: Option<EnvShell>,
+) -> anyhow::Result<ExitCode> {
+    let docker_host = docker_host(&session.dirs.docker_socket(&session.machine));
+    if session.json {
+        output::json(&json!({ "DOCKER_HOST": docker_host }))?;
+    } else if socket_only {
+        output::line(docker_host)?;
+    } else {
+        let shell = shell.unwrap_or_else(shell_of_the_user);
+        let value = (!unset).then_some(docker_host.as_str());
+        output::line(assignment(shell, value))?;
+        if !unset {
+            output::line(format!("# in a shell: {}", usage(shell)))?;
+        }
+    }
+    Ok(Exit::Done.into())
+}
+
+fn docker_host(socket: &Path) -> String {
+    if cfg!(windows) {
+        // Docker wants the pipe's name with forward slashes.
+        format!("npipe://{}", socket.display()).replace('\\', "/")
+    } else {
+        format!("unix://{}", socket.display())
+    }
+}
+
+fn assignment(shell: EnvShell, value: Option<&str>) -> String {
+    match (shell, value) {
+        (EnvShell::Sh, Some(value)) => format!("export DOCKER_HOST={}", quoted(value, "'\\''")),
+        (EnvShell::Sh, None) => "unset DOCKER_HOST".into(),
+        (EnvShell::Fish, Some(value)) => format!("set -gx DOCKER_HOST {}", quoted(value, "\\'")),
+        (EnvShell::Fish, None) => "set -e DOCKER_HOST".into(),
+        (EnvShell::Powershell, Some(value)) => format!("$env:DOCKER_HOST = {}", quoted(value, "''")),
+        (EnvShell::Powershell, None) => "Remove-Item Env:DOCKER_HOST".into(),
+    }
+}
+
+/// In single quotes, each single quote within replaced by what the shell wants in its place; as it is when nothing in
+/// it means anything to a shell.
+fn quoted(value: &str, quote: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/:._-".contains(c);
+    if value.chars().all(plain) && quote != "''" {
+        value.to_owned()
+    } else {
+        format!("'{}'", value.replace('\'', quote))
+    }
+}
+
+fn usage(shell: EnvShell) -> &'static str {
+    match shell {
+        EnvShell::Sh => "eval \"$(cove env)\"",
+        EnvShell::Fish => "cove env | source",
+        EnvShell::Powershell => "cove env | Out-String | Invoke-Expression",
+    }
+}
+
+fn shell_of_the_user() -> EnvShell {
+    match env::var("SHELL") {
+        Ok(shell) if shell.ends_with("/fish") => EnvShell::Fish,
+        Err(_) if cfg!(windows) => EnvShell::Powershell,
+        _ => EnvShell::Sh,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_path_needs_no_quotes() {
+        assert_eq!(
+            assignment(
+                EnvShell::Sh,
+                Some("unix:///run/user/1000/cove/default/docker.sock")
+            ),
+            "export DOCKER_HOST=unix:///run/user/1000/cove/default/docker.sock"
+        );
+    }
+
+    #[test]
+    fn an_odd_path_is_one_word_in_every_shell() {
+        let odd = "unix:///it's mine/$HOME";
+        assert_eq!(
+            assignment(EnvShell::Sh, Some(odd)),
+            r"export DOCKER_HOST='unix:///it'\''s mine/$HOME'"
+        );
+        assert_eq!(
+            assignment(EnvShell::Fish, Some(odd)),
+            r"set -gx DOCKER_HOST 'unix:///it\'s mine/$HOME'"
+        );
+        assert_eq!(
+            assignment(EnvShell::Powershell, Some(odd)),
+            "$env:DOCKER_HOST = 'unix:///it''s mine/$HOME'"
+        );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_sh_evaluates_is_the_value_again() {
+        for value in [
+            "unix:///a b",
+            "unix:///it's",
+            "unix:///`x`$(y)\"z\\",
+            "unix:///plain",
+        ] {
+            let script = format!(
+                "{}; printf %s \"$DOCKER_HOST\"",
+                assignment(EnvShell::Sh, Some(value))
+            );
+            let output = std::process::Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), value);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! forward: a TCP port of this computer that leads into the guest, for as long as the command runs.
+//!
+//! Published ports (`docker run -p`) make this needless once the network does them; it stays useful for ports that
+//! nobody published.
+
+use super::Session;
+use crate::{args::Route, exit::Exit, output};
+use anyhow::Context as _;
+use cove_api::Client;
+use cove_wire::Dial;
+use std::{process::ExitCode, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Pause after a failed accept, which is what running out of file descriptors looks like.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitCode> {
+    let client = session.daemon().await?;
+    let listener = TcpListener::bind(route.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", route.listen))?;
+    let listen = listener.local_addr().context("cannot tell the port")?;
+    if session.json {
+        output::line(
+            serde_json::json!({ "listen": listen.to_string(), "target": route.target.to_string() })
+                .to_string(),
+        )?;
+    } else {
+        output::line(format!("{listen} -> {}", route.target))?;
+    }
+    let quiet = session.quiet;
+    loop {
+        let peer = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done.into()),
+        };
+        match peer {
+            Ok((peer, _)) => {
+                let client = client.clone();
+                let machine = session.machine.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = carry(&client, &machine, peer, route).await
+                        && !quiet
+                    {
+                        eprintln!("note: {error:#}");
+                    }
+                });
+            }
+            Err(error) => {
+                session.say(&format!("note: cannot accept a connection: {error}"));
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn carry(client: &Client, machine: &str, mut peer: TcpStream, route: Route) -> anyhow::Result<()> {
+    let dial = Dial {
+        address: route.target,
+        namespace: None,
+    };
+    let mut guest = client.dial(machine, &dial).await?;
+    // A peer that resets its connection is everyday life, not something to tell.
+    let _ = tokio::io::copy_bidirectional(&mut peer, &mut guest).await;
+    Ok(())
+}

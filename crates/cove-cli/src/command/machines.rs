@@ -1,0 +1,96 @@
+//! machine list, create, delete.
+
+use super::{Session, status};
+use crate::{args, exit::Exit, failure::Failure, output, quantity, terminal};
+use cove_api::NewMachine;
+use std::{
+    io::{self, BufRead as _, Write as _},
+    process::ExitCode,
+};
+
+pub(super) async fn run(session: &Session, what: args::Machine) -> anyhow::Result<ExitCode> {
+    match what {
+        args::Machine::List => list(session).await,
+        args::Machine::Create {
+            name,
+            cpus,
+            memory,
+            disk,
+        } => {
+            let wanted = NewMachine {
+                name,
+                cpus,
+                memory_mib: memory,
+                disk_gib: disk,
+            };
+            let status = session.daemon().await?.create_machine(&wanted).await?;
+            session.say(&format!(
+                "created machine `{0}`; start it with: cove start --machine {0}",
+                status.name
+            ));
+            if session.json {
+                output::json(&status)?;
+            }
+            Ok(Exit::Done.into())
+        }
+        args::Machine::Delete { name, confirm } => delete(session, &name, confirm).await,
+    }
+}
+
+async fn list(session: &Session) -> anyhow::Result<ExitCode> {
+    let machines = session.daemon().await?.machines().await?;
+    if session.json {
+        output::json(&machines)?;
+        return Ok(Exit::Done.into());
+    }
+    let rows: Vec<[String; 6]> = machines
+        .iter()
+        .map(|machine| {
+            [
+                machine.name.clone(),
+                status::word(&machine.state),
+                machine.backend.kind.clone(),
+                machine.cpus.to_string(),
+                quantity::bytes(u64::from(machine.memory_mib) << 20),
+                quantity::bytes(machine.disk_on_host),
+            ]
+        })
+        .collect();
+    output::table(["NAME", "STATE", "BACKEND", "CPUS", "MEMORY", "DISK USED"], &rows)?;
+    Ok(Exit::Done.into())
+}
+
+async fn delete(session: &Session, name: &str, confirm: Option<String>) -> anyhow::Result<ExitCode> {
+    let client = session.daemon().await?;
+    let status = client.machine(name).await?;
+    let confirmed = match confirm {
+        Some(confirmed) => confirmed,
+        None if terminal::is_interactive() => ask(name, status.disk_on_host)?,
+        None => String::new(),
+    };
+    if confirmed != name {
+        return Err(Failure::new(
+            Exit::NotConfirmed,
+            format!("machine `{name}` was not deleted: its name was not confirmed"),
+            format!(
+                "to delete its containers, images and volumes: cove machine delete {name} --confirm {name}"
+            ),
+        )
+        .into());
+    }
+    client.delete_machine(name, &confirmed).await?;
+    session.say(&format!("deleted machine `{name}`"));
+    Ok(Exit::Done.into())
+}
+
+fn ask(name: &str, bytes: u64) -> io::Result<String> {
+    eprintln!(
+        "This deletes machine `{name}` with all its containers, images and volumes ({}).",
+        quantity::bytes(bytes)
+    );
+    eprint!("Its name, to confirm: ");
+    io::stderr().flush()?;
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
+}

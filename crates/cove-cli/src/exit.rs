@@ -1,0 +1,96 @@
+//! The exit codes of `cove`, the one table of them: documentation, `cove help exit-codes` and code read from here.
+
+use cove_api::ErrorCode;
+use std::process::ExitCode;
+
+/// How the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    NotRunning = 3,
+    NotFound = 4,
+    BadImage = 5,
+    MissingDependency = 6,
+    MachineFailed = 7,
+    Timeout = 8,
+    DiskFull = 9,
+    Unsupported = 10,
+    NotConfirmed = 11,
+    /// `exec`, `shell` and `docker` pass on the code of the program that they run, so Cove's own failures there need
+    /// a code that programs leave alone; it is the one that `docker run` uses for the same purpose.
+    CoveFailed = 125,
+}
+
+impl Exit {
+    /// Every code with its meaning, in order.
+    pub(crate) const TABLE: [(Self, &str); 13] = [
+        (Self::Done, "done"),
+        (
+            Self::Failed,
+            "something else went wrong, or `cove doctor` found something broken; the message says what",
+        ),
+        (Self::Usage, "the command line, a setting or a request is invalid"),
+        (
+            Self::NotRunning,
+            "the machine is not in a state in which this can be done; `cove status`: it is not running",
+        ),
+        (Self::NotFound, "no such machine, setting or path"),
+        (
+            Self::BadImage,
+            "the guest image is missing, damaged or of another version",
+        ),
+        (
+            Self::MissingDependency,
+            "something that the host must have is missing",
+        ),
+        (Self::MachineFailed, "the machine did not start or has failed"),
+        (Self::Timeout, "the guest did not answer in time"),
+        (Self::DiskFull, "no space on the host's or the guest's disk"),
+        (Self::Unsupported, "this platform or backend cannot do it"),
+        (Self::NotConfirmed, "a destructive command was not confirmed"),
+        (
+            Self::CoveFailed,
+            "`exec`, `shell`, `docker`: Cove itself failed; any other code is the program's own",
+        ),
+    ];
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<ErrorCode> for Exit {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::InvalidRequest | ErrorCode::InvalidSetting => Self::Usage,
+            ErrorCode::NotFound => Self::NotFound,
+            ErrorCode::WrongState => Self::NotRunning,
+            ErrorCode::NotConfirmed => Self::NotConfirmed,
+            ErrorCode::BadImage => Self::BadImage,
+            ErrorCode::MissingDependency => Self::MissingDependency,
+            ErrorCode::DiskFull => Self::DiskFull,
+            ErrorCode::MachineFailed => Self::MachineFailed,
+            ErrorCode::Timeout => Self::Timeout,
+            ErrorCode::Unsupported => Self::Unsupported,
+            ErrorCode::Internal => Self::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_table_once_and_in_order() {
+        let codes: Vec<u8> = Exit::TABLE.iter().map(|(exit, _)| *exit as u8).collect();
+        let mut sorted = codes.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(codes, sorted);
+    }
+}

@@ -1,0 +1,190 @@
+//! How a failure reaches a person or a script: `error:` with its causes and a `hint:` on standard error, the same as
+//! JSON on standard output under `--json`, and an exit code.
+
+use crate::exit::Exit;
+use cove_api::{ApiError, ClientError, ErrorCode};
+use cove_image::ImageError;
+use serde_json::json;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// A failure that the command itself found.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+    hint: String,
+}
+
+impl Failure {
+    /// What happened and why; what to do next, where there is something sensible to say.
+    pub(crate) fn new(exit: Exit, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+/// What is told of an error, gathered from its chain of sources.
+#[derive(Debug, PartialEq, Eq)]
+struct Account {
+    exit: Exit,
+    code: Option<ErrorCode>,
+    message: String,
+    causes: Vec<String>,
+    hint: String,
+}
+
+impl Account {
+    fn of(error: &anyhow::Error) -> Self {
+        let mut account = Self {
+            exit: Exit::Failed,
+            code: None,
+            message: String::new(),
+            causes: Vec::new(),
+            hint: String::new(),
+        };
+        for (depth, cause) in error.chain().enumerate() {
+            let text = cause.to_string();
+            if depth == 0 {
+                account.message = text;
+            } else if text != account.message && account.causes.last() != Some(&text) {
+                // A transparent wrapper says what its source says; once is enough.
+                account.causes.push(text);
+            }
+            if let Some(api) =
+                cause
+                    .downcast_ref::<ApiError>()
+                    .or_else(|| match cause.downcast_ref::<ClientError>() {
+                        Some(ClientError::Api(api)) => Some(api),
+                        _ => None,
+                    })
+            {
+                account.exit = api.code.into();
+                account.code = Some(api.code);
+                account.hint.clone_from(&api.hint);
+            } else if let Some(failure) = cause.downcast_ref::<Failure>() {
+                account.exit = failure.exit;
+                account.hint.clone_from(&failure.hint);
+            } else if let Some(image) = cause.downcast_ref::<ImageError>() {
+                account.exit = exit_of(image);
+                account.hint = image.hint().unwrap_or_default();
+            } else if let Some(ClientError::NotRunning { .. }) = cause.downcast_ref() {
+                account.exit = Exit::NotRunning;
+            }
+        }
+        account
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("error: {}\n", self.message);
+        for cause in &self.causes {
+            text.push_str("  caused by: ");
+            text.push_str(cause);
+            text.push('\n');
+        }
+        if !self.hint.is_empty() {
+            text.push_str("hint: ");
+            text.push_str(&self.hint);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn exit_of(error: &ImageError) -> Exit {
+    match error {
+        ImageError::Missing { .. }
+        | ImageError::ManifestUnreadable { .. }
+        | ImageError::ManifestAltered { .. }
+        | ImageError::Format { .. }
+        | ImageError::Protocol { .. }
+        | ImageError::Architecture { .. }
+        | ImageError::Altered { .. }
+        | ImageError::Length { .. } => Exit::BadImage,
+        ImageError::DiskFull { .. } => Exit::DiskFull,
+        ImageError::UnsupportedHost { .. } => Exit::Unsupported,
+        ImageError::ToolMissing { .. } => Exit::MissingDependency,
+        ImageError::Recipe { .. } => Exit::Usage,
+        _ => Exit::Failed,
+    }
+}
+
+/// Tells `error` and returns the exit code that goes with it.
+pub(crate) fn report(error: &anyhow::Error, as_json: bool, passes_code: bool) -> ExitCode {
+    if is_broken_pipe(error) {
+        // The reader of our output has seen enough; there is nobody left to tell.
+        return Exit::Done.into();
+    }
+    let account = Account::of(error);
+    if as_json {
+        let object = json!({ "error": {
+            "code": account.code,
+            "message": account.message,
+            "causes": account.causes,
+            "hint": account.hint,
+        }});
+        // When standard output is gone, standard error below still tells.
+        let _ = crate::output::json(&object);
+    }
+    // When standard error is gone too, the exit code has to do.
+    let _ = io::stderr().write_all(account.text().as_bytes());
+    if passes_code {
+        return Exit::CoveFailed.into();
+    }
+    account.exit.into()
+}
+
+/// What [`report`] writes to standard error.
+#[cfg(test)]
+pub(crate) fn tell(error: &anyhow::Error) -> String {
+    Account::of(error).text()
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context as _;
+
+    #[test]
+    fn an_api_error_brings_its_hint_and_its_exit_code() {
+        let api = ApiError::new(
+            ErrorCode::DiskFull,
+            "cannot create the data disk",
+            "free 2 GiB on /home",
+        );
+        let account = Account::of(&ClientError::from(api).into());
+        assert_eq!(account.exit, Exit::DiskFull);
+        assert_eq!(account.message, "cannot create the data disk");
+        assert_eq!(account.hint, "free 2 GiB on /home");
+        assert!(account.causes.is_empty(), "said twice: {:?}", account.causes);
+    }
+
+    #[test]
+    fn causes_are_told_in_order() {
+        let error = Err::<(), _>(io::Error::other("no luck"))
+            .context("cannot read the settings")
+            .unwrap_err();
+        let account = Account::of(&error);
+        assert_eq!(account.message, "cannot read the settings");
+        assert_eq!(account.causes, ["no luck"]);
+        assert_eq!(account.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_no_failure() {
+        let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert!(is_broken_pipe(&error));
+    }
+}

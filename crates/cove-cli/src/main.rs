@@ -1,0 +1,29 @@
+//! `cove`: the command.
+//!
+//! A thin shell around the daemon's control API: it parses words ([`args`]), finds or starts the daemon
+//! ([`daemon_link`]), asks it, and tells a person or a script what came of it. What decides anything lives in the daemon.
+//!
+//! Data goes to standard output; progress, notices and errors go to standard error. Exit codes are in [`exit`].
+
+mod args;
+mod command;
+mod daemon_link;
+mod exit;
+mod failure;
+mod output;
+mod progress;
+mod quantity;
+mod terminal;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    let wants_json = args.global.json;
+    let passes_code = args.command.passes_the_programs_code();
+    match command::run(args) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error, wants_json, passes_code),
+    }
+}
