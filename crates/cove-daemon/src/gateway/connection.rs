@@ -29,6 +29,9 @@ const MAX_CHECKED_BODY: usize = 8 * 1024 * 1024;
 /// kernel throw away what it has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How much it may say meanwhile; `yes | docker run -i …` would go on for as long as it is listened to.
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
+
 /// Serves one client until either side has had enough.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, engine: &dyn Engine) {
     let mut conversation = Conversation {
@@ -50,7 +53,12 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, engine: &dyn Eng
 /// Closes a connection in such a way that the client can read everything that was said.
 async fn take_leave<S: AsyncRead + AsyncWrite>(mut client: Peer<S>) {
     if client.outbound.finish().await.is_ok() {
-        let drain = async { while matches!(client.inbound.discard().await, Ok(true)) {} };
+        let drain = async {
+            let mut heard = 0;
+            while heard < LINGER_BYTES && matches!(client.inbound.discard().await, Ok(true)) {
+                heard += client.inbound.buffer.len();
+            }
+        };
         let _ = timeout(LINGER, drain).await;
     }
 }
@@ -101,11 +109,8 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
                 Ok(request) => request,
                 Err(Refusal::Tell(reply) | Refusal::TellAndGoOn(reply)) => {
                     debug!(status = reply.status, "malformed request");
-                    return self
-                        .say(&reply.encode(true, false))
-                        .await
-                        .err()
-                        .unwrap_or(Ending::Said);
+                    let said = self.say(&reply.encode(true, false)).await;
+                    return said.map_or_else(|ending| ending, |()| Ending::Said);
                 }
                 Err(Refusal::End(ending)) => return ending,
             };
@@ -132,9 +137,9 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
             };
             tokio::select! {
                 biased;
-                arrived = client.fill() => if !arrived? { return Err(Ending::Closed.into()) },
                 // It closes. If it says something then nobody asked, and nobody could tell what it belongs to.
                 _ = engine_speaks => return Err(Ending::Closed.into()),
+                arrived = client.fill() => if !arrived? { return Err(Ending::Closed.into()) },
             }
         }
         let head = match timeout(HEAD_TIME, client.head()).await {
@@ -183,10 +188,12 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
         let outcome = exchange.run(&mut self.client, &mut link).await;
         *status = exchange.status;
         let error = match outcome {
-            Ok(Outcome::Complete) => {
+            Ok(Outcome::Complete) if link.inbound.buffer.is_empty() => {
                 self.link = Some(link);
                 return Ok(());
             }
+            // It goes on after the end of its answer, which nobody asked for.
+            Ok(Outcome::Complete) => return Err(Ending::Said.into()),
             Ok(Outcome::Tunnel) => {
                 debug!(path = request.path(), status, "raw stream");
                 if let Err(error) = tunnel::run(&mut self.client, &mut link).await {
@@ -281,5 +288,65 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
 
     async fn say(&mut self, words: &[u8]) -> Result<(), Ending> {
         Ok(self.client.outbound.send_all(words).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::{MountPolicy, Unavailable};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    /// No engine; reaching for it shows in the answer.
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Engine for Nothing {
+        async fn connect(&self) -> Result<Connection, Unavailable> {
+            Err(Unavailable::new("nothing here", ""))
+        }
+
+        fn mounts(&self) -> MountPolicy {
+            unreachable!("no engine, no mounts")
+        }
+    }
+
+    fn served() -> DuplexStream {
+        let (client, gateway) = duplex(4096);
+        tokio::spawn(async { serve(gateway, &Nothing).await });
+        client
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_never_ends_is_given_up() {
+        let mut client = served();
+        client.write_all(b"GET /info HT").await.unwrap();
+        let began = Instant::now();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        assert!(began.elapsed() >= HEAD_TIME && began.elapsed() < 2 * HEAD_TIME);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_is_left_alone() {
+        let mut client = served();
+        tokio::time::sleep(Duration::from_hours(7 * 24)).await;
+        client.write_all(b"GET /info HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_may_come_slowly() {
+        let mut client = served();
+        for byte in b"GET /info HTTP/1.1\r\n\r\n" {
+            client.write_all(&[*byte]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     }
 }
