@@ -249,6 +249,9 @@ pub struct GuestStatus {
     pub stages: Vec<Stage>,
     /// The engine.
     pub engine: EngineState,
+    /// Why the guest cannot run the engine, and what to do; nothing when it can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Fault>,
     /// Memory of the guest.
     pub memory: Memory,
     /// Size of the data file system in bytes, 0 before it is mounted.

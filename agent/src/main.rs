@@ -1,0 +1,46 @@
+//! PID 1 of the guest: boots it, supervises the engine, serves the host.
+//!
+//! ```text
+//!  kernel ─▶ main ─▶ boot ──┬─ modules ─▶ serve (vsock: control and stream ports)
+//!                           ├─ root    ─▶ the system's mounts, sysctls, cgroups, network
+//!                           └─ data    ─▶ the data disk
+//!                      guest: owns the life of the guest (Boot … Shutdown), asks
+//!                      engine: owns containerd and dockerd
+//! ```
+//!
+//! The agent holds no policy. What is to be done, and how, comes from the daemon in `cove_wire::Call`s; the agent
+//! decides only what the guest's own layout dictates. One thread runs everything that waits (the guest has few
+//! processors, and nearly all of the agent's work is waiting); what blocks in the kernel, such as mounting or
+//! loading a module, runs beside it on threads that end when they are idle.
+
+#![forbid(clippy::unwrap_used)]
+
+mod boot;
+mod clock;
+mod data;
+mod descriptor;
+mod engine;
+mod guest;
+mod logs;
+mod power;
+mod process;
+mod relay;
+mod report;
+mod serve;
+mod socket;
+mod vsock;
+mod watch;
+
+use std::process::ExitCode;
+
+/// `EX_USAGE` of sysexits.h.
+const USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    if rustix::process::getpid() != rustix::process::Pid::INIT {
+        eprintln!("cove-agent is the first process of a Cove guest and does nothing anywhere else");
+        return ExitCode::from(USAGE);
+    }
+    power::off_on_panic();
+    power::end(boot::run())
+}

@@ -1,0 +1,78 @@
+//! Control groups (version 2). Processes live only in leaves, so that limits set above them bind.
+//!
+//! ```text
+//!  /                     all controllers enabled for the groups below
+//!  ├─ agent              the agent
+//!  ├─ engine/dockerd     and what dockerd starts itself
+//!  ├─ engine/containerd  and the shims
+//!  ├─ shell              what the host runs in the guest
+//!  └─ docker/…           containers, made by the engine
+//! ```
+
+use rustix::fs::{Mode, OFlags, open};
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+/// Where the hierarchy is mounted.
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
+
+/// Groups that are not containers.
+const OWN: [&str; 3] = ["agent", "engine", "shell"];
+
+/// A control group.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// Makes the group `name` unless it is there, with every controller that the kernel has.
+    pub(crate) fn make(name: &str) -> io::Result<Self> {
+        let path = Path::new(ROOT).join(name);
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    /// Moves the calling process into the group.
+    pub(crate) fn join(&self) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.procs"), "0")
+    }
+
+    /// A file that a child writes `0` to in order to join.
+    pub(crate) fn entrance(&self) -> io::Result<OwnedFd> {
+        let path = self.0.join("cgroup.procs");
+        Ok(open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+
+    /// Kills every process in the group and in those below.
+    pub(crate) fn kill(&self) -> io::Result<()> {
+        fs::write(self.0.join("cgroup.kill"), "1")
+    }
+}
+
+/// Enables every controller for the groups directly below the root, and moves the agent out of the root.
+pub(crate) fn prepare() -> io::Result<()> {
+    Cgroup::make("agent")?.join()?;
+    let root = Path::new(ROOT);
+    let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
+    for controller in controllers.split_whitespace() {
+        // One by one, because a controller that cannot be enabled must not keep the others from it.
+        if let Err(error) = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}")) {
+            tracing::warn!(controller, "enabling a cgroup controller failed: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// The groups at the top that hold containers, wherever the engine or a user has put them.
+pub(crate) fn containers() -> io::Result<Vec<Cgroup>> {
+    let mut groups = Vec::new();
+    for entry in fs::read_dir(ROOT)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() && !OWN.iter().any(|own| entry.file_name() == *own) {
+            groups.push(Cgroup(entry.path()));
+        }
+    }
+    Ok(groups)
+}
