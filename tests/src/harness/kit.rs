@@ -1,0 +1,44 @@
+//! What the suites are run with: built by `cargo xtask test`, which names it in variables.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// Programs and files under test.
+#[derive(Debug, Clone)]
+pub struct Kit {
+    /// The `cove` program.
+    pub program: PathBuf,
+    /// A guest image.
+    pub image: PathBuf,
+    /// An unmodified Docker client.
+    pub docker: PathBuf,
+    /// The directory of its plugins, compose and buildx.
+    pub plugins: Option<PathBuf>,
+    /// Where logs of failed tests are kept.
+    pub logs: PathBuf,
+}
+
+impl Kit {
+    /// From the variables; panics with what to do when one is missing.
+    pub fn from_env() -> Self {
+        Self {
+            program: required("COVE_TEST_PROGRAM"),
+            image: required("COVE_TEST_IMAGE"),
+            docker: required("COVE_TEST_DOCKER"),
+            plugins: env::var_os("COVE_TEST_PLUGINS").map(PathBuf::from),
+            logs: env::var_os("COVE_TEST_LOGS")
+                .map_or_else(|| env::temp_dir().join("cove-e2e-logs"), PathBuf::from),
+        }
+    }
+}
+
+fn required(variable: &str) -> PathBuf {
+    let path = env::var_os(variable).map(PathBuf::from);
+    match path {
+        Some(path) if Path::new(&path).exists() => path,
+        Some(path) => panic!("{variable} is {}, which does not exist", path.display()),
+        None => panic!("{variable} is not set; run this suite with: cargo xtask test"),
+    }
+}

@@ -1,0 +1,68 @@
+//! A suite: one machine, many tests, and an end that leaves nothing running.
+
+use super::Cove;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::ExitCode,
+    sync::Arc,
+};
+
+/// A test: its name, and what it does with the suite's machine.
+pub type Test = (&'static str, fn(&Cove));
+
+/// Runs `tests` on one [`Cove`], which is prepared by `prepare` and ended when they are through. Understands the
+/// arguments of Rust's own test harness.
+pub fn run(name: &str, prepare: fn(&Cove), tests: &[Test]) -> ExitCode {
+    let arguments = Arguments::from_args();
+    if arguments.list || !tests.iter().any(|(test, _)| selected(&arguments, test)) {
+        let nothing = tests
+            .iter()
+            .map(|(test, _)| Trial::test(*test, || Ok(())))
+            .collect();
+        return libtest_mimic::run(&arguments, nothing).exit_code();
+    }
+    let cove = Arc::new(Cove::new(name));
+    if let Err(why) = attempt(&cove, prepare) {
+        let trial = Trial::test(format!("{name} is prepared"), move || Err(Failed::from(why)));
+        let unfiltered = Arguments::default();
+        return libtest_mimic::run(&unfiltered, vec![trial]).exit_code();
+    }
+    let trials = tests
+        .iter()
+        .map(|&(test, body)| {
+            let cove = Arc::clone(&cove);
+            Trial::test(test, move || attempt(&cove, body).map_err(Failed::from))
+        })
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(cove);
+    conclusion.exit_code()
+}
+
+fn selected(arguments: &Arguments, test: &str) -> bool {
+    match &arguments.filter {
+        Some(filter) if arguments.exact => test == filter,
+        Some(filter) => test.contains(filter.as_str()),
+        None => true,
+    }
+}
+
+fn attempt(cove: &Cove, body: fn(&Cove)) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(|| body(cove))).map_err(|panic| {
+        cove.mark_failed();
+        panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_else(|| "it panicked without words".into())
+    })
+}
+
+/// A suite's tests from the paths of their functions, whose last part is the test's name.
+#[macro_export]
+macro_rules! tests {
+    ($($module:ident :: $test:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($test)), $module::$test as fn(&$crate::harness::Cove))),*]
+    };
+}

@@ -1,0 +1,6 @@
+//! What boots a machine: harness, end-to-end suites, driver-side virtio harness, benches.
+
+#[cfg(target_os = "linux")]
+pub mod driver;
+#[cfg(target_os = "linux")]
+pub mod harness;

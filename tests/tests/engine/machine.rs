@@ -1,0 +1,82 @@
+//! How the machine itself presents itself.
+
+use cove_tests::harness::{Cove, Wire, within};
+use std::{fs, os::unix::fs::PermissionsExt as _, thread, time::Duration};
+
+pub(crate) fn status_says_what_runs_and_why(cove: &Cove) {
+    let status = cove.status();
+    assert_eq!(status["state"], "running", "{status:#}");
+    assert_eq!(status["backend"]["kind"], "emulated", "{status:#}");
+    assert!(
+        status["backend"]["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.len() > 10),
+        "no reason: {status:#}"
+    );
+    let socket = cove.cove(["env", "--socket"]).ok();
+    assert_eq!(status["endpoint"]["docker_host"], socket.as_str(), "{status:#}");
+    let text = cove.cove(["status"]).ok();
+    assert!(text.contains("running for"), "{text}");
+    assert!(text.contains("emulated ("), "{text}");
+}
+
+/// The fastest of several, because the computer that the tests run on is busy with the machine itself.
+pub(crate) fn status_answers_within_20_ms(cove: &Cove) {
+    let fastest = (0..30).map(|_| {
+        let finished = cove.cove(["status"]).run();
+        assert_eq!(finished.code, Some(0), "{finished}");
+        finished.took
+    });
+    let fastest = fastest.min().unwrap_or(Duration::MAX);
+    assert!(
+        fastest < Duration::from_millis(20),
+        "the fastest took {fastest:?}"
+    );
+}
+
+pub(crate) fn timings_tell_every_stage_of_the_boot(cove: &Cove) {
+    let status = cove.status();
+    let stages: Vec<&str> = status["timings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|stage| stage["name"].as_str())
+        .collect();
+    for wanted in ["containerd", "dockerd", "modules", "root", "data-disk"] {
+        assert!(stages.contains(&wanted), "{wanted} is not among {stages:?}");
+    }
+    let table = cove.cove(["status", "--timings"]).ok();
+    assert!(table.contains("STAGE"), "{table}");
+}
+
+pub(crate) fn doctor_finds_nothing_broken(cove: &Cove) {
+    let report = cove.cove(["doctor"]).ok();
+    assert!(report.contains("QEMU"), "{report}");
+    let json = cove.cove(["doctor", "--json"]).ok();
+    assert!(json.starts_with('['), "{json}");
+}
+
+pub(crate) fn a_request_during_a_pause_is_answered_after_it(cove: &Cove) {
+    let mut before = Wire::connect(&cove.docker_socket());
+    before.send("GET", "/_ping", "", "");
+    assert_eq!(before.response().body, "OK");
+    cove.cove(["pause"]).ok();
+    assert_eq!(cove.state(), "paused");
+    before.send("GET", "/version", "", "");
+    thread::sleep(Duration::from_millis(500));
+    cove.cove(["resume"]).ok();
+    let answer = before.response();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    within(Duration::from_secs(10), "the state to be running", || {
+        (cove.state() == "running").then_some(())
+    });
+}
+
+pub(crate) fn sockets_are_for_their_owner_alone(cove: &Cove) {
+    let runtime = cove.home().join("run");
+    let mode = |path: &std::path::Path| fs::metadata(path).map(|file| file.permissions().mode() & 0o777);
+    for socket in [runtime.join("daemon.sock"), cove.docker_socket()] {
+        assert_eq!(mode(&socket).ok(), Some(0o600), "{}", socket.display());
+    }
+    assert_eq!(mode(&runtime).ok(), Some(0o700));
+}

@@ -1,0 +1,238 @@
+//! Whatever dies, the next command finds its way back, and the engine's data is there.
+//!
+//! The tests break the machine in turn, so they run one at a time, and each begins by making sure that it runs.
+
+use cove_tests::{
+    harness::{self, Cove, Wire, eventually, within},
+    tests,
+};
+use std::{process::ExitCode, thread, time::Duration};
+
+mod recovery {
+    pub(crate) use super::*;
+}
+
+fn main() -> ExitCode {
+    harness::run(
+        "recovery",
+        Cove::start,
+        &tests![
+            recovery::a_crashed_engine_comes_back_by_itself,
+            recovery::a_killed_daemon_is_started_again_and_adopts_the_machine,
+            recovery::a_terminated_daemon_leaves_the_machine_running,
+            recovery::two_commands_that_start_the_daemon_at_once_find_one_daemon,
+            recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
+            recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
+            recovery::killing_daemon_and_machine_together_leaves_a_clean_slate,
+            recovery::data_survives_an_orderly_restart,
+            recovery::a_stop_during_a_start_stops,
+            recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
+            recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
+        ],
+    )
+}
+
+/// Runs a container that keeps a volume; the word that it wrote is found again by [`kept`].
+fn keep(cove: &Cove, word: &str) {
+    let write = format!("echo {word} > /v/word && sync");
+    cove.docker(["run", "--rm", "-v", "kept:/v", "alpine", "sh", "-c", &write])
+        .ok();
+}
+
+fn kept(cove: &Cove) -> String {
+    cove.docker(["run", "--rm", "-v", "kept:/v", "alpine", "cat", "/v/word"])
+        .ok()
+}
+
+pub(crate) fn a_crashed_engine_comes_back_by_itself(cove: &Cove) {
+    cove.start();
+    keep(cove, "engine");
+    cove.cove(["exec", "sh", "-c", "kill -9 $(pidof dockerd)"]).ok();
+    // The very next request is held until the engine is back.
+    let mut wire = Wire::connect(&cove.docker_socket());
+    wire.send("GET", "/version", "", "");
+    let (status, _) = wire.head();
+    assert!(
+        status == 200 || status >= 500,
+        "neither an answer nor an error: {status}"
+    );
+    within(Duration::from_mins(2), "the engine to answer again", || {
+        (cove.docker(["version"]).run().code == Some(0)).then_some(())
+    });
+    assert_eq!(kept(cove), "engine");
+    assert_eq!(cove.state(), "running");
+}
+
+pub(crate) fn a_killed_daemon_is_started_again_and_adopts_the_machine(cove: &Cove) {
+    cove.start();
+    cove.docker([
+        "run", "-d", "--rm", "--name", "survivor", "alpine", "sleep", "600",
+    ])
+    .ok();
+    let started = cove
+        .docker(["inspect", "--format", "{{.State.StartedAt}}", "survivor"])
+        .ok();
+    let first = cove.daemon_pid();
+    Cove::kill(first);
+    eventually("the daemon to be gone", || !cove.processes().contains_key(&first));
+    // No socket, no daemon, but the machine runs: the next command sees that.
+    assert_eq!(cove.state(), "running");
+    assert_ne!(cove.daemon_pid(), first);
+    let again = cove
+        .docker(["inspect", "--format", "{{.State.StartedAt}}", "survivor"])
+        .ok();
+    assert_eq!(again, started, "the container was restarted");
+    cove.docker(["rm", "-f", "survivor"]).ok();
+}
+
+pub(crate) fn a_terminated_daemon_leaves_the_machine_running(cove: &Cove) {
+    cove.start();
+    let machines = cove.processes_named("machine-process");
+    assert_eq!(machines.len(), 1, "{:?}", cove.processes());
+    let daemon = cove.daemon_pid();
+    let pid = rustix::process::Pid::from_raw(daemon);
+    let sent = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
+    assert_eq!(sent, Some(Ok(())));
+    eventually("the daemon to end", || !cove.processes().contains_key(&daemon));
+    assert_eq!(cove.processes_named("machine-process"), machines);
+    assert_eq!(cove.state(), "running");
+}
+
+pub(crate) fn two_commands_that_start_the_daemon_at_once_find_one_daemon(cove: &Cove) {
+    cove.start();
+    let daemon = cove.daemon_pid();
+    Cove::kill(daemon);
+    eventually("the daemon to be gone", || {
+        !cove.processes().contains_key(&daemon)
+    });
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| cove.cove(["machine", "list"]).ok());
+        }
+    });
+    let daemons = cove.processes_named("daemon --detached");
+    assert_eq!(daemons.len(), 1, "{:?}", cove.processes());
+}
+
+pub(crate) fn a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works(cove: &Cove) {
+    cove.start();
+    keep(cove, "hypervisor");
+    for pid in cove.processes_named("qemu-system") {
+        Cove::kill(pid);
+    }
+    within(Duration::from_secs(30), "the state to be failed", || {
+        (cove.state() == "failed").then_some(())
+    });
+    let finished = cove.cove(["status"]).run();
+    finished.fails_with(3);
+    assert!(finished.text().contains("failed: "), "{finished}");
+    assert!(
+        finished.stderr.contains("hint: "),
+        "no word of what to do: {finished}"
+    );
+    cove.start();
+    assert_eq!(kept(cove), "hypervisor");
+}
+
+pub(crate) fn a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works(cove: &Cove) {
+    cove.start();
+    keep(cove, "process");
+    for pid in cove.processes_named("machine-process") {
+        Cove::kill(pid);
+    }
+    eventually("the hypervisor to be gone", || {
+        cove.processes_named("qemu-system").is_empty()
+    });
+    within(Duration::from_secs(30), "the state to be failed", || {
+        (cove.state() == "failed").then_some(())
+    });
+    cove.start();
+    assert_eq!(kept(cove), "process");
+    assert_eq!(
+        cove.processes_named("qemu-system").len(),
+        1,
+        "{:?}",
+        cove.processes()
+    );
+}
+
+pub(crate) fn killing_daemon_and_machine_together_leaves_a_clean_slate(cove: &Cove) {
+    cove.start();
+    keep(cove, "both");
+    for pid in cove.processes().into_keys() {
+        Cove::kill(pid);
+    }
+    eventually("everything to be gone", || cove.processes().is_empty());
+    let state = cove.state();
+    assert!(state == "stopped" || state == "failed", "{state}");
+    cove.start();
+    assert_eq!(kept(cove), "both");
+}
+
+pub(crate) fn data_survives_an_orderly_restart(cove: &Cove) {
+    cove.start();
+    keep(cove, "restart");
+    cove.docker([
+        "run",
+        "-d",
+        "--restart",
+        "always",
+        "--name",
+        "faithful",
+        "alpine",
+        "sleep",
+        "9999",
+    ])
+    .ok();
+    cove.cove(["restart"]).limit(Duration::from_mins(6)).ok();
+    assert_eq!(kept(cove), "restart");
+    eventually("the container with a restart policy to run again", || {
+        cove.docker(["inspect", "--format", "{{.State.Running}}", "faithful"])
+            .ok()
+            == "true"
+    });
+    cove.docker(["rm", "-f", "faithful"]).ok();
+    let logs = cove.cove(["logs", "kernel"]).ok();
+    assert!(
+        !logs.contains("recovery complete"),
+        "the data disk was not unmounted in order"
+    );
+}
+
+pub(crate) fn a_stop_during_a_start_stops(cove: &Cove) {
+    cove.cove(["stop"]).ok();
+    let mut start = cove.cove(["start"]).spawn();
+    eventually("the machine to be starting", || cove.state() == "starting");
+    cove.cove(["stop"]).ok();
+    assert_eq!(cove.state(), "stopped");
+    let started = start.wait();
+    assert!(
+        started.is_ok_and(|status| !status.success()),
+        "the start claims to have succeeded"
+    );
+    eventually("its processes to end", || {
+        cove.processes_named("qemu-system").is_empty()
+    });
+}
+
+pub(crate) fn requests_that_arrive_while_the_machine_starts_wait_for_it(cove: &Cove) {
+    cove.cove(["stop"]).ok();
+    let mut start = cove.cove(["start"]).spawn();
+    eventually("the machine to be starting", || cove.state() == "starting");
+    let version = cove
+        .docker(["version", "--format", "{{.Server.Version}}"])
+        .limit(Duration::from_mins(4))
+        .ok();
+    assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
+    assert!(start.wait().is_ok_and(|status| status.success()));
+}
+
+pub(crate) fn a_request_to_a_stopped_machine_says_how_to_start_it(cove: &Cove) {
+    cove.cove(["stop"]).ok();
+    cove.docker(["ps"]).run().fails_with(1).says(&["cove start"]);
+    cove.cove(["exec", "true"])
+        .run()
+        .fails_with(125)
+        .says(&["hint: ", "cove start"]);
+    cove.cove(["status"]).run().fails_with(3);
+}
