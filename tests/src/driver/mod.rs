@@ -1,0 +1,20 @@
+//! The driver's side of virtio, in userspace: what a guest kernel does, without a guest.
+//!
+//! It drives a device over either [`transport`]: called in-process, or over vhost-user, where it can drive anybody's
+//! device alike. It serves tests of devices, hostile guests among them, and benches.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`event`] | eventfds |
+//! | [`memory`] | guest memory in a memfd, and where things lie in it |
+//! | [`queue`] | a split virtqueue from the driver's side |
+//! | [`rig`] | a socket device between a guest and host programs |
+//! | [`transport`] | how queues and features reach a device |
+//! | [`vsock`] | a driver for the socket device |
+
+pub mod event;
+pub mod memory;
+pub mod queue;
+pub mod rig;
+pub mod transport;
+pub mod vsock;
