@@ -19,6 +19,10 @@ mod platform {
     /// One end of a connection; `shutdown` half-closes it.
     pub type Stream = tokio::net::UnixStream;
 
+    pub(super) fn address(path: &Path) -> String {
+        path.display().to_string()
+    }
+
     pub(super) async fn connect(path: &Path) -> io::Result<Stream> {
         tokio::net::UnixStream::connect(path).await
     }
@@ -69,7 +73,7 @@ mod platform {
         Client(NamedPipeClient),
     }
 
-    fn pipe_name(path: &Path) -> String {
+    pub(super) fn address(path: &Path) -> String {
         let flat: String = path
             .to_string_lossy()
             .chars()
@@ -85,7 +89,7 @@ mod platform {
     }
 
     pub(super) async fn connect(path: &Path) -> io::Result<Stream> {
-        let name = pipe_name(path);
+        let name = address(path);
         loop {
             match ClientOptions::new().open(&name) {
                 Ok(client) => return Ok(Stream::Client(client)),
@@ -107,7 +111,7 @@ mod platform {
     impl Listener {
         /// Listens at the pipe that belongs to `path`.
         pub fn bind(path: &Path) -> io::Result<Self> {
-            let name = pipe_name(path);
+            let name = address(path);
             let next = ServerOptions::new().first_pipe_instance(true).create(&name)?;
             Ok(Self { name, next })
         }
@@ -167,4 +171,9 @@ pub async fn connect(path: &Path) -> io::Result<Stream> {
 /// Whether a socket at `path` can be reached by its address at all; always, where sockets are named pipes.
 pub fn path_fits(path: &Path) -> bool {
     cfg!(windows) || path.as_os_str().len() <= MAX_SOCKET_PATH
+}
+
+/// What the system calls the socket at `path`: the path itself, or the pipe's name.
+pub fn address(path: &Path) -> String {
+    platform::address(path)
 }

@@ -5,6 +5,7 @@
 //! did not make is left alone, and the current one is only switched when somebody asks for it.
 
 use crate::{file, name::MachineName};
+use cove_api::{ApiError, ErrorCode};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -44,6 +45,33 @@ pub(crate) enum ContextError {
     /// There is no home directory.
     #[error("neither HOME nor DOCKER_CONFIG says where the Docker client's configuration is")]
     NoHome,
+}
+
+impl From<ContextError> for ApiError {
+    fn from(error: ContextError) -> Self {
+        let (code, hint) = match &error {
+            ContextError::Foreign { name } => (
+                ErrorCode::WrongState,
+                format!("rename or remove it: docker context rm {name}"),
+            ),
+            ContextError::Malformed { .. } => (
+                ErrorCode::WrongState,
+                "correct the file; Cove has left it as it is".into(),
+            ),
+            ContextError::Io { source, .. } if file::is_full(source) => {
+                (ErrorCode::DiskFull, "free some space on this disk".into())
+            }
+            ContextError::Io { .. } => (
+                ErrorCode::Internal,
+                "check the file's owner and permissions".into(),
+            ),
+            ContextError::NoHome => (
+                ErrorCode::MissingDependency,
+                "set HOME or DOCKER_CONFIG, then restart the daemon".into(),
+            ),
+        };
+        Self::new(code, error.to_string(), hint)
+    }
 }
 
 /// How a machine's context is.

@@ -1,7 +1,41 @@
-//! The daemon as a process.
+//! The daemon as a process: what it is given, what it begins with, and how it ends.
+//!
+//! ```text
+//!  claim ─▶ open machines (adopting those that run) ─▶ serve ─┬─ SIGTERM, SIGINT ─▶ let go ─▶ end
+//!                                                             └─ /v1/shutdown ─▶ stop machines ─▶ let go ─▶ end
+//! ```
+//!
+//! A signal ends the daemon and nothing else: machines go on running, and the next daemon adopts them, so that an
+//! update of Cove or a crash of the daemon costs no container its life. What ends machines is `cove stop`, or a
+//! shutdown that was asked for over the API. A daemon without machines that run stays: it holds the Docker sockets,
+//! at which clients are told that the machine is stopped and how to start it.
 
+use crate::{
+    api::{self, Server},
+    context::DockerConfig,
+    host,
+    instance::Instance,
+    log,
+    machine::{Context, Host},
+    machines::Machines,
+    settings::{self, SettingsFile},
+    signals::Signals,
+};
 use cove_api::{Dirs, transport};
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::broadcast, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Threads of the async runtime. The work is moving bytes and waiting; the machines have processes of their own.
+const WORKERS: usize = 4;
+/// Events that a slow receiver may be behind before it misses some.
+const EVENTS: usize = 256;
+/// How long answers that are under way may take when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How to run the daemon.
 #[derive(Debug, Clone)]
@@ -64,6 +98,65 @@ pub enum DaemonError {
 
 /// Runs the daemon until SIGTERM, SIGINT or a shutdown request. Makes its own async runtime and blocks.
 pub fn run(dirs: &Dirs, options: &Options) -> Result<(), DaemonError> {
-    let _ = (dirs, options);
-    todo!("in the next commits")
+    let instance = Instance::claim(dirs)?;
+    let logs = dirs.logs();
+    log::begin(&logs, options.log_to_stderr).map_err(io_error("write the log in", &logs))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .map_err(io_error("start the async runtime of", &options.program))?;
+    let ended = runtime.block_on(serve(dirs.clone(), options, instance));
+    // A blocking read of a file may still be under way; nobody waits for it any more.
+    runtime.shutdown_timeout(FAREWELL);
+    ended
+}
+
+async fn serve(dirs: Dirs, options: &Options, instance: Instance) -> Result<(), DaemonError> {
+    // Before there is anything to end: a signal that comes early is not lost.
+    let mut signals = Signals::catch().map_err(io_error("catch signals in", &options.program))?;
+    let settings = SettingsFile::new(dirs.settings(), settings::home(), host::size());
+    let docker = DockerConfig::from_env()
+        .inspect_err(|error| tracing::warn!("there will be no Docker context: {error}"))
+        .ok();
+    let context = Arc::new(Context {
+        settings: Arc::new(settings),
+        platform: Arc::new(Host {
+            program: options.program.clone(),
+        }),
+        events: broadcast::Sender::new(EVENTS),
+        docker,
+        dirs,
+    });
+    let machines = Arc::new(Machines::open(Arc::clone(&context), instance)?);
+    let listener = machines.listen_for_clients()?;
+    let end = CancellationToken::new();
+    let server = Arc::new(Server {
+        context,
+        machines: Arc::clone(&machines),
+        end: end.clone(),
+    });
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "the daemon runs"
+    );
+    let serving = tokio::spawn(api::serve(listener, server, end.clone()));
+    tokio::select! {
+        signal = signals.next() => tracing::info!("{signal}: the daemon ends, and machines that run go on running"),
+        () = end.cancelled() => tracing::info!("the daemon ends on request"),
+    }
+    end.cancel();
+    machines.close().await;
+    // A client that does not read its answer is not waited for.
+    let _ = timeout(FAREWELL, serving).await;
+    Ok(())
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DaemonError {
+    move |source| DaemonError::Io {
+        operation,
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -3,14 +3,19 @@
 //! [`run`] is the whole daemon: it takes the single-instance lock, adopts the machines that still run, serves the
 //! control API and a Docker socket for each machine, and returns when it has been asked to end.
 
+mod api;
 mod context;
 mod daemon;
+mod doctor;
 mod file;
 pub mod gateway;
 mod host;
 mod instance;
 mod log;
+mod machine;
+mod machines;
 mod name;
 mod settings;
+mod signals;
 
 pub use daemon::{DaemonError, Options, run};

@@ -15,7 +15,7 @@ mod values;
 pub(crate) use keys::{Field, Key};
 pub(crate) use quantity::show_about;
 pub(crate) use read::Problem;
-pub(crate) use values::{Backend, HostSize, MachineSettings, Share, Values};
+pub(crate) use values::{Backend, HostSize, MachineSettings, Values};
 
 use crate::file;
 use cove_api::{ApiError, ErrorCode, Setting, Settings};

@@ -1,0 +1,306 @@
+//! What `cove doctor` looks at: everything that a machine needs of this computer, and what to do where it is lacking.
+
+use crate::{
+    api::Server,
+    context::ContextState,
+    host,
+    name::MachineName,
+    settings::{self, Backend},
+};
+use cove_api::{ApiError, Check, CheckState, transport};
+use cove_machine::{Availability, BackendKind};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Free bytes on the host's disk below which there is something to say.
+const COMFORT: u64 = 10 << 30;
+
+/// Looks at everything.
+pub(crate) async fn examine(server: &Server) -> Vec<Check> {
+    let context = Arc::clone(&server.context);
+    // Hashing an image and asking QEMU for its version both wait for the disk.
+    let looking = tokio::task::spawn_blocking(move || {
+        let dirs = &context.dirs;
+        let mut checks = vec![settings(&context.settings)];
+        let wanted = match context.settings.current() {
+            Ok(values) => {
+                values
+                    .machine(&MachineName::default(), context.settings.host())
+                    .backend
+            }
+            Err(_) => Backend::Auto,
+        };
+        let choice = context.platform.choose(wanted);
+        checks.push(chosen(choice.backend.kind(), &choice.reason, &choice.considered));
+        checks.extend(
+            choice
+                .considered
+                .iter()
+                .map(|(kind, found)| considered(*kind, found, *kind == choice.backend.kind())),
+        );
+        checks.push(image(&dirs.image(), &dirs.cache().join("image-verified.json")));
+        checks.push(space(&dirs.machines()));
+        checks.push(sockets(dirs.runtime(), &dirs.docker_socket("default")));
+        checks.push(docker_client());
+        checks.push(docker_context(&context));
+        checks
+    });
+    looking.await.unwrap_or_else(|error| {
+        vec![failed(
+            "doctor",
+            format!("the examination broke off: {error}"),
+            "see `cove logs`",
+        )]
+    })
+}
+
+fn check(name: &str, state: CheckState, evidence: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check {
+        name: name.to_owned(),
+        state,
+        evidence: evidence.into(),
+        fix: fix.into(),
+    }
+}
+
+fn good(name: &str, evidence: impl Into<String>) -> Check {
+    check(name, CheckState::Ok, evidence, "")
+}
+
+fn warning(name: &str, evidence: impl Into<String>, fix: impl Into<String>) -> Check {
+    check(name, CheckState::Warning, evidence, fix)
+}
+
+fn failed(name: &str, evidence: impl Into<String>, fix: impl Into<String>) -> Check {
+    check(name, CheckState::Failed, evidence, fix)
+}
+
+fn settings(file: &settings::SettingsFile) -> Check {
+    match file.current() {
+        Ok(_) => {
+            let list = file.list();
+            let set = list.values.iter().filter(|setting| setting.set).count();
+            good(
+                "settings",
+                format!("{} sets {set} of {} keys", list.file.display(), list.values.len()),
+            )
+        }
+        Err(error) => {
+            let error = ApiError::from(error);
+            failed("settings", error.message, error.hint)
+        }
+    }
+}
+
+fn chosen(kind: BackendKind, reason: &str, considered: &[(BackendKind, Availability)]) -> Check {
+    let found = considered.iter().find(|(considered, _)| *considered == kind);
+    match found {
+        Some((_, Availability::Available { .. })) if kind == BackendKind::Emulated => warning(
+            "machines",
+            reason,
+            "emulated machines are complete but slow; see the checks of the other backends for what is missing",
+        ),
+        Some((_, Availability::Available { .. })) => good("machines", reason),
+        Some((_, Availability::Unavailable { hint, .. })) => failed("machines", reason, hint),
+        None => failed("machines", reason, "set machine.backend to `auto`"),
+    }
+}
+
+fn considered(kind: BackendKind, found: &Availability, in_use: bool) -> Check {
+    let name = format!("backend {kind}");
+    match found {
+        Availability::Available { evidence } if kind == BackendKind::Emulated && one_vcpu_only(evidence) => {
+            warning(
+                &name,
+                format!(
+                    "{evidence}; emulated machines get one virtual CPU, since guests with two crash below QEMU 10"
+                ),
+                "install QEMU 10 or newer; Debian 12 has it in bookworm-backports",
+            )
+        }
+        Availability::Available { evidence } => good(&name, evidence),
+        Availability::Unavailable { why, hint } if in_use => failed(&name, why, hint),
+        Availability::Unavailable { why, hint } => warning(&name, why, hint),
+    }
+}
+
+/// Whether the evidence names a QEMU older than 10.
+fn one_vcpu_only(evidence: &str) -> bool {
+    let version = evidence.split_once("QEMU ").map(|(_, rest)| rest);
+    let major = version.and_then(|version| version.split(|c: char| !c.is_ascii_digit()).next());
+    major
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major < 10)
+}
+
+fn image(directory: &Path, stamp: &Path) -> Check {
+    match cove_image::verify_quick(directory, stamp) {
+        Ok(manifest) => good(
+            "image",
+            format!(
+                "Docker Engine {} on Linux {}, {} packages",
+                manifest.engine_version,
+                manifest.kernel_version,
+                manifest.packages.len()
+            ),
+        ),
+        Err(error) => failed(
+            "image",
+            crate::machine::chain(&error),
+            error
+                .hint()
+                .unwrap_or_else(|| "rebuild it with `cove image build`".into()),
+        ),
+    }
+}
+
+fn space(directory: &Path) -> Check {
+    match host::free_space(directory) {
+        None => good("disk space", "this system does not tell"),
+        Some(free) => {
+            let evidence = format!("{} free for {}", settings::show_about(free), directory.display());
+            if free < COMFORT {
+                warning(
+                    "disk space",
+                    evidence,
+                    "free some space: images and build caches need it",
+                )
+            } else {
+                good("disk space", evidence)
+            }
+        }
+    }
+}
+
+fn sockets(runtime: &Path, docker_socket: &Path) -> Check {
+    let length = docker_socket.as_os_str().len();
+    let most = transport::MAX_SOCKET_PATH;
+    // The machine's own sockets have names of about this length beyond the Docker socket's.
+    let spare = "vsock.sock_1025".len();
+    let evidence = format!("{} ({length} of {most} bytes)", runtime.display());
+    if cfg!(not(windows)) && length + spare > most {
+        failed(
+            "sockets",
+            format!("{evidence} leaves no room for a machine's sockets"),
+            "set XDG_RUNTIME_DIR or COVE_HOME to a shorter directory",
+        )
+    } else {
+        // A daemon does not run with a directory that others may enter.
+        good("sockets", evidence)
+    }
+}
+
+fn docker_client() -> Check {
+    match in_path("docker") {
+        Some(path) => good("docker client", path.display().to_string()),
+        None => warning(
+            "docker client",
+            "there is no `docker` in PATH",
+            "use `cove docker`, which runs the machine's own, or install a Docker client",
+        ),
+    }
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let name = format!("{program}{}", env::consts::EXE_SUFFIX);
+    let directories = env::var_os("PATH")?;
+    env::split_paths(&directories)
+        .map(|directory| directory.join(&name))
+        .find(|path| path.is_file())
+}
+
+fn docker_context(context: &crate::machine::Context) -> Check {
+    let name = "docker context";
+    let machine = MachineName::default();
+    let Some(docker) = &context.docker else {
+        return warning(
+            name,
+            "there is no home directory for one",
+            "set HOME or DOCKER_CONFIG",
+        );
+    };
+    let state = docker.state(&machine, &context.docker_host(&machine));
+    let current = docker.current().ok().flatten();
+    let current = current.as_deref().unwrap_or("default");
+    match state {
+        Ok(ContextState::Good) => good(name, format!("`cove` is there; the current one is `{current}`")),
+        Ok(ContextState::Absent) => {
+            let fix = "it is created at the first start; `cove context create` does it now";
+            warning(name, "there is no context `cove`", fix)
+        }
+        Ok(ContextState::Stale) => {
+            let fix = "`cove context create` corrects it";
+            warning(name, "the context `cove` leads to another socket", fix)
+        }
+        Ok(ContextState::Foreign) => {
+            let fix = "rename or remove it, then `cove context create`";
+            warning(name, "a context `cove` exists that Cove did not make", fix)
+        }
+        Err(error) => {
+            let error = ApiError::from(error);
+            warning(name, error.message, error.hint)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_qemu_is_a_warning_that_says_what_it_costs() {
+        let found = |evidence: &str| {
+            let evidence = evidence.to_owned();
+            considered(BackendKind::Emulated, &Availability::Available { evidence }, true).state
+        };
+        assert_eq!(
+            found("QEMU 7.2.11 at /usr/bin/qemu-system-x86_64"),
+            CheckState::Warning
+        );
+        assert_eq!(found("QEMU 10.0.2"), CheckState::Ok);
+        assert_eq!(found("something else"), CheckState::Ok);
+    }
+
+    #[test]
+    fn emulation_is_said_plainly_and_a_missing_backend_fails() {
+        let available = Availability::Available {
+            evidence: "QEMU 10".into(),
+        };
+        let missing = Availability::Unavailable {
+            why: "QEMU is not installed".into(),
+            hint: "apt install it".into(),
+        };
+        let kind = BackendKind::Emulated;
+        assert_eq!(chosen(kind, "r", &[(kind, available)]).state, CheckState::Warning);
+        let check = chosen(kind, "r", &[(kind, missing)]);
+        assert_eq!(
+            (check.state, check.fix.as_str()),
+            (CheckState::Failed, "apt install it")
+        );
+    }
+
+    #[test]
+    fn a_runtime_directory_with_too_long_a_path_fails_with_the_remedy() {
+        let long = PathBuf::from("/").join("x".repeat(90));
+        let check = sockets(&long, &long.join("default/docker.sock"));
+        assert_eq!(
+            check.state,
+            if cfg!(windows) {
+                CheckState::Ok
+            } else {
+                CheckState::Failed
+            }
+        );
+    }
+
+    #[test]
+    fn a_missing_image_says_how_to_get_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let check = image(&dir.path().join("image"), &dir.path().join("stamp"));
+        assert_eq!(check.state, CheckState::Failed);
+        assert!(check.fix.contains("cove image build"), "{}", check.fix);
+    }
+}

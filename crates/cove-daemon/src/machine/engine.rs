@@ -1,0 +1,88 @@
+//! A machine's engine, as the gateway sees it.
+
+use super::{Handle, agent::open_stream};
+use crate::gateway::{Engine, HostPaths, MountPolicy, Unavailable};
+use async_trait::async_trait;
+use cove_api::MachineState;
+use cove_machine::Connection;
+use cove_wire::Open;
+
+/// The engine of the machine behind a handle.
+pub(crate) struct MachineEngine(pub(crate) Handle);
+
+#[async_trait]
+impl Engine for MachineEngine {
+    async fn connect(&self) -> Result<Connection, Unavailable> {
+        let name = self.0.name();
+        let mut snapshots = self.0.watch();
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            match (&snapshot.state, &snapshot.machine) {
+                (MachineState::Running, Some(machine)) => {
+                    let opened = open_stream(&**machine, &Open::Engine).await;
+                    let error = match opened {
+                        Ok(connection) => return Ok(connection),
+                        Err(error) => error,
+                    };
+                    // The machine may have begun to restart or stop meanwhile; then that is what counts.
+                    if !snapshots.has_changed().unwrap_or(false) {
+                        return Err(Unavailable::new(
+                            format!("the engine of machine `{name}` cannot be reached: {error}"),
+                            "`cove status` shows how the machine is",
+                        ));
+                    }
+                }
+                (MachineState::Starting { .. } | MachineState::Running, _) => {
+                    if snapshots.changed().await.is_err() {
+                        return Err(Unavailable::new("the Cove daemon is ending", "try again"));
+                    }
+                }
+                (MachineState::Stopped, _) => {
+                    let start = start_command(name.as_str());
+                    return Err(Unavailable::new(
+                        format!("machine `{name}` is stopped"),
+                        format!("start it with: {start}"),
+                    ));
+                }
+                (MachineState::Paused, _) => {
+                    let start = start_command(name.as_str());
+                    return Err(Unavailable::new(
+                        format!("machine `{name}` is paused"),
+                        format!("let it go on with: {start}"),
+                    ));
+                }
+                (MachineState::Stopping, _) => {
+                    return Err(Unavailable::new(
+                        format!("machine `{name}` is stopping"),
+                        format!("start it again with: {}", start_command(name.as_str())),
+                    ));
+                }
+                (MachineState::Failed { error, .. }, _) => {
+                    return Err(Unavailable::new(
+                        format!("machine `{name}` has failed: {}", error.message),
+                        error.hint.clone(),
+                    ));
+                }
+            }
+        }
+    }
+
+    fn mounts(&self) -> MountPolicy {
+        MountPolicy {
+            machine: self.0.name().to_string(),
+            // A share counts once the machine serves it, which none does yet: an empty folder in its place would
+            // be worse than a refusal.
+            shares: Vec::new(),
+            socket: self.0.context.dirs.docker_socket(self.0.name().as_str()),
+            host: HostPaths::NATIVE,
+        }
+    }
+}
+
+/// What a person types to start the machine.
+fn start_command(name: &str) -> String {
+    match name {
+        "default" => "cove start".into(),
+        _ => format!("cove start --machine {name}"),
+    }
+}

@@ -1,0 +1,250 @@
+//! Why a machine did not start or did not live, and what that means to a person.
+
+use crate::{file, settings::SettingsError};
+use cove_api::{ApiError, ErrorCode};
+use cove_image::ImageError;
+use cove_machine::{ExitCause, MachineError};
+use cove_wire::VersionMismatch;
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::agent::CallError;
+
+/// Why a machine did not start or did not live.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The image cannot be used.
+    #[error("{}", chain(.0))]
+    Image(#[from] ImageError),
+    /// The host failed an operation on one of the machine's files.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// The host's disk has no space for a machine to work with.
+    #[error("only {} are free on the disk that {} is on", crate::settings::show_about(*.free), path.display())]
+    NoSpace { path: PathBuf, free: u64 },
+    /// The backend failed.
+    #[error("{}", chain(.0))]
+    Backend(#[from] MachineError),
+    /// The guest's agent never answered.
+    #[error("the guest did not come up within {} seconds", .0.as_secs())]
+    Silent(Duration),
+    /// The guest's agent speaks another protocol.
+    #[error("the image's agent cannot be talked to: {0}")]
+    Protocol(VersionMismatch),
+    /// The guest could not finish its boot.
+    #[error("the guest could not finish its boot: {0}")]
+    Boot(CallError),
+    /// The engine did not come up.
+    #[error("the Docker engine did not come up within {} seconds{}", .after.as_secs(), because(.why.as_deref()))]
+    EngineSilent { after: Duration, why: Option<String> },
+    /// The machine ended without being asked.
+    #[error("{}", exited(.0))]
+    Exited(ExitCause),
+    /// Somebody stopped it meanwhile.
+    #[error("the start was cancelled")]
+    Cancelled,
+    /// The task that did it is gone.
+    #[error("the daemon failed in an unforeseen way: {0}")]
+    Unforeseen(String),
+}
+
+impl Failure {
+    /// Attaches what was done, and to which file.
+    pub(super) fn file(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::File {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
+    pub(crate) fn report(self, full: bool) -> ApiError {
+        let message = self.to_string();
+        let logs =
+            "`cove logs --source console` shows what the guest said last; start it again with `cove start`";
+        let (code, hint) = match &self {
+            Self::Settings(_) | Self::Image(_) | Self::File { .. } | Self::NoSpace { .. } | Self::Backend(_) => {
+                return self.report_of_host(message);
+            }
+            _ if full => (
+                ErrorCode::DiskFull,
+                "the host's disk is full: free some space, then `cove start`".to_owned(),
+            ),
+            Self::Silent(_) | Self::EngineSilent { .. } => (
+                ErrorCode::Timeout,
+                "`cove logs --source console` and `cove logs --source engine` say more; `cove shell` may still work"
+                    .to_owned(),
+            ),
+            Self::Protocol(_) => (
+                ErrorCode::BadImage,
+                "rebuild the image with `cove image build`, or update Cove".to_owned(),
+            ),
+            Self::Boot(_) => (
+                ErrorCode::MachineFailed,
+                "`cove logs --source agent` says more; the machine is left running for `cove shell`, and `cove stop` \
+                 ends it"
+                    .to_owned(),
+            ),
+            Self::Exited(ExitCause::Killed) => {
+                (ErrorCode::MachineFailed, "start it again with `cove start`".to_owned())
+            }
+            Self::Exited(_) => (ErrorCode::MachineFailed, logs.to_owned()),
+            Self::Cancelled => (ErrorCode::WrongState, "start it again with `cove start`".to_owned()),
+            Self::Unforeseen(_) => (ErrorCode::Internal, "`cove logs` says more".to_owned()),
+        };
+        ApiError::new(code, message, hint)
+    }
+
+    /// What is the matter with the host, before there was a guest.
+    fn report_of_host(self, message: String) -> ApiError {
+        let space = "free some space on this disk, then `cove start`; nothing was lost";
+        match self {
+            Self::Settings(error) => error.into(),
+            Self::Image(error) => {
+                let code = match &error {
+                    ImageError::DiskFull { .. } => ErrorCode::DiskFull,
+                    _ => ErrorCode::BadImage,
+                };
+                ApiError::new(code, message, error.hint().unwrap_or_default())
+            }
+            Self::File { source, .. } if file::is_full(&source) => {
+                ApiError::new(ErrorCode::DiskFull, message, space)
+            }
+            Self::File { .. } => ApiError::new(
+                ErrorCode::Internal,
+                message,
+                "check the file's owner and permissions",
+            ),
+            Self::NoSpace { .. } => ApiError::new(ErrorCode::DiskFull, message, space),
+            Self::Backend(error) => of_backend(&error, message),
+            _ => ApiError::new(ErrorCode::Internal, message, ""),
+        }
+    }
+}
+
+fn of_backend(error: &MachineError, message: String) -> ApiError {
+    let (code, hint) = match error {
+        MachineError::Missing { hint, what } => {
+            return ApiError::new(
+                ErrorCode::MissingDependency,
+                format!("{what} is missing"),
+                hint.clone(),
+            );
+        }
+        MachineError::Unsupported { .. } => (
+            ErrorCode::Unsupported,
+            "`cove doctor` shows what this computer can run",
+        ),
+        MachineError::Locked { .. } => (
+            ErrorCode::WrongState,
+            "another Cove runs this machine; end it there, or wait until it has stopped",
+        ),
+        MachineError::SocketPathTooLong { .. } => (
+            ErrorCode::InvalidRequest,
+            "set XDG_RUNTIME_DIR or COVE_HOME to a shorter directory",
+        ),
+        MachineError::Io { source, .. } if file::is_full(source) => (
+            ErrorCode::DiskFull,
+            "free some space on this disk, then `cove start`",
+        ),
+        _ => (
+            ErrorCode::MachineFailed,
+            "`cove doctor` checks what a machine needs; `cove logs --source machine` says more",
+        ),
+    };
+    ApiError::new(code, message, hint)
+}
+
+fn exited(cause: &ExitCause) -> String {
+    use super::words::clean;
+    match cause {
+        ExitCause::PoweredOff => "the guest powered itself off".into(),
+        ExitCause::Killed => "the machine was killed".into(),
+        ExitCause::GuestPanicked { message } => format!("the guest's kernel panicked: {}", clean(message)),
+        ExitCause::HypervisorDied { status, stderr } => {
+            format!(
+                "the hypervisor ended unexpectedly ({status}){}",
+                because(Some(&clean(stderr)))
+            )
+        }
+        ExitCause::Vanished => {
+            "the machine process disappeared without a trace, as if it had been killed".into()
+        }
+    }
+}
+
+fn because(why: Option<&str>) -> String {
+    why.filter(|why| !why.is_empty())
+        .map(|why| format!(": {why}"))
+        .unwrap_or_default()
+}
+
+/// An error and its sources, in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_code_and_says_what_to_do() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let path = || PathBuf::from("/x");
+        let io_error = MachineError::Io {
+            operation: "write",
+            path: path(),
+            source: full(),
+        };
+        let missing = MachineError::Missing {
+            what: "QEMU".into(),
+            hint: "apt install it".into(),
+        };
+        for (failure, code) in [
+            (
+                Failure::Image(ImageError::Missing { dir: path() }),
+                ErrorCode::BadImage,
+            ),
+            (Failure::file("write", &path())(full()), ErrorCode::DiskFull),
+            (Failure::Backend(io_error), ErrorCode::DiskFull),
+            (Failure::Backend(missing), ErrorCode::MissingDependency),
+            (Failure::Silent(Duration::from_secs(1)), ErrorCode::Timeout),
+            (Failure::Exited(ExitCause::Vanished), ErrorCode::MachineFailed),
+            (Failure::Cancelled, ErrorCode::WrongState),
+        ] {
+            let report = failure.report(false);
+            assert_eq!(report.code, code, "{report:?}");
+            assert!(!report.hint.is_empty(), "{report:?}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_dies_on_a_full_disk_is_told_as_that() {
+        let report = Failure::Exited(ExitCause::HypervisorDied {
+            status: "exit 1".into(),
+            stderr: String::new(),
+        })
+        .report(true);
+        assert_eq!(report.code, ErrorCode::DiskFull);
+    }
+}

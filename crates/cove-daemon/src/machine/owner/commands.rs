@@ -1,0 +1,319 @@
+//! What an owner does when it is asked to.
+
+use super::{Ending, Owner, Phase, Waiters, outcomes::set_clock};
+use crate::{
+    machine::{
+        Command,
+        failure::{Failure, chain},
+        operation::{Listening, Operation},
+        start::{self, Job},
+    },
+    settings,
+};
+use cove_api::{ApiError, BackendReport, ErrorCode};
+use cove_machine::MachineError;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long a short call to the machine process may take.
+const SHORT: Duration = Duration::from_secs(10);
+
+impl Owner {
+    /// Carries out a command; answers whether the owner is to end.
+    pub(super) async fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Start(reply) => self.start(reply).await,
+            Command::Stop(reply) => self.stop(reply, false, false),
+            Command::Kill(reply) => self.stop(reply, false, true),
+            Command::Restart(reply) => self.stop(reply, true, false),
+            Command::Pause(reply) => answer(reply, self.pause().await),
+            Command::Resume(reply) => answer(reply, self.resume().await),
+            Command::Delete(reply) => {
+                let outcome = self.delete().await;
+                let gone = outcome.is_ok();
+                answer(reply, outcome);
+                return gone;
+            }
+            Command::Reconsider => self.reconsider().await,
+            Command::Detach => {
+                self.detach().await;
+                return true;
+            }
+        }
+        false
+    }
+
+    async fn start(&mut self, reply: oneshot::Sender<Listening>) {
+        if matches!(self.phase, Phase::Paused(_)) {
+            let operation = Operation::new();
+            answer(reply, operation.listen());
+            match self.resume().await {
+                Ok(()) => self.done(operation),
+                Err(error) => operation.failed(error),
+            }
+            return;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Stopped | Phase::Failed { session: None, .. } => {
+                let operation = Operation::new();
+                answer(reply, operation.listen());
+                self.begin(operation, None, Job::start);
+            }
+            // What is left of the failed machine has to go first, and nothing of it needs care.
+            Phase::Failed {
+                session: Some(session),
+                ..
+            } => {
+                let operation = Operation::new();
+                answer(reply, operation.listen());
+                let kill = CancellationToken::new();
+                kill.cancel();
+                let waiters = Waiters {
+                    start: Some(operation),
+                    ..Waiters::default()
+                };
+                self.end(*session, false, kill, waiters);
+            }
+            Phase::Starting {
+                task,
+                cancel,
+                updates,
+                operation,
+                looking,
+            } => {
+                answer(reply, operation.listen());
+                self.phase = Phase::Starting {
+                    task,
+                    cancel,
+                    updates,
+                    operation,
+                    looking: looking.map(|_| true),
+                };
+            }
+            Phase::Running(session) => {
+                let operation = Operation::new();
+                answer(reply, operation.listen());
+                self.phase = Phase::Running(session);
+                self.done(operation);
+            }
+            Phase::Stopping {
+                task,
+                kill,
+                mut waiters,
+            } => {
+                let start = waiters.start.get_or_insert_with(Operation::new);
+                answer(reply, start.listen());
+                start.notice("waiting until the machine has stopped");
+                self.phase = Phase::Stopping { task, kill, waiters };
+            }
+            // Dealt with above.
+            paused @ Phase::Paused(_) => self.phase = paused,
+        }
+    }
+
+    /// Stops the machine, whatever it does, and starts it again for a restart.
+    fn stop(&mut self, reply: oneshot::Sender<Listening>, restart: bool, kill_now: bool) {
+        let operation = Operation::new();
+        answer(reply, operation.listen());
+        let (stops, start) = if restart {
+            (Vec::new(), Some(operation))
+        } else {
+            (vec![operation], None)
+        };
+        let mut waiters = Waiters { stops, start };
+        let kill = CancellationToken::new();
+        if kill_now {
+            kill.cancel();
+        }
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Stopped | Phase::Failed { session: None, .. } => self.now_stopped(waiters),
+            Phase::Failed {
+                session: Some(session),
+                ..
+            }
+            | Phase::Running(session) => self.end(*session, false, kill, waiters),
+            Phase::Paused(session) => self.end(*session, true, kill, waiters),
+            Phase::Starting {
+                task,
+                cancel,
+                operation: starting,
+                ..
+            } => {
+                cancel.cancel();
+                starting.failed(Failure::Cancelled.report(false));
+                self.phase = Phase::Stopping {
+                    task: Ending::Start(task),
+                    kill,
+                    waiters,
+                };
+            }
+            Phase::Stopping {
+                task,
+                kill,
+                waiters: earlier,
+            } => {
+                if kill_now {
+                    kill.cancel();
+                }
+                // The last word counts: a stop takes back the start that was to follow, a restart replaces it.
+                if let Some(planned) = earlier.start {
+                    planned.failed(Failure::Cancelled.report(false));
+                }
+                waiters.stops.extend(earlier.stops);
+                self.phase = Phase::Stopping { task, kill, waiters };
+            }
+        }
+    }
+
+    async fn pause(&mut self) -> Result<(), ApiError> {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Running(session) => {
+                let paused = if session.machine.features().pause {
+                    short("pausing the machine", session.machine.pause()).await
+                } else {
+                    let operation = "pausing";
+                    let backend = session.machine.kind();
+                    Err(Failure::from(MachineError::Unsupported { operation, backend }).report(false))
+                };
+                self.phase = match paused {
+                    Ok(()) => Phase::Paused(session),
+                    Err(_) => Phase::Running(session),
+                };
+                paused
+            }
+            other => {
+                self.phase = other;
+                match self.phase {
+                    Phase::Paused(_) => Ok(()),
+                    _ => Err(self.wrong_state("cannot be paused", "start it with `cove start`")),
+                }
+            }
+        }
+    }
+
+    async fn resume(&mut self) -> Result<(), ApiError> {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Paused(session) => {
+                let resumed = short("resuming the machine", session.machine.resume()).await;
+                self.phase = match resumed {
+                    Ok(()) => {
+                        set_clock(&session);
+                        Phase::Running(session)
+                    }
+                    Err(_) => Phase::Paused(session),
+                };
+                resumed
+            }
+            other => {
+                self.phase = other;
+                match self.phase {
+                    Phase::Running(_) => Ok(()),
+                    _ => Err(self.wrong_state("cannot be resumed", "start it with `cove start`")),
+                }
+            }
+        }
+    }
+
+    async fn delete(&mut self) -> Result<(), ApiError> {
+        match self.phase {
+            Phase::Stopped | Phase::Failed { session: None, .. } => {}
+            _ => return Err(self.wrong_state("cannot be deleted", "stop it first with `cove stop`")),
+        }
+        let place = self.place.clone();
+        start::blocking(move || place.delete())
+            .await
+            .map_err(|failure| failure.report(false))?;
+        if let Some(docker) = &self.context.docker
+            && let Err(error) = docker.remove(&self.name)
+        {
+            tracing::warn!("the Docker context stays: {error}");
+        }
+        if let Err(error) = self.context.settings.forget_machine(&self.name) {
+            tracing::warn!("the machine's settings stay: {error}");
+        }
+        Ok(())
+    }
+
+    /// Looks at the settings and the backends anew, for the figures of a machine that does not run.
+    pub(super) async fn reconsider(&mut self) {
+        let values = self.context.settings.in_force().0;
+        self.snapshot.settings = values.machine(&self.name, self.context.settings.host());
+        if self.snapshot.machine.is_some() {
+            return;
+        }
+        let platform = Arc::clone(&self.context.platform);
+        let wanted: settings::Backend = self.snapshot.settings.backend;
+        if let Ok(choice) = start::blocking(move || Ok(platform.choose(wanted))).await {
+            self.snapshot.backend = BackendReport {
+                kind: choice.backend.kind().to_string(),
+                reason: choice.reason,
+            };
+        }
+    }
+
+    /// Lets go of the machine, so that the next daemon finds it as it is.
+    pub(super) async fn detach(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            // The machine process, if there is one by now, is adopted by its record.
+            Phase::Starting { task, .. } => task.abort(),
+            Phase::Stopping {
+                task: Ending::Stop(task),
+                ..
+            } => {
+                let grace = self.snapshot.settings.stop_grace + SHORT;
+                if let Ok(Ok(_)) = timeout(grace, task).await {
+                    self.place.forget();
+                }
+            }
+            Phase::Stopping {
+                task: Ending::Start(task),
+                ..
+            } => task.abort(),
+            Phase::Stopped | Phase::Running(_) | Phase::Paused(_) | Phase::Failed { .. } => {}
+        }
+    }
+
+    fn wrong_state(&self, what: &str, hint: &str) -> ApiError {
+        let state = match &self.phase {
+            Phase::Stopped => "is stopped",
+            Phase::Starting { .. } => "is starting",
+            Phase::Running(_) => "is running",
+            Phase::Paused(_) => "is paused",
+            Phase::Stopping { .. } => "is stopping",
+            Phase::Failed { .. } => "has failed",
+        };
+        let message = format!("machine `{}` {state} and {what}", self.name);
+        ApiError::new(ErrorCode::WrongState, message, hint)
+    }
+}
+
+/// A short call to the machine process.
+async fn short(
+    what: &'static str,
+    call: impl Future<Output = Result<(), MachineError>>,
+) -> Result<(), ApiError> {
+    match timeout(SHORT, call).await {
+        Ok(result) => result.map_err(|error| {
+            let message = format!("{what} failed: {}", chain(&error));
+            ApiError::new(
+                ErrorCode::MachineFailed,
+                message,
+                "`cove logs --source machine` says more",
+            )
+        }),
+        Err(_) => {
+            let message = format!("{what} took more than {} seconds", SHORT.as_secs());
+            Err(ApiError::new(
+                ErrorCode::Timeout,
+                message,
+                "try again, or end it with `cove stop`",
+            ))
+        }
+    }
+}
+
+/// Answers whoever asked, if they still wait.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    drop(reply.send(value));
+}

@@ -1,0 +1,323 @@
+//! What an owner does when something has come out, or has happened.
+
+use super::{Owner, Phase, Waiters};
+use crate::{
+    host,
+    machine::{
+        agent::Happening,
+        clean,
+        disk::{LEAST_FREE, LOW_FREE},
+        failure::Failure,
+        operation::Operation,
+        start::{Job, Outcome, Session, Setback, Topic, Update, unix_nanos},
+        stop::Stopped,
+    },
+    settings,
+};
+use cove_api::{ApiError, BackendReport, MachineState};
+use cove_machine::{Exit, ExitCause, MachineError};
+use cove_wire::{Call, EngineState};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{task::JoinError, time::Instant};
+
+/// So many ticks make up a minute, after which the guest's clock is set in any case.
+const TICKS_A_MINUTE: u32 = 6;
+/// A difference between the clocks that only sleep, or somebody who sets the clock, explains.
+const JUMP: Duration = Duration::from_secs(2);
+/// How long setting the clock may take.
+const SET_CLOCK: Duration = Duration::from_secs(10);
+
+impl Owner {
+    /// A job tells how far it is.
+    pub(super) fn heed(&mut self, update: Update) {
+        let Phase::Starting { operation, .. } = &mut self.phase else {
+            return;
+        };
+        match update {
+            Update::Stage { message, fraction } => {
+                operation.stage(message.clone(), fraction);
+                self.set_stage(message);
+            }
+            Update::Notice { topic, message } => {
+                operation.notice(message.clone());
+                tracing::warn!("{message}");
+                self.notices.insert(topic, message);
+            }
+            Update::Machine { machine, record } => {
+                self.snapshot.backend = BackendReport {
+                    kind: record.kind.to_string(),
+                    reason: record.reason.clone(),
+                };
+                self.snapshot.engine_version = Some(record.engine_version.clone());
+                self.snapshot.timings.clone_from(&record.timings);
+                self.snapshot.record = Some(Arc::from(record));
+                self.snapshot.machine = Some(machine);
+            }
+            Update::Timings(timings) => self.snapshot.timings = timings,
+        }
+    }
+
+    pub(super) fn set_stage(&mut self, stage: String) {
+        self.snapshot.state = MachineState::Starting { stage };
+    }
+
+    /// A start, or a cancelled one, has come to its end.
+    pub(super) fn started(&mut self, outcome: Result<Outcome, JoinError>) {
+        let outcome = outcome
+            .unwrap_or_else(|error| Outcome::Down(Setback::from(Failure::Unforeseen(error.to_string()))));
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Starting {
+                operation, looking, ..
+            } => match outcome {
+                Outcome::Up(session) => {
+                    self.snapshot.record = Some(Arc::new(session.record.clone()));
+                    if session.machine.paused() {
+                        self.phase = Phase::Paused(session);
+                    } else {
+                        tracing::info!("the engine answers");
+                        self.phase = Phase::Running(session);
+                        self.tend();
+                    }
+                    self.done(operation);
+                }
+                Outcome::Nothing { past } => {
+                    if let Some(past) = past {
+                        tracing::info!("{past}");
+                        self.notices.insert(Topic::Past, past);
+                    }
+                    if looking == Some(true) {
+                        self.begin(operation, None, Job::start);
+                    } else {
+                        self.now_stopped(Waiters {
+                            stops: vec![operation],
+                            start: None,
+                        });
+                    }
+                }
+                Outcome::Down(setback) => {
+                    let error = self.fail(setback);
+                    operation.failed(error);
+                }
+            },
+            Phase::Stopping { kill, waiters, .. } => {
+                let left = match outcome {
+                    Outcome::Up(session) => Some(session),
+                    Outcome::Down(setback) => setback.session,
+                    Outcome::Nothing { .. } => None,
+                };
+                match left {
+                    Some(session) => self.end(*session, false, kill, waiters),
+                    None => self.now_stopped(waiters),
+                }
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The machine was taken down, or could not be.
+    pub(super) fn stopped(&mut self, stopped: Result<Result<Stopped, MachineError>, JoinError>) {
+        let Phase::Stopping { mut waiters, .. } = std::mem::replace(&mut self.phase, Phase::Stopped) else {
+            return;
+        };
+        let failure = match stopped {
+            Ok(Ok(Stopped { notice })) => {
+                if let Some(notice) = notice {
+                    tracing::warn!("{notice}");
+                    for operation in waiters.each() {
+                        operation.notice(notice.clone());
+                    }
+                    self.notices.insert(Topic::Past, notice);
+                }
+                self.place.forget();
+                return self.now_stopped(waiters);
+            }
+            Ok(Err(error)) => Failure::Backend(error),
+            Err(error) => Failure::Unforeseen(error.to_string()),
+        };
+        let error = self.fail(failure.into());
+        for operation in waiters.stops.into_iter().chain(waiters.start) {
+            operation.failed(error.clone());
+        }
+    }
+
+    /// Something happened to the machine or in it.
+    pub(super) fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Exited(exit) => self.exited(exit),
+            Happening::Greeted {
+                status,
+                kernel_started,
+            } => {
+                self.notices.remove(&Topic::Agent);
+                if status.engine == EngineState::Stopped {
+                    self.boot_again(Some(kernel_started));
+                }
+            }
+            Happening::Rebooted => self.boot_again(None),
+            Happening::Engine(EngineState::Ready) => {
+                self.notices.remove(&Topic::Engine);
+                self.recovered();
+            }
+            Happening::Engine(EngineState::Restarting { why, attempt, .. }) => {
+                tracing::warn!(attempt, why, "the engine failed and is started again");
+                let message = format!("the Docker engine failed and is started again: {why}");
+                self.notices.insert(Topic::Engine, message);
+            }
+            Happening::Lost { why } => {
+                tracing::warn!(why, "lost the agent");
+                let message = format!("the guest's agent does not answer ({why}); Cove keeps trying");
+                self.notices.insert(Topic::Agent, message);
+            }
+            Happening::Warning(message) => {
+                tracing::warn!("the guest warns: {message}");
+                self.notices.insert(Topic::Guest, message);
+            }
+            Happening::Refused(mismatch) => {
+                self.notices.insert(Topic::Agent, mismatch.to_string());
+            }
+            Happening::Stage(_) | Happening::Engine(EngineState::Stopped | EngineState::Starting) => {}
+        }
+    }
+
+    /// The machine ended, and nobody had asked for that.
+    fn exited(&mut self, exit: Exit) {
+        let powered_off = exit.cause == ExitCause::PoweredOff;
+        if powered_off {
+            self.place.forget();
+        }
+        match &mut self.phase {
+            // Why it failed first is what matters.
+            Phase::Failed { session, .. } => {
+                *session = None;
+                self.gone();
+            }
+            _ if powered_off => {
+                tracing::info!("the guest powered itself off");
+                self.notices
+                    .insert(Topic::Past, "the guest powered itself off".into());
+                self.gone();
+                self.phase = Phase::Stopped;
+            }
+            _ => {
+                self.fail(Setback {
+                    failure: Failure::Exited(exit.cause),
+                    console_tail: exit.console_tail,
+                    session: None,
+                });
+            }
+        }
+    }
+
+    /// The engine answers; a machine that had failed for the lack of it has not failed any more.
+    fn recovered(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Failed {
+                session: Some(session),
+                ..
+            } => {
+                tracing::info!("the engine came up after all");
+                self.phase = Phase::Running(session);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    /// The guest restarted itself, and has to be told anew how to boot.
+    fn boot_again(&mut self, kernel_started: Option<Instant>) {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Running(session) => {
+                tracing::info!("the guest restarted itself");
+                self.begin(Operation::new(), None, |job| {
+                    job.boot_again(*session, kernel_started)
+                });
+            }
+            other => self.phase = other,
+        }
+    }
+
+    fn fail(&mut self, setback: Setback) -> ApiError {
+        let full = host::free_space(self.place.directory()).is_some_and(|free| free < LEAST_FREE / 4);
+        let Setback {
+            failure,
+            console_tail,
+            session,
+        } = setback;
+        if session.is_none() {
+            self.gone();
+        }
+        let error = failure.report(full);
+        tracing::error!(code = ?error.code, "the machine failed: {}", error.message);
+        self.phase = Phase::Failed {
+            error: error.clone(),
+            console_tail: console_tail.iter().map(|line| clean(line)).collect(),
+            session,
+        };
+        error
+    }
+
+    /// There is no machine any more.
+    fn gone(&mut self) {
+        self.snapshot.machine = None;
+        self.snapshot.record = None;
+        self.notices.retain(|topic, _| *topic == Topic::Past);
+    }
+
+    /// Nothing runs. Goes on with a start where one is wanted.
+    pub(super) fn now_stopped(&mut self, waiters: Waiters) {
+        tracing::info!("stopped");
+        self.gone();
+        self.phase = Phase::Stopped;
+        for operation in waiters.stops {
+            self.done(operation);
+        }
+        if let Some(start) = waiters.start {
+            self.begin(start, None, Job::start);
+        }
+    }
+
+    /// What has to be looked at now and then while a machine runs.
+    pub(super) fn tend(&mut self) {
+        let now = (Instant::now(), SystemTime::now());
+        let passed = now.0.duration_since(self.clocks.0);
+        let by_the_wall = now.1.duration_since(self.clocks.1).unwrap_or_default();
+        self.clocks = now;
+        self.ticks = (self.ticks + 1) % TICKS_A_MINUTE;
+        let Phase::Running(session) = &self.phase else {
+            return;
+        };
+        // A clock that was set back counts as no time passed on the wall.
+        if self.ticks == 0 || by_the_wall.abs_diff(passed) > JUMP {
+            set_clock(session);
+        }
+        let low = host::free_space(self.place.directory()).filter(|&free| free < LOW_FREE);
+        let message = low.map(|free| {
+            format!(
+                "only {} are free on the disk that holds the machine's data; when it is full, containers fail",
+                settings::show_about(free)
+            )
+        });
+        if self.notices.get(&Topic::Space) != message.as_ref() {
+            match message {
+                Some(message) => self.notices.insert(Topic::Space, message),
+                None => self.notices.remove(&Topic::Space),
+            };
+            self.publish();
+        }
+    }
+}
+
+/// Sets the guest's clock to the host's. Nobody waits for it: the next time is in a minute.
+pub(super) fn set_clock(session: &Session) {
+    let link = session.link.clone();
+    tokio::spawn(async move {
+        let call = Call::SetTime {
+            unix_ns: unix_nanos(),
+        };
+        if let Err(error) = link.call(call, SET_CLOCK).await {
+            tracing::debug!(%error, "the guest's clock was not set");
+        }
+    });
+}

@@ -1,0 +1,105 @@
+//! Takes a machine down: in order where the guest can be asked, else as if the power were cut.
+
+use super::{
+    agent::{CallError, Happening},
+    start::Session,
+};
+use cove_machine::{Exit, ExitCause, MachineError};
+use cove_wire::Call;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long the engine may take beyond the grace that containers have.
+const ENGINE: Duration = Duration::from_secs(30);
+/// How long the guest may take to unmount and power off after that.
+const POWER_OFF: Duration = Duration::from_secs(30);
+
+/// How a machine was taken down.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// What a person should know, when it was not in order.
+    pub(super) notice: Option<String>,
+}
+
+/// Stops the machine. `kill` cuts it short at any time.
+pub(super) async fn stop(
+    mut session: Session,
+    paused: bool,
+    grace: Duration,
+    kill: CancellationToken,
+) -> Result<Stopped, MachineError> {
+    let orderly = async {
+        if paused {
+            session.machine.resume().await?;
+        }
+        let asked = ask(&mut session, grace).await;
+        let exit = match &asked {
+            Ok(()) => session.machine.stop(POWER_OFF).await?,
+            Err(_) => session.machine.kill().await?,
+        };
+        Ok::<_, MachineError>(judge(asked, &exit))
+    };
+    let notice = tokio::select! {
+        notice = orderly => notice,
+        () = kill.cancelled() => session.machine.kill().await.map(|_| None),
+    };
+    match notice {
+        Ok(notice) => Ok(Stopped { notice }),
+        // That is what was wanted.
+        Err(MachineError::Ended) => Ok(Stopped { notice: None }),
+        Err(error) => {
+            tracing::warn!(%error, "stopping the machine in order failed");
+            match session.machine.kill().await {
+                Ok(_) | Err(MachineError::Ended) => Ok(Stopped {
+                    notice: Some(format!(
+                        "the machine was killed, because stopping it failed: {error}"
+                    )),
+                }),
+                Err(error) => Err(error),
+            }
+        }
+    }
+}
+
+/// Why the guest was not asked to its end.
+enum NotAsked {
+    /// It was not up yet.
+    NotUp,
+    /// It did not do it.
+    Failed(CallError),
+}
+
+async fn ask(session: &mut Session, grace: Duration) -> Result<(), NotAsked> {
+    if !session.greeted {
+        return Err(NotAsked::NotUp);
+    }
+    let shutdown = Call::Shutdown {
+        grace_ms: u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
+        reboot: false,
+    };
+    let call = session.link.call(shutdown, grace + ENGINE);
+    tokio::pin!(call);
+    loop {
+        tokio::select! {
+            answer = &mut call => return match answer {
+                // A connection that is lost now was most likely lost to the power-off.
+                Ok(_) | Err(CallError::Lost) => Ok(()),
+                // The guest is on its way down already.
+                Err(CallError::Fault(fault)) if fault.code == cove_wire::FaultCode::WrongState => Ok(()),
+                Err(error) => Err(NotAsked::Failed(error)),
+            },
+            happening = session.happenings.recv() => match happening {
+                Some(Happening::Exited(_)) | None => return Ok(()),
+                Some(_) => {}
+            },
+        }
+    }
+}
+
+fn judge(asked: Result<(), NotAsked>, exit: &Exit) -> Option<String> {
+    match (asked, &exit.cause) {
+        (Ok(()), ExitCause::Killed) => Some("the guest did not power off in time and was killed".to_owned()),
+        (Err(NotAsked::Failed(error)), _) => Some(format!("the machine was killed, because {error}")),
+        (Ok(()) | Err(NotAsked::NotUp), _) => None,
+    }
+}
