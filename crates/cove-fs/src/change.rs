@@ -1,0 +1,292 @@
+//! What changed on the host, queued for the guest's agent to repeat.
+//!
+//! ```text
+//!   event ──▶ queued ──take──▶ taken ──repeated by the agent, answered by `replay`──▶ finish ──▶ (gone)
+//!               │
+//!               └─ queue full: everything queued is dropped, one Overflow takes its place
+//! ```
+//!
+//! Changes are taken in order. What renames or removes a directory is the last of its batch, so that the paths of
+//! those after it can be told as the guest sees them then.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::{CString, OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::table::Table;
+
+/// Most changes that wait to be taken.
+const MAX_QUEUED: usize = 65_536;
+/// Longest path of directories.
+const MAX_DEPTH: usize = 2048;
+
+/// What kind of directory entry it is: which call the agent makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// `open` with `O_CREAT`, `unlink`.
+    File,
+    /// `mkdir`, `rmdir`.
+    Directory,
+    /// `symlink`, `unlink`.
+    Symlink,
+    /// `mknod` of a pipe, `unlink`.
+    Pipe,
+    /// `mknod` of a socket, `unlink`.
+    Socket,
+}
+
+/// A change that somebody other than the guest made. Paths are relative to the share's root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostChange {
+    /// For [`crate::Server::finish_change`].
+    pub id: u64,
+    /// The share's name.
+    pub share: OsString,
+    /// The directory.
+    pub directory: PathBuf,
+    /// What happened in it.
+    pub kind: ChangeKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// An entry came to be, or was moved here from where nobody watched.
+    Created {
+        /// Its name.
+        name: OsString,
+        /// Its kind.
+        entry: EntryKind,
+    },
+    /// A file's data changed.
+    Modified {
+        /// Its name.
+        name: OsString,
+    },
+    /// Mode, owner, times or attributes changed.
+    Attributes {
+        /// Its name; empty for the share's root itself.
+        name: OsString,
+    },
+    /// An entry was removed, or moved to where nobody watches.
+    Deleted {
+        /// Its name.
+        name: OsString,
+        /// Its kind, as far as known.
+        entry: EntryKind,
+    },
+    /// An entry moved from one watched directory to another, or within one.
+    Renamed {
+        /// Its old name.
+        name: OsString,
+        /// The new directory.
+        to_directory: PathBuf,
+        /// The new name.
+        to_name: OsString,
+    },
+    /// Changes were lost, in any share. What the server could find out by comparing follows as changes of its own.
+    Overflow,
+}
+
+/// A change in terms of nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    Created { dir: u64, name: CString, entry: EntryKind },
+    Modified { dir: u64, name: CString },
+    Attributes { dir: u64, name: CString },
+    Deleted { dir: u64, name: CString, entry: EntryKind },
+    Renamed { dir: u64, name: CString, to_dir: u64, to_name: CString, entry: EntryKind },
+    Overflow,
+}
+
+impl Event {
+    /// The directories concerned.
+    pub(crate) fn directories(&self) -> [Option<u64>; 2] {
+        match self {
+            Self::Created { dir, .. }
+            | Self::Modified { dir, .. }
+            | Self::Attributes { dir, .. }
+            | Self::Deleted { dir, .. } => [Some(*dir), None],
+            Self::Renamed { dir, to_dir, .. } => [Some(*dir), Some(*to_dir)],
+            Self::Overflow => [None, None],
+        }
+    }
+
+    /// Whether paths may be different after it.
+    fn moves_directories(&self) -> bool {
+        matches!(
+            self,
+            Self::Deleted { entry: EntryKind::Directory, .. }
+                | Self::Renamed { entry: EntryKind::Directory, .. }
+                | Self::Overflow
+        )
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    queued: VecDeque<Event>,
+    /// Those of `queued` that say that a file was modified, to say it once.
+    modified: HashSet<(u64, CString)>,
+    taken: HashMap<u64, Event>,
+    next: u64,
+}
+
+/// The queue. Filled by the watching thread, emptied by whoever talks to the agent.
+#[derive(Default)]
+pub(crate) struct Changes {
+    queue: Mutex<Queue>,
+    filled: Condvar,
+}
+
+impl Changes {
+    /// Adds a change.
+    pub(crate) fn push(&self, event: Event, nodes: &Table) {
+        let mut queue = self.queue.lock();
+        match &event {
+            Event::Modified { dir, name } => {
+                if !queue.modified.insert((*dir, name.clone())) {
+                    return;
+                }
+            }
+            Event::Created { dir, name, .. } | Event::Deleted { dir, name, .. } => {
+                // A modification after this one is news again.
+                queue.modified.remove(&(*dir, name.clone()));
+            }
+            Event::Renamed { dir, name, to_dir, to_name, .. } => {
+                queue.modified.remove(&(*dir, name.clone()));
+                queue.modified.remove(&(*to_dir, to_name.clone()));
+            }
+            Event::Attributes { .. } | Event::Overflow => {}
+        }
+        if queue.queued.len() >= MAX_QUEUED {
+            for dropped in std::mem::take(&mut queue.queued) {
+                settle(&dropped, nodes);
+            }
+            queue.modified.clear();
+            queue.queued.push_back(Event::Overflow);
+        } else {
+            for dir in event.directories().into_iter().flatten() {
+                if let Some(dir) = nodes.get(dir) {
+                    dir.pending.fetch_add(1, Ordering::AcqRel);
+                }
+            }
+            queue.queued.push_back(event);
+        }
+        drop(queue);
+        self.filled.notify_all();
+    }
+
+    /// Takes up to `most` changes, waiting for the first until `timeout` has passed. `taken` sees each before
+    /// anybody can act on it.
+    pub(crate) fn take(
+        &self,
+        most: usize,
+        timeout: Duration,
+        nodes: &Table,
+        mut taken: impl FnMut(u64, &Event),
+    ) -> Vec<HostChange> {
+        let deadline = Instant::now().checked_add(timeout);
+        let mut queue = self.queue.lock();
+        while queue.queued.is_empty() {
+            let ended = match deadline {
+                Some(deadline) => self.filled.wait_until(&mut queue, deadline).timed_out(),
+                None => {
+                    self.filled.wait(&mut queue);
+                    false
+                }
+            };
+            if ended && queue.queued.is_empty() {
+                return Vec::new();
+            }
+        }
+        let mut changes = Vec::new();
+        while changes.len() < most {
+            let Some(event) = queue.queued.pop_front() else { break };
+            if let Event::Modified { dir, name } = &event {
+                queue.modified.remove(&(*dir, name.clone()));
+            }
+            queue.next += 1;
+            let id = queue.next;
+            let Some(change) = tell(id, &event, nodes) else {
+                settle(&event, nodes);
+                continue;
+            };
+            taken(id, &event);
+            let last = event.moves_directories();
+            queue.taken.insert(id, event);
+            changes.push(change);
+            if last {
+                break;
+            }
+        }
+        changes
+    }
+
+    /// Wakes whoever waits in [`Changes::take`].
+    pub(crate) fn interrupt(&self) {
+        self.filled.notify_all();
+    }
+
+    /// Notes that the guest has been told.
+    pub(crate) fn finish(&self, id: u64, nodes: &Table) -> Option<Event> {
+        let event = self.queue.lock().taken.remove(&id)?;
+        settle(&event, nodes);
+        Some(event)
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.lock().queued.len()
+    }
+}
+
+fn settle(event: &Event, nodes: &Table) {
+    for dir in event.directories().into_iter().flatten() {
+        if let Some(dir) = nodes.get(dir) {
+            let _ = dir.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+        }
+    }
+}
+
+/// Puts a change in the guest's words; `None` when the guest knows no path to where it happened.
+fn tell(id: u64, event: &Event, nodes: &Table) -> Option<HostChange> {
+    let os = |name: &CString| OsStr::from_bytes(name.to_bytes()).to_owned();
+    let (dir, kind) = match event {
+        Event::Created { dir, name, entry } => (*dir, ChangeKind::Created { name: os(name), entry: *entry }),
+        Event::Modified { dir, name } => (*dir, ChangeKind::Modified { name: os(name) }),
+        Event::Attributes { dir, name } => (*dir, ChangeKind::Attributes { name: os(name) }),
+        Event::Deleted { dir, name, entry } => (*dir, ChangeKind::Deleted { name: os(name), entry: *entry }),
+        Event::Renamed { dir, name, to_dir, to_name, .. } => {
+            let (_, to_directory) = path(*to_dir, nodes)?;
+            (*dir, ChangeKind::Renamed { name: os(name), to_directory, to_name: os(to_name) })
+        }
+        Event::Overflow => {
+            let nowhere = (OsString::new(), PathBuf::new());
+            return Some(HostChange { id, share: nowhere.0, directory: nowhere.1, kind: ChangeKind::Overflow });
+        }
+    };
+    let (share, directory) = path(dir, nodes)?;
+    Some(HostChange { id, share, directory, kind })
+}
+
+/// The path of a directory as the guest knows it, below the share's root.
+fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
+    let mut names = Vec::new();
+    let mut node = nodes.get(dir)?;
+    while !node.is_share_root {
+        let place = node.state.lock().place.clone()?;
+        node = nodes.get(place.parent)?;
+        names.push(place);
+        if names.len() > MAX_DEPTH {
+            return None;
+        }
+    }
+    let path = names.iter().rev().map(|place| OsStr::from_bytes(place.name.to_bytes())).collect();
+    Some((OsStr::from_bytes(node.share.name.to_bytes()).to_owned(), path))
+}

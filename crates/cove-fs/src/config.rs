@@ -1,0 +1,44 @@
+//! What a server can be told.
+
+use std::time::Duration;
+
+/// The uid under which the guest's agent repeats the host's changes. No container should run as it; one that does
+/// can change nothing on the host, since every request under this uid is answered without effect.
+pub const REPLAY_UID: u32 = 0xfffe_c07e;
+
+/// Settings of a [`crate::Server`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Most files, directories and locks that the guest may hold open; beyond it, `ENFILE`.
+    pub max_open: usize,
+    /// Most directories whose descriptors are kept for the next request.
+    pub max_pins: usize,
+    /// How long the guest may believe names in a watched directory.
+    pub long_entries: Duration,
+    /// How long the guest may believe attributes in a watched directory. Bounds how long a change that no event
+    /// tells of (a write through a mapping on the host) goes unseen.
+    pub long_attributes: Duration,
+    /// How long the guest may believe what is not watched.
+    pub short: Duration,
+    /// Whether to watch directories that the guest looks into.
+    pub watch: bool,
+    /// Most directories to watch; the kernel's own bound (`fs.fanotify.max_user_marks`) holds as well.
+    pub max_watches: usize,
+    /// Uid of the agent's requests that repeat the host's changes.
+    pub replay_uid: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_open: 65_536,
+            max_pins: 4096,
+            long_entries: Duration::from_secs(600),
+            long_attributes: Duration::from_secs(60),
+            short: Duration::from_secs(1),
+            watch: true,
+            max_watches: 1 << 20,
+            replay_uid: REPLAY_UID,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The entry for fuzzers: any bytes as a conversation with a server.
+
+use vm_memory::VolatileSlice;
+
+use crate::abi::{InHeader, InitExtIn, InitIn, MAJOR, MINOR, op};
+use crate::server::Server;
+use zerocopy::IntoBytes;
+
+/// Plays `bytes` to `server` as a sequence of requests, each led by its length (2 bytes, little endian) and the room
+/// for its answer (2 bytes). Whatever the bytes, it returns, and nothing outside of the shares is touched.
+pub fn fuzz_one(server: &Server, bytes: &[u8]) {
+    greet(server);
+    let mut rest = bytes;
+    while let Some((lengths, after)) = rest.split_first_chunk::<4>() {
+        let len = usize::from(u16::from_le_bytes([lengths[0], lengths[1]])).min(after.len());
+        let room = usize::from(u16::from_le_bytes([lengths[2], lengths[3]]));
+        let (request, after) = after.split_at(len);
+        rest = after;
+        exchange(server, request, room);
+    }
+}
+
+fn greet(server: &Server) {
+    let init = InitIn { major: MAJOR, minor: MINOR, max_readahead: 1 << 17, flags: u32::MAX };
+    let extension = InitExtIn { flags2: u32::MAX, unused: [0; 11] };
+    let header = InHeader {
+        len: (size_of::<InHeader>() + size_of::<InitIn>() + size_of::<InitExtIn>()) as u32,
+        opcode: op::INIT,
+        unique: 1,
+        ..InHeader::default()
+    };
+    exchange(server, &[header.as_bytes(), init.as_bytes(), extension.as_bytes()].concat(), 256);
+}
+
+fn exchange(server: &Server, request: &[u8], room: usize) {
+    let mut request = request.to_vec();
+    let mut reply = vec![0; room];
+    // Cut in two, as a guest may.
+    let middle = request.len() / 2;
+    let (front, back) = request.split_at_mut(middle);
+    let readable = [VolatileSlice::from(front), VolatileSlice::from(back)];
+    let (front, back) = reply.split_at_mut(room / 3);
+    let writable = [VolatileSlice::from(front), VolatileSlice::from(back)];
+    server.serve(&readable, &writable);
+}

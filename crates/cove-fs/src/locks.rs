@@ -1,0 +1,265 @@
+//! File locks that hold against the host as well as between containers.
+//!
+//! `flock` locks belong to the open file, as on the host: the handle's own descriptor carries them. POSIX locks belong
+//! to a process, whichever of its descriptors set them; each pair of file and owner has an open file description of
+//! its own that carries them all (`F_OFD_SETLK`), and closing it releases them all.
+//!
+//! ```text
+//!  SETLKW ──▶ free? ──yes──▶ answered
+//!               │no
+//!               ▼         released here: at once; on the host: within RETRY_MAX
+//!            waiting ──────────────────────────────▶ answered
+//!               │ INTERRUPT
+//!               └────────────▶ EINTR
+//! ```
+//!
+//! One thread makes the attempts of all who wait, so none keeps a worker. The kernel cannot look for deadlocks among
+//! such locks: `EDEADLK` is never given.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::descriptor::Descriptor;
+use crate::memory::{HEADER, answer};
+use crate::sys::{self, RangeLock};
+
+/// Most requests that wait at once.
+const MAX_WAITING: usize = 4096;
+/// Unmatched interrupts that are kept for a request still on its way.
+const MAX_INTERRUPTS: usize = 64;
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(20);
+
+/// One try at a lock.
+#[derive(Debug)]
+pub(crate) enum Attempt {
+    Range(Arc<Descriptor>, RangeLock),
+    Flock(Arc<Descriptor>, FlockOperation),
+}
+
+impl Attempt {
+    pub(crate) fn make(&self) -> Result<(), Errno> {
+        match self {
+            Self::Range(fd, lock) => sys::set_lock(fd.as_fd(), *lock),
+            Self::Flock(fd, operation) => rustix::fs::flock(fd, *operation),
+        }
+    }
+}
+
+type Deliver = Box<dyn FnOnce([u8; HEADER]) + Send>;
+
+struct Waiter {
+    unique: u64,
+    pid: u32,
+    attempt: Attempt,
+    deliver: Deliver,
+}
+
+#[derive(Default)]
+struct Waiting {
+    waiters: Vec<Waiter>,
+    /// Interrupts for which nobody waited yet.
+    interrupts: VecDeque<u64>,
+    thread_runs: bool,
+    ended: bool,
+    /// Something was released since the last round.
+    news: bool,
+}
+
+/// All locks. See the module's header.
+pub(crate) struct Locks {
+    descriptors: Mutex<HashMap<(u64, u64), Arc<Descriptor>>>,
+    waiting: Mutex<Waiting>,
+    wake: Condvar,
+}
+
+/// A lock request that waits. Its answer comes through [`Pending::deliver`].
+pub struct Pending {
+    locks: Arc<Locks>,
+    unique: u64,
+    pid: u32,
+    attempt: Attempt,
+}
+
+impl Pending {
+    /// Hands over what takes the answer: the 16 bytes of an answer's header, for the request's writable half.
+    /// `deliver` is called once, on another thread, or on this one before the call returns; unless the server is
+    /// dropped first.
+    pub fn deliver(self, deliver: impl FnOnce([u8; HEADER]) + Send + 'static) {
+        let Self { locks, unique, pid, attempt } = self;
+        locks.add(Waiter { unique, pid, attempt, deliver: Box::new(deliver) });
+    }
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").field("unique", &self.unique).finish_non_exhaustive()
+    }
+}
+
+impl Locks {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { descriptors: Mutex::default(), waiting: Mutex::default(), wake: Condvar::new() })
+    }
+
+    /// The descriptor that carries the locks of `owner` on `node`.
+    pub(crate) fn descriptor(
+        &self,
+        node: u64,
+        owner: u64,
+        open: impl FnOnce() -> Result<Arc<Descriptor>, Errno>,
+    ) -> Result<Arc<Descriptor>, Errno> {
+        let mut descriptors = self.descriptors.lock();
+        if let Some(fd) = descriptors.get(&(node, owner)) {
+            return Ok(Arc::clone(fd));
+        }
+        let fd = open()?;
+        descriptors.insert((node, owner), Arc::clone(&fd));
+        Ok(fd)
+    }
+
+    /// Releases all POSIX locks of `owner` on `node`.
+    pub(crate) fn release(&self, node: u64, owner: u64) {
+        let released = {
+            let mut descriptors = self.descriptors.lock();
+            if descriptors.is_empty() {
+                return;
+            }
+            descriptors.remove(&(node, owner))
+        };
+        if let Some(fd) = released {
+            // An attempt of the same owner may still hold the descriptor; the locks go all the same.
+            let whole = RangeLock { kind: 2, start: 0, len: 0 };
+            if let Err(errno) = sys::set_lock(fd.as_fd(), whole) {
+                tracing::debug!(%errno, "cannot release a file lock");
+            }
+            self.wake();
+        }
+    }
+
+    /// Closes the descriptors that carry locks on `node`.
+    pub(crate) fn release_node(&self, node: u64) {
+        self.descriptors.lock().retain(|(locked, _), _| *locked != node);
+        self.wake();
+    }
+
+    /// Releases everything.
+    pub(crate) fn release_all(&self) {
+        self.descriptors.lock().clear();
+        self.wake();
+    }
+
+    /// A request that is to wait for `attempt`.
+    pub(crate) fn wait(self: &Arc<Self>, unique: u64, pid: u32, attempt: Attempt) -> Result<Pending, Errno> {
+        if self.waiting.lock().waiters.len() >= MAX_WAITING {
+            return Err(Errno::NOLCK);
+        }
+        Ok(Pending { locks: Arc::clone(self), unique, pid, attempt })
+    }
+
+    fn add(self: &Arc<Self>, waiter: Waiter) {
+        let mut waiting = self.waiting.lock();
+        if let Some(at) = waiting.interrupts.iter().position(|unique| *unique == waiter.unique) {
+            waiting.interrupts.remove(at);
+            drop(waiting);
+            return (waiter.deliver)(answer(waiter.unique, -Errno::INTR.raw_os_error()));
+        }
+        waiting.waiters.push(waiter);
+        waiting.news = true;
+        if !waiting.thread_runs {
+            let locks = Arc::clone(self);
+            let spawned = std::thread::Builder::new().name("cove-fs-locks".into()).spawn(move || locks.run());
+            waiting.thread_runs = spawned.is_ok();
+            if spawned.is_err()
+                && let Some(waiter) = waiting.waiters.pop()
+            {
+                drop(waiting);
+                return (waiter.deliver)(answer(waiter.unique, -Errno::NOLCK.raw_os_error()));
+            }
+        }
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Those who wait: the request and the guest's process.
+    pub(crate) fn waiting(&self) -> Vec<(u64, u32)> {
+        self.waiting.lock().waiters.iter().map(|waiter| (waiter.unique, waiter.pid)).collect()
+    }
+
+    /// Ends the wait of a request with `EINTR`.
+    pub(crate) fn interrupt(&self, unique: u64) {
+        let mut waiting = self.waiting.lock();
+        if let Some(at) = waiting.waiters.iter().position(|waiter| waiter.unique == unique) {
+            let waiter = waiting.waiters.swap_remove(at);
+            drop(waiting);
+            (waiter.deliver)(answer(unique, -Errno::INTR.raw_os_error()));
+        } else {
+            if waiting.interrupts.len() >= MAX_INTERRUPTS {
+                waiting.interrupts.pop_front();
+            }
+            waiting.interrupts.push_back(unique);
+        }
+    }
+
+    /// A lock was released, as far as the server knows: those who wait should try.
+    pub(crate) fn wake(&self) {
+        let mut waiting = self.waiting.lock();
+        if !waiting.waiters.is_empty() {
+            waiting.news = true;
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends the thread. Those who still wait are never answered.
+    pub(crate) fn end(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.ended = true;
+        waiting.waiters.clear();
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    fn run(&self) {
+        let mut pause = RETRY_MIN;
+        let mut waiting = self.waiting.lock();
+        while !waiting.ended {
+            if std::mem::take(&mut waiting.news) {
+                pause = RETRY_MIN;
+            }
+            let mut ready = Vec::new();
+            let mut at = 0;
+            while at < waiting.waiters.len() {
+                match waiting.waiters[at].attempt.make() {
+                    Err(Errno::AGAIN | Errno::ACCESS) => at += 1,
+                    result => {
+                        let waiter = waiting.waiters.remove(at);
+                        let error = result.err().map_or(0, |errno| -errno.raw_os_error());
+                        ready.push((waiter.deliver, answer(waiter.unique, error)));
+                    }
+                }
+            }
+            if !ready.is_empty() {
+                drop(waiting);
+                for (deliver, answer) in ready {
+                    deliver(answer);
+                }
+                waiting = self.waiting.lock();
+                continue;
+            }
+            if waiting.waiters.is_empty() {
+                self.wake.wait(&mut waiting);
+            } else {
+                self.wake.wait_for(&mut waiting, pause);
+                pause = (pause * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}

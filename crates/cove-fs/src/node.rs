@@ -1,0 +1,185 @@
+//! What the server knows of one file that the guest holds a reference to.
+//!
+//! A node is named by its share, mount, device, inode number and time of birth, so that a number the host has given
+//! to another file since is a different node. It holds no descriptor of its own except where one is needed:
+//! directories in use are pinned (see `pin`), a file is reached through an open handle or through its directory and
+//! name, and then checked to be the same file.
+//!
+//! ```text
+//!            LOOKUP, CREATE …               FORGET to zero
+//!  (unknown) ───────────────▶ known, lookups > 0 ─────────▶ (unknown)
+//!                             │        ▲
+//!                      UNLINK │        │ LINK, LOOKUP by another name
+//!                             ▼        │
+//!                             known, no place: reached through handles or a pin, or stale
+//! ```
+
+use std::ffi::{CStr, CString};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Statx, StatxFlags};
+
+use crate::descriptor::Descriptor;
+use crate::ownership::Owner;
+use crate::share::Share;
+
+/// What tells files apart at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    /// Index of the share; the same file in two shares is two nodes, as one share may be read-only.
+    pub(crate) share: u32,
+    /// Mount id: a directory that is mounted twice is two directories, or the guest would see a loop.
+    pub(crate) mount: u64,
+    /// Device number.
+    pub(crate) device: u64,
+    /// Inode number.
+    pub(crate) ino: u64,
+}
+
+/// Seconds and nanoseconds.
+pub(crate) type Time = (i64, u32);
+
+/// The parts of a file's status that identify it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identified {
+    pub(crate) identity: Identity,
+    /// Time of birth, zero where the file system keeps none.
+    pub(crate) born: Time,
+}
+
+impl Identified {
+    pub(crate) fn new(share: &Share, stat: &Statx) -> Self {
+        let born = if stat.stx_mask & StatxFlags::BTIME.bits() != 0 {
+            (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec)
+        } else {
+            (0, 0)
+        };
+        Self {
+            identity: Identity {
+                share: share.index,
+                mount: stat.stx_mnt_id,
+                device: device(stat),
+                ino: stat.stx_ino,
+            },
+            born,
+        }
+    }
+}
+
+/// A file's device as one number.
+pub(crate) fn device(stat: &Statx) -> u64 {
+    u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor)
+}
+
+/// A directory entry: where a node was seen last.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Node id of the directory.
+    pub(crate) parent: u64,
+    pub(crate) name: CString,
+}
+
+/// The hash of a place, from its parts.
+pub(crate) fn hash_place(state: &mut impl Hasher, parent: u64, name: &CStr) {
+    parent.hash(state);
+    name.to_bytes().hash(state);
+}
+
+/// A version of a file's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) modified: Time,
+    pub(crate) size: u64,
+}
+
+impl Stamp {
+    pub(crate) fn new(stat: &Statx) -> Self {
+        Self { modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec), size: stat.stx_size }
+    }
+}
+
+/// A file that the guest knows.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// The number that the guest knows it by; never used again.
+    pub(crate) id: u64,
+    pub(crate) share: Arc<Share>,
+    pub(crate) identified: Identified,
+    /// The type of the host's file.
+    pub(crate) kind: FileType,
+    /// Whether it is the root of its share, which is never forgotten.
+    pub(crate) is_share_root: bool,
+    /// References that the guest holds.
+    pub(crate) lookups: AtomicU64,
+    /// A directory: the host's changes in it are reported.
+    pub(crate) watched: AtomicBool,
+    /// A directory: nothing more to try, it cannot be watched.
+    pub(crate) unwatchable: AtomicBool,
+    /// A directory: changes in it that the guest has not been told of yet.
+    pub(crate) pending: AtomicU32,
+    /// A directory: its pin was used since the last sweep.
+    pub(crate) pin_used: AtomicBool,
+    /// The guest has written since a handle was last opened.
+    pub(crate) written: AtomicBool,
+    /// Number of names at the last look.
+    pub(crate) links: AtomicU32,
+    pub(crate) state: Mutex<State>,
+}
+
+/// The part of a node that changes together. Locked after no other lock but those of the tables' shards, see `table`.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) place: Option<Arc<Place>>,
+    /// An `O_PATH` descriptor.
+    pub(crate) pin: Option<Arc<Descriptor>>,
+    /// Open files by handle, for as long as the handles are open.
+    pub(crate) open: Vec<(u64, Arc<Descriptor>)>,
+    /// The ownership record as of a time of change.
+    pub(crate) owner: Option<(Time, Option<Owner>)>,
+    /// The version of the data that the guest's cache may hold.
+    pub(crate) cached: Option<Stamp>,
+    /// The version of the data that the guest was last told of.
+    pub(crate) told: Option<Stamp>,
+}
+
+impl Node {
+    pub(crate) fn new(id: u64, share: Arc<Share>, identified: Identified, kind: FileType) -> Self {
+        Self {
+            id,
+            share,
+            identified,
+            kind,
+            is_share_root: false,
+            lookups: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+            unwatchable: AtomicBool::new(false),
+            pending: AtomicU32::new(0),
+            pin_used: AtomicBool::new(false),
+            written: AtomicBool::new(false),
+            links: AtomicU32::new(1),
+            state: Mutex::new(State::default()),
+        }
+    }
+
+    pub(crate) fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Whether what `stat` describes is this very file.
+    pub(crate) fn is(&self, stat: &Statx) -> bool {
+        Identified::new(&self.share, stat) == self.identified
+    }
+
+    /// Whether the host's changes in this directory reach the guest, so that the guest may cache for long.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire)
+    }
+}
+
+/// Time of last change of status.
+pub(crate) fn changed(stat: &Statx) -> Time {
+    (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec)
+}

@@ -1,0 +1,307 @@
+//! The server as its users see it: shares come and go, requests are answered, changes of the host are handed out.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use vm_memory::VolatileSlice;
+
+use crate::abi::ROOT_ID;
+use crate::change::{ChangeKind, Changes, Event, HostChange};
+use crate::config::Config;
+use crate::descriptor::Budget;
+use crate::dispatch::Answer;
+use crate::handle::{Handles, Open};
+use crate::locks::Locks;
+use crate::memory::{Sink, Source};
+use crate::replay::Replay;
+use crate::share::{Share, ShareOptions};
+use crate::table::Table;
+use crate::tree::{STATUS, Tree};
+use crate::watch::{Watch, Watcher};
+
+/// Pins beyond the setting, for those that requests hold while others are being evicted.
+const SPARE_PINS: usize = 256;
+
+/// Why a share could not be added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// The name is not one path component.
+    #[error("{name:?} cannot be the name of a share")]
+    Name {
+        /// The name given.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("there is a share named {name:?} already")]
+    Exists {
+        /// The name given.
+        name: String,
+    },
+    /// There is no such share.
+    #[error("there is no share named {name:?}")]
+    Unknown {
+        /// The name given.
+        name: String,
+    },
+    /// The folder cannot be opened.
+    #[error("cannot open the folder {}", path.display())]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// How the server is doing, for `cove doctor`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Files and directories that the guest knows.
+    pub nodes: usize,
+    /// Files, directories and locks that the guest holds open.
+    pub open: usize,
+    /// Directories whose descriptors are kept.
+    pub pinned: usize,
+    /// Whether changes on the host can be watched at all.
+    pub watching: bool,
+    /// Directories watched.
+    pub watched: usize,
+    /// Whether some directory is not watched because there were too many.
+    pub watches_exhausted: bool,
+    /// Changes waiting to be taken.
+    pub queued_changes: usize,
+    /// Shares where owners set by containers last only as long as the server.
+    pub shares_without_attributes: Vec<String>,
+}
+
+/// A file server for one guest.
+///
+/// **Threads.** Every method may be called from any thread at any time; requests are answered in parallel.
+/// **Failure.** Whatever a request contains, the answer is a failure of that request and nothing else.
+/// **Process.** Files are made with the process's umask and repaired when it takes something away, so a umask of 0
+/// saves a system call for each. `/proc` must be mounted. Events tell own changes by process, so the server must be
+/// the only part of its process to write beneath the shares.
+pub struct Server {
+    tree: Arc<Tree>,
+    _watcher: Option<Watcher>,
+    next_share: Mutex<u32>,
+}
+
+impl Server {
+    /// A server without shares.
+    pub fn new(config: Config) -> std::io::Result<Self> {
+        let watch = if config.watch {
+            Watch::new()
+                .inspect_err(|errno| {
+                    tracing::warn!(%errno, "changes on the host cannot be watched; caches will be short-lived");
+                })
+                .ok()
+        } else {
+            None
+        };
+        let tree = Arc::new(Tree {
+            nodes: Table::new(ROOT_ID + 1),
+            handles: Handles::new(),
+            shares: RwLock::default(),
+            open_budget: Budget::new(config.max_open),
+            pin_budget: Budget::new(config.max_pins + SPARE_PINS),
+            pins: Mutex::default(),
+            devices: RwLock::default(),
+            locks: Locks::new(),
+            watch,
+            changes: Changes::default(),
+            replay: Replay::default(),
+            user: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            initialised: AtomicBool::new(false),
+            config,
+        });
+        let watcher = Watcher::start(&tree)?;
+        Ok(Self { tree, _watcher: watcher, next_share: Mutex::new(0) })
+    }
+
+    /// Adds the folder at `path`, visible to the guest at once.
+    pub fn add_share(&self, path: &Path, options: ShareOptions) -> Result<(), ShareError> {
+        let open = |source: Errno| ShareError::Open { path: path.to_owned(), source: source.into() };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(open)?;
+        self.add_share_at(root, path, options)
+    }
+
+    /// Adds an opened folder, for a server that cannot reach paths itself. `path` is for messages.
+    pub fn add_share_at(&self, root: OwnedFd, path: &Path, options: ShareOptions) -> Result<(), ShareError> {
+        let ShareOptions { name, read_only } = options;
+        let valid = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains('/');
+        let Some(c_name) = valid.then(|| CString::new(name.as_str()).ok()).flatten() else {
+            return Err(ShareError::Name { name });
+        };
+        let open = |source: Errno| ShareError::Open { path: path.to_owned(), source: source.into() };
+        let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, STATUS).map_err(open)?;
+        if u32::from(stat.stx_mode) & 0o170_000 != 0o040_000 {
+            return Err(open(Errno::NOTDIR));
+        }
+        let mut next = self.next_share.lock();
+        let mut shares = self.tree.shares.write();
+        if shares.iter().any(|(share, _)| share.name == c_name) {
+            return Err(ShareError::Exists { name });
+        }
+        let place = self.tree.open_budget.reserve().map_err(open)?;
+        *next += 1;
+        let share = Arc::new(Share::new(*next, c_name, read_only));
+        let node = self.tree.nodes.insert_root(&share, &stat);
+        node.state.lock().pin = Some(place.hold(root));
+        shares.push((share, node));
+        Ok(())
+    }
+
+    /// Takes a share away. What the guest holds of it is stale from now on, and its descriptors are closed.
+    pub fn remove_share(&self, name: &str) -> Result<(), ShareError> {
+        let removed = {
+            let mut shares = self.tree.shares.write();
+            let at = shares.iter().position(|(share, _)| share.name.as_bytes() == name.as_bytes());
+            shares.remove(at.ok_or_else(|| ShareError::Unknown { name: name.to_owned() })?)
+        };
+        let share = removed.0;
+        share.removed.store(true, Ordering::Release);
+        self.tree.handles.remove_where(|handle| match &handle.open {
+            Open::File { node, .. } | Open::Dir { node, .. } => node.share.index == share.index,
+            Open::Root | Open::Replay { .. } => false,
+        });
+        for node in self.tree.nodes.remove_share(share.index) {
+            self.tree.unwatch(&node);
+            node.state.lock().pin = None;
+            self.tree.locks.release_node(node.id);
+        }
+        Ok(())
+    }
+
+    /// The names of the shares, in order of their addition.
+    pub fn shares(&self) -> Vec<String> {
+        let shares = self.tree.shares.read();
+        shares.iter().map(|(share, _)| share.name.to_string_lossy().into_owned()).collect()
+    }
+
+    /// Answers one request: `readable` holds it, header first; the answer goes to `writable`, header first.
+    pub fn serve(&self, readable: &[VolatileSlice<'_>], writable: &[VolatileSlice<'_>]) -> Answer {
+        self.tree.answer(Source { slices: readable }, writable)
+    }
+
+    /// Forgets everything that a guest held, for a device that is reset. Shares stay.
+    pub fn reset(&self) {
+        self.tree.forget_guest();
+        self.tree.initialised.store(false, Ordering::Release);
+    }
+
+    /// Takes changes that somebody else than the guest made, for the agent to repeat in order, under the uid
+    /// [`Config::replay_uid`] (see the module `replay`), and each reported by [`Server::finish_change`]. Waits up to
+    /// `timeout` for the first. May return fewer than there are, since the paths of later ones can depend on the
+    /// earlier ones having been repeated.
+    pub fn take_changes(&self, most: usize, timeout: Duration) -> Vec<HostChange> {
+        let tree = &self.tree;
+        tree.changes.take(most, timeout, &tree.nodes, |id, event| tree.replay.begin(id, event))
+    }
+
+    /// Notes that the agent is done with a change, whether or not it could repeat it.
+    pub fn finish_change(&self, id: u64) {
+        let missed = self.tree.replay.end(id);
+        let Some(event) = self.tree.changes.finish(id, &self.tree.nodes) else { return };
+        // A rename that the guest's kernel took for nothing leaves the old name behind in its cache.
+        if let (true, Event::Renamed { dir, name, entry, .. }) = (missed, event) {
+            self.tree.changes.push(Event::Deleted { dir, name, entry }, &self.tree.nodes);
+        }
+    }
+
+    /// Makes a waiting [`Server::take_changes`] look at its deadline again.
+    pub fn interrupt_take(&self) {
+        self.tree.changes.interrupt();
+    }
+
+    /// Requests that wait for file locks: number and process, as the guest numbers them. virtio-fs carries no
+    /// INTERRUPT, so whoever finds that such a process is being killed calls [`Server::interrupt`].
+    pub fn waiting(&self) -> Vec<(u64, u32)> {
+        self.tree.locks.waiting()
+    }
+
+    /// Ends the wait of a request with `EINTR`.
+    pub fn interrupt(&self, unique: u64) {
+        self.tree.locks.interrupt(unique);
+    }
+
+    /// How the server is doing.
+    pub fn health(&self) -> Health {
+        let tree = &self.tree;
+        let watch = tree.watch.as_ref();
+        Health {
+            nodes: tree.nodes.len(),
+            open: tree.open_budget.used(),
+            pinned: tree.pin_budget.used(),
+            watching: watch.is_some(),
+            watched: watch.map_or(0, Watch::count),
+            watches_exhausted: watch.is_some_and(Watch::is_exhausted),
+            queued_changes: tree.changes.len(),
+            shares_without_attributes: tree
+                .shares
+                .read()
+                .iter()
+                .filter(|(share, _)| share.lacks_xattrs())
+                .map(|(share, _)| share.name.to_string_lossy().into_owned())
+                .collect(),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.tree.locks.end();
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("health", &self.health()).finish()
+    }
+}
+
+impl HostChange {
+    /// Whether the change says that others were lost.
+    pub fn is_overflow(&self) -> bool {
+        self.kind == ChangeKind::Overflow
+    }
+}
+
+impl Tree {
+    /// Forgets all that the guest held.
+    pub(crate) fn forget_guest(&self) {
+        self.handles.remove_where(|_| true);
+        self.locks.release_all();
+        self.replay.clear();
+        for node in self.nodes.all() {
+            if node.is_share_root {
+                node.lookups.store(0, Ordering::Relaxed);
+            } else if self.nodes.forget(node.id, u64::MAX).is_some() {
+                self.unwatch(&node);
+            }
+        }
+    }
+
+    /// Writes everything to disk that the guest may have written.
+    pub(crate) fn syncfs(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
+        let roots: Vec<_> = if node == ROOT_ID {
+            self.shares.read().iter().map(|(_, root)| Arc::clone(root)).collect()
+        } else {
+            vec![self.node(node)?]
+        };
+        for root in roots {
+            // Needs a descriptor that is open for more than its path.
+            let _place = self.open_budget.reserve()?;
+            rustix::fs::syncfs(self.open(&root, OFlags::RDONLY)?.0)?;
+        }
+        sink.done()
+    }
+}

@@ -1,0 +1,274 @@
+//! The nodes by number, by identity and by place.
+//!
+//! Each index is cut into shards with a lock each. Order of locks: identity shard, then number shard; a node's state,
+//! then place shard. A place entry may outlive the truth (the host renames as it likes), so whoever follows one
+//! checks what it finds there.
+
+use std::ffi::{CStr, CString};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{FileType, Statx};
+
+use crate::node::{Identified, Identity, Node, Place, hash_place};
+use crate::share::Share;
+
+const SHARDS: usize = 64;
+
+/// All nodes.
+#[derive(Debug)]
+pub(crate) struct Table {
+    ids: Vec<RwLock<HashTable<Arc<Node>>>>,
+    identities: Vec<Mutex<HashTable<Arc<Node>>>>,
+    places: Vec<Mutex<HashTable<(Arc<Place>, Arc<Node>)>>>,
+    next: AtomicU64,
+    hasher: DefaultHashBuilder,
+}
+
+/// What [`Table::intern`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The node was known at this place.
+    Known,
+    /// The node is new, or was known at another place.
+    New,
+}
+
+impl Table {
+    pub(crate) fn new(first: u64) -> Self {
+        Self {
+            ids: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            identities: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            places: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            next: AtomicU64::new(first),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// The node with this number.
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Node>> {
+        let hash = self.hash_id(id);
+        self.ids[shard(hash)].read().find(hash, |node| node.id == id).cloned()
+    }
+
+    /// The node last seen under this name.
+    pub(crate) fn at(&self, parent: u64, name: &CStr) -> Option<Arc<Node>> {
+        let hash = self.hash_place(parent, name);
+        let places = self.places[shard(hash)].lock();
+        places.find(hash, |(place, _)| is_at(place, parent, name)).map(|(_, node)| Arc::clone(node))
+    }
+
+    /// The node of the file that `stat` describes, found under `name`, with one reference more.
+    pub(crate) fn intern(
+        &self,
+        share: &Arc<Share>,
+        stat: &Statx,
+        parent: u64,
+        name: Option<&CStr>,
+    ) -> (Arc<Node>, Arrival) {
+        let identified = Identified::new(share, stat);
+        let hash = self.hash_identity(&identified.identity);
+        let mut created = false;
+        let node = {
+            let mut identities = self.identities[shard(hash)].lock();
+            let found =
+                identities.find(hash, |node| node.identified.identity == identified.identity).cloned();
+            match found {
+                Some(node) if node.identified.born == identified.born => {
+                    node.lookups.fetch_add(1, Ordering::Relaxed);
+                    node
+                }
+                other => {
+                    // The same number with another birth: the old file is gone, its node lives on as a stale one.
+                    if let Some(old) = other
+                        && let Ok(entry) = identities.find_entry(hash, |node| Arc::ptr_eq(node, &old))
+                    {
+                        entry.remove();
+                    }
+                    created = true;
+                    let id = self.next.fetch_add(1, Ordering::Relaxed);
+                    let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
+                    let node = Arc::new(Node::new(id, Arc::clone(share), identified, kind));
+                    node.lookups.store(1, Ordering::Relaxed);
+                    identities.insert_unique(hash, Arc::clone(&node), |node| {
+                        self.hash_identity(&node.identified.identity)
+                    });
+                    self.insert_id(&node);
+                    node
+                }
+            }
+        };
+        node.links.store(stat.stx_nlink, Ordering::Relaxed);
+        let moved = name.is_some_and(|name| self.relocate(&node, parent, name));
+        (node, if created || moved { Arrival::New } else { Arrival::Known })
+    }
+
+    /// Adds the root of a share, which stays until [`Table::remove_share`].
+    pub(crate) fn insert_root(&self, share: &Arc<Share>, stat: &Statx) -> Arc<Node> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let identified = Identified::new(share, stat);
+        let mut node = Node::new(id, Arc::clone(share), identified, FileType::Directory);
+        node.is_share_root = true;
+        let node = Arc::new(node);
+        let hash = self.hash_identity(&identified.identity);
+        self.identities[shard(hash)]
+            .lock()
+            .insert_unique(hash, Arc::clone(&node), |node| self.hash_identity(&node.identified.identity));
+        self.insert_id(&node);
+        node
+    }
+
+    /// Adds a node that stands in for a file that is no more, with one reference. Nothing can be done with it but
+    /// forget it.
+    pub(crate) fn insert_phantom(&self, share: &Arc<Share>, kind: FileType) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let identity = Identity { share: share.index, mount: 0, device: u64::MAX, ino: id };
+        let node = Node::new(id, Arc::clone(share), Identified { identity, born: (0, 0) }, kind);
+        node.lookups.store(1, Ordering::Relaxed);
+        let node = Arc::new(node);
+        let hash = self.hash_identity(&identity);
+        self.identities[shard(hash)]
+            .lock()
+            .insert_unique(hash, Arc::clone(&node), |node| self.hash_identity(&node.identified.identity));
+        self.insert_id(&node);
+        id
+    }
+
+    /// Gives the guest one more reference to a node; false when it is known no more.
+    pub(crate) fn refer(&self, node: &Arc<Node>) -> bool {
+        let hash = self.hash_identity(&node.identified.identity);
+        let _held = self.identities[shard(hash)].lock();
+        if self.get(node.id).is_none() {
+            return false;
+        }
+        node.lookups.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn insert_id(&self, node: &Arc<Node>) {
+        let hash = self.hash_id(node.id);
+        self.ids[shard(hash)].write().insert_unique(hash, Arc::clone(node), |node| self.hash_id(node.id));
+    }
+
+    /// Takes references away; returns the node when none is left and it is known no more.
+    pub(crate) fn forget(&self, id: u64, count: u64) -> Option<Arc<Node>> {
+        let node = self.get(id)?;
+        {
+            let hash = self.hash_identity(&node.identified.identity);
+            let mut identities = self.identities[shard(hash)].lock();
+            let before = node.lookups.load(Ordering::Relaxed);
+            node.lookups.store(before.saturating_sub(count), Ordering::Relaxed);
+            if before > count || node.is_share_root {
+                return None;
+            }
+            if let Ok(entry) = identities.find_entry(hash, |other| Arc::ptr_eq(other, &node)) {
+                entry.remove();
+            }
+            self.remove_id(id);
+        }
+        self.detach(&node);
+        Some(node)
+    }
+
+    fn remove_id(&self, id: u64) {
+        let hash = self.hash_id(id);
+        if let Ok(entry) = self.ids[shard(hash)].write().find_entry(hash, |node| node.id == id) {
+            entry.remove();
+        }
+    }
+
+    /// Notes that `node` is now found as `name` in `parent`; false if that was known.
+    pub(crate) fn relocate(&self, node: &Arc<Node>, parent: u64, name: &CStr) -> bool {
+        if node.is_share_root {
+            return false;
+        }
+        let mut state = node.state.lock();
+        if state.place.as_ref().is_some_and(|place| is_at(place, parent, name)) {
+            return false;
+        }
+        let place = Arc::new(Place { parent, name: CString::from(name) });
+        if let Some(old) = state.place.replace(Arc::clone(&place)) {
+            self.remove_place(&old, node);
+        }
+        let hash = self.hash_place(parent, name);
+        let mut places = self.places[shard(hash)].lock();
+        match places.find_mut(hash, |(place, _)| is_at(place, parent, name)) {
+            Some(entry) => *entry = (place, Arc::clone(node)),
+            None => {
+                places.insert_unique(hash, (place, Arc::clone(node)), |(place, _)| {
+                    self.hash_place(place.parent, &place.name)
+                });
+            }
+        }
+        true
+    }
+
+    /// Notes that `node` has no name any more that the server knows of.
+    pub(crate) fn detach(&self, node: &Arc<Node>) {
+        let mut state = node.state.lock();
+        if let Some(place) = state.place.take() {
+            self.remove_place(&place, node);
+        }
+    }
+
+    fn remove_place(&self, place: &Place, node: &Arc<Node>) {
+        let hash = self.hash_place(place.parent, &place.name);
+        let mut places = self.places[shard(hash)].lock();
+        if let Ok(entry) = places
+            .find_entry(hash, |(other, at)| is_at(other, place.parent, &place.name) && Arc::ptr_eq(at, node))
+        {
+            entry.remove();
+        }
+    }
+
+    /// Takes all nodes of a share away, and returns them.
+    pub(crate) fn remove_share(&self, index: u32) -> Vec<Arc<Node>> {
+        let mut removed = Vec::new();
+        for identities in &self.identities {
+            identities.lock().retain(|node| node.share.index != index);
+        }
+        for ids in &self.ids {
+            removed.extend(ids.write().extract_if(|node| node.share.index == index));
+        }
+        for node in &removed {
+            self.detach(node);
+        }
+        removed
+    }
+
+    /// All nodes at this moment.
+    pub(crate) fn all(&self) -> Vec<Arc<Node>> {
+        self.ids.iter().flat_map(|ids| ids.read().iter().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.iter().map(|ids| ids.read().len()).sum()
+    }
+
+    fn hash_id(&self, id: u64) -> u64 {
+        self.hasher.hash_one(id)
+    }
+
+    fn hash_identity(&self, identity: &Identity) -> u64 {
+        self.hasher.hash_one(identity)
+    }
+
+    fn hash_place(&self, parent: u64, name: &CStr) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        hash_place(&mut state, parent, name);
+        state.finish()
+    }
+}
+
+/// The shard of a hash: bits that the tables themselves do not use first.
+fn shard(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
+}
+
+fn is_at(place: &Place, parent: u64, name: &CStr) -> bool {
+    place.parent == parent && *place.name == *name
+}

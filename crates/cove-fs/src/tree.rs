@@ -1,0 +1,317 @@
+//! The state behind the server, and the ways to reach a file on the host.
+//!
+//! Owner of everything that outlives a request: nodes, handles, shares, locks, watches and the queue of changes.
+//! Worker threads share it by reference; each part has its own lock.
+//!
+//! Nothing is ever opened by a path from the guest. A file is reached through a descriptor held for it, or as one
+//! name in a directory's descriptor without following a symlink, and is then compared with what the node stands
+//! for; so the worst that a race with the host can do is `STALE`, upon which the guest's kernel looks the name up
+//! again.
+
+use std::collections::VecDeque;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::io::Errno;
+
+use crate::change::Changes;
+use crate::config::Config;
+use crate::descriptor::{Budget, Descriptor};
+use crate::handle::Handles;
+use crate::locks::Locks;
+use crate::node::{Node, Place};
+use crate::replay::Replay;
+use crate::share::Share;
+use crate::table::Table;
+use crate::watch::Watch;
+
+/// What every status is asked for.
+pub(crate) const STATUS: StatxFlags =
+    StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
+
+/// Longest chain of directories that is walked to reach one without a descriptor.
+const MAX_DEPTH: usize = 2048;
+
+/// See the module's header.
+pub(crate) struct Tree {
+    pub(crate) config: Config,
+    pub(crate) nodes: Table,
+    pub(crate) handles: Handles,
+    pub(crate) shares: RwLock<Vec<(Arc<Share>, Arc<Node>)>>,
+    /// Bounds open handles and lock descriptors.
+    pub(crate) open_budget: Arc<Budget>,
+    /// Bounds pinned directories, with room to spare for those in the hands of a request.
+    pub(crate) pin_budget: Arc<Budget>,
+    pub(crate) pins: Mutex<VecDeque<Weak<Node>>>,
+    /// Devices seen, in order of their prefix in the inode numbers that the guest sees.
+    pub(crate) devices: RwLock<Vec<u64>>,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) watch: Option<Watch>,
+    pub(crate) changes: Changes,
+    pub(crate) replay: Replay,
+    /// The user and group that the server runs as.
+    pub(crate) user: (u32, u32),
+    /// Whether the guest has said INIT.
+    pub(crate) initialised: AtomicBool,
+}
+
+/// A way to a file.
+#[derive(Clone, Debug)]
+pub(crate) enum Reach {
+    /// A descriptor of the file itself, possibly `O_PATH`.
+    Descriptor(Arc<Descriptor>),
+    /// A name in a directory.
+    Name(Arc<Descriptor>, Arc<Place>),
+}
+
+impl Reach {
+    /// The arguments for calls that take a directory and a path.
+    pub(crate) fn at(&self) -> (BorrowedFd<'_>, &CStr, AtFlags) {
+        match self {
+            Self::Descriptor(fd) => (fd.as_fd(), c"", AtFlags::EMPTY_PATH),
+            Self::Name(dir, place) => (dir.as_fd(), &place.name, AtFlags::SYMLINK_NOFOLLOW),
+        }
+    }
+}
+
+impl Tree {
+    /// The node with this number. `STALE` when there is none, or its share is gone.
+    pub(crate) fn node(&self, id: u64) -> Result<Arc<Node>, Errno> {
+        self.nodes.get(id).filter(|node| !node.share.is_removed()).ok_or(Errno::STALE)
+    }
+
+    /// The node, if it may be changed. `ROFS` in a read-only share.
+    pub(crate) fn writable(&self, id: u64) -> Result<Arc<Node>, Errno> {
+        if id == crate::abi::ROOT_ID {
+            return Err(Errno::ROFS);
+        }
+        let node = self.node(id)?;
+        if node.share.read_only { Err(Errno::ROFS) } else { Ok(node) }
+    }
+
+    /// An `O_PATH` descriptor of a directory, pinned for the next time.
+    pub(crate) fn dir(&self, node: &Arc<Node>) -> Result<Arc<Descriptor>, Errno> {
+        if let Some(fd) = pinned(node) {
+            return Ok(fd);
+        }
+        if !node.is_dir() {
+            return Err(Errno::NOTDIR);
+        }
+        // Up to the first ancestor with a descriptor, then down again.
+        let mut below = vec![Arc::clone(node)];
+        let mut fd = loop {
+            let Some(last) = below.last() else { return Err(Errno::STALE) };
+            let parent = last.state.lock().place.as_ref().map(|place| place.parent);
+            let parent = self.node(parent.ok_or(Errno::STALE)?)?;
+            if let Some(fd) = pinned(&parent) {
+                break fd;
+            }
+            if below.len() >= MAX_DEPTH {
+                return Err(Errno::STALE);
+            }
+            below.push(parent);
+        };
+        while let Some(dir) = below.pop() {
+            let place = dir.state.lock().place.clone().ok_or(Errno::STALE)?;
+            fd = self.open_pin(&fd, &place.name, &dir)?;
+        }
+        Ok(fd)
+    }
+
+    fn open_pin(
+        &self,
+        parent: &Descriptor,
+        name: &CStr,
+        node: &Arc<Node>,
+    ) -> Result<Arc<Descriptor>, Errno> {
+        let place = self.reserve_pin()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(gone)?;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+        if !node.is(&stat) {
+            return Err(Errno::STALE);
+        }
+        let fd = place.hold(fd);
+        let mut state = node.state.lock();
+        if let Some(other) = &state.pin {
+            return Ok(Arc::clone(other));
+        }
+        state.pin = Some(Arc::clone(&fd));
+        drop(state);
+        node.pin_used.store(true, Ordering::Relaxed);
+        self.pins.lock().push_back(Arc::downgrade(node));
+        Ok(fd)
+    }
+
+    /// A place for one more pin, at the cost of one that was not used lately.
+    fn reserve_pin(&self) -> Result<crate::descriptor::Place, Errno> {
+        if self.pin_budget.used() < self.config.max_pins {
+            return self.pin_budget.reserve();
+        }
+        let mut pins = self.pins.lock();
+        for _ in 0..pins.len() {
+            let Some(weak) = pins.pop_front() else { break };
+            let Some(node) = weak.upgrade() else { continue };
+            if node.pin_used.swap(false, Ordering::Relaxed) {
+                pins.push_back(weak);
+                continue;
+            }
+            node.state.lock().pin = None;
+            if self.pin_budget.used() < self.config.max_pins {
+                break;
+            }
+        }
+        drop(pins);
+        self.pin_budget.reserve()
+    }
+
+    /// The ways to a file, best first.
+    fn ways(&self, node: &Arc<Node>) -> [Option<Reach>; 2] {
+        if node.is_dir() {
+            return [self.dir(node).ok().map(Reach::Descriptor), None];
+        }
+        let (pin, place, open) = {
+            let state = node.state.lock();
+            (state.pin.clone(), state.place.clone(), state.open.last().map(|(_, fd)| Arc::clone(fd)))
+        };
+        let named = place.and_then(|place| {
+            let parent = self.node(place.parent).ok()?;
+            Some(Reach::Name(self.dir(&parent).ok()?, place))
+        });
+        let held = pin.or(open).map(Reach::Descriptor);
+        if named.is_some() { [named, held] } else { [held, None] }
+    }
+
+    /// The file's status, and the way on which it was found.
+    pub(crate) fn stat(&self, node: &Arc<Node>) -> Result<(Statx, Reach), Errno> {
+        for reach in self.ways(node).into_iter().flatten() {
+            let (dir, path, flags) = reach.at();
+            match rustix::fs::statx(dir, path, flags, STATUS) {
+                Ok(stat) if node.is(&stat) => return Ok((stat, reach)),
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::STALE)
+    }
+
+    /// Opens the file anew and makes sure that it is the right one. `flags` must not have a side effect.
+    pub(crate) fn open(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, Statx), Errno> {
+        // Never wait for the other end of a pipe that a race put in the place of a file.
+        let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        for reach in self.ways(node).into_iter().flatten() {
+            let opened = match &reach {
+                Reach::Name(dir, place) => {
+                    rustix::fs::openat(dir, &*place.name, flags | OFlags::NOFOLLOW, Mode::empty())
+                }
+                Reach::Descriptor(fd) if node.is_dir() => {
+                    rustix::fs::openat(fd, c".", flags, Mode::empty())
+                }
+                Reach::Descriptor(fd) => rustix::fs::open(ProcPath::new(fd).as_c_str(), flags, Mode::empty()),
+            };
+            match opened {
+                Ok(fd) => {
+                    let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+                    if node.is(&stat) {
+                        return Ok((fd, stat));
+                    }
+                }
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::STALE)
+    }
+
+    /// A descriptor of the very file, `O_PATH` unless one is at hand, to change it without a race.
+    pub(crate) fn hold(&self, node: &Arc<Node>) -> Result<(Arc<Descriptor>, Statx), Errno> {
+        if node.is_dir() {
+            let fd = self.dir(node)?;
+            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+            return Ok((fd, stat));
+        }
+        let place = self.open_budget.reserve()?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for reach in self.ways(node).into_iter().flatten() {
+            let fd = match &reach {
+                Reach::Name(dir, place) => {
+                    match rustix::fs::openat(dir, &*place.name, flags, Mode::empty()) {
+                        Ok(fd) => fd,
+                        Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                        Err(errno) => return Err(errno),
+                    }
+                }
+                Reach::Descriptor(fd) => {
+                    let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+                    return Ok((Arc::clone(fd), stat));
+                }
+            };
+            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+            if node.is(&stat) {
+                return Ok((place.hold(fd), stat));
+            }
+        }
+        Err(Errno::STALE)
+    }
+
+    /// The inode number as the guest sees it: unique across devices.
+    pub(crate) fn shown_ino(&self, device: u64, ino: u64) -> u64 {
+        let index = self.devices.read().iter().position(|known| *known == device);
+        let index = index.unwrap_or_else(|| {
+            let mut devices = self.devices.write();
+            devices.iter().position(|known| *known == device).unwrap_or_else(|| {
+                devices.push(device);
+                devices.len() - 1
+            })
+        });
+        ino ^ (index as u64) << 48
+    }
+}
+
+fn pinned(node: &Node) -> Option<Arc<Descriptor>> {
+    let fd = node.state.lock().pin.clone()?;
+    if !node.pin_used.load(Ordering::Relaxed) {
+        node.pin_used.store(true, Ordering::Relaxed);
+    }
+    Some(fd)
+}
+
+/// A name that led to the file before and does not now makes the node stale, not the request wrong.
+fn gone(errno: Errno) -> Errno {
+    match errno {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Errno::STALE,
+        other => other,
+    }
+}
+
+/// `/proc/self/fd/N`, for calls that take only a path; leads to the very file that the descriptor is of.
+pub(crate) struct ProcPath(CString);
+
+impl ProcPath {
+    pub(crate) fn new(fd: impl AsFd) -> Self {
+        Self::build(fd.as_fd(), b"")
+    }
+
+    /// `/proc/self/fd/N/name`.
+    pub(crate) fn entry(dir: BorrowedFd<'_>, name: &CStr) -> Self {
+        Self::build(dir, name.to_bytes())
+    }
+
+    fn build(fd: BorrowedFd<'_>, name: &[u8]) -> Self {
+        let mut path = format!("/proc/self/fd/{}", fd.as_raw_fd()).into_bytes();
+        if !name.is_empty() {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        // Neither the digits nor a name that came from a `CStr` contain a NUL.
+        Self(CString::new(path).unwrap_or_default())
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+}
