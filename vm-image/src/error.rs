@@ -1,0 +1,291 @@
+//! What can go wrong with an image, in words for the person who must act on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// An image could not be built, or may not be used.
+///
+/// `Display` says what happened and why; [`ImageError::hint`] says what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// The directory holds no image.
+    #[error("there is no image in {}", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The manifest could not be understood.
+    #[error("the image manifest {} is not readable", path.display())]
+    ManifestUnreadable {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The manifest contradicts itself or names what it may not.
+    #[error("the image manifest {} was altered: {reason}", path.display())]
+    ManifestAltered {
+        /// The manifest.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The manifest's format is another one.
+    #[error("the image in {} has manifest format {found}, this Cove reads format {supported}", dir.display())]
+    Format {
+        /// The image.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format read here.
+        supported: u32,
+    },
+    /// The image's agent speaks another protocol version.
+    #[error(
+        "the image in {} speaks protocol {image}, this Cove speaks {cove}: the {} is older",
+        dir.display(), if image < cove { "image" } else { "program" }
+    )]
+    Protocol {
+        /// The image.
+        dir: PathBuf,
+        /// The image's protocol version.
+        image: u32,
+        /// The version spoken here.
+        cove: u32,
+    },
+    /// The image is for another processor.
+    #[error("the image in {} is for {image}, this machine is {host}", dir.display())]
+    Architecture {
+        /// The image.
+        dir: PathBuf,
+        /// What it is for.
+        image: String,
+        /// What is here.
+        host: String,
+    },
+    /// A file is not the one that the manifest describes.
+    #[error("{} does not match its manifest: expected sha256 {expected}, found {actual}", file.display())]
+    Altered {
+        /// The file.
+        file: PathBuf,
+        /// Its digest in the manifest.
+        expected: Digest,
+        /// Its digest on the disk.
+        actual: Digest,
+    },
+    /// A file is not as long as the manifest says.
+    #[error("{} does not match its manifest: expected {expected} bytes, found {actual}", file.display())]
+    Length {
+        /// The file.
+        file: PathBuf,
+        /// Its length in the manifest.
+        expected: u64,
+        /// Its length on the disk.
+        actual: u64,
+    },
+    /// A file could not be read or written.
+    #[error("could not {operation} {}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The disk is full. Whatever image was there before is still there.
+    #[error("the disk is full, could not {operation} {}", path.display())]
+    DiskFull {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+    },
+    /// Images are built on Linux.
+    #[error("an image can be built on Linux only, this is {os}")]
+    UnsupportedHost {
+        /// The operating system here.
+        os: &'static str,
+    },
+    /// The recipe has a mistake.
+    #[error("the recipe {recipe} is wrong: {reason}")]
+    Recipe {
+        /// Which recipe.
+        recipe: String,
+        /// The mistake.
+        reason: String,
+    },
+    /// A program that the builder runs is not installed.
+    #[error("{program} is not installed; it is needed for {purpose}")]
+    ToolMissing {
+        /// The program.
+        program: &'static str,
+        /// What for.
+        purpose: &'static str,
+    },
+    /// A program that the builder runs failed.
+    #[error("{program} failed ({status}) while {purpose}:\n{output}")]
+    ToolFailed {
+        /// The program.
+        program: &'static str,
+        /// What it was doing.
+        purpose: &'static str,
+        /// How it ended.
+        status: String,
+        /// The last lines it wrote.
+        output: String,
+    },
+    /// A download failed.
+    #[error("could not download {what}:\n{output}")]
+    Download {
+        /// What was wanted.
+        what: String,
+        /// The last lines that the package client wrote.
+        output: String,
+    },
+    /// Something must be downloaded, and downloads were forbidden.
+    #[error("{what} is not in the cache and this build is offline")]
+    Offline {
+        /// What is missing.
+        what: String,
+    },
+    /// No configured package source offers Debian.
+    #[error("this machine's apt has no Debian mirror to fetch from")]
+    NoMirror,
+    /// The package source does not offer a package.
+    #[error("{origin} does not offer {missing}")]
+    NotOffered {
+        /// Which packages.
+        missing: String,
+        /// The source.
+        origin: String,
+    },
+    /// A download is not what it should be.
+    #[error("{what} from {origin} is not authentic: expected sha256 {expected}, found {actual}")]
+    NotAuthentic {
+        /// The file.
+        what: String,
+        /// Where it came from.
+        origin: String,
+        /// The digest that the recipe or the signed index names.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// An archive or disk image is malformed, or tries what it must not.
+    #[error("{archive} is malformed: {reason}")]
+    Archive {
+        /// The archive.
+        archive: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Files of the Alpine base are not those of its packages.
+    #[error("the Alpine base was altered:\n  {}", findings.join("\n  "))]
+    BaseAltered {
+        /// One line for each file.
+        findings: Vec<String>,
+    },
+    /// Two sources want the same path.
+    #[error("cannot place /{path} in the root file system: {reason}")]
+    Placement {
+        /// The path.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A pattern or name in the recipe found nothing.
+    #[error("the recipe's {what} matched nothing")]
+    Unmatched {
+        /// What did not match.
+        what: String,
+    },
+    /// Programs in the image would not start.
+    #[error("programs in the image miss what they need:\n  {}", missing.join("\n  "))]
+    Unlinked {
+        /// One line for each missing library or interpreter.
+        missing: Vec<String>,
+    },
+    /// The kernel is not one that a machine can start.
+    #[error("the kernel is not usable: {reason}")]
+    Kernel {
+        /// Why.
+        reason: String,
+    },
+    /// The agent is not one that a guest can start.
+    #[error("{} cannot be the agent: {reason}", path.display())]
+    Agent {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+}
+
+impl ImageError {
+    /// What to do next, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Missing { .. } => "build one with `cove image build`".into(),
+            Self::ManifestUnreadable { .. }
+            | Self::ManifestAltered { .. }
+            | Self::Altered { .. }
+            | Self::Length { .. }
+            | Self::Format { .. } => "rebuild it with `cove image build`".into(),
+            Self::Protocol { image, cove, .. } if image > cove => {
+                "update Cove, or rebuild the image with `cove image build`".into()
+            }
+            Self::Protocol { .. } | Self::Architecture { .. } => "rebuild it with `cove image build`".into(),
+            Self::DiskFull { .. } => {
+                "free about 2 GB and build again; the image that was there is untouched".into()
+            }
+            Self::UnsupportedHost { .. } => "build it on a Linux machine and copy the directory".into(),
+            Self::ToolMissing { program, .. } => {
+                let package = crate::tools::package_of(program).unwrap_or(program);
+                format!("install it: sudo apt-get install {package}")
+            }
+            Self::Download { .. } => "check the network and the proxy settings, then build again".into(),
+            Self::Offline { .. } => "build once without --offline".into(),
+            Self::NoMirror => {
+                "name a mirror with the option --debian-mirror, or in COVE_DEBIAN_MIRROR".into()
+            }
+            Self::NotOffered { .. } => {
+                "refresh with `cove image build --refresh`, or change the recipe".into()
+            }
+            Self::NotAuthentic { .. } => {
+                "nothing was used; try again, and if it stays so, distrust the network or the mirror".into()
+            }
+            Self::Unlinked { .. } => "add the packages that hold them to the recipe".into(),
+            Self::Agent { .. } => {
+                "build it with `cargo build -p cove-agent --target x86_64-unknown-linux-musl --profile agent`"
+                    .into()
+            }
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+/// Attaches the operation and the path to an I/O error, and tells a full disk apart.
+pub(crate) trait ResultExt<T> {
+    fn at(self, operation: &'static str, path: &Path) -> Result<T, ImageError>;
+}
+
+impl<T> ResultExt<T> for io::Result<T> {
+    fn at(self, operation: &'static str, path: &Path) -> Result<T, ImageError> {
+        self.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ImageError::DiskFull {
+                operation,
+                path: path.to_owned(),
+            },
+            _ => ImageError::Io {
+                operation,
+                path: path.to_owned(),
+                source,
+            },
+        })
+    }
+}
