@@ -84,14 +84,15 @@ impl Socket {
         }
     }
 
-    /// Returns when the peer has closed the connection in both directions. Must not run beside a receive, whose
-    /// readiness it consumes.
+    /// Returns when the peer has closed the connection in both directions.
     ///
     /// The end of the peer's input alone does not show it, and neither does `epoll` on a vsock; a send of nothing
-    /// does, on every family, because the kernel looks at the connection before it looks at the length.
+    /// does, on every family, because the kernel looks at the connection before it looks at the length. What wakes
+    /// this up is that every change of the connection is reported together with its being writable. (Its being
+    /// readable would not do: once the input has ended the runtime reports that for ever.)
     pub(crate) async fn hung_up(&self) {
         while self.try_send(&[]).is_ok() {
-            if self.recv_ready().await.is_err() {
+            if self.send_ready().await.is_err() {
                 return;
             }
         }

@@ -44,9 +44,17 @@ impl Modules {
     /// are done.
     pub(crate) fn load(finished: impl FnOnce(Vec<String>) + Send + 'static) -> io::Result<Self> {
         let list = parse(&std::fs::read_to_string(LIST)?);
+        // Opened now, because the step into the root takes the paths away before everything is loaded.
+        let files: BTreeMap<String, io::Result<File>> =
+            list.iter().map(|module| (module.name.clone(), File::open(&module.path))).collect();
         let outcomes: Outcomes = list.iter().map(|module| (module.name.clone(), None)).collect();
         let (sender, receiver) = watch::channel(outcomes);
         thread::Builder::new().name("modules".into()).spawn(move || {
+            let insert = |module: &Module| match files.get(&module.name) {
+                Some(Ok(file)) => insert(file),
+                Some(Err(error)) => Err(error.kind().into()),
+                None => Err(io::ErrorKind::NotFound.into()),
+            };
             load_all(list, insert, |name, outcome| {
                 sender.send_modify(|outcomes| {
                     outcomes.insert(name.to_owned(), Some(outcome));
@@ -80,8 +88,8 @@ fn parse(list: &str) -> Vec<Module> {
     list.lines().filter_map(module).collect()
 }
 
-fn insert(module: &Module) -> io::Result<()> {
-    match rustix::system::finit_module(File::open(&module.path)?, c"", 0) {
+fn insert(module: &File) -> io::Result<()> {
+    match rustix::system::finit_module(module, c"", 0) {
         // Loaded already, for instance by the kernel itself.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),

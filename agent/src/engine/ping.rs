@@ -80,6 +80,7 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!waiting.is_finished());
         let (mut client, _) = listener.accept().unwrap();
+        assert!(std::io::Read::read(&mut client, &mut [0; 1024]).unwrap() > 0);
         std::io::Write::write_all(&mut client, b"HTTP/1.1 200 OK\r\n\r\nOK").unwrap();
         drop(client);
         assert!(waiting.await.unwrap().unwrap());
