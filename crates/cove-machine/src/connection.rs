@@ -46,29 +46,42 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// Accepts connections from the guest on one vsock port.
+/// Accepts connections from the guest on one vsock port. Dropping it turns later ones away.
 #[derive(Debug)]
 pub struct Listener {
     #[cfg(unix)]
     inner: tokio::net::UnixListener,
+    #[cfg(unix)]
+    path: std::path::PathBuf,
 }
 
 #[cfg(unix)]
-impl From<tokio::net::UnixListener> for Listener {
-    fn from(inner: tokio::net::UnixListener) -> Self {
-        Self { inner }
-    }
-}
-
 impl Listener {
+    /// Accepts on `inner`, and removes its file at `path` in the end.
+    pub(crate) fn new(inner: tokio::net::UnixListener, path: std::path::PathBuf) -> Self {
+        Self { inner, path }
+    }
+
     /// Waits for the guest's next connection.
-    #[cfg(unix)]
     pub async fn accept(&self) -> io::Result<Connection> {
         self.inner.accept().await.map(|(stream, _)| stream.into())
     }
+}
 
+#[cfg(unix)]
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Listener {
     /// Waits for the guest's next connection.
-    #[cfg(not(unix))]
     pub async fn accept(&self) -> io::Result<Connection> {
         Err(io::ErrorKind::Unsupported.into())
     }

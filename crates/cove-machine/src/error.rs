@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
     /// The backend cannot do this at all.
-    #[error("{operation} is not supported by the {backend:?} backend")]
+    #[error("{operation} is not supported by the {backend} backend")]
     Unsupported {
         /// What was asked for.
         operation: &'static str,
@@ -38,6 +38,9 @@ pub enum MachineError {
         /// The longest that fits.
         limit: usize,
     },
+    /// The specification describes a machine that cannot be.
+    #[error("the machine cannot be set up like this: {0}")]
+    InvalidSpec(String),
     /// The machine process or the hypervisor did not come up.
     #[error("the machine did not start: {why}")]
     StartFailed {
@@ -63,7 +66,22 @@ pub enum MachineError {
         /// What the host said.
         source: std::io::Error,
     },
+    /// The machine process or the hypervisor refused an operation.
+    #[error("the machine refused to {operation}: {why}")]
+    Failed {
+        /// The operation, as an infinitive.
+        operation: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// The machine process answered something that it should not.
     #[error("the machine process broke its protocol: {0}")]
     Protocol(String),
+}
+
+/// An error and what brought it about, in one line.
+#[cfg(target_os = "linux")]
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |error| error.source())
+        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

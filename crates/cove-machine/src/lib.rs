@@ -16,17 +16,32 @@
 //! The machine process holds the lock on the machine's directory for as long as anything that writes to its disk
 //! is alive, so that there are never two machines on one disk.
 
+#[cfg(not(target_os = "linux"))]
+mod absent;
+mod choose;
 mod connection;
+#[cfg(target_os = "linux")]
+mod emulated;
 mod error;
+#[cfg(target_os = "linux")]
+mod kvm;
+pub mod process;
+#[cfg(unix)]
+mod sockets;
 mod spec;
 
+pub use choose::{Choice, Preference, choose};
 pub use connection::{Connection, Listener};
+#[cfg(target_os = "linux")]
+pub use emulated::Emulated;
 pub use error::MachineError;
+#[cfg(target_os = "linux")]
+pub use kvm::Kvm;
 pub use spec::{Disk, MachineSpec};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
-use std::{path::Path, time::Duration};
+use std::{fmt, path::Path, time::Duration};
 use tokio::sync::broadcast;
 
 /// The kinds of backend there are, on any platform.
@@ -41,6 +56,18 @@ pub enum BackendKind {
     Vz,
     /// The Host Compute System (Windows).
     HyperV,
+}
+
+impl fmt::Display for BackendKind {
+    /// The name that settings and messages use.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Emulated => "emulated",
+            Self::Vz => "vz",
+            Self::HyperV => "hyperv",
+        })
+    }
 }
 
 /// Whether this computer can run a backend, found out in milliseconds and without side effects.
@@ -63,6 +90,10 @@ pub enum Availability {
 
 /// What the machines of a backend can do beyond starting and stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a capability of its own, none a state"
+)]
 pub struct Features {
     /// [`Machine::pause`] and [`Machine::resume`].
     pub pause: bool,
@@ -93,12 +124,20 @@ pub trait Backend: Send + Sync {
     /// Takes over the machine that an earlier daemon started in `spec.directory`, if it still runs. Cleans up after
     /// one that does not: left-over sockets, a process that lost its supervisor.
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError>;
+
+    /// How the last machine in `spec.directory` ended, for a daemon that was not there to see it; nothing when none
+    /// has run since it was last started, or it still runs. Ask after [`Backend::adopt`] found no machine.
+    fn last_exit(&self, spec: &MachineSpec) -> Option<Exit> {
+        let _ = spec;
+        None
+    }
 }
 
 /// A running machine. Dropping it leaves the machine running; [`Machine::kill`] ends it.
 ///
-/// Any method may be called from any task at any time; an operation on a machine that has ended fails with
-/// [`MachineError::Ended`]. None of them blocks the calling thread.
+/// Any method may be called from any task at any time, and a call that is dropped half-way leaves nothing behind. An
+/// operation on a machine that has ended fails with [`MachineError::Ended`], except for [`Machine::stop`],
+/// [`Machine::kill`] and [`Machine::wait`], which return how it ended. None of them blocks the calling thread.
 #[async_trait]
 pub trait Machine: Send + Sync {
     /// Which kind of backend runs it.
@@ -109,6 +148,17 @@ pub trait Machine: Send + Sync {
 
     /// Process id of the machine process, and of the hypervisor's where that is another.
     fn processes(&self) -> Vec<u32>;
+
+    /// What a person should know about how it was set up, such as a setting that could not be honoured; one sentence
+    /// each.
+    fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether the vCPUs are stopped on request; a machine may be adopted in this state.
+    fn paused(&self) -> bool {
+        false
+    }
 
     /// Stops the vCPUs; connections stay open and wait.
     async fn pause(&self) -> Result<(), MachineError>;
@@ -122,7 +172,7 @@ pub trait Machine: Send + Sync {
     /// Ends it at once, as if the power were cut.
     async fn kill(&self) -> Result<Exit, MachineError>;
 
-    /// Tells the guest that the data disk's file has grown.
+    /// Tells the guest that the disk's file has grown to `size` bytes.
     async fn grow_disk(&self, disk: Disk, size: u64) -> Result<(), MachineError>;
 
     /// The file that the guest's console is written to; bounded, the older part in `<file>.1`.

@@ -1,0 +1,20 @@
+//! A program with nothing but the hidden subcommand, for tests of the machine process.
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new("debug"))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match arguments.as_slice() {
+        [_, command, flag, directory] if command == "machine-process" && flag == "--directory" => {
+            cove_machine::process::run(directory.as_ref())
+        }
+        _ => std::process::ExitCode::FAILURE,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}

@@ -1,0 +1,272 @@
+//! Which QEMU there is, and what has to be known of its version.
+
+use crate::MachineError;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+/// The oldest version that has every option of the command line, and that was tried.
+const OLDEST: Version = Version::new(7, 2, 0);
+
+/// The oldest version on which several emulated vCPUs are safe: before it, about a quarter of the guests die while
+/// their kernel patches its own code.
+const OLDEST_FOR_SEVERAL_CPUS: Version = Version::new(10, 0, 0);
+
+/// Where QEMU may be apart from `PATH`, which services often get cut down.
+const FURTHER_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/usr/libexec"];
+
+/// Names of the program, in the order of preference. The second is that of Fedora's and its relatives' package.
+const NAMES: [&str; 2] = ["qemu-system-x86_64", "qemu-kvm"];
+
+/// A QEMU on this computer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Qemu {
+    /// The program.
+    pub(crate) path: PathBuf,
+    /// Its version.
+    pub(crate) version: Version,
+}
+
+/// QEMU's version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Version {
+    major: u32,
+    minor: u32,
+    micro: u32,
+}
+
+impl Version {
+    pub(crate) const fn new(major: u32, minor: u32, micro: u32) -> Self {
+        Self { major, minor, micro }
+    }
+
+    /// Reads what `qemu --version` prints.
+    fn parse(output: &str) -> Option<Self> {
+        let (_, rest) = output.lines().next()?.split_once("version ")?;
+        let number = rest.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        let mut parts = number.split('.').map(str::parse);
+        let major = parts.next()?.ok()?;
+        let minor = parts.next()?.ok()?;
+        let micro = parts.next().and_then(Result::ok).unwrap_or(0);
+        Some(Self { major, minor, micro })
+    }
+
+    /// How many of `wanted` vCPUs are safe, and what to tell the user when these are fewer.
+    pub(crate) fn vcpus(self, wanted: u32) -> (u32, Option<String>) {
+        if wanted <= 1 || self >= OLDEST_FOR_SEVERAL_CPUS {
+            return (wanted, None);
+        }
+        let notice = format!(
+            "the machine has one vCPU instead of {wanted}, because QEMU {self} crashes guests with several; install QEMU \
+             10 or newer ({})",
+            install_hint()
+        );
+        (1, Some(notice))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
+    }
+}
+
+impl Qemu {
+    /// Finds QEMU in `directories`.
+    pub(crate) fn find(directories: &[PathBuf]) -> Result<Self, MachineError> {
+        let missing = |what| MachineError::Missing {
+            what,
+            hint: install_hint(),
+        };
+        let path = candidates(directories)
+            .find(|path| is_program(path))
+            .ok_or_else(|| missing("QEMU (qemu-system-x86_64)".to_owned()))?;
+        let version = version_of(&path)?;
+        if version < OLDEST {
+            let what = format!("QEMU {OLDEST} or newer ({} is {version})", path.display());
+            return Err(missing(what));
+        }
+        Ok(Self { path, version })
+    }
+}
+
+/// The directories of `PATH`, and where QEMU may be besides.
+pub(crate) fn default_directories() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(FURTHER_DIRECTORIES.map(PathBuf::from))
+        .collect()
+}
+
+fn candidates(directories: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    NAMES
+        .iter()
+        .flat_map(move |name| directories.iter().map(move |directory| directory.join(name)))
+        .filter(|path| path.is_absolute())
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// Asks the program for its version, once for every change of its file.
+fn version_of(path: &Path) -> Result<Version, MachineError> {
+    static KNOWN: Mutex<Option<HashMap<(PathBuf, SystemTime), Version>>> = Mutex::new(None);
+    let failed = |source| MachineError::Io {
+        operation: "ask for its version",
+        path: path.to_owned(),
+        source,
+    };
+    let changed = std::fs::metadata(path)
+        .and_then(|metadata| metadata.modified())
+        .map_err(failed)?;
+    let key = (path.to_owned(), changed);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = known.get_or_insert_default();
+    if let Some(version) = known.get(&key) {
+        return Ok(*version);
+    }
+    let output = Command::new(path)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(failed)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = Version::parse(&text).ok_or_else(|| {
+        let first = text.lines().next().unwrap_or("nothing");
+        failed(std::io::Error::other(format!("it answered `{first}`")))
+    })?;
+    known.insert(key, version);
+    Ok(version)
+}
+
+/// How to get QEMU on this system.
+fn install_hint() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    hint_for(&release).to_owned()
+}
+
+/// How to get QEMU on the system that the text of `/etc/os-release` describes.
+fn hint_for(release: &str) -> &'static str {
+    let value = |key: &str| {
+        release
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+            .map_or("", |value| value.trim_matches('"'))
+    };
+    let of = |name: &str| value("ID") == name || value("ID_LIKE").split_whitespace().any(|like| like == name);
+    if value("VERSION_CODENAME") == "bookworm" {
+        "with bookworm-backports among the sources: sudo apt install -t bookworm-backports qemu-system-x86"
+    } else if of("debian") {
+        "sudo apt install qemu-system-x86"
+    } else if of("fedora") || of("rhel") {
+        "sudo dnf install qemu-system-x86-core"
+    } else if of("arch") {
+        "sudo pacman -S qemu-system-x86"
+    } else if of("suse") || of("opensuse") {
+        "sudo zypper install qemu-x86"
+    } else if of("alpine") {
+        "sudo apk add qemu-system-x86_64"
+    } else {
+        "install qemu-system-x86_64 with your system's package manager (on macOS: brew install qemu)"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn versions_are_read_from_what_distributions_print() {
+        for (output, version) in [
+            (
+                "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2+deb13u1~bpo12+1)\nCopyright\n",
+                Version::new(10, 0, 2),
+            ),
+            ("QEMU emulator version 9.2.0\n", Version::new(9, 2, 0)),
+            (
+                "QEMU emulator version 7.2 (qemu-7.2-1.fc38)",
+                Version::new(7, 2, 0),
+            ),
+            ("QEMU emulator version 10.1.50-dirty", Version::new(10, 1, 50)),
+        ] {
+            assert_eq!(Version::parse(output), Some(version), "{output}");
+        }
+        assert_eq!(Version::parse("bash: not found"), None);
+        assert_eq!(Version::parse("QEMU emulator version ten"), None);
+        assert_eq!(
+            Version::parse("QEMU emulator version 99999999999.0"),
+            None,
+            "a number out of range"
+        );
+    }
+
+    #[test]
+    fn versions_that_crash_guests_with_several_vcpus_get_one_and_say_so() {
+        let (vcpus, notice) = Version::new(7, 2, 19).vcpus(4);
+        assert_eq!(vcpus, 1);
+        assert!(notice.unwrap().contains("one vCPU instead of 4"));
+        assert_eq!(Version::new(7, 2, 19).vcpus(1), (1, None));
+        assert_eq!(Version::new(10, 0, 0).vcpus(4), (4, None));
+    }
+
+    fn fake(directory: &Path, prints: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = directory.join("qemu-system-x86_64");
+        std::fs::write(&path, format!("#!/bin/sh\necho '{prints}'\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_missing_qemu_is_an_error_that_says_how_to_get_it() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Qemu::find(&[empty.path().to_owned(), "relative".into()]).unwrap_err();
+        let MachineError::Missing { hint, .. } = error else {
+            panic!("{error}");
+        };
+        assert!(hint.contains("install") || hint.contains("add"), "{hint}");
+    }
+
+    #[test]
+    fn a_qemu_that_is_too_old_is_missing_in_its_new_version() {
+        let directory = tempfile::tempdir().unwrap();
+        fake(directory.path(), "QEMU emulator version 6.2.0");
+        let error = Qemu::find(&[directory.path().to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("QEMU 7.2.0 or newer"), "{error}");
+    }
+
+    #[test]
+    fn something_else_of_that_name_is_not_qemu() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = fake(directory.path(), "hello");
+        let error = Qemu::find(&[directory.path().to_owned()]).unwrap_err();
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    }
+
+    #[test]
+    fn hints_name_the_systems_own_package_manager() {
+        let bookworm = "ID=debian\nVERSION_CODENAME=bookworm\n";
+        assert!(hint_for(bookworm).contains("backports"));
+        assert!(hint_for("ID=ubuntu\nID_LIKE=debian\n").starts_with("sudo apt"));
+        assert!(hint_for("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n").starts_with("sudo dnf"));
+        assert!(hint_for("").contains("brew install qemu"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_output_makes_the_parser_panic(output in ".*") {
+            let _ = Version::parse(&output);
+            let _ = hint_for(&output);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The machine process from its start to its end.
+
+use super::{
+    console::Console,
+    control::{self, Desk},
+    identity::ProcessId,
+    left_over::console_path,
+    lock::Lock,
+    protocol::{self, Hello, StartReport},
+    record::{self, Launch, Processes},
+};
+use crate::{
+    BackendKind, Exit, MachineError,
+    emulated::{self, Audience, Hypervisor},
+    error::chain,
+    sockets,
+};
+use cove_virtio::{
+    vhost_user,
+    vsock::{Vsock, VsockConfig},
+};
+use rustix::fs::Mode;
+use std::{
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// Events that a connection may lag behind before it is closed.
+const EVENTS: usize = 64;
+
+/// Runs the machine whose specification an [`crate::Emulated`] backend left in `directory`, to its end. To be called
+/// on the main thread of a process of its own, with a logger that writes to standard error; standard output belongs to
+/// the parent, which is told there how the start went.
+pub fn run(directory: &Path) -> ExitCode {
+    let mut report = match Report::take() {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::error!(%error, "cannot report to the daemon");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Everything that this process makes is its user's alone.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| MachineError::Io {
+            operation: "start the machine process in",
+            path: directory.to_owned(),
+            source,
+        })
+        .and_then(|runtime| {
+            // Held until the runtime, and with it every child, is gone.
+            let lock = Lock::take(directory)?;
+            let result = runtime.block_on(live(directory, &lock, &mut report));
+            drop(runtime);
+            drop(lock);
+            result
+        });
+    match result {
+        Ok(exit) => {
+            tracing::info!(cause = ?exit.cause, "the machine ended");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let why = chain(&error);
+            tracing::error!(%why, "the machine failed");
+            report.send(&match error {
+                MachineError::Locked { .. } => StartReport::Locked,
+                MachineError::StartFailed { why } => StartReport::Failed { why },
+                _ => StartReport::Failed { why },
+            });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The machine's life. What it started ends with it, however it returns.
+async fn live(directory: &Path, lock: &Lock, report: &mut Report) -> Result<Exit, MachineError> {
+    let launch: Launch = record::read(directory)?.ok_or_else(|| MachineError::StartFailed {
+        why: format!("there is no specification in {}", directory.display()),
+    })?;
+    let mut processes = Processes {
+        process: identify(std::process::id())?,
+        hypervisor: None,
+    };
+    record::write(directory, &processes)?;
+    record::remove::<Exit>(directory)?;
+    let result = supervised(directory, &launch, lock, &mut processes, report).await;
+    record::remove::<Processes>(directory)?;
+    sockets::remove_own(&launch.spec.runtime);
+    result
+}
+
+async fn supervised(
+    directory: &Path,
+    launch: &Launch,
+    lock: &Lock,
+    processes: &mut Processes,
+    report: &mut Report,
+) -> Result<Exit, MachineError> {
+    let runtime = &launch.spec.runtime;
+    let path = console_path(directory);
+    let console = Console::open(&path).map_err(|source| MachineError::Io {
+        operation: "open the console's log",
+        path,
+        source,
+    })?;
+    sockets::remove_left_over(runtime);
+    let listener = sockets::bind(&sockets::control(runtime))?;
+    let device = serve_socket_device(runtime)?;
+
+    let mut hypervisor = Hypervisor::start(launch, lock)?;
+    // On record before the first instruction: from then on somebody may have to end it.
+    processes.hypervisor = Some(identify(hypervisor.pid())?);
+    record::write(directory, processes)?;
+    hypervisor.begin().await?;
+
+    let (paused_sender, paused) = watch::channel(false);
+    let (events, _) = broadcast::channel(EVENTS);
+    let (requests_sender, requests) = mpsc::channel(1);
+    let desk = Desk {
+        hello: Hello {
+            version: protocol::VERSION,
+            processes: vec![std::process::id(), hypervisor.pid()],
+            backend: BackendKind::Emulated,
+            features: emulated::FEATURES,
+            notices: hypervisor.notices().to_vec(),
+            paused: false,
+        },
+        paused,
+        events: events.clone(),
+        requests: requests_sender,
+    };
+    let server = tokio::spawn(control::serve(listener, desk));
+    report.send(&StartReport::Running);
+    let audience = Audience {
+        paused: paused_sender,
+        events,
+    };
+    let exit = emulated::supervise(hypervisor, console, requests, &launch.spec, audience)
+        .await
+        .map_err(|source| MachineError::Io {
+            operation: "supervise the machine in",
+            path: directory.to_owned(),
+            source,
+        })?;
+
+    // The daemon learns it from the end of its connection, and then reads the account, which is there before.
+    server.abort();
+    if let Err(error) = device.stop() {
+        tracing::warn!(why = chain(&error), "the socket device ended badly");
+    }
+    record::write(directory, &exit)?;
+    Ok(exit)
+}
+
+/// Serves the guest's socket device: to host programs, and to the hypervisor.
+fn serve_socket_device(runtime: &Path) -> Result<vhost_user::Server, MachineError> {
+    let failed = |error: &dyn std::error::Error| MachineError::StartFailed { why: chain(error) };
+    let config = VsockConfig::new(cove_wire::GUEST_CID.into(), sockets::vsock(runtime));
+    let device = Vsock::new(config).map_err(|error| failed(&error))?;
+    vhost_user::serve(device, &sockets::vhost(runtime)).map_err(|error| failed(&error))
+}
+
+fn identify(pid: u32) -> Result<ProcessId, MachineError> {
+    ProcessId::of(pid).map_err(|source| MachineError::Io {
+        operation: "identify the process",
+        path: format!("/proc/{pid}").into(),
+        source,
+    })
+}
+
+/// The way to tell the daemon, once, how the start went. The daemon reads it from this process's standard output.
+struct Report(Option<std::fs::File>);
+
+impl Report {
+    /// Takes standard output over; what is written there from now on goes to standard error, the log.
+    fn take() -> io::Result<Self> {
+        let pipe = rustix::stdio::stdout().try_clone_to_owned()?;
+        rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
+        Ok(Self(Some(pipe.into())))
+    }
+
+    fn send(&mut self, report: &StartReport) {
+        if let Some(mut pipe) = self.0.take()
+            && let Err(error) = writeln!(pipe, "{}", protocol::encode(report))
+        {
+            // The daemon died. The next one adopts the machine.
+            tracing::warn!(%error, "nobody waits for the machine's start");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What the daemon and a machine process say to each other: one JSON value a line, on a socket that only their user may
+//! connect to. Both still check what they read, since a daemon may meet a machine process of another release.
+
+use crate::{BackendKind, Disk, Features, MachineEvent};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+use tokio_util::codec::{Framed, LinesCodec};
+
+/// Raised with every change that an older peer would misunderstand.
+pub(crate) const VERSION: u32 = 1;
+
+/// Longest line, in bytes.
+const MAX_LINE: usize = 64 << 10;
+
+/// A control connection, from either end.
+pub(crate) type Line = Framed<UnixStream, LinesCodec>;
+
+/// Makes a control connection of `stream`.
+pub(crate) fn line(stream: UnixStream) -> Line {
+    Framed::new(stream, LinesCodec::new_with_max_length(MAX_LINE))
+}
+
+/// The one line that a machine process writes to its standard output: how its start went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "start")]
+pub(crate) enum StartReport {
+    /// The guest runs, and the control socket answers.
+    Running,
+    /// Another machine process holds the lock.
+    Locked,
+    /// It did not work.
+    Failed {
+        /// Why, for a person.
+        why: String,
+    },
+}
+
+/// What the machine process says first on a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// Its [`VERSION`].
+    pub(crate) version: u32,
+    /// Its process id and, after it, the hypervisor's.
+    pub(crate) processes: Vec<u32>,
+    /// What runs the machine.
+    pub(crate) backend: BackendKind,
+    /// What the machine can do.
+    pub(crate) features: Features,
+    /// What a person should know about how it was set up.
+    pub(crate) notices: Vec<String>,
+    /// Whether the vCPUs are stopped on request.
+    pub(crate) paused: bool,
+}
+
+/// A request with a number that its answer will carry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Call {
+    /// Chosen by the daemon, unique on the connection.
+    pub(crate) id: u64,
+    /// What is asked.
+    pub(crate) request: Request,
+}
+
+/// What the daemon asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// Stop the vCPUs.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Cut the power.
+    Kill,
+    /// Tell the guest a disk's new size.
+    Grow {
+        /// Which one.
+        disk: Disk,
+        /// Its size in bytes.
+        size: u64,
+    },
+}
+
+/// What the machine process says after its [`Hello`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Said {
+    /// A request was carried out, or why not.
+    Answer {
+        /// The request's number.
+        id: u64,
+        /// Nothing, or why it was refused.
+        result: Result<(), String>,
+    },
+    /// Something happened. The machine's end is not told like this but by the connection's end: the account is on disk
+    /// then, where it also is for a daemon that was not connected.
+    Event(MachineEvent),
+}
+
+/// Turns a value into a line, without its end.
+pub(crate) fn encode<T: Serialize>(value: &T) -> String {
+    #[expect(
+        clippy::expect_used,
+        reason = "these types hold nothing that JSON cannot, such as maps with odd keys"
+    )]
+    serde_json::to_string(value).expect("a message is JSON")
+}
+
+/// Turns a line into a value.
+pub(crate) fn decode<T: DeserializeOwned>(line: &str) -> Result<T, String> {
+    serde_json::from_str(line).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_read_back_as_they_were_and_take_one_line() {
+        for said in [
+            Said::Answer {
+                id: 7,
+                result: Ok(()),
+            },
+            Said::Answer {
+                id: 8,
+                result: Err("not\nnow".into()),
+            },
+            Said::Event(MachineEvent::Rebooted),
+        ] {
+            let line = encode(&said);
+            assert!(!line.contains('\n'));
+            assert_eq!(decode::<Said>(&line).unwrap(), said);
+        }
+        let call = Call {
+            id: 1,
+            request: Request::Grow {
+                disk: Disk::Data,
+                size: u64::MAX,
+            },
+        };
+        assert_eq!(decode::<Call>(&encode(&call)).unwrap(), call);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_makes_the_parsers_panic(line in ".*") {
+            let _ = decode::<Call>(&line);
+            let _ = decode::<Said>(&line);
+            let _ = decode::<Hello>(&line);
+            let _ = decode::<StartReport>(&line);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a machine does while it runs, and what keeps it from starting.
+
+use super::*;
+use cove_machine::{Disk, MachineEvent};
+
+#[tokio::test]
+async fn a_machine_is_its_users_alone_and_tells_what_it_is() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    bench.console_shows("hello", 1).await;
+    let processes = machine.processes();
+    assert!(processes.len() == 2 && processes.iter().all(|pid| runs(*pid)));
+    assert!(machine.features().pause && !machine.features().hardware);
+    assert_eq!(machine.console(), bench.spec.directory.join("console.log"));
+    for directory in [&bench.spec.directory, &bench.spec.runtime] {
+        assert_eq!(mode(directory), 0o700, "{}", directory.display());
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+    let exit = within(machine.kill()).await.unwrap();
+    assert_eq!(exit.cause, ExitCause::Killed);
+    bench.is_clear(&processes).await;
+}
+
+#[tokio::test]
+async fn a_paused_guest_does_nothing_until_it_is_resumed() {
+    let bench = Bench::new("tick\n", Then::Again);
+    let machine = bench.start().await;
+    let mut events = machine.events();
+    bench.console_shows("tick", 2).await;
+    within(machine.pause()).await.unwrap();
+    assert!(machine.paused());
+    assert_eq!(within(events.recv()).await.unwrap(), MachineEvent::Paused);
+    // What was in the pipe is written within moments.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let size = bench.console_size();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(bench.console_size(), size);
+
+    drop(machine);
+    let machine = within(backend().adopt(&bench.spec)).await.unwrap().unwrap();
+    assert!(machine.paused(), "a daemon that comes later knows it too");
+    let mut events = machine.events();
+    within(machine.resume()).await.unwrap();
+    assert!(!machine.paused());
+    assert_eq!(within(events.recv()).await.unwrap(), MachineEvent::Resumed);
+    let deadline = Instant::now() + PATIENCE;
+    while bench.console_size() == size {
+        assert!(Instant::now() < deadline, "the guest does not go on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_guest_that_restarts_goes_on_in_the_same_machine() {
+    let bench = Bench::new("hello\n", Then::ResetOnce);
+    let machine = bench.start().await;
+    let mut events = machine.events();
+    let processes = machine.processes();
+    bench.console_shows("hello", 2).await;
+    assert_eq!(within(events.recv()).await.unwrap(), MachineEvent::Rebooted);
+    assert!(processes.iter().all(|pid| runs(*pid)));
+    within(machine.pause()).await.unwrap();
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_data_disk_grows_while_the_guest_runs_and_never_shrinks() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    within(machine.grow_disk(Disk::Data, 8 << 20)).await.unwrap();
+    assert_eq!(std::fs::metadata(&bench.spec.data_disk).unwrap().len(), 8 << 20);
+    let error = within(machine.grow_disk(Disk::Data, 1 << 20)).await.unwrap_err();
+    assert!(matches!(error, MachineError::Failed { .. }), "{error}");
+    assert_eq!(std::fs::metadata(&bench.spec.data_disk).unwrap().len(), 8 << 20);
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_nobody_in_the_guest_listens_on_is_refused() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    let error = within(machine.connect(1024)).await.unwrap_err();
+    assert!(matches!(error, MachineError::Refused { port: 1024 }), "{error}");
+    let listener = machine.listen(2000).await.unwrap();
+    assert!(machine.listen(2000).await.is_err(), "one listener a port");
+    drop(listener);
+    within(machine.kill()).await.unwrap();
+    assert!(matches!(machine.connect(1024).await, Err(MachineError::Ended)));
+    assert!(matches!(machine.pause().await, Err(MachineError::Ended)));
+}
+
+#[tokio::test]
+async fn a_second_machine_on_the_same_directory_is_refused() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    let error = backend().start(&bench.spec).await.err().unwrap();
+    assert!(matches!(error, MachineError::Locked { .. }), "{error}");
+    assert!(machine.processes().iter().all(|pid| runs(*pid)));
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_machine_on_the_same_disk_is_refused_by_the_disks_own_lock() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    let mut other = bench.spec.clone();
+    other.directory = bench.root.path().join("other");
+    other.runtime = bench.root.path().join("other-run");
+    let error = backend().start(&other).await.err().unwrap();
+    assert!(
+        error.to_string().contains("lock"),
+        "QEMU says that the disk is in use: {error}"
+    );
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_qemu_cannot_set_up_is_told_in_its_words_and_leaves_nothing_behind() {
+    let mut bench = Bench::new("hello\n", Then::Idle);
+    bench.spec.rootfs = bench.root.path().join("absent.erofs");
+    let error = backend().start(&bench.spec).await.err().unwrap();
+    assert!(error.to_string().contains("absent.erofs"), "{error}");
+    bench.is_clear(&[]).await;
+    bench.spec.rootfs = bench.root.path().join("rootfs");
+    within(bench.start().await.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_missing_qemu_is_said_with_how_to_get_it() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let backend = backend().with_search_path(vec![bench.root.path().to_owned()]);
+    let error = backend.start(&bench.spec).await.err().unwrap();
+    assert!(matches!(error, MachineError::Missing { .. }), "{error}");
+    assert!(error.to_string().contains("install"), "{error}");
+    assert!(
+        !bench.spec.directory.exists(),
+        "nothing was made for a machine that cannot be"
+    );
+}
+
+#[tokio::test]
+async fn a_runtime_directory_too_deep_for_sockets_is_said_before_anything_starts() {
+    let mut bench = Bench::new("hello\n", Then::Idle);
+    bench.spec.runtime = bench.root.path().join("x".repeat(100));
+    let error = backend().start(&bench.spec).await.err().unwrap();
+    assert!(
+        matches!(error, MachineError::SocketPathTooLong { limit: 107, .. }),
+        "{error}"
+    );
+    assert!(!bench.spec.runtime.exists());
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_machine_process_fails_the_start_and_is_quoted() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let error = Emulated::new(Some("/bin/ls".into()))
+        .start(&bench.spec)
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        error.to_string().contains("machine-process"),
+        "ls quotes what it does not know: {error}"
+    );
+}
