@@ -1,6 +1,8 @@
 //! What boots a machine: harness, end-to-end suites, driver-side virtio harness, benches.
 
 #[cfg(target_os = "linux")]
+pub mod bench;
+#[cfg(target_os = "linux")]
 pub mod driver;
 #[cfg(target_os = "linux")]
 pub mod harness;

@@ -1,0 +1,3 @@
+//! Measurements: each prints a table and writes its figures as JSON.
+
+pub mod boot;
