@@ -61,6 +61,4 @@ fn become_user(uid: u32, gid: u32) {
         rustix::thread::set_thread_res_gid(gid, gid, Gid::ROOT).unwrap();
         rustix::thread::set_thread_res_uid(uid, uid, Uid::ROOT).unwrap();
     }
-    // Or /proc/self/fd would belong to root.
-    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::Dumpable).unwrap();
 }

@@ -11,9 +11,10 @@
 //! | deleted | `unlink`, `rmdir` | LOOKUP: present; then success |
 //! | renamed | `rename` | LOOKUP: old present, new absent; then success |
 //!
-//! Nothing under the reserved uid ever changes the host, whether or not a change was handed out; and only names with a
-//! change under way are answered otherwise than truly, so that a path leads to the same place for the agent as for
-//! everyone.
+//! The host may be several changes further by then. So the agent is shown the tree as the guest knows it: a name that
+//! the guest knows is present, whatever became of it, and where a file is gone before the guest ever saw it, a node
+//! stands in for it that nothing can be done with. Nothing under the reserved uid ever changes the host, whether or
+//! not a change was handed out.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -23,13 +24,14 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, RenameFlags};
 use rustix::io::Errno;
 
-use crate::abi::{self, Attr, EntryOut, OpenOut, fopen, op};
+use crate::abi::{self, Attr, AttrOut, EntryOut, OpenOut, fopen, op};
 use crate::body::Body;
 use crate::change::{EntryKind, Event};
 use crate::handle::Open;
 use crate::memory::Sink;
 use crate::node::Node;
 use crate::tree::{STATUS, Tree};
+use crate::watch::kind_of_type;
 
 /// What the answer about a name is to be, while a change is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ enum Role {
     From(EntryKind),
     /// About to be renamed to: absent.
     To,
+    /// Changed where it is: present.
+    Staying,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +73,8 @@ impl Replay {
                 add(*dir, name, Role::From(*entry));
                 add(*to_dir, to_name, Role::To);
             }
-            Event::Modified { .. } | Event::Attributes { .. } | Event::Overflow => {}
+            Event::Modified { dir, name } | Event::Attributes { dir, name } => add(*dir, name, Role::Staying),
+            Event::Overflow => {}
         }
     }
 
@@ -122,7 +127,7 @@ impl Tree {
             op::SYMLINK => self.replay_create(node, &mut body, false, sink),
             op::UNLINK | op::RMDIR => body.name().and_then(|name| self.replay_delete(node, name, sink)),
             op::RENAME | op::RENAME2 => self.replay_rename(opcode, node, &mut body, sink),
-            op::SETATTR => self.replay_setattr(node, sink),
+            op::GETATTR | op::SETATTR => self.replay_attributes(node, sink)?,
             op::OPEN => self.replay_open(node, sink),
             op::LINK | op::TMPFILE | op::SETXATTR | op::REMOVEXATTR | op::FALLOCATE | op::COPY_FILE_RANGE => {
                 Err(Errno::PERM)
@@ -133,10 +138,29 @@ impl Tree {
     }
 
     fn replay_lookup(&self, dir: u64, name: &CStr) -> Option<EntryOut> {
-        match self.replay.part(dir, name)?.role {
-            Role::Coming(_) | Role::To => Some(EntryOut::default()),
-            Role::Going(entry) | Role::From(entry) => Some(self.former(dir, name, entry)),
+        let role = self.replay.part(dir, name).map(|part| part.role);
+        match role {
+            Some(Role::Coming(_) | Role::To) => Some(EntryOut::default()),
+            Some(Role::Going(entry) | Role::From(entry)) => Some(self.former(dir, name, entry)),
+            Some(Role::Staying) | None => {
+                // As on the host, if it still is there what the guest knows.
+                let known = self.nodes.at(dir, name);
+                if role.is_none() && known.is_none() {
+                    return None;
+                }
+                let kind = known.as_ref().map_or(EntryKind::File, |node| kind_of_type(node.kind));
+                match known {
+                    Some(node) if self.stat(&node).is_ok() => None,
+                    None if self.is_there(dir, name) => None,
+                    _ => Some(self.former(dir, name, kind)),
+                }
+            }
         }
+    }
+
+    fn is_there(&self, dir: u64, name: &CStr) -> bool {
+        let dir = self.node(dir).and_then(|node| self.dir(&node));
+        dir.is_ok_and(|dir| rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS).is_ok())
     }
 
     /// The node that the guest knows by a name that is gone, or one that only stands in for it.
@@ -149,15 +173,17 @@ impl Tree {
             EntryKind::Socket => FileType::Socket,
         };
         let known = self.nodes.at(dir, name).filter(|node| node.kind == kind);
-        let id = match known {
-            Some(node) if self.nodes.refer(&node) => node.id,
+        let node = match known {
+            Some(node) if self.nodes.refer(&node) => node,
             _ => {
                 let Some(parent) = self.nodes.get(dir) else { return EntryOut::default() };
-                self.nodes.insert_phantom(&parent.share, kind)
+                let node = self.nodes.insert_phantom(&parent.share, kind);
+                self.nodes.relocate(&node, dir, name);
+                node
             }
         };
-        let attr = Attr { ino: id, mode: kind.as_raw_mode() | 0o777, nlink: 1, ..Attr::default() };
-        EntryOut { node: id, attr, ..EntryOut::default() }
+        let attr = former_attr(&node);
+        EntryOut { node: node.id, attr: attr.attr, attr_valid: attr.attr_valid, ..EntryOut::default() }
     }
 
     fn replay_create(
@@ -174,7 +200,7 @@ impl Tree {
         let parent = self.node(dir)?;
         let host = self.dir(&parent)?;
         let entry = match rustix::fs::statx(&host, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
-            Ok(stat) if crate::watch::kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())) == kind => {
+            Ok(stat) if kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())) == kind => {
                 self.enter(&parent, name, &stat)
             }
             // Gone already, which the next change will say.
@@ -224,11 +250,22 @@ impl Tree {
         sink.done()
     }
 
-    fn replay_setattr(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
-        let node = self.node(node)?;
-        let (stat, reach) = self.stat(&node)?;
-        let owner = self.owner(&node, &stat, &reach);
-        sink.value(&self.attr_out(&node, &stat, &owner))
+    /// `None` where everybody's answer will do.
+    fn replay_attributes(&self, node: u64, sink: Sink<'_>) -> Option<Result<usize, Errno>> {
+        if node == abi::ROOT_ID {
+            return None;
+        }
+        let node = match self.node(node) {
+            Ok(node) => node,
+            Err(errno) => return Some(Err(errno)),
+        };
+        Some(match self.stat(&node) {
+            Ok((stat, reach)) => {
+                let owner = self.owner(&node, &stat, &reach);
+                sink.value(&self.attr_out(&node, &stat, &owner))
+            }
+            Err(_) => sink.value(&former_attr(&node)),
+        })
     }
 
     fn replay_open(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
@@ -237,4 +274,10 @@ impl Tree {
         let fh = self.handles.insert(Open::Replay { node: node.id });
         sink.value(&OpenOut { fh, open_flags: fopen::DIRECT_IO, padding: 0 })
     }
+}
+
+/// Attributes of a file that is gone, to be believed for just as long as it takes to repeat a change.
+fn former_attr(node: &Node) -> AttrOut {
+    let attr = Attr { ino: node.id, mode: node.kind.as_raw_mode() | 0o777, nlink: 1, ..Attr::default() };
+    AttrOut { attr_valid: 1, attr, ..AttrOut::default() }
 }

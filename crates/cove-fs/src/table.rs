@@ -123,7 +123,7 @@ impl Table {
 
     /// Adds a node that stands in for a file that is no more, with one reference. Nothing can be done with it but
     /// forget it.
-    pub(crate) fn insert_phantom(&self, share: &Arc<Share>, kind: FileType) -> u64 {
+    pub(crate) fn insert_phantom(&self, share: &Arc<Share>, kind: FileType) -> Arc<Node> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let identity = Identity { share: share.index, mount: 0, device: u64::MAX, ino: id };
         let node = Node::new(id, Arc::clone(share), Identified { identity, born: (0, 0) }, kind);
@@ -134,7 +134,7 @@ impl Table {
             .lock()
             .insert_unique(hash, Arc::clone(&node), |node| self.hash_identity(&node.identified.identity));
         self.insert_id(&node);
-        id
+        node
     }
 
     /// Gives the guest one more reference to a node; false when it is known no more.

@@ -96,7 +96,7 @@ impl Tree {
         name: &CStr,
     ) -> Result<(ProcPath, std::sync::Arc<crate::descriptor::Descriptor>), Errno> {
         if !is_user(name) {
-            return Err(Errno::NOTSUP);
+            return Err(if name == c"user." { Errno::INVAL } else { Errno::NOTSUP });
         }
         let node = self.writable(node)?;
         if is_hidden(name) || !carries_attributes(node.kind) {

@@ -2,6 +2,8 @@
 //!
 //! Needs root and `/dev/fuse`; tests skip visibly where there is neither.
 
+#![allow(dead_code, clippy::allow_attributes, reason = "each of its users needs a part of it")]
+
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -9,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use cove_fs::{Answer, Server};
-use rustix::fs::{Mode, OFlags};
+use cove_fs::{Answer, Config, Server, ShareOptions};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use vm_memory::VolatileSlice;
@@ -63,6 +65,57 @@ impl Mount {
             self.threads.push(std::thread::spawn(move || work(&server, &fuse)));
         }
     }
+}
+
+/// A folder with a server that shares it, run by an ordinary user, and the mount of it.
+pub(crate) struct Shared {
+    /// The folder on the host.
+    pub(crate) host: PathBuf,
+    /// The same folder through the mount.
+    pub(crate) guest: PathBuf,
+    pub(crate) server: Arc<Server>,
+    _mount: Mount,
+    _directory: tempfile::TempDir,
+}
+
+/// Whom the server runs as.
+pub(crate) const USER: u32 = 12_345;
+
+impl Shared {
+    /// Makes all of it. The folder belongs to [`USER`].
+    pub(crate) fn new(config: Config) -> Self {
+        let directory = tempfile::Builder::new().prefix("cove-fs-").tempdir_in("/var/tmp").unwrap();
+        let host = directory.path().join("host");
+        let target = directory.path().join("mount");
+        for path in [directory.path(), &host, &target] {
+            std::fs::create_dir_all(path).unwrap();
+            rustix::fs::chmod(path, Mode::from_raw_mode(0o755)).unwrap();
+        }
+        std::os::unix::fs::chown(&host, Some(USER), Some(USER)).unwrap();
+        let mut mount = Mount::prepare(&target);
+        let server = as_user(USER, || {
+            let server = Arc::new(Server::new(config).unwrap());
+            server.add_share(&host, ShareOptions { name: "share".into(), read_only: false }).unwrap();
+            mount.serve(&server, 3);
+            server
+        });
+        let guest = target.join("share");
+        Self { host, guest, server, _mount: mount, _directory: directory }
+    }
+}
+
+/// Runs `act` as an ordinary user; threads that it starts stay that user.
+pub(crate) fn as_user<T: Send>(id: u32, act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
+            rustix::thread::set_thread_groups(&[]).unwrap();
+            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+            act()
+        });
+        thread.join().unwrap()
+    })
 }
 
 impl Drop for Mount {

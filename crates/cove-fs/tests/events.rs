@@ -1,0 +1,326 @@
+//! What the host does is seen by inotify in the mount, exactly once; what the guest does itself is not repeated.
+//!
+//! The agent's part is played here as the real one has to: the same system calls, through the mount, under the
+//! reserved uid.
+
+#[path = "kernel/mod.rs"]
+mod kernel;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use cove_fs::{ChangeKind, Config, EntryKind, HostChange, REPLAY_UID, Server};
+use kernel::{Shared, USER, as_user};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, inotify};
+use rustix::io::Errno;
+
+/// The guest's agent: repeats each change until told to stop.
+struct Agent {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<Vec<String>>>,
+}
+
+impl Agent {
+    fn start(shared: &Shared) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (server, mount, stopped) = (Arc::clone(&shared.server), shared.guest.clone(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || run_agent(&server, &mount, &stopped));
+        Self { stop, thread: Some(thread) }
+    }
+
+    /// Ends it once nothing is queued; returns what could not be repeated.
+    fn finish(mut self) -> Vec<String> {
+        self.stop.store(true, Ordering::Release);
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+fn run_agent(server: &Server, mount: &Path, stop: &AtomicBool) -> Vec<String> {
+    // The reserved uid marks the requests; the capabilities of root stay, as the guest's kernel checks permission.
+    let sets = rustix::thread::capabilities(None).unwrap();
+    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).unwrap();
+    rustix::thread::set_keep_capabilities(true).unwrap();
+    let uid = Uid::from_raw(REPLAY_UID);
+    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+    rustix::thread::set_capabilities(None, sets).unwrap();
+    let mut failures = Vec::new();
+    loop {
+        let changes = server.take_changes(64, Duration::from_millis(50));
+        if changes.is_empty() && stop.load(Ordering::Acquire) {
+            return failures;
+        }
+        for change in changes {
+            if let Err(errno) = repeat(&change, mount) {
+                failures.push(format!("{change:?}: {errno}"));
+            }
+            server.finish_change(change.id);
+        }
+    }
+}
+
+fn repeat(change: &HostChange, mount: &Path) -> Result<(), Errno> {
+    let dir = mount.join(&change.directory);
+    let file_mode = Mode::from_raw_mode(0o644);
+    match &change.kind {
+        ChangeKind::Created { name, entry } => {
+            let path = dir.join(name);
+            match entry {
+                EntryKind::File => {
+                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+                    rustix::fs::open(path, flags, file_mode).map(drop)
+                }
+                EntryKind::Directory => rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)),
+                EntryKind::Symlink => rustix::fs::symlink("-", path),
+                EntryKind::Pipe => rustix::fs::mknodat(CWD, path, FileType::Fifo, file_mode, 0),
+                EntryKind::Socket => rustix::fs::mknodat(CWD, path, FileType::Socket, file_mode, 0),
+            }
+        }
+        ChangeKind::Modified { name } => {
+            let fd = rustix::fs::open(dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+            rustix::io::pwrite(&fd, b"\0", 0).map(drop)
+        }
+        ChangeKind::Attributes { name } => {
+            let path = dir.join(name);
+            let mode = rustix::fs::lstat(&path)?.st_mode;
+            rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777))
+        }
+        ChangeKind::Deleted { name, entry: EntryKind::Directory } => rustix::fs::rmdir(dir.join(name)),
+        ChangeKind::Deleted { name, .. } => rustix::fs::unlink(dir.join(name)),
+        ChangeKind::Renamed { name, to_directory, to_name } => {
+            rustix::fs::rename(dir.join(name), mount.join(to_directory).join(to_name))
+        }
+        ChangeKind::Overflow => Ok(()),
+    }
+}
+
+/// Events seen in a directory of the mount.
+struct Seen {
+    inotify: OwnedFd,
+}
+
+impl Seen {
+    fn watch(dirs: &[&Path]) -> Self {
+        use inotify::WatchFlags as W;
+        let inotify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).unwrap();
+        for dir in dirs {
+            let mask = W::CREATE | W::DELETE | W::MODIFY | W::ATTRIB | W::MOVED_FROM | W::MOVED_TO;
+            inotify::add_watch(&inotify, *dir, mask).unwrap();
+        }
+        Self { inotify }
+    }
+
+    /// Waits until nothing has come for `quiet`, and returns what came.
+    fn drain(&self, quiet: Duration) -> Vec<(inotify::ReadFlags, OsString)> {
+        let mut events = Vec::new();
+        let mut last = Instant::now();
+        let mut buffer = [const { std::mem::MaybeUninit::uninit() }; 16384];
+        let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
+        while last.elapsed() < quiet {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(|name| {
+                        let bytes: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes());
+                        bytes.to_owned()
+                    });
+                    events.push((event.events(), name.unwrap_or_default()));
+                    last = Instant::now();
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        events
+    }
+}
+
+fn shown(events: &[(inotify::ReadFlags, OsString)]) -> Vec<String> {
+    use inotify::ReadFlags as R;
+    let names = [
+        (R::CREATE, "CREATE"),
+        (R::DELETE, "DELETE"),
+        (R::MODIFY, "MODIFY"),
+        (R::ATTRIB, "ATTRIB"),
+        (R::MOVED_FROM, "MOVED_FROM"),
+        (R::MOVED_TO, "MOVED_TO"),
+    ];
+    events
+        .iter()
+        .map(|(flags, name)| {
+            let kind = names.iter().find(|(flag, _)| flags.contains(*flag)).map_or("?", |(_, kind)| kind);
+            format!("{kind} {}", name.to_string_lossy())
+        })
+        .collect()
+}
+
+/// Runs a shell script in a folder of the host, in a process of its own: that is how the server tells it from
+/// the guest.
+fn on_host(dir: &Path, script: &str) {
+    let script = format!("umask 022; {script}");
+    let status = as_user(USER, || std::process::Command::new("sh").arg("-ec").arg(script).current_dir(dir).status());
+    assert!(status.unwrap().success());
+}
+
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Long enough that a stale cache would be seen.
+fn patient() -> Config {
+    Config {
+        long_entries: Duration::from_secs(3600),
+        long_attributes: Duration::from_secs(3600),
+        ..Config::default()
+    }
+}
+
+#[test]
+fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after() {
+    if !kernel::available() {
+        return;
+    }
+    let shared = Shared::new(patient());
+    assert!(shared.server.health().watching, "this kernel cannot watch by fanotify");
+    let agent = Agent::start(&shared);
+    let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
+    // The guest looks, so the server watches, and both name and absence are cached.
+    assert_eq!(std::fs::read_dir(guest).unwrap().count(), 0);
+    assert!(!guest.join("new").exists());
+    let seen = Seen::watch(&[guest]);
+    let expect = |script: &str, events: &[&str]| {
+        on_host(host, script);
+        assert_eq!(shown(&seen.drain(QUIET)), events, "{script}");
+    };
+
+    expect(": > new", &["CREATE new"]);
+    assert!(guest.join("new").exists(), "a cached absence outlived the change");
+    expect("printf first >> new", &["MODIFY new"]);
+    assert_eq!(std::fs::read(guest.join("new")).unwrap(), b"first");
+    expect("printf FIRST | dd of=new conv=notrunc status=none", &["MODIFY new"]);
+    assert_eq!(std::fs::read(guest.join("new")).unwrap(), b"FIRST", "stale pages");
+    expect("chmod 751 new", &["ATTRIB new"]);
+    assert_eq!(rustix::fs::stat(guest.join("new")).unwrap().st_mode & 0o7777, 0o751);
+    expect("mv new moved", &["MOVED_FROM new", "MOVED_TO moved"]);
+    assert!(!guest.join("new").exists() && guest.join("moved").exists());
+    expect("rm moved", &["DELETE moved"]);
+    assert!(!guest.join("moved").exists(), "a removed file is still there");
+    expect("mkdir dir", &["CREATE dir"]);
+    expect("ln -s dir link", &["CREATE link"]);
+    assert_eq!(std::fs::read_link(guest.join("link")).unwrap(), Path::new("dir"));
+    expect("mkfifo pipe", &["CREATE pipe"]);
+    expect("rm pipe", &["DELETE pipe"]);
+    expect("mv dir folder", &["MOVED_FROM dir", "MOVED_TO folder"]);
+    expect("rmdir folder", &["DELETE folder"]);
+    expect("rm link", &["DELETE link"]);
+    // As editors save: a new file over the old one.
+    on_host(host, "printf one > text; printf two > .text.swp");
+    seen.drain(QUIET);
+    assert_eq!(std::fs::read(guest.join("text")).unwrap(), b"one");
+    expect("mv .text.swp text", &["MOVED_FROM .text.swp", "MOVED_TO text"]);
+    assert_eq!(std::fs::read(guest.join("text")).unwrap(), b"two");
+    assert_eq!(agent.finish(), Vec::<String>::new());
+    assert_eq!(std::fs::read(host.join("text")).unwrap(), b"two", "the host was changed by a repetition");
+}
+
+#[test]
+fn what_the_guest_does_is_not_repeated() {
+    if !kernel::available() {
+        return;
+    }
+    let shared = Shared::new(patient());
+    let guest = &shared.guest;
+    rustix::fs::chmod(guest, Mode::from_raw_mode(0o777)).unwrap();
+    as_user(1234, || {
+        for round in 0..200 {
+            let path = guest.join(format!("f{round}"));
+            std::fs::write(&path, b"content").unwrap();
+            rustix::fs::chmod(&path, Mode::from_raw_mode(0o600)).unwrap();
+            let moved = guest.join(format!("g{round}"));
+            std::fs::rename(&path, &moved).unwrap();
+            if round % 2 == 0 {
+                std::fs::remove_file(&moved).unwrap();
+            }
+        }
+    });
+    assert_eq!(shared.server.take_changes(10, Duration::from_millis(200)), []);
+}
+
+/// Host and guest work in one directory at once, on files of their own; each of the host's creations and removals
+/// must be seen exactly once, and none of the guest's twice.
+#[test]
+fn under_stress_from_both_sides_no_event_is_lost_or_doubled() {
+    const FILES: usize = 400;
+    if !kernel::available() {
+        return;
+    }
+    let shared = Shared::new(patient());
+    let agent = Agent::start(&shared);
+    let (host, guest) = (shared.host.clone(), shared.guest.clone());
+    rustix::fs::chmod(&guest, Mode::from_raw_mode(0o777)).unwrap();
+    assert_eq!(std::fs::read_dir(&guest).unwrap().count(), 0);
+    let seen = Seen::watch(&[&guest]);
+    let events = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The kernel may merge what comes in one breath, hence the pause before a removal.
+            let script = "i=0; while [ $i -lt 400 ]; do echo x > host-$i
+                if [ $((i % 2)) = 0 ]; then mv host-$i host-$i-moved; else sleep 0.002; rm host-$i; fi
+                i=$((i + 1)); done";
+            on_host(&host, script);
+        });
+        scope.spawn(|| {
+            as_user(USER, || {
+                for round in 0..FILES {
+                    let path = guest.join(format!("guest-{round}"));
+                    std::fs::write(&path, b"x").unwrap();
+                    if round % 2 == 0 {
+                        std::fs::rename(&path, guest.join(format!("guest-{round}-moved"))).unwrap();
+                    } else {
+                        std::thread::sleep(Duration::from_millis(3));
+                        std::fs::remove_file(&path).unwrap();
+                    }
+                }
+            });
+        });
+        seen.drain(Duration::from_secs(1))
+    });
+    let failures = agent.finish();
+    assert_eq!(failures, Vec::<String>::new());
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for event in shown(&events) {
+        if !event.starts_with("MODIFY") && !event.starts_with("ATTRIB") {
+            *counts.entry(event).or_default() += 1;
+        }
+    }
+    let mut expected: BTreeMap<String, usize> = BTreeMap::new();
+    for side in ["host", "guest"] {
+        for round in 0..FILES {
+            expected.insert(format!("CREATE {side}-{round}"), 1);
+            if round % 2 == 0 {
+                expected.insert(format!("MOVED_FROM {side}-{round}"), 1);
+                expected.insert(format!("MOVED_TO {side}-{round}-moved"), 1);
+            } else {
+                expected.insert(format!("DELETE {side}-{round}"), 1);
+            }
+        }
+    }
+    let differing: Vec<_> = expected
+        .iter()
+        .filter(|(event, count)| counts.get(*event) != Some(*count))
+        .map(|(event, count)| (event, count, counts.get(event)))
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "{} of {} differ: {:?}",
+        differing.len(),
+        expected.len(),
+        &differing[..differing.len().min(10)]
+    );
+    assert_eq!(counts.len(), expected.len(), "invented");
+    let names = |dir: &Path| {
+        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&host), names(&guest));
+}
