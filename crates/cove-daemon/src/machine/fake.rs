@@ -1,1 +1,470 @@
+//! A machine for unit tests: a backend that starts no process, and an agent that speaks the real protocol over a
+//! socket pair. What a test does not script behaves as a healthy guest does.
 
+use super::{Context, Handle, Platform};
+use crate::{
+    context::DockerConfig,
+    name::MachineName,
+    settings::{self, HostSize, SettingsFile},
+};
+use async_trait::async_trait;
+use cove_api::Dirs;
+use cove_image::{Digest, FORMAT, FileEntry, Files, Inputs, Manifest, Package, Role};
+use cove_machine::{
+    Availability, Backend, BackendKind, Choice, Connection, Disk, Exit, ExitCause, Features, Listener,
+    Machine, MachineError, MachineEvent, MachineSpec,
+};
+use cove_wire::{
+    Call, Codec, EngineState, Event, Fault, FromGuest, FromHost, GuestStatus, Hello, Memory, Open, Opened,
+    Reply, Stage, port,
+};
+use futures_util::{SinkExt, StreamExt};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::{broadcast, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::codec::Framed;
+
+/// What a guest is to do.
+#[derive(Clone)]
+pub(crate) struct Script {
+    /// Connections to the agent that are refused first, as they are while a guest boots.
+    pub(crate) refusals: u32,
+    /// The protocol version of its agent.
+    pub(crate) version: u32,
+    /// How it answers [`Call::Boot`].
+    pub(crate) boot: Result<(), Fault>,
+    /// Whether its engine comes up after that.
+    pub(crate) engine: bool,
+    /// Whether it powers off when it is asked to shut down; a guest that does not hangs.
+    pub(crate) powers_off: bool,
+    /// Bytes that its agent sends instead of its greeting.
+    pub(crate) garbage: Option<Vec<u8>>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            refusals: 2,
+            version: cove_wire::PROTOCOL_VERSION,
+            boot: Ok(()),
+            engine: true,
+            powers_off: true,
+            garbage: None,
+        }
+    }
+}
+
+/// A running guest.
+pub(crate) struct Guest {
+    script: Mutex<Script>,
+    exit: watch::Sender<Option<Exit>>,
+    machine_events: broadcast::Sender<MachineEvent>,
+    agent_events: broadcast::Sender<Event>,
+    /// Sent when connections to the agent are to be cut.
+    cut: broadcast::Sender<()>,
+    engine: Mutex<EngineState>,
+    paused: Mutex<bool>,
+    /// The calls that its agent got, by name.
+    pub(crate) calls: Mutex<Vec<&'static str>>,
+}
+
+impl Guest {
+    fn new(script: Script) -> Arc<Self> {
+        Arc::new(Self {
+            script: Mutex::new(script),
+            exit: watch::Sender::new(None),
+            machine_events: broadcast::Sender::new(16),
+            agent_events: broadcast::Sender::new(16),
+            cut: broadcast::Sender::new(4),
+            engine: Mutex::new(EngineState::Stopped),
+            paused: Mutex::new(false),
+            calls: Mutex::default(),
+        })
+    }
+
+    /// Ends it for this reason.
+    pub(crate) fn end(&self, cause: ExitCause) {
+        let console_tail = match cause {
+            ExitCause::PoweredOff => Vec::new(),
+            _ => vec!["last words\x1b[0m".into()],
+        };
+        self.exit.send_if_modified(|exit| {
+            let alive = exit.is_none();
+            exit.get_or_insert(Exit { cause, console_tail });
+            alive
+        });
+        let _ = self.cut.send(());
+    }
+
+    /// Tells its engine's new state.
+    pub(crate) fn engine_is(&self, state: EngineState) {
+        *self.engine.lock().unwrap() = state.clone();
+        let _ = self.agent_events.send(Event::Engine(state));
+    }
+
+    /// Cuts every connection to the agent.
+    pub(crate) fn cut(&self) {
+        let _ = self.cut.send(());
+    }
+
+    /// Restarts itself.
+    pub(crate) fn reboot(&self) {
+        *self.engine.lock().unwrap() = EngineState::Stopped;
+        let _ = self.machine_events.send(MachineEvent::Rebooted);
+        self.cut();
+    }
+
+    /// Refuses no more connections.
+    pub(crate) fn relent(&self) {
+        self.script.lock().unwrap().refusals = 0;
+    }
+
+    pub(crate) fn was_asked(&self, call: &str) -> usize {
+        self.calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|known| **known == call)
+            .count()
+    }
+
+    fn script(&self) -> Script {
+        self.script.lock().unwrap().clone()
+    }
+
+    async fn agent(self: Arc<Self>, stream: UnixStream) {
+        let mut cut = self.cut.subscribe();
+        let mut events = self.agent_events.subscribe();
+        let mut subscribed = false;
+        let script = self.script();
+        let mut wire = Framed::new(stream, Codec::<FromHost, FromGuest>::default());
+        if let Some(garbage) = script.garbage {
+            let _ = wire.get_mut().write_all(&garbage).await;
+            return;
+        }
+        let hello = Hello {
+            version: script.version,
+            build: "fake agent\x07".into(),
+        };
+        wire.send(FromGuest::Hello(hello)).await.unwrap();
+        loop {
+            let frame = tokio::select! {
+                frame = wire.next() => frame,
+                event = events.recv(), if subscribed => {
+                    if wire.send(FromGuest::Event(event.unwrap())).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                _ = cut.recv() => return,
+            };
+            match frame {
+                Some(Ok(FromHost::Hello(_))) => {}
+                Some(Ok(FromHost::Request { id, call })) => {
+                    subscribed |= call == Call::Subscribe;
+                    let result = self.call(call);
+                    if wire.send(FromGuest::Response { id, result }).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn call(&self, call: Call) -> Result<Reply, Fault> {
+        let script = self.script();
+        let name = match &call {
+            Call::Boot(_) => "boot",
+            Call::SetTime { .. } => "set-time",
+            Call::Shutdown { .. } => "shutdown",
+            _ => "other",
+        };
+        self.calls.lock().unwrap().push(name);
+        match call {
+            Call::Boot(_) => {
+                script.boot?;
+                let stage = Stage {
+                    name: "root".into(),
+                    start_us: 1000,
+                    end_us: 2000,
+                };
+                let _ = self.agent_events.send(Event::Stage(stage));
+                if script.engine {
+                    self.engine_is(EngineState::Ready);
+                }
+                Ok(Reply::Done)
+            }
+            Call::Status => Ok(Reply::Status(Box::new(GuestStatus {
+                uptime_us: 5000,
+                kernel: "6.18".into(),
+                stages: Vec::new(),
+                engine: self.engine.lock().unwrap().clone(),
+                problem: None,
+                memory: Memory {
+                    total: 1,
+                    available: 1,
+                },
+                data_size: 0,
+                data_used: 0,
+            }))),
+            Call::Shutdown { .. } => {
+                if script.powers_off {
+                    self.end(ExitCause::PoweredOff);
+                }
+                Ok(Reply::Done)
+            }
+            _ => Ok(Reply::Done),
+        }
+    }
+
+    /// Serves one stream; the engine has every image that it is asked for.
+    async fn stream(self: Arc<Self>, mut stream: UnixStream) {
+        let mut header = [0; 4];
+        stream.read_exact(&mut header).await.unwrap();
+        let mut body = vec![0; cove_wire::body_len(header).unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        let open: Open = cove_wire::decode(&body).unwrap();
+        let opened = cove_wire::encode(&Opened { result: Ok(()) }).unwrap();
+        stream.write_all(&opened).await.unwrap();
+        if open == Open::Engine {
+            let mut request = [0; 4096];
+            if stream.read(&mut request).await.unwrap_or(0) > 0 {
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                    .await;
+            }
+        } else {
+            let (mut read, mut write) = stream.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        }
+    }
+}
+
+struct FakeMachine(Arc<Guest>);
+
+#[async_trait]
+impl Machine for FakeMachine {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Emulated
+    }
+    fn features(&self) -> Features {
+        Features {
+            pause: true,
+            ..Features::default()
+        }
+    }
+    fn processes(&self) -> Vec<u32> {
+        vec![std::process::id()]
+    }
+    fn notices(&self) -> Vec<String> {
+        vec!["one virtual CPU only".into()]
+    }
+    fn paused(&self) -> bool {
+        *self.0.paused.lock().unwrap()
+    }
+    async fn pause(&self) -> Result<(), MachineError> {
+        *self.0.paused.lock().unwrap() = true;
+        Ok(())
+    }
+    async fn resume(&self) -> Result<(), MachineError> {
+        *self.0.paused.lock().unwrap() = false;
+        Ok(())
+    }
+    async fn stop(&self, grace: Duration) -> Result<Exit, MachineError> {
+        match timeout(grace, self.wait()).await {
+            Ok(exit) => Ok(exit),
+            Err(_) => self.kill().await,
+        }
+    }
+    async fn kill(&self) -> Result<Exit, MachineError> {
+        self.0.end(ExitCause::Killed);
+        Ok(self.wait().await)
+    }
+    async fn grow_disk(&self, _: Disk, _: u64) -> Result<(), MachineError> {
+        Ok(())
+    }
+    fn console(&self) -> &Path {
+        Path::new("/nonexistent")
+    }
+    async fn connect(&self, port: u32) -> Result<Connection, MachineError> {
+        if self.0.exit.borrow().is_some() {
+            return Err(MachineError::Ended);
+        }
+        {
+            let mut script = self.0.script.lock().unwrap();
+            if script.refusals > 0 {
+                script.refusals -= 1;
+                return Err(MachineError::Refused { port });
+            }
+        }
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let guest = Arc::clone(&self.0);
+        match port {
+            port::CONTROL => drop(tokio::spawn(guest.agent(theirs))),
+            _ => drop(tokio::spawn(guest.stream(theirs))),
+        }
+        Ok(ours.into())
+    }
+    async fn listen(&self, _: u32) -> Result<Listener, MachineError> {
+        Err(MachineError::Ended)
+    }
+    fn events(&self) -> broadcast::Receiver<MachineEvent> {
+        self.0.machine_events.subscribe()
+    }
+    async fn wait(&self) -> Exit {
+        let mut exit = self.0.exit.subscribe();
+        let ended = exit.wait_for(Option::is_some).await.unwrap();
+        ended.clone().unwrap()
+    }
+}
+
+/// A host that runs at most one guest at a time, as its lock would have it.
+#[derive(Clone)]
+pub(crate) struct FakeHost {
+    pub(crate) script: Arc<Mutex<Script>>,
+    guest: Arc<Mutex<Option<Arc<Guest>>>>,
+}
+
+impl FakeHost {
+    /// The guest that was started last.
+    pub(crate) fn guest(&self) -> Arc<Guest> {
+        self.guest.lock().unwrap().clone().expect("no guest was started")
+    }
+
+    fn running(&self) -> Option<Arc<Guest>> {
+        let guest = self.guest.lock().unwrap().clone();
+        guest.filter(|guest| guest.exit.borrow().is_none())
+    }
+}
+
+impl Platform for FakeHost {
+    fn choose(&self, _: settings::Backend) -> Choice {
+        Choice {
+            backend: Arc::new(self.clone()),
+            reason: "for a test".into(),
+            considered: vec![(BackendKind::Emulated, self.probe())],
+        }
+    }
+    fn backend(&self, _: BackendKind) -> Arc<dyn Backend> {
+        Arc::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Backend for FakeHost {
+    fn kind(&self) -> BackendKind {
+        BackendKind::Emulated
+    }
+    fn probe(&self) -> Availability {
+        Availability::Available {
+            evidence: "a test".into(),
+        }
+    }
+    fn features(&self) -> Features {
+        Features::default()
+    }
+    async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {
+        if self.running().is_some() {
+            return Err(MachineError::Locked {
+                directory: spec.directory.clone(),
+            });
+        }
+        let guest = Guest::new(self.script.lock().unwrap().clone());
+        *self.guest.lock().unwrap() = Some(Arc::clone(&guest));
+        Ok(Box::new(FakeMachine(guest)))
+    }
+    async fn adopt(&self, _: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
+        Ok(self
+            .running()
+            .map(|guest| Box::new(FakeMachine(guest)) as Box<dyn Machine>))
+    }
+    fn last_exit(&self, _: &MachineSpec) -> Option<Exit> {
+        self.guest.lock().unwrap().as_ref()?.exit.borrow().clone()
+    }
+}
+
+/// A home directory with an image, and a host.
+pub(crate) struct Fixture {
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) host: FakeHost,
+    pub(crate) context: Arc<Context>,
+}
+
+impl Fixture {
+    pub(crate) fn new(script: Script) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(home.path());
+        write_image(&dirs.image());
+        let host = FakeHost {
+            script: Arc::new(Mutex::new(script)),
+            guest: Arc::default(),
+        };
+        let size = HostSize {
+            cpus: 4,
+            memory: Some(8 << 30),
+        };
+        let context = Arc::new(Context {
+            settings: Arc::new(SettingsFile::new(dirs.settings(), None, size)),
+            platform: Arc::new(host.clone()),
+            events: broadcast::Sender::new(64),
+            docker: Some(DockerConfig::at(&home.path().join("docker"))),
+            dirs,
+        });
+        Self { home, host, context }
+    }
+
+    /// An owner of the default machine.
+    pub(crate) fn own(&self) -> (Handle, JoinHandle<()>) {
+        Handle::spawn(Arc::clone(&self.context), MachineName::default())
+    }
+}
+
+/// An image of tiny files that verifies.
+pub(crate) fn write_image(directory: &Path) {
+    std::fs::create_dir_all(directory).unwrap();
+    let entry = |role: Role| {
+        let contents = format!("the {role}");
+        std::fs::write(directory.join(role.file_name()), &contents).unwrap();
+        FileEntry {
+            name: role.file_name().into(),
+            size: contents.len() as u64,
+            sha256: Digest::of(contents.as_bytes()),
+        }
+    };
+    let files = Files {
+        kernel: entry(Role::Kernel),
+        initramfs: entry(Role::Initramfs),
+        rootfs: entry(Role::Rootfs),
+        starter: entry(Role::Starter),
+    };
+    let inputs = Inputs {
+        builder: "1".into(),
+        recipe: Digest::of(b"r"),
+        agent: Digest::of(b"a"),
+        mkfs: Digest::of(b"m"),
+    };
+    let (protocol, architecture) = (cove_wire::PROTOCOL_VERSION, std::env::consts::ARCH);
+    let packages: Vec<Package> = Vec::new();
+    let manifest = serde_json::json!({
+        "format": FORMAT,
+        "protocol": protocol,
+        "architecture": architecture,
+        "fingerprint": Manifest::fingerprint_of(&inputs, &packages),
+        "kernel_version": "6.18.0-0-virt",
+        "engine_version": "26.1.5",
+        "inputs": inputs,
+        "files": files,
+        "packages": packages,
+    });
+    std::fs::write(directory.join("manifest.json"), manifest.to_string()).unwrap();
+}
