@@ -6,7 +6,10 @@
 
 use super::{Engine, connection};
 use cove_api::transport::Listener;
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, info, warn};
@@ -19,6 +22,9 @@ const DESCRIPTORS_EACH: usize = 2;
 
 /// Most connections, however many descriptors there are.
 const MOST: usize = 32 * 1024;
+
+/// How often a lack of places is worth a line in the log.
+const WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// How long accepting pauses after it failed. The usual cause, no descriptor being left, takes others to mend.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -42,15 +48,16 @@ impl Capacity {
         Self(Arc::new(Semaphore::new(connections)))
     }
 
-    /// Waits for a place; says so once for each wait.
-    async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    /// Waits for a place.
+    async fn place(&self, last_warning: &mut Option<Instant>) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.0).try_acquire_owned() {
             return Some(place);
         }
-        warn!("every place for a Docker client is taken; further clients wait");
-        let place = Arc::clone(&self.0).acquire_owned().await.ok();
-        info!("there is room for Docker clients again");
-        place
+        if last_warning.is_none_or(|last| last.elapsed() > WARNING_INTERVAL) {
+            *last_warning = Some(Instant::now());
+            warn!("every place for a Docker client is taken; further clients wait for one");
+        }
+        Arc::clone(&self.0).acquire_owned().await.ok()
     }
 }
 
@@ -65,8 +72,9 @@ pub async fn serve(
     let connections = TaskTracker::new();
     let accepting = async {
         let mut failing = false;
+        let mut last_warning = None;
         for number in 1_u64.. {
-            let Some(place) = capacity.place().await else {
+            let Some(place) = capacity.place(&mut last_warning).await else {
                 return;
             };
             let stream = loop {

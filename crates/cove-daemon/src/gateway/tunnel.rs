@@ -28,9 +28,10 @@ where
     let mut input = std::pin::pin!(pump(&mut client.inbound, &mut engine.outbound));
     let mut output = std::pin::pin!(pump(&mut engine.inbound, &mut client.outbound));
     tokio::select! {
-        ended = &mut input => match ended? {
-            Ended::Finished | Ended::DestinationFailed => { output.await?; }
-        },
+        ended = &mut input => {
+            ended?;
+            output.await?;
+        }
         ended = &mut output => match ended? {
             Ended::Finished => { input.await?; }
             Ended::DestinationFailed => { let _ = timeout(LAST_INPUT, input).await; }

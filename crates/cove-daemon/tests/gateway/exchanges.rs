@@ -154,14 +154,32 @@ async fn an_answer_before_the_end_of_the_request_arrives() {
 async fn an_early_answer_does_not_cut_the_request_short() {
     let mut setup = Setup::new();
     let mut client = setup.client().await;
+    let head = "POST /build HTTP/1.1\r\nContent-Length: 8\r\n\r\n";
+    client.send(head).await;
+    client.send("half").await;
+    let mut engine = setup.engine().await;
+    engine.expect(head).await;
+    passes(&mut engine, &mut client, OK).await;
+    // No head could begin like the rest.
+    client.send("\n\n\n\nGET /next HTTP/1.1\r\n\r\n").await;
+    engine.expect("half\n\n\n\nGET /next HTTP/1.1\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn an_engine_that_stops_reading_may_still_say_why() {
+    let mut setup = Setup::new();
+    let mut client = setup.client().await;
     client
-        .send("POST /build HTTP/1.1\r\nContent-Length: 8\r\n\r\nhalf")
+        .send("POST /images/load HTTP/1.1\r\nContent-Length: 100\r\n\r\nsome")
         .await;
     let mut engine = setup.engine().await;
     engine.head().await;
-    passes(&mut engine, &mut client, OK).await;
-    client.send("restGET /next HTTP/1.1\r\n\r\n").await;
-    engine.expect("halfrestGET /next HTTP/1.1\r\n\r\n").await;
+    engine.exactly(4).await;
+    rustix::net::shutdown(&engine.stream, rustix::net::Shutdown::Read).unwrap();
+    client.send("more").await;
+    not_yet("an answer", client.fill()).await;
+    let full = "HTTP/1.1 507 Insufficient Storage\r\nContent-Length: 2\r\n\r\nno";
+    passes(&mut engine, &mut client, full).await;
 }
 
 #[tokio::test]

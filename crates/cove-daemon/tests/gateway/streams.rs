@@ -1,7 +1,7 @@
 //! Connections that become raw streams: attach, exec, build sessions.
 
-use crate::setup::{Setup, Wire, not_yet};
-use tokio::io::AsyncWriteExt;
+use crate::setup::{Setup, Wire, not_yet, soon};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const UPGRADE: &str =
     "POST /v1.47/exec/1/start HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2\r\n\r\n{}";
@@ -103,36 +103,35 @@ async fn a_declined_upgrade_leaves_the_connection_usable() {
 async fn output_is_not_lost_when_the_engine_ends_in_the_middle_of_input() {
     for _ in 0..5 {
         let (_setup, client, mut engine) = upgraded().await;
-        let (reader, mut writer) = client.stream.into_split();
+        let (mut reader, mut writer) = client.stream.into_split();
         let writing = tokio::spawn(async move { while writer.write_all(&[b'y'; 4096]).await.is_ok() {} });
         engine.exactly(10_000).await;
         engine.send("y\n").await;
         drop(engine);
         let mut output = Vec::new();
-        let mut reader = reader;
-        let read = crate::setup::soon(
-            "the end of output",
-            tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut output),
-        )
-        .await;
+        let read = soon("the end of output", reader.read_to_end(&mut output)).await;
         assert_eq!(output, b"y\n", "{read:?}");
         assert!(read.is_ok(), "{read:?}");
         drop(reader);
-        crate::setup::soon("the client to be told", writing)
-            .await
-            .unwrap();
+        soon("the client to be told", writing).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn input_is_not_lost_when_the_client_ends_in_the_middle_of_output() {
-    for _ in 0..5 {
-        let (_setup, mut client, mut engine) = upgraded().await;
-        engine.send(vec![b'x'; 100_000]).await;
-        client.exactly(10).await;
+    for _ in 0..20 {
+        let (_setup, mut client, engine) = upgraded().await;
+        let (mut reader, mut writer) = engine.stream.into_split();
+        let writing = tokio::spawn(async move { while writer.write_all(&[b'x'; 4096]).await.is_ok() {} });
+        client.exactly(1_000_000).await;
         client.send("last words").await;
         drop(client);
-        assert_eq!(engine.rest().await, b"last words");
+        let mut input = Vec::new();
+        // Closing with output unread, the gateway may reset the connection; what it had passed on is there all the same.
+        let _ = soon("the end of input", reader.read_to_end(&mut input)).await;
+        assert_eq!(input, b"last words");
+        drop(reader);
+        soon("the engine to be told", writing).await.unwrap();
     }
 }
 
