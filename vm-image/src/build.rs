@@ -1,4 +1,4 @@
-//! Building an image: what a caller asks for, and what comes of it. The work is in [`assemble`](crate::assemble).
+//! Building an image: what a caller asks for, and what comes of it. The work is in `assemble`.
 
 use std::path::PathBuf;
 

@@ -19,7 +19,7 @@ pub(crate) struct Cpio {
 }
 
 /// What goes into a header apart from the name and the length.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Header {
     inode: u32,
     mode: u32,
@@ -41,7 +41,7 @@ impl Cpio {
     pub(crate) fn directory(&mut self, name: &str, mode: u32) {
         self.entry(
             name,
-            Header {
+            &Header {
                 mode: DIRECTORY | mode,
                 links: 2,
                 ..Header::default()
@@ -54,7 +54,7 @@ impl Cpio {
     pub(crate) fn file(&mut self, name: &str, mode: u32, contents: &[u8]) {
         self.entry(
             name,
-            Header {
+            &Header {
                 mode: FILE | mode,
                 links: 1,
                 ..Header::default()
@@ -70,7 +70,7 @@ impl Cpio {
             device: (major, minor),
             ..Header::default()
         };
-        self.entry(name, header, &[]);
+        self.entry(name, &header, &[]);
     }
 
     /// The finished archive.
@@ -87,14 +87,14 @@ impl Cpio {
         self.bytes
     }
 
-    fn entry(&mut self, name: &str, header: Header, contents: &[u8]) {
+    fn entry(&mut self, name: &str, header: &Header, contents: &[u8]) {
         self.inode += 1;
         self.write(
             name,
             &Header {
                 inode: self.inode,
                 time: self.time,
-                ..header
+                ..*header
             },
             contents,
         );

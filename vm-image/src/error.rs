@@ -230,15 +230,16 @@ impl ImageError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing { .. } => "build one with `cove image build`".into(),
+            Self::Protocol { image, cove, .. } if image > cove => {
+                "update Cove, or rebuild the image with `cove image build`".into()
+            }
             Self::ManifestUnreadable { .. }
             | Self::ManifestAltered { .. }
             | Self::Altered { .. }
             | Self::Length { .. }
-            | Self::Format { .. } => "rebuild it with `cove image build`".into(),
-            Self::Protocol { image, cove, .. } if image > cove => {
-                "update Cove, or rebuild the image with `cove image build`".into()
-            }
-            Self::Protocol { .. } | Self::Architecture { .. } => "rebuild it with `cove image build`".into(),
+            | Self::Format { .. }
+            | Self::Protocol { .. }
+            | Self::Architecture { .. } => "rebuild it with `cove image build`".into(),
             Self::DiskFull { .. } => {
                 "free about 2 GB and build again; the image that was there is untouched".into()
             }

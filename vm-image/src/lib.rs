@@ -20,7 +20,7 @@
 //!  manifest.json ◀── rename ◀── temporary directory ◀── kernel, initramfs, mkfs.erofs, starter ◀──┘
 //! ```
 //!
-//! Invariants: no byte enters an image unverified; an archive can write nowhere but into the [`Tree`](tree)
+//! Invariants: no byte enters an image unverified; an archive can write nowhere but into the tree
 //! held by the builder, which has no notion of a path outside itself; the same inputs give the same bytes;
 //! a build that fails or is killed leaves the image that was there before.
 

@@ -1,6 +1,6 @@
 //! `manifest.json`: what an image is made of, and what a machine checks before it starts one.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -206,7 +206,7 @@ impl Manifest {
     }
 
     /// The fingerprint that an image of these inputs has when this program builds it.
-    pub(crate) fn fingerprint_of(inputs: &Inputs, packages: &[Package]) -> Digest {
+    pub fn fingerprint_of(inputs: &Inputs, packages: &[Package]) -> Digest {
         let Inputs {
             builder,
             recipe,
@@ -225,9 +225,11 @@ impl Manifest {
         } in packages
         {
             // Quoted, so that no two lists have one text.
-            text.push_str(&format!(
-                "{name:?} {version:?} {origin:?} {arch:?} {sha256} {licence:?}\n"
-            ));
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "{name:?} {version:?} {origin:?} {arch:?} {sha256} {licence:?}"
+            );
         }
         Digest::of(text.as_bytes())
     }

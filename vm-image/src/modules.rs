@@ -109,7 +109,7 @@ impl<'a> Modules<'a> {
     /// The module itself, uncompressed.
     pub(crate) fn bytes(&self, module: &Module) -> Result<Vec<u8>, ImageError> {
         let packed = self.base.bytes(&self.path(&module.source)?)?;
-        if !module.source.ends_with(".gz") {
+        if module.source == module.path {
             return Ok(packed.to_vec());
         }
         let mut bytes = Vec::new();

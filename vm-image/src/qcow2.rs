@@ -244,9 +244,9 @@ mod tests {
         put(&mut image, 36, &1u32.to_be_bytes());
         put(&mut image, 40, &512u64.to_be_bytes());
         // L1 at 512, L2 at 1024, data at 1536 and 2048.
-        put(&mut image, 512, &(1024u64 | 1 << 63).to_be_bytes());
-        put(&mut image, 1024, &(1536u64 | 1 << 63).to_be_bytes());
-        let compressed = 2048u64 | COMPRESSED;
+        put(&mut image, 512, &(0x400u64 | 1 << 63).to_be_bytes());
+        put(&mut image, 1024, &(0x600u64 | 1 << 63).to_be_bytes());
+        let compressed = 0x800u64 | COMPRESSED;
         put(&mut image, 1032, &compressed.to_be_bytes());
         image[1536..2048].fill(b'p');
         let mut deflate = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());

@@ -1,5 +1,6 @@
 //! Where an image is made: a directory beside the one it is for, on the same file system, so that the finished
-//! image takes its place in one step. Dropped unfinished, it leaves nothing behind.
+//! image takes its place in one step. Dropped unfinished, it leaves nothing behind; what a killed build could not
+//! remove, the next one does. While a workshop stands, the directory above is locked, so there is one at a time.
 //!
 //! ```text
 //!  OUTPUT.new-XXXXXX/image/    the five files
@@ -7,7 +8,6 @@
 //!                    spill/    large contents of packages, until they move to staging/
 //! ```
 
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::manifest::{FileEntry, Files, MANIFEST, Manifest, Role};
 pub(crate) struct Workshop {
     dir: tempfile::TempDir,
     output: PathBuf,
+    _lock: File,
 }
 
 impl Workshop {
@@ -30,9 +31,13 @@ impl Workshop {
         let output = std::path::absolute(output).at("find", output)?;
         let parent = output.parent().unwrap_or(&output).to_owned();
         fs::create_dir_all(&parent).at("create", &parent)?;
-        let mut prefix = OsString::from(".");
-        prefix.push(output.file_name().unwrap_or_default());
-        prefix.push(".new-");
+        let lock = File::open(&parent).at("open", &parent)?;
+        lock.lock().at("lock", &parent)?;
+        let prefix = format!(
+            ".{}.new-",
+            output.file_name().unwrap_or_default().to_string_lossy()
+        );
+        remove_stale(&parent, &prefix)?;
         let dir = tempfile::Builder::new()
             .prefix(&prefix)
             .tempdir_in(&parent)
@@ -41,7 +46,11 @@ impl Workshop {
             let path = dir.path().join(sub);
             fs::create_dir(&path).at("create", &path)?;
         }
-        Ok(Self { dir, output })
+        Ok(Self {
+            dir,
+            output,
+            _lock: lock,
+        })
     }
 
     pub(crate) fn staging(&self) -> PathBuf {
@@ -131,6 +140,18 @@ impl Workshop {
     }
 }
 
+/// Removes the workshops of builds that were killed. The lock says that no other build is at work here.
+fn remove_stale(parent: &Path, prefix: &str) -> Result<(), ImageError> {
+    for entry in fs::read_dir(parent).at("read", parent)? {
+        let entry = entry.at("read", parent)?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let path = entry.path();
+            fs::remove_dir_all(&path).at("remove", &path)?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +171,7 @@ mod tests {
         workshop.finish(manifest).unwrap()
     }
 
-    fn names(dir: &Path) -> Vec<OsString> {
+    fn names(dir: &Path) -> Vec<std::ffi::OsString> {
         fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
@@ -178,5 +199,16 @@ mod tests {
         drop(workshop);
         assert_eq!(verify(&output).unwrap(), first);
         assert_eq!(names(dir.path()), ["image"]);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join(".image.new-dead/staging/x")).unwrap();
+        fs::create_dir(dir.path().join(".other.new-alive")).unwrap();
+        finish(&dir.path().join("image"), "first");
+        let mut names = names(dir.path());
+        names.sort();
+        assert_eq!(names, [".other.new-alive", "image"]);
     }
 }
