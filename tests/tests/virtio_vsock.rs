@@ -247,9 +247,15 @@ fn a_guest_that_does_not_read_is_never_sent_more_than_linux_takes() {
                 bytes += packet.header.len;
             }
             // SKB_TRUESIZE(0) is 576; the strictest kernels add the payload.
-            assert!(packets * 576 + bytes <= BUF_ALLOC, "{packets} packets, {bytes} bytes");
+            assert!(
+                packets * 576 + bytes <= BUF_ALLOC,
+                "{packets} packets, {bytes} bytes"
+            );
         }
-        assert!((bytes as usize) < written, "the device was never held back, so nothing was shown");
+        assert!(
+            (bytes as usize) < written,
+            "the device was never held back, so nothing was shown"
+        );
         // The guest reads it all, and the rest follows in packets that are fewer than the writes were.
         let update = Header {
             fwd_cnt: bytes,

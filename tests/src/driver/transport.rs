@@ -35,6 +35,13 @@ pub trait Transport: Send {
     /// Where a device that has just been created is to go on, when another one served the queues before.
     fn set_bases(&mut self, bases: &[u16]);
 
+    /// Maps guest memory anew while the queues run, as machines do when their memory map changes. Only a front end in
+    /// another process has to.
+    fn remap(&mut self, regions: &[VhostUserMemoryRegionInfo]) -> Result<()> {
+        let _ = regions;
+        Ok(())
+    }
+
     /// Resets the device, as a driver does when its guest reboots.
     fn reset(&mut self) -> Result<()>;
 }
@@ -276,6 +283,10 @@ impl Transport for VhostUser {
 
     fn set_bases(&mut self, bases: &[u16]) {
         self.bases = bases.to_vec();
+    }
+
+    fn remap(&mut self, regions: &[VhostUserMemoryRegionInfo]) -> Result<()> {
+        Ok(self.front_end.set_mem_table(regions)?)
     }
 
     /// As QEMU does it: the rings are stopped, then the device is reset if it knows how.

@@ -237,6 +237,7 @@ impl Guest {
 
     /// Sends a packet spread over descriptors of `cuts` bytes each, the last of which takes the rest.
     pub fn send_cut(&mut self, header: &Header, payload: &[u8], cuts: &[u32]) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
         let slot = self.slot()?;
         self.write_packet(slot, header, payload)?;
         let (mut address, mut left) = (slot, HEADER_LEN + u32::try_from(payload.len())?);
@@ -261,10 +262,13 @@ impl Guest {
                 writable: false,
             });
         }
-        let head = self
-            .transmit
-            .add(&buffers)?
-            .context("the transmit queue is full")?;
+        let head = loop {
+            if let Some(head) = self.transmit.add(&buffers)? {
+                break head;
+            }
+            self.wait_for_transmitted(deadline)?;
+            self.reclaim()?;
+        };
         self.busy_slots[usize::from(head)] = Some(slot);
         self.transmit.publish()
     }
@@ -330,20 +334,38 @@ impl Guest {
             if let Some(slot) = self.free_slots.pop() {
                 return Ok(slot);
             }
-            ensure!(
-                Instant::now() < deadline,
-                "the device does not return transmitted packets"
-            );
-            // A device that waits for receive buffers in the meantime gets them.
-            while let Some(packet) = self.take_packet()? {
-                self.inbox.push_back(packet);
+            self.wait_for_transmitted(deadline)?;
+        }
+    }
+
+    /// Waits until the device has returned something, or a moment has passed.
+    fn wait_for_transmitted(&mut self, deadline: Instant) -> Result<()> {
+        ensure!(
+            Instant::now() < deadline,
+            "the device does not return transmitted packets"
+        );
+        // A device that waits for receive buffers in the meantime gets them.
+        while let Some(packet) = self.take_packet()? {
+            self.inbox.push_back(packet);
+        }
+        if !self.transmit.arm()? {
+            event::wait(
+                &[&self.transmit.call, &self.receive.call],
+                Duration::from_millis(100),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the device has returned everything that was sent.
+    pub fn settle(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.reclaim()?;
+            if self.transmit.used_index()? == self.transmit.available_index() {
+                return Ok(());
             }
-            if !self.transmit.arm()? {
-                event::wait(
-                    &[&self.transmit.call, &self.receive.call],
-                    Duration::from_millis(100),
-                )?;
-            }
+            self.wait_for_transmitted(deadline)?;
         }
     }
 

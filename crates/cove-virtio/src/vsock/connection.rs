@@ -20,6 +20,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{SendFlags, Shutdown};
 use vm_memory::VolatileSlice;
 
@@ -183,6 +184,25 @@ impl Connection {
         self.stream
             .as_ref()
             .is_some_and(|stream| rustix::io::ioctl_fionread(stream).is_ok_and(|bytes| bytes > 0))
+    }
+
+    /// The host's stream has been read to its end.
+    pub(super) fn read_to_end(&mut self) {
+        self.host_sent_all = true;
+        self.readable = false;
+        // The end may be read before the event that says whether the host still listens; knowing it now saves the
+        // guest a SHUTDOWN in two steps.
+        if let Some(stream) = &self.stream {
+            let mut fds = [PollFd::new(stream, PollFlags::empty())];
+            let polled = rustix::event::poll(
+                &mut fds,
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0,
+                }),
+            );
+            self.hung_up |= polled.is_ok() && fds[0].revents().contains(PollFlags::HUP);
+        }
     }
 
     /// Whether the guest may still send.

@@ -267,8 +267,7 @@ fn pump(
     queue.put_back(taken - used);
 
     if read == 0 {
-        connection.host_sent_all = true;
-        connection.readable = false;
+        connection.read_to_end();
     } else if read == attempted {
         connection.credit_told();
         connection.appetite = (connection.appetite * 2).min(*APPETITE.end());
