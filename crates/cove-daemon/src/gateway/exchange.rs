@@ -56,7 +56,7 @@ pub(super) enum ExchangeError {
 impl ExchangeError {
     /// What to tell a client that has seen nothing of an answer yet.
     pub(super) fn reply(&self) -> Option<Reply> {
-        let logs = "look into its log with: cove logs --source engine";
+        let logs = "look into its log with: cove logs engine";
         match self {
             Self::Request(error) => Some((*error).into()),
             Self::EngineSilent => Some(Reply::new(

@@ -32,8 +32,12 @@ use tokio_util::codec::Framed;
 const STEP: Duration = Duration::from_secs(10);
 /// The first and the longest pause between attempts to connect.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+/// The longest pause between conversations that fail at once.
+const MEND: Duration = Duration::from_secs(5);
 /// Most calls without an answer yet.
 const MAX_IN_FLIGHT: usize = 64;
+/// Most events before the greeting is over: every stage, and some warnings.
+const MAX_EARLY: usize = 256;
 /// Most stages that a guest may report, and the longest name of one.
 pub(super) const MAX_STAGES: usize = 64;
 const MAX_STAGE_NAME: usize = 32;
@@ -188,8 +192,10 @@ impl Conversation {
     }
 
     async fn talk_for_ever(&mut self) {
+        let mut pause = PAUSES.1;
         loop {
-            let happening = match self.talk().await {
+            let mut greeted = false;
+            let happening = match self.talk(&mut greeted).await {
                 End::Unwanted => return,
                 End::Lost(why) => Happening::Lost { why },
                 End::Refused(mismatch) => {
@@ -199,7 +205,9 @@ impl Conversation {
                 }
             };
             self.tell(happening).await;
-            sleep(PAUSES.1).await;
+            // An agent that cannot even greet is not likely to learn it soon.
+            pause = if greeted { PAUSES.1 } else { (pause * 2).min(MEND) };
+            sleep(pause).await;
         }
     }
 
@@ -208,11 +216,11 @@ impl Conversation {
         let _ = self.happenings.send(happening).await;
     }
 
-    async fn talk(&mut self) -> End {
+    async fn talk(&mut self, greeted: &mut bool) -> End {
         let connection = self.connect().await;
         let mut wire = Framed::new(connection, Codec::default());
         match self.greet(&mut wire).await {
-            Ok(()) => {}
+            Ok(()) => *greeted = true,
             Err(end) => return end,
         }
         match self.converse(&mut wire).await {
@@ -250,18 +258,22 @@ impl Conversation {
         }
         // The round trip bounds the error of the guest's clock on ours; half of it is the best guess.
         let asked = Instant::now();
-        let status = match request(wire, 0, Call::Status).await? {
+        let mut early = Vec::new();
+        let status = match request(wire, 0, Call::Status, &mut early).await? {
             Reply::Status(status) => status,
             _ => return Err(End::Lost("it gave a wrong answer".into())),
         };
         let uptime = Duration::from_micros(status.uptime_us);
         let kernel_started = (asked + asked.elapsed() / 2).checked_sub(uptime).unwrap_or(asked);
-        request(wire, 1, Call::Subscribe).await?;
+        request(wire, 1, Call::Subscribe, &mut early).await?;
         self.tell(Happening::Greeted {
             status,
             kernel_started,
         })
         .await;
+        for happening in early {
+            self.tell(happening).await;
+        }
         Ok(())
     }
 
@@ -317,14 +329,18 @@ async fn next(wire: &mut Wire) -> Result<FromGuest, End> {
     }
 }
 
-/// A call of the greeting: nothing else is in flight, and events that come first are not for anybody yet.
-async fn request(wire: &mut Wire, id: u64, call: Call) -> Result<Reply, End> {
+/// A call of the greeting, when nothing else is in flight. Events that come before its answer are kept for later:
+/// what happened so far may be told as soon as it was asked for.
+async fn request(wire: &mut Wire, id: u64, call: Call, early: &mut Vec<Happening>) -> Result<Reply, End> {
     wire.send(FromHost::Request { id, call }).await?;
-    match next(wire).await? {
-        FromGuest::Response { id: answered, result } if answered == id => {
-            result.map_err(|fault| End::Lost(clean(&fault.message)))
+    loop {
+        match next(wire).await? {
+            FromGuest::Response { id: answered, result } if answered == id => {
+                return result.map_err(|fault| End::Lost(clean(&fault.message)));
+            }
+            FromGuest::Event(event) if early.len() < MAX_EARLY => early.extend(checked(event)),
+            _ => return Err(End::Lost("it spoke out of turn".into())),
         }
-        _ => Err(End::Lost("it spoke out of turn".into())),
     }
 }
 

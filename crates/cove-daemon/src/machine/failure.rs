@@ -37,8 +37,12 @@ pub(crate) enum Failure {
     #[error("{}", chain(.0))]
     Backend(#[from] MachineError),
     /// The guest's agent never answered.
-    #[error("the guest did not come up within {} seconds", .0.as_secs())]
-    Silent(Duration),
+    #[error("the guest did not come up within {} seconds{}", .after.as_secs(), because(.why.as_deref()))]
+    Silent {
+        after: Duration,
+        /// Why the last conversation with it ended, if there was one.
+        why: Option<String>,
+    },
     /// The guest's agent speaks another protocol.
     #[error("the image's agent cannot be talked to: {0}")]
     Protocol(VersionMismatch),
@@ -73,7 +77,7 @@ impl Failure {
     pub(crate) fn report(self, full: bool) -> ApiError {
         let message = self.to_string();
         let logs =
-            "`cove logs --source console` shows what the guest said last; start it again with `cove start`";
+            "`cove logs console` shows what the guest said last; start it again with `cove start`";
         let (code, hint) = match &self {
             Self::Settings(_) | Self::Image(_) | Self::File { .. } | Self::NoSpace { .. } | Self::Backend(_) => {
                 return self.report_of_host(message);
@@ -82,9 +86,9 @@ impl Failure {
                 ErrorCode::DiskFull,
                 "the host's disk is full: free some space, then `cove start`".to_owned(),
             ),
-            Self::Silent(_) | Self::EngineSilent { .. } => (
+            Self::Silent { .. } | Self::EngineSilent { .. } => (
                 ErrorCode::Timeout,
-                "`cove logs --source console` and `cove logs --source engine` say more; `cove shell` may still work"
+                "`cove logs console` and `cove logs engine` say more; `cove shell` may still work"
                     .to_owned(),
             ),
             Self::Protocol(_) => (
@@ -93,7 +97,7 @@ impl Failure {
             ),
             Self::Boot(_) => (
                 ErrorCode::MachineFailed,
-                "`cove logs --source agent` says more; the machine is left running for `cove shell`, and `cove stop` \
+                "`cove logs agent` says more; the machine is left running for `cove shell`, and `cove stop` \
                  ends it"
                     .to_owned(),
             ),
@@ -161,7 +165,7 @@ fn of_backend(error: &MachineError, message: String) -> ApiError {
         ),
         _ => (
             ErrorCode::MachineFailed,
-            "`cove doctor` checks what a machine needs; `cove logs --source machine` says more",
+            "`cove doctor` checks what a machine needs; `cove logs machine` says more",
         ),
     };
     ApiError::new(code, message, hint)
@@ -228,7 +232,13 @@ mod tests {
             (Failure::file("write", &path())(full()), ErrorCode::DiskFull),
             (Failure::Backend(io_error), ErrorCode::DiskFull),
             (Failure::Backend(missing), ErrorCode::MissingDependency),
-            (Failure::Silent(Duration::from_secs(1)), ErrorCode::Timeout),
+            (
+                Failure::Silent {
+                    after: Duration::from_secs(1),
+                    why: None,
+                },
+                ErrorCode::Timeout,
+            ),
             (Failure::Exited(ExitCause::Vanished), ErrorCode::MachineFailed),
             (Failure::Cancelled, ErrorCode::WrongState),
         ] {

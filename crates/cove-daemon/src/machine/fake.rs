@@ -170,7 +170,12 @@ impl Guest {
             match frame {
                 Some(Ok(FromHost::Hello(_))) => {}
                 Some(Ok(FromHost::Request { id, call })) => {
-                    subscribed |= call == Call::Subscribe;
+                    if call == Call::Subscribe {
+                        // As the agent does it: what has happened so far comes before the answer.
+                        subscribed = true;
+                        let stage = stage("kernel", 0, 1000);
+                        wire.send(FromGuest::Event(stage)).await.unwrap();
+                    }
                     let result = self.call(call);
                     if wire.send(FromGuest::Response { id, result }).await.is_err() {
                         return;
@@ -193,12 +198,7 @@ impl Guest {
         match call {
             Call::Boot(_) => {
                 script.boot?;
-                let stage = Stage {
-                    name: "root".into(),
-                    start_us: 1000,
-                    end_us: 2000,
-                };
-                let _ = self.agent_events.send(Event::Stage(stage));
+                let _ = self.agent_events.send(stage("root", 1000, 2000));
                 if script.engine {
                     self.engine_is(EngineState::Ready);
                 }
@@ -248,6 +248,14 @@ impl Guest {
             let _ = tokio::io::copy(&mut read, &mut write).await;
         }
     }
+}
+
+fn stage(name: &str, start_us: u64, end_us: u64) -> Event {
+    Event::Stage(Stage {
+        name: name.into(),
+        start_us,
+        end_us,
+    })
 }
 
 struct FakeMachine(Arc<Guest>);

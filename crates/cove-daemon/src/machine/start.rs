@@ -310,7 +310,7 @@ impl Job {
             let failure = tokio::select! {
                 () = self.cancel.cancelled() => Failure::Cancelled,
                 () = sleep_until(deadline) => match (kernel_started, booted) {
-                    (None, _) => Failure::Silent(patience),
+                    (None, _) => Failure::Silent { after: patience, why: why_not },
                     (Some(_), false) => Failure::Boot(CallError::Timeout(patience)),
                     (Some(_), true) => Failure::EngineSilent { after: patience, why: why_not },
                 },
@@ -369,6 +369,7 @@ impl Job {
                     }
                     Some(Happening::Lost { why }) => {
                         tracing::debug!(machine = %self.name, why, "lost the agent during the boot");
+                        why_not = Some(why);
                         continue;
                     }
                     Some(Happening::Rebooted) => {

@@ -299,7 +299,7 @@ async fn short(
             ApiError::new(
                 ErrorCode::MachineFailed,
                 message,
-                "`cove logs --source machine` says more",
+                "`cove logs machine` says more",
             )
         }),
         Err(_) => {

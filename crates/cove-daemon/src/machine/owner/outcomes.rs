@@ -167,9 +167,10 @@ impl Owner {
                 self.notices.insert(Topic::Engine, message);
             }
             Happening::Lost { why } => {
-                tracing::warn!(why, "lost the agent");
                 let message = format!("the guest's agent does not answer ({why}); Cove keeps trying");
-                self.notices.insert(Topic::Agent, message);
+                if self.notices.insert(Topic::Agent, message.clone()).as_ref() != Some(&message) {
+                    tracing::warn!("{message}");
+                }
             }
             Happening::Warning(message) => {
                 tracing::warn!("the guest warns: {message}");
