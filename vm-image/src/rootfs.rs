@@ -142,10 +142,21 @@ pub(crate) fn write(tree: Tree, recipe: &Recipe, staging: &Path, output: &Path) 
         .output()
         .at("run", &mkfs)?;
     if result.status.success() {
-        Ok(())
-    } else {
-        Err(failed_output(MKFS_EROFS, PURPOSE, &result))
+        return Ok(());
     }
+    // Its own words for a full disk depend on the version and can mislead, so the disk is asked.
+    if is_full(output) {
+        return Err(ImageError::DiskFull {
+            operation: "write",
+            path: output.to_owned(),
+        });
+    }
+    Err(failed_output(MKFS_EROFS, PURPOSE, &result))
+}
+
+/// Whether the file system that holds `path` has less left than one large write takes.
+fn is_full(path: &Path) -> bool {
+    rustix::fs::statvfs(path).is_ok_and(|fs| fs.f_bavail.saturating_mul(fs.f_frsize) < 1 << 20)
 }
 
 #[cfg(test)]
