@@ -2,11 +2,6 @@
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new("debug"))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
     let arguments: Vec<_> = std::env::args_os().collect();
     match arguments.as_slice() {
         [_, command, flag, directory] if command == "machine-process" && flag == "--directory" => {

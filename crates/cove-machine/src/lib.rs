@@ -27,6 +27,13 @@ mod error;
 mod kvm;
 pub mod process;
 #[cfg(unix)]
+#[cfg_attr(
+    not(target_os = "linux"),
+    expect(
+        dead_code,
+        reason = "the backends that use it on this platform are still to come"
+    )
+)]
 mod sockets;
 mod spec;
 

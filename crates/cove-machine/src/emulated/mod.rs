@@ -18,7 +18,7 @@ use crate::{
     Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec,
     process::{
         record::{self, Launch},
-        remote,
+        start,
     },
 };
 use async_trait::async_trait;
@@ -110,12 +110,12 @@ impl Backend for Emulated {
             spec: spec.clone(),
             qemu: self.qemu().await?,
         };
-        let machine = remote::start(&program, &launch).await?;
+        let machine = start::start(&program, &launch).await?;
         Ok(Box::new(machine))
     }
 
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
-        let machine = remote::adopt(spec).await?;
+        let machine = start::adopt(spec).await?;
         Ok(machine.map(|machine| Box::new(machine) as Box<dyn Machine>))
     }
 

@@ -6,6 +6,7 @@ use super::{
     identity::ProcessId,
     left_over::console_path,
     lock::Lock,
+    log,
     protocol::{self, Hello, StartReport},
     record::{self, Launch, Processes},
 };
@@ -19,7 +20,10 @@ use cove_virtio::{
     vhost_user,
     vsock::{Vsock, VsockConfig},
 };
-use rustix::fs::Mode;
+use rustix::{
+    fs::Mode,
+    process::{Resource, getrlimit, setrlimit},
+};
 use std::{
     io::{self, Write},
     path::Path,
@@ -31,9 +35,10 @@ use tokio::sync::{broadcast, mpsc, watch};
 const EVENTS: usize = 64;
 
 /// Runs the machine whose specification an [`crate::Emulated`] backend left in `directory`, to its end. To be called
-/// on the main thread of a process of its own, with a logger that writes to standard error; standard output belongs to
-/// the parent, which is told there how the start went.
+/// on the main thread of a process of its own, before anything else: it logs to standard error, and standard output
+/// belongs to the parent, which is told there how the start went.
 pub fn run(directory: &Path) -> ExitCode {
+    log::begin();
     let mut report = match Report::take() {
         Ok(report) => report,
         Err(error) => {
@@ -43,6 +48,7 @@ pub fn run(directory: &Path) -> ExitCode {
     };
     // Everything that this process makes is its user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    raise_descriptor_limit();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -101,6 +107,7 @@ async fn supervised(
     processes: &mut Processes,
     report: &mut Report,
 ) -> Result<Exit, MachineError> {
+    tokio::spawn(log::keep_bounded(directory.to_owned()));
     let runtime = &launch.spec.runtime;
     let path = console_path(directory);
     let console = Console::open(&path).map_err(|source| MachineError::Io {
@@ -163,6 +170,16 @@ fn serve_socket_device(runtime: &Path) -> Result<vhost_user::Server, MachineErro
     let config = VsockConfig::new(cove_wire::GUEST_CID.into(), sockets::vsock(runtime));
     let device = Vsock::new(config).map_err(|error| failed(&error))?;
     vhost_user::serve(device, &sockets::vhost(runtime)).map_err(|error| failed(&error))
+}
+
+/// Every connection to the guest takes a descriptor, and the usual limit of 1024 was made for programs that use
+/// `select`.
+fn raise_descriptor_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn identify(pid: u32) -> Result<ProcessId, MachineError> {

@@ -38,13 +38,17 @@ pub(crate) mod left_over;
 #[cfg(target_os = "linux")]
 pub(crate) mod lock;
 #[cfg(target_os = "linux")]
+mod log;
+#[cfg(target_os = "linux")]
 pub(crate) mod protocol;
 #[cfg(target_os = "linux")]
 pub(crate) mod record;
 #[cfg(target_os = "linux")]
-pub(crate) mod remote;
+mod remote;
 #[cfg(target_os = "linux")]
 pub(crate) mod spawn;
+#[cfg(target_os = "linux")]
+pub(crate) mod start;
 
 #[cfg(target_os = "linux")]
 pub use entry::run;

@@ -1,35 +1,29 @@
-//! The daemon's end: starts machine processes, finds those that an earlier daemon started, and drives them.
+//! The daemon's end of a running machine: drives it, and finds out how it ended.
 //!
 //! ```text
-//!           start, adopt                   connection ends
-//!  (nothing) ──────────▶ attended by a task ─────────────▶ settling ──▶ Exit
-//!                                ▲                             │
-//!                                └── the process lives on ─────┘
+//!  start, adopt ───▶ attended by a task ── connection ends ──▶ settling ──▶ Exit
+//!                            ▲                                     │
+//!                            └─────── the process lives on ────────┘
 //! ```
 //!
-//! A task of each [`Remote`] owns the connection. When it ends without the machine having said so, the task finds out
-//! what became of the process: it connects anew, or cleans up and accounts for the end.
+//! A task of each [`Remote`] owns the connection. When it ends, the task finds out what became of the process: it
+//! connects anew, or cleans up and accounts for the end.
 
 use super::{
     left_over::{self, console_path},
-    lock::Lock,
-    protocol::{self, Call, Hello, Line, Request, Said, StartReport},
-    record::{self, Launch},
-    spawn::{self, Bond},
+    protocol::{self, Call, Line, Request, Said},
+    record,
+    start::{Greeted, clear, connect},
 };
 use crate::{
     BackendKind, Connection, Disk, Exit, ExitCause, Features, Listener, Machine, MachineError, MachineEvent,
-    MachineSpec, process::console, sockets,
+    MachineSpec, sockets,
 };
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
 use std::{
     collections::HashMap,
-    fs::{DirBuilder, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -37,231 +31,16 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
-use tokio_util::codec::LinesCodecError;
 
-/// How long a machine process may take to have its guest run. QEMU takes a third of a second on an idle computer.
-const START_PATIENCE: Duration = Duration::from_mins(1);
-
-/// How long a process that holds the lock may take to answer.
-const ADOPT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a machine process may take to kill its hypervisor, before both are killed.
-const KILL_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Longest line in which a start is reported, in bytes.
-const MAX_REPORT: u64 = 64 << 10;
-
-/// Size above which the machine process's log is moved aside before a start, in bytes.
-const LOG_LIMIT: u64 = 1 << 20;
+/// How long a machine process may take to kill its hypervisor, before both are killed, and how long one whose
+/// connection ended may take to answer or be gone.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Events that a listener may lag behind.
 const EVENTS: usize = 64;
-
-/// Starts a machine process as `program machine-process --directory DIR` and waits until its guest runs.
-pub(crate) async fn start(program: &Path, launch: &Launch) -> Result<Remote, MachineError> {
-    let spec = &launch.spec;
-    sockets::check_lengths(&spec.runtime)?;
-    create(&spec.directory)?;
-    create(&spec.runtime)?;
-    {
-        // The machine process takes the lock for itself; until then it keeps the specification from being replaced
-        // under a machine that runs.
-        let _lock = Lock::take(&spec.directory)?;
-        record::write(&spec.directory, launch)?;
-    }
-    let path = spec.directory.join("process.log");
-    let log = open_log(&path).map_err(|source| MachineError::Io {
-        operation: "open the log",
-        path: path.clone(),
-        source,
-    })?;
-    let log_start = log.metadata().map_or(0, |metadata| metadata.len());
-    let mut command = std::process::Command::new(program);
-    command
-        .arg("machine-process")
-        .arg("--directory")
-        .arg(&spec.directory)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log);
-    spawn::set_up(&mut command, Bond::Free, Vec::new());
-    let mut child = tokio::process::Command::from(command)
-        .spawn()
-        .map_err(|source| MachineError::Io {
-            operation: "start the machine process",
-            path: program.to_owned(),
-            source,
-        })?;
-    let stdout = child.stdout.take();
-    // Whatever becomes of this call, somebody has to reap the process when it ends.
-    let (ended_sender, ended) = oneshot::channel();
-    let (kill, mut killed) = oneshot::channel::<()>();
-    tokio::spawn(async move {
-        let status = tokio::select! {
-            status = child.wait() => status,
-            Ok(()) = &mut killed => {
-                let _ = child.start_kill();
-                child.wait().await
-            }
-        };
-        // Only a start that failed is interested.
-        let _ = ended_sender.send(status);
-    });
-    let mut report = String::new();
-    if let Some(stdout) = stdout {
-        let mut stdout = BufReader::new(stdout).take(MAX_REPORT);
-        if timeout(START_PATIENCE, stdout.read_line(&mut report))
-            .await
-            .is_err()
-        {
-            let _ = kill.send(());
-            return Err(MachineError::StartFailed {
-                why: format!("nothing happened for {} seconds", START_PATIENCE.as_secs()),
-            });
-        }
-    }
-    match protocol::decode(&report) {
-        Ok(StartReport::Running) => {
-            let line = connect(&spec.runtime).await?;
-            Ok(Remote::attend(spec, line))
-        }
-        Ok(StartReport::Locked) => Err(MachineError::Locked {
-            directory: spec.directory.clone(),
-        }),
-        Ok(StartReport::Failed { why }) => Err(MachineError::StartFailed { why }),
-        Err(_) => {
-            let status = match timeout(KILL_PATIENCE, ended).await {
-                Ok(Ok(Ok(status))) => status.to_string(),
-                _ => "it is still there".to_owned(),
-            };
-            let said = said_since(&path, log_start);
-            Err(MachineError::StartFailed {
-                why: format!("the machine process gave no account of itself ({status}){said}"),
-            })
-        }
-    }
-}
-
-/// Takes over the machine in `spec.directory`, or cleans up after one that is gone.
-pub(crate) async fn adopt(spec: &MachineSpec) -> Result<Option<Remote>, MachineError> {
-    if !spec.directory.exists() {
-        return Ok(None);
-    }
-    // The machine's own specification says where its sockets are, even if they would be elsewhere today.
-    let running = record::read::<Launch>(&spec.directory).ok().flatten();
-    let spec = running.map_or_else(|| spec.clone(), |launch| launch.spec);
-    let deadline = Instant::now() + ADOPT_PATIENCE;
-    while !left_over::is_free(&spec.directory)? {
-        match connect(&spec.runtime).await {
-            Ok(line) => return Ok(Some(Remote::attend(&spec, line))),
-            Err(error @ MachineError::Protocol(_)) => return Err(error),
-            Err(error) if Instant::now() < deadline => {
-                // It may be starting or ending.
-                tracing::debug!(%error, "waiting for the machine process");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the machine process does not answer and is ended");
-                break;
-            }
-        }
-    }
-    clear(spec, ExitCause::Vanished).await?;
-    Ok(None)
-}
-
-/// [`left_over::clear`], where it may block.
-async fn clear(spec: MachineSpec, cause: ExitCause) -> Result<Option<Exit>, MachineError> {
-    match tokio::task::spawn_blocking(move || left_over::clear(&spec, cause)).await {
-        Ok(result) => result,
-        Err(error) => Err(MachineError::Protocol(error.to_string())),
-    }
-}
-
-/// Makes a directory for its owner alone, if it is not there.
-fn create(directory: &Path) -> Result<(), MachineError> {
-    let mut builder = DirBuilder::new();
-    let result = builder.recursive(true).mode(0o700).create(directory);
-    result.map_err(|source| MachineError::Io {
-        operation: "create the directory",
-        path: directory.to_owned(),
-        source,
-    })
-}
-
-/// Opens the machine process's log for appending, after moving a long one aside.
-fn open_log(path: &Path) -> io::Result<std::fs::File> {
-    if std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > LOG_LIMIT) {
-        std::fs::rename(path, console::older(path))?;
-    }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-}
-
-/// The last lines of the log at `path`, if it grew beyond `start`.
-fn said_since(path: &Path, start: u64) -> String {
-    let grew = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > start);
-    let lines = if grew {
-        console::tail_of_file(path)
-    } else {
-        Vec::new()
-    };
-    match &lines[lines.len().saturating_sub(5)..] {
-        [] => String::new(),
-        last => format!(": {}", last.join("; ")),
-    }
-}
-
-/// A connection on which the machine process has greeted.
-struct Greeted {
-    line: Line,
-    hello: Hello,
-}
-
-/// Connects to the machine process.
-async fn connect(runtime: &Path) -> Result<Greeted, MachineError> {
-    let path = sockets::control(runtime);
-    let stream = sockets::open(&path).await.map_err(|source| MachineError::Io {
-        operation: "reach the machine process through",
-        path: path.clone(),
-        source,
-    })?;
-    let mut line = protocol::line(stream);
-    let greeting = match timeout(KILL_PATIENCE, line.next()).await {
-        Ok(Some(Ok(greeting))) => greeting,
-        Ok(Some(Err(LinesCodecError::MaxLineLengthExceeded))) => {
-            return Err(MachineError::Protocol("its greeting is too long".into()));
-        }
-        // It ended while it was to greet.
-        Ok(Some(Err(LinesCodecError::Io(_))) | None) => return Err(MachineError::Ended),
-        Err(_) => {
-            return Err(MachineError::Io {
-                operation: "get an answer from the machine process through",
-                path,
-                source: io::ErrorKind::TimedOut.into(),
-            });
-        }
-    };
-    let hello: Hello = protocol::decode(&greeting).map_err(MachineError::Protocol)?;
-    if hello.version != protocol::VERSION {
-        return Err(MachineError::Protocol(format!(
-            "it speaks version {} and this daemon speaks version {}; the machine was started by another release of Cove: \
-             stop it with that one, or end its process {:?}",
-            hello.version,
-            protocol::VERSION,
-            hello.processes.first()
-        )));
-    }
-    Ok(Greeted { line, hello })
-}
 
 /// A machine in a machine process.
 #[derive(Debug)]
@@ -295,7 +74,8 @@ struct Asked {
 }
 
 impl Remote {
-    fn attend(spec: &MachineSpec, Greeted { line, hello }: Greeted) -> Self {
+    /// Drives the machine that greeted.
+    pub(super) fn attend(spec: &MachineSpec, Greeted { line, hello }: Greeted) -> Self {
         let (exit_sender, exit) = watch::channel(None);
         let shared = Arc::new(Shared {
             spec: spec.clone(),
@@ -382,7 +162,7 @@ impl Machine for Remote {
                 Err(error) => Err(error),
             }
         };
-        match timeout(KILL_PATIENCE, asked).await {
+        match timeout(PATIENCE, asked).await {
             Ok(Ok(exit)) => Ok(exit),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the machine process is ended by force");
@@ -446,8 +226,9 @@ impl Remote {
 
 /// Owns the connection to a machine process until the machine has ended or nobody is interested any more.
 async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc<Shared>) {
+    let mut unanswered = Unanswered::new();
     loop {
-        match converse(&mut line, &mut requests, &shared).await {
+        match converse(&mut line, &mut requests, &mut unanswered, &shared).await {
             Ending::Unwanted => return,
             Ending::Lost => {}
         }
@@ -455,6 +236,11 @@ async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc
             Settled::Alive(greeted) => {
                 shared.paused.store(greeted.hello.paused, Ordering::Relaxed);
                 line = greeted.line;
+                for (_, answer) in unanswered.drain() {
+                    let _ = answer.send(Err(
+                        "the connection to the machine process was lost meanwhile".into()
+                    ));
+                }
             }
             Settled::Over(exit) => {
                 shared.exit.send_replace(Some(exit.clone()));
@@ -466,6 +252,9 @@ async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc
     }
 }
 
+/// Who waits for an answer, by the number of the request.
+type Unanswered = HashMap<u64, oneshot::Sender<Result<(), String>>>;
+
 enum Ending {
     /// The [`Remote`] was dropped; the machine goes on.
     Unwanted,
@@ -473,8 +262,12 @@ enum Ending {
     Lost,
 }
 
-async fn converse(line: &mut Line, requests: &mut mpsc::Receiver<Asked>, shared: &Shared) -> Ending {
-    let mut unanswered = HashMap::new();
+async fn converse(
+    line: &mut Line,
+    requests: &mut mpsc::Receiver<Asked>,
+    unanswered: &mut Unanswered,
+    shared: &Shared,
+) -> Ending {
     let mut last = 0u64;
     loop {
         tokio::select! {
@@ -523,7 +316,7 @@ enum Settled {
 /// Finds out what became of a machine process whose connection ended.
 async fn settle(shared: &Shared) -> Settled {
     let directory = &shared.spec.directory;
-    let deadline = Instant::now() + KILL_PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while matches!(left_over::is_free(directory), Ok(false)) && Instant::now() < deadline {
         if matches!(record::read::<Exit>(directory), Ok(None))
             && let Ok(greeted) = connect(&shared.spec.runtime).await

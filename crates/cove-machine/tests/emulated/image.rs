@@ -1,7 +1,9 @@
 //! The real image: kernel, agent and socket device together.
 
 use super::*;
-use tokio::io::AsyncReadExt;
+use cove_machine::{Connection, MachineEvent};
+use cove_wire::{Call, FromGuest, FromHost, HEADER_LEN, Hello, Reply, body_len, decode, encode, port};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A machine on the image in `COVE_TEST_IMAGE`; nothing without one.
 fn bench() -> Option<Bench> {
@@ -23,22 +25,53 @@ fn bench() -> Option<Bench> {
     Some(bench)
 }
 
-/// Connects to the agent's control port as soon as it listens, and reads the first bytes of its greeting.
-async fn greeting(machine: &dyn Machine) -> [u8; 4] {
+/// Exchanges greetings with the agent as soon as it listens.
+async fn greet(machine: &dyn Machine) -> Connection {
     let deadline = Instant::now() + PATIENCE;
-    loop {
-        match machine.connect(cove_wire::port::CONTROL).await {
-            Ok(mut connection) => {
-                let mut first = [0; 4];
-                connection.read_exact(&mut first).await.unwrap();
-                return first;
-            }
+    let mut connection = loop {
+        match machine.connect(port::CONTROL).await {
+            Ok(connection) => break connection,
             Err(MachineError::Refused { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("{error}"),
         }
-    }
+    };
+    let ours = Hello::new("test");
+    send(&mut connection, &FromHost::Hello(ours.clone())).await;
+    let FromGuest::Hello(theirs) = receive(&mut connection).await else {
+        panic!("the agent does not greet first");
+    };
+    ours.accept(&theirs).unwrap();
+    connection
+}
+
+async fn send(connection: &mut Connection, message: &FromHost) {
+    connection.write_all(&encode(message).unwrap()).await.unwrap();
+}
+
+async fn receive(connection: &mut Connection) -> FromGuest {
+    let mut header = [0; HEADER_LEN];
+    connection.read_exact(&mut header).await.unwrap();
+    let mut body = vec![0; body_len(header).unwrap()];
+    connection.read_exact(&mut body).await.unwrap();
+    decode(&body).unwrap()
+}
+
+async fn shut_down(machine: &dyn Machine, reboot: bool) {
+    let mut connection = greet(machine).await;
+    let call = Call::Shutdown {
+        grace_ms: 1000,
+        reboot,
+    };
+    send(&mut connection, &FromHost::Request { id: 1, call }).await;
+    assert_eq!(
+        receive(&mut connection).await,
+        FromGuest::Response {
+            id: 1,
+            result: Ok(Reply::Done)
+        }
+    );
 }
 
 #[tokio::test]
@@ -46,12 +79,29 @@ async fn the_agent_greets_and_greets_again_after_a_pause_and_an_adoption() {
     let Some(bench) = bench() else { return };
     let begun = Instant::now();
     let machine = bench.start().await;
-    greeting(&*machine).await;
-    eprintln!("the agent greeted after {:?}", begun.elapsed());
+    let running = begun.elapsed();
+    within(greet(&*machine)).await;
+    eprintln!(
+        "the guest ran after {running:?}, its agent greeted after {:?}",
+        begun.elapsed()
+    );
     within(machine.pause()).await.unwrap();
     within(machine.resume()).await.unwrap();
     drop(machine);
     let machine = within(backend().adopt(&bench.spec)).await.unwrap().unwrap();
-    greeting(&*machine).await;
+    within(greet(&*machine)).await;
     within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_agent_restarts_the_guest_and_then_powers_it_off() {
+    let Some(bench) = bench() else { return };
+    let machine = bench.start().await;
+    let mut events = machine.events();
+    within(shut_down(&*machine, true)).await;
+    assert_eq!(within(events.recv()).await.unwrap(), MachineEvent::Rebooted);
+    within(shut_down(&*machine, false)).await;
+    let exit = within(machine.stop(PATIENCE)).await.unwrap();
+    assert_eq!(exit.cause, ExitCause::PoweredOff, "{}", bench.log());
+    bench.is_clear(&machine.processes()).await;
 }

@@ -5,7 +5,7 @@
 
 /// What a kernel does after its message.
 #[derive(Debug, Clone, Copy)]
-pub enum Then {
+pub(crate) enum Then {
     /// Nothing, for ever.
     Idle,
     /// Powers off through ACPI's registers.
@@ -25,7 +25,7 @@ const LOAD: u32 = 0x10_0000;
 const FLAG: u32 = 0x30_0000;
 
 /// An ELF kernel that writes `message` and then does `then`.
-pub fn build(message: &str, then: Then) -> Vec<u8> {
+pub(crate) fn build(message: &str, then: Then) -> Vec<u8> {
     let idle: &[u8] = &[0xfa, 0xf4, 0xeb, 0xfc]; // cli; hlt; jmp back
     let reset: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee]; // mov dx, 0xcf9; mov al, 6; out dx, al
     // cld; mov esi, <message>; mov dx, 0x3f8; next: lodsb; test al, al; jz done; out dx, al; jmp next; done:

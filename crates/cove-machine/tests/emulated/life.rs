@@ -22,6 +22,11 @@ async fn a_machine_is_its_users_alone_and_tells_what_it_is() {
     let exit = within(machine.kill()).await.unwrap();
     assert_eq!(exit.cause, ExitCause::Killed);
     bench.is_clear(&processes).await;
+    assert!(
+        bench.log().contains("the machine ended"),
+        "it keeps a log: {}",
+        bench.log()
+    );
 }
 
 #[tokio::test]

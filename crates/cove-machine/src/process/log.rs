@@ -1,0 +1,144 @@
+//! The machine process's own log, to which its standard error leads.
+//!
+//! A guest can have devices complain for as long as it likes, so that the log is bounded while the process runs, and not
+//! only when it starts: a task moves a full one aside and has standard error lead to the next.
+
+use super::console;
+use crate::MachineError;
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tracing_subscriber::EnvFilter;
+
+/// Size above which the log becomes `process.log.1`, in bytes.
+const LIMIT: u64 = 1 << 20;
+
+/// How often the size is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The log, open for a process that starts.
+#[derive(Debug)]
+pub(super) struct ProcessLog {
+    path: PathBuf,
+    file: File,
+    /// Its size before the process started.
+    start: u64,
+}
+
+/// Opens the log in the machine's `directory`.
+pub(super) fn open(directory: &Path) -> Result<ProcessLog, MachineError> {
+    let path = path(directory);
+    let opened = move_full_aside(&path, LIMIT).and_then(|_| {
+        let file = append(&path)?;
+        let start = file.metadata()?.len();
+        Ok((file, start))
+    });
+    match opened {
+        Ok((file, start)) => Ok(ProcessLog { path, file, start }),
+        Err(source) => Err(MachineError::Io {
+            operation: "open the log",
+            path,
+            source,
+        }),
+    }
+}
+
+impl ProcessLog {
+    /// A descriptor for the process.
+    pub(super) fn share(&self) -> io::Result<File> {
+        self.file.try_clone()
+    }
+
+    /// The last lines that the process wrote, in one line; nothing if it wrote none.
+    pub(super) fn last_words(&self) -> Option<String> {
+        let size = self.file.metadata().ok()?.len();
+        let lines = console::tail_of_file(&self.path);
+        let last = &lines[lines.len().saturating_sub(5)..];
+        (size > self.start && !last.is_empty()).then(|| last.join("; "))
+    }
+}
+
+/// Sends what this process logs to standard error, unless its program does so already. `COVE_LOG` filters, as it does for
+/// the daemon.
+pub(super) fn begin() {
+    let filter = EnvFilter::try_from_env("COVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    // It fails only where a program set up its own log.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .try_init();
+}
+
+/// Keeps the log in `directory`, to which this process's standard error leads, within its bound, for ever.
+pub(super) async fn keep_bounded(directory: PathBuf) {
+    let path = path(&directory);
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        if let Err(error) = renew(&path) {
+            tracing::warn!(path = %path.display(), %error, "the log is not bounded");
+            return;
+        }
+    }
+}
+
+/// Has standard error lead to a new log if the present one is full.
+fn renew(path: &Path) -> io::Result<()> {
+    if move_full_aside(path, LIMIT)? {
+        rustix::stdio::dup2_stderr(append(path)?)?;
+    }
+    Ok(())
+}
+
+fn path(directory: &Path) -> PathBuf {
+    directory.join("process.log")
+}
+
+/// Renames the log if it is larger than `limit`.
+fn move_full_aside(path: &Path, limit: u64) -> io::Result<bool> {
+    let full = std::fs::metadata(path).is_ok_and(|metadata| metadata.len() > limit);
+    if full {
+        std::fs::rename(path, console::older(path))?;
+    }
+    Ok(full)
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn last_words_are_those_of_the_process_and_not_of_an_earlier_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = open(directory.path()).unwrap();
+        writeln!(log.share().unwrap(), "earlier").unwrap();
+        let log = open(directory.path()).unwrap();
+        assert_eq!(log.last_words(), None);
+        writeln!(log.share().unwrap(), "no such option").unwrap();
+        assert!(log.last_words().unwrap().ends_with("no such option"));
+    }
+
+    #[test]
+    fn only_a_full_log_is_moved_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("process.log");
+        std::fs::write(&path, [b'x'; 100]).unwrap();
+        assert!(!move_full_aside(&path, 100).unwrap());
+        assert!(move_full_aside(&path, 99).unwrap());
+        assert!(!path.exists() && console::older(&path).exists());
+    }
+}
