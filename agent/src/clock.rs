@@ -23,8 +23,12 @@ pub(crate) fn uptime_us() -> u64 {
 /// Sets the time of day to `unix_ns` nanoseconds since the Unix epoch.
 pub(crate) fn set_time_of_day(unix_ns: u64) -> Result<(), Fault> {
     let time = time_of_day(unix_ns)?;
-    clock_settime(ClockId::Realtime, time)
-        .map_err(|error| Fault::new(FaultCode::Failed, format!("setting the guest's clock failed: {error}")))
+    clock_settime(ClockId::Realtime, time).map_err(|error| {
+        Fault::new(
+            FaultCode::Failed,
+            format!("setting the guest's clock failed: {error}"),
+        )
+    })
 }
 
 fn time_of_day(unix_ns: u64) -> Result<Timespec, Fault> {
@@ -32,7 +36,9 @@ fn time_of_day(unix_ns: u64) -> Result<Timespec, Fault> {
     if !(EARLIEST_S..LATEST_S).contains(&seconds) {
         return Err(Fault::new(
             FaultCode::Invalid,
-            format!("{unix_ns} ns since 1970 is not a time between the years 2020 and 2200; check the host's clock"),
+            format!(
+                "{unix_ns} ns since 1970 is not a time between the years 2020 and 2200; check the host's clock"
+            ),
         ));
     }
     Ok(Timespec {

@@ -1,6 +1,9 @@
 //! File descriptors that the runtime waits for.
 
-#![expect(unsafe_code, reason = "tokio cannot know by type that a descriptor stays what it is")]
+#![expect(
+    unsafe_code,
+    reason = "tokio cannot know by type that a descriptor stays what it is"
+)]
 // UNSAFETY: the one unsafe call asks for a descriptor that stays open and the same; an `OwnedFd` is nothing else.
 
 use std::{io, os::fd::OwnedFd};

@@ -23,7 +23,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// Longest time that containers may be given to stop. A host that asks for more has made a mistake.
-const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+const LONGEST_GRACE: Duration = Duration::from_hours(1);
 
 /// What the engine needs of the system: nothing until it is known, then whether it is there.
 pub(crate) type Base = watch::Receiver<Option<Result<(), Fault>>>;
@@ -92,7 +92,9 @@ impl Guest {
             Call::TrimData => self.trim_data().await.map(|bytes| Reply::Trimmed { bytes }),
             Call::Shutdown { grace_ms, reboot } => {
                 let ending = if reboot { Ending::Restart } else { Ending::PowerOff };
-                self.shutdown(Duration::from_millis(grace_ms), ending).await.map(|()| Reply::Done)
+                self.shutdown(Duration::from_millis(grace_ms), ending)
+                    .await
+                    .map(|()| Reply::Done)
             }
         }
     }
@@ -132,7 +134,10 @@ impl Guest {
         if !is_host_name(&config.hostname) {
             return Err(Fault::new(
                 FaultCode::Invalid,
-                format!("{:?} is not a host name: letters, digits and hyphens, up to 64 in all", config.hostname),
+                format!(
+                    "{:?} is not a host name: letters, digits and hyphens, up to 64 in all",
+                    config.hostname
+                ),
             ));
         }
         let engine = Config::new(&config.engine)?;
@@ -197,9 +202,12 @@ impl Guest {
 
     async fn trim_data(&self) -> Result<u64, Fault> {
         self.base().await?;
-        data::trim()
-            .await
-            .map_err(|error| Fault::new(FaultCode::Failed, format!("discarding unused blocks failed: {error}")))
+        data::trim().await.map_err(|error| {
+            Fault::new(
+                FaultCode::Failed,
+                format!("discarding unused blocks failed: {error}"),
+            )
+        })
     }
 
     /// Waits until it is known whether the system is fit for the engine.
@@ -207,7 +215,10 @@ impl Guest {
         let mut base = self.0.base.clone();
         let known = base.wait_for(Option::is_some).await;
         known.ok().and_then(|known| known.clone()).unwrap_or_else(|| {
-            Err(Fault::new(FaultCode::Failed, "the boot ended without a result; see `cove logs --agent`"))
+            Err(Fault::new(
+                FaultCode::Failed,
+                "the boot ended without a result; see `cove logs --agent`",
+            ))
         })
     }
 
@@ -250,7 +261,9 @@ fn stopping() -> Fault {
 /// Reads `/proc/meminfo`, whose unit is the KiB.
 fn memory(meminfo: &str) -> Memory {
     let field = |name: &str| {
-        let value = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let value = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         let number = value.and_then(|value| value.split_ascii_whitespace().next()?.parse::<u64>().ok());
         number.unwrap_or(0).saturating_mul(1024)
     };
@@ -271,7 +284,10 @@ mod tests {
         let engine = Engine::supervise(report.clone(), &logs);
         let (end, endings) = mpsc::channel(1);
         let base = watch::channel(base).1;
-        (Guest::new(report, logs, engine, base, "/dev/null".into(), end), endings)
+        (
+            Guest::new(report, logs, engine, base, "/dev/null".into(), end),
+            endings,
+        )
     }
 
     fn boot(hostname: &str) -> Call {
@@ -295,7 +311,10 @@ mod tests {
     #[tokio::test]
     async fn a_bad_host_name_does_not_use_up_the_boot() {
         let (guest, _endings) = guest(None);
-        assert_eq!(guest.call(boot("a b")).await.unwrap_err().code, FaultCode::Invalid);
+        assert_eq!(
+            guest.call(boot("a b")).await.unwrap_err().code,
+            FaultCode::Invalid
+        );
         assert!(matches!(*guest.0.phase.borrow(), Phase::Waiting));
     }
 
@@ -304,18 +323,30 @@ mod tests {
         let (guest, _endings) = guest(Some(Ok(())));
         // The time 0 is refused before anything is touched.
         for _ in 0..2 {
-            assert_eq!(guest.call(boot("cove")).await.unwrap_err().code, FaultCode::Invalid);
+            assert_eq!(
+                guest.call(boot("cove")).await.unwrap_err().code,
+                FaultCode::Invalid
+            );
         }
     }
 
     #[tokio::test]
     async fn a_shutdown_without_an_engine_ends_the_guest_once() {
         let (guest, mut endings) = guest(None);
-        let shutdown = Call::Shutdown { grace_ms: 1000, reboot: true };
+        let shutdown = Call::Shutdown {
+            grace_ms: 1000,
+            reboot: true,
+        };
         assert_eq!(guest.call(shutdown.clone()).await, Ok(Reply::Done));
         assert_eq!(endings.recv().await, Some(Ending::Restart));
-        assert_eq!(guest.call(shutdown).await.unwrap_err().code, FaultCode::WrongState);
-        assert_eq!(guest.call(boot("cove")).await.unwrap_err().code, FaultCode::WrongState);
+        assert_eq!(
+            guest.call(shutdown).await.unwrap_err().code,
+            FaultCode::WrongState
+        );
+        assert_eq!(
+            guest.call(boot("cove")).await.unwrap_err().code,
+            FaultCode::WrongState
+        );
     }
 
     #[tokio::test]
@@ -324,7 +355,10 @@ mod tests {
         let (guest, _endings) = guest(Some(Err(fault.clone())));
         assert_eq!(guest.call(Call::TrimData).await, Err(fault.clone()));
         assert_eq!(guest.call(Call::GrowData).await, Err(fault));
-        assert_eq!(guest.call(Call::RestartEngine).await.unwrap_err().code, FaultCode::WrongState);
+        assert_eq!(
+            guest.call(Call::RestartEngine).await.unwrap_err().code,
+            FaultCode::WrongState
+        );
         let Ok(Reply::Status(status)) = guest.call(Call::Status).await else {
             panic!("no status");
         };

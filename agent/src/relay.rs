@@ -105,7 +105,9 @@ mod tests {
     #[tokio::test]
     async fn more_than_the_sockets_hold_arrives_whole_both_ways() {
         let (mut client, mut server, relay) = joined();
-        let sent: Vec<u8> = (0..4_000_000_u32).map(|n| n.to_le_bytes()[(n % 3) as usize]).collect();
+        let sent: Vec<u8> = (0..4_000_000_u32)
+            .map(|n| n.to_le_bytes()[(n % 3) as usize])
+            .collect();
         let reply: Vec<u8> = sent.iter().rev().copied().collect();
         let at_server = async {
             let mut got = Vec::new();
@@ -155,6 +157,12 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!relay.is_finished());
         drop(client);
-        assert!(timeout(Duration::from_secs(5), relay).await.unwrap().unwrap().is_err());
+        assert!(
+            timeout(Duration::from_secs(5), relay)
+                .await
+                .unwrap()
+                .unwrap()
+                .is_err()
+        );
     }
 }

@@ -83,7 +83,7 @@ impl Report {
             changed
         });
         if changed {
-            tracing::info!(?engine, "engine state");
+            tracing::info!(state = name(&engine), "engine");
             self.publish(Event::Engine(engine));
         }
     }
@@ -133,6 +133,16 @@ impl Report {
     }
 }
 
+/// Its name only: why it failed is in the log already.
+fn name(engine: &EngineState) -> &'static str {
+    match engine {
+        EngineState::Stopped => "stopped",
+        EngineState::Starting => "starting",
+        EngineState::Ready => "ready",
+        EngineState::Restarting { .. } => "restarting",
+    }
+}
+
 /// A stage that has begun.
 pub(crate) struct Running {
     report: Report,
@@ -156,11 +166,13 @@ mod tests {
     use cove_wire::FaultCode;
 
     fn names(events: &[Event]) -> Vec<&str> {
-        let name = |event| match event {
-            &Event::Stage(ref stage) => stage.name.as_str(),
-            Event::Engine(_) => "engine",
-            Event::Warning { .. } => "warning",
-        };
+        fn name(event: &Event) -> &str {
+            match event {
+                Event::Stage(stage) => stage.name.as_str(),
+                Event::Engine(_) => "engine",
+                Event::Warning { .. } => "warning",
+            }
+        }
         events.iter().map(name).collect()
     }
 

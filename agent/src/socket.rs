@@ -4,8 +4,8 @@ use crate::descriptor::awaited;
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, addr::SocketAddrArg,
-        connect, recv, send, shutdown, socket_with, sockopt::socket_error,
+        AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+        addr::SocketAddrArg, connect, recv, send, shutdown, socket_with, sockopt::socket_error,
     },
 };
 use std::{
@@ -105,7 +105,11 @@ impl Socket {
 }
 
 impl AsyncRead for &Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         loop {
             match self.try_recv(buffer.initialize_unfilled()) {
                 Ok(received) => {
@@ -141,7 +145,11 @@ impl AsyncWrite for &Socket {
 }
 
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut &*self).poll_read(cx, buffer)
     }
 }

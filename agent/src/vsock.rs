@@ -1,6 +1,9 @@
 //! vsock listeners: the one kind of socket that the host reaches.
 
-#![expect(unsafe_code, reason = "the socket address of vsock is passed to the kernel as raw memory")]
+#![expect(
+    unsafe_code,
+    reason = "the socket address of vsock is passed to the kernel as raw memory"
+)]
 // UNSAFETY: rustix has no type for `sockaddr_vm`. This module lays it out, hands it to the kernel, and reads it back
 // from an accept; it does nothing else with raw memory.
 
@@ -23,7 +26,7 @@ const CID_HOST: u32 = 2;
 /// than any burst of clients.
 const BACKLOG: i32 = 4096;
 
-/// `struct sockaddr_vm` of linux/vm_sockets.h.
+/// `struct sockaddr_vm` of `linux/vm_sockets.h`.
 #[repr(C)]
 struct Address {
     family: u16,
@@ -75,7 +78,9 @@ impl Listener {
             let mut ready = self.0.readable().await?;
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             match ready.try_io(|socket| Ok(acceptfrom_with(socket, flags)?)) {
-                Ok(Ok((socket, peer))) if peer.as_ref().and_then(cid) == Some(CID_HOST) => return Socket::new(socket),
+                Ok(Ok((socket, peer))) if peer.as_ref().and_then(cid) == Some(CID_HOST) => {
+                    return Socket::new(socket);
+                }
                 Ok(Ok(_)) => tracing::warn!("a vsock connection that is not from the host was closed"),
                 Ok(Err(error)) => return Err(error),
                 Err(_would_block) => {}

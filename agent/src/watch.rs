@@ -36,7 +36,11 @@ mod tests {
         assert!(!waiting.is_finished());
         std::fs::write(directory.path().join("other"), "").unwrap();
         std::fs::write(&path, "").unwrap();
-        tokio::time::timeout(Duration::from_secs(5), waiting).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(5), waiting)
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         appeared(&path).await.unwrap();
     }
 

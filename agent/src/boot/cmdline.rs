@@ -35,17 +35,28 @@ mod tests {
     #[test]
     fn disks_have_defaults() {
         let disks = Disks::from_cmdline("console=ttyS0 quiet\n");
-        assert_eq!((disks.root.to_str(), disks.data.to_str()), (Some("/dev/vda"), Some("/dev/vdb")));
+        assert_eq!(
+            (disks.root.to_str(), disks.data.to_str()),
+            (Some("/dev/vda"), Some("/dev/vdb"))
+        );
     }
 
     #[test]
     fn the_last_setting_counts_and_similar_names_do_not() {
-        let disks = Disks::from_cmdline("cove.root=/dev/vdc xcove.data=/dev/a cove.root=/dev/vdd cove.database=/dev/b");
-        assert_eq!((disks.root.to_str(), disks.data.to_str()), (Some("/dev/vdd"), Some("/dev/vdb")));
+        let disks = Disks::from_cmdline(
+            "cove.root=/dev/vdc xcove.data=/dev/a cove.root=/dev/vdd cove.database=/dev/b",
+        );
+        assert_eq!(
+            (disks.root.to_str(), disks.data.to_str()),
+            (Some("/dev/vdd"), Some("/dev/vdb"))
+        );
     }
 
     #[test]
     fn what_is_not_a_device_is_ignored() {
-        assert_eq!(Disks::from_cmdline("cove.data=../etc").data.to_str(), Some("/dev/vdb"));
+        assert_eq!(
+            Disks::from_cmdline("cove.data=../etc").data.to_str(),
+            Some("/dev/vdb")
+        );
     }
 }

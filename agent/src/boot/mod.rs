@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!  modules ──┬─ vsock ─────────▶ hello: the control port serves
-//!            ├─ erofs, overlay ▶ root ─▶ system ─▶ network ─┬─▶ base ─▶ Call::Boot starts the engine
+//!            ├─ erofs, overlay ▶ root ┬▶ system ─▶ network ─┬─▶ base ─▶ Call::Boot starts the engine
+//!            │                        └▶ engine-modules     │
 //!            └─ ext4 ──────────▶ data-disk ─────────────────┘
 //! ```
 //!
@@ -15,6 +16,7 @@ mod cmdline;
 mod modules;
 mod mounts;
 mod network;
+mod preload;
 mod root;
 mod settle;
 
@@ -37,11 +39,7 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
     system::{RebootCommand, reboot},
 };
-use std::{
-    io,
-    path::Path,
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, watch as value},
@@ -100,7 +98,12 @@ async fn live(logs: Logs) -> Ending {
     drop(report.stage_since("kernel", 0));
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let disks = Disks::from_cmdline(&cmdline);
-    tracing::info!(build = env!("CARGO_PKG_VERSION"), ?disks, cmdline = cmdline.trim_end(), "the agent starts");
+    tracing::info!(
+        build = env!("CARGO_PKG_VERSION"),
+        ?disks,
+        cmdline = cmdline.trim_end(),
+        "the agent starts"
+    );
     tokio::spawn({
         let report = report.clone();
         async move {
@@ -138,7 +141,9 @@ fn load_modules(report: &Report) -> Option<Modules> {
     let finished = {
         let report = report.clone();
         move |failed: Vec<String>| {
-            failed.into_iter().for_each(|failure| report.warn(failure));
+            for failure in failed {
+                report.warn(failure);
+            }
             drop(stage);
         }
     };
@@ -204,9 +209,20 @@ async fn enter_root(report: &Report, disk: &Path, modules: Option<&Modules>) -> 
         move || root::enter(&disk)
     });
     entered.await?.map_err(|error| {
-        Fault::new(FaultCode::Failed, format!("{error}; check the image with `cove image verify`"))
+        Fault::new(
+            FaultCode::Failed,
+            format!("{error}; check the image with `cove image verify`"),
+        )
     })?;
     drop(stage);
+    // Not waited for: the engine can do it by itself, only later.
+    let stage = report.stage("engine-modules");
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = preload::load() {
+            tracing::warn!("loading the engine's modules ahead failed: {error}");
+        }
+        drop(stage);
+    });
 
     let stage = report.stage("system");
     for failure in blocking(settle::settle).await? {
@@ -225,7 +241,10 @@ async fn device(disk: &Path) -> Result<(), Fault> {
     let missing = |why: &dyn std::fmt::Display| {
         Fault::new(
             FaultCode::NotFound,
-            format!("the disk {} did not appear: {why}; check the machine's disks", disk.display()),
+            format!(
+                "the disk {} did not appear: {why}; check the machine's disks",
+                disk.display()
+            ),
         )
     };
     match timeout(DISK, watch::appeared(disk)).await {
@@ -262,7 +281,9 @@ async fn obey_signals(guest: Guest) {
                 tracing::warn!("ending the guest as asked by a signal: {fault}");
             }
         }
-        Err(error) => guest.report().warn(format!("listening to signals failed: {error}")),
+        Err(error) => guest
+            .report()
+            .warn(format!("listening to signals failed: {error}")),
     }
 }
 

@@ -15,17 +15,17 @@ use tokio::sync::watch;
 /// they are wanted.
 const LIST: &str = "/modules/modules.load";
 
-/// A line of the list.
+/// A module, and those that have to be loaded before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Module {
-    name: String,
-    path: PathBuf,
-    needs: Vec<String>,
+pub(super) struct Module {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    pub(super) needs: Vec<String>,
 }
 
 /// Why a module is not there.
 #[derive(Debug, Clone, thiserror::Error)]
-enum LoadError {
+pub(super) enum LoadError {
     #[error("loading the kernel module {name} failed: {reason}")]
     Refused { name: String, reason: String },
     #[error("the kernel module {name} was not loaded because {needs} is missing")]
@@ -45,8 +45,10 @@ impl Modules {
     pub(crate) fn load(finished: impl FnOnce(Vec<String>) + Send + 'static) -> io::Result<Self> {
         let list = parse(&std::fs::read_to_string(LIST)?);
         // Opened now, because the step into the root takes the paths away before everything is loaded.
-        let files: BTreeMap<String, io::Result<File>> =
-            list.iter().map(|module| (module.name.clone(), File::open(&module.path))).collect();
+        let files: BTreeMap<String, io::Result<File>> = list
+            .iter()
+            .map(|module| (module.name.clone(), File::open(&module.path)))
+            .collect();
         let outcomes: Outcomes = list.iter().map(|module| (module.name.clone(), None)).collect();
         let (sender, receiver) = watch::channel(outcomes);
         thread::Builder::new().name("modules".into()).spawn(move || {
@@ -61,7 +63,10 @@ impl Modules {
                 });
             });
             let outcomes = sender.borrow();
-            let failed = outcomes.values().flatten().filter_map(|outcome| outcome.as_ref().err());
+            let failed = outcomes
+                .values()
+                .flatten()
+                .filter_map(|outcome| outcome.as_ref().err());
             finished(failed.map(ToString::to_string).collect());
         })?;
         Ok(Self(receiver))
@@ -70,7 +75,11 @@ impl Modules {
     /// Returns when none of `names` is still to be loaded. One that failed, or that is not in the list because the
     /// kernel has it built in, is not waited for: what needs it will say best what is missing.
     pub(crate) async fn settled(&self, names: &[&str]) {
-        let settled = |outcomes: &Outcomes| names.iter().all(|name| !matches!(outcomes.get(*name), Some(None)));
+        let settled = |outcomes: &Outcomes| {
+            names
+                .iter()
+                .all(|name| !matches!(outcomes.get(*name), Some(None)))
+        };
         // The sender goes when everything is settled.
         let _ = self.0.clone().wait_for(settled).await;
     }
@@ -88,7 +97,8 @@ fn parse(list: &str) -> Vec<Module> {
     list.lines().filter_map(module).collect()
 }
 
-fn insert(module: &File) -> io::Result<()> {
+/// Has the kernel take the module in `module`.
+pub(super) fn insert(module: &File) -> io::Result<()> {
     match rustix::system::finit_module(module, c"", 0) {
         // Loaded already, for instance by the kernel itself.
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
@@ -149,12 +159,14 @@ impl Work {
 }
 
 /// Loads `list` with `load`, as many at a time as there are processors, and tells `settle` about each module.
-fn load_all(
+pub(super) fn load_all(
     list: Vec<Module>,
     load: impl Fn(&Module) -> io::Result<()> + Sync,
     settle: impl Fn(&str, Result<(), LoadError>) + Sync,
 ) {
-    let work = Mutex::new(Work(list.into_iter().map(|module| (module, State::Waiting)).collect()));
+    let work = Mutex::new(Work(
+        list.into_iter().map(|module| (module, State::Waiting)).collect(),
+    ));
     let changed = Condvar::new();
     let worker = || {
         let mut held = lock(&work);
@@ -181,7 +193,11 @@ fn load_all(
                     (at, outcome)
                 }
             };
-            held.0[at].1 = if outcome.is_ok() { State::There } else { State::Missing };
+            held.0[at].1 = if outcome.is_ok() {
+                State::There
+            } else {
+                State::Missing
+            };
             settle(&held.0[at].0.name, outcome);
             changed.notify_all();
         }
@@ -240,7 +256,10 @@ mod tests {
         order.sort();
         assert_eq!(order, ["a", "d"]);
         assert_eq!(errors.len(), 3);
-        assert!(errors[2].contains("kernel module c") && errors[2].contains("b is missing"), "{errors:?}");
+        assert!(
+            errors[2].contains("kernel module c") && errors[2].contains("b is missing"),
+            "{errors:?}"
+        );
     }
 
     #[test]
@@ -257,7 +276,12 @@ mod tests {
 
     #[test]
     fn the_lists_order_is_kept_where_nothing_forbids_it() {
-        let work = Work(parse("x /x y\nv /v\ny /y").into_iter().map(|module| (module, State::Waiting)).collect());
+        let work = Work(
+            parse("x /x y\nv /v\ny /y")
+                .into_iter()
+                .map(|module| (module, State::Waiting))
+                .collect(),
+        );
         assert_eq!(work.next(), Next::Load(1));
     }
 

@@ -24,7 +24,12 @@ const SYSTEM: [Pseudo; 7] = [
     Pseudo("devpts", "dev/pts", DEVICES, "gid=5,mode=0620,ptmxmode=0666"),
     Pseudo("tmpfs", "dev/shm", SAFEST, "mode=1777,size=50%"),
     Pseudo("mqueue", "dev/mqueue", SAFEST, ""),
-    Pseudo("cgroup2", "sys/fs/cgroup", SAFEST, "nsdelegate,memory_recursiveprot"),
+    Pseudo(
+        "cgroup2",
+        "sys/fs/cgroup",
+        SAFEST,
+        "nsdelegate,memory_recursiveprot",
+    ),
     Pseudo("bpf", "sys/fs/bpf", SAFEST, "mode=0700"),
 ];
 
@@ -47,7 +52,13 @@ pub(crate) struct MountError {
 }
 
 /// Mounts `what` of the type `kind` at `at`, which is made when it is missing.
-pub(crate) fn attach(what: &str, at: &Path, kind: &str, flags: MountFlags, options: &str) -> Result<(), MountError> {
+pub(crate) fn attach(
+    what: &str,
+    at: &Path,
+    kind: &str,
+    flags: MountFlags,
+    options: &str,
+) -> Result<(), MountError> {
     let attach = || {
         fs::create_dir_all(at)?;
         let options = CString::new(options)?;
@@ -68,7 +79,10 @@ pub(crate) fn first(root: &Path) -> Result<(), MountError> {
 
 /// Mounts the rest of the system. Gives back what failed: a system without one of these is worth having.
 pub(crate) fn system() -> Vec<String> {
-    let mounts = SYSTEM.iter().filter_map(|pseudo| pseudo.attach(Path::new("/")).err()).map(|error| error.to_string());
+    let mounts = SYSTEM
+        .iter()
+        .filter_map(|pseudo| pseudo.attach(Path::new("/")).err())
+        .map(|error| error.to_string());
     let mut failed: Vec<String> = mounts.collect();
     for (target, link) in LINKS {
         // The kernel makes a device node of its own for ptmx, which would open the wrong instance of devpts.
@@ -82,7 +96,10 @@ pub(crate) fn system() -> Vec<String> {
 
 /// Makes mounts that are added later show up in containers that ask for it (`rshared`, `rslave`).
 pub(crate) fn share_all() -> io::Result<()> {
-    Ok(mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC)?)
+    Ok(mount_change(
+        "/",
+        MountPropagationFlags::SHARED | MountPropagationFlags::REC,
+    )?)
 }
 
 impl Pseudo {

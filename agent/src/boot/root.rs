@@ -36,13 +36,31 @@ pub(crate) enum RootError {
 /// Mounts the image on `device` and makes it the root of every thread of the agent, and of the kernel's own helpers.
 /// Paths that the agent uses mean the same before and after.
 pub(crate) fn enter(device: &Path) -> Result<(), RootError> {
-    attach(&device.display().to_string(), Path::new(IMAGE), "erofs", MountFlags::RDONLY, "")?;
-    attach("tmpfs", Path::new(LAYER), "tmpfs", MountFlags::NODEV, LAYER_OPTIONS)?;
+    attach(
+        &device.display().to_string(),
+        Path::new(IMAGE),
+        "erofs",
+        MountFlags::RDONLY,
+        "",
+    )?;
+    attach(
+        "tmpfs",
+        Path::new(LAYER),
+        "tmpfs",
+        MountFlags::NODEV,
+        LAYER_OPTIONS,
+    )?;
     for directory in ["upper", "work"] {
         fs::create_dir(Path::new(LAYER).join(directory))?;
     }
     let layers = format!("lowerdir={IMAGE},upperdir={LAYER}/upper,workdir={LAYER}/work");
-    attach("overlay", Path::new(ROOT), "overlay", MountFlags::empty(), &layers)?;
+    attach(
+        "overlay",
+        Path::new(ROOT),
+        "overlay",
+        MountFlags::empty(),
+        &layers,
+    )?;
     // Mounted anew instead of moved, so that at no moment a path of another thread leads nowhere.
     mounts::first(Path::new(ROOT))?;
     Ok(switch()?)

@@ -40,7 +40,10 @@ pub(crate) fn settle() -> Vec<String> {
         note(&format!("making {directory}"), fs::create_dir_all(directory));
     }
     for (name, value) in SYSCTLS {
-        note(&format!("setting {name}"), fs::write(Path::new("/proc/sys").join(name), value));
+        note(
+            &format!("setting {name}"),
+            fs::write(Path::new("/proc/sys").join(name), value),
+        );
     }
     note("preparing the control groups", cgroup::prepare());
     note("sharing the mounts", mounts::share_all());
@@ -64,7 +67,9 @@ pub(crate) fn is_host_name(name: &str) -> bool {
         !label.is_empty()
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     name.len() <= 64 && name.split('.').all(label)
 }
@@ -86,6 +91,12 @@ mod tests {
 
     #[test]
     fn the_hosts_file_names_the_guest_once() {
-        assert_eq!(hosts("cove").lines().filter(|line| line.ends_with("\tcove")).count(), 1);
+        assert_eq!(
+            hosts("cove")
+                .lines()
+                .filter(|line| line.ends_with("\tcove"))
+                .count(),
+            1
+        );
     }
 }

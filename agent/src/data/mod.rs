@@ -44,7 +44,10 @@ use superblock::{Content, HEAD, Superblock};
 pub(crate) const MOUNT_POINT: &str = "/data";
 
 /// Directories on the data disk, and where programs expect them.
-const DIRECTORIES: [(&str, &str); 2] = [("docker", "/var/lib/docker"), ("containerd", "/var/lib/containerd")];
+const DIRECTORIES: [(&str, &str); 2] = [
+    ("docker", "/var/lib/docker"),
+    ("containerd", "/var/lib/containerd"),
+];
 
 /// How much of a disk's beginning and end must be zero for the disk to be blank. File systems, volume managers and
 /// partition tables have their signatures there.
@@ -109,7 +112,9 @@ pub(crate) struct Mounted {
 pub(crate) async fn open(disk: &Path, tools: impl Future<Output = ()>) -> Result<Mounted, DataError> {
     let content = blocking(disk, "read", look).await?;
     match content {
-        Content::Ours(Superblock { needs_check: false, .. }) => {}
+        Content::Ours(Superblock {
+            needs_check: false, ..
+        }) => {}
         Content::Ours(_) => {
             tools.await;
             check(disk).await?;
@@ -133,10 +138,13 @@ pub(crate) async fn open(disk: &Path, tools: impl Future<Output = ()>) -> Result
         let disk = disk.to_owned();
         tokio::task::spawn_blocking(move || mount(&disk)).await
     };
-    let mount = mount.map_err(io::Error::other).flatten().map_err(|source| DataError::Mount {
-        disk: name(disk),
-        source,
-    })?;
+    let mount = mount
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|source| DataError::Mount {
+            disk: name(disk),
+            source,
+        })?;
     Ok(Mounted {
         disk: disk.to_owned(),
         mount,
@@ -164,14 +172,24 @@ impl Mounted {
 /// Grows the mounted file system to the size of `disk`.
 pub(crate) async fn grow(disk: &Path) -> Result<(), DataError> {
     let mut resize = Command::new("/usr/sbin/resize2fs");
-    run("resize2fs", resize.arg(disk), disk, "the data is as it was", |code| code == 0).await
+    run(
+        "resize2fs",
+        resize.arg(disk),
+        disk,
+        "the data is as it was",
+        |code| code == 0,
+    )
+    .await
 }
 
 /// Bytes that the mounted file system has, and those that are in use.
 pub(crate) fn usage() -> Option<(u64, u64)> {
     let stat = statvfs(MOUNT_POINT).ok()?;
     let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-    Some((stat.f_blocks.saturating_mul(stat.f_frsize), used.saturating_mul(stat.f_frsize)))
+    Some((
+        stat.f_blocks.saturating_mul(stat.f_frsize),
+        used.saturating_mul(stat.f_frsize),
+    ))
 }
 
 /// Discards the unused blocks, and gives the number of bytes.
@@ -213,11 +231,21 @@ async fn make(disk: &Path) -> Result<(), DataError> {
     tracing::info!(disk = name(disk), "making the data file system");
     let size = blocking(disk, "read", device_size).await?;
     if size < SMALLEST {
-        return Err(DataError::Small { disk: name(disk), size });
+        return Err(DataError::Small {
+            disk: name(disk),
+            size,
+        });
     }
     let draft = Path::new(format::DRAFT);
     blocking(disk, "prepared", move |_| format::make_draft(draft, size)).await?;
-    let made = run("mkfs.ext4", &mut format::mkfs(size), disk, "start the machine again", |code| code == 0).await;
+    let made = run(
+        "mkfs.ext4",
+        &mut format::mkfs(size),
+        disk,
+        "start the machine again",
+        |code| code == 0,
+    )
+    .await;
     let copied = match made {
         Ok(()) => blocking(disk, "written", move |disk| format::copy(draft, disk)).await,
         Err(error) => Err(error),
@@ -251,16 +279,24 @@ async fn run(
         why,
         remedy,
     };
-    confine(command, Confinement {
-        session: Session::Group,
-        cgroup: None,
-        oom_score: "-900",
-    });
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    confine(
+        command,
+        Confinement {
+            session: Session::Group,
+            cgroup: None,
+            oom_score: "-900",
+        },
+    );
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = Child::spawn(command).map_err(|error| failed(error.to_string()))?;
     let log = crate::logs::Log::default();
     let output = [child.stdout.take(), child.stderr.take()].into_iter().flatten();
-    let readers: Vec<_> = output.map(|pipe| tokio::spawn(log.clone().fill_from(pipe))).collect();
+    let readers: Vec<_> = output
+        .map(|pipe| tokio::spawn(log.clone().fill_from(pipe)))
+        .collect();
     let exit = child.wait().await;
     for reader in readers {
         // What cannot be read only makes the message shorter.
@@ -282,13 +318,23 @@ fn mount(disk: &Path) -> io::Result<OwnedFd> {
     fsconfig_set_flag(context, "discard")?;
     fsconfig_set_string(context, "errors", "remount-ro")?;
     fsconfig_create(context)?;
-    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NOATIME)?)
+    Ok(fsmount(
+        context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NOATIME,
+    )?)
 }
 
 fn place(mount: &OwnedFd) -> io::Result<()> {
     let data = Path::new(MOUNT_POINT);
     fs::create_dir_all(data)?;
-    move_mount(mount, "", rustix::fs::CWD, data, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    move_mount(
+        mount,
+        "",
+        rustix::fs::CWD,
+        data,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )?;
     for (directory, place) in DIRECTORIES {
         let directory = data.join(directory);
         match rustix::fs::mkdir(&directory, rustix::fs::Mode::from_raw_mode(0o710)) {
@@ -309,11 +355,14 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, DataError> {
     let path = disk.to_owned();
     let result = tokio::task::spawn_blocking(move || work(&path)).await;
-    result.map_err(io::Error::other).flatten().map_err(|source| DataError::Disk {
-        disk: name(disk),
-        what,
-        source,
-    })
+    result
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|source| DataError::Disk {
+            disk: name(disk),
+            what,
+            source,
+        })
 }
 
 fn name(disk: &Path) -> String {
@@ -341,7 +390,10 @@ mod tests {
     #[test]
     fn a_signature_behind_the_first_block_or_at_the_end_is_not_blank() {
         for at in [4096, 64 << 10, BLANK - 1, SMALLEST - 512] {
-            assert!(matches!(look(disk(&[(at, b"x")]).path()).unwrap(), Content::Foreign(_)), "at {at}");
+            assert!(
+                matches!(look(disk(&[(at, b"x")]).path()).unwrap(), Content::Foreign(_)),
+                "at {at}"
+            );
         }
     }
 

@@ -69,7 +69,10 @@ impl Content {
         let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
         if name != LABEL.as_bytes() {
             let name = String::from_utf8_lossy(name);
-            return Self::Foreign(format!("an ext file system with the label \"{}\"", name.escape_debug()));
+            return Self::Foreign(format!(
+                "an ext file system with the label \"{}\"",
+                name.escape_debug()
+            ));
         }
         match Superblock::read(superblock) {
             Some(superblock) => Self::Ours(superblock),
@@ -122,7 +125,10 @@ mod tests {
 
     #[test]
     fn our_clean_file_system_is_recognised_with_its_size() {
-        let superblock = Superblock { size: 4_096_000, needs_check: false };
+        let superblock = Superblock {
+            size: 4_096_000,
+            needs_check: false,
+        };
         assert_eq!(Content::of(&head(|_| {})), Content::Ours(superblock));
     }
 
@@ -155,12 +161,18 @@ mod tests {
     #[test]
     fn another_label_is_somebody_elses_data() {
         let other = Content::of(&head(|s| s[VOLUME_NAME..][..10].copy_from_slice(b"cove-datax")));
-        assert_eq!(other, Content::Foreign("an ext file system with the label \"cove-datax\"".into()));
+        assert_eq!(
+            other,
+            Content::Foreign("an ext file system with the label \"cove-datax\"".into())
+        );
     }
 
     #[test]
     fn an_impossible_block_size_is_damage() {
-        assert!(matches!(Content::of(&head(|s| s[LOG_BLOCK_SIZE] = 7)), Content::Foreign(_)));
+        assert!(matches!(
+            Content::of(&head(|s| s[LOG_BLOCK_SIZE] = 7)),
+            Content::Foreign(_)
+        ));
     }
 
     #[test]

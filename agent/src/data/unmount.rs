@@ -5,7 +5,13 @@ use std::{fs, io, path::Path, time::Duration};
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
 /// Everything below these is on the data disk, or in its way.
-const PREFIXES: [&str; 5] = ["/data", "/var/lib/docker", "/var/lib/containerd", "/run/docker", "/run/containerd"];
+const PREFIXES: [&str; 5] = [
+    "/data",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/run/docker",
+    "/run/containerd",
+];
 
 /// How often a busy mount is tried, and the pause between. Killed processes let go of their files one by one.
 const TRIES: u32 = 20;
@@ -43,14 +49,21 @@ fn persistently(mount: &str) -> io::Result<()> {
 
 /// Mount points to unmount, in order.
 fn targets(mountinfo: &str) -> Vec<String> {
-    let mount_points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mount_points = mountinfo
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(unescape);
     let mut targets: Vec<String> = mount_points.filter(|mount| is_ours(mount)).collect();
     targets.reverse();
     targets
 }
 
 fn is_ours(mount: &str) -> bool {
-    PREFIXES.iter().any(|prefix| mount.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    PREFIXES.iter().any(|prefix| {
+        mount
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -59,7 +72,9 @@ fn unescape(field: &str) -> String {
     let mut rest = field;
     while let Some(at) = rest.find('\\') {
         text.push_str(&rest[..at]);
-        let digits = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let digits = rest
+            .get(at + 1..at + 4)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
         if let Some(byte) = digits.filter(u8::is_ascii) {
             text.push(char::from(byte));
             rest = &rest[at + 4..];
@@ -86,12 +101,15 @@ mod tests {
 26 25 0:40 / /var/lib/docker/overlay2/a\\040b/merged rw - overlay overlay rw
 27 22 0:41 / /run/docker/netns/x rw - nsfs nsfs rw
 ";
-        assert_eq!(targets(mountinfo), [
-            "/run/docker/netns/x",
-            "/var/lib/docker/overlay2/a b/merged",
-            "/var/lib/docker",
-            "/data"
-        ]);
+        assert_eq!(
+            targets(mountinfo),
+            [
+                "/run/docker/netns/x",
+                "/var/lib/docker/overlay2/a b/merged",
+                "/var/lib/docker",
+                "/data"
+            ]
+        );
     }
 
     proptest! {

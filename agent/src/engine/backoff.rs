@@ -6,7 +6,7 @@ const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// A program that ran so long is taken to have been well: its next failure is a first one.
-const WELL: Duration = Duration::from_secs(60);
+const WELL: Duration = Duration::from_mins(1);
 
 /// Counts failures in a row.
 #[derive(Debug, Default)]
@@ -34,7 +34,9 @@ mod tests {
     #[test]
     fn the_pause_doubles_from_100_ms_to_30_s() {
         let mut backoff = Backoff::default();
-        let pauses: Vec<u128> = (0..12).map(|_| backoff.failed(Duration::ZERO).1.as_millis()).collect();
+        let pauses: Vec<u128> = (0..12)
+            .map(|_| backoff.failed(Duration::ZERO).1.as_millis())
+            .collect();
         assert_eq!(pauses[..5], [100, 200, 400, 800, 1600]);
         assert_eq!(pauses[9..], [30_000; 3]);
     }
@@ -49,7 +51,9 @@ mod tests {
 
     #[test]
     fn failing_for_ever_does_not_overflow() {
-        let mut backoff = Backoff { attempt: u32::MAX - 1 };
+        let mut backoff = Backoff {
+            attempt: u32::MAX - 1,
+        };
         backoff.failed(Duration::ZERO);
         assert_eq!(backoff.failed(Duration::ZERO), (u32::MAX, LONGEST));
     }

@@ -19,7 +19,7 @@ const CONTAINERD_FILE: &str = "containerd.toml";
 
 /// containerd's plugins that neither dockerd nor buildkit calls. Each costs start-up time, some much: `cri` alone
 /// starts a streaming server and looks for network plugins.
-const NEEDLESS: [&str; 14] = [
+const NEEDLESS: [&str; 13] = [
     "io.containerd.grpc.v1.cri",
     "io.containerd.nri.v1.nri",
     "io.containerd.snapshotter.v1.aufs",
@@ -32,7 +32,6 @@ const NEEDLESS: [&str; 14] = [
     "io.containerd.internal.v1.restart",
     "io.containerd.internal.v1.tracing",
     "io.containerd.tracing.processor.v1.otlp",
-    "io.containerd.runtime.v1.linux",
     "io.containerd.monitor.v1.cgroups",
 ];
 
@@ -67,12 +66,16 @@ impl Config {
         }
         // The containerd image store names its driver differently; without it, looking for a driver is a waste.
         if !uses_containerd_images(&engine) {
-            engine.entry("storage-driver").or_insert_with(|| json!("overlay2"));
+            engine
+                .entry("storage-driver")
+                .or_insert_with(|| json!("overlay2"));
         }
         let mut environment = Vec::new();
         for (name, value) in &config.environment {
             if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-                return Err(invalid(format!("{name:?} is not an environment variable with a valid name and value")));
+                return Err(invalid(format!(
+                    "{name:?} is not an environment variable with a valid name and value"
+                )));
             }
             environment.push((name.clone(), value.clone()));
         }
@@ -106,7 +109,7 @@ impl Config {
 }
 
 /// Settings that follow from how the guest is laid out, whatever the daemon asks for.
-fn dictated() -> [(String, Value); 6] {
+fn dictated() -> [(String, Value); 5] {
     [
         ("data-root".into(), json!("/var/lib/docker")),
         ("exec-root".into(), json!("/run/docker")),
@@ -114,7 +117,6 @@ fn dictated() -> [(String, Value); 6] {
         ("containerd".into(), json!(CONTAINERD_SOCKET)),
         // The socket that the agent passes on; see `engine::programs`.
         ("hosts".into(), json!(["fd://"])),
-        ("exec-opts".into(), json!(["native.cgroupdriver=cgroupfs"])),
     ]
 }
 
@@ -125,11 +127,17 @@ fn defaults() -> [(String, Value); 1] {
 }
 
 fn uses_containerd_images(engine: &Map<String, Value>) -> bool {
-    engine.get("features").and_then(|features| features.get("containerd-snapshotter")) == Some(&Value::Bool(true))
+    engine
+        .get("features")
+        .and_then(|features| features.get("containerd-snapshotter"))
+        == Some(&Value::Bool(true))
 }
 
 fn containerd_toml() -> String {
-    let needless: Vec<String> = NEEDLESS.iter().map(|plugin| format!("  \"{plugin}\",\n")).collect();
+    let needless: Vec<String> = NEEDLESS
+        .iter()
+        .map(|plugin| format!("  \"{plugin}\",\n"))
+        .collect();
     format!(
         "version = 2\nroot = \"/var/lib/containerd\"\nstate = \"/run/containerd\"\ndisabled_plugins = [\n{}]\n\
          [grpc]\naddress = \"{CONTAINERD_SOCKET}\"\n[ttrpc]\naddress = \"{CONTAINERD_SOCKET}.ttrpc\"\n",
@@ -155,7 +163,8 @@ mod tests {
 
     #[test]
     fn what_the_daemon_asks_for_is_kept_and_the_layout_wins() {
-        let config = config(json!({"debug": true, "hosts": ["tcp://0.0.0.0:2375"], "data-root": "/tmp"})).unwrap();
+        let config =
+            config(json!({"debug": true, "hosts": ["tcp://0.0.0.0:2375"], "data-root": "/tmp"})).unwrap();
         assert_eq!(config.engine["debug"], json!(true));
         assert_eq!(config.engine["hosts"], json!(["fd://"]));
         assert_eq!(config.engine["data-root"], json!("/var/lib/docker"));
@@ -164,13 +173,22 @@ mod tests {
     #[test]
     fn defaults_can_be_overridden() {
         assert_eq!(config(json!({})).unwrap().engine["userland-proxy"], json!(false));
-        assert_eq!(config(json!({"userland-proxy": true})).unwrap().engine["userland-proxy"], json!(true));
+        assert_eq!(
+            config(json!({"userland-proxy": true})).unwrap().engine["userland-proxy"],
+            json!(true)
+        );
     }
 
     #[test]
     fn the_storage_driver_is_named_only_where_it_applies() {
-        assert_eq!(config(json!({})).unwrap().engine["storage-driver"], json!("overlay2"));
-        assert_eq!(config(json!({"storage-driver": "vfs"})).unwrap().engine["storage-driver"], json!("vfs"));
+        assert_eq!(
+            config(json!({})).unwrap().engine["storage-driver"],
+            json!("overlay2")
+        );
+        assert_eq!(
+            config(json!({"storage-driver": "vfs"})).unwrap().engine["storage-driver"],
+            json!("vfs")
+        );
         let snapshotter = config(json!({"features": {"containerd-snapshotter": true}})).unwrap();
         assert!(!snapshotter.engine.contains_key("storage-driver"));
     }
@@ -189,7 +207,11 @@ mod tests {
                 daemon_json: json!({}),
                 environment: BTreeMap::from([(name.to_owned(), value.to_owned())]),
             };
-            assert_eq!(Config::new(&asked).unwrap_err().code, FaultCode::Invalid, "{name:?}={value:?}");
+            assert_eq!(
+                Config::new(&asked).unwrap_err().code,
+                FaultCode::Invalid,
+                "{name:?}={value:?}"
+            );
         }
     }
 

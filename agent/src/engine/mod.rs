@@ -12,7 +12,9 @@
 //! One task, [`Supervisor::run`], owns both programs; everybody else sends it orders through [`Engine`]. The programs
 //! are started at once, not one after the other: dockerd needs containerd only late in its own start, and waits for
 //! it. When one of them ends, only that one is started again. Containers survive the end of containerd, because
-//! their shims are processes of their own, and dockerd connects to the next containerd by itself.
+//! their shims are processes of their own, and dockerd connects to the next containerd by itself. (What it misses is
+//! a container that ends in the moment between: it shows as running until somebody stops it. Starting dockerd again
+//! would tell, and would end all other containers unless they are configured to outlive it.)
 
 mod backoff;
 mod config;
@@ -90,7 +92,10 @@ impl Engine {
         self.order(|done| Order::Stop(grace, done)).await
     }
 
-    async fn order(&self, order: impl FnOnce(oneshot::Sender<Result<(), Fault>>) -> Order) -> Result<(), Fault> {
+    async fn order(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<(), Fault>>) -> Order,
+    ) -> Result<(), Fault> {
         let (sender, done) = oneshot::channel();
         // Both fail only without a supervisor, which ends only with the agent.
         let gone = || Fault::new(FaultCode::Failed, "the engine's supervisor has ended");
@@ -173,9 +178,15 @@ impl Supervisor {
 
     fn start(&mut self, config: Config) -> Result<(), Fault> {
         let failed = |what: &str, error| Fault::new(FaultCode::Failed, format!("{what} failed: {error}"));
-        let files = config.write().map_err(|error| failed("writing the engine's configuration", error))?;
+        let files = config
+            .write()
+            .map_err(|error| failed("writing the engine's configuration", error))?;
         let socket = programs::listen().map_err(|error| failed("opening the engine's socket", error))?;
-        self.setup = Some(Setup { config, files, socket });
+        self.setup = Some(Setup {
+            config,
+            files,
+            socket,
+        });
         let stage = self.report.stage("containerd");
         self.first_start = Some(self.report.stage("dockerd"));
         self.start_containerd();
@@ -216,20 +227,28 @@ impl Supervisor {
         if !self.dockerd.is_running() {
             return self.dockerd.stop(LAST).await;
         }
-        if let Some(setup) = self.setup.as_ref().filter(|setup| setup.config.keeps_containers()) {
+        if let Some(setup) = self
+            .setup
+            .as_ref()
+            .filter(|setup| setup.config.keeps_containers())
+        {
             match setup.config.for_shutdown(grace.as_secs()).write() {
                 Ok(_) => {
                     self.dockerd.signal(Signal::HUP);
                     if timeout(RELOAD, ping::ends_containers()).await.is_err() {
-                        self.report.warn("the engine did not take up its last configuration; containers are killed");
+                        self.report
+                            .warn("the engine did not take up its last configuration; containers are killed");
                     }
                 }
-                Err(error) => self.report.warn(format!("writing the engine's last configuration failed: {error}")),
+                Err(error) => self
+                    .report
+                    .warn(format!("writing the engine's last configuration failed: {error}")),
             }
         }
         self.dockerd.signal(Signal::TERM);
         if timeout(grace, self.dockerd.event()).await.is_err() {
-            self.report.warn(format!("containers did not stop within {grace:?} and are killed"));
+            self.report
+                .warn(format!("containers did not stop within {grace:?} and are killed"));
             kill_containers();
         }
         self.dockerd.stop(LAST).await;
@@ -237,14 +256,16 @@ impl Supervisor {
 
     fn start_containerd(&mut self) {
         if let Some(setup) = &self.setup {
-            self.containerd.start(programs::containerd(&setup.config, &setup.files));
+            self.containerd
+                .start(programs::containerd(&setup.config, &setup.files));
             self.ask();
         }
     }
 
     fn start_dockerd(&mut self) {
         if let Some(setup) = &self.setup {
-            self.dockerd.start(programs::dockerd(&setup.config, &setup.files, &setup.socket));
+            self.dockerd
+                .start(programs::dockerd(&setup.config, &setup.files, &setup.socket));
             self.ask();
         }
     }
@@ -269,7 +290,10 @@ impl Supervisor {
                 why: failure.why.clone(),
             };
         }
-        match (self.dockerd.is_running() && self.containerd.is_running(), &self.answering) {
+        match (
+            self.dockerd.is_running() && self.containerd.is_running(),
+            &self.answering,
+        ) {
             (false, _) => EngineState::Stopped,
             (true, Answering::Yes) => EngineState::Ready,
             (true, _) => EngineState::Starting,

@@ -56,7 +56,10 @@ async fn get(socket: &Path, resource: &str) -> io::Result<Vec<u8>> {
 /// Whether an HTTP answer has the status 200.
 fn is_ok(answer: &[u8]) -> bool {
     let mut words = answer.split(|&byte| byte == b' ');
-    words.next().is_some_and(|version| version.starts_with(b"HTTP/1.")) && words.next() == Some(b"200")
+    words
+        .next()
+        .is_some_and(|version| version.starts_with(b"HTTP/1."))
+        && words.next() == Some(b"200")
 }
 
 #[cfg(test)]
@@ -66,7 +69,12 @@ mod tests {
     #[test]
     fn only_status_200_is_an_answer() {
         assert!(is_ok(b"HTTP/1.1 200 OK\r\nApi-Version: 1.45\r\n\r\nOK"));
-        for answer in [&b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..], b"", b"HTTP/1.1 2", b"200 200 200"] {
+        for answer in [
+            &b"HTTP/1.1 503 Service Unavailable\r\n\r\n"[..],
+            b"",
+            b"HTTP/1.1 2",
+            b"200 200 200",
+        ] {
             assert!(!is_ok(answer));
         }
     }

@@ -89,11 +89,20 @@ impl Program {
             Ok(mut child) => {
                 tracing::info!(program = self.name, pid = %child.process(), "started");
                 let pipes = [child.stdout.take(), child.stderr.take()].into_iter().flatten();
-                let readers = pipes.map(|pipe| tokio::spawn(self.log.clone().fill_from(pipe))).collect();
+                let readers = pipes
+                    .map(|pipe| tokio::spawn(self.log.clone().fill_from(pipe)))
+                    .collect();
                 let since = Instant::now();
-                self.state = State::Running(Running { child, since, readers });
+                self.state = State::Running(Running {
+                    child,
+                    since,
+                    readers,
+                });
             }
-            Err(error) => self.pause(Duration::ZERO, format!("{} could not be started: {error}", self.name)),
+            Err(error) => self.pause(
+                Duration::ZERO,
+                format!("{} could not be started: {error}", self.name),
+            ),
         }
     }
 
@@ -118,7 +127,10 @@ impl Program {
             let ran = running.since.elapsed();
             let exit = running.close().await;
             let said = self.log.last_lines(WHY_LINES);
-            self.pause(ran, format!("{} ended with {exit}; its last lines:\n{said}", self.name));
+            self.pause(
+                ran,
+                format!("{} ended with {exit}; its last lines:\n{said}", self.name),
+            );
         }
     }
 
@@ -127,7 +139,11 @@ impl Program {
         if let State::Running(mut running) = std::mem::replace(&mut self.state, State::Down) {
             running.child.process().signal(Signal::TERM);
             if timeout(patience, running.child.wait()).await.is_err() {
-                tracing::warn!(program = self.name, ?patience, "did not end in time and is killed");
+                tracing::warn!(
+                    program = self.name,
+                    ?patience,
+                    "did not end in time and is killed"
+                );
                 running.child.process().signal(Signal::KILL);
             }
             let exit = running.close().await;
@@ -182,17 +198,17 @@ mod tests {
     use super::*;
     use crate::process::reap;
 
-    fn sh(script: &str) -> io::Result<Command> {
+    fn sh(script: &str) -> Command {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        Ok(command)
+        command
     }
 
     #[tokio::test]
     async fn a_program_that_ends_says_why_with_its_last_lines() {
         let reaper = tokio::spawn(reap());
         let mut program = Program::new("dockerd", Log::default());
-        program.start(sh("echo starting; echo no space left >&2; exit 3"));
+        program.start(Ok(sh("echo starting; echo no space left >&2; exit 3")));
         assert!(matches!(program.event().await, Happened::Ended));
         program.ended().await;
         let failure = program.failure().unwrap().clone();
@@ -218,9 +234,11 @@ mod tests {
         let log = Log::default();
         let mut follower = log.follow(None);
         let mut program = Program::new("dockerd", log);
-        program.start(sh("trap '' TERM; echo trapped; while :; do sleep 1; done"));
+        program.start(Ok(sh("trap '' TERM; echo trapped; while :; do sleep 1; done")));
         follower.more().await;
-        timeout(Duration::from_secs(10), program.stop(Duration::from_millis(50))).await.unwrap();
+        timeout(Duration::from_secs(10), program.stop(Duration::from_millis(50)))
+            .await
+            .unwrap();
         assert!(!program.is_running() && program.failure().is_none());
         reaper.abort();
     }

@@ -49,7 +49,10 @@ pub(crate) fn containerd(config: &Config, files: &Files) -> io::Result<Command> 
     }
     fs::create_dir_all("/run/containerd")?;
     let mut containerd = Command::new("/usr/bin/containerd");
-    containerd.arg("--config").arg(&files.containerd).stdin(Stdio::null());
+    containerd
+        .arg("--config")
+        .arg(&files.containerd)
+        .stdin(Stdio::null());
     surround(&mut containerd, config, "engine/containerd", CONTAINERD_OOM_SCORE)?;
     Ok(containerd)
 }
@@ -61,7 +64,10 @@ pub(crate) fn dockerd(config: &Config, files: &Files, socket: &OwnedFd) -> io::R
     group.kill()?;
     let mut dockerd = Command::new("/bin/sh");
     dockerd.args(["-c", WITH_SOCKET, "/usr/sbin/dockerd"]);
-    dockerd.arg("--config-file").arg(&files.engine).stdin(socket.try_clone()?);
+    dockerd
+        .arg("--config-file")
+        .arg(&files.engine)
+        .stdin(socket.try_clone()?);
     surround(&mut dockerd, config, DOCKERD_GROUP, ENGINE_OOM_SCORE)?;
     Ok(dockerd)
 }
@@ -72,10 +78,13 @@ fn surround(command: &mut Command, config: &Config, group: &str, oom_score: &'st
     command.env_clear().env("PATH", PATH).env("HOME", "/root");
     command.envs(config.environment.iter().map(|(name, value)| (name, value)));
     command.current_dir("/");
-    confine(command, Confinement {
-        session: Session::Group,
-        cgroup: Some(Cgroup::make(group)?.entrance()?),
-        oom_score,
-    });
+    confine(
+        command,
+        Confinement {
+            session: Session::Group,
+            cgroup: Some(Cgroup::make(group)?.entrance()?),
+            oom_score,
+        },
+    );
     Ok(())
 }

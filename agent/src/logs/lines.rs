@@ -51,13 +51,19 @@ mod tests {
 
     #[test]
     fn a_line_may_come_in_pieces_and_the_last_one_without_an_end() {
-        assert_eq!(cut(&[b"on", b"e\ntw", b"o\n\nrest"]), ["one\n", "two\n", "\n", "rest\n"]);
+        assert_eq!(
+            cut(&[b"on", b"e\ntw", b"o\n\nrest"]),
+            ["one\n", "two\n", "\n", "rest\n"]
+        );
     }
 
     #[test]
     fn a_line_without_end_is_cut_rather_than_kept() {
         let got = cut(&[&vec![b'x'; 2 * MAX_LINE + 5]]);
-        assert_eq!(got.iter().map(Bytes::len).collect::<Vec<_>>(), [MAX_LINE + 1, MAX_LINE + 1, 6]);
+        assert_eq!(
+            got.iter().map(Bytes::len).collect::<Vec<_>>(),
+            [MAX_LINE + 1, MAX_LINE + 1, 6]
+        );
     }
 
     proptest! {

@@ -1,6 +1,9 @@
 //! What a child sets up about itself between its fork and its program.
 
-#![expect(unsafe_code, reason = "std runs code between fork and exec only through an unsafe function")]
+#![expect(
+    unsafe_code,
+    reason = "std runs code between fork and exec only through an unsafe function"
+)]
 // UNSAFETY: between fork and exec of a process with threads only async-signal-safe calls are allowed. The closure
 // below makes nothing but system calls on values that were prepared before the fork, and allocates nothing.
 
@@ -56,7 +59,11 @@ fn enter(confinement: &Confinement) -> io::Result<()> {
     if let Some(cgroup) = &confinement.cgroup {
         write(cgroup, b"0")?;
     }
-    let score = open(c"/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let score = open(
+        c"/proc/self/oom_score_adj",
+        OFlags::WRONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     write(score, confinement.oom_score.as_bytes())?;
     setrlimit(Resource::Nofile, DESCRIPTORS)?;
     if confinement.session == Session::Terminal {

@@ -89,11 +89,16 @@ impl Child {
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let mut running = running();
         let mut child = command.spawn()?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Unsupported)?;
+        let pid = i32::try_from(child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or(io::ErrorKind::Unsupported)?;
         let (sender, exit) = oneshot::channel();
         running.started += 1;
         let number = running.started;
-        running.children.insert(pid.as_raw_pid(), Entry { number, exit: sender });
+        running
+            .children
+            .insert(pid.as_raw_pid(), Entry { number, exit: sender });
         Ok(Self {
             process: Process { pid, number },
             exit,
@@ -115,7 +120,9 @@ impl Child {
             return exit;
         }
         // The sender leaves the table only with an exit; without a reaper it would wait for ever.
-        let exit = (&mut self.exit).await.unwrap_or(Exit::Signal(Signal::KILL.as_raw()));
+        let exit = (&mut self.exit)
+            .await
+            .unwrap_or(Exit::Signal(Signal::KILL.as_raw()));
         *self.ended.insert(exit)
     }
 }
@@ -141,7 +148,10 @@ impl Process {
 
     fn send(self, signal: Signal, kill: fn(Pid, Signal) -> rustix::io::Result<()>) {
         let running = running();
-        let alive = running.children.get(&self.pid.as_raw_pid()).is_some_and(|entry| entry.number == self.number);
+        let alive = running
+            .children
+            .get(&self.pid.as_raw_pid())
+            .is_some_and(|entry| entry.number == self.number);
         if alive && let Err(error) = kill(self.pid, signal) {
             tracing::warn!(process = %self, ?signal, "signalling failed: {error}");
         }

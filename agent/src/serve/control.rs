@@ -60,7 +60,9 @@ pub(super) async fn serve(socket: Socket, guest: Guest, hello: Arc<Mutex<Option<
 
 async fn greet(connection: &mut Connection) -> Result<(), ControlError> {
     let ours = Hello::new("cove-agent");
-    let first = timeout(GREETING, connection.next()).await.map_err(|_| ControlError::Silent)?;
+    let first = timeout(GREETING, connection.next())
+        .await
+        .map_err(|_| ControlError::Silent)?;
     let first = first.transpose();
     // Whatever the host said, it is to learn who we are.
     connection.send(FromGuest::Hello(ours.clone())).await?;

@@ -51,22 +51,39 @@ async fn make_in(path: String, address: SocketAddr) -> Result<OwnedFd, Fault> {
         // Without O_NONBLOCK a path to a pipe would block here.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let result = open(&path, flags, Mode::empty())
-            .and_then(|namespace| move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)))
+            .and_then(|namespace| {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            })
             .map_err(|error| {
-                let code = if error == rustix::io::Errno::NOENT { FaultCode::NotFound } else { FaultCode::Failed };
-                Fault::new(code, format!("entering the network namespace {path} failed: {error}"))
+                let code = if error == rustix::io::Errno::NOENT {
+                    FaultCode::NotFound
+                } else {
+                    FaultCode::Failed
+                };
+                Fault::new(
+                    code,
+                    format!("entering the network namespace {path} failed: {error}"),
+                )
             })
             .and_then(|()| make(address).map_err(|error| unreachable(address, &error)));
         // An error says that the host hung up meanwhile.
         let _ = sender.send(result);
     };
-    let failed = |error: &dyn std::fmt::Display| Fault::new(FaultCode::Failed, format!("starting a thread failed: {error}"));
-    thread::Builder::new().name("netns".into()).spawn(enter).map_err(|error| failed(&error))?;
+    let failed = |error: &dyn std::fmt::Display| {
+        Fault::new(FaultCode::Failed, format!("starting a thread failed: {error}"))
+    };
+    thread::Builder::new()
+        .name("netns".into())
+        .spawn(enter)
+        .map_err(|error| failed(&error))?;
     made.await.map_err(|error| failed(&error))?
 }
 
 fn unreachable(address: SocketAddr, error: &io::Error) -> Fault {
-    Fault::new(FaultCode::Unreachable, format!("connecting to {address} failed: {error}"))
+    Fault::new(
+        FaultCode::Unreachable,
+        format!("connecting to {address} failed: {error}"),
+    )
 }
 
 #[cfg(test)]

@@ -39,7 +39,10 @@ use tokio_util::{
 
 /// Environment that a program finds unless the host says otherwise.
 const ENVIRONMENT: [(&str, &str); 6] = [
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
     ("HOME", HOME),
     ("USER", "root"),
     ("LOGNAME", "root"),
@@ -80,24 +83,42 @@ struct Output {
 
 impl Session {
     /// Starts the program.
-    pub(super) fn start(exec: Exec) -> Result<Self, Fault> {
-        if let Some(name) = exec.environment.keys().find(|name| name.is_empty() || name.contains('=')) {
-            return Err(Fault::new(FaultCode::Invalid, format!("{name:?} is not the name of a variable")));
+    pub(super) fn start(exec: &Exec) -> Result<Self, Fault> {
+        if let Some(name) = exec
+            .environment
+            .keys()
+            .find(|name| name.is_empty() || name.contains('='))
+        {
+            return Err(Fault::new(
+                FaultCode::Invalid,
+                format!("{name:?} is not the name of a variable"),
+            ));
         }
         let cgroup = Cgroup::make("shell").and_then(|group| group.entrance());
-        let cgroup = cgroup.map_err(|error| Fault::new(FaultCode::Failed, format!("preparing a cgroup failed: {error}")))?;
-        Self::spawn(&exec, Some(cgroup)).map_err(|error| failed(&exec, &error))
+        let cgroup = cgroup
+            .map_err(|error| Fault::new(FaultCode::Failed, format!("preparing a cgroup failed: {error}")))?;
+        Self::spawn(exec, Some(cgroup)).map_err(|error| failed(exec, &error))
     }
 
     fn spawn(exec: &Exec, cgroup: Option<OwnedFd>) -> io::Result<Self> {
         let mut command = command(exec);
-        confine(&mut command, Confinement {
-            session: if exec.terminal.is_some() { Grouping::Terminal } else { Grouping::Group },
-            cgroup,
-            oom_score: "0",
-        });
+        confine(
+            &mut command,
+            Confinement {
+                session: if exec.terminal.is_some() {
+                    Grouping::Terminal
+                } else {
+                    Grouping::Group
+                },
+                cgroup,
+                oom_score: "0",
+            },
+        );
         let Some(terminal) = &exec.terminal else {
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
             let mut child = Child::spawn(&mut command)?;
             let mut outputs = Vec::new();
             for (end, packet) in [
@@ -116,7 +137,10 @@ impl Session {
             });
         };
         let Pty { controller, user } = Pty::open(terminal)?;
-        command.stdin(user.try_clone()?).stdout(user.try_clone()?).stderr(user);
+        command
+            .stdin(user.try_clone()?)
+            .stdout(user.try_clone()?)
+            .stderr(user);
         let child = Child::spawn(&mut command)?;
         let controller = pipe(controller)?;
         Ok(Self {
@@ -132,7 +156,12 @@ impl Session {
 
     /// Carries input and output until the program has ended or the host has hung up.
     pub(super) async fn serve(self, mut socket: Socket) -> Result<(), WireError> {
-        let Self { mut child, input, outputs, terminal } = self;
+        let Self {
+            mut child,
+            input,
+            outputs,
+            terminal,
+        } = self;
         let process = child.process();
         let ended = CancellationToken::new();
         let exit = {
@@ -166,26 +195,27 @@ impl Session {
             }
             exit
         };
-        FramedWrite::new(&mut socket, ExecCodec).send(ExecPacket::Exit(exit.code())).await?;
+        FramedWrite::new(&mut socket, ExecCodec)
+            .send(ExecPacket::Exit(exit.code()))
+            .await?;
         Ok(socket.shutdown().await?)
     }
 }
 
 fn command(exec: &Exec) -> Command {
-    let mut command = match exec.command.split_first() {
-        Some((program, arguments)) => {
-            let mut command = Command::new(program);
-            command.args(arguments);
-            command
-        }
-        None => {
-            let mut command = Command::new("/bin/sh");
-            // The leading hyphen makes it a login shell.
-            command.arg0("-sh");
-            command
-        }
-    };
-    command.env_clear().envs(ENVIRONMENT).current_dir(exec.directory.as_deref().unwrap_or(HOME));
+    let mut command;
+    if let Some((program, arguments)) = exec.command.split_first() {
+        command = Command::new(program);
+        command.args(arguments);
+    } else {
+        command = Command::new("/bin/sh");
+        // The leading hyphen makes it a login shell.
+        command.arg0("-sh");
+    }
+    command
+        .env_clear()
+        .envs(ENVIRONMENT)
+        .current_dir(exec.directory.as_deref().unwrap_or(HOME));
     if let Some(terminal) = &exec.terminal {
         command.env("TERM", &terminal.kind);
     }
@@ -207,7 +237,10 @@ fn failed(exec: &Exec, error: &io::Error) -> Fault {
         _ => (FaultCode::Failed, String::new()),
     };
     let separator = if what.is_empty() { "" } else { " " };
-    Fault::new(code, format!("running {program}{separator}{what} failed: {error}"))
+    Fault::new(
+        code,
+        format!("running {program}{separator}{what} failed: {error}"),
+    )
 }
 
 fn pipe(end: OwnedFd) -> io::Result<Pipe> {
@@ -252,7 +285,11 @@ async fn take_input(
                 }
             }
             ExecPacket::Stdout(_) | ExecPacket::Stderr(_) | ExecPacket::Exit(_) => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the host sent a packet of the guest's").into());
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the host sent a packet of the guest's",
+                )
+                .into());
             }
         }
     }
@@ -262,7 +299,11 @@ async fn take_input(
 }
 
 /// Sends the program's output to the host until it ends.
-async fn give_output(socket: &Socket, outputs: &[Output], ended: &CancellationToken) -> Result<(), WireError> {
+async fn give_output(
+    socket: &Socket,
+    outputs: &[Output],
+    ended: &CancellationToken,
+) -> Result<(), WireError> {
     let (sender, mut packets) = mpsc::channel(2);
     let read_all = join_all(outputs.iter().map(|output| output.read(sender.clone(), ended)));
     drop(sender);

@@ -30,8 +30,12 @@ impl Source {
             LogSource::Agent => Kind::Kept(logs.agent.follow(request.tail)),
             LogSource::Containerd => Kind::Kept(logs.containerd.follow(request.tail)),
             LogSource::Engine => Kind::Kept(logs.engine.follow(request.tail)),
-            LogSource::Kernel => kernel(request.tail)
-                .map_err(|error| Fault::new(FaultCode::Failed, format!("reading the kernel's log failed: {error}")))?,
+            LogSource::Kernel => kernel(request.tail).map_err(|error| {
+                Fault::new(
+                    FaultCode::Failed,
+                    format!("reading the kernel's log failed: {error}"),
+                )
+            })?,
         };
         Ok(Self {
             log,

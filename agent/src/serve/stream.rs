@@ -2,7 +2,9 @@
 
 use super::{dial, exec, logs};
 use crate::{engine::ENGINE_SOCKET, guest::Guest, relay::relay, socket::Socket};
-use cove_wire::{EngineState, Fault, FaultCode, HEADER_LEN, Open, Opened, WireError, body_len, decode, encode};
+use cove_wire::{
+    EngineState, Fault, FaultCode, HEADER_LEN, Open, Opened, WireError, body_len, decode, encode,
+};
 use std::{path::Path, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -36,7 +38,9 @@ impl From<std::io::Error> for StreamError {
 /// Serves one connection until it ends.
 pub(super) async fn serve(mut socket: Socket, guest: Guest) {
     let served = async {
-        let open = timeout(OPENING, read_open(&mut socket)).await.map_err(|_| StreamError::Silent)??;
+        let open = timeout(OPENING, read_open(&mut socket))
+            .await
+            .map_err(|_| StreamError::Silent)??;
         Box::pin(run(socket, open, guest)).await
     };
     match served.await {
@@ -75,7 +79,7 @@ async fn run(mut socket: Socket, open: Open, guest: Guest) -> Result<(), StreamE
             Ok(relay(&socket, &inner).await?)
         }
         Open::Exec(command) => {
-            let session = answer(&mut socket, exec::Session::start(command)).await?;
+            let session = answer(&mut socket, exec::Session::start(&command)).await?;
             Ok(session.serve(socket).await?)
         }
         Open::Logs(request) => {
@@ -114,9 +118,9 @@ async fn ready(mut state: watch::Receiver<EngineState>) -> Result<(), Fault> {
         EngineState::Stopped | EngineState::Starting => false,
     };
     match state.wait_for(decided).await.as_deref() {
-        Ok(EngineState::Restarting { attempt, why, .. }) => {
-            Err(unreachable(format!("the engine failed {attempt} times in a row: {why}")))
-        }
+        Ok(EngineState::Restarting { attempt, why, .. }) => Err(unreachable(format!(
+            "the engine failed {attempt} times in a row: {why}"
+        ))),
         Ok(_) => Ok(()),
         Err(_) => Err(unreachable("the engine's supervisor has ended")),
     }
@@ -148,15 +152,23 @@ mod tests {
         assert!(waiting.await.unwrap().is_ok());
         sender.send_replace(restarting(HOPELESS));
         let fault = ready(state).await.unwrap_err();
-        assert!(fault.message.contains("5 times") && fault.message.contains("no space"), "{}", fault.message);
+        assert!(
+            fault.message.contains("5 times") && fault.message.contains("no space"),
+            "{}",
+            fault.message
+        );
     }
 
     #[tokio::test]
     async fn the_opening_frame_is_read_without_a_byte_of_what_follows() {
         let flags = rustix::net::SocketFlags::NONBLOCK;
-        let (ours, theirs) =
-            rustix::net::socketpair(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, flags, None)
-                .unwrap();
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            flags,
+            None,
+        )
+        .unwrap();
         let (mut ours, mut theirs) = (Socket::new(ours).unwrap(), Socket::new(theirs).unwrap());
         theirs.write_all(&encode(&Open::Engine).unwrap()).await.unwrap();
         theirs.write_all(b"GET /").await.unwrap();

@@ -1,0 +1,117 @@
+//! Loading the modules that the engine is going to ask for, while it has not started yet.
+//!
+//! The engine and its iptables would have the kernel start `modprobe` for them, one after the other and in the middle
+//! of its own start.
+
+use super::modules::{Module, insert, load_all};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io,
+    path::Path,
+};
+
+/// What an engine with a bridge network ends up with.
+const WANTED: [&str; 12] = [
+    "br_netfilter",
+    "nf_conntrack_netlink",
+    "nft_chain_nat",
+    "nft_compat",
+    "veth",
+    "xfrm_user",
+    "xt_MASQUERADE",
+    "xt_addrtype",
+    "xt_conntrack",
+    "xt_mark",
+    "xt_nat",
+    "xt_tcpudp",
+];
+
+/// Loads them. What fails here is asked for again by whoever needs it, and fails there with a better reason.
+pub(crate) fn load() -> io::Result<()> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let directory = Path::new("/lib/modules").join(release);
+    let list = with_dependencies(&fs::read_to_string(directory.join("modules.dep"))?, &WANTED);
+    let load = |module: &Module| insert(&File::open(directory.join(&module.path))?);
+    load_all(list, load, |name, outcome| {
+        if let Err(error) = outcome {
+            tracing::info!(name, "not loaded ahead: {error}");
+        }
+    });
+    Ok(())
+}
+
+/// `wanted` and what they need, from `modules.dep`: lines `path: path…` with everything that the first one needs.
+/// Modules that the kernel would have to be asked to unpack are left out.
+fn with_dependencies(modules_dep: &str, wanted: &[&str]) -> Vec<Module> {
+    let plain = |path: &&str| {
+        Path::new(path)
+            .extension()
+            .is_some_and(|extension| extension == "ko")
+    };
+    let known: BTreeMap<String, (&str, Vec<&str>)> = modules_dep
+        .lines()
+        .filter_map(|line| {
+            let (path, needs) = line.split_once(':')?;
+            Some((name(path), (path, needs.split_ascii_whitespace().collect())))
+        })
+        .collect();
+    let mut names: BTreeSet<String> = BTreeSet::new();
+    for wanted in wanted {
+        if let Some((path, needs)) = known.get(*wanted) {
+            names.extend(needs.iter().copied().chain([*path]).filter(plain).map(name));
+        }
+    }
+    let module = |name: String| {
+        let (path, needs) = known.get(&name)?;
+        Some(Module {
+            needs: needs.iter().map(|path| self::name(path)).collect(),
+            path: path.into(),
+            name,
+        })
+    };
+    names.into_iter().filter_map(module).collect()
+}
+
+/// The kernel's name of the module in the file `path`.
+fn name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file).replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULES_DEP: &str = "\
+kernel/net/bridge/bridge.ko: kernel/net/802/stp.ko kernel/net/llc/llc.ko
+kernel/net/802/stp.ko: kernel/net/llc/llc.ko
+kernel/net/llc/llc.ko:
+kernel/net/bridge/br_netfilter.ko: kernel/net/bridge/bridge.ko kernel/net/802/stp.ko kernel/net/llc/llc.ko
+kernel/drivers/char/hw_random/virtio-rng.ko: kernel/drivers/char/hw_random/rng-core.ko
+kernel/drivers/char/hw_random/rng-core.ko:
+kernel/net/packed.ko.gz:
+";
+
+    fn names(wanted: &[&str]) -> Vec<String> {
+        with_dependencies(MODULES_DEP, wanted)
+            .into_iter()
+            .map(|module| module.name)
+            .collect()
+    }
+
+    #[test]
+    fn a_module_comes_with_all_that_it_needs() {
+        assert_eq!(names(&["br_netfilter"]), ["br_netfilter", "bridge", "llc", "stp"]);
+    }
+
+    #[test]
+    fn hyphens_in_file_names_are_underscores_in_names() {
+        assert_eq!(names(&["virtio_rng"]), ["rng_core", "virtio_rng"]);
+    }
+
+    #[test]
+    fn unknown_and_compressed_modules_are_left_out() {
+        assert!(names(&["vxlan", "packed"]).is_empty());
+    }
+}
