@@ -64,6 +64,17 @@ async fn pipelined_requests_are_answered_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn what_follows_an_unanswered_request_is_not_gathered() {
+    let mut setup = Setup::new();
+    let mut client = setup.client().await;
+    client.send("GET /events HTTP/1.1\r\n\r\n").await;
+    let mut engine = setup.engine().await;
+    engine.head().await;
+    client.flood().await;
+    passes(&mut engine, &mut client, OK).await;
+}
+
+#[tokio::test]
 async fn a_body_waits_for_the_engines_word_when_the_client_asks_for_it() {
     let mut setup = Setup::new();
     let mut client = setup.client().await;

@@ -177,6 +177,17 @@ impl Wire {
             .unwrap();
     }
 
+    /// Sends zeroes until nobody takes any more for a moment, and answers how many; they must not be many.
+    pub(crate) async fn flood(&mut self) -> usize {
+        let zeroes = vec![0; 64 * 1024];
+        let mut sent = 0;
+        while let Ok(written) = timeout(Duration::from_millis(200), self.stream.write(&zeroes)).await {
+            sent += written.unwrap();
+            assert!(sent < 8 << 20, "the gateway holds {sent} bytes");
+        }
+        sent
+    }
+
     /// Half-closes: this end has nothing more to say.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();

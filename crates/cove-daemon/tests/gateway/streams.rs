@@ -138,16 +138,9 @@ async fn input_is_not_lost_when_the_client_ends_in_the_middle_of_output() {
 #[tokio::test]
 async fn a_stream_is_slowed_down_by_the_end_that_does_not_read() {
     let (_setup, mut client, mut engine) = upgraded().await;
-    let mut sent = 0;
-    let flood = vec![0_u8; 64 * 1024];
-    while let Ok(written) =
-        tokio::time::timeout(std::time::Duration::from_millis(200), client.stream.write(&flood)).await
-    {
-        sent += written.unwrap();
-        assert!(sent < 64 << 20, "the gateway holds {sent} bytes");
-    }
+    let sent = client.flood().await;
     // The other direction is not held up by it, and nothing is lost.
     engine.send("output").await;
     client.expect("output").await;
-    assert_eq!(engine.exactly(sent).await.len(), sent);
+    engine.discard(sent, || ()).await;
 }
