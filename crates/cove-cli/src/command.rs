@@ -20,6 +20,7 @@ use crate::{
     daemon_link,
     exit::Exit,
     output,
+    progress::Progress,
 };
 use anyhow::Context as _;
 use clap::CommandFactory as _;
@@ -38,7 +39,12 @@ struct Session {
 impl Session {
     /// A client of the daemon, which is started if need be.
     async fn daemon(&self) -> anyhow::Result<Client> {
-        daemon_link::ensure(&self.dirs).await
+        daemon_link::ensure(&self.dirs, || {}).await
+    }
+
+    /// The same, with a word of it where the daemon is started.
+    async fn daemon_showing(&self, progress: &Progress) -> anyhow::Result<Client> {
+        daemon_link::ensure(&self.dirs, || progress.stage("Starting the daemon", None)).await
     }
 
     /// A line for a person, on standard error.

@@ -33,10 +33,11 @@ pub(crate) async fn machine_outlived_daemon(dirs: &Dirs, machine: &str) -> bool 
     cove_api::transport::connect(&control).await.is_ok()
 }
 
-/// A client of the daemon, which is started if it does not run yet.
-pub(crate) async fn ensure(dirs: &Dirs) -> anyhow::Result<Client> {
+/// A client of the daemon, which is started if it does not run yet; `starting` is called before that.
+pub(crate) async fn ensure(dirs: &Dirs, starting: impl FnOnce()) -> anyhow::Result<Client> {
     let client = Client::of(dirs);
     if running(&client).await?.is_none() {
+        starting();
         start(dirs, &client).await?;
     }
     Ok(client)

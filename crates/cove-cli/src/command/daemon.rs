@@ -54,7 +54,7 @@ async fn stop(session: &Session) -> anyhow::Result<ExitCode> {
         return Ok(Exit::Done.into());
     }
     let progress = Progress::new(session.quiet);
-    progress.stage("stopping the machines and the daemon", None);
+    progress.stage("Stopping the machines and the daemon", None);
     client.shutdown().await?;
     // Answered once the machines have stopped; the process itself ends a moment later.
     while daemon_link::running(&client)

@@ -51,7 +51,7 @@ fn build(session: &Session, wanted: args::ImageBuild) -> anyhow::Result<ExitCode
 
 fn verify(session: &Session, directory: &Path) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(session.quiet);
-    progress.stage("checking every file of the image", None);
+    progress.stage("Checking every file of the image", None);
     let manifest = cove_image::verify(directory)?;
     progress.done(&format!("verified the image in {}", directory.display()));
     tell(session, &manifest, false)
@@ -79,7 +79,11 @@ fn tell(session: &Session, manifest: &Manifest, built: bool) -> anyhow::Result<E
 )]
 fn fraction(stage: Stage, done: u64, total: u64) -> f32 {
     let index = Stage::ALL.iter().position(|&other| other == stage).unwrap_or(0);
-    let within = if total == 0 { 0.0 } else { done as f64 / total as f64 };
+    let within = if total == 0 {
+        0.0
+    } else {
+        done as f64 / total as f64
+    };
     ((index as f64 + within.min(1.0)) / Stage::ALL.len() as f64) as f32
 }
 

@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 pub(super) async fn start(session: &Session) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(session.quiet);
-    progress.stage("starting the daemon", None);
-    let client = session.daemon().await?;
+    let client = session.daemon_showing(&progress).await?;
     let was_up = client
         .machine(&session.machine)
         .await
@@ -26,8 +25,7 @@ pub(super) async fn start(session: &Session) -> anyhow::Result<ExitCode> {
 
 pub(super) async fn stop(session: &Session, force: bool) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(session.quiet);
-    progress.stage("starting the daemon", None);
-    let client = session.daemon().await?;
+    let client = session.daemon_showing(&progress).await?;
     let status = if force {
         client.kill(&session.machine).await?
     } else {
@@ -39,8 +37,7 @@ pub(super) async fn stop(session: &Session, force: bool) -> anyhow::Result<ExitC
 
 pub(super) async fn restart(session: &Session) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(session.quiet);
-    progress.stage("starting the daemon", None);
-    let client = session.daemon().await?;
+    let client = session.daemon_showing(&progress).await?;
     let status = follow(client.restart(&session.machine).await?, &progress).await?;
     progress.done(&format!("restarted machine `{}`", status.name));
     session.say(&how_it_runs(&status));
@@ -71,8 +68,8 @@ async fn follow(steps: JsonLines<Step>, progress: &Progress) -> Result<MachineSt
 
 fn how_it_runs(status: &MachineStatus) -> String {
     format!(
-        "{} ({}); Docker clients reach it at {}",
-        status.backend.kind, status.backend.reason, status.endpoint.docker_host
+        "{}\nDocker clients reach it at {}",
+        status.backend.reason, status.endpoint.docker_host
     )
 }
 

@@ -71,7 +71,7 @@ pub(super) fn word(state: &MachineState) -> String {
 
 fn describe(status: &MachineStatus) -> Vec<(&'static str, String)> {
     let mut state = word(&status.state);
-    if let Some(uptime) = status.uptime_s {
+    if let Some(uptime) = status.uptime_s.filter(|&uptime| uptime > 0) {
         state = format!("{state} for {}", quantity::duration(Duration::from_secs(uptime)));
     }
     let memory_size = quantity::bytes(u64::from(status.memory_mib) << 20);
