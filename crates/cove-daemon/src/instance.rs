@@ -117,6 +117,9 @@ fn check_private(_: &Path) -> Result<(), DaemonError> {
 fn lock(path: &Path, runtime: &Path, dirs: &Dirs) -> Result<File, DaemonError> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
+    // Whoever may open it may lock it.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path).map_err(io_error("open the lock", path))?;
     match file.try_lock() {
         Ok(()) => {

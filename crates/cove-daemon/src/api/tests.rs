@@ -1,1 +1,444 @@
+//! The API over a real socket, asked by the real client.
 
+use super::{Server, serve};
+use crate::{
+    instance::Instance,
+    machine::{
+        Context,
+        fake::{Fixture, Script},
+    },
+    machines::Machines,
+};
+use cove_api::{
+    Client, ClientError, ErrorCode, Event, LogQuery, LogSource, MachineState, NewMachine, Progress, transport,
+};
+use cove_machine::ExitCause;
+use serde_json::json;
+use std::{fs, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// A daemon without its process.
+struct Daemon {
+    fixture: Fixture,
+    machines: Arc<Machines>,
+    client: Client,
+    end: CancellationToken,
+}
+
+impl Daemon {
+    fn begin() -> Self {
+        Self::over(Fixture::new(Script::default()))
+    }
+
+    fn over(fixture: Fixture) -> Self {
+        let context: Arc<Context> = Arc::clone(&fixture.context);
+        let instance = Instance::claim(&context.dirs).unwrap();
+        let machines = Arc::new(Machines::open(Arc::clone(&context), instance).unwrap());
+        let listener = machines.listen_for_clients().unwrap();
+        let end = CancellationToken::new();
+        let server = Arc::new(Server {
+            context: Arc::clone(&context),
+            machines: Arc::clone(&machines),
+            end: end.clone(),
+        });
+        tokio::spawn(serve(listener, server, end.clone()));
+        Self {
+            client: Client::of(&context.dirs),
+            fixture,
+            machines,
+            end,
+        }
+    }
+
+    async fn start(&self) {
+        let progress = self.client.start("default").await.unwrap();
+        let status = timeout(LONG, progress.finish(|_| {})).await.unwrap().unwrap();
+        assert_eq!(status.state, MachineState::Running);
+    }
+
+    fn settings_path(&self) -> std::path::PathBuf {
+        self.fixture.context.dirs.settings()
+    }
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, ClientError>) -> ErrorCode {
+    let error = result.unwrap_err();
+    error.code().unwrap_or_else(|| panic!("{error:?}"))
+}
+
+#[tokio::test]
+async fn a_machine_is_started_watched_and_stopped() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    assert_eq!(client.version().await.unwrap().pid, std::process::id());
+    let mut events = client.events().await.unwrap();
+    let first = events.next().await.unwrap().unwrap();
+    assert!(matches!(first, Event::Machine { status } if status.name == "default"));
+
+    let mut steps = 0;
+    let progress = client.start("default").await.unwrap();
+    let status = progress
+        .finish(|step| steps += usize::from(matches!(step, Progress::Stage { .. })))
+        .await
+        .unwrap();
+    assert_eq!(status.state, MachineState::Running);
+    assert!(steps > 3, "{steps}");
+    loop {
+        let event = timeout(LONG, events.next()).await.unwrap().unwrap().unwrap();
+        if matches!(event, Event::Machine { status } if status.state == MachineState::Running) {
+            break;
+        }
+    }
+    assert_eq!(client.pause("default").await.unwrap().state, MachineState::Paused);
+    assert_eq!(
+        client.resume("default").await.unwrap().state,
+        MachineState::Running
+    );
+    let status = client
+        .stop("default")
+        .await
+        .unwrap()
+        .finish(|_| {})
+        .await
+        .unwrap();
+    assert_eq!(status.state, MachineState::Stopped);
+    assert_eq!(client.kill("default").await.unwrap().state, MachineState::Stopped);
+}
+
+#[tokio::test]
+async fn a_failed_start_ends_its_stream_with_the_error() {
+    let daemon = Daemon::begin();
+    fs::remove_dir_all(daemon.fixture.context.dirs.image()).unwrap();
+    let progress = daemon.client.start("default").await.unwrap();
+    let error = progress.finish(|_| {}).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::BadImage));
+    match error {
+        ClientError::Api(error) => assert!(error.hint.contains("cove image build"), "{error:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn machines_are_created_with_their_own_settings_and_deleted_only_by_name() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    let wanted = NewMachine {
+        name: "dev".into(),
+        cpus: Some(1),
+        memory_mib: Some(512),
+        disk_gib: Some(8),
+    };
+    let status = client.create_machine(&wanted).await.unwrap();
+    assert_eq!(
+        (status.cpus, status.memory_mib, status.disk_size),
+        (1, 512, 8 << 30)
+    );
+    assert_eq!(status.endpoint.context, "cove-dev");
+    assert_eq!(client.machines().await.unwrap().len(), 2);
+    assert_eq!(code(client.create_machine(&wanted).await), ErrorCode::WrongState);
+    for name in ["../x", "", "Dev"] {
+        let wanted = NewMachine {
+            name: name.into(),
+            ..NewMachine::default()
+        };
+        assert_eq!(
+            code(client.create_machine(&wanted).await),
+            ErrorCode::InvalidRequest
+        );
+    }
+    assert_eq!(
+        code(client.delete_machine("dev", "default").await),
+        ErrorCode::NotConfirmed
+    );
+    client.delete_machine("dev", "dev").await.unwrap();
+    assert_eq!(code(client.machine("dev").await), ErrorCode::NotFound);
+    let settings = fs::read_to_string(daemon.settings_path()).unwrap();
+    assert!(!settings.contains("\n[machines.dev]"), "{settings}");
+
+    // The default machine is there again, without its data.
+    daemon.start().await;
+    assert_eq!(
+        code(client.delete_machine("default", "default").await),
+        ErrorCode::WrongState
+    );
+    client
+        .stop("default")
+        .await
+        .unwrap()
+        .finish(|_| {})
+        .await
+        .unwrap();
+    let disk = daemon.fixture.context.dirs.machine("default").join("data.img");
+    assert!(disk.exists());
+    client.delete_machine("default", "default").await.unwrap();
+    assert!(!disk.exists());
+    daemon.start().await;
+}
+
+#[tokio::test]
+async fn settings_are_changed_checked_and_say_who_has_to_restart() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    daemon.start().await;
+    let applied = client.set("machine.memory", &json!("3 GiB")).await.unwrap();
+    assert_eq!(applied.restart_needed, ["default"]);
+    assert_eq!(client.setting("machine.memory").await.unwrap(), json!("3 GiB"));
+    let applied = client.unset("machine.memory").await.unwrap();
+    assert!(applied.restart_needed.is_empty());
+    assert_eq!(
+        code(client.set("machine.cpus", &json!(0)).await),
+        ErrorCode::InvalidSetting
+    );
+    assert_eq!(
+        code(client.set("machine.cpu", &json!(1)).await),
+        ErrorCode::NotFound
+    );
+
+    let text = client.settings_file().await.unwrap();
+    let error = client
+        .replace_settings_file(&format!("{text}\n[nonsense]\n"))
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("nonsense"), "{error}");
+    assert_eq!(client.settings_file().await.unwrap(), text);
+    client.replace_settings_file("machine.cpus = 2\n").await.unwrap();
+    let list = client.settings().await.unwrap();
+    assert!(
+        list.values
+            .iter()
+            .any(|setting| setting.key == "machine.cpus" && setting.value == json!(2))
+    );
+
+    // A file that somebody has broken does not take the API down.
+    fs::write(daemon.settings_path(), "[machine").unwrap();
+    let problem = client.settings().await.unwrap().problem.unwrap();
+    assert_eq!(problem.code, ErrorCode::InvalidSetting);
+    assert_eq!(
+        client.machine("default").await.unwrap().state,
+        MachineState::Running
+    );
+}
+
+#[tokio::test]
+async fn exec_and_dial_turn_the_connection_into_a_stream_with_half_close() {
+    let daemon = Daemon::begin();
+    let exec = cove_wire::Exec {
+        command: vec!["cat".into()],
+        environment: std::collections::BTreeMap::new(),
+        directory: None,
+        terminal: None,
+    };
+    let dial = cove_wire::Dial {
+        address: "127.0.0.1:80".parse().unwrap(),
+        namespace: None,
+    };
+    assert_eq!(
+        code(daemon.client.exec("default", &exec).await),
+        ErrorCode::WrongState
+    );
+    daemon.start().await;
+    // The scripted guest sends everything back and ends when it has seen the end.
+    for mut stream in [
+        daemon.client.exec("default", &exec).await.unwrap(),
+        daemon.client.dial("default", &dial).await.unwrap(),
+    ] {
+        let sent = vec![7; 300_000];
+        let mut received = Vec::new();
+        let (mut read, mut write) = tokio::io::split(&mut stream);
+        let writing = async {
+            write.write_all(&sent).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        let both = async { tokio::join!(writing, read.read_to_end(&mut received)) };
+        timeout(LONG, both).await.unwrap().1.unwrap();
+        assert_eq!(received, sent);
+    }
+    daemon.client.pause("default").await.unwrap();
+    assert_eq!(
+        code(daemon.client.dial("default", &dial).await),
+        ErrorCode::WrongState
+    );
+}
+
+#[tokio::test]
+async fn logs_of_the_host_are_read_and_those_that_are_not_there_yet_are_said_to_be_so() {
+    let daemon = Daemon::begin();
+    let query = |source, tail| LogQuery {
+        source,
+        follow: false,
+        tail,
+    };
+    let absent = daemon
+        .client
+        .logs("default", query(LogSource::Console, None))
+        .await;
+    assert_eq!(code(absent), ErrorCode::NotFound);
+    let console = daemon.fixture.context.dirs.machine("default").join("console.log");
+    fs::write(console, "one\ntwo\nthree\n").unwrap();
+    let mut log = daemon
+        .client
+        .logs("default", query(LogSource::Console, Some(2)))
+        .await
+        .unwrap();
+    let mut text = Vec::new();
+    while let Some(bytes) = log.next().await.unwrap() {
+        text.extend_from_slice(&bytes);
+    }
+    assert_eq!(text, b"two\nthree\n");
+    let of_guest = daemon
+        .client
+        .logs("default", query(LogSource::Engine, None))
+        .await;
+    assert_eq!(code(of_guest), ErrorCode::WrongState);
+}
+
+#[tokio::test]
+async fn the_docker_context_is_made_used_and_removed_on_request_only() {
+    let daemon = Daemon::begin();
+    let docker = daemon.fixture.context.docker.as_ref().unwrap();
+    daemon.client.create_context("default", false).await.unwrap();
+    assert_eq!(docker.current().unwrap(), None);
+    daemon.client.create_context("default", true).await.unwrap();
+    assert_eq!(docker.current().unwrap().as_deref(), Some("cove"));
+    daemon.client.remove_context("default").await.unwrap();
+    assert_eq!(docker.current().unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_doctor_looks_at_everything() {
+    let daemon = Daemon::begin();
+    let checks = daemon.client.doctor().await.unwrap();
+    for name in [
+        "settings",
+        "machines",
+        "image",
+        "disk space",
+        "sockets",
+        "docker client",
+        "docker context",
+    ] {
+        assert!(
+            checks.iter().any(|check| check.name == name),
+            "{name} is not in {checks:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_stops_the_machines_answers_and_ends_the_daemon() {
+    let daemon = Daemon::begin();
+    daemon.start().await;
+    let mut events = daemon.client.events().await.unwrap();
+    timeout(LONG, daemon.client.shutdown()).await.unwrap().unwrap();
+    assert!(daemon.end.is_cancelled());
+    assert_eq!(daemon.fixture.host.guest().was_asked("shutdown"), 1);
+    timeout(LONG, daemon.machines.close()).await.unwrap();
+    assert!(!daemon.fixture.context.dirs.daemon_socket().exists());
+    assert!(!daemon.fixture.context.dirs.docker_socket("default").exists());
+    while let Ok(Some(_)) = timeout(LONG, events.next()).await.unwrap() {}
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_by_a_signal_leaves_its_machines_to_the_next() {
+    let daemon = Daemon::begin();
+    daemon.start().await;
+    let guest = daemon.fixture.host.guest();
+    daemon.end.cancel();
+    daemon.machines.close().await;
+    let Daemon {
+        fixture, machines, ..
+    } = daemon;
+    drop(machines);
+    assert_eq!(guest.was_asked("shutdown"), 0);
+
+    // Whoever asks at once is answered, and sees the machine running in the end.
+    let daemon = Daemon::over(released(fixture).await);
+    let running = async {
+        while daemon.client.machine("default").await.unwrap().state != MachineState::Running {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, running).await.expect("the machine is not adopted");
+    guest.end(ExitCause::Vanished);
+}
+
+/// Waits until the earlier daemon's lock is free: its server's tasks hold it until they have ended.
+async fn released(fixture: Fixture) -> Fixture {
+    let free = async {
+        while Instance::claim(&fixture.context.dirs).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, free).await.expect("the lock is not released");
+    fixture
+}
+
+#[tokio::test]
+async fn what_is_no_request_of_this_api_is_refused_and_nothing_panics() {
+    let daemon = Daemon::begin();
+    let socket = daemon.client.socket().to_owned();
+    for (request, status) in [
+        ("GET / HTTP/1.1", 404),
+        ("GET /v2/version HTTP/1.1", 404),
+        ("PATCH /v1/machines HTTP/1.1", 404),
+        ("GET /v1/machines/%ff HTTP/1.1", 400),
+        ("GET /v1/machines/%2e%2e%2f HTTP/1.1", 404),
+        ("POST /v1/machines HTTP/1.1", 400),
+        ("POST /v1/machines/default/exec HTTP/1.1", 400),
+        ("POST /v1/machines/default/context?current=maybe HTTP/1.1", 400),
+        ("GET /v1/machines/default/logs?source=x HTTP/1.1", 400),
+        ("nonsense", 400),
+    ] {
+        let answer = raw(
+            &socket,
+            &format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n"),
+        )
+        .await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{request}: {answer}"
+        );
+    }
+    let huge = "x".repeat(4 << 20);
+    let error = daemon.client.replace_settings_file(&huge).await.unwrap_err();
+    assert!(
+        matches!(error.code(), Some(ErrorCode::InvalidRequest) | None),
+        "{error:?}"
+    );
+    daemon.client.version().await.unwrap();
+}
+
+async fn raw(socket: &Path, request: &str) -> String {
+    let mut stream = transport::connect(socket).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    timeout(LONG, stream.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_client_without_a_daemon_is_told_so() {
+    let home = tempfile::tempdir().unwrap();
+    let client = Client::new(home.path().join("daemon.sock"));
+    assert!(matches!(
+        client.version().await,
+        Err(ClientError::NotRunning { .. })
+    ));
+    drop(std::os::unix::net::UnixListener::bind(client.socket()).unwrap());
+    assert!(matches!(
+        client.version().await,
+        Err(ClientError::NotRunning { .. })
+    ));
+    let client = Client::new(home.path().join("x".repeat(120)));
+    let error = client.version().await.unwrap_err().to_string();
+    assert!(error.contains("COVE_HOME"), "{error}");
+}

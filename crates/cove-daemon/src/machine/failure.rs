@@ -76,10 +76,13 @@ impl Failure {
     /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
     pub(crate) fn report(self, full: bool) -> ApiError {
         let message = self.to_string();
-        let logs =
-            "`cove logs console` shows what the guest said last; start it again with `cove start`";
+        let logs = "`cove logs console` shows what the guest said last; start it again with `cove start`";
         let (code, hint) = match &self {
-            Self::Settings(_) | Self::Image(_) | Self::File { .. } | Self::NoSpace { .. } | Self::Backend(_) => {
+            Self::Settings(_)
+            | Self::Image(_)
+            | Self::File { .. }
+            | Self::NoSpace { .. }
+            | Self::Backend(_) => {
                 return self.report_of_host(message);
             }
             _ if full => (
@@ -88,8 +91,7 @@ impl Failure {
             ),
             Self::Silent { .. } | Self::EngineSilent { .. } => (
                 ErrorCode::Timeout,
-                "`cove logs console` and `cove logs engine` say more; `cove shell` may still work"
-                    .to_owned(),
+                "`cove logs console` and `cove logs engine` say more; `cove shell` may still work".to_owned(),
             ),
             Self::Protocol(_) => (
                 ErrorCode::BadImage,
@@ -101,11 +103,15 @@ impl Failure {
                  ends it"
                     .to_owned(),
             ),
-            Self::Exited(ExitCause::Killed) => {
-                (ErrorCode::MachineFailed, "start it again with `cove start`".to_owned())
-            }
+            Self::Exited(ExitCause::Killed) => (
+                ErrorCode::MachineFailed,
+                "start it again with `cove start`".to_owned(),
+            ),
             Self::Exited(_) => (ErrorCode::MachineFailed, logs.to_owned()),
-            Self::Cancelled => (ErrorCode::WrongState, "start it again with `cove start`".to_owned()),
+            Self::Cancelled => (
+                ErrorCode::WrongState,
+                "start it again with `cove start`".to_owned(),
+            ),
             Self::Unforeseen(_) => (ErrorCode::Internal, "`cove logs` says more".to_owned()),
         };
         ApiError::new(code, message, hint)

@@ -18,9 +18,9 @@ mod stop;
 mod timeline;
 mod words;
 
-#[cfg(test)]
-mod fake;
-#[cfg(test)]
+#[cfg(all(test, unix))]
+pub(crate) mod fake;
+#[cfg(all(test, unix))]
 mod tests;
 
 pub(crate) use disk::Place;

@@ -125,6 +125,8 @@ pub(super) struct Job {
     pub(super) cancel: CancellationToken,
     pub(super) updates: mpsc::Sender<Update>,
     pub(super) timeline: Timeline,
+    /// How far it is, which never goes back: the guest's stages end in no fixed order.
+    pub(super) fraction: f32,
 }
 
 impl Job {
@@ -345,7 +347,10 @@ impl Job {
                         continue;
                     }
                     Some(Happening::Stage(stage)) => {
-                        if let Some(started) = kernel_started {
+                        // The stages of a start that is over are told again, but they are on record.
+                        if let Some(started) = kernel_started
+                            && session.record.ready_unix_s.is_none()
+                        {
                             self.timeline.guest(&stage, started);
                             self.tell(Update::Timings(self.timeline.stages())).await;
                             stages = stages.saturating_add(1).min(USUAL_STAGES);
@@ -463,8 +468,10 @@ impl Job {
         }
     }
 
-    async fn stage(&self, message: impl Into<String>, fraction: f32) {
+    async fn stage(&mut self, message: impl Into<String>, fraction: f32) {
         let message = message.into();
+        self.fraction = self.fraction.max(fraction);
+        let fraction = self.fraction;
         self.tell(Update::Stage { message, fraction }).await;
     }
 

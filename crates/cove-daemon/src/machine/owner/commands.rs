@@ -296,11 +296,7 @@ async fn short(
     match timeout(SHORT, call).await {
         Ok(result) => result.map_err(|error| {
             let message = format!("{what} failed: {}", chain(&error));
-            ApiError::new(
-                ErrorCode::MachineFailed,
-                message,
-                "`cove logs machine` says more",
-            )
+            ApiError::new(ErrorCode::MachineFailed, message, "`cove logs machine` says more")
         }),
         Err(_) => {
             let message = format!("{what} took more than {} seconds", SHORT.as_secs());

@@ -129,12 +129,20 @@ impl Owner {
         commands: mpsc::Receiver<Command>,
     ) -> (Self, watch::Receiver<Arc<Snapshot>>) {
         let values = context.settings.in_force().0;
+        // What runs it is known at once if something does; else the first look at the backends says it.
+        let backend = match place.record() {
+            Some(record) => BackendReport {
+                kind: record.kind.to_string(),
+                reason: record.reason,
+            },
+            None => BackendReport {
+                kind: "undecided".into(),
+                reason: "the backends are being looked at".into(),
+            },
+        };
         let snapshot = Snapshot {
             state: MachineState::Stopped,
-            backend: BackendReport {
-                kind: String::new(),
-                reason: String::new(),
-            },
+            backend,
             settings: values.machine(&name, context.settings.host()),
             engine_version: None,
             timings: Vec::new(),
@@ -219,6 +227,7 @@ impl Owner {
             cancel: cancel.clone(),
             updates: sender,
             timeline: Timeline::begin(),
+            fraction: 0.0,
         };
         self.notices.clear();
         self.snapshot.timings.clear();
