@@ -1,14 +1,16 @@
 //! Reset, reboot, pause, and front ends that come and go.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "how a test fails")]
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use cove_tests::driver::rig::{CID, Rig, WAYS, Way, read_all, read_ok};
+use cove_tests::driver::stream::Stream;
 use cove_tests::driver::transport::{InProcess, Transport, VhostUser};
-use cove_tests::driver::vsock::{Guest, Options, Stream};
+use cove_tests::driver::vsock::{Guest, Options};
 use cove_virtio::device::FEATURE_VERSION_1;
 use cove_virtio::vhost_user;
 use cove_virtio::vsock::packet::Op;

@@ -8,7 +8,12 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["boot", out] => bench::boot::run(&PathBuf::from(out)),
-        _ => anyhow::bail!("usage: bench boot FILE"),
+        ["vsock", out] => bench::vsock::run(&PathBuf::from(out)),
+        // What `bench vsock` starts to be measured.
+        ["serve-vsock", socket, host, cid] => {
+            bench::vsock::serve(socket.as_ref(), host.as_ref(), cid.parse()?)
+        }
+        _ => anyhow::bail!("usage: bench boot|vsock FILE"),
     }
 }
 

@@ -11,10 +11,12 @@
 //! | [`rig`] | a socket device between a guest and host programs |
 //! | [`transport`] | how queues and features reach a device |
 //! | [`vsock`] | a driver for the socket device |
+//! | [`stream`] | its connections |
 
 pub mod event;
 pub mod memory;
 pub mod queue;
 pub mod rig;
+pub mod stream;
 pub mod transport;
 pub mod vsock;

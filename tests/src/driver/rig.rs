@@ -9,8 +9,9 @@ use cove_virtio::vhost_user::{self, Server};
 use cove_virtio::vsock::{Vsock, VsockConfig};
 use tempfile::TempDir;
 
+use super::stream::Stream;
 use super::transport::{InProcess, VhostUser};
-use super::vsock::{Guest, Options, PATIENCE, Ports, Stream};
+use super::vsock::{Guest, Options, PATIENCE, Ports};
 
 /// The guest's context id.
 pub const CID: u64 = 42;

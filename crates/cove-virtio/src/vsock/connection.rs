@@ -18,7 +18,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{SendFlags, Shutdown};
@@ -64,6 +64,15 @@ pub(super) enum Flushed {
     Waiting,
 }
 
+/// A wait for the guest's credit.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    /// When the guest is to be asked for credit.
+    due: Instant,
+    /// How long the wait up to then is.
+    wait: Duration,
+}
+
 /// A connection.
 #[derive(Debug)]
 #[expect(
@@ -101,9 +110,9 @@ pub(super) struct Connection {
     /// The connection stands in the muxer's queue of those with something to do.
     pub(super) queued: bool,
     /// Reading from the host waits for the guest's credit.
-    pub(super) blocked: bool,
-    /// When to ask for credit next, should the wait go on.
-    pub(super) credit_probe: Duration,
+    stall: Option<Stall>,
+    /// A timer runs that will look at the stall.
+    stall_timer: bool,
     /// How many bytes to read from the host in the next visit.
     pub(super) appetite: usize,
     /// Epoll watches for room to write.
@@ -130,8 +139,8 @@ impl Connection {
             guest_shutdown: 0,
             announced: 0,
             queued: false,
-            blocked: false,
-            credit_probe: FIRST_CREDIT_PROBE,
+            stall: None,
+            stall_timer: false,
             appetite: *APPETITE.start(),
             watched: false,
         }
@@ -174,7 +183,7 @@ impl Connection {
     pub(super) fn may_read(&self) -> bool {
         self.state == State::Established
             && self.readable
-            && !self.blocked
+            && self.stall.is_none()
             && !self.host_sent_all
             && self.guest_shutdown & SHUTDOWN_RECEIVE == 0
     }
@@ -330,18 +339,47 @@ impl Connection {
         }
     }
 
-    /// The wait before the guest is asked for credit (again).
-    pub(super) fn next_credit_probe(&mut self) -> Duration {
-        let wait = self.credit_probe;
-        self.credit_probe = (wait * 2).min(LAST_CREDIT_PROBE);
-        wait
+    /// Reading from the host has to wait for credit. Returns when to look after it, if nobody does yet.
+    pub(super) fn stall(&mut self) -> Option<Instant> {
+        let due = Instant::now() + FIRST_CREDIT_PROBE;
+        self.stall = Some(Stall {
+            due,
+            wait: FIRST_CREDIT_PROBE,
+        });
+        // A steady stream stalls thousands of times a second, so there is one timer for all of them.
+        (!std::mem::replace(&mut self.stall_timer, true)).then_some(due)
     }
 
-    /// Credit came: the next wait starts short again.
-    pub(super) fn unblock(&mut self) {
-        self.blocked = false;
+    /// The timer went off: the guest is to be asked if the stall has lasted. Returns when to look again.
+    pub(super) fn look_after_stall(&mut self, now: Instant) -> Option<Instant> {
+        self.stall_timer = false;
+        let waits = self.state == State::Established && self.guest_shutdown & SHUTDOWN_RECEIVE == 0;
+        let stall = self.stall.as_mut().filter(|_| waits)?;
+        if stall.due <= now {
+            self.ask_credit = true;
+            stall.wait = (stall.wait * 2).min(LAST_CREDIT_PROBE);
+            stall.due = now + stall.wait;
+        }
+        self.stall_timer = true;
+        Some(stall.due)
+    }
+
+    /// Goes on if credit came; true if it did.
+    pub(super) fn end_stall(&mut self) -> bool {
+        if self.stall.is_none() || self.to_guest.plan().is_blocked() {
+            return false;
+        }
+        self.stall = None;
         self.ask_credit = false;
-        self.credit_probe = FIRST_CREDIT_PROBE;
+        true
+    }
+
+    /// The guest knows the connection no longer: there is nothing to tell it.
+    pub(super) fn drain(&mut self) -> Flushed {
+        self.state = State::Draining;
+        self.ask_credit = false;
+        self.opening = None;
+        self.flush()
     }
 
     /// Closes the host's stream.

@@ -180,8 +180,7 @@ impl Muxer {
         let Some(connection) = self.table.get_mut(id) else {
             return;
         };
-        connection.state = State::Draining;
-        let (ports, flushed) = (connection.ports, connection.flush());
+        let (ports, flushed) = (connection.ports, connection.drain());
         self.by_ports.remove(&ports);
         match flushed {
             Flushed::Empty => self.remove(id),
@@ -222,10 +221,9 @@ impl Muxer {
     }
 
     /// The connection waits for credit: ask for it before long, since not every guest sends it unasked.
-    pub(super) fn probe_credit(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.table.get_mut(id) {
-            let wait = connection.next_credit_probe();
-            self.after(wait, Timer::Credit(id));
+    pub(super) fn stall(&mut self, id: ConnectionId) {
+        if let Some(due) = self.table.get_mut(id).and_then(Connection::stall) {
+            self.timers.push(Reverse((due, Timer::Credit(id))));
         }
     }
 
@@ -270,12 +268,10 @@ impl Muxer {
                 Timer::Response(id) => self.expire(id, State::Requested),
                 Timer::Close(id) => self.expire(id, State::Closing),
                 Timer::Credit(id) => {
-                    if let Some(connection) = self.table.get_mut(id)
-                        && connection.blocked
-                    {
-                        connection.ask_credit = true;
+                    let connection = self.table.get_mut(id);
+                    if let Some(due) = connection.and_then(|connection| connection.look_after_stall(now)) {
+                        self.timers.push(Reverse((due, timer)));
                         self.wake(id);
-                        self.probe_credit(id);
                     }
                 }
             }

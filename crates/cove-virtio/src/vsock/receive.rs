@@ -109,10 +109,7 @@ impl Muxer {
             match pump(connection, cid, queue, memory)? {
                 Pumped::Read => {}
                 Pumped::Starved => return Ok(Served::Starved),
-                Pumped::Blocked => {
-                    connection.blocked = true;
-                    self.probe_credit(id);
-                }
+                Pumped::Blocked => self.stall(id),
                 Pumped::Failed(error) => {
                     tracing::debug!(%error, connection = id.label(), "a host stream failed");
                     self.reset(id);

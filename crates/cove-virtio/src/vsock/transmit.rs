@@ -218,8 +218,7 @@ impl Muxer {
             self.reset(id);
             return false;
         }
-        if connection.blocked && !connection.to_guest.plan().is_blocked() {
-            connection.unblock();
+        if connection.end_stall() {
             self.wake(id);
         }
         true

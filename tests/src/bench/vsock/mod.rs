@@ -1,0 +1,254 @@
+//! The socket device side by side with `vhost-device-vsock`, both driven by the same userspace driver over
+//! vhost-user, each in a process of its own, in turns.
+//!
+//! The driver does what a Linux guest does to the queues (its buffer sizes, credit and interrupt suppression) but
+//! does not touch payload, so that what is measured is the device and not the driver.
+
+mod measure;
+mod subject;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use self::measure::{Crowd, RoundTrip};
+pub use self::subject::serve;
+use self::subject::{Kind, Subject};
+
+/// Each figure is the median of this many runs.
+const ROUNDS: usize = 7;
+const SIZES: [(usize, &str); 3] = [(4 << 10, "4 KiB"), (64 << 10, "64 KiB"), (1 << 20, "1 MiB")];
+/// Bytes moved in one run of a stream.
+const STREAM: usize = 256 << 20;
+/// Connections at once, and bytes that each carries.
+const CROWD: (usize, usize) = (1000, 256 << 10);
+
+/// At least this many times the peer's throughput.
+const STREAM_TARGET: f64 = 1.5;
+/// At most this many times the peer's round trip.
+const ROUND_TRIP_TARGET: f64 = 0.8;
+/// When half of a crowd's bytes have moved, nobody has less than this share of the mean.
+const SHARE_TARGET: f64 = 0.25;
+
+/// Which way a stream goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// From a host program to the guest.
+    ToGuest,
+    /// From the guest to a host program.
+    ToHost,
+}
+
+/// A figure of both, and what it should be.
+struct Row {
+    name: String,
+    unit: &'static str,
+    ours: f64,
+    peer: Option<f64>,
+    target: Option<Target>,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    /// A value of ours alone.
+    Ours(f64),
+}
+
+/// Measures, prints a table, and writes everything to `out` as JSON.
+pub fn run(out: &Path) -> Result<()> {
+    subject::raise_descriptor_limit()?;
+    let tools = out.parent().unwrap_or(Path::new(".")).join("tools");
+    let peer = match subject::peer_program(&tools) {
+        Ok(program) => Some(program),
+        Err(error) => {
+            println!("peer missing: only our own figures follow ({error:#})");
+            None
+        }
+    };
+    let mut kinds = vec![Kind::Ours];
+    kinds.extend(peer.map(Kind::Peer));
+
+    let mut rows = Vec::new();
+    for (size, label) in SIZES {
+        for way in [Way::ToGuest, Way::ToHost] {
+            let direction = if way == Way::ToGuest {
+                "host to guest"
+            } else {
+                "guest to host"
+            };
+            let name = format!("{direction}, {label} writes");
+            let samples = rounds(&kinds, &name, |subject| {
+                measure::stream(subject, way, size, STREAM)
+            })?;
+            rows.push(Row {
+                name,
+                unit: "MiB/s",
+                ours: median(&samples[0]),
+                peer: samples.get(1).map(|samples| median(samples)),
+                target: Some(Target::AtLeast(STREAM_TARGET)),
+            });
+        }
+    }
+    let samples = rounds(&kinds, "round trip", measure::round_trip)?;
+    for (name, percentile, target) in [
+        (
+            "median",
+            RoundTrip::median as fn(&RoundTrip) -> f64,
+            Some(Target::AtMost(ROUND_TRIP_TARGET)),
+        ),
+        ("99th percentile", RoundTrip::late, None),
+    ] {
+        let pick = |trips: &Vec<RoundTrip>| median(&trips.iter().map(percentile).collect::<Vec<_>>());
+        rows.push(Row {
+            name: format!("round trip of 64 bytes, {name}"),
+            unit: "µs",
+            ours: pick(&samples[0]),
+            peer: samples.get(1).map(pick),
+            target,
+        });
+    }
+    rows.extend(crowd(&kinds)?);
+
+    print(&rows);
+    let missed: Vec<&str> = rows
+        .iter()
+        .filter(|row| row.met() == Some(false))
+        .map(|row| row.name.as_str())
+        .collect();
+    println!(
+        "\n{}",
+        if missed.is_empty() {
+            "all targets met".to_owned()
+        } else {
+            format!("missed: {}", missed.join("; "))
+        }
+    );
+    let report = json!({
+        "peer": "vhost-device-vsock 0.3.0",
+        "rounds": ROUNDS,
+        "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
+        "missed": missed,
+    });
+    std::fs::write(out, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", out.display()))
+}
+
+/// A crowd of connections at once.
+fn crowd(kinds: &[Kind]) -> Result<Vec<Row>> {
+    let name = format!("{} connections at once", CROWD.0);
+    let crowds: Vec<Option<Crowd>> = kinds
+        .iter()
+        .map(|kind| {
+            let result =
+                Subject::start(kind).and_then(|mut subject| measure::crowd(&mut subject, CROWD.0, CROWD.1));
+            match result {
+                Ok(crowd) => Ok(Some(crowd)),
+                Err(error) if matches!(kind, Kind::Peer(_)) => {
+                    println!("the peer fails with {name}: {error:#}");
+                    Ok(None)
+                }
+                Err(error) => Err(error.context(name.clone())),
+            }
+        })
+        .collect::<Result<_>>()?;
+    let figure = |pick: fn(&Crowd) -> f64| {
+        let mut figures = crowds.iter().map(|crowd| crowd.as_ref().map(pick));
+        (
+            figures.next().flatten().unwrap_or_default(),
+            figures.next().flatten(),
+        )
+    };
+    let row = |what: &str, unit, target, (ours, peer)| Row {
+        name: format!("{name}, {what}"),
+        unit,
+        ours,
+        peer,
+        target,
+    };
+    Ok(vec![
+        row("throughput", "MiB/s", None, figure(|crowd| crowd.throughput)),
+        row(
+            "least served at half time",
+            "of mean",
+            Some(Target::Ours(SHARE_TARGET)),
+            figure(|crowd| crowd.least_share),
+        ),
+        row("first to last finished", "s", None, figure(|crowd| crowd.spread)),
+    ])
+}
+
+/// Runs one measurement on each kind in turns; the samples of each kind.
+fn rounds<T>(kinds: &[Kind], name: &str, measure: impl Fn(&mut Subject) -> Result<T>) -> Result<Vec<Vec<T>>> {
+    let mut samples: Vec<Vec<T>> = kinds.iter().map(|_| Vec::new()).collect();
+    for _ in 0..ROUNDS {
+        for (kind, samples) in kinds.iter().zip(&mut samples) {
+            let mut subject = Subject::start(kind)?;
+            samples.push(measure(&mut subject).with_context(|| format!("{name} of {kind}"))?);
+        }
+    }
+    Ok(samples)
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+impl Row {
+    fn ratio(&self) -> Option<f64> {
+        self.peer.map(|peer| self.ours / peer)
+    }
+
+    fn met(&self) -> Option<bool> {
+        match self.target? {
+            Target::AtLeast(target) => Some(self.ratio()? >= target),
+            Target::AtMost(target) => Some(self.ratio()? <= target),
+            Target::Ours(target) => Some(self.ours >= target),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "unit": self.unit,
+            "ours": self.ours,
+            "peer": self.peer,
+            "ratio": self.ratio(),
+            "met": self.met(),
+        })
+    }
+}
+
+fn print(rows: &[Row]) {
+    println!(
+        "{:<52} {:>8} {:>9} {:>9} {:>7}  target",
+        "", "", "ours", "peer", "ratio"
+    );
+    for row in rows {
+        let optional =
+            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+        let target = match row.target {
+            Some(Target::AtLeast(target)) => format!("≥ {target}×"),
+            Some(Target::AtMost(target)) => format!("≤ {target}×"),
+            Some(Target::Ours(target)) => format!("ours ≥ {target}"),
+            None => String::new(),
+        };
+        let verdict = match row.met() {
+            Some(true) => " met",
+            Some(false) => " MISSED",
+            None => "",
+        };
+        println!(
+            "{:<52} {:>8} {:>9.2} {:>9} {:>7}  {target}{verdict}",
+            row.name,
+            row.unit,
+            row.ours,
+            optional(row.peer),
+            optional(row.ratio()),
+        );
+    }
+}
