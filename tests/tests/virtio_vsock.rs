@@ -305,34 +305,38 @@ fn a_sender_without_credit_asks_for_it() {
     }
 }
 
-/// Each stall once had a timer of its own, and a stream that was always waiting for credit asked for it all the time.
+/// Each stall once had a timer of its own that did not know one stall from the next, and a stream that was always
+/// waiting for credit, if never for long, asked for it all the time.
 #[test]
-fn a_stream_that_gets_its_credit_hardly_asks_for_it() {
+fn a_stream_that_gets_its_credit_in_time_does_not_ask_for_it() {
     for way in WAYS {
         let mut rig = Rig::new(way).unwrap();
         let (mut host, guest) = rig.connect(80).unwrap();
-        let total = 64 * 1024 * 1024;
+        let total = 16 * 1024 * 1024;
         let writing = std::thread::spawn(move || host.write_all(&vec![7; total]).map(|()| host));
-        let start = Instant::now();
-        let (mut received, mut told, mut questions) = (0u32, 0, 0);
+        let (mut received, mut told, mut questions, mut late) = (0u32, 0, 0, 0);
+        let mut last = Instant::now();
         while (received as usize) < total {
             let packet = rig.guest.receive_for(guest.ports).unwrap();
-            questions += u128::from(packet.is(Op::CreditRequest));
+            questions += u32::from(packet.is(Op::CreditRequest));
             received += packet.header.len;
-            // As late as Linux gives it.
+            // As late as Linux gives it, and a guest with other things to do.
             if received - told > BUF_ALLOC - 64 * 1024 || packet.is(Op::CreditRequest) {
+                std::thread::sleep(Duration::from_millis(5));
                 let update = Header {
                     fwd_cnt: received,
                     ..rig.guest.header(guest.ports, Op::CreditUpdate)
                 };
                 rig.guest.send(&update, &[]).unwrap();
                 told = received;
+                // On a busy computer.
+                late += u32::from(last.elapsed() > Duration::from_millis(15));
+                last = Instant::now();
             }
         }
-        let allowed = start.elapsed().as_millis() / 20 + 1;
         assert!(
-            questions <= allowed,
-            "{questions} questions in {allowed} times 20 ms"
+            questions <= late,
+            "{questions} questions, credit was late {late} times"
         );
         writing.join().unwrap().unwrap();
     }
