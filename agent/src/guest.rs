@@ -274,21 +274,26 @@ fn memory(meminfo: &str) -> Memory {
 }
 
 #[cfg(test)]
+impl Guest {
+    /// A guest that waits for its boot, on a base that is as it is; and how it ends.
+    pub(crate) fn waiting(base: Option<Result<(), Fault>>) -> (Self, mpsc::Receiver<Ending>) {
+        let (report, logs) = (Report::new(), Logs::default());
+        let engine = Engine::supervise(report.clone(), &logs);
+        let (end, endings) = mpsc::channel(1);
+        let (sender, base) = watch::channel(base);
+        tokio::spawn(async move { sender.closed().await });
+        (
+            Self::new(report, logs, engine, base, "/dev/null".into(), end),
+            endings,
+        )
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use cove_wire::{EngineConfig, EngineState};
     use std::collections::BTreeMap;
-
-    fn guest(base: Option<Result<(), Fault>>) -> (Guest, mpsc::Receiver<Ending>) {
-        let (report, logs) = (Report::new(), Logs::default());
-        let engine = Engine::supervise(report.clone(), &logs);
-        let (end, endings) = mpsc::channel(1);
-        let base = watch::channel(base).1;
-        (
-            Guest::new(report, logs, engine, base, "/dev/null".into(), end),
-            endings,
-        )
-    }
 
     fn boot(hostname: &str) -> Call {
         Call::Boot(Box::new(BootConfig {
@@ -310,7 +315,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_host_name_does_not_use_up_the_boot() {
-        let (guest, _endings) = guest(None);
+        let (guest, _endings) = Guest::waiting(None);
         assert_eq!(
             guest.call(boot("a b")).await.unwrap_err().code,
             FaultCode::Invalid
@@ -320,7 +325,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_boot_that_failed_may_be_asked_for_again() {
-        let (guest, _endings) = guest(Some(Ok(())));
+        let (guest, _endings) = Guest::waiting(Some(Ok(())));
         // The time 0 is refused before anything is touched.
         for _ in 0..2 {
             assert_eq!(
@@ -332,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shutdown_without_an_engine_ends_the_guest_once() {
-        let (guest, mut endings) = guest(None);
+        let (guest, mut endings) = Guest::waiting(None);
         let shutdown = Call::Shutdown {
             grace_ms: 1000,
             reboot: true,
@@ -352,7 +357,7 @@ mod tests {
     #[tokio::test]
     async fn a_guest_without_a_data_disk_says_so_to_whoever_needs_it() {
         let fault = Fault::new(FaultCode::Failed, "the data disk is gone");
-        let (guest, _endings) = guest(Some(Err(fault.clone())));
+        let (guest, _endings) = Guest::waiting(Some(Err(fault.clone())));
         assert_eq!(guest.call(Call::TrimData).await, Err(fault.clone()));
         assert_eq!(guest.call(Call::GrowData).await, Err(fault));
         assert_eq!(

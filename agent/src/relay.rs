@@ -83,21 +83,14 @@ async fn send_all(to: &Socket, mut data: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
-    fn pair() -> (Socket, Socket) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
-        (Socket::new(a).unwrap(), Socket::new(b).unwrap())
-    }
-
     /// A client, a server, and a relay between them.
     fn joined() -> (Socket, Socket, tokio::task::JoinHandle<io::Result<()>>) {
-        let (client, host) = pair();
-        let (inner, server) = pair();
+        let (client, host) = Socket::pair();
+        let (inner, server) = Socket::pair();
         let relay = tokio::spawn(async move { relay(&host, &inner).await });
         (client, server, relay)
     }

@@ -28,6 +28,18 @@ impl Socket {
         Ok(Self(awaited(socket)?))
     }
 
+    /// Two sockets that are connected to each other.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, Self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let (one, other) = pair.expect("the test's process has descriptors");
+        (
+            Self::new(one).expect("a runtime"),
+            Self::new(other).expect("a runtime"),
+        )
+    }
+
     /// Connects to a unix socket.
     pub(crate) async fn connect_unix(path: &Path) -> io::Result<Self> {
         let address = SocketAddrUnix::new(path)?;

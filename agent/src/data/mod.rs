@@ -307,7 +307,13 @@ async fn run(
     if good(exit.code()) {
         return Ok(());
     }
-    Err(failed(format!("{exit}, {}", said.replace('\n', "; "))))
+    Err(failed(format!("{exit}, {}", one_line(&said))))
+}
+
+/// The lines of `text` that are not empty, on one line.
+fn one_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Mounts the file system without putting it anywhere yet: where it goes may not be there.

@@ -1,8 +1,10 @@
 //! Taking the data disk out of use.
 
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, UnmountFlags, mount_remount, unmount},
+};
 use std::{fs, io, path::Path, time::Duration};
-
-use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
 /// Everything below these is on the data disk, or in its way.
 const PREFIXES: [&str; 5] = [
@@ -38,7 +40,9 @@ pub(crate) fn unmount_all() -> Vec<String> {
 fn persistently(mount: &str) -> io::Result<()> {
     for _ in 0..TRIES {
         match unmount(mount, UnmountFlags::NOFOLLOW) {
-            Err(rustix::io::Errno::BUSY) => std::thread::sleep(PAUSE),
+            Err(Errno::BUSY) => std::thread::sleep(PAUSE),
+            // Gone already, with the process or the mount that it belonged to.
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
             result => return Ok(result?),
         }
     }

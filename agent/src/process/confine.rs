@@ -10,7 +10,7 @@
 use rustix::{
     fs::{Mode, OFlags, open},
     io::write,
-    process::{Resource, Rlimit, ioctl_tiocsctty, setrlimit, setsid},
+    process::{Resource, Rlimit, getrlimit, ioctl_tiocsctty, setrlimit, setsid},
 };
 use std::{
     io,
@@ -20,10 +20,8 @@ use std::{
 
 /// Descriptors that a program may open unless it asks for more, and the most that it may ask for. Programs that
 /// visit every possible descriptor are slow with a larger first number; the engine raises it for itself.
-const DESCRIPTORS: Rlimit = Rlimit {
-    current: Some(1024),
-    maximum: Some(524_288),
-};
+const DESCRIPTORS: u64 = 1024;
+const MOST_DESCRIPTORS: u64 = 524_288;
 
 /// How a child differs from the agent.
 pub(crate) struct Confinement {
@@ -65,7 +63,13 @@ fn enter(confinement: &Confinement) -> io::Result<()> {
         Mode::empty(),
     )?;
     write(score, confinement.oom_score.as_bytes())?;
-    setrlimit(Resource::Nofile, DESCRIPTORS)?;
+    let most = getrlimit(Resource::Nofile).maximum;
+    let most = most.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
+    let limit = Rlimit {
+        current: Some(DESCRIPTORS.min(most)),
+        maximum: Some(most),
+    };
+    setrlimit(Resource::Nofile, limit)?;
     if confinement.session == Session::Terminal {
         setsid()?;
         ioctl_tiocsctty(rustix::stdio::stdin())?;

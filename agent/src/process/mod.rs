@@ -146,6 +146,16 @@ impl Process {
         self.send(signal, kill_process_group);
     }
 
+    /// Whether the process has not been collected yet.
+    #[cfg(test)]
+    pub(crate) fn is_running(self) -> bool {
+        let running = running();
+        running
+            .children
+            .get(&self.pid.as_raw_pid())
+            .is_some_and(|entry| entry.number == self.number)
+    }
+
     fn send(self, signal: Signal, kill: fn(Pid, Signal) -> rustix::io::Result<()>) {
         let running = running();
         let alive = running

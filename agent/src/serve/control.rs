@@ -145,3 +145,137 @@ async fn publish(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cove_wire::{EngineState, FaultCode, Reply};
+    use tokio::io::AsyncReadExt;
+
+    type Host = Framed<Socket, Codec<FromGuest, FromHost>>;
+
+    /// The host's end of a connection to a guest that waits for its boot.
+    fn connect() -> (Host, Guest) {
+        let (guest, _endings) = Guest::waiting(None);
+        drop(guest.report().stage("early"));
+        let (host, socket) = Socket::pair();
+        tokio::spawn(serve(socket, guest.clone(), Arc::default()));
+        (Framed::new(host, Codec::default()), guest)
+    }
+
+    async fn greet_as(host: &mut Host, hello: Hello) -> FromGuest {
+        host.send(FromHost::Hello(hello)).await.unwrap();
+        host.next().await.unwrap().unwrap()
+    }
+
+    async fn request(host: &mut Host, id: u64, call: Call) {
+        host.send(FromHost::Request { id, call }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_host_of_another_version_learns_ours_and_is_left() {
+        let (mut host, _guest) = connect();
+        let future = Hello {
+            version: cove_wire::PROTOCOL_VERSION + 1,
+            build: "cove 99".into(),
+        };
+        assert_eq!(
+            greet_as(&mut host, future).await,
+            FromGuest::Hello(Hello::new("cove-agent"))
+        );
+        assert!(host.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_greet_learns_our_version_and_is_left() {
+        let (mut host, _guest) = connect();
+        request(&mut host, 1, Call::Status).await;
+        assert!(matches!(host.next().await, Some(Ok(FromGuest::Hello(_)))));
+        assert!(host.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_oversized_frame_ends_the_connection() {
+        let (mut host, _guest) = connect();
+        greet_as(&mut host, Hello::new("cove")).await;
+        let mut socket = host.into_inner();
+        tokio::io::AsyncWriteExt::write_all(&mut socket, &[0xff; 8])
+            .await
+            .unwrap();
+        assert_eq!(socket.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_slow_request_does_not_hold_up_a_quick_one() {
+        let (mut host, _guest) = connect();
+        greet_as(&mut host, Hello::new("cove")).await;
+        // Waits for a base that never comes.
+        request(&mut host, 1, Call::TrimData).await;
+        request(&mut host, 2, Call::SetTime { unix_ns: 0 }).await;
+        let Some(Ok(FromGuest::Response {
+            id: 2,
+            result: Err(fault),
+        })) = host.next().await
+        else {
+            panic!("no answer to the second request");
+        };
+        assert_eq!(fault.code, FaultCode::Invalid);
+    }
+
+    #[tokio::test]
+    async fn many_requests_are_all_answered() {
+        let (mut host, _guest) = connect();
+        greet_as(&mut host, Hello::new("cove")).await;
+        let (mut sink, mut stream) = host.split();
+        let count = 4 * IN_FLIGHT as u64;
+        let ask = async {
+            for id in 0..count {
+                sink.send(FromHost::Request {
+                    id,
+                    call: Call::Status,
+                })
+                .await
+                .unwrap();
+            }
+        };
+        let answers = async {
+            let mut ids = std::collections::BTreeSet::new();
+            while (ids.len() as u64) < count {
+                let Some(Ok(FromGuest::Response {
+                    id,
+                    result: Ok(Reply::Status(_)),
+                })) = stream.next().await
+                else {
+                    panic!("not an answer");
+                };
+                assert!(ids.insert(id), "{id} was answered twice");
+            }
+        };
+        tokio::join!(ask, answers);
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_gets_the_stages_so_far_and_then_what_happens() {
+        let (mut host, guest) = connect();
+        greet_as(&mut host, Hello::new("cove")).await;
+        request(&mut host, 1, Call::Subscribe).await;
+        let mut events = Vec::new();
+        while events.len() < 2 {
+            if let FromGuest::Event(event) = host.next().await.unwrap().unwrap() {
+                events.push(event);
+            }
+        }
+        assert!(matches!(&events[0], Event::Stage(stage) if stage.name == "early"));
+        assert_eq!(events[1], Event::Engine(EngineState::Stopped));
+        guest.report().warn("the disk is full");
+        let warning = Event::Warning {
+            message: "the disk is full".into(),
+        };
+        loop {
+            if let FromGuest::Event(event) = host.next().await.unwrap().unwrap() {
+                assert_eq!(event, warning);
+                return;
+            }
+        }
+    }
+}

@@ -94,10 +94,15 @@ impl Session {
                 format!("{name:?} is not the name of a variable"),
             ));
         }
-        let cgroup = Cgroup::make("shell").and_then(|group| group.entrance());
-        let cgroup = cgroup
-            .map_err(|error| Fault::new(FaultCode::Failed, format!("preparing a cgroup failed: {error}")))?;
-        Self::spawn(exec, Some(cgroup)).map_err(|error| failed(exec, &error))
+        let cgroup = match Cgroup::make("shell").and_then(|group| group.entrance()) {
+            Ok(entrance) => Some(entrance),
+            Err(error) => {
+                // A shell is most needed where something is wrong.
+                tracing::warn!("running a program without a control group of its own: {error}");
+                None
+            }
+        };
+        Self::spawn(exec, cgroup).map_err(|error| failed(exec, &error))
     }
 
     fn spawn(exec: &Exec, cgroup: Option<OwnedFd>) -> io::Result<Self> {
@@ -379,5 +384,176 @@ async fn farewell(child: &mut Child) {
     if timeout(FAREWELL, child.wait()).await.is_err() {
         process.signal_group(Signal::KILL);
         child.wait().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::reap;
+    use bytes::BytesMut;
+    use cove_wire::Terminal;
+    use tokio::task::JoinHandle;
+    use tokio_util::codec::Framed;
+
+    /// A program, and the host's end of its stream.
+    struct Running {
+        host: Framed<Socket, ExecCodec>,
+        process: Process,
+        served: JoinHandle<Result<(), WireError>>,
+        reaper: JoinHandle<io::Result<()>>,
+    }
+
+    fn start(script: &str, terminal: Option<Terminal>) -> Running {
+        let exec = Exec {
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            environment: [("GREETING".into(), "hello".into())].into(),
+            directory: Some("/".into()),
+            terminal,
+        };
+        let reaper = tokio::spawn(reap());
+        let session = Session::spawn(&exec, None).unwrap();
+        let (host, socket) = Socket::pair();
+        Running {
+            host: Framed::new(host, ExecCodec),
+            process: session.child.process(),
+            served: tokio::spawn(session.serve(socket)),
+            reaper,
+        }
+    }
+
+    impl Running {
+        async fn send(&mut self, packet: ExecPacket) {
+            self.host.send(packet).await.unwrap();
+        }
+
+        /// Standard output, standard error and exit code.
+        async fn finish(mut self) -> (BytesMut, BytesMut, i32) {
+            let (mut out, mut err) = (BytesMut::new(), BytesMut::new());
+            loop {
+                match self.host.next().await.unwrap().unwrap() {
+                    ExecPacket::Stdout(data) => out.extend_from_slice(&data),
+                    ExecPacket::Stderr(data) => err.extend_from_slice(&data),
+                    ExecPacket::Exit(code) => {
+                        assert!(self.host.next().await.is_none(), "nothing follows the exit");
+                        self.reaper.abort();
+                        return (out, err, code);
+                    }
+                    other => panic!("the guest sent {other:?}"),
+                }
+            }
+        }
+
+        /// Drops the host's end and waits for the program to be gone.
+        async fn hang_up(self) {
+            drop(self.host);
+            timeout(FAREWELL * 2, self.served)
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
+            assert!(!self.process.is_running());
+            self.reaper.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn input_output_and_exit_code_go_through_pipes() {
+        let mut running = start("echo $GREETING; cat; echo oops >&2; exit 7", None);
+        running
+            .send(ExecPacket::Stdin(Bytes::from_static(b"there")))
+            .await;
+        running.send(ExecPacket::StdinEnd).await;
+        let (out, err, code) = running.finish().await;
+        assert_eq!(
+            (&out[..], &err[..], code),
+            (&b"hello\nthere"[..], &b"oops\n"[..], 7)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_program_left_in_the_background_does_not_hold_the_exit() {
+        let started = std::time::Instant::now();
+        let (out, _, code) = start("echo first; sleep 30 & exit 3", None).finish().await;
+        assert_eq!((&out[..], code), (&b"first\n"[..], 3));
+        assert!(started.elapsed() < Duration::from_secs(20));
+    }
+
+    #[tokio::test]
+    async fn a_terminal_has_its_size_and_is_resized() {
+        let terminal = Terminal {
+            kind: "xterm".into(),
+            columns: 90,
+            rows: 30,
+        };
+        let mut running = start(
+            "stty -echo; stty size; read line; stty size; echo $TERM",
+            Some(terminal),
+        );
+        running
+            .send(ExecPacket::Resize {
+                columns: 100,
+                rows: 40,
+            })
+            .await;
+        running.send(ExecPacket::Stdin(Bytes::from_static(b"\n"))).await;
+        let (out, _, code) = running.finish().await;
+        let out = String::from_utf8_lossy(&out).into_owned();
+        assert!(out.ends_with("40 100\r\nxterm\r\n"), "{out:?}");
+        assert_eq!(code, 0);
+    }
+
+    #[tokio::test]
+    async fn a_signal_reaches_the_whole_group() {
+        let mut running = start("echo up; sleep 60; true", None);
+        assert!(matches!(
+            running.host.next().await,
+            Some(Ok(ExecPacket::Stdout(_)))
+        ));
+        running.send(ExecPacket::Signal(15)).await;
+        assert_eq!(running.finish().await.2, 143);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_hangs_up_ends_the_program_even_when_it_is_silent() {
+        start("sleep 60; true", None).hang_up().await;
+    }
+
+    #[tokio::test]
+    async fn a_host_that_hangs_up_with_input_unread_ends_the_program() {
+        let mut running = start("sleep 60; true", None);
+        for _ in 0..3 {
+            running.send(ExecPacket::Stdin(vec![b'x'; 40_000].into())).await;
+        }
+        running.hang_up().await;
+    }
+
+    #[tokio::test]
+    async fn packets_that_only_the_guest_may_send_end_the_stream() {
+        let mut running = start("sleep 60; true", None);
+        running.send(ExecPacket::Exit(0)).await;
+        let served = timeout(FAREWELL * 2, running.served).await.unwrap().unwrap();
+        assert!(matches!(served, Err(WireError::Io(error)) if error.kind() == io::ErrorKind::InvalidData));
+        assert!(!running.process.is_running());
+        running.reaper.abort();
+    }
+
+    #[tokio::test]
+    async fn what_is_missing_is_named() {
+        let exec = |program: &str, directory: &str| Exec {
+            command: vec![program.into()],
+            environment: [].into(),
+            directory: Some(directory.into()),
+            terminal: None,
+        };
+        for (exec, named) in [
+            (exec("nothing-there", "/"), "nothing-there"),
+            (exec("true", "/nowhere"), "/nowhere"),
+        ] {
+            let error = Session::spawn(&exec, None).err().unwrap();
+            let fault = failed(&exec, &error);
+            assert_eq!(fault.code, FaultCode::NotFound);
+            assert!(fault.message.contains(named), "{}", fault.message);
+        }
     }
 }

@@ -161,15 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_opening_frame_is_read_without_a_byte_of_what_follows() {
-        let flags = rustix::net::SocketFlags::NONBLOCK;
-        let (ours, theirs) = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            flags,
-            None,
-        )
-        .unwrap();
-        let (mut ours, mut theirs) = (Socket::new(ours).unwrap(), Socket::new(theirs).unwrap());
+        let (mut ours, mut theirs) = Socket::pair();
         theirs.write_all(&encode(&Open::Engine).unwrap()).await.unwrap();
         theirs.write_all(b"GET /").await.unwrap();
         assert_eq!(read_open(&mut ours).await.unwrap(), Open::Engine);
