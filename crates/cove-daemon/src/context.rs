@@ -13,7 +13,8 @@ use serde::{
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use std::{
-    fmt, fs, io,
+    fmt::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -136,7 +137,11 @@ impl DockerConfig {
 
     fn meta(&self, context: &str) -> PathBuf {
         let digest = Sha256::digest(context.as_bytes());
-        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut name = String::with_capacity(64);
+        for byte in digest {
+            // Writing to a string does not fail.
+            let _ = write!(name, "{byte:02x}");
+        }
         self.0.join("contexts").join("meta").join(name).join("meta.json")
     }
 

@@ -44,6 +44,10 @@ pub(crate) fn allocated(path: &Path) -> u64 {
 }
 
 #[cfg(target_os = "linux")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "the other platforms' version has no answer"
+)]
 fn memory() -> Option<u64> {
     let info = rustix::system::sysinfo();
     Some(u64::from(info.mem_unit) * info.totalram)

@@ -59,7 +59,7 @@ impl Instance {
         }
         match fs::remove_file(path) {
             Ok(()) => {
-                tracing::debug!(socket = %path.display(), "removed a socket that an earlier daemon left")
+                tracing::debug!(socket = %path.display(), "removed a socket that an earlier daemon left");
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(io_error("remove the old socket", path)(source)),
@@ -162,7 +162,8 @@ fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> D
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
@@ -192,7 +193,7 @@ mod tests {
         fs::write(&lock, text.replace("/run", "/elsewhere")).unwrap();
         match Instance::claim(&dirs) {
             Err(DaemonError::RunsElsewhere { runtime, .. }) => {
-                assert_eq!(runtime, home.path().join("elsewhere"))
+                assert_eq!(runtime, home.path().join("elsewhere"));
             }
             other => panic!("{other:?}"),
         }

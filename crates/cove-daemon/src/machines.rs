@@ -23,7 +23,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long the owners and the Docker sockets may take to end with the daemon.
-const FAREWELL: Duration = Duration::from_secs(60);
+const FAREWELL: Duration = Duration::from_mins(1);
 
 /// All machines.
 pub(crate) struct Machines {

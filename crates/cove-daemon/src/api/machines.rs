@@ -4,19 +4,14 @@ use super::{
     Server,
     body::{self, Answer, invalid},
 };
-use crate::machine::{Command, Listening};
+use crate::machine::{Command, Handle, Listening};
 use cove_api::{ApiError, ErrorCode, Event, MachineStatus, NewMachine, Progress, query};
 use futures_util::{StreamExt, stream};
 use hyper::{Request, body::Incoming};
 use tokio::sync::{broadcast, oneshot};
 
 pub(super) fn list(server: &Server) -> Answer {
-    let all: Vec<MachineStatus> = server
-        .machines
-        .all()
-        .iter()
-        .map(|handle| handle.status())
-        .collect();
+    let all: Vec<MachineStatus> = server.machines.all().iter().map(Handle::status).collect();
     body::json(&all)
 }
 

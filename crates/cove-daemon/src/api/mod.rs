@@ -10,7 +10,8 @@ mod routes;
 mod settings;
 mod upgrade;
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
 
 use crate::{machine::Context, machines::Machines};

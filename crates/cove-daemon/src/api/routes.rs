@@ -49,7 +49,7 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
             server.end.cancel();
             Ok(body::nothing())
         }
-        (&Method::GET, ["settings"]) => settings::list(server),
+        (&Method::GET, ["settings"]) => Ok(settings::list(server)),
         (&Method::GET, ["settings-file"]) => settings::text(server),
         (&Method::PUT, ["settings-file"]) => settings::replace(server, request).await,
         (&Method::GET, ["settings", key]) => settings::get(server, key),

@@ -7,8 +7,8 @@ use super::{
 use cove_api::{ApiError, Applied, Event};
 use hyper::{Request, body::Incoming};
 
-pub(super) fn list(server: &Server) -> Result<Answer, ApiError> {
-    Ok(body::json(&server.context.settings.list()))
+pub(super) fn list(server: &Server) -> Answer {
+    body::json(&server.context.settings.list())
 }
 
 pub(super) fn get(server: &Server, key: &str) -> Result<Answer, ApiError> {

@@ -259,9 +259,8 @@ impl Conversation {
         // The round trip bounds the error of the guest's clock on ours; half of it is the best guess.
         let asked = Instant::now();
         let mut early = Vec::new();
-        let status = match request(wire, 0, Call::Status, &mut early).await? {
-            Reply::Status(status) => status,
-            _ => return Err(End::Lost("it gave a wrong answer".into())),
+        let Reply::Status(status) = request(wire, 0, Call::Status, &mut early).await? else {
+            return Err(End::Lost("it gave a wrong answer".into()));
         };
         let uptime = Duration::from_micros(status.uptime_us);
         let kernel_started = (asked + asked.elapsed() / 2).checked_sub(uptime).unwrap_or(asked);
@@ -291,11 +290,14 @@ impl Conversation {
                                 self.tell(happening).await;
                             }
                         }
-                        FromGuest::Response { id, result } => match in_flight.remove(&id) {
-                            // Whoever asked may have stopped waiting.
-                            Some(caller) => drop(caller.send(result.map_err(CallError::Fault))),
-                            None => tracing::warn!(id, "the agent answered what nobody asked"),
-                        },
+                        FromGuest::Response { id, result } => {
+                            if let Some(caller) = in_flight.remove(&id) {
+                                // Whoever asked may have stopped waiting.
+                                drop(caller.send(result.map_err(CallError::Fault)));
+                            } else {
+                                tracing::warn!(id, "the agent answered what nobody asked");
+                            }
+                        }
                     },
                 },
                 call = self.queue.recv(), if in_flight.len() < MAX_IN_FLIGHT => {

@@ -176,7 +176,7 @@ impl Guest {
                         let stage = stage("kernel", 0, 1000);
                         wire.send(FromGuest::Event(stage)).await.unwrap();
                     }
-                    let result = self.call(call);
+                    let result = self.call(&call);
                     if wire.send(FromGuest::Response { id, result }).await.is_err() {
                         return;
                     }
@@ -186,9 +186,9 @@ impl Guest {
         }
     }
 
-    fn call(&self, call: Call) -> Result<Reply, Fault> {
+    fn call(&self, call: &Call) -> Result<Reply, Fault> {
         let script = self.script();
-        let name = match &call {
+        let name = match call {
             Call::Boot(_) => "boot",
             Call::SetTime { .. } => "set-time",
             Call::Shutdown { .. } => "shutdown",

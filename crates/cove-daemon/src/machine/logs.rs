@@ -37,8 +37,8 @@ mod tests {
     fn only_the_last_lines_are_read_and_they_are_cleaned() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let text: String = (0..5000).map(|number| format!("line {number}\x1b\n")).collect();
-        std::fs::write(&path, text).unwrap();
+        let lines: Vec<String> = (0..5000).map(|number| format!("line {number}\x1b\n")).collect();
+        std::fs::write(&path, lines.concat()).unwrap();
         assert_eq!(last_lines(&path, 2), ["line 4998", "line 4999"]);
         assert!(last_lines(&dir.path().join("absent"), 2).is_empty());
     }

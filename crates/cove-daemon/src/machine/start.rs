@@ -35,13 +35,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// How long a guest may take until its agent answers. Emulated ones take seconds, on a busy computer many.
-const GREETING: Duration = Duration::from_secs(180);
+const GREETING: Duration = Duration::from_mins(3);
 /// How long the guest may take to finish its boot: a large file system may have to be checked.
-const BOOT: Duration = Duration::from_secs(900);
+const BOOT: Duration = Duration::from_mins(15);
 /// How long the engine may take after that.
-const ENGINE: Duration = Duration::from_secs(300);
+const ENGINE: Duration = Duration::from_mins(5);
 /// How long the starter image may take.
-const STARTER: Duration = Duration::from_secs(180);
+const STARTER: Duration = Duration::from_mins(3);
 /// About as many stages as a guest reports, for the progress bar.
 const USUAL_STAGES: u8 = 12;
 

@@ -115,7 +115,8 @@ async fn exchange(sender: &mut http1::SendRequest<Body>, request: Request<Body>)
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use tokio::{

@@ -30,9 +30,7 @@ async fn outcome(mut listening: Listening) -> Result<MachineStatus, ApiError> {
 async fn until(handle: &Handle, what: &str, good: impl Fn(&MachineState) -> bool) -> MachineStatus {
     let mut watch = handle.watch();
     let reached = timeout(LONG, watch.wait_for(|snapshot| good(&snapshot.state))).await;
-    if reached.is_err() {
-        panic!("never {what}: {:?}", handle.status().state);
-    }
+    assert!(reached.is_ok(), "never {what}: {:?}", handle.status().state);
     handle.status()
 }
 

@@ -25,18 +25,15 @@ pub(super) fn edit(
             .err()
             .unwrap_or_else(|| general("this is not TOML".into()))
     })?;
-    let item = match value {
-        Some(value) => {
-            let value = coerced(key, value);
-            let refusal = || general(format!("`{key}` cannot be {value}; it takes {}", key.accepts()));
-            let item = to_toml(&value).ok_or_else(refusal)?;
-            place(&mut document, key, item.clone()).ok_or_else(refusal)?;
-            Some(item)
-        }
-        None => {
-            remove(&mut document, key);
-            None
-        }
+    let item = if let Some(value) = value {
+        let value = coerced(key, value);
+        let refusal = || general(format!("`{key}` cannot be {value}; it takes {}", key.accepts()));
+        let item = to_toml(&value).ok_or_else(refusal)?;
+        place(&mut document, key, item.clone()).ok_or_else(refusal)?;
+        Some(item)
+    } else {
+        remove(&mut document, key);
+        None
     };
     let edited = document.to_string();
     let mut values = read(&edited, home).map_err(|mut problem| {

@@ -256,7 +256,11 @@ impl Owner {
     pub(super) async fn detach(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
             // The machine process, if there is one by now, is adopted by its record.
-            Phase::Starting { task, .. } => task.abort(),
+            Phase::Starting { task, .. }
+            | Phase::Stopping {
+                task: Ending::Start(task),
+                ..
+            } => task.abort(),
             Phase::Stopping {
                 task: Ending::Stop(task),
                 ..
@@ -266,10 +270,6 @@ impl Owner {
                     self.place.forget();
                 }
             }
-            Phase::Stopping {
-                task: Ending::Start(task),
-                ..
-            } => task.abort(),
             Phase::Stopped | Phase::Running(_) | Phase::Paused(_) | Phase::Failed { .. } => {}
         }
     }
@@ -293,20 +293,18 @@ async fn short(
     what: &'static str,
     call: impl Future<Output = Result<(), MachineError>>,
 ) -> Result<(), ApiError> {
-    match timeout(SHORT, call).await {
-        Ok(result) => result.map_err(|error| {
-            let message = format!("{what} failed: {}", chain(&error));
-            ApiError::new(ErrorCode::MachineFailed, message, "`cove logs machine` says more")
-        }),
-        Err(_) => {
-            let message = format!("{what} took more than {} seconds", SHORT.as_secs());
-            Err(ApiError::new(
-                ErrorCode::Timeout,
-                message,
-                "try again, or end it with `cove stop`",
-            ))
-        }
-    }
+    let Ok(result) = timeout(SHORT, call).await else {
+        let message = format!("{what} took more than {} seconds", SHORT.as_secs());
+        return Err(ApiError::new(
+            ErrorCode::Timeout,
+            message,
+            "try again, or end it with `cove stop`",
+        ));
+    };
+    result.map_err(|error| {
+        let message = format!("{what} failed: {}", chain(&error));
+        ApiError::new(ErrorCode::MachineFailed, message, "`cove logs machine` says more")
+    })
 }
 
 /// Answers whoever asked, if they still wait.
