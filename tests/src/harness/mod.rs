@@ -27,5 +27,5 @@ pub use command::{Cmd, Finished};
 pub use cove::Cove;
 pub use http::{Response, Wire};
 pub use kit::Kit;
-pub use suite::{Test, run};
+pub use suite::{Pace, Test, run};
 pub use wait::{eventually, within};

@@ -11,10 +11,22 @@ use std::{
 /// A test: its name, and what it does with the suite's machine.
 pub type Test = (&'static str, fn(&Cove));
 
+/// Whether tests may run beside each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// As many at a time as there are processors.
+    Together,
+    /// One after the other, because they change what the others see.
+    InTurn,
+}
+
 /// Runs `tests` on one [`Cove`], which is prepared by `prepare` and ended when they are through. Understands the
 /// arguments of Rust's own test harness.
-pub fn run(name: &str, prepare: fn(&Cove), tests: &[Test]) -> ExitCode {
-    let arguments = Arguments::from_args();
+pub fn run(name: &str, pace: Pace, prepare: fn(&Cove), tests: &[Test]) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    if pace == Pace::InTurn {
+        arguments.test_threads = Some(1);
+    }
     if arguments.list || !tests.iter().any(|(test, _)| selected(&arguments, test)) {
         let nothing = tests
             .iter()

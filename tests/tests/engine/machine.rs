@@ -1,7 +1,7 @@
 //! How the machine itself presents itself.
 
-use cove_tests::harness::{Cove, Wire, within};
-use std::{fs, os::unix::fs::PermissionsExt as _, thread, time::Duration};
+use cove_tests::harness::Cove;
+use std::{fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 pub(crate) fn status_says_what_runs_and_why(cove: &Cove) {
     let status = cove.status();
@@ -54,22 +54,6 @@ pub(crate) fn doctor_finds_nothing_broken(cove: &Cove) {
     assert!(report.contains("QEMU"), "{report}");
     let json = cove.cove(["doctor", "--json"]).ok();
     assert!(json.starts_with('['), "{json}");
-}
-
-pub(crate) fn a_request_during_a_pause_is_answered_after_it(cove: &Cove) {
-    let mut before = Wire::connect(&cove.docker_socket());
-    before.send("GET", "/_ping", "", "");
-    assert_eq!(before.response().body, "OK");
-    cove.cove(["pause"]).ok();
-    assert_eq!(cove.state(), "paused");
-    before.send("GET", "/version", "", "");
-    thread::sleep(Duration::from_millis(500));
-    cove.cove(["resume"]).ok();
-    let answer = before.response();
-    assert_eq!(answer.status, 200, "{}", answer.body);
-    within(Duration::from_secs(10), "the state to be running", || {
-        (cove.state() == "running").then_some(())
-    });
 }
 
 pub(crate) fn sockets_are_for_their_owner_alone(cove: &Cove) {

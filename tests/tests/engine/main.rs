@@ -13,13 +13,13 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     harness::run(
         "engine",
+        harness::Pace::Together,
         harness::Cove::start,
         &tests![
             machine::status_says_what_runs_and_why,
             machine::status_answers_within_20_ms,
             machine::timings_tell_every_stage_of_the_boot,
             machine::doctor_finds_nothing_broken,
-            machine::a_request_during_a_pause_is_answered_after_it,
             machine::sockets_are_for_their_owner_alone,
             containers::docker_host_of_cove_env_reaches_alpine,
             containers::the_docker_context_cove_reaches_alpine,

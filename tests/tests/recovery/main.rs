@@ -3,7 +3,7 @@
 //! The tests break the machine in turn, so they run one at a time, and each begins by making sure that it runs.
 
 use cove_tests::{
-    harness::{self, Cove, Wire, eventually, within},
+    harness::{self, Cove, Pace, Wire, eventually, within},
     tests,
 };
 use std::{process::ExitCode, thread, time::Duration};
@@ -15,6 +15,7 @@ mod recovery {
 fn main() -> ExitCode {
     harness::run(
         "recovery",
+        Pace::InTurn,
         Cove::start,
         &tests![
             recovery::a_crashed_engine_comes_back_by_itself,
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             recovery::data_survives_an_orderly_restart,
             recovery::a_stop_during_a_start_stops,
             recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
+            recovery::a_request_during_a_pause_is_answered_after_it,
             recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
         ],
     )
@@ -225,6 +227,28 @@ pub(crate) fn requests_that_arrive_while_the_machine_starts_wait_for_it(cove: &C
         .ok();
     assert!(version.starts_with(|c: char| c.is_ascii_digit()), "{version}");
     assert!(start.wait().is_ok_and(|status| status.success()));
+}
+
+pub(crate) fn a_request_during_a_pause_is_answered_after_it(cove: &Cove) {
+    cove.start();
+    let mut before = Wire::connect(&cove.docker_socket());
+    before.send("GET", "/_ping", "", "");
+    assert_eq!(before.response().body, "OK");
+    cove.cove(["pause"]).ok();
+    assert_eq!(cove.state(), "paused");
+    // A connection that is there waits; a new one is told what to do, at once.
+    cove.docker(["ps"])
+        .run()
+        .fails_with(1)
+        .says(&["paused", "cove start"]);
+    before.send("GET", "/version", "", "");
+    thread::sleep(Duration::from_millis(500));
+    cove.cove(["resume"]).ok();
+    let answer = before.response();
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    within(Duration::from_secs(10), "the state to be running", || {
+        (cove.state() == "running").then_some(())
+    });
 }
 
 pub(crate) fn a_request_to_a_stopped_machine_says_how_to_start_it(cove: &Cove) {

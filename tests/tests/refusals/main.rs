@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     // Each test makes a Cove of its own; the shared one stays idle.
     harness::run(
         "refusals",
+        harness::Pace::Together,
         |_| {},
         &tests![
             refusals::without_an_image_start_says_how_to_build_one,
@@ -116,17 +117,36 @@ pub(crate) fn an_image_of_another_protocol_version_is_refused(_: &Cove) {
         .says(&["protocol 0", "older", "hint: "]);
 }
 
+/// A script in a namespace of its own, in which an ordinary user may mount.
+fn in_namespace(cove: &Cove, script: &str) -> Cmd {
+    cove.program("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .env("PLACE", cove.scratch())
+        .env("PROGRAM", &cove.kit().program)
+}
+
+/// In a namespace whose `/usr/bin` has everything but QEMU.
 pub(crate) fn a_missing_qemu_is_named_with_what_to_install(_: &Cove) {
     let cove = Cove::new("no-qemu");
-    cove.cove(["start"])
-        .env("PATH", "/nonexistent")
-        .env("COVE_QEMU", "/nonexistent/qemu-system-x86_64")
-        .run()
-        .fails_with(6)
-        .says(&["qemu", "hint: ", "apt"]);
-    let report = cove.cove(["doctor"]).run();
-    report.fails_with(1);
-    assert!(report.text().contains("FAILED"), "{report}");
+    let script = r#"
+        set -e
+        mkdir "$PLACE/usr-bin"
+        mount --rbind /usr/bin "$PLACE/usr-bin"
+        mount -t tmpfs tmpfs /usr/bin
+        "$PLACE/usr-bin/ln" -s "$PLACE"/usr-bin/* /usr/bin/
+        rm /usr/bin/qemu-*
+        code=0
+        "$PROGRAM" start || code=$?
+        "$PROGRAM" doctor || true
+        "$PROGRAM" daemon stop
+        exit $code
+    "#;
+    let finished = in_namespace(&cove, script).run();
+    finished.fails_with(6).says(&["qemu", "hint: ", "apt"]);
+    assert!(
+        finished.text().contains("FAILED"),
+        "doctor is content: {finished}"
+    );
 }
 
 pub(crate) fn a_socket_path_that_is_too_long_is_refused_with_what_to_set(_: &Cove) {
@@ -143,34 +163,23 @@ pub(crate) fn a_socket_path_that_is_too_long_is_refused_with_what_to_set(_: &Cov
     }
 }
 
-/// On a file system of 24 MiB, in a namespace where an ordinary user may mount one.
+/// On a file system of 24 MiB.
 pub(crate) fn a_full_disk_is_said_to_be_full(_: &Cove) {
     let cove = Cove::new("full-disk");
-    let place = cove.scratch().join("small");
-    assert!(fs::create_dir_all(&place).is_ok());
-    let unshare = ["--user", "--map-root-user", "--mount"];
-    let possible = cove.program("unshare").args(unshare).arg("true").run();
-    assert_eq!(
-        possible.code,
-        Some(0),
-        "user namespaces are needed for this test: {possible}"
-    );
     let script = r#"
         set -e
-        mount -t tmpfs -o size=24m tmpfs "$PLACE"
-        mkdir -p "$PLACE/data"
-        ln -s "$IMAGE" "$PLACE/data/image"
+        mkdir "$PLACE/small"
+        mount -t tmpfs -o size=24m tmpfs "$PLACE/small"
+        mkdir "$PLACE/small/data"
+        ln -s "$IMAGE" "$PLACE/small/data/image"
+        export COVE_HOME="$PLACE/small"
         code=0
-        COVE_HOME="$PLACE" "$PROGRAM" start || code=$?
-        COVE_HOME="$PLACE" "$PROGRAM" daemon stop
+        "$PROGRAM" start || code=$?
+        "$PROGRAM" daemon stop
         exit $code
     "#;
-    cove.program("unshare")
-        .args(unshare)
-        .args(["sh", "-c", script])
-        .env("PLACE", &place)
+    in_namespace(&cove, script)
         .env("IMAGE", &cove.kit().image)
-        .env("PROGRAM", &cove.kit().program)
         .run()
         .fails_with(9)
         .says(&["hint: "]);

@@ -82,10 +82,7 @@ fn describe(status: &MachineStatus) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("machine", status.name.clone()),
         ("state", state),
-        (
-            "backend",
-            format!("{} ({})", status.backend.kind, status.backend.reason),
-        ),
+        ("backend", status.backend.reason.clone()),
     ];
     if let Some(engine) = &status.engine_version {
         rows.push(("engine", format!("Docker {engine}")));
