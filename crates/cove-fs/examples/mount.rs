@@ -3,7 +3,11 @@
 //! With `COVE_FS_UID` set, the server runs as that user, as it does in production. Unmounts and ends when its
 //! standard input ends. Changes of the host are printed as they are seen.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool for trying things out")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a tool for trying things out"
+)]
 
 #[path = "../tests/kernel/mod.rs"]
 mod kernel;
@@ -32,7 +36,15 @@ fn main() {
     for folder in arguments {
         let path = Path::new(&folder);
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-        server.add_share(path, ShareOptions { name, read_only: false }).unwrap();
+        server
+            .add_share(
+                path,
+                ShareOptions {
+                    name,
+                    read_only: false,
+                },
+            )
+            .unwrap();
     }
     mount.serve(&server, 2);
     let weak = Arc::downgrade(&server);

@@ -3,7 +3,10 @@
 //! Every structure is plain integers without padding, so any bytes are a valid value: reading one from a request
 //! cannot fail except for length. What the values mean is checked where they are used.
 
-#![expect(missing_docs, reason = "structures and fields carry the names of linux/fuse.h, which documents them")]
+#![expect(
+    missing_docs,
+    reason = "structures and fields carry the names of linux/fuse.h, which documents them"
+)]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -56,7 +56,15 @@ mod tests {
 
     #[test]
     fn names_that_could_leave_a_directory_are_refused() {
-        for bad in [&b"\0"[..], b".\0", b"..\0", b"a/b\0", b"/\0", b"../x\0", b"no end"] {
+        for bad in [
+            &b"\0"[..],
+            b".\0",
+            b"..\0",
+            b"a/b\0",
+            b"/\0",
+            b"../x\0",
+            b"no end",
+        ] {
             assert_eq!(Body(bad).name(), Err(Errno::INVAL), "{bad:?}");
         }
         let mut long = [b'a'; 257];

@@ -96,11 +96,31 @@ pub enum ChangeKind {
 /// A change in terms of nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    Created { dir: u64, name: CString, entry: EntryKind },
-    Modified { dir: u64, name: CString },
-    Attributes { dir: u64, name: CString },
-    Deleted { dir: u64, name: CString, entry: EntryKind },
-    Renamed { dir: u64, name: CString, to_dir: u64, to_name: CString, entry: EntryKind },
+    Created {
+        dir: u64,
+        name: CString,
+        entry: EntryKind,
+    },
+    Modified {
+        dir: u64,
+        name: CString,
+    },
+    Attributes {
+        dir: u64,
+        name: CString,
+    },
+    Deleted {
+        dir: u64,
+        name: CString,
+        entry: EntryKind,
+    },
+    Renamed {
+        dir: u64,
+        name: CString,
+        to_dir: u64,
+        to_name: CString,
+        entry: EntryKind,
+    },
     Overflow,
 }
 
@@ -121,9 +141,13 @@ impl Event {
     fn moves_directories(&self) -> bool {
         matches!(
             self,
-            Self::Deleted { entry: EntryKind::Directory, .. }
-                | Self::Renamed { entry: EntryKind::Directory, .. }
-                | Self::Overflow
+            Self::Deleted {
+                entry: EntryKind::Directory,
+                ..
+            } | Self::Renamed {
+                entry: EntryKind::Directory,
+                ..
+            } | Self::Overflow
         )
     }
 }
@@ -158,7 +182,13 @@ impl Changes {
                 // A modification after this one is news again.
                 queue.modified.remove(&(*dir, name.clone()));
             }
-            Event::Renamed { dir, name, to_dir, to_name, .. } => {
+            Event::Renamed {
+                dir,
+                name,
+                to_dir,
+                to_name,
+                ..
+            } => {
                 queue.modified.remove(&(*dir, name.clone()));
                 queue.modified.remove(&(*to_dir, to_name.clone()));
             }
@@ -194,12 +224,11 @@ impl Changes {
         let deadline = Instant::now().checked_add(timeout);
         let mut queue = self.queue.lock();
         while queue.queued.is_empty() {
-            let ended = match deadline {
-                Some(deadline) => self.filled.wait_until(&mut queue, deadline).timed_out(),
-                None => {
-                    self.filled.wait(&mut queue);
-                    false
-                }
+            let ended = if let Some(deadline) = deadline {
+                self.filled.wait_until(&mut queue, deadline).timed_out()
+            } else {
+                self.filled.wait(&mut queue);
+                false
             };
             if ended && queue.queued.is_empty() {
                 return Vec::new();
@@ -207,7 +236,9 @@ impl Changes {
         }
         let mut changes = Vec::new();
         while changes.len() < most {
-            let Some(event) = queue.queued.pop_front() else { break };
+            let Some(event) = queue.queued.pop_front() else {
+                break;
+            };
             if let Event::Modified { dir, name } = &event {
                 queue.modified.remove(&(*dir, name.clone()));
             }
@@ -249,7 +280,9 @@ impl Changes {
 fn settle(event: &Event, nodes: &Table) {
     for dir in event.directories().into_iter().flatten() {
         if let Some(dir) = nodes.get(dir) {
-            let _ = dir.pending.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
+            let _ = dir
+                .pending
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
         }
     }
 }
@@ -258,21 +291,56 @@ fn settle(event: &Event, nodes: &Table) {
 fn tell(id: u64, event: &Event, nodes: &Table) -> Option<HostChange> {
     let os = |name: &CString| OsStr::from_bytes(name.to_bytes()).to_owned();
     let (dir, kind) = match event {
-        Event::Created { dir, name, entry } => (*dir, ChangeKind::Created { name: os(name), entry: *entry }),
+        Event::Created { dir, name, entry } => (
+            *dir,
+            ChangeKind::Created {
+                name: os(name),
+                entry: *entry,
+            },
+        ),
         Event::Modified { dir, name } => (*dir, ChangeKind::Modified { name: os(name) }),
         Event::Attributes { dir, name } => (*dir, ChangeKind::Attributes { name: os(name) }),
-        Event::Deleted { dir, name, entry } => (*dir, ChangeKind::Deleted { name: os(name), entry: *entry }),
-        Event::Renamed { dir, name, to_dir, to_name, .. } => {
+        Event::Deleted { dir, name, entry } => (
+            *dir,
+            ChangeKind::Deleted {
+                name: os(name),
+                entry: *entry,
+            },
+        ),
+        Event::Renamed {
+            dir,
+            name,
+            to_dir,
+            to_name,
+            ..
+        } => {
             let (_, to_directory) = path(*to_dir, nodes)?;
-            (*dir, ChangeKind::Renamed { name: os(name), to_directory, to_name: os(to_name) })
+            (
+                *dir,
+                ChangeKind::Renamed {
+                    name: os(name),
+                    to_directory,
+                    to_name: os(to_name),
+                },
+            )
         }
         Event::Overflow => {
             let nowhere = (OsString::new(), PathBuf::new());
-            return Some(HostChange { id, share: nowhere.0, directory: nowhere.1, kind: ChangeKind::Overflow });
+            return Some(HostChange {
+                id,
+                share: nowhere.0,
+                directory: nowhere.1,
+                kind: ChangeKind::Overflow,
+            });
         }
     };
     let (share, directory) = path(dir, nodes)?;
-    Some(HostChange { id, share, directory, kind })
+    Some(HostChange {
+        id,
+        share,
+        directory,
+        kind,
+    })
 }
 
 /// The path of a directory as the guest knows it, below the share's root.
@@ -287,6 +355,10 @@ fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
             return None;
         }
     }
-    let path = names.iter().rev().map(|place| OsStr::from_bytes(place.name.to_bytes())).collect();
+    let path = names
+        .iter()
+        .rev()
+        .map(|place| OsStr::from_bytes(place.name.to_bytes()))
+        .collect();
     Some((OsStr::from_bytes(node.share.name.to_bytes()).to_owned(), path))
 }

@@ -33,8 +33,8 @@ impl Default for Config {
         Self {
             max_open: 65_536,
             max_pins: 4096,
-            long_entries: Duration::from_secs(600),
-            long_attributes: Duration::from_secs(60),
+            long_entries: Duration::from_mins(10),
+            long_attributes: Duration::from_mins(1),
             short: Duration::from_secs(1),
             watch: true,
             max_watches: 1 << 20,

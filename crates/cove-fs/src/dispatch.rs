@@ -34,7 +34,10 @@ impl Tree {
             // Not even a number to answer to.
             return Answer::Written(0);
         };
-        let sink = Sink { slices, unique: header.unique };
+        let sink = Sink {
+            slices,
+            unique: header.unique,
+        };
         match self.dispatch(&header, source, sink) {
             Ok(answer) => answer,
             Err(errno) => Answer::Written(sink.error(errno)),
@@ -70,12 +73,7 @@ impl Tree {
         self.operate(header, Body(body), sink)
     }
 
-    fn dispatch_write(
-        &self,
-        header: &InHeader,
-        source: Source<'_>,
-        sink: Sink<'_>,
-    ) -> Result<usize, Errno> {
+    fn dispatch_write(&self, header: &InHeader, source: Source<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
         let request: abi::WriteIn = source.read(size_of::<InHeader>())?;
         let skip = size_of::<InHeader>() + size_of::<abi::WriteIn>();
         if header.len as usize != skip + request.size as usize {
@@ -84,7 +82,10 @@ impl Tree {
         if header.uid == self.config.replay_uid {
             let handle = self.handles.get(request.fh, header.node)?;
             return match handle.open {
-                Open::Replay { .. } => sink.value(&abi::WriteOut { size: request.size, padding: 0 }),
+                Open::Replay { .. } => sink.value(&abi::WriteOut {
+                    size: request.size,
+                    padding: 0,
+                }),
                 _ => Err(Errno::PERM),
             };
         }
@@ -93,8 +94,12 @@ impl Tree {
 
     fn operate(&self, header: &InHeader, mut body: Body<'_>, sink: Sink<'_>) -> Result<Answer, Errno> {
         let node = header.node;
-        let caller =
-            Caller { uid: header.uid, gid: header.gid, pid: header.pid, unique: header.unique };
+        let caller = Caller {
+            uid: header.uid,
+            gid: header.gid,
+            pid: header.pid,
+            unique: header.unique,
+        };
         if header.uid == self.config.replay_uid
             && let Some(answer) = self.replayed(header.opcode, node, Body(body.0), sink)
         {

@@ -20,16 +20,32 @@ pub fn fuzz_one(server: &Server, bytes: &[u8]) {
     }
 }
 
+const INIT_LEN: u32 = 104;
+const _: () =
+    assert!(INIT_LEN as usize == size_of::<InHeader>() + size_of::<InitIn>() + size_of::<InitExtIn>());
+
 fn greet(server: &Server) {
-    let init = InitIn { major: MAJOR, minor: MINOR, max_readahead: 1 << 17, flags: u32::MAX };
-    let extension = InitExtIn { flags2: u32::MAX, unused: [0; 11] };
+    let init = InitIn {
+        major: MAJOR,
+        minor: MINOR,
+        max_readahead: 1 << 17,
+        flags: u32::MAX,
+    };
+    let extension = InitExtIn {
+        flags2: u32::MAX,
+        unused: [0; 11],
+    };
     let header = InHeader {
-        len: (size_of::<InHeader>() + size_of::<InitIn>() + size_of::<InitExtIn>()) as u32,
+        len: INIT_LEN,
         opcode: op::INIT,
         unique: 1,
         ..InHeader::default()
     };
-    exchange(server, &[header.as_bytes(), init.as_bytes(), extension.as_bytes()].concat(), 256);
+    exchange(
+        server,
+        &[header.as_bytes(), init.as_bytes(), extension.as_bytes()].concat(),
+        256,
+    );
 }
 
 fn exchange(server: &Server, request: &[u8], room: usize) {

@@ -61,7 +61,10 @@ pub(crate) struct Handles {
 
 impl Handles {
     pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| RwLock::default()).collect(), next: AtomicU64::new(1) }
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            next: AtomicU64::new(1),
+        }
     }
 
     /// Adds a handle and notes the descriptor in its node, which is then reachable through it.
@@ -77,7 +80,9 @@ impl Handles {
     /// The handle, which must be one of `node`. `BADF` otherwise.
     pub(crate) fn get(&self, id: u64, node: u64) -> Result<Arc<Handle>, Errno> {
         let handle = self.shard(id).read().get(&id).cloned();
-        handle.filter(|handle| handle.open.node() == node).ok_or(Errno::BADF)
+        handle
+            .filter(|handle| handle.open.node() == node)
+            .ok_or(Errno::BADF)
     }
 
     /// Takes a handle away.
@@ -93,8 +98,12 @@ impl Handles {
     /// Takes away all that match.
     pub(crate) fn remove_where(&self, matches: impl Fn(&Handle) -> bool) {
         for shard in &self.shards {
-            let doomed: Vec<_> =
-                shard.read().values().filter(|handle| matches(handle)).map(Arc::clone).collect();
+            let doomed: Vec<_> = shard
+                .read()
+                .values()
+                .filter(|handle| matches(handle))
+                .map(Arc::clone)
+                .collect();
             for handle in doomed {
                 // It may be gone meanwhile, which is as well.
                 let _ = self.remove(handle.id, handle.open.node());

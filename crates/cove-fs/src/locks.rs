@@ -13,6 +13,10 @@
 //!               └────────────▶ EINTR
 //! ```
 //!
+//! The guest's kernel closes files behind the closer's back: its RELEASE may still be on its way when the next
+//! process asks for the lock. So a request that does not want to wait is still given a moment ([`GRACE`]) where the
+//! file is open more than once.
+//!
 //! One thread makes the attempts of all who wait, so none keeps a worker. The kernel cannot look for deadlocks among
 //! such locks: `EDEADLK` is never given.
 
@@ -20,7 +24,7 @@ use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::FlockOperation;
@@ -34,6 +38,8 @@ use crate::sys::{self, RangeLock};
 const MAX_WAITING: usize = 4096;
 /// Unmatched interrupts that are kept for a request still on its way.
 const MAX_INTERRUPTS: usize = 64;
+/// How long a lock may be held by a file that is being closed.
+pub(crate) const GRACE: Duration = Duration::from_millis(5);
 const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_millis(20);
 
@@ -59,6 +65,8 @@ struct Waiter {
     unique: u64,
     pid: u32,
     attempt: Attempt,
+    /// When to give up with `EAGAIN`.
+    deadline: Option<Instant>,
     deliver: Deliver,
 }
 
@@ -86,6 +94,7 @@ pub struct Pending {
     unique: u64,
     pid: u32,
     attempt: Attempt,
+    deadline: Option<Instant>,
 }
 
 impl Pending {
@@ -93,20 +102,38 @@ impl Pending {
     /// `deliver` is called once, on another thread, or on this one before the call returns; unless the server is
     /// dropped first.
     pub fn deliver(self, deliver: impl FnOnce([u8; HEADER]) + Send + 'static) {
-        let Self { locks, unique, pid, attempt } = self;
-        locks.add(Waiter { unique, pid, attempt, deliver: Box::new(deliver) });
+        let Self {
+            locks,
+            unique,
+            pid,
+            attempt,
+            deadline,
+        } = self;
+        locks.add(Waiter {
+            unique,
+            pid,
+            attempt,
+            deadline,
+            deliver: Box::new(deliver),
+        });
     }
 }
 
 impl std::fmt::Debug for Pending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pending").field("unique", &self.unique).finish_non_exhaustive()
+        f.debug_struct("Pending")
+            .field("unique", &self.unique)
+            .finish_non_exhaustive()
     }
 }
 
 impl Locks {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { descriptors: Mutex::default(), waiting: Mutex::default(), wake: Condvar::new() })
+        Arc::new(Self {
+            descriptors: Mutex::default(),
+            waiting: Mutex::default(),
+            wake: Condvar::new(),
+        })
     }
 
     /// The descriptor that carries the locks of `owner` on `node`.
@@ -136,7 +163,11 @@ impl Locks {
         };
         if let Some(fd) = released {
             // An attempt of the same owner may still hold the descriptor; the locks go all the same.
-            let whole = RangeLock { kind: 2, start: 0, len: 0 };
+            let whole = RangeLock {
+                kind: 2,
+                start: 0,
+                len: 0,
+            };
             if let Err(errno) = sys::set_lock(fd.as_fd(), whole) {
                 tracing::debug!(%errno, "cannot release a file lock");
             }
@@ -156,17 +187,33 @@ impl Locks {
         self.wake();
     }
 
-    /// A request that is to wait for `attempt`.
-    pub(crate) fn wait(self: &Arc<Self>, unique: u64, pid: u32, attempt: Attempt) -> Result<Pending, Errno> {
+    /// A request that is to wait for `attempt`, for ever or for `grace`.
+    pub(crate) fn wait(
+        self: &Arc<Self>,
+        unique: u64,
+        pid: u32,
+        attempt: Attempt,
+        grace: Option<Duration>,
+    ) -> Result<Pending, Errno> {
         if self.waiting.lock().waiters.len() >= MAX_WAITING {
             return Err(Errno::NOLCK);
         }
-        Ok(Pending { locks: Arc::clone(self), unique, pid, attempt })
+        Ok(Pending {
+            locks: Arc::clone(self),
+            unique,
+            pid,
+            attempt,
+            deadline: grace.map(|grace| Instant::now() + grace),
+        })
     }
 
     fn add(self: &Arc<Self>, waiter: Waiter) {
         let mut waiting = self.waiting.lock();
-        if let Some(at) = waiting.interrupts.iter().position(|unique| *unique == waiter.unique) {
+        if let Some(at) = waiting
+            .interrupts
+            .iter()
+            .position(|unique| *unique == waiter.unique)
+        {
             waiting.interrupts.remove(at);
             drop(waiting);
             return (waiter.deliver)(answer(waiter.unique, -Errno::INTR.raw_os_error()));
@@ -175,7 +222,9 @@ impl Locks {
         waiting.news = true;
         if !waiting.thread_runs {
             let locks = Arc::clone(self);
-            let spawned = std::thread::Builder::new().name("cove-fs-locks".into()).spawn(move || locks.run());
+            let spawned = std::thread::Builder::new()
+                .name("cove-fs-locks".into())
+                .spawn(move || locks.run());
             waiting.thread_runs = spawned.is_ok();
             if spawned.is_err()
                 && let Some(waiter) = waiting.waiters.pop()
@@ -190,7 +239,12 @@ impl Locks {
 
     /// Those who wait: the request and the guest's process.
     pub(crate) fn waiting(&self) -> Vec<(u64, u32)> {
-        self.waiting.lock().waiters.iter().map(|waiter| (waiter.unique, waiter.pid)).collect()
+        self.waiting
+            .lock()
+            .waiters
+            .iter()
+            .map(|waiter| (waiter.unique, waiter.pid))
+            .collect()
     }
 
     /// Ends the wait of a request with `EINTR`.
@@ -238,7 +292,13 @@ impl Locks {
             let mut at = 0;
             while at < waiting.waiters.len() {
                 match waiting.waiters[at].attempt.make() {
-                    Err(Errno::AGAIN | Errno::ACCESS) => at += 1,
+                    Err(Errno::AGAIN | Errno::ACCESS)
+                        if waiting.waiters[at]
+                            .deadline
+                            .is_none_or(|deadline| Instant::now() < deadline) =>
+                    {
+                        at += 1;
+                    }
                     result => {
                         let waiter = waiting.waiters.remove(at);
                         let error = result.err().map_or(0, |errno| -errno.raw_os_error());

@@ -31,7 +31,9 @@ impl Source<'_> {
                 offset -= slice.len();
                 continue;
             }
-            let Ok(slice) = slice.offset(offset) else { return false };
+            let Ok(slice) = slice.offset(offset) else {
+                return false;
+            };
             offset = 0;
             let copied = slice.copy_to(buffer);
             buffer = &mut buffer[copied..];
@@ -42,7 +44,11 @@ impl Source<'_> {
     /// Reads one structure at `offset`.
     pub(crate) fn read<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, Errno> {
         let mut value = T::new_zeroed();
-        if self.copy(offset, value.as_mut_bytes()) { Ok(value) } else { Err(Errno::INVAL) }
+        if self.copy(offset, value.as_mut_bytes()) {
+            Ok(value)
+        } else {
+            Err(Errno::INVAL)
+        }
     }
 }
 
@@ -53,13 +59,19 @@ pub(crate) struct Sink<'a> {
     pub(crate) unique: u64,
 }
 
+const HEADER_LEN: u32 = 16;
 /// Bytes of the header that starts each answer.
 pub(crate) const HEADER: usize = size_of::<OutHeader>();
+const _: () = assert!(HEADER == HEADER_LEN as usize);
 
 impl Sink<'_> {
     /// Room after the answer's header.
     pub(crate) fn room(&self) -> usize {
-        self.slices.iter().map(VolatileSlice::len).sum::<usize>().saturating_sub(HEADER)
+        self.slices
+            .iter()
+            .map(VolatileSlice::len)
+            .sum::<usize>()
+            .saturating_sub(HEADER)
     }
 
     /// Answers success without data. Returns the answer's length.
@@ -92,7 +104,15 @@ impl Sink<'_> {
     /// Completes an answer whose `len` bytes of data are in place already.
     pub(crate) fn finish(self, len: usize) -> Result<usize, Errno> {
         let len = u32::try_from(HEADER + len).map_err(|_| Errno::OVERFLOW)?;
-        self.put(0, OutHeader { len, error: 0, unique: self.unique }.as_bytes())?;
+        self.put(
+            0,
+            OutHeader {
+                len,
+                error: 0,
+                unique: self.unique,
+            }
+            .as_bytes(),
+        )?;
         Ok(len as usize)
     }
 
@@ -117,7 +137,11 @@ impl Sink<'_> {
             slice.copy_from(&bytes[..count]);
             bytes = &bytes[count..];
         }
-        if bytes.is_empty() { Ok(()) } else { Err(Errno::OVERFLOW) }
+        if bytes.is_empty() {
+            Ok(())
+        } else {
+            Err(Errno::OVERFLOW)
+        }
     }
 }
 
@@ -129,6 +153,13 @@ pub(crate) fn failure(unique: u64, errno: Errno) -> [u8; HEADER] {
 /// The bytes of an answer without data; `error` is 0 or a negative error number.
 pub(crate) fn answer(unique: u64, error: i32) -> [u8; HEADER] {
     let mut bytes = [0; HEADER];
-    bytes.copy_from_slice(OutHeader { len: HEADER as u32, error, unique }.as_bytes());
+    bytes.copy_from_slice(
+        OutHeader {
+            len: HEADER_LEN,
+            error,
+            unique,
+        }
+        .as_bytes(),
+    );
     bytes
 }

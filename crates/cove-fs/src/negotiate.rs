@@ -38,7 +38,11 @@ const NEEDED: u64 = init::SETXATTR_EXT;
 pub(crate) fn reply(request: &InitIn, extension: &InitExtIn) -> Result<InitOut, Errno> {
     if request.major > MAJOR {
         // The guest is to ask again in our version.
-        return Ok(InitOut { major: MAJOR, minor: MINOR, ..InitOut::default() });
+        return Ok(InitOut {
+            major: MAJOR,
+            minor: MINOR,
+            ..InitOut::default()
+        });
     }
     if request.major < MAJOR || request.minor < OLDEST {
         return Err(Errno::PROTO);
@@ -71,14 +75,27 @@ mod tests {
     use super::*;
 
     fn ask(major: u32, minor: u32, flags: u64) -> Result<InitOut, Errno> {
-        let request = InitIn { major, minor, max_readahead: 1 << 17, flags: (flags & 0xffff_ffff) as u32 };
-        let extension = InitExtIn { flags2: (flags >> 32) as u32, unused: [0; 11] };
+        let request = InitIn {
+            major,
+            minor,
+            max_readahead: 1 << 17,
+            flags: (flags & 0xffff_ffff) as u32,
+        };
+        let extension = InitExtIn {
+            flags2: (flags >> 32) as u32,
+            unused: [0; 11],
+        };
         reply(&request, &extension)
     }
 
     #[test]
     fn only_what_was_offered_is_agreed() {
-        let reply = ask(7, 41, init::SETXATTR_EXT | init::WRITEBACK_CACHE | init::POSIX_LOCKS).unwrap();
+        let reply = ask(
+            7,
+            41,
+            init::SETXATTR_EXT | init::WRITEBACK_CACHE | init::POSIX_LOCKS,
+        )
+        .unwrap();
         assert_eq!(u64::from(reply.flags), init::SETXATTR_EXT | init::POSIX_LOCKS);
         assert_eq!((reply.flags2, reply.max_write), (0, 1 << 20));
     }

@@ -97,7 +97,10 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     pub(crate) fn new(stat: &Statx) -> Self {
-        Self { modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec), size: stat.stx_size }
+        Self {
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            size: stat.stx_size,
+        }
     }
 }
 

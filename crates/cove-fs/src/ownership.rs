@@ -59,7 +59,12 @@ impl Owner {
             Some("socket") => Some(Special::Socket),
             Some(device) => Some(parse_device(device)?),
         };
-        (fields.next().is_none() && mode <= 0o7777).then_some(Self { uid, gid, mode, stands_for })
+        (fields.next().is_none() && mode <= 0o7777).then_some(Self {
+            uid,
+            gid,
+            mode,
+            stands_for,
+        })
     }
 
     /// Writes the record for a file of the host's type `kind`.
@@ -72,7 +77,15 @@ impl Owner {
             Some(Special::Char { major, minor }) => write!(record, "char-{major}-{minor}"),
             Some(Special::Pipe) => write!(record, "pipe"),
             Some(Special::Socket) => write!(record, "socket"),
-            None => write!(record, "{}", if kind == FileType::Directory { "dir" } else { "file" }),
+            None => write!(
+                record,
+                "{}",
+                if kind == FileType::Directory {
+                    "dir"
+                } else {
+                    "file"
+                }
+            ),
         };
         record
     }
@@ -123,7 +136,11 @@ pub(crate) fn host_mode(kind: FileType, mode: u32) -> u32 {
 /// The mode after the guest wrote to a file or changed its owner: setuid goes, and setgid where it means that.
 pub(crate) fn without_privilege(mode: u32) -> u32 {
     let mode = mode & !0o4000;
-    if mode & 0o2010 == 0o2010 { mode & !0o2000 } else { mode }
+    if mode & 0o2010 == 0o2010 {
+        mode & !0o2000
+    } else {
+        mode
+    }
 }
 
 #[cfg(test)]
@@ -133,16 +150,33 @@ mod tests {
     use super::*;
 
     fn owner(mode: u32, stands_for: Option<Special>) -> Owner {
-        Owner { uid: 1000, gid: 1011, mode, stands_for }
+        Owner {
+            uid: 1000,
+            gid: 1011,
+            mode,
+            stands_for,
+        }
     }
 
     #[test]
     fn records_are_those_of_containers_storage() {
-        assert_eq!(owner(0o644, None).record(FileType::RegularFile), "1000:1011:0644:file");
-        assert_eq!(owner(0o4755, None).record(FileType::Directory), "1000:1011:4755:dir");
+        assert_eq!(
+            owner(0o644, None).record(FileType::RegularFile),
+            "1000:1011:0644:file"
+        );
+        assert_eq!(
+            owner(0o4755, None).record(FileType::Directory),
+            "1000:1011:4755:dir"
+        );
         let block = Special::Block { major: 8, minor: 0 };
-        assert_eq!(owner(0o600, Some(block)).record(FileType::RegularFile), "1000:1011:0600:block-8-0");
-        assert_eq!(Owner::parse(b"1000:1011:0600:block-8-0"), Some(owner(0o600, Some(block))));
+        assert_eq!(
+            owner(0o600, Some(block)).record(FileType::RegularFile),
+            "1000:1011:0600:block-8-0"
+        );
+        assert_eq!(
+            Owner::parse(b"1000:1011:0600:block-8-0"),
+            Some(owner(0o600, Some(block)))
+        );
         assert_eq!(Owner::parse(b"1000:1011:644"), Some(owner(0o644, None)));
     }
 
@@ -172,7 +206,10 @@ mod tests {
         for mode in 0..=0o7777 {
             let file = host_mode(FileType::RegularFile, mode);
             let dir = host_mode(FileType::Directory, mode);
-            assert_eq!((file & 0o600, dir & 0o700, (file | dir) & 0o7000), (0o600, 0o700, 0));
+            assert_eq!(
+                (file & 0o600, dir & 0o700, (file | dir) & 0o7000),
+                (0o600, 0o700, 0)
+            );
         }
     }
 

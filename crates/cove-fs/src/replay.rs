@@ -64,12 +64,22 @@ impl Replay {
     /// A change has been handed to the agent.
     pub(crate) fn begin(&self, change: u64, event: &Event) {
         let add = |dir: u64, name: &CString, role| {
-            self.parts.lock().entry((dir, name.clone())).or_default().push(Part { change, role });
+            self.parts
+                .lock()
+                .entry((dir, name.clone()))
+                .or_default()
+                .push(Part { change, role });
         };
         match event {
             Event::Created { dir, name, entry } => add(*dir, name, Role::Coming(*entry)),
             Event::Deleted { dir, name, entry } => add(*dir, name, Role::Going(*entry)),
-            Event::Renamed { dir, name, to_dir, to_name, entry } => {
+            Event::Renamed {
+                dir,
+                name,
+                to_dir,
+                to_name,
+                entry,
+            } => {
                 add(*dir, name, Role::From(*entry));
                 add(*to_dir, to_name, Role::To);
             }
@@ -121,9 +131,15 @@ impl Tree {
                 let entry = self.replay_lookup(node, name)?;
                 sink.value(&entry)
             }
-            op::CREATE => body.take::<abi::CreateIn>().and_then(|_| self.replay_create(node, &mut body, true, sink)),
-            op::MKDIR => body.take::<abi::MkdirIn>().and_then(|_| self.replay_create(node, &mut body, false, sink)),
-            op::MKNOD => body.take::<abi::MknodIn>().and_then(|_| self.replay_create(node, &mut body, false, sink)),
+            op::CREATE => body
+                .take::<abi::CreateIn>()
+                .and_then(|_| self.replay_create(node, &mut body, true, sink)),
+            op::MKDIR => body
+                .take::<abi::MkdirIn>()
+                .and_then(|_| self.replay_create(node, &mut body, false, sink)),
+            op::MKNOD => body
+                .take::<abi::MknodIn>()
+                .and_then(|_| self.replay_create(node, &mut body, false, sink)),
             op::SYMLINK => self.replay_create(node, &mut body, false, sink),
             op::UNLINK | op::RMDIR => body.name().and_then(|name| self.replay_delete(node, name, sink)),
             op::RENAME | op::RENAME2 => self.replay_rename(opcode, node, &mut body, sink),
@@ -148,7 +164,9 @@ impl Tree {
                 if role.is_none() && known.is_none() {
                     return None;
                 }
-                let kind = known.as_ref().map_or(EntryKind::File, |node| kind_of_type(node.kind));
+                let kind = known
+                    .as_ref()
+                    .map_or(EntryKind::File, |node| kind_of_type(node.kind));
                 match known {
                     Some(node) if self.stat(&node).is_ok() => None,
                     None if self.is_there(dir, name) => None,
@@ -176,14 +194,21 @@ impl Tree {
         let node = match known {
             Some(node) if self.nodes.refer(&node) => node,
             _ => {
-                let Some(parent) = self.nodes.get(dir) else { return EntryOut::default() };
+                let Some(parent) = self.nodes.get(dir) else {
+                    return EntryOut::default();
+                };
                 let node = self.nodes.insert_phantom(&parent.share, kind);
                 self.nodes.relocate(&node, dir, name);
                 node
             }
         };
         let attr = former_attr(&node);
-        EntryOut { node: node.id, attr: attr.attr, attr_valid: attr.attr_valid, ..EntryOut::default() }
+        EntryOut {
+            node: node.id,
+            attr: attr.attr,
+            attr_valid: attr.attr_valid,
+            ..EntryOut::default()
+        }
     }
 
     fn replay_create(
@@ -195,7 +220,9 @@ impl Tree {
     ) -> Result<usize, Errno> {
         let name = body.name()?;
         let part = self.replay.part(dir, name).ok_or(Errno::PERM)?;
-        let Role::Coming(kind) = part.role else { return Err(Errno::PERM) };
+        let Role::Coming(kind) = part.role else {
+            return Err(Errno::PERM);
+        };
         self.replay.end(part.change);
         let parent = self.node(dir)?;
         let host = self.dir(&parent)?;
@@ -210,7 +237,14 @@ impl Tree {
             return sink.value(&entry);
         }
         let fh = self.handles.insert(Open::Replay { node: entry.node });
-        sink.values(&entry, &OpenOut { fh, open_flags: fopen::DIRECT_IO, padding: 0 })
+        sink.values(
+            &entry,
+            &OpenOut {
+                fh,
+                open_flags: fopen::DIRECT_IO,
+                padding: 0,
+            },
+        )
     }
 
     fn replay_delete(&self, dir: u64, name: &CStr, sink: Sink<'_>) -> Result<usize, Errno> {
@@ -246,7 +280,13 @@ impl Tree {
         self.replay.end(part.change);
         let (from, to): (Arc<Node>, Arc<Node>) = (self.node(dir)?, self.node(to_dir)?);
         let (moved, replaced) = (self.nodes.at(dir, old), self.nodes.at(to_dir, new));
-        self.note_renamed(moved, replaced, (&from, old), (&to, new), RenameFlags::empty());
+        self.note_renamed(
+            moved.as_ref(),
+            replaced.as_ref(),
+            (&from, old),
+            (&to, new),
+            RenameFlags::empty(),
+        );
         sink.done()
     }
 
@@ -272,12 +312,25 @@ impl Tree {
         let node = self.node(node)?;
         node.state.lock().cached = None;
         let fh = self.handles.insert(Open::Replay { node: node.id });
-        sink.value(&OpenOut { fh, open_flags: fopen::DIRECT_IO, padding: 0 })
+        sink.value(&OpenOut {
+            fh,
+            open_flags: fopen::DIRECT_IO,
+            padding: 0,
+        })
     }
 }
 
 /// Attributes of a file that is gone, to be believed for just as long as it takes to repeat a change.
 fn former_attr(node: &Node) -> AttrOut {
-    let attr = Attr { ino: node.id, mode: node.kind.as_raw_mode() | 0o777, nlink: 1, ..Attr::default() };
-    AttrOut { attr_valid: 1, attr, ..AttrOut::default() }
+    let attr = Attr {
+        ino: node.id,
+        mode: node.kind.as_raw_mode() | 0o777,
+        nlink: 1,
+        ..Attr::default()
+    };
+    AttrOut {
+        attr_valid: 1,
+        attr,
+        ..AttrOut::default()
+    }
 }

@@ -118,17 +118,27 @@ impl Server {
             watch,
             changes: Changes::default(),
             replay: Replay::default(),
-            user: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            user: (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
             initialised: AtomicBool::new(false),
             config,
         });
         let watcher = Watcher::start(&tree)?;
-        Ok(Self { tree, _watcher: watcher, next_share: Mutex::new(0) })
+        Ok(Self {
+            tree,
+            _watcher: watcher,
+            next_share: Mutex::new(0),
+        })
     }
 
     /// Adds the folder at `path`, visible to the guest at once.
     pub fn add_share(&self, path: &Path, options: ShareOptions) -> Result<(), ShareError> {
-        let open = |source: Errno| ShareError::Open { path: path.to_owned(), source: source.into() };
+        let open = |source: Errno| ShareError::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(open)?;
         self.add_share_at(root, path, options)
@@ -137,11 +147,15 @@ impl Server {
     /// Adds an opened folder, for a server that cannot reach paths itself. `path` is for messages.
     pub fn add_share_at(&self, root: OwnedFd, path: &Path, options: ShareOptions) -> Result<(), ShareError> {
         let ShareOptions { name, read_only } = options;
-        let valid = !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains('/');
+        let valid =
+            !name.is_empty() && name.len() <= 255 && name != "." && name != ".." && !name.contains('/');
         let Some(c_name) = valid.then(|| CString::new(name.as_str()).ok()).flatten() else {
             return Err(ShareError::Name { name });
         };
-        let open = |source: Errno| ShareError::Open { path: path.to_owned(), source: source.into() };
+        let open = |source: Errno| ShareError::Open {
+            path: path.to_owned(),
+            source: source.into(),
+        };
         let stat = rustix::fs::statx(&root, c"", AtFlags::EMPTY_PATH, STATUS).map_err(open)?;
         if u32::from(stat.stx_mode) & 0o170_000 != 0o040_000 {
             return Err(open(Errno::NOTDIR));
@@ -164,8 +178,12 @@ impl Server {
     pub fn remove_share(&self, name: &str) -> Result<(), ShareError> {
         let removed = {
             let mut shares = self.tree.shares.write();
-            let at = shares.iter().position(|(share, _)| share.name.as_bytes() == name.as_bytes());
-            shares.remove(at.ok_or_else(|| ShareError::Unknown { name: name.to_owned() })?)
+            let at = shares
+                .iter()
+                .position(|(share, _)| share.name.as_bytes() == name.as_bytes());
+            shares.remove(at.ok_or_else(|| ShareError::Unknown {
+                name: name.to_owned(),
+            })?)
         };
         let share = removed.0;
         share.removed.store(true, Ordering::Release);
@@ -184,7 +202,10 @@ impl Server {
     /// The names of the shares, in order of their addition.
     pub fn shares(&self) -> Vec<String> {
         let shares = self.tree.shares.read();
-        shares.iter().map(|(share, _)| share.name.to_string_lossy().into_owned()).collect()
+        shares
+            .iter()
+            .map(|(share, _)| share.name.to_string_lossy().into_owned())
+            .collect()
     }
 
     /// Answers one request: `readable` holds it, header first; the answer goes to `writable`, header first.
@@ -204,16 +225,22 @@ impl Server {
     /// earlier ones having been repeated.
     pub fn take_changes(&self, most: usize, timeout: Duration) -> Vec<HostChange> {
         let tree = &self.tree;
-        tree.changes.take(most, timeout, &tree.nodes, |id, event| tree.replay.begin(id, event))
+        tree.changes.take(most, timeout, &tree.nodes, |id, event| {
+            tree.replay.begin(id, event);
+        })
     }
 
     /// Notes that the agent is done with a change, whether or not it could repeat it.
     pub fn finish_change(&self, id: u64) {
         let missed = self.tree.replay.end(id);
-        let Some(event) = self.tree.changes.finish(id, &self.tree.nodes) else { return };
+        let Some(event) = self.tree.changes.finish(id, &self.tree.nodes) else {
+            return;
+        };
         // A rename that the guest's kernel took for nothing leaves the old name behind in its cache.
         if let (true, Event::Renamed { dir, name, entry, .. }) = (missed, event) {
-            self.tree.changes.push(Event::Deleted { dir, name, entry }, &self.tree.nodes);
+            self.tree
+                .changes
+                .push(Event::Deleted { dir, name, entry }, &self.tree.nodes);
         }
     }
 
@@ -284,6 +311,7 @@ impl Tree {
         for node in self.nodes.all() {
             if node.is_share_root {
                 node.lookups.store(0, Ordering::Relaxed);
+                self.unwatch(&node);
             } else if self.nodes.forget(node.id, u64::MAX).is_some() {
                 self.unwatch(&node);
             }
@@ -293,7 +321,11 @@ impl Tree {
     /// Writes everything to disk that the guest may have written.
     pub(crate) fn syncfs(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
         let roots: Vec<_> = if node == ROOT_ID {
-            self.shares.read().iter().map(|(_, root)| Arc::clone(root)).collect()
+            self.shares
+                .read()
+                .iter()
+                .map(|(_, root)| Arc::clone(root))
+                .collect()
         } else {
             vec![self.node(node)?]
         };

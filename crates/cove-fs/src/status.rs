@@ -56,7 +56,7 @@ impl Tree {
         }
         let record = match xattrs::read_record(reach, node.is_dir()) {
             Err(Errno::NOTSUP) => {
-                self.note_no_xattrs(node);
+                Self::note_no_xattrs(node);
                 return self.remembered_owner(node, stat).reconciled(stat);
             }
             other => other.unwrap_or(None),
@@ -71,7 +71,10 @@ impl Tree {
     fn remembered_owner(&self, node: &Arc<Node>, stat: &Statx) -> Owner {
         let key = (node.identified.identity, node.identified.born);
         let host = Owner::of_host(stat);
-        node.share.remembered(key).or_else(|| self.record_of_parent(node, &host)).unwrap_or(host)
+        node.share
+            .remembered(key)
+            .or_else(|| self.record_of_parent(node, &host))
+            .unwrap_or(host)
     }
 
     /// The owner of the directory, if a container set it, with the host's mode for the file itself.
@@ -79,17 +82,20 @@ impl Tree {
         let parent = node.state.lock().place.as_ref()?.parent;
         let parent = self.node(parent).ok()?;
         let cached = parent.state.lock().owner;
-        let record = match cached {
-            Some((_, record)) => record,
-            None => {
-                let (_, reach) = self.stat(&parent).ok()?;
-                xattrs::read_record(&reach, true).ok()?
-            }
+        let record = if let Some((_, record)) = cached {
+            record
+        } else {
+            let (_, reach) = self.stat(&parent).ok()?;
+            xattrs::read_record(&reach, true).ok()?
         }?;
-        Some(Owner { uid: record.uid, gid: record.gid, ..*host })
+        Some(Owner {
+            uid: record.uid,
+            gid: record.gid,
+            ..*host
+        })
     }
 
-    fn note_no_xattrs(&self, node: &Node) {
+    fn note_no_xattrs(node: &Node) {
         if node.share.note_no_xattrs() {
             tracing::warn!(
                 share = ?node.share.name,
@@ -101,7 +107,6 @@ impl Tree {
 
     /// Makes `owner` the file's owner and mode, in the record and on the host, through `fd`, which is of this node.
     pub(crate) fn set_owner(
-        &self,
         node: &Arc<Node>,
         fd: impl std::os::fd::AsFd,
         stat: &Statx,
@@ -111,7 +116,10 @@ impl Tree {
         let bits = host_mode(node.kind, owner.mode);
         // Mode first: with the bits that the record implies, the user may write, and so set attributes.
         if node.kind != FileType::Symlink && bits != host.mode {
-            rustix::fs::chmod(ProcPath::new(&fd).as_c_str(), rustix::fs::Mode::from_raw_mode(bits))?;
+            rustix::fs::chmod(
+                ProcPath::new(&fd).as_c_str(),
+                rustix::fs::Mode::from_raw_mode(bits),
+            )?;
         }
         node.state.lock().owner = None;
         let key = (node.identified.identity, node.identified.born);
@@ -122,8 +130,11 @@ impl Tree {
         let redundant = *owner == Owner { mode: bits, ..host };
         let reach_has_record = || {
             let mut buffer = [0; 1];
-            let result =
-                rustix::fs::getxattr(ProcPath::new(&fd).as_c_str(), crate::ownership::XATTR, &mut buffer[..]);
+            let result = rustix::fs::getxattr(
+                ProcPath::new(&fd).as_c_str(),
+                crate::ownership::XATTR,
+                &mut buffer[..],
+            );
             !matches!(result, Err(Errno::NODATA | Errno::NOTSUP))
         };
         if redundant && !reach_has_record() && !node.share.lacks_xattrs() {
@@ -131,7 +142,7 @@ impl Tree {
         }
         match xattrs::write_record(&fd, &owner.record(node.kind)) {
             Err(Errno::NOTSUP) => {
-                self.note_no_xattrs(node);
+                Self::note_no_xattrs(node);
                 node.share.remember(key, *owner);
                 Ok(())
             }
@@ -142,7 +153,10 @@ impl Tree {
     /// The status in FUSE's form.
     pub(crate) fn attr(&self, node: &Node, stat: &Statx, owner: &Owner) -> Attr {
         let (kind, rdev) = match owner.stands_for {
-            None => (u32::from(stat.stx_mode) & 0o170_000, device(stat.stx_rdev_major, stat.stx_rdev_minor)),
+            None => (
+                u32::from(stat.stx_mode) & 0o170_000,
+                device(stat.stx_rdev_major, stat.stx_rdev_minor),
+            ),
             Some(Special::Block { major, minor }) => (0o060_000, device(major, minor)),
             Some(Special::Char { major, minor }) => (0o020_000, device(major, minor)),
             Some(Special::Pipe) => (0o010_000, 0),
@@ -231,9 +245,15 @@ impl Tree {
             parent.is_watched()
         } else {
             let parent = node.state.lock().place.as_ref().map(|place| place.parent);
-            parent.and_then(|id| self.nodes.get(id)).is_some_and(|parent| parent.is_watched())
+            parent
+                .and_then(|id| self.nodes.get(id))
+                .is_some_and(|parent| parent.is_watched())
         };
-        if told { self.config.long_attributes } else { self.config.short }
+        if told {
+            self.config.long_attributes
+        } else {
+            self.config.short
+        }
     }
 }
 

@@ -57,7 +57,10 @@ fn transfer(
     let mut rest = slices.iter();
     let mut done = 0;
     loop {
-        let mut iovecs = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_SLICES];
+        let mut iovecs = [libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }; MAX_SLICES];
         let mut count = 0;
         let mut wanted = 0;
         while count < MAX_SLICES && done + wanted < len {
@@ -66,17 +69,24 @@ fn transfer(
                 skip -= slice.len();
                 continue;
             }
-            let Ok(slice) = slice.offset(skip) else { return Err(Errno::FAULT) };
+            let Ok(slice) = slice.offset(skip) else {
+                return Err(Errno::FAULT);
+            };
             skip = 0;
             let size = slice.len().min(len - done - wanted);
-            iovecs[count] = libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: size };
+            iovecs[count] = libc::iovec {
+                iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+                iov_len: size,
+            };
             count += 1;
             wanted += size;
         }
         if count == 0 {
             return Ok(done);
         }
-        let position = offset.checked_add(done as u64).and_then(|at| libc::off_t::try_from(at).ok());
+        let position = offset
+            .checked_add(done as u64)
+            .and_then(|at| libc::off_t::try_from(at).ok());
         let position = position.ok_or(Errno::INVAL)?;
         match usize::try_from(call(iovecs.as_ptr(), i32::try_from(count).unwrap_or(0), position)) {
             Ok(moved) => {
@@ -123,7 +133,11 @@ pub(crate) fn get_lock(fd: BorrowedFd<'_>, lock: RangeLock) -> Result<RangeLock,
     let mut flock = to_flock(lock);
     // SAFETY: `flock` is a valid structure of the type that this command takes and fills in.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &raw mut flock) })?;
-    Ok(RangeLock { kind: flock.l_type, start: flock.l_start, len: flock.l_len })
+    Ok(RangeLock {
+        kind: flock.l_type,
+        start: flock.l_start,
+        len: flock.l_len,
+    })
 }
 
 fn to_flock(lock: RangeLock) -> libc::flock {
@@ -212,7 +226,11 @@ pub(crate) fn fanotify_mark(
     mask: u64,
     dir: BorrowedFd<'_>,
 ) -> Result<(), Errno> {
-    let flags = if add { libc::FAN_MARK_ADD } else { libc::FAN_MARK_REMOVE } | libc::FAN_MARK_ONLYDIR;
+    let flags = if add {
+        libc::FAN_MARK_ADD
+    } else {
+        libc::FAN_MARK_REMOVE
+    } | libc::FAN_MARK_ONLYDIR;
     // SAFETY: the path ends in NUL.
     check(unsafe { libc::fanotify_mark(group.as_raw_fd(), flags, mask, dir.as_raw_fd(), c".".as_ptr()) })
         .map(drop)
@@ -237,13 +255,26 @@ struct RawHandle {
 
 /// The handle of the directory `dir`.
 pub(crate) fn name_to_handle(dir: BorrowedFd<'_>) -> Result<FileHandle, Errno> {
-    let mut raw = RawHandle { bytes: 128, kind: 0, handle: [0; MAX_HANDLE] };
+    let mut raw = RawHandle {
+        bytes: 128,
+        kind: 0,
+        handle: [0; MAX_HANDLE],
+    };
     let mut mount = 0;
     // SAFETY: `raw` is laid out as `struct file_handle` with room for as many bytes as it says, and the path ends in
     // NUL.
     check(unsafe {
-        libc::name_to_handle_at(dir.as_raw_fd(), c".".as_ptr(), (&raw mut raw).cast(), &raw mut mount, 0)
+        libc::name_to_handle_at(
+            dir.as_raw_fd(),
+            c".".as_ptr(),
+            (&raw mut raw).cast(),
+            &raw mut mount,
+            0,
+        )
     })?;
     let bytes = raw.handle.get(..raw.bytes as usize).ok_or(Errno::OVERFLOW)?;
-    Ok(FileHandle { kind: raw.kind, bytes: bytes.into() })
+    Ok(FileHandle {
+        kind: raw.kind,
+        bytes: bytes.into(),
+    })
 }

@@ -18,12 +18,15 @@ use crate::share::Share;
 
 const SHARDS: usize = 64;
 
+type Nodes = HashTable<Arc<Node>>;
+type Places = HashTable<(Arc<Place>, Arc<Node>)>;
+
 /// All nodes.
 #[derive(Debug)]
 pub(crate) struct Table {
-    ids: Vec<RwLock<HashTable<Arc<Node>>>>,
-    identities: Vec<Mutex<HashTable<Arc<Node>>>>,
-    places: Vec<Mutex<HashTable<(Arc<Place>, Arc<Node>)>>>,
+    ids: Vec<RwLock<Nodes>>,
+    identities: Vec<Mutex<Nodes>>,
+    places: Vec<Mutex<Places>>,
     next: AtomicU64,
     hasher: DefaultHashBuilder,
 }
@@ -51,14 +54,19 @@ impl Table {
     /// The node with this number.
     pub(crate) fn get(&self, id: u64) -> Option<Arc<Node>> {
         let hash = self.hash_id(id);
-        self.ids[shard(hash)].read().find(hash, |node| node.id == id).cloned()
+        self.ids[shard(hash)]
+            .read()
+            .find(hash, |node| node.id == id)
+            .cloned()
     }
 
     /// The node last seen under this name.
     pub(crate) fn at(&self, parent: u64, name: &CStr) -> Option<Arc<Node>> {
         let hash = self.hash_place(parent, name);
         let places = self.places[shard(hash)].lock();
-        places.find(hash, |(place, _)| is_at(place, parent, name)).map(|(_, node)| Arc::clone(node))
+        places
+            .find(hash, |(place, _)| is_at(place, parent, name))
+            .map(|(_, node)| Arc::clone(node))
     }
 
     /// The node of the file that `stat` describes, found under `name`, with one reference more.
@@ -74,8 +82,9 @@ impl Table {
         let mut created = false;
         let node = {
             let mut identities = self.identities[shard(hash)].lock();
-            let found =
-                identities.find(hash, |node| node.identified.identity == identified.identity).cloned();
+            let found = identities
+                .find(hash, |node| node.identified.identity == identified.identity)
+                .cloned();
             match found {
                 Some(node) if node.identified.born == identified.born => {
                     node.lookups.fetch_add(1, Ordering::Relaxed);
@@ -103,7 +112,14 @@ impl Table {
         };
         node.links.store(stat.stx_nlink, Ordering::Relaxed);
         let moved = name.is_some_and(|name| self.relocate(&node, parent, name));
-        (node, if created || moved { Arrival::New } else { Arrival::Known })
+        (
+            node,
+            if created || moved {
+                Arrival::New
+            } else {
+                Arrival::Known
+            },
+        )
     }
 
     /// Adds the root of a share, which stays until [`Table::remove_share`].
@@ -116,7 +132,9 @@ impl Table {
         let hash = self.hash_identity(&identified.identity);
         self.identities[shard(hash)]
             .lock()
-            .insert_unique(hash, Arc::clone(&node), |node| self.hash_identity(&node.identified.identity));
+            .insert_unique(hash, Arc::clone(&node), |node| {
+                self.hash_identity(&node.identified.identity)
+            });
         self.insert_id(&node);
         node
     }
@@ -125,14 +143,29 @@ impl Table {
     /// forget it.
     pub(crate) fn insert_phantom(&self, share: &Arc<Share>, kind: FileType) -> Arc<Node> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let identity = Identity { share: share.index, mount: 0, device: u64::MAX, ino: id };
-        let node = Node::new(id, Arc::clone(share), Identified { identity, born: (0, 0) }, kind);
+        let identity = Identity {
+            share: share.index,
+            mount: 0,
+            device: u64::MAX,
+            ino: id,
+        };
+        let node = Node::new(
+            id,
+            Arc::clone(share),
+            Identified {
+                identity,
+                born: (0, 0),
+            },
+            kind,
+        );
         node.lookups.store(1, Ordering::Relaxed);
         let node = Arc::new(node);
         let hash = self.hash_identity(&identity);
         self.identities[shard(hash)]
             .lock()
-            .insert_unique(hash, Arc::clone(&node), |node| self.hash_identity(&node.identified.identity));
+            .insert_unique(hash, Arc::clone(&node), |node| {
+                self.hash_identity(&node.identified.identity)
+            });
         self.insert_id(&node);
         node
     }
@@ -150,7 +183,9 @@ impl Table {
 
     fn insert_id(&self, node: &Arc<Node>) {
         let hash = self.hash_id(node.id);
-        self.ids[shard(hash)].write().insert_unique(hash, Arc::clone(node), |node| self.hash_id(node.id));
+        self.ids[shard(hash)]
+            .write()
+            .insert_unique(hash, Arc::clone(node), |node| self.hash_id(node.id));
     }
 
     /// Takes references away; returns the node when none is left and it is known no more.
@@ -160,7 +195,8 @@ impl Table {
             let hash = self.hash_identity(&node.identified.identity);
             let mut identities = self.identities[shard(hash)].lock();
             let before = node.lookups.load(Ordering::Relaxed);
-            node.lookups.store(before.saturating_sub(count), Ordering::Relaxed);
+            node.lookups
+                .store(before.saturating_sub(count), Ordering::Relaxed);
             if before > count || node.is_share_root {
                 return None;
             }
@@ -175,7 +211,10 @@ impl Table {
 
     fn remove_id(&self, id: u64) {
         let hash = self.hash_id(id);
-        if let Ok(entry) = self.ids[shard(hash)].write().find_entry(hash, |node| node.id == id) {
+        if let Ok(entry) = self.ids[shard(hash)]
+            .write()
+            .find_entry(hash, |node| node.id == id)
+        {
             entry.remove();
         }
     }
@@ -186,10 +225,17 @@ impl Table {
             return false;
         }
         let mut state = node.state.lock();
-        if state.place.as_ref().is_some_and(|place| is_at(place, parent, name)) {
+        if state
+            .place
+            .as_ref()
+            .is_some_and(|place| is_at(place, parent, name))
+        {
             return false;
         }
-        let place = Arc::new(Place { parent, name: CString::from(name) });
+        let place = Arc::new(Place {
+            parent,
+            name: CString::from(name),
+        });
         if let Some(old) = state.place.replace(Arc::clone(&place)) {
             self.remove_place(&old, node);
         }
@@ -217,9 +263,9 @@ impl Table {
     fn remove_place(&self, place: &Place, node: &Arc<Node>) {
         let hash = self.hash_place(place.parent, &place.name);
         let mut places = self.places[shard(hash)].lock();
-        if let Ok(entry) = places
-            .find_entry(hash, |(other, at)| is_at(other, place.parent, &place.name) && Arc::ptr_eq(at, node))
-        {
+        if let Ok(entry) = places.find_entry(hash, |(other, at)| {
+            is_at(other, place.parent, &place.name) && Arc::ptr_eq(at, node)
+        }) {
             entry.remove();
         }
     }
@@ -241,7 +287,10 @@ impl Table {
 
     /// All nodes at this moment.
     pub(crate) fn all(&self) -> Vec<Arc<Node>> {
-        self.ids.iter().flat_map(|ids| ids.read().iter().cloned().collect::<Vec<_>>()).collect()
+        self.ids
+            .iter()
+            .flat_map(|ids| ids.read().iter().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// How many nodes there are.

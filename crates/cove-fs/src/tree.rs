@@ -30,8 +30,9 @@ use crate::table::Table;
 use crate::watch::Watch;
 
 /// What every status is asked for.
-pub(crate) const STATUS: StatxFlags =
-    StatxFlags::BASIC_STATS.union(StatxFlags::BTIME).union(StatxFlags::MNT_ID);
+pub(crate) const STATUS: StatxFlags = StatxFlags::BASIC_STATS
+    .union(StatxFlags::BTIME)
+    .union(StatxFlags::MNT_ID);
 
 /// Longest chain of directories that is walked to reach one without a descriptor.
 const MAX_DEPTH: usize = 2048;
@@ -62,8 +63,10 @@ pub(crate) struct Tree {
 /// A way to a file.
 #[derive(Clone, Debug)]
 pub(crate) enum Reach {
-    /// A descriptor of the file itself, possibly `O_PATH`.
-    Descriptor(Arc<Descriptor>),
+    /// An `O_PATH` descriptor of the file itself.
+    Pin(Arc<Descriptor>),
+    /// The file, open.
+    Open(Arc<Descriptor>),
     /// A name in a directory.
     Name(Arc<Descriptor>, Arc<Place>),
 }
@@ -72,7 +75,7 @@ impl Reach {
     /// The arguments for calls that take a directory and a path.
     pub(crate) fn at(&self) -> (BorrowedFd<'_>, &CStr, AtFlags) {
         match self {
-            Self::Descriptor(fd) => (fd.as_fd(), c"", AtFlags::EMPTY_PATH),
+            Self::Pin(fd) | Self::Open(fd) => (fd.as_fd(), c"", AtFlags::EMPTY_PATH),
             Self::Name(dir, place) => (dir.as_fd(), &place.name, AtFlags::SYMLINK_NOFOLLOW),
         }
     }
@@ -81,7 +84,10 @@ impl Reach {
 impl Tree {
     /// The node with this number. `STALE` when there is none, or its share is gone.
     pub(crate) fn node(&self, id: u64) -> Result<Arc<Node>, Errno> {
-        self.nodes.get(id).filter(|node| !node.share.is_removed()).ok_or(Errno::STALE)
+        self.nodes
+            .get(id)
+            .filter(|node| !node.share.is_removed())
+            .ok_or(Errno::STALE)
     }
 
     /// The node, if it may be changed. `ROFS` in a read-only share.
@@ -90,7 +96,11 @@ impl Tree {
             return Err(Errno::ROFS);
         }
         let node = self.node(id)?;
-        if node.share.read_only { Err(Errno::ROFS) } else { Ok(node) }
+        if node.share.read_only {
+            Err(Errno::ROFS)
+        } else {
+            Ok(node)
+        }
     }
 
     /// An `O_PATH` descriptor of a directory, pinned for the next time.
@@ -104,7 +114,9 @@ impl Tree {
         // Up to the first ancestor with a descriptor, then down again.
         let mut below = vec![Arc::clone(node)];
         let mut fd = loop {
-            let Some(last) = below.last() else { return Err(Errno::STALE) };
+            let Some(last) = below.last() else {
+                return Err(Errno::STALE);
+            };
             let parent = last.state.lock().place.as_ref().map(|place| place.parent);
             let parent = self.node(parent.ok_or(Errno::STALE)?)?;
             if let Some(fd) = pinned(&parent) {
@@ -122,12 +134,7 @@ impl Tree {
         Ok(fd)
     }
 
-    fn open_pin(
-        &self,
-        parent: &Descriptor,
-        name: &CStr,
-        node: &Arc<Node>,
-    ) -> Result<Arc<Descriptor>, Errno> {
+    fn open_pin(&self, parent: &Descriptor, name: &CStr, node: &Arc<Node>) -> Result<Arc<Descriptor>, Errno> {
         let place = self.reserve_pin()?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(gone)?;
@@ -172,18 +179,26 @@ impl Tree {
     /// The ways to a file, best first.
     fn ways(&self, node: &Arc<Node>) -> [Option<Reach>; 2] {
         if node.is_dir() {
-            return [self.dir(node).ok().map(Reach::Descriptor), None];
+            return [self.dir(node).ok().map(Reach::Pin), None];
         }
         let (pin, place, open) = {
             let state = node.state.lock();
-            (state.pin.clone(), state.place.clone(), state.open.last().map(|(_, fd)| Arc::clone(fd)))
+            (
+                state.pin.clone(),
+                state.place.clone(),
+                state.open.last().map(|(_, fd)| Arc::clone(fd)),
+            )
         };
         let named = place.and_then(|place| {
             let parent = self.node(place.parent).ok()?;
             Some(Reach::Name(self.dir(&parent).ok()?, place))
         });
-        let held = pin.or(open).map(Reach::Descriptor);
-        if named.is_some() { [named, held] } else { [held, None] }
+        let held = pin.map(Reach::Pin).or(open.map(Reach::Open));
+        if named.is_some() {
+            [named, held]
+        } else {
+            [held, None]
+        }
     }
 
     /// The file's status, and the way on which it was found.
@@ -208,10 +223,10 @@ impl Tree {
                 Reach::Name(dir, place) => {
                     rustix::fs::openat(dir, &*place.name, flags | OFlags::NOFOLLOW, Mode::empty())
                 }
-                Reach::Descriptor(fd) if node.is_dir() => {
-                    rustix::fs::openat(fd, c".", flags, Mode::empty())
+                Reach::Pin(fd) if node.is_dir() => rustix::fs::openat(fd, c".", flags, Mode::empty()),
+                Reach::Pin(fd) | Reach::Open(fd) => {
+                    rustix::fs::open(ProcPath::new(fd).as_c_str(), flags, Mode::empty())
                 }
-                Reach::Descriptor(fd) => rustix::fs::open(ProcPath::new(fd).as_c_str(), flags, Mode::empty()),
             };
             match opened {
                 Ok(fd) => {
@@ -245,7 +260,7 @@ impl Tree {
                         Err(errno) => return Err(errno),
                     }
                 }
-                Reach::Descriptor(fd) => {
+                Reach::Pin(fd) | Reach::Open(fd) => {
                     let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
                     return Ok((Arc::clone(fd), stat));
                 }
@@ -260,15 +275,23 @@ impl Tree {
 
     /// The inode number as the guest sees it: unique across devices.
     pub(crate) fn shown_ino(&self, device: u64, ino: u64) -> u64 {
+        ino ^ self.device_prefix(device)
+    }
+
+    /// What inode numbers of a device are combined with. Nothing for the first device seen.
+    pub(crate) fn device_prefix(&self, device: u64) -> u64 {
         let index = self.devices.read().iter().position(|known| *known == device);
         let index = index.unwrap_or_else(|| {
             let mut devices = self.devices.write();
-            devices.iter().position(|known| *known == device).unwrap_or_else(|| {
-                devices.push(device);
-                devices.len() - 1
-            })
+            devices
+                .iter()
+                .position(|known| *known == device)
+                .unwrap_or_else(|| {
+                    devices.push(device);
+                    devices.len() - 1
+                })
         });
-        ino ^ (index as u64) << 48
+        (index as u64) << 48
     }
 }
 

@@ -31,8 +31,8 @@ fn read(reach: &Reach, is_dir: bool, name: &CStr, buffer: &mut [u8]) -> Result<u
     if RELATIVE_CALLS.load(Ordering::Relaxed) {
         let result = match reach {
             Reach::Name(dir, place) => Some(sys::getxattrat(dir.as_fd(), &place.name, name, buffer)),
-            Reach::Descriptor(fd) if is_dir => Some(sys::getxattrat(fd.as_fd(), c".", name, buffer)),
-            Reach::Descriptor(_) => None,
+            Reach::Pin(fd) if is_dir => Some(sys::getxattrat(fd.as_fd(), c".", name, buffer)),
+            Reach::Pin(_) | Reach::Open(_) => None,
         };
         match result {
             Some(Err(Errno::NOSYS)) => RELATIVE_CALLS.store(false, Ordering::Relaxed),
@@ -44,7 +44,8 @@ fn read(reach: &Reach, is_dir: bool, name: &CStr, buffer: &mut [u8]) -> Result<u
         Reach::Name(dir, place) => {
             rustix::fs::lgetxattr(ProcPath::entry(dir.as_fd(), &place.name).as_c_str(), name, buffer)
         }
-        Reach::Descriptor(fd) => rustix::fs::getxattr(ProcPath::new(fd).as_c_str(), name, buffer),
+        Reach::Open(fd) => rustix::fs::fgetxattr(fd, name, buffer),
+        Reach::Pin(fd) => rustix::fs::getxattr(ProcPath::new(fd).as_c_str(), name, buffer),
     }
 }
 
@@ -62,5 +63,10 @@ pub(crate) fn write_record_at(dir: impl AsFd, name: &CStr, record: &str) -> Resu
 
 /// Writes the record of the file behind `fd`, which may be `O_PATH`.
 pub(crate) fn write_record(fd: impl AsFd, record: &str) -> Result<(), Errno> {
-    rustix::fs::setxattr(ProcPath::new(fd).as_c_str(), XATTR, record.as_bytes(), XattrFlags::empty())
+    rustix::fs::setxattr(
+        ProcPath::new(fd).as_c_str(),
+        XATTR,
+        record.as_bytes(),
+        XattrFlags::empty(),
+    )
 }

@@ -3,6 +3,8 @@
 //! The agent's part is played here as the real one has to: the same system calls, through the mount, under the
 //! reserved uid.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 #[path = "kernel/mod.rs"]
 mod kernel;
 
@@ -28,9 +30,16 @@ struct Agent {
 impl Agent {
     fn start(shared: &Shared) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (server, mount, stopped) = (Arc::clone(&shared.server), shared.guest.clone(), Arc::clone(&stop));
+        let (server, mount, stopped) = (
+            Arc::clone(&shared.server),
+            shared.guest.clone(),
+            Arc::clone(&stop),
+        );
         let thread = std::thread::spawn(move || run_agent(&server, &mount, &stopped));
-        Self { stop, thread: Some(thread) }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Ends it once nothing is queued; returns what could not be repeated.
@@ -89,11 +98,16 @@ fn repeat(change: &HostChange, mount: &Path) -> Result<(), Errno> {
             let mode = rustix::fs::lstat(&path)?.st_mode;
             rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777))
         }
-        ChangeKind::Deleted { name, entry: EntryKind::Directory } => rustix::fs::rmdir(dir.join(name)),
+        ChangeKind::Deleted {
+            name,
+            entry: EntryKind::Directory,
+        } => rustix::fs::rmdir(dir.join(name)),
         ChangeKind::Deleted { name, .. } => rustix::fs::unlink(dir.join(name)),
-        ChangeKind::Renamed { name, to_directory, to_name } => {
-            rustix::fs::rename(dir.join(name), mount.join(to_directory).join(to_name))
-        }
+        ChangeKind::Renamed {
+            name,
+            to_directory,
+            to_name,
+        } => rustix::fs::rename(dir.join(name), mount.join(to_directory).join(to_name)),
         ChangeKind::Overflow => Ok(()),
     }
 }
@@ -124,7 +138,8 @@ impl Seen {
             match reader.next() {
                 Ok(event) => {
                     let name = event.file_name().map(|name| {
-                        let bytes: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes());
+                        let bytes: &std::ffi::OsStr =
+                            std::os::unix::ffi::OsStrExt::from_bytes(name.to_bytes());
                         bytes.to_owned()
                     });
                     events.push((event.events(), name.unwrap_or_default()));
@@ -150,7 +165,10 @@ fn shown(events: &[(inotify::ReadFlags, OsString)]) -> Vec<String> {
     events
         .iter()
         .map(|(flags, name)| {
-            let kind = names.iter().find(|(flag, _)| flags.contains(*flag)).map_or("?", |(_, kind)| kind);
+            let kind = names
+                .iter()
+                .find(|(flag, _)| flags.contains(*flag))
+                .map_or("?", |(_, kind)| kind);
             format!("{kind} {}", name.to_string_lossy())
         })
         .collect()
@@ -160,7 +178,13 @@ fn shown(events: &[(inotify::ReadFlags, OsString)]) -> Vec<String> {
 /// the guest.
 fn on_host(dir: &Path, script: &str) {
     let script = format!("umask 022; {script}");
-    let status = as_user(USER, || std::process::Command::new("sh").arg("-ec").arg(script).current_dir(dir).status());
+    let status = as_user(USER, || {
+        std::process::Command::new("sh")
+            .arg("-ec")
+            .arg(script)
+            .current_dir(dir)
+            .status()
+    });
     assert!(status.unwrap().success());
 }
 
@@ -169,8 +193,8 @@ const QUIET: Duration = Duration::from_millis(300);
 /// Long enough that a stale cache would be seen.
 fn patient() -> Config {
     Config {
-        long_entries: Duration::from_secs(3600),
-        long_attributes: Duration::from_secs(3600),
+        long_entries: Duration::from_hours(1),
+        long_attributes: Duration::from_hours(1),
         ..Config::default()
     }
 }
@@ -181,7 +205,10 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
         return;
     }
     let shared = Shared::new(patient());
-    assert!(shared.server.health().watching, "this kernel cannot watch by fanotify");
+    assert!(
+        shared.server.health().watching,
+        "this kernel cannot watch by fanotify"
+    );
     let agent = Agent::start(&shared);
     let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
     // The guest looks, so the server watches, and both name and absence are cached.
@@ -197,10 +224,16 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
     assert!(guest.join("new").exists(), "a cached absence outlived the change");
     expect("printf first >> new", &["MODIFY new"]);
     assert_eq!(std::fs::read(guest.join("new")).unwrap(), b"first");
-    expect("printf FIRST | dd of=new conv=notrunc status=none", &["MODIFY new"]);
+    expect(
+        "printf FIRST | dd of=new conv=notrunc status=none",
+        &["MODIFY new"],
+    );
     assert_eq!(std::fs::read(guest.join("new")).unwrap(), b"FIRST", "stale pages");
     expect("chmod 751 new", &["ATTRIB new"]);
-    assert_eq!(rustix::fs::stat(guest.join("new")).unwrap().st_mode & 0o7777, 0o751);
+    assert_eq!(
+        rustix::fs::stat(guest.join("new")).unwrap().st_mode & 0o7777,
+        0o751
+    );
     expect("mv new moved", &["MOVED_FROM new", "MOVED_TO moved"]);
     assert!(!guest.join("new").exists() && guest.join("moved").exists());
     expect("rm moved", &["DELETE moved"]);
@@ -220,7 +253,11 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
     expect("mv .text.swp text", &["MOVED_FROM .text.swp", "MOVED_TO text"]);
     assert_eq!(std::fs::read(guest.join("text")).unwrap(), b"two");
     assert_eq!(agent.finish(), Vec::<String>::new());
-    assert_eq!(std::fs::read(host.join("text")).unwrap(), b"two", "the host was changed by a repetition");
+    assert_eq!(
+        std::fs::read(host.join("text")).unwrap(),
+        b"two",
+        "the host was changed by a repetition"
+    );
 }
 
 #[test]
@@ -318,9 +355,73 @@ fn under_stress_from_both_sides_no_event_is_lost_or_doubled() {
     );
     assert_eq!(counts.len(), expected.len(), "invented");
     let names = |dir: &Path| {
-        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
         names.sort();
         names
     };
     assert_eq!(names(&host), names(&guest));
+}
+
+/// Same size, same place, caches that hold for an hour: only the event can tell the guest.
+#[test]
+fn once_the_event_is_there_no_read_sees_what_was_before() {
+    const ROUNDS: u8 = 100;
+    if !kernel::available() {
+        return;
+    }
+    let shared = Shared::new(patient());
+    let agent = Agent::start(&shared);
+    let (host, guest) = (shared.host.clone(), shared.guest.clone());
+    on_host(&host, "head -c 16000 /dev/zero > f");
+    let file = guest.join("f");
+    assert_eq!(std::fs::read(&file).unwrap(), [0; 16_000]);
+    let seen = Seen::watch(&[&guest]);
+    let open = std::fs::File::open(&file).unwrap();
+    let mut writer = as_user(USER, || {
+        // Writes one version for each line that it reads.
+        let script = "n=0; while read -r _; do n=$((n + 1))
+            head -c 16000 /dev/zero | tr '\\0' \"\\\\$(printf %03o $n)\" | dd of=f bs=16000 iflag=fullblock conv=notrunc status=none
+            done";
+        let mut command = std::process::Command::new("sh");
+        command
+            .arg("-ec")
+            .arg(script)
+            .current_dir(&host)
+            .stdin(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    });
+    let mut slowest = Duration::ZERO;
+    for version in 1..=ROUNDS {
+        use std::io::Write;
+        use std::os::unix::fs::FileExt;
+        // A page of the old version is in the guest's cache.
+        let mut page = [0; 4096];
+        open.read_exact_at(&mut page, 8192).unwrap();
+        let start = Instant::now();
+        writer.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        while seen.drain(Duration::from_millis(1)).is_empty() {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "no event for version {version}"
+            );
+        }
+        slowest = slowest.max(start.elapsed());
+        open.read_exact_at(&mut page, 8192).unwrap();
+        assert!(
+            page == [version; 4096],
+            "version {} instead of {version} through an open file",
+            page[0]
+        );
+        assert!(
+            std::fs::read(&file).unwrap() == [version; 16_000],
+            "not version {version} through a new one"
+        );
+    }
+    drop(writer.stdin.take());
+    assert!(writer.wait().unwrap().success());
+    println!("slowest event: {slowest:?}, with the time that the writing took");
+    assert_eq!(agent.finish(), Vec::<String>::new());
 }

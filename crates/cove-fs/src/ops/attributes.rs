@@ -24,7 +24,8 @@ impl Tree {
         let node = self.node(node)?;
         let (stat, reach) = self.stat_by(&node, handle)?;
         let owner = self.owner(&node, &stat, &reach);
-        node.links.store(stat.stx_nlink, std::sync::atomic::Ordering::Relaxed);
+        node.links
+            .store(stat.stx_nlink, std::sync::atomic::Ordering::Relaxed);
         sink.value(&self.attr_out(&node, &stat, &owner))
     }
 
@@ -34,7 +35,7 @@ impl Tree {
             return self.stat(node);
         };
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
-        Ok((stat, Reach::Descriptor(fd)))
+        Ok((stat, Reach::Open(fd)))
     }
 
     fn open_file(&self, handle: u64, node: u64) -> Option<Arc<Descriptor>> {
@@ -47,9 +48,20 @@ impl Tree {
     /// The virtual root: a directory of root's that nobody can write to.
     pub(crate) fn root_attr(&self) -> AttrOut {
         let shares = u32::try_from(self.shares.read().len()).unwrap_or(u32::MAX - 2);
-        let attr = Attr { ino: ROOT_ID, mode: 0o040_555, nlink: 2 + shares, blksize: 4096, ..Attr::default() };
+        let attr = Attr {
+            ino: ROOT_ID,
+            mode: 0o040_555,
+            nlink: 2 + shares,
+            blksize: 4096,
+            ..Attr::default()
+        };
         let valid = self.config.short;
-        AttrOut { attr_valid: valid.as_secs(), attr_valid_nsec: valid.subsec_nanos(), padding: 0, attr }
+        AttrOut {
+            attr_valid: valid.as_secs(),
+            attr_valid_nsec: valid.subsec_nanos(),
+            padding: 0,
+            attr,
+        }
     }
 
     pub(crate) fn statx(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
@@ -62,7 +74,11 @@ impl Tree {
         let (stat, reach) = self.stat_by(&node, handle)?;
         let owner = self.owner(&node, &stat, &reach);
         let attr = self.attr_out(&node, &stat, &owner);
-        let time = |sec: u64, nsec| abi::SxTime { sec: sec.cast_signed(), nsec, reserved: 0 };
+        let time = |sec: u64, nsec| abi::SxTime {
+            sec: sec.cast_signed(),
+            nsec,
+            reserved: 0,
+        };
         let (major, minor) = crate::status::device_parts(attr.attr.rdev);
         let shown = abi::Statx {
             // What the host's file system does not know, the guest is not told.
@@ -76,7 +92,11 @@ impl Tree {
             size: attr.attr.size,
             blocks: attr.attr.blocks,
             atime: time(attr.attr.atime, attr.attr.atimensec),
-            btime: abi::SxTime { sec: stat.stx_btime.tv_sec, nsec: stat.stx_btime.tv_nsec, reserved: 0 },
+            btime: abi::SxTime {
+                sec: stat.stx_btime.tv_sec,
+                nsec: stat.stx_btime.tv_nsec,
+                reserved: 0,
+            },
             ctime: time(attr.attr.ctime, attr.attr.ctimensec),
             mtime: time(attr.attr.mtime, attr.attr.mtimensec),
             rdev_major: major,
@@ -95,28 +115,40 @@ impl Tree {
         let request: abi::SetattrIn = body.take()?;
         let valid = request.valid;
         let node = self.writable(node)?;
-        let handle =
-            (valid & fattr::FH != 0).then(|| self.open_file(request.fh, node.id)).flatten();
+        let handle = (valid & fattr::FH != 0)
+            .then(|| self.open_file(request.fh, node.id))
+            .flatten();
         if valid & fattr::SIZE != 0 {
             self.truncate(&node, handle.as_ref(), request.size)?;
         }
-        let (fd, stat) = match handle {
-            Some(fd) => {
-                let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
-                (fd, stat)
-            }
-            None => self.hold(&node)?,
+        let (fd, stat, reach) = if let Some(fd) = handle {
+            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+            (Arc::clone(&fd), stat, Reach::Open(fd))
+        } else {
+            let (fd, stat) = self.hold(&node)?;
+            (Arc::clone(&fd), stat, Reach::Pin(fd))
         };
-        let reach = Reach::Descriptor(Arc::clone(&fd));
         let old = self.owner(&node, &stat, &reach);
         let new = wanted_owner(&node, &old, &request);
         if new != old {
-            self.set_owner(&node, &*fd, &stat, &new)?;
+            Self::set_owner(&node, &*fd, &stat, &new)?;
         }
         if valid & (fattr::ATIME | fattr::MTIME | fattr::ATIME_NOW | fattr::MTIME_NOW) != 0 {
             let times = Timestamps {
-                last_access: time(valid, fattr::ATIME, fattr::ATIME_NOW, request.atime, request.atimensec)?,
-                last_modification: time(valid, fattr::MTIME, fattr::MTIME_NOW, request.mtime, request.mtimensec)?,
+                last_access: time(
+                    valid,
+                    fattr::ATIME,
+                    fattr::ATIME_NOW,
+                    request.atime,
+                    request.atimensec,
+                )?,
+                last_modification: time(
+                    valid,
+                    fattr::MTIME,
+                    fattr::MTIME_NOW,
+                    request.mtime,
+                    request.mtimensec,
+                )?,
             };
             rustix::fs::utimensat(CWD, ProcPath::new(&fd).as_c_str(), &times, AtFlags::empty())?;
         }
@@ -125,12 +157,7 @@ impl Tree {
         sink.value(&self.attr_out(&node, &stat, &owner))
     }
 
-    fn truncate(
-        &self,
-        node: &Arc<Node>,
-        handle: Option<&Arc<Descriptor>>,
-        size: u64,
-    ) -> Result<(), Errno> {
+    fn truncate(&self, node: &Arc<Node>, handle: Option<&Arc<Descriptor>>, size: u64) -> Result<(), Errno> {
         if size > i64::MAX as u64 {
             return Err(Errno::FBIG);
         }
@@ -138,18 +165,21 @@ impl Tree {
             return Err(if node.is_dir() { Errno::ISDIR } else { Errno::INVAL });
         }
         node.written.store(true, std::sync::atomic::Ordering::Relaxed);
-        match handle {
-            Some(fd) => rustix::fs::ftruncate(fd, size),
-            None => {
-                let _place = self.open_budget.reserve()?;
-                rustix::fs::ftruncate(self.open(node, OFlags::WRONLY)?.0, size)
-            }
+        if let Some(fd) = handle {
+            return rustix::fs::ftruncate(fd, size);
         }
+        let _place = self.open_budget.reserve()?;
+        rustix::fs::ftruncate(self.open(node, OFlags::WRONLY)?.0, size)
     }
 
     pub(crate) fn statfs(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
         if node == ROOT_ID {
-            return sink.value(&abi::StatfsOut { bsize: 4096, frsize: 4096, namelen: 255, ..Default::default() });
+            return sink.value(&abi::StatfsOut {
+                bsize: 4096,
+                frsize: 4096,
+                namelen: 255,
+                ..Default::default()
+            });
         }
         let node = self.node(node)?;
         let (fd, _) = self.hold(&node)?;
@@ -177,12 +207,12 @@ impl Tree {
             return Ok(());
         }
         let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
-        let owner = self.owner(node, &stat, &Reach::Descriptor(Arc::clone(fd)));
+        let owner = self.owner(node, &stat, &Reach::Open(Arc::clone(fd)));
         let mode = without_privilege(owner.mode);
         if mode == owner.mode {
             return Ok(());
         }
-        self.set_owner(node, &**fd, &stat, &Owner { mode, ..owner })
+        Self::set_owner(node, &**fd, &stat, &Owner { mode, ..owner })
     }
 }
 
@@ -205,13 +235,22 @@ fn wanted_owner(node: &Node, old: &Owner, request: &abi::SetattrIn) -> Owner {
 
 fn time(valid: u32, set: u32, now: u32, sec: u64, nsec: u32) -> Result<Timespec, Errno> {
     if valid & now != 0 {
-        Ok(Timespec { tv_sec: 0, tv_nsec: UTIME_NOW })
+        Ok(Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        })
     } else if valid & set != 0 {
         if nsec > 999_999_999 {
             return Err(Errno::INVAL);
         }
-        Ok(Timespec { tv_sec: sec.cast_signed(), tv_nsec: nsec.into() })
+        Ok(Timespec {
+            tv_sec: sec.cast_signed(),
+            tv_nsec: nsec.into(),
+        })
     } else {
-        Ok(Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT })
+        Ok(Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        })
     }
 }

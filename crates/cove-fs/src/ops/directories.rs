@@ -19,13 +19,17 @@ use crate::tree::{STATUS, Tree};
 /// Most bytes of one answer; a larger buffer is filled over several.
 const MAX_ANSWER: usize = 64 << 10;
 /// Bytes of host entries read at a time.
-const BATCH: usize = 32 << 10;
+const BATCH: usize = 16 << 10;
 
 impl Tree {
     pub(crate) fn opendir(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
         if node == ROOT_ID {
             let fh = self.handles.insert(Open::Root);
-            return sink.value(&OpenOut { fh, open_flags: 0, padding: 0 });
+            return sink.value(&OpenOut {
+                fh,
+                open_flags: 0,
+                padding: 0,
+            });
         }
         let node = self.node(node)?;
         if !node.is_dir() {
@@ -37,9 +41,21 @@ impl Tree {
         let (fd, _) = self.open(&node, OFlags::RDONLY | OFlags::DIRECTORY)?;
         // The guest's kernel drops the listing when the directory's time of change moves, which it learns of in time
         // where the directory is watched.
-        let open_flags = if node.is_watched() { fopen::CACHE_DIR | fopen::KEEP_CACHE } else { 0 };
-        let fh = self.handles.insert(Open::Dir { node, fd: place.hold(fd), reading: Mutex::default() });
-        sink.value(&OpenOut { fh, open_flags, padding: 0 })
+        let open_flags = if node.is_watched() {
+            fopen::CACHE_DIR | fopen::KEEP_CACHE
+        } else {
+            0
+        };
+        let fh = self.handles.insert(Open::Dir {
+            node,
+            fd: place.hold(fd),
+            reading: Mutex::default(),
+        });
+        sink.value(&OpenOut {
+            fh,
+            open_flags,
+            padding: 0,
+        })
     }
 
     pub(crate) fn releasedir(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
@@ -80,10 +96,15 @@ impl Tree {
         listing: &mut Listing,
     ) -> Result<(), Errno> {
         let pin = if listing.plus { Some(self.dir(node)?) } else { None };
+        let prefix = self.device_prefix(node.identified.identity.device);
         rustix::fs::seek(fd, SeekFrom::Start(offset))?;
         let mut buffer = [MaybeUninit::uninit(); BATCH];
         // Read no more of the host's entries than may fit: what does not is read anew by the next request.
-        let share = if listing.plus { listing.limit / 4 } else { listing.limit };
+        let share = if listing.plus {
+            listing.limit / 4
+        } else {
+            listing.limit
+        };
         let batch = share.clamp(1024, BATCH);
         let mut entries = RawDir::new(fd, &mut buffer[..batch]);
         while let Some(entry) = entries.next() {
@@ -95,7 +116,7 @@ impl Tree {
             };
             let name = entry.file_name();
             let shown = Dirent {
-                ino: self.shown_ino(node.identified.identity.device, entry.ino()),
+                ino: entry.ino() ^ prefix,
                 off: entry.next_entry_cookie(),
                 namelen: 0,
                 kind: dirent_kind(entry.file_type()),
@@ -119,12 +140,20 @@ impl Tree {
     }
 
     fn list_shares(&self, offset: u64, listing: &mut Listing) {
-        let shares: Vec<_> =
-            self.shares.read().iter().map(|(share, root)| (Arc::clone(share), Arc::clone(root))).collect();
+        let shares: Vec<_> = self
+            .shares
+            .read()
+            .iter()
+            .map(|(share, root)| (Arc::clone(share), Arc::clone(root)))
+            .collect();
         let fixed = [(1, ROOT_ID, c".".to_owned()), (2, ROOT_ID, c"..".to_owned())];
         let roots = shares.iter().map(|(share, root)| {
             // Numbers of shares only grow, so a position survives additions and removals.
-            (u64::from(share.index) + 3, root.identified.identity.ino, share.name.clone())
+            (
+                u64::from(share.index) + 3,
+                root.identified.identity.ino,
+                share.name.clone(),
+            )
         });
         for (position, ino, name) in fixed.into_iter().chain(roots) {
             if position <= offset {
@@ -133,11 +162,21 @@ impl Tree {
             if !listing.fits(&name) {
                 break;
             }
-            let found = match listing.plus && position > 2 {
-                true => self.look_up(ROOT_ID, &name).unwrap_or_default(),
-                false => EntryOut::default(),
+            let found = if listing.plus && position > 2 {
+                self.look_up(ROOT_ID, &name).unwrap_or_default()
+            } else {
+                EntryOut::default()
             };
-            listing.push(&name, Dirent { ino, off: position, namelen: 0, kind: DIRECTORY }, &found);
+            listing.push(
+                &name,
+                Dirent {
+                    ino,
+                    off: position,
+                    namelen: 0,
+                    kind: DIRECTORY,
+                },
+                &found,
+            );
         }
     }
 }
@@ -167,7 +206,11 @@ struct Listing {
 
 impl Listing {
     fn new(limit: usize, plus: bool) -> Self {
-        Self { bytes: Vec::with_capacity(limit), limit, plus }
+        Self {
+            bytes: Vec::with_capacity(limit),
+            limit,
+            plus,
+        }
     }
 
     fn size(&self, name: &CStr) -> usize {
@@ -185,7 +228,7 @@ impl Listing {
             self.bytes.extend_from_slice(entry.as_bytes());
         }
         // The kernel bounds names to 255 bytes.
-        dirent.namelen = name.count_bytes() as u32;
+        dirent.namelen = u32::try_from(name.count_bytes()).unwrap_or(u32::MAX);
         self.bytes.extend_from_slice(dirent.as_bytes());
         self.bytes.extend_from_slice(name.to_bytes());
         self.bytes.resize(end, 0);

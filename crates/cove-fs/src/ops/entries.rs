@@ -54,8 +54,12 @@ impl Tree {
     }
 
     fn look_up_share(&self, name: &CStr) -> Result<EntryOut, Errno> {
-        let found =
-            self.shares.read().iter().find(|(share, _)| *share.name == *name).map(|(_, root)| Arc::clone(root));
+        let found = self
+            .shares
+            .read()
+            .iter()
+            .find(|(share, _)| *share.name == *name)
+            .map(|(_, root)| Arc::clone(root));
         let Some(root) = found else {
             // Believed for a moment only: the share may be added next.
             return Ok(EntryOut::default());
@@ -76,9 +80,13 @@ impl Tree {
     }
 
     pub(crate) fn batch_forget(&self, mut body: Body<'_>) {
-        let Ok(batch) = body.take::<abi::BatchForgetIn>() else { return };
+        let Ok(batch) = body.take::<abi::BatchForgetIn>() else {
+            return;
+        };
         for _ in 0..batch.count {
-            let Ok(one) = body.take::<abi::ForgetOne>() else { return };
+            let Ok(one) = body.take::<abi::ForgetOne>() else {
+                return;
+            };
             self.let_go(one.node, one.lookups);
         }
     }

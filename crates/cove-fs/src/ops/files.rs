@@ -16,12 +16,12 @@ use crate::descriptor::{Descriptor, Place};
 use crate::handle::{Handle, Open};
 use crate::memory::{HEADER, Sink, Source};
 use crate::node::{Node, Stamp};
-use crate::ownership::host_mode;
+use crate::ownership::{Owner, host_mode};
 use crate::status::is_ambiguous;
 use crate::sys;
-use crate::tree::{Reach, STATUS, Tree};
+use crate::tree::{STATUS, Tree};
 
-/// Most bytes that one COPY_FILE_RANGE moves, so that it does not keep a worker for long; the guest asks again.
+/// Most bytes that one `COPY_FILE_RANGE` moves, so that it does not keep a worker for long; the guest asks again.
 const MAX_COPY: u64 = 128 << 20;
 /// Of the guest's flags, those that mean something for the host's descriptor. `O_APPEND` is not among them: it
 /// travels with each write, as pages may be written back through any handle.
@@ -31,7 +31,11 @@ impl Tree {
     pub(crate) fn open_op(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
         let request: abi::OpenIn = body.take()?;
         let flags = OFlags::from_bits_retain(request.flags);
-        let node = if writes(flags) { self.writable(node)? } else { self.node(node)? };
+        let node = if writes(flags) {
+            self.writable(node)?
+        } else {
+            self.node(node)?
+        };
         require_file(&node)?;
         let place = self.open_budget.reserve()?;
         let (fd, mut stat) = self.open(&node, flags & HOST_FLAGS)?;
@@ -63,8 +67,16 @@ impl Tree {
             }
             state.cached = (!is_ambiguous(stamp.modified)).then_some(stamp);
         }
-        let fh = self.handles.insert(Open::File { node, fd, lock_owners: Mutex::default() });
-        OpenOut { fh, open_flags, padding: 0 }
+        let fh = self.handles.insert(Open::File {
+            node,
+            fd,
+            lock_owners: Mutex::default(),
+        });
+        OpenOut {
+            fh,
+            open_flags,
+            padding: 0,
+        }
     }
 
     pub(crate) fn create(
@@ -81,14 +93,15 @@ impl Tree {
         self.ensure_watched(&parent, &dir);
         let place = self.open_budget.reserve()?;
         let flags = OFlags::from_bits_retain(request.flags);
-        let host = flags & HOST_FLAGS | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let host =
+            flags & HOST_FLAGS | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let owner = self.new_owner(caller, &parent, FileType::RegularFile, request.mode);
         let mode = Mode::from_raw_mode(host_mode(FileType::RegularFile, owner.mode));
         match rustix::fs::openat(&dir, name, host | OFlags::CREATE | OFlags::EXCL, mode) {
             Ok(fd) => {
                 let fd = place.hold(fd);
                 let stat = self.finish_new_file(&fd, &owner)?;
-                let (entry, open) = self.created(&parent, Some(name), fd, flags, &stat);
+                let (entry, open) = self.created(&parent, Some(name), fd, flags, (&owner, &stat));
                 sink.values(&entry, &open)
             }
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
@@ -144,16 +157,12 @@ impl Tree {
         )?;
         let fd = place.hold(fd);
         let stat = self.finish_new_file(&fd, &owner)?;
-        let (entry, open) = self.created(&parent, None, fd, flags, &stat);
+        let (entry, open) = self.created(&parent, None, fd, flags, (&owner, &stat));
         sink.values(&entry, &open)
     }
 
     /// Gives a new file its record, and the mode that a umask may have kept from it.
-    fn finish_new_file(
-        &self,
-        fd: &Descriptor,
-        owner: &crate::ownership::Owner,
-    ) -> Result<Statx, Errno> {
+    fn finish_new_file(&self, fd: &Descriptor, owner: &Owner) -> Result<Statx, Errno> {
         let bits = host_mode(FileType::RegularFile, owner.mode);
         let as_is = (owner.uid, owner.gid) == self.user && owner.mode == bits;
         if !as_is {
@@ -182,11 +191,10 @@ impl Tree {
         name: Option<&CStr>,
         fd: Arc<Descriptor>,
         flags: OFlags,
-        stat: &Statx,
+        (owner, stat): (&Owner, &Statx),
     ) -> (abi::EntryOut, OpenOut) {
         let (node, _) = self.nodes.intern(&parent.share, stat, parent.id, name);
-        let reach = Reach::Descriptor(Arc::clone(&fd));
-        let owner = self.owner(&node, stat, &reach);
+        let owner = owner.reconciled(stat);
         // The guest itself made it, so there is nothing to tell it of.
         let entry = self.entry(parent, &node, stat, &owner, crate::table::Arrival::Known);
         let open = self.opened(node, fd, flags, stat);
@@ -299,7 +307,9 @@ impl Tree {
             SEEK_HOLE => SeekFrom::Hole(request.offset),
             _ => return Err(Errno::INVAL),
         };
-        sink.value(&abi::LseekOut { offset: rustix::fs::seek(fd, position)? })
+        sink.value(&abi::LseekOut {
+            offset: rustix::fs::seek(fd, position)?,
+        })
     }
 
     pub(crate) fn copy_file_range(
@@ -327,7 +337,11 @@ impl Tree {
     /// The open file behind a handle of this node, unless its share is gone.
     pub(crate) fn file(&self, handle: u64, node: u64) -> Result<Arc<Handle>, Errno> {
         let handle = self.handles.get(handle, node)?;
-        if handle.file()?.0.share.is_removed() { Err(Errno::STALE) } else { Ok(handle) }
+        if handle.file()?.0.share.is_removed() {
+            Err(Errno::STALE)
+        } else {
+            Ok(handle)
+        }
     }
 }
 

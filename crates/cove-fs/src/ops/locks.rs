@@ -11,7 +11,7 @@ use crate::abi::{self, FileLock};
 use crate::body::Body;
 use crate::descriptor::Descriptor;
 use crate::handle::{Handle, Open};
-use crate::locks::{Attempt, Pending};
+use crate::locks::{Attempt, GRACE, Pending};
 use crate::memory::Sink;
 use crate::sys::{self, RangeLock};
 use crate::tree::{ProcPath, Tree};
@@ -77,8 +77,17 @@ impl Tree {
                 }
                 sink.done().map(Locking::Answered)
             }
-            Err(Errno::AGAIN | Errno::ACCESS) if wait => {
-                Ok(Locking::Waits(self.locks.wait(caller.unique, caller.pid, attempt)?))
+            Err(errno @ (Errno::AGAIN | Errno::ACCESS)) => {
+                let shared = handle.file()?.0.state.lock().open.len() > 1;
+                let grace = if wait {
+                    None
+                } else if shared {
+                    Some(GRACE)
+                } else {
+                    return Err(errno);
+                };
+                let pending = self.locks.wait(caller.unique, caller.pid, attempt, grace)?;
+                Ok(Locking::Waits(pending))
             }
             Err(errno) => Err(errno),
         }
@@ -86,16 +95,33 @@ impl Tree {
 
     /// The open file description that carries the POSIX locks of `owner` on this file.
     fn lock_descriptor(&self, handle: &Handle, owner: u64) -> Result<Arc<Descriptor>, Errno> {
-        let Open::File { node, fd, lock_owners } = &handle.open else { return Err(Errno::BADF) };
+        let Open::File {
+            node,
+            fd,
+            lock_owners,
+        } = &handle.open
+        else {
+            return Err(Errno::BADF);
+        };
         let fd = self.locks.descriptor(node.id, owner, || {
             let place = self.open_budget.reserve()?;
             let path = ProcPath::new(fd);
             let open = |access| {
-                rustix::fs::open(path.as_c_str(), access | OFlags::CLOEXEC, rustix::fs::Mode::empty())
+                rustix::fs::open(
+                    path.as_c_str(),
+                    access | OFlags::CLOEXEC,
+                    rustix::fs::Mode::empty(),
+                )
             };
             let read_only = node.share.read_only;
-            let both = if read_only { Err(Errno::ROFS) } else { open(OFlags::RDWR) };
-            let opened = both.or_else(|_| open(OFlags::RDONLY)).or_else(|_| open(OFlags::WRONLY))?;
+            let both = if read_only {
+                Err(Errno::ROFS)
+            } else {
+                open(OFlags::RDWR)
+            };
+            let opened = both
+                .or_else(|_| open(OFlags::RDONLY))
+                .or_else(|_| open(OFlags::WRONLY))?;
             Ok(place.hold(opened))
         })?;
         let mut owners = lock_owners.lock();
@@ -113,7 +139,10 @@ fn range(lock: &FileLock) -> Result<RangeLock, Errno> {
         0
     } else {
         let end = i64::try_from(lock.end).map_err(|_| Errno::INVAL)?;
-        end.checked_sub(start).filter(|len| *len >= 0).ok_or(Errno::INVAL)? + 1
+        end.checked_sub(start)
+            .filter(|len| *len >= 0)
+            .ok_or(Errno::INVAL)?
+            + 1
     };
     let kind = match lock.kind {
         F_RDLCK => 0,
@@ -132,10 +161,34 @@ mod tests {
 
     #[test]
     fn a_lock_to_the_end_has_no_length() {
-        let whole = FileLock { start: 0, end: i64::MAX.cast_unsigned(), kind: F_WRLCK, pid: 0 };
-        assert_eq!(range(&whole), Ok(RangeLock { kind: 1, start: 0, len: 0 }));
-        let byte = FileLock { start: 7, end: 7, kind: F_RDLCK, pid: 0 };
-        assert_eq!(range(&byte), Ok(RangeLock { kind: 0, start: 7, len: 1 }));
+        let whole = FileLock {
+            start: 0,
+            end: i64::MAX.cast_unsigned(),
+            kind: F_WRLCK,
+            pid: 0,
+        };
+        assert_eq!(
+            range(&whole),
+            Ok(RangeLock {
+                kind: 1,
+                start: 0,
+                len: 0
+            })
+        );
+        let byte = FileLock {
+            start: 7,
+            end: 7,
+            kind: F_RDLCK,
+            pid: 0,
+        };
+        assert_eq!(
+            range(&byte),
+            Ok(RangeLock {
+                kind: 0,
+                start: 7,
+                len: 1
+            })
+        );
     }
 
     proptest! {

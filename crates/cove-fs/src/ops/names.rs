@@ -25,11 +25,19 @@ const MAX_TARGET: usize = 4095;
 impl Tree {
     /// Whose a new file is: the caller's, or of the directory's group where that has setgid.
     pub(crate) fn new_owner(&self, caller: &Caller, parent: &Arc<Node>, kind: FileType, mode: u32) -> Owner {
-        let mut owner = Owner { uid: caller.uid, gid: caller.gid, mode: mode & 0o7777, stands_for: None };
+        let mut owner = Owner {
+            uid: caller.uid,
+            gid: caller.gid,
+            mode: mode & 0o7777,
+            stands_for: None,
+        };
         let known = parent.state.lock().owner;
         let record = match known {
             Some((_, record)) => record,
-            None => self.stat(parent).ok().map(|(stat, reach)| self.owner(parent, &stat, &reach)),
+            None => self
+                .stat(parent)
+                .ok()
+                .map(|(stat, reach)| self.owner(parent, &stat, &reach)),
         };
         // Without a record the directory has the bits of the host, where the kernel minds setgid by itself.
         if let Some(dir) = record
@@ -100,7 +108,11 @@ impl Tree {
         let name = body.name()?;
         let target = body.string()?;
         if target.is_empty() || target.count_bytes() > MAX_TARGET {
-            return Err(if target.is_empty() { Errno::NOENT } else { Errno::NAMETOOLONG });
+            return Err(if target.is_empty() {
+                Errno::NOENT
+            } else {
+                Errno::NAMETOOLONG
+            });
         }
         let (parent, dir) = self.target(parent)?;
         let owner = self.new_owner(caller, &parent, FileType::Symlink, 0o777);
@@ -130,17 +142,12 @@ impl Tree {
         owner: &Owner,
     ) -> Result<EntryOut, Errno> {
         let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
-        let stat = self.give(parent, dir, name, owner, stat)?;
+        let stat = Self::give(parent, dir, name, owner, stat)?;
         let (node, _) = self.nodes.intern(&parent.share, &stat, parent.id, Some(name));
-        let shown = match self.reach_now(parent, &node) {
-            Some(reach) => self.owner(&node, &stat, &reach),
-            None => *owner,
-        };
-        Ok(self.entry(parent, &node, &stat, &shown, Arrival::Known))
+        Ok(self.entry(parent, &node, &stat, &owner.reconciled(&stat), Arrival::Known))
     }
 
     fn give(
-        &self,
         parent: &Arc<Node>,
         dir: &Descriptor,
         name: &CStr,
@@ -149,7 +156,11 @@ impl Tree {
     ) -> Result<Statx, Errno> {
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let host = Owner::of_host(&stat);
-        let bits = if kind == FileType::Symlink { 0o777 } else { host_mode(kind, owner.mode) };
+        let bits = if kind == FileType::Symlink {
+            0o777
+        } else {
+            host_mode(kind, owner.mode)
+        };
         if bits != host.mode {
             // A umask or a default ACL took bits away.
             rustix::fs::chmodat(dir, name, Mode::from_raw_mode(bits), AtFlags::empty())?;
@@ -164,7 +175,9 @@ impl Tree {
             };
             match written {
                 Ok(()) => {}
-                Err(Errno::NOTSUP) => parent.share.remember((identified.identity, identified.born), *owner),
+                Err(Errno::NOTSUP) => parent
+                    .share
+                    .remember((identified.identity, identified.born), *owner),
                 Err(errno) => return Err(errno),
             }
         } else if bits == host.mode {
@@ -190,7 +203,9 @@ impl Tree {
         }
         rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
         if let Some(node) = node {
-            node.links.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1)).ok();
+            node.links
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1))
+                .ok();
             self.nodes.detach(&node);
         }
         sink.done()
@@ -201,9 +216,13 @@ impl Tree {
         if node.is_dir() || node.links.load(Ordering::Relaxed) < 2 {
             return;
         }
-        let Ok(place) = self.pin_budget.reserve() else { return };
+        let Ok(place) = self.pin_budget.reserve() else {
+            return;
+        };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(fd) = rustix::fs::openat(dir, name, flags, Mode::empty()) else { return };
+        let Ok(fd) = rustix::fs::openat(dir, name, flags, Mode::empty()) else {
+            return;
+        };
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS);
         if stat.is_ok_and(|stat| node.is(&stat)) {
             node.state.lock().pin = Some(place.hold(fd));
@@ -242,7 +261,11 @@ impl Tree {
             return Err(Errno::INVAL);
         }
         if parent == ROOT_ID || new_parent == ROOT_ID {
-            return Err(if parent == new_parent { Errno::ROFS } else { Errno::XDEV });
+            return Err(if parent == new_parent {
+                Errno::ROFS
+            } else {
+                Errno::XDEV
+            });
         }
         let (parent, from) = self.target(parent)?;
         let (new_parent, to) = self.target(new_parent)?;
@@ -257,38 +280,45 @@ impl Tree {
             self.keep_reachable(replaced, &to, new);
         }
         rustix::fs::renameat_with(&from, old, &to, new, flags)?;
-        self.note_renamed(moved, replaced, (&parent, old), (&new_parent, new), flags);
+        self.note_renamed(
+            moved.as_ref(),
+            replaced.as_ref(),
+            (&parent, old),
+            (&new_parent, new),
+            flags,
+        );
         sink.done()
     }
 
     /// Follows a rename in the tables.
     pub(crate) fn note_renamed(
         &self,
-        moved: Option<Arc<Node>>,
-        replaced: Option<Arc<Node>>,
+        moved: Option<&Arc<Node>>,
+        replaced: Option<&Arc<Node>>,
         (parent, old): (&Node, &CStr),
         (new_parent, new): (&Node, &CStr),
         flags: RenameFlags,
     ) {
-        let same = matches!((&moved, &replaced), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+        let same = matches!((moved, replaced), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
         if same && !flags.contains(RenameFlags::EXCHANGE) {
             // Two names of one file: rename does nothing then.
             return;
         }
-        if let Some(replaced) = &replaced {
+        if let Some(replaced) = replaced {
             self.nodes.detach(replaced);
             if flags.contains(RenameFlags::EXCHANGE) {
-                if let Some(moved) = &moved {
+                if let Some(moved) = moved {
                     self.nodes.detach(moved);
                 }
                 self.nodes.relocate(replaced, parent.id, old);
             } else {
-                let _ =
-                    replaced.links.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1));
+                let _ = replaced
+                    .links
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1));
             }
         }
         if let Some(moved) = moved {
-            self.nodes.relocate(&moved, new_parent.id, new);
+            self.nodes.relocate(moved, new_parent.id, new);
         }
     }
 
@@ -305,10 +335,20 @@ impl Tree {
         }
         let (fd, _) = self.hold(&node)?;
         let path = ProcPath::new(&fd);
-        rustix::fs::linkat(rustix::fs::CWD, path.as_c_str(), &to, name, AtFlags::SYMLINK_FOLLOW)?;
+        rustix::fs::linkat(
+            rustix::fs::CWD,
+            path.as_c_str(),
+            &to,
+            name,
+            AtFlags::SYMLINK_FOLLOW,
+        )?;
         let stat = rustix::fs::statx(&to, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
         let mut entry = self.enter(&new_parent, name, &stat);
-        let valid = if new_parent.is_watched() { self.config.long_entries } else { self.config.short };
+        let valid = if new_parent.is_watched() {
+            self.config.long_entries
+        } else {
+            self.config.short
+        };
         (entry.entry_valid, entry.entry_valid_nsec) = (valid.as_secs(), valid.subsec_nanos());
         sink.value(&entry)
     }

@@ -37,7 +37,10 @@ impl Tree {
         let path = ProcPath::new(&fd);
         if request.size == 0 {
             let size = rustix::fs::getxattr_query(path.as_c_str(), name)?;
-            return sink.value(&abi::GetxattrOut { size: clamp(size), padding: 0 });
+            return sink.value(&abi::GetxattrOut {
+                size: clamp(size),
+                padding: 0,
+            });
         }
         let mut value = vec![0; MAX_SIZE.min(request.size as usize)];
         let len = rustix::fs::getxattr(path.as_c_str(), name, &mut value[..])?;
@@ -65,7 +68,10 @@ impl Tree {
             }
         }
         if request.size == 0 {
-            return sink.value(&abi::GetxattrOut { size: clamp(shown.len()), padding: 0 });
+            return sink.value(&abi::GetxattrOut {
+                size: clamp(shown.len()),
+                padding: 0,
+            });
         }
         if shown.len() > request.size as usize {
             return Err(Errno::RANGE);
@@ -96,7 +102,11 @@ impl Tree {
         name: &CStr,
     ) -> Result<(ProcPath, std::sync::Arc<crate::descriptor::Descriptor>), Errno> {
         if !is_user(name) {
-            return Err(if name == c"user." { Errno::INVAL } else { Errno::NOTSUP });
+            return Err(if name == c"user." {
+                Errno::INVAL
+            } else {
+                Errno::NOTSUP
+            });
         }
         let node = self.writable(node)?;
         if is_hidden(name) || !carries_attributes(node.kind) {

@@ -29,7 +29,10 @@ fn reading_and_writing(t: &mut Transcript) {
     t.saw("write", rustix::io::write(&fd, b"hello world"));
     t.saw("write in the middle", rustix::io::pwrite(&fd, b"W", 6));
     let mut buffer = [0; 32];
-    t.saw("read", rustix::io::pread(&fd, &mut buffer, 0).map(|len| buffer[..len].to_vec()));
+    t.saw(
+        "read",
+        rustix::io::pread(&fd, &mut buffer, 0).map(|len| buffer[..len].to_vec()),
+    );
     t.saw("read past the end", rustix::io::pread(&fd, &mut buffer, 100));
     let reader = t.open("f", OFlags::RDONLY, 0).unwrap();
     t.saw("write to a reader", rustix::io::write(&reader, b"x"));
@@ -37,15 +40,23 @@ fn reading_and_writing(t: &mut Transcript) {
     t.saw("read from a writer", rustix::io::read(&writer, &mut buffer));
     t.saw("write far out", rustix::io::pwrite(&fd, b"x", 1 << 40));
     t.stat("f");
-    t.saw("write beyond all", rustix::io::pwrite(&fd, b"x", i64::MAX.cast_unsigned()));
+    t.saw(
+        "write beyond all",
+        rustix::io::pwrite(&fd, b"x", i64::MAX.cast_unsigned()),
+    );
     t.saw("seek", rustix::fs::seek(&fd, SeekFrom::End(-1)));
-    t.saw("seek before the start", rustix::fs::seek(&fd, SeekFrom::Current(-(1 << 41))));
+    t.saw(
+        "seek before the start",
+        rustix::fs::seek(&fd, SeekFrom::Current(-(1 << 41))),
+    );
     let direct = t.open("f", OFlags::RDWR | OFlags::SYNC, 0).unwrap();
     t.saw("synchronous write", rustix::io::pwrite(&direct, b"sync", 0));
 }
 
 fn appending(t: &mut Transcript) {
-    let one = t.open("f", OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND, 0o644).unwrap();
+    let one = t
+        .open("f", OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND, 0o644)
+        .unwrap();
     let two = t.open("f", OFlags::WRONLY | OFlags::APPEND, 0).unwrap();
     for _ in 0..5 {
         rustix::io::write(&one, b"one ").unwrap();
@@ -63,9 +74,15 @@ fn truncation(t: &mut Transcript) {
         t.saw("ftruncate", rustix::fs::ftruncate(&fd, size));
         t.saw("content", std::fs::read(t.path("f")).unwrap());
     }
-    t.saw("on a reader", rustix::fs::ftruncate(t.open("f", OFlags::RDONLY, 0).unwrap(), 0));
+    t.saw(
+        "on a reader",
+        rustix::fs::ftruncate(t.open("f", OFlags::RDONLY, 0).unwrap(), 0),
+    );
     t.saw("too far", rustix::fs::ftruncate(&fd, i64::MAX.cast_unsigned()));
-    t.saw("by opening", error(t.open("f", OFlags::WRONLY | OFlags::TRUNC, 0)));
+    t.saw(
+        "by opening",
+        error(t.open("f", OFlags::WRONLY | OFlags::TRUNC, 0)),
+    );
     t.stat("f");
 }
 
@@ -78,19 +95,37 @@ fn holes(t: &mut Transcript) {
     t.saw("no more data", rustix::fs::seek(&fd, SeekFrom::Data(600 << 10)));
     t.saw("beyond", rustix::fs::seek(&fd, SeekFrom::Hole(2 << 20)));
     t.saw("blocks", rustix::fs::fstat(&fd).unwrap().st_blocks);
-    t.saw("fill", rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, 8192));
+    t.saw(
+        "fill",
+        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, 8192),
+    );
     let keep = FallocateFlags::KEEP_SIZE;
-    t.saw("fill beyond the end", rustix::fs::fallocate(&fd, keep, 1 << 20, 8192));
+    t.saw(
+        "fill beyond the end",
+        rustix::fs::fallocate(&fd, keep, 1 << 20, 8192),
+    );
     t.stat("f");
-    t.saw("punch", rustix::fs::fallocate(&fd, keep | FallocateFlags::PUNCH_HOLE, 512 << 10, 4096));
+    t.saw(
+        "punch",
+        rustix::fs::fallocate(&fd, keep | FallocateFlags::PUNCH_HOLE, 512 << 10, 4096),
+    );
     let mut buffer = [9; 8];
-    t.saw("zeroes", rustix::io::pread(&fd, &mut buffer, 512 << 10).map(|_| buffer));
-    t.saw("zero", rustix::fs::fallocate(&fd, FallocateFlags::ZERO_RANGE, 0, 4096));
-    t.saw("no length", rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, 0));
+    t.saw(
+        "zeroes",
+        rustix::io::pread(&fd, &mut buffer, 512 << 10).map(|_| buffer),
+    );
+    t.saw(
+        "zero",
+        rustix::fs::fallocate(&fd, FallocateFlags::ZERO_RANGE, 0, 4096),
+    );
+    t.saw(
+        "no length",
+        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, 0),
+    );
 }
 
 fn copies(t: &mut Transcript) {
-    t.file("from", &[b'x'; 100_000]);
+    t.file("from", &vec![b'x'; 100_000]);
     let from = t.open("from", OFlags::RDONLY, 0).unwrap();
     let to = t.open("to", OFlags::CREATE | OFlags::RDWR, 0o644).unwrap();
     let (mut off_in, mut off_out) = (10, 20);
@@ -99,8 +134,14 @@ fn copies(t: &mut Transcript) {
     t.saw("offsets", (off_in, off_out));
     t.stat("to");
     let mut content = Vec::new();
-    std::fs::File::open(t.path("to")).unwrap().read_to_end(&mut content).unwrap();
-    t.saw("content", content.iter().map(|byte| usize::from(*byte)).sum::<usize>());
+    std::fs::File::open(t.path("to"))
+        .unwrap()
+        .read_to_end(&mut content)
+        .unwrap();
+    t.saw(
+        "content",
+        content.iter().map(|byte| usize::from(*byte)).sum::<usize>(),
+    );
     let past = rustix::fs::copy_file_range(&from, Some(&mut 200_000), &to, Some(&mut 0), 1);
     t.saw("past the end", past);
     let same = rustix::fs::copy_file_range(&to, Some(&mut 0), &to, Some(&mut 5), 100);
@@ -130,14 +171,24 @@ fn mappings(t: &mut Transcript) {
     let reader = t.open("f", OFlags::RDONLY, 0).unwrap();
     // SAFETY: as above.
     let map = unsafe {
-        rustix::mm::mmap(std::ptr::null_mut(), 4096, ProtFlags::WRITE, MapFlags::SHARED, &reader, 0)
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            4096,
+            ProtFlags::WRITE,
+            MapFlags::SHARED,
+            &reader,
+            0,
+        )
     };
     t.saw("shared and writable from a reader", error(map));
 }
 
 fn locks(t: &mut Transcript) {
     t.file("f", b"x");
-    let (one, two) = (t.open("f", OFlags::RDWR, 0).unwrap(), t.open("f", OFlags::RDWR, 0).unwrap());
+    let (one, two) = (
+        t.open("f", OFlags::RDWR, 0).unwrap(),
+        t.open("f", OFlags::RDWR, 0).unwrap(),
+    );
     let flock = |fd: &dyn AsFd, operation| rustix::fs::flock(fd.as_fd(), operation);
     t.saw("flock", flock(&one, FlockOperation::NonBlockingLockExclusive));
     t.saw("against it", flock(&two, FlockOperation::NonBlockingLockShared));
@@ -188,7 +239,12 @@ if pid==0:
   sys.stdout.flush(); os._exit(0)
 os.waitpid(pid,0)
 ";
-    let output = std::process::Command::new("python3").arg("-c").arg(script).arg(t.path("f")).output().unwrap();
+    let output = std::process::Command::new("python3")
+        .arg("-c")
+        .arg(script)
+        .arg(t.path("f"))
+        .output()
+        .unwrap();
     t.saw("POSIX locks", String::from_utf8_lossy(&output.stdout));
     t.saw("without trouble", String::from_utf8_lossy(&output.stderr));
 }

@@ -3,11 +3,13 @@
 //! The server runs as an ordinary user while the scenarios run as root and as others, as in containers. Whatever
 //! differs must be in [`DIFFERENCES`], with its reason.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
 mod attributes;
 mod data;
-mod names;
 #[path = "../kernel/mod.rs"]
 mod kernel;
+mod names;
 mod transcript;
 
 use std::fmt::Write as _;
@@ -19,9 +21,21 @@ type Scenario = (&'static str, fn(&mut Transcript));
 
 /// Lines that may differ, by scenario and label, and why.
 const DIFFERENCES: &[(&str, &str, &str)] = &[
-    ("attributes", "set a trusted attribute", "the server has no privilege for trusted.*"),
-    ("attributes", "set a security attribute", "the server has no privilege for security.*"),
-    ("whiteouts", "rename with a whiteout", "a whiteout is a device node"),
+    (
+        "attributes",
+        "set a trusted attribute",
+        "the server has no privilege for trusted.*",
+    ),
+    (
+        "attributes",
+        "set a security attribute",
+        "the server has no privilege for security.*",
+    ),
+    (
+        "whiteouts",
+        "rename with a whiteout",
+        "a whiteout is a device node",
+    ),
 ];
 
 #[test]
@@ -31,7 +45,10 @@ fn a_shared_folder_behaves_like_a_native_one() {
     }
     rustix::process::umask(rustix::fs::Mode::empty());
     let shared = kernel::Shared::new(Config::default());
-    let native = tempfile::Builder::new().prefix("cove-fs-native-").tempdir_in("/var/tmp").unwrap();
+    let native = tempfile::Builder::new()
+        .prefix("cove-fs-native-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
     rustix::fs::chmod(native.path(), rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
     std::os::unix::fs::chown(native.path(), Some(kernel::USER), Some(kernel::USER)).unwrap();
     let mut report = String::new();
@@ -55,8 +72,9 @@ fn a_shared_folder_behaves_like_a_native_one() {
             if want == got {
                 continue;
             }
-            let documented =
-                DIFFERENCES.iter().position(|(scenario, line, _)| *scenario == name && line == label);
+            let documented = DIFFERENCES
+                .iter()
+                .position(|(scenario, line, _)| *scenario == name && line == label);
             if let Some(at) = documented {
                 unseen.retain(|difference| *difference != DIFFERENCES[at]);
             } else {
@@ -67,7 +85,10 @@ fn a_shared_folder_behaves_like_a_native_one() {
     assert!(unseen.is_empty(), "no difference any more: {unseen:?}");
     assert!(report.is_empty(), "undocumented differences:\n{report}");
     let strangers = owned_by_others(&shared.host);
-    assert!(strangers.is_empty(), "files on the host that are not the user's: {strangers:?}");
+    assert!(
+        strangers.is_empty(),
+        "files on the host that are not the user's: {strangers:?}"
+    );
 }
 
 /// Files on the host that do not belong to the user or that the user cannot edit.

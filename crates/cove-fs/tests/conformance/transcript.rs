@@ -15,7 +15,10 @@ pub(crate) struct Transcript {
 
 impl Transcript {
     pub(crate) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned(), lines: Vec::new() }
+        Self {
+            dir: dir.to_owned(),
+            lines: Vec::new(),
+        }
     }
 
     /// A path in the scenario's directory.
@@ -37,7 +40,11 @@ impl Transcript {
             StatxFlags::BASIC_STATS,
         )
         .map(|stat| {
-            let size = if stat.stx_mode & 0o170_000 == 0o040_000 { 0 } else { stat.stx_size };
+            let size = if stat.stx_mode & 0o170_000 == 0o040_000 {
+                0
+            } else {
+                stat.stx_size
+            };
             format!(
                 "{:o} {}:{} links {} size {size} device {}:{}",
                 stat.stx_mode,
@@ -63,12 +70,19 @@ impl Transcript {
             names.sort();
             names
         });
-        self.saw(&format!("list of {name}"), names.map_err(|error| error.raw_os_error()));
+        self.saw(
+            &format!("list of {name}"),
+            names.map_err(|error| error.raw_os_error()),
+        );
     }
 
     /// Opens a file.
     pub(crate) fn open(&self, name: &str, flags: OFlags, mode: u32) -> Result<rustix::fd::OwnedFd, Errno> {
-        rustix::fs::open(self.path(name), flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode))
+        rustix::fs::open(
+            self.path(name),
+            flags | OFlags::CLOEXEC,
+            Mode::from_raw_mode(mode),
+        )
     }
 }
 

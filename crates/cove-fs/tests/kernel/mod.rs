@@ -2,7 +2,11 @@
 //!
 //! Needs root and `/dev/fuse`; tests skip visibly where there is neither.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "each of its users needs a part of it")]
+#![allow(
+    dead_code,
+    clippy::allow_attributes,
+    reason = "each of its users needs a part of it"
+)]
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -55,14 +59,19 @@ impl Mount {
         let options = CString::new(options).unwrap();
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         rustix::mount::mount("cove-fs", target, "fuse", flags, options.as_c_str()).unwrap();
-        Self { target: target.to_owned(), fuse: Arc::new(fuse), threads: Vec::new() }
+        Self {
+            target: target.to_owned(),
+            fuse: Arc::new(fuse),
+            threads: Vec::new(),
+        }
     }
 
     /// Has `server` answer, by `threads` workers with the credentials of this thread.
     pub(crate) fn serve(&mut self, server: &Arc<Server>, threads: usize) {
         for _ in 0..threads {
             let (server, fuse) = (Arc::clone(server), Arc::clone(&self.fuse));
-            self.threads.push(std::thread::spawn(move || work(&server, &fuse)));
+            self.threads
+                .push(std::thread::spawn(move || work(&server, &fuse)));
         }
     }
 }
@@ -84,7 +93,10 @@ pub(crate) const USER: u32 = 12_345;
 impl Shared {
     /// Makes all of it. The folder belongs to [`USER`].
     pub(crate) fn new(config: Config) -> Self {
-        let directory = tempfile::Builder::new().prefix("cove-fs-").tempdir_in("/var/tmp").unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("cove-fs-")
+            .tempdir_in("/var/tmp")
+            .unwrap();
         let host = directory.path().join("host");
         let target = directory.path().join("mount");
         for path in [directory.path(), &host, &target] {
@@ -95,12 +107,26 @@ impl Shared {
         let mut mount = Mount::prepare(&target);
         let server = as_user(USER, || {
             let server = Arc::new(Server::new(config).unwrap());
-            server.add_share(&host, ShareOptions { name: "share".into(), read_only: false }).unwrap();
+            server
+                .add_share(
+                    &host,
+                    ShareOptions {
+                        name: "share".into(),
+                        read_only: false,
+                    },
+                )
+                .unwrap();
             mount.serve(&server, 3);
             server
         });
         let guest = target.join("share");
-        Self { host, guest, server, _mount: mount, _directory: directory }
+        Self {
+            host,
+            guest,
+            server,
+            _mount: mount,
+            _directory: directory,
+        }
     }
 }
 

@@ -1,0 +1,252 @@
+//! Watches the directories that the guest has looked into, and turns what the host does in them into changes.
+//!
+//! By fanotify, which an ordinary user may use on directories: its events say whether this very process caused them
+//! (`pid`), so what the guest does through the server is told apart from what the host does without a doubt, and
+//! a rename is one event with both names. It needs Linux 5.17 and a file system with file handles; where it cannot
+//! watch, a directory's answers are short-lived and no events are delivered.
+//!
+//! The kernel merges events of one process on one name that nobody has read yet; what the order was is then told
+//! from what is there now.
+
+mod note;
+mod wire;
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::time::Timespec;
+
+use crate::descriptor::Descriptor;
+use crate::node::Node;
+use crate::sys;
+use crate::tree::Tree;
+pub(crate) use note::kind_of_type;
+use wire::{DirectoryKey, Events};
+
+const MASK: u64 = libc::FAN_CREATE
+    | libc::FAN_DELETE
+    | libc::FAN_RENAME
+    | libc::FAN_MODIFY
+    | libc::FAN_ATTRIB
+    | libc::FAN_CLOSE_WRITE
+    | libc::FAN_EVENT_ON_CHILD
+    | libc::FAN_ONDIR;
+
+/// Bytes of events read at once: some hundreds.
+const READ: usize = 64 << 10;
+/// How long events may wait while only the guest causes any. The kernel keeps 16,384 of them.
+const PACE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 10_000_000,
+};
+
+/// The watched directories. See the module's header.
+pub(crate) struct Watch {
+    group: OwnedFd,
+    /// The nodes of each; more than one where a directory is in two shares or mounted twice.
+    directories: Mutex<HashMap<DirectoryKey, Vec<u64>>>,
+    keys: Mutex<HashMap<u64, DirectoryKey>>,
+    count: AtomicUsize,
+    exhausted: AtomicBool,
+}
+
+impl Watch {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        Ok(Self {
+            group: sys::fanotify_init()?,
+            directories: Mutex::default(),
+            keys: Mutex::default(),
+            count: AtomicUsize::new(0),
+            exhausted: AtomicBool::new(false),
+        })
+    }
+
+    /// How many directories are watched.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether a directory could not be watched because there were too many.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.exhausted.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, node: &Node, dir: &Descriptor) -> Result<(), Errno> {
+        let key = DirectoryKey {
+            filesystem: rustix::fs::fstatvfs(dir)?.f_fsid,
+            handle: sys::name_to_handle(dir.as_fd())?,
+        };
+        // Known before the first event can come.
+        {
+            let mut directories = self.directories.lock();
+            let nodes = directories.entry(key.clone()).or_default();
+            if !nodes.contains(&node.id) {
+                nodes.push(node.id);
+            }
+        }
+        if let Err(errno) = sys::fanotify_mark(self.group.as_fd(), true, MASK, dir.as_fd()) {
+            self.drop_node(&key, node.id);
+            return Err(errno);
+        }
+        self.keys.lock().insert(node.id, key);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// True when no node is left for the directory.
+    fn drop_node(&self, key: &DirectoryKey, node: u64) -> bool {
+        let mut directories = self.directories.lock();
+        let Some(nodes) = directories.get_mut(key) else {
+            return true;
+        };
+        nodes.retain(|id| *id != node);
+        if !nodes.is_empty() {
+            return false;
+        }
+        directories.remove(key);
+        true
+    }
+
+    fn nodes(&self, key: &DirectoryKey) -> Vec<u64> {
+        self.directories.lock().get(key).cloned().unwrap_or_default()
+    }
+}
+
+impl Tree {
+    /// Has the directory watched, if it can be. Called before its contents are looked at, so that no change falls
+    /// between the look and the watch.
+    pub(crate) fn ensure_watched(&self, node: &Arc<Node>, dir: &Descriptor) {
+        if node.is_watched() || node.unwatchable.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(watch) = &self.watch else { return };
+        let result = if watch.count() < self.config.max_watches {
+            let _one_at_a_time = node.state.lock();
+            if node.is_watched() {
+                return;
+            }
+            let result = watch.add(node, dir);
+            if result.is_ok() {
+                node.watched.store(true, Ordering::Release);
+            }
+            result
+        } else {
+            Err(Errno::NOSPC)
+        };
+        if let Err(errno) = result {
+            node.unwatchable.store(true, Ordering::Relaxed);
+            if errno == Errno::NOSPC && !watch.exhausted.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    watched = watch.count(),
+                    "no more directories can be watched for changes on the host; others are cached for a short time \
+                     only. Raise fs.fanotify.max_user_marks to watch more"
+                );
+            } else if errno != Errno::NOSPC {
+                tracing::debug!(share = ?node.share.name, %errno, "a directory cannot be watched");
+            }
+        }
+    }
+
+    /// Ends the watch on a directory that the guest has forgotten.
+    pub(crate) fn unwatch(&self, node: &Arc<Node>) {
+        let Some(watch) = &self.watch else { return };
+        if !node.watched.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        watch.count.fetch_sub(1, Ordering::Relaxed);
+        let Some(key) = watch.keys.lock().remove(&node.id) else {
+            return;
+        };
+        if !watch.drop_node(&key, node.id) {
+            return;
+        }
+        // A directory that was removed took its mark with it. One that cannot be reached keeps it until the server
+        // ends; its events lead to no node and are dropped.
+        let pin = node.state.lock().pin.clone();
+        if let Some(dir) = pin {
+            let _ = sys::fanotify_mark(watch.group.as_fd(), false, MASK, dir.as_fd());
+        }
+    }
+}
+
+/// The thread that reads events; ends when dropped.
+pub(crate) struct Watcher {
+    stop: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Starts it, if the tree has watches.
+    pub(crate) fn start(tree: &Arc<Tree>) -> std::io::Result<Option<Self>> {
+        let Some(watch) = &tree.watch else { return Ok(None) };
+        let group = watch.group.try_clone()?;
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
+        let (weak, stopped) = (Arc::downgrade(tree), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("cove-fs-watch".into())
+            .spawn(move || run(&weak, &group, &stopped))?;
+        Ok(Some(Self {
+            stop,
+            thread: Some(thread),
+        }))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // Cannot fail: the counter is far from full.
+        let _ = rustix::io::write(&self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(tree: &Weak<Tree>, group: &OwnedFd, stop: &OwnedFd) {
+    let mut buffer = vec![0; READ];
+    // The kernel names the thread group.
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    loop {
+        let mut ready = [
+            PollFd::new(group, PollFlags::IN),
+            PollFd::new(stop, PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => {
+                tracing::error!(%errno, "cannot wait for changes on the host");
+                return;
+            }
+        }
+        if !ready[1].revents().is_empty() {
+            return;
+        }
+        let len = match rustix::io::read(group, &mut buffer) {
+            Ok(len) => len,
+            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(errno) => {
+                tracing::error!(%errno, "cannot read changes on the host");
+                return;
+            }
+        };
+        let Some(tree) = tree.upgrade() else { return };
+        let mut foreign = false;
+        for (pid, event) in Events(&buffer[..len]) {
+            if pid != own {
+                foreign = true;
+                tree.note(&event.parse());
+            }
+        }
+        if !foreign {
+            // Only the guest is at work. Being woken for each of its operations would cost as much as they do.
+            let mut stopped = [PollFd::new(stop, PollFlags::IN)];
+            let _ = poll(&mut stopped, Some(&PACE));
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! Turns the host's events into changes.
+
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Statx};
+
+use super::wire::{DirectoryKey, RawEvent};
+use crate::change::{EntryKind, Event};
+use crate::node::{Node, Stamp};
+use crate::tree::{STATUS, Tree};
+
+impl Tree {
+    /// Takes up an event that somebody else caused.
+    pub(super) fn note(&self, event: &RawEvent) {
+        if event.mask & libc::FAN_Q_OVERFLOW != 0 {
+            self.note_overflow();
+        }
+        if event.mask & libc::FAN_RENAME != 0 {
+            self.note_rename(event);
+        }
+        let Some((key, name)) = &event.at else { return };
+        for dir in self.watched_nodes(key) {
+            if name.to_bytes() == b"." {
+                self.note_own_attributes(&dir, event.mask);
+            } else {
+                self.note_entry(&dir, name, event.mask);
+            }
+        }
+    }
+
+    fn watched_nodes(&self, key: &DirectoryKey) -> Vec<Arc<Node>> {
+        let ids = self
+            .watch
+            .as_ref()
+            .map(|watch| watch.nodes(key))
+            .unwrap_or_default();
+        ids.into_iter().filter_map(|id| self.nodes.get(id)).collect()
+    }
+
+    fn push(&self, event: Event) {
+        self.changes.push(event, &self.nodes);
+    }
+
+    fn note_rename(&self, event: &RawEvent) {
+        let nodes = |place: &Option<(DirectoryKey, CString)>| match place {
+            Some((key, name)) => self
+                .watched_nodes(key)
+                .into_iter()
+                .map(|node| (node, name.clone()))
+                .collect(),
+            None => Vec::new(),
+        };
+        let is_dir = event.mask & libc::FAN_ONDIR != 0;
+        let mut news: Vec<(Arc<Node>, CString)> = nodes(&event.new);
+        for (dir, name) in nodes(&event.old) {
+            let share = dir.share.index;
+            if let Some(at) = news.iter().position(|(new, _)| new.share.index == share) {
+                let (to, to_name) = news.swap_remove(at);
+                let entry = if is_dir {
+                    EntryKind::Directory
+                } else {
+                    EntryKind::File
+                };
+                self.push(Event::Renamed {
+                    dir: dir.id,
+                    name,
+                    to_dir: to.id,
+                    to_name,
+                    entry,
+                });
+            } else {
+                let entry = self.kind_of_known(&dir, &name, is_dir);
+                self.push(Event::Deleted {
+                    dir: dir.id,
+                    name,
+                    entry,
+                });
+            }
+        }
+        for (dir, name) in news {
+            let stat = self.look(&dir, &name);
+            self.push(Event::Created {
+                dir: dir.id,
+                entry: kind(stat.as_ref(), is_dir),
+                name,
+            });
+        }
+    }
+
+    fn note_entry(&self, dir: &Arc<Node>, name: &CStr, mask: u64) {
+        let is_dir = mask & libc::FAN_ONDIR != 0;
+        let stat = self.look(dir, name);
+        let known = self.nodes.at(dir.id, name);
+        let created = mask & libc::FAN_CREATE != 0;
+        let deleted = mask & libc::FAN_DELETE != 0;
+        let create = || Event::Created {
+            dir: dir.id,
+            name: name.to_owned(),
+            entry: kind(stat.as_ref(), is_dir),
+        };
+        let delete = || Event::Deleted {
+            dir: dir.id,
+            name: name.to_owned(),
+            entry: self.kind_of_known(dir, name, is_dir),
+        };
+        match (created, deleted) {
+            (true, false) => self.push(create()),
+            (false, true) => self.push(delete()),
+            // Merged: what is there now came last.
+            (true, true) if stat.is_some() => {
+                self.push(delete());
+                self.push(create());
+            }
+            (true, true) => {
+                self.push(create());
+                self.push(delete());
+            }
+            (false, false) => {}
+        }
+        if deleted && stat.is_none() {
+            return;
+        }
+        let stamp = stat.as_ref().map(Stamp::new);
+        let modified = mask & libc::FAN_MODIFY != 0 || {
+            // Written through a mapping: only the closing tells.
+            let told = known.as_ref().and_then(|node| node.state.lock().told);
+            mask & libc::FAN_CLOSE_WRITE != 0 && told.is_some() && told != stamp
+        };
+        if modified && !is_dir {
+            if let Some(node) = &known {
+                node.state.lock().told = stamp;
+            }
+            self.push(Event::Modified {
+                dir: dir.id,
+                name: name.to_owned(),
+            });
+        }
+        if mask & libc::FAN_ATTRIB != 0 && !created {
+            self.push(Event::Attributes {
+                dir: dir.id,
+                name: name.to_owned(),
+            });
+        }
+    }
+
+    /// A directory's own mode or times changed. Its parent says so too, where that is watched.
+    fn note_own_attributes(&self, dir: &Arc<Node>, mask: u64) {
+        if mask & libc::FAN_ATTRIB == 0 {
+            return;
+        }
+        let place = dir.state.lock().place.clone();
+        match place {
+            None if dir.is_share_root => {
+                self.push(Event::Attributes {
+                    dir: dir.id,
+                    name: CString::default(),
+                });
+            }
+            Some(place)
+                if self
+                    .nodes
+                    .get(place.parent)
+                    .is_some_and(|parent| !parent.is_watched()) =>
+            {
+                self.push(Event::Attributes {
+                    dir: place.parent,
+                    name: place.name.clone(),
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Events were lost: finds out what it can by comparing what the guest knows with what is there.
+    fn note_overflow(&self) {
+        tracing::warn!("changes on the host came faster than they could be read; comparing instead");
+        self.push(Event::Overflow);
+        for node in self.nodes.all() {
+            let Some(place) = node.state.lock().place.clone() else {
+                continue;
+            };
+            let Some(dir) = self.nodes.get(place.parent).filter(|dir| dir.is_watched()) else {
+                continue;
+            };
+            let stat = self.look(&dir, &place.name);
+            let name = place.name.clone();
+            match &stat {
+                Some(stat) if node.is(stat) => {
+                    let told = node.state.lock().told;
+                    if told.is_some_and(|told| told != Stamp::new(stat)) && !node.is_dir() {
+                        self.push(Event::Modified { dir: dir.id, name });
+                    }
+                }
+                other => {
+                    let entry = kind_of_type(node.kind);
+                    self.push(Event::Deleted {
+                        dir: dir.id,
+                        name: name.clone(),
+                        entry,
+                    });
+                    if let Some(stat) = other {
+                        self.push(Event::Created {
+                            dir: dir.id,
+                            name,
+                            entry: kind(Some(stat), false),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn look(&self, dir: &Arc<Node>, name: &CStr) -> Option<Statx> {
+        let dir = self.dir(dir).ok()?;
+        rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS).ok()
+    }
+
+    fn kind_of_known(&self, dir: &Node, name: &CStr, is_dir: bool) -> EntryKind {
+        match self.nodes.at(dir.id, name) {
+            _ if is_dir => EntryKind::Directory,
+            Some(node) if !node.is_dir() => kind_of_type(node.kind),
+            _ => EntryKind::File,
+        }
+    }
+}
+
+fn kind(stat: Option<&Statx>, is_dir: bool) -> EntryKind {
+    match stat {
+        Some(stat) => kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())),
+        None if is_dir => EntryKind::Directory,
+        None => EntryKind::File,
+    }
+}
+
+pub(crate) fn kind_of_type(kind: FileType) -> EntryKind {
+    match kind {
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Symlink,
+        FileType::Fifo => EntryKind::Pipe,
+        FileType::Socket => EntryKind::Socket,
+        _ => EntryKind::File,
+    }
+}

@@ -1,0 +1,394 @@
+//! Shares that come and go, ownership, bounds, locks that wait.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use cove_fs::abi::{self, ROOT_ID, fattr, op};
+use cove_fs::{Config, ShareError, ShareOptions};
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use crate::client::{Client, c, parse};
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/var/tmp").unwrap()
+}
+
+fn client(path: &Path) -> Client {
+    Client::new(Config::default(), &[("share", path, false)])
+}
+
+fn names(client: &Client, node: u64) -> Vec<String> {
+    let open: abi::OpenOut = parse(&client.ask(op::OPENDIR, node, &[&[0; 8]]).unwrap());
+    let mut names = Vec::new();
+    let mut offset = 0;
+    loop {
+        let request = abi::ReadIn {
+            fh: open.fh,
+            offset,
+            size: 300,
+            ..Default::default()
+        };
+        let reply = client.ask(op::READDIR, node, &[request.as_bytes()]).unwrap();
+        if reply.is_empty() {
+            return names;
+        }
+        let mut rest = &reply[..];
+        while !rest.is_empty() {
+            let entry: abi::Dirent = parse(rest);
+            let len = entry.namelen as usize;
+            names.push(String::from_utf8(rest[24..24 + len].to_vec()).unwrap());
+            offset = entry.off;
+            rest = &rest[(24 + len).next_multiple_of(8)..];
+        }
+    }
+}
+
+#[test]
+fn shares_appear_and_vanish_while_the_guest_runs() {
+    let (one, two) = (folder(), folder());
+    std::fs::write(two.path().join("f"), b"content").unwrap();
+    let client = Client::new(Config::default(), &[("one", one.path(), false)]);
+    assert_eq!(names(&client, ROOT_ID), [".", "..", "one"]);
+    assert_eq!(client.lookup(ROOT_ID, "two").unwrap_err(), Errno::NOENT);
+    let options = ShareOptions {
+        name: "two".into(),
+        read_only: false,
+    };
+    client.server.add_share(two.path(), options.clone()).unwrap();
+    assert!(matches!(
+        client.server.add_share(two.path(), options),
+        Err(ShareError::Exists { .. })
+    ));
+    assert_eq!(names(&client, ROOT_ID), [".", "..", "one", "two"]);
+    let node = client.walk("two/f").unwrap();
+    let fh = client.open(node, 0).unwrap();
+    assert_eq!(client.read(node, fh, 0, 100).unwrap(), b"content");
+    let open = client.server.health().open;
+    client.server.remove_share("two").unwrap();
+    assert_eq!(client.attr(node).unwrap_err(), Errno::STALE);
+    assert_eq!(client.read(node, fh, 0, 100).unwrap_err(), Errno::BADF);
+    assert_eq!(client.lookup(ROOT_ID, "two").unwrap_err(), Errno::NOENT);
+    assert!(
+        client.server.health().open < open,
+        "descriptors of a removed share stay open"
+    );
+    assert!(client.walk("one").is_ok());
+    assert!(matches!(
+        client.server.remove_share("two"),
+        Err(ShareError::Unknown { .. })
+    ));
+}
+
+#[test]
+fn a_bad_share_is_refused_with_a_reason() {
+    let client = client(folder().path());
+    for name in ["", ".", "..", "a/b", "nul\0"] {
+        let options = ShareOptions {
+            name: name.into(),
+            read_only: false,
+        };
+        assert!(matches!(
+            client.server.add_share(Path::new("/"), options),
+            Err(ShareError::Name { .. })
+        ));
+    }
+    for path in ["/nowhere/at/all", "/etc/passwd"] {
+        let options = ShareOptions {
+            name: "x".into(),
+            read_only: false,
+        };
+        let error = client.server.add_share(Path::new(path), options).unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot open the folder {path}"));
+    }
+}
+
+#[test]
+fn nothing_in_a_read_only_share_can_be_changed() {
+    let dir = folder();
+    std::fs::write(dir.path().join("f"), b"content").unwrap();
+    std::fs::create_dir(dir.path().join("d")).unwrap();
+    let client = Client::new(Config::default(), &[("share", dir.path(), true)]);
+    let (root, file) = (client.walk("share").unwrap(), client.walk("share/f").unwrap());
+    let name = c("f");
+    let refused: &[(u32, u64, Vec<&[u8]>)] = &[
+        (op::CREATE, root, vec![&[0; 16], b"n\0"]),
+        (op::MKDIR, root, vec![&[0; 8], b"n\0"]),
+        (op::MKNOD, root, vec![&[0; 16], b"n\0"]),
+        (op::SYMLINK, root, vec![b"n\0t\0"]),
+        (op::UNLINK, root, vec![&name]),
+        (op::RMDIR, root, vec![b"d\0"]),
+        (op::TMPFILE, root, vec![&[0; 16], b"n\0"]),
+        (op::REMOVEXATTR, file, vec![b"user.x\0"]),
+        (op::SETXATTR, file, vec![&[0; 16], b"user.x\0"]),
+    ];
+    for (opcode, node, body) in refused {
+        assert_eq!(
+            client.ask(*opcode, *node, body).unwrap_err(),
+            Errno::ROFS,
+            "request {opcode}"
+        );
+    }
+    let link = abi::LinkIn { node: file };
+    assert_eq!(
+        client
+            .ask(op::LINK, root, &[link.as_bytes(), b"n\0"])
+            .unwrap_err(),
+        Errno::ROFS
+    );
+    let rename = abi::RenameIn { new_parent: root };
+    assert_eq!(
+        client
+            .ask(op::RENAME, root, &[rename.as_bytes(), b"f\0n\0"])
+            .unwrap_err(),
+        Errno::ROFS
+    );
+    let set = abi::SetattrIn {
+        valid: fattr::MODE | fattr::SIZE,
+        ..Default::default()
+    };
+    assert_eq!(
+        client.ask(op::SETATTR, file, &[set.as_bytes()]).unwrap_err(),
+        Errno::ROFS
+    );
+    for flags in [1, 2, 0o1000] {
+        assert_eq!(client.open(file, flags).unwrap_err(), Errno::ROFS);
+    }
+    let fh = client.open(file, 0).unwrap();
+    assert_eq!(client.write(file, fh, 0, b"x").unwrap_err(), Errno::ROFS);
+    assert_eq!(client.read(file, fh, 0, 100).unwrap(), b"content");
+}
+
+#[test]
+fn owners_survive_a_restart_and_the_host_can_take_a_mode_back() {
+    let dir = folder();
+    {
+        let client = client(dir.path());
+        client.uid.set(999);
+        let root = client.walk("share").unwrap();
+        let (entry, _) = client.create(root, "f", 0o4440).unwrap();
+        assert_eq!(
+            (entry.attr.uid, entry.attr.gid, entry.attr.mode),
+            (999, 999, 0o104_440)
+        );
+    }
+    let on_host = std::fs::metadata(dir.path().join("f")).unwrap();
+    assert_eq!(on_host.uid(), rustix::process::geteuid().as_raw());
+    assert_eq!(on_host.mode() & 0o7777, 0o640);
+    let client = client(dir.path());
+    let node = client.walk("share/f").unwrap();
+    let attr = client.attr(node).unwrap();
+    assert_eq!((attr.uid, attr.gid, attr.mode), (999, 999, 0o104_440));
+    // The record no longer fits what the user made of the file.
+    std::fs::set_permissions(dir.path().join("f"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let attr = client.attr(node).unwrap();
+    assert_eq!((attr.uid, attr.mode), (999, 0o100_755));
+}
+
+#[test]
+fn a_record_that_makes_no_sense_is_ignored() {
+    let dir = folder();
+    let path = dir.path().join("f");
+    std::fs::write(&path, b"").unwrap();
+    let client = client(dir.path());
+    let own = std::fs::metadata(&path).unwrap();
+    for record in ["", "1:2", "x:y:z", "1:2:0644:char-1", &"9".repeat(500)] {
+        rustix::fs::setxattr(
+            &path,
+            "user.containers.override_stat",
+            record.as_bytes(),
+            rustix::fs::XattrFlags::empty(),
+        )
+        .unwrap();
+        let attr = client.attr(client.walk("share/f").unwrap()).unwrap();
+        assert_eq!((attr.uid, attr.mode), (own.uid(), own.mode()), "{record:?}");
+    }
+}
+
+#[test]
+fn a_flood_of_opens_ends_in_enfile_and_recovers() {
+    let dir = folder();
+    std::fs::write(dir.path().join("f"), b"").unwrap();
+    let config = Config {
+        max_open: 50,
+        ..Config::default()
+    };
+    let client = Client::new(config, &[("share", dir.path(), false)]);
+    let node = client.walk("share/f").unwrap();
+    let mut handles = Vec::new();
+    let refused = loop {
+        match client.open(node, 0) {
+            Ok(fh) => handles.push(fh),
+            Err(errno) => break errno,
+        }
+        assert!(handles.len() <= 50);
+    };
+    assert_eq!(refused, Errno::NFILE);
+    assert!(handles.len() >= 40);
+    assert!(client.attr(node).is_ok(), "looking must still work");
+    for fh in handles {
+        client.release(node, fh).unwrap();
+    }
+    assert!(client.open(node, 0).is_ok());
+}
+
+#[test]
+fn many_directories_are_reached_through_few_descriptors() {
+    let dir = folder();
+    let config = Config {
+        max_pins: 8,
+        ..Config::default()
+    };
+    let client = Client::new(config, &[("share", dir.path(), false)]);
+    let mut leaves = Vec::new();
+    for number in 0..200 {
+        let path = format!("{number}/a/b/c");
+        std::fs::create_dir_all(dir.path().join(&path)).unwrap();
+        std::fs::write(dir.path().join(&path).join("f"), path.as_bytes()).unwrap();
+        leaves.push((client.walk(&format!("share/{path}/f")).unwrap(), path));
+    }
+    assert!(client.server.health().pinned < 32, "{:?}", client.server.health());
+    for (node, path) in leaves.iter().rev() {
+        let fh = client.open(*node, 0).unwrap();
+        assert_eq!(client.read(*node, fh, 0, 100).unwrap(), path.as_bytes());
+        client.release(*node, fh).unwrap();
+    }
+    // A moved directory takes what is below it along.
+    let (from, to) = (client.walk("share/7").unwrap(), client.walk("share/8/a").unwrap());
+    let root = client.walk("share").unwrap();
+    let rename = abi::RenameIn { new_parent: to };
+    client
+        .ask(op::RENAME, root, &[rename.as_bytes(), b"7\0moved\0"])
+        .unwrap();
+    for _ in 0..3 {
+        for (node, _) in &leaves {
+            client.attr(*node).unwrap();
+        }
+    }
+    assert_eq!(client.walk("share/8/a/moved").unwrap(), from);
+}
+
+#[test]
+fn what_the_guest_forgets_is_forgotten() {
+    let dir = folder();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let before = client.server.health();
+    for number in 0..100 {
+        std::fs::create_dir(dir.path().join(number.to_string())).unwrap();
+        let node = client.lookup(root, &number.to_string()).unwrap().node;
+        client.ask(op::OPENDIR, node, &[&[0; 8]]).unwrap();
+        client.lookup(root, &number.to_string()).unwrap();
+        client.forget(node, 1);
+        assert!(client.attr(node).is_ok(), "one reference is left");
+        client.forget(node, 1);
+        assert_eq!(client.attr(node).unwrap_err(), Errno::STALE);
+    }
+    client.forget(root, u64::MAX);
+    assert_eq!(client.server.health().nodes, before.nodes);
+    client.server.reset();
+    assert_eq!(client.server.health().watched, 0);
+    assert_eq!(
+        client.attr(root).unwrap_err(),
+        Errno::INVAL,
+        "nothing works before INIT"
+    );
+    client.greet().unwrap();
+    assert!(client.walk("share").is_ok());
+}
+
+#[test]
+fn an_inode_number_used_again_is_another_node() {
+    let dir = folder();
+    let client = client(dir.path());
+    let mut seen = std::collections::HashMap::new();
+    let mut reused = false;
+    for _ in 0..200 {
+        std::fs::write(dir.path().join("f"), b"").unwrap();
+        let entry = client.walk("share/f").unwrap();
+        let ino = client.attr(entry).unwrap().ino;
+        std::fs::remove_file(dir.path().join("f")).unwrap();
+        if let Some(other) = seen.insert(ino, entry) {
+            assert_ne!(other, entry, "two files under one node");
+            reused = true;
+        }
+    }
+    if !reused {
+        eprintln!("this file system did not use an inode number again: nothing was tested");
+    }
+}
+
+#[test]
+fn a_lock_that_waits_is_granted_or_interrupted() {
+    let dir = folder();
+    std::fs::write(dir.path().join("f"), b"").unwrap();
+    let client = client(dir.path());
+    let node = client.walk("share/f").unwrap();
+    let fh = client.open(node, 2).unwrap();
+    let lock = |owner, kind| abi::LkIn {
+        fh,
+        owner,
+        lock: abi::FileLock {
+            start: 0,
+            end: i64::MAX.cast_unsigned(),
+            kind,
+            pid: 0,
+        },
+        ..Default::default()
+    };
+    client.ask(op::SETLK, node, &[lock(1, 1).as_bytes()]).unwrap();
+    assert_eq!(
+        client.ask(op::SETLK, node, &[lock(2, 0).as_bytes()]).unwrap_err(),
+        Errno::AGAIN
+    );
+    let (answers, answered) = mpsc::channel();
+    for owner in [2, 3] {
+        let (unique, pending) = client.ask_waiting(op::SETLKW, node, &[lock(owner, 1).as_bytes()]);
+        let answers = answers.clone();
+        pending.deliver(move |answer| {
+            let header: abi::OutHeader = parse(&answer);
+            answers.send((header.unique, header.error)).unwrap();
+        });
+        assert_eq!(client.server.waiting().last(), Some(&(unique, 7)));
+    }
+    assert!(answered.recv_timeout(Duration::from_millis(60)).is_err());
+    let (first, second) = (client.server.waiting()[0].0, client.server.waiting()[1].0);
+    client
+        .ask(
+            op::INTERRUPT,
+            0,
+            &[abi::InterruptIn { unique: second }.as_bytes()],
+        )
+        .unwrap();
+    assert_eq!(
+        answered.recv_timeout(Duration::from_secs(5)).unwrap(),
+        (second, -4)
+    );
+    client.ask(op::SETLK, node, &[lock(1, 2).as_bytes()]).unwrap();
+    assert_eq!(answered.recv_timeout(Duration::from_secs(5)).unwrap(), (first, 0));
+    // The host sees it as well, and closing lets it go.
+    let host = std::fs::File::options()
+        .write(true)
+        .open(dir.path().join("f"))
+        .unwrap();
+    let status = || {
+        let script = "import fcntl,sys\ntry: fcntl.lockf(open(sys.argv[1],'r+b'),fcntl.LOCK_EX|fcntl.LOCK_NB)\nexcept OSError: sys.exit(1)";
+        std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(dir.path().join("f"))
+            .status()
+            .unwrap()
+            .success()
+    };
+    assert!(!status(), "the host does not see the lock");
+    let flush = abi::FlushIn {
+        fh,
+        lock_owner: 2,
+        ..Default::default()
+    };
+    client.ask(op::FLUSH, node, &[flush.as_bytes()]).unwrap();
+    assert!(status(), "a lock outlived the close");
+    drop(host);
+}
