@@ -228,15 +228,15 @@ fn docker_context(context: &crate::machine::Context) -> Check {
     match state {
         Ok(ContextState::Good) => good(name, format!("`cove` is there; the current one is `{current}`")),
         Ok(ContextState::Absent) => {
-            let fix = "it is created at the first start; `cove context create` does it now";
+            let fix = "`cove start` creates it";
             warning(name, "there is no context `cove`", fix)
         }
         Ok(ContextState::Stale) => {
-            let fix = "`cove context create` corrects it";
+            let fix = "`cove start` corrects it";
             warning(name, "the context `cove` leads to another socket", fix)
         }
         Ok(ContextState::Foreign) => {
-            let fix = "rename or remove it, then `cove context create`";
+            let fix = "rename or remove it, then `cove start`";
             warning(name, "a context `cove` exists that Cove did not make", fix)
         }
         Err(error) => {

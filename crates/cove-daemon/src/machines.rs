@@ -148,7 +148,13 @@ impl Machines {
         for (field, value) in values {
             if let Some(value) = value {
                 let key = Key::Override(name.clone(), field).to_string();
-                self.context.settings.set(&key, Some(&value))?;
+                let set = self.context.settings.set(&key, Some(&value));
+                set.inspect_err(|_| {
+                    // All of the request, or nothing of it.
+                    if let Err(error) = self.context.settings.forget_machine(&name) {
+                        tracing::warn!("what was set of a machine that is not created stays: {error}");
+                    }
+                })?;
             }
         }
         let handle = self.add(name).map_err(|error| {
@@ -190,7 +196,7 @@ impl Machines {
     /// Has every owner look at the settings anew.
     pub(crate) async fn reconsider(&self) {
         for handle in self.all() {
-            handle.tell(Command::Reconsider).await;
+            handle.reconsider().await;
         }
     }
 
@@ -216,7 +222,7 @@ impl Machines {
         let present = std::mem::take(&mut *self.present());
         for one in present.values() {
             one.close_gateway.cancel();
-            one.handle.tell(Command::Detach).await;
+            one.handle.detach().await;
         }
         let farewell = async {
             for (name, one) in present {

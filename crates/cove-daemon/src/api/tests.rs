@@ -152,6 +152,19 @@ async fn machines_are_created_with_their_own_settings_and_deleted_only_by_name()
             ErrorCode::InvalidRequest
         );
     }
+    let wanted = NewMachine {
+        name: "big".into(),
+        cpus: Some(1),
+        memory_mib: Some(1),
+        disk_gib: None,
+    };
+    assert_eq!(
+        code(client.create_machine(&wanted).await),
+        ErrorCode::InvalidSetting
+    );
+    assert_eq!(client.machines().await.unwrap().len(), 2);
+    let settings = fs::read_to_string(daemon.settings_path()).unwrap();
+    assert!(!settings.contains("\n[machines.big]"), "{settings}");
     assert_eq!(
         code(client.delete_machine("dev", "default").await),
         ErrorCode::NotConfirmed

@@ -73,6 +73,11 @@ impl Failure {
         }
     }
 
+    /// Whether the machine is of use although it is not up: to stop it in order, or to look into it.
+    pub(super) fn leaves_something_to_look_into(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Boot(_) | Self::EngineSilent { .. })
+    }
+
     /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
     pub(crate) fn report(self, full: bool) -> ApiError {
         let message = self.to_string();
@@ -89,9 +94,11 @@ impl Failure {
                 ErrorCode::DiskFull,
                 "the host's disk is full: free some space, then `cove start`".to_owned(),
             ),
-            Self::Silent { .. } | Self::EngineSilent { .. } => (
+            Self::Silent { .. } => (ErrorCode::Timeout, logs.to_owned()),
+            Self::EngineSilent { .. } => (
                 ErrorCode::Timeout,
-                "`cove logs console` and `cove logs engine` say more; `cove shell` may still work".to_owned(),
+                "`cove logs engine` says more; the machine is left running for `cove shell`, and `cove stop` ends it"
+                    .to_owned(),
             ),
             Self::Protocol(_) => (
                 ErrorCode::BadImage,

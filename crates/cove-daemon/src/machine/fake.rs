@@ -192,6 +192,7 @@ impl Guest {
             Call::Boot(_) => "boot",
             Call::SetTime { .. } => "set-time",
             Call::Shutdown { .. } => "shutdown",
+            Call::GrowData => "grow-data",
             _ => "other",
         };
         self.calls.lock().unwrap().push(name);
@@ -268,6 +269,7 @@ impl Machine for FakeMachine {
     fn features(&self) -> Features {
         Features {
             pause: true,
+            online_grow: true,
             ..Features::default()
         }
     }

@@ -101,8 +101,8 @@ pub(crate) enum Command {
     Pause(oneshot::Sender<Result<(), ApiError>>),
     Resume(oneshot::Sender<Result<(), ApiError>>),
     Delete(oneshot::Sender<Result<(), ApiError>>),
-    /// The settings have changed.
-    Reconsider,
+    /// The settings have changed; answered when they have been heeded.
+    Reconsider(oneshot::Sender<()>),
     /// The daemon ends: leave a running machine running.
     Detach,
 }
@@ -183,10 +183,15 @@ impl Handle {
         self.ask(command).await?
     }
 
-    /// Tells the owner that the settings have changed, or that the daemon ends.
-    pub(crate) async fn tell(&self, command: Command) {
+    /// Has the owner heed the settings anew.
+    pub(crate) async fn reconsider(&self) {
         // An owner that is gone has nothing left to do about it.
-        let _ = self.commands.send(command).await;
+        let _ = self.ask(Command::Reconsider).await;
+    }
+
+    /// Has the owner let go of the machine and end.
+    pub(crate) async fn detach(&self) {
+        let _ = self.commands.send(Command::Detach).await;
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ApiError> {

@@ -394,10 +394,19 @@ impl Job {
                     None => Failure::Unforeseen("the conversation with the agent ended".into()),
                 },
             };
+            let console_tail = super::logs::last_lines(session.machine.console(), 20);
+            let left = if failure.leaves_something_to_look_into() {
+                Some(Box::new(session))
+            } else {
+                if let Err(error) = session.machine.kill().await {
+                    tracing::warn!(machine = %self.name, %error, "killing what was started failed");
+                }
+                None
+            };
             return Err(Setback {
-                console_tail: super::logs::last_lines(session.machine.console(), 20),
                 failure,
-                session: Some(Box::new(session)),
+                console_tail,
+                session: left,
             });
         }
         Ok(session)

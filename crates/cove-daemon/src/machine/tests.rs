@@ -290,7 +290,7 @@ async fn a_daemon_that_ends_lets_go_of_a_machine_that_starts_and_the_next_one_br
         handle.snapshot().machine.is_some()
     })
     .await;
-    handle.tell(Command::Detach).await;
+    handle.detach().await;
     timeout(LONG, owner)
         .await
         .expect("the owner does not end")
@@ -361,6 +361,9 @@ async fn an_agent_of_another_protocol_version_fails_the_start_and_says_which_sid
         error.message
     );
     assert!(!error.message.contains('\x07'));
+    // Nobody could talk to it, so that it is not left behind.
+    assert!(handle.snapshot().machine.is_none());
+    until(&handle, "failed", failed).await;
     assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
 }
 
@@ -493,6 +496,21 @@ async fn settings_that_differ_from_those_of_the_start_need_a_restart() {
     assert!(handle.needs_restart(&settings.current().unwrap()));
     stop(&handle).await.unwrap();
     assert!(!handle.needs_restart(&settings.current().unwrap()));
+}
+
+#[tokio::test]
+async fn a_larger_disk_is_given_to_a_machine_that_runs_and_a_smaller_one_is_not() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    let settings = &fixture.context.settings;
+    for (size, expected) in [("96 GiB", 96), ("32 GiB", 96)] {
+        settings.set("machine.disk", Some(&size.into())).unwrap();
+        handle.reconsider().await;
+        assert_eq!(handle.status().disk_size, expected << 30);
+        assert!(!handle.needs_restart(&settings.current().unwrap()));
+    }
+    assert_eq!(fixture.host.guest().was_asked("grow-data"), 1);
 }
 
 #[tokio::test]

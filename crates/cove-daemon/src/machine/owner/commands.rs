@@ -6,12 +6,13 @@ use crate::{
         Command,
         failure::{Failure, chain},
         operation::{Listening, Operation},
-        start::{self, Job},
+        start::{self, Job, Topic},
     },
     settings,
 };
 use cove_api::{ApiError, BackendReport, ErrorCode};
-use cove_machine::MachineError;
+use cove_machine::{Disk, MachineError};
+use cove_wire::Call;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,10 @@ impl Owner {
                 answer(reply, outcome);
                 return gone;
             }
-            Command::Reconsider => self.reconsider().await,
+            Command::Reconsider(reply) => {
+                self.reconsider().await;
+                answer(reply, ());
+            }
             Command::Detach => {
                 self.detach().await;
                 return true;
@@ -240,7 +244,7 @@ impl Owner {
         let values = self.context.settings.in_force().0;
         self.snapshot.settings = values.machine(&self.name, self.context.settings.host());
         if self.snapshot.machine.is_some() {
-            return;
+            return self.grow().await;
         }
         let platform = Arc::clone(&self.context.platform);
         let wanted: settings::Backend = self.snapshot.settings.backend;
@@ -249,6 +253,37 @@ impl Owner {
                 kind: choice.backend.kind().to_string(),
                 reason: choice.reason,
             };
+        }
+    }
+
+    /// Grows the data disk of a machine that runs, if the settings want more and the backend can do it now.
+    async fn grow(&mut self) {
+        let Phase::Running(session) = &self.phase else {
+            return;
+        };
+        let wanted = self.snapshot.settings.disk;
+        let present = std::fs::metadata(self.place.data_disk()).map_or(u64::MAX, |disk| disk.len());
+        if wanted <= present || !session.machine.features().online_grow {
+            return;
+        }
+        let place = self.place.clone();
+        let growing = async {
+            start::blocking(move || place.prepare_disk(wanted))
+                .await
+                .map_err(|failure| failure.to_string())?;
+            let told = session.machine.grow_disk(Disk::Data, wanted).await;
+            told.map_err(|error| chain(&error))?;
+            let grown = session.link.call(Call::GrowData, SHORT).await;
+            grown.map_err(|error| error.to_string())
+        };
+        match growing.await {
+            Ok(_) => tracing::info!(bytes = wanted, "the data disk has grown"),
+            Err(why) => {
+                tracing::warn!("growing the data disk while the machine runs failed: {why}");
+                let message =
+                    format!("the data disk grows at the next start, since growing it now failed: {why}");
+                self.notices.insert(Topic::Space, message);
+            }
         }
     }
 
@@ -265,7 +300,7 @@ impl Owner {
                 task: Ending::Stop(task),
                 ..
             } => {
-                let grace = self.snapshot.settings.stop_grace + SHORT;
+                let grace = self.stop_grace() + SHORT;
                 if let Ok(Ok(_)) = timeout(grace, task).await {
                     self.place.forget();
                 }

@@ -247,12 +247,20 @@ impl Owner {
         };
     }
 
+    /// How long containers may take to stop, by the settings as they are now.
+    fn stop_grace(&self) -> Duration {
+        let values = self.context.settings.in_force().0;
+        values
+            .machine(&self.name, self.context.settings.host())
+            .stop_grace
+    }
+
     /// Begins to take a machine down.
     fn end(&mut self, session: Session, paused: bool, kill: CancellationToken, mut waiters: Waiters) {
         for operation in waiters.each() {
             operation.stage("Stopping containers and the engine", 0.0);
         }
-        let grace = self.snapshot.settings.stop_grace;
+        let grace = self.stop_grace();
         let task = tokio::spawn(stop::stop(session, paused, grace, kill.clone()));
         self.phase = Phase::Stopping {
             task: Ending::Stop(task),

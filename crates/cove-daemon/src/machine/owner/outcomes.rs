@@ -131,7 +131,6 @@ impl Owner {
                     }
                     self.notices.insert(Topic::Past, notice);
                 }
-                self.place.forget();
                 return self.now_stopped(waiters);
             }
             Ok(Err(error)) => Failure::Backend(error),
@@ -186,9 +185,6 @@ impl Owner {
     /// The machine ended, and nobody had asked for that.
     fn exited(&mut self, exit: Exit) {
         let powered_off = exit.cause == ExitCause::PoweredOff;
-        if powered_off {
-            self.place.forget();
-        }
         match &mut self.phase {
             // Why it failed first is what matters.
             Phase::Failed { session, .. } => {
@@ -261,6 +257,7 @@ impl Owner {
 
     /// There is no machine any more.
     fn gone(&mut self) {
+        self.place.forget();
         self.snapshot.machine = None;
         self.snapshot.record = None;
         self.notices.retain(|topic, _| *topic == Topic::Past);
