@@ -20,7 +20,15 @@ const OTHER_STARTER: Duration = Duration::from_secs(5);
 
 /// The daemon's version, or nothing when no daemon runs.
 pub(crate) async fn running(client: &Client) -> Result<Option<Version>, ClientError> {
-    match client.version().await {
+    let answer = match client.version().await {
+        // A daemon that dies in this moment breaks the connection; the second try finds out whether one is left.
+        Err(ClientError::Http { .. }) => {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            client.version().await
+        }
+        answer => answer,
+    };
+    match answer {
         Ok(version) => Ok(Some(version)),
         Err(ClientError::NotRunning { .. }) => Ok(None),
         Err(error) => Err(error),

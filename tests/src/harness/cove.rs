@@ -193,6 +193,12 @@ impl Cove {
         }
     }
 
+    /// Whether a process has let go of everything: one on its way out has no words any more but still its files.
+    pub fn is_gone(pid: i32) -> bool {
+        fs::read_to_string(format!("/proc/{pid}/stat"))
+            .map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+    }
+
     /// Has the logs kept when this is dropped.
     pub fn mark_failed(&self) {
         self.failed.store(true, Ordering::Relaxed);
