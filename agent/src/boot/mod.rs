@@ -215,14 +215,7 @@ async fn enter_root(report: &Report, disk: &Path, modules: Option<&Modules>) -> 
         )
     })?;
     drop(stage);
-    // Not waited for: the engine can do it by itself, only later.
-    let stage = report.stage("engine-modules");
-    tokio::task::spawn_blocking(move || {
-        if let Err(error) = preload::load() {
-            tracing::warn!("loading the engine's modules ahead failed: {error}");
-        }
-        drop(stage);
-    });
+    tokio::spawn(preload(report.clone(), modules.cloned()));
 
     let stage = report.stage("system");
     for failure in blocking(settle::settle).await? {
@@ -235,6 +228,18 @@ async fn enter_root(report: &Report, disk: &Path, modules: Option<&Modules>) -> 
         report.warn(format!("bringing up the loopback device failed: {error}"));
     }
     Ok(())
+}
+
+/// Loads the engine's modules, after those that the boot waits for. It is not waited for itself: the engine can do
+/// the same, only later.
+async fn preload(report: Report, modules: Option<Modules>) {
+    settled(modules.as_ref(), &["ext4"]).await;
+    let _stage = report.stage("engine-modules");
+    match blocking(preload::load).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("loading the engine's modules ahead failed: {error}"),
+        Err(fault) => tracing::warn!("{fault}"),
+    }
 }
 
 async fn device(disk: &Path) -> Result<(), Fault> {
