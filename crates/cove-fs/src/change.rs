@@ -362,3 +362,95 @@ fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
         .collect();
     Some((OsStr::from_bytes(node.share.name.to_bytes()).to_owned(), path))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustix::fs::{AtFlags, CWD};
+
+    use super::*;
+    use crate::share::Share;
+    use crate::tree::STATUS;
+
+    /// A table with the root of one share.
+    fn table() -> (Table, u64) {
+        let table = Table::new(2);
+        let stat = rustix::fs::statx(CWD, "/", AtFlags::empty(), STATUS).unwrap();
+        let root = table.insert_root(&Arc::new(Share::new(1, c"share".to_owned(), false)), &stat);
+        (table, root.id)
+    }
+
+    fn take(changes: &Changes, table: &Table) -> Vec<ChangeKind> {
+        let taken = changes.take(100, Duration::ZERO, table, |_, _| {});
+        for change in &taken {
+            changes.finish(change.id, table);
+        }
+        taken.into_iter().map(|change| change.kind).collect()
+    }
+
+    #[test]
+    fn a_file_modified_often_is_told_once_until_taken() {
+        let (table, dir) = table();
+        let changes = Changes::default();
+        let modified = || Event::Modified {
+            dir,
+            name: c"f".to_owned(),
+        };
+        for _ in 0..10 {
+            changes.push(modified(), &table);
+        }
+        assert_eq!(
+            take(&changes, &table),
+            [ChangeKind::Modified { name: "f".into() }]
+        );
+        changes.push(modified(), &table);
+        assert_eq!(take(&changes, &table).len(), 1);
+        assert_eq!(table.get(dir).unwrap().pending.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_moves_a_directory_ends_its_batch() {
+        let (table, dir) = table();
+        let changes = Changes::default();
+        let rename = |entry| Event::Renamed {
+            dir,
+            name: c"a".into(),
+            to_dir: dir,
+            to_name: c"b".into(),
+            entry,
+        };
+        changes.push(rename(EntryKind::File), &table);
+        changes.push(rename(EntryKind::Directory), &table);
+        changes.push(rename(EntryKind::File), &table);
+        assert_eq!(take(&changes, &table).len(), 2);
+        assert_eq!(take(&changes, &table).len(), 1);
+    }
+
+    #[test]
+    fn a_full_queue_becomes_one_overflow() {
+        let (table, dir) = table();
+        let changes = Changes::default();
+        for number in 0..=MAX_QUEUED {
+            let name = CString::new(number.to_string()).unwrap();
+            changes.push(Event::Attributes { dir, name }, &table);
+        }
+        assert_eq!(changes.len(), 1);
+        assert_eq!(take(&changes, &table), [ChangeKind::Overflow]);
+        assert_eq!(table.get(dir).unwrap().pending.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_change_where_the_guest_knows_no_path_is_dropped() {
+        let (table, _) = table();
+        let changes = Changes::default();
+        changes.push(
+            Event::Attributes {
+                dir: 999,
+                name: c"f".to_owned(),
+            },
+            &table,
+        );
+        assert_eq!(take(&changes, &table), []);
+    }
+}

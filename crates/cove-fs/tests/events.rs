@@ -229,6 +229,8 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
         &["MODIFY new"],
     );
     assert_eq!(std::fs::read(guest.join("new")).unwrap(), b"FIRST", "stale pages");
+    expect(": > new", &["MODIFY new"]);
+    assert_eq!(std::fs::metadata(guest.join("new")).unwrap().len(), 0);
     expect("chmod 751 new", &["ATTRIB new"]);
     assert_eq!(
         rustix::fs::stat(guest.join("new")).unwrap().st_mode & 0o7777,

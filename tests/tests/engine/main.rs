@@ -17,7 +17,6 @@ fn main() -> ExitCode {
         harness::Cove::start,
         &tests![
             machine::status_says_what_runs_and_why,
-            machine::status_answers_within_20_ms,
             machine::timings_tell_every_stage_of_the_boot,
             machine::doctor_finds_nothing_broken,
             machine::sockets_are_for_their_owner_alone,

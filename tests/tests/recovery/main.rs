@@ -172,7 +172,9 @@ pub(crate) fn killing_daemon_and_machine_together_leaves_a_clean_slate(cove: &Co
     for &pid in &all {
         Cove::kill(pid);
     }
-    eventually("everything to be gone", || all.iter().all(|&pid| Cove::is_gone(pid)));
+    eventually("everything to be gone", || {
+        all.iter().all(|&pid| Cove::is_gone(pid))
+    });
     let state = cove.state();
     assert!(state == "stopped" || state == "failed", "{state}");
     cove.start();

@@ -20,6 +20,8 @@ use crate::tree::{STATUS, Tree};
 const MAX_ANSWER: usize = 64 << 10;
 /// Bytes of host entries read at a time.
 const BATCH: usize = 16 << 10;
+/// Room for the host's entry with the longest name.
+const LONGEST: usize = 320;
 
 impl Tree {
     pub(crate) fn opendir(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
@@ -99,44 +101,52 @@ impl Tree {
         let prefix = self.device_prefix(node.identified.identity.device);
         rustix::fs::seek(fd, SeekFrom::Start(offset))?;
         let mut buffer = [MaybeUninit::uninit(); BATCH];
-        // Read no more of the host's entries than may fit: what does not is read anew by the next request.
-        let share = if listing.plus {
-            listing.limit / 4
-        } else {
-            listing.limit
-        };
-        let batch = share.clamp(1024, BATCH);
-        let mut entries = RawDir::new(fd, &mut buffer[..batch]);
-        while let Some(entry) = entries.next() {
-            let entry = match entry {
-                Ok(entry) => entry,
-                // What was read before the failure is still good.
-                Err(_) if !listing.bytes.is_empty() => break,
-                Err(errno) => return Err(errno),
-            };
-            let name = entry.file_name();
-            let shown = Dirent {
-                ino: entry.ino() ^ prefix,
-                off: entry.next_entry_cookie(),
-                namelen: 0,
-                kind: dirent_kind(entry.file_type()),
-            };
-            if !listing.fits(name) {
-                break;
+        loop {
+            // What is read of the host's entries and does not fit has to be read again by the next request, so no
+            // more is read than fits even if the names are short.
+            let room = listing.limit - listing.bytes.len();
+            let batch = if listing.plus { room / 6 } else { room * 3 / 4 };
+            if batch < LONGEST && !listing.bytes.is_empty() {
+                return Ok(());
             }
-            let found = match &pin {
-                Some(pin) if name != c"." && name != c".." => {
-                    match rustix::fs::statx(pin, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
-                        Ok(stat) => self.enter(node, name, &stat),
-                        // Gone meanwhile, or not to be looked at: the guest gets the bare name.
-                        Err(_) => EntryOut::default(),
-                    }
+            let mut entries = RawDir::new(fd, &mut buffer[..batch.clamp(LONGEST, BATCH)]);
+            loop {
+                let entry = match entries.next() {
+                    Some(Ok(entry)) => entry,
+                    // What was read before the failure is still good.
+                    Some(Err(errno)) if listing.bytes.is_empty() => return Err(errno),
+                    _ => return Ok(()),
+                };
+                let name = entry.file_name();
+                if !listing.fits(name) {
+                    return if listing.bytes.is_empty() {
+                        Err(Errno::INVAL)
+                    } else {
+                        Ok(())
+                    };
                 }
-                _ => EntryOut::default(),
-            };
-            listing.push(name, shown, &found);
+                let shown = Dirent {
+                    ino: entry.ino() ^ prefix,
+                    off: entry.next_entry_cookie(),
+                    namelen: 0,
+                    kind: dirent_kind(entry.file_type()),
+                };
+                let found = match &pin {
+                    Some(pin) if name != c"." && name != c".." => {
+                        match rustix::fs::statx(pin, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
+                            Ok(stat) => self.enter(node, name, &stat),
+                            // Gone meanwhile, or not to be looked at: the guest gets the bare name.
+                            Err(_) => EntryOut::default(),
+                        }
+                    }
+                    _ => EntryOut::default(),
+                };
+                listing.push(name, shown, &found);
+                if entries.is_buffer_empty() {
+                    break;
+                }
+            }
         }
-        Ok(())
     }
 
     fn list_shares(&self, offset: u64, listing: &mut Listing) {

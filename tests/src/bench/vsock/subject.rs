@@ -141,6 +141,7 @@ pub(super) fn peer_program(tools: &Path) -> Result<PathBuf> {
         return Ok(program.into());
     }
     let (name, version) = PEER;
+    let tools = std::path::absolute(tools).context("there is no current directory")?;
     let program = tools.join("bin").join(name);
     if !program.exists() {
         println!("installing {name} {version} to compare with");
@@ -155,7 +156,7 @@ pub(super) fn peer_program(tools: &Path) -> Result<PathBuf> {
                 "--quiet",
                 "--root",
             ])
-            .arg(tools)
+            .arg(&tools)
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .status()
