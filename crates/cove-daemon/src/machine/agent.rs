@@ -121,13 +121,13 @@ impl AgentLink {
 pub(super) fn attach(machine: Arc<dyn Machine>) -> (AgentLink, mpsc::Receiver<Happening>) {
     let (calls, queue) = mpsc::channel(MAX_IN_FLIGHT);
     let (happenings, receiver) = mpsc::channel(64);
+    let events = machine.events();
     let conversation = Conversation {
-        events: machine.events(),
         machine,
         queue,
         happenings,
     };
-    tokio::spawn(conversation.run());
+    tokio::spawn(conversation.run(events));
     (AgentLink(calls), receiver)
 }
 
@@ -172,22 +172,27 @@ type Wire = Framed<Connection, Codec<FromGuest, FromHost>>;
 
 struct Conversation {
     machine: Arc<dyn Machine>,
-    events: broadcast::Receiver<MachineEvent>,
     queue: mpsc::Receiver<(Call, oneshot::Sender<Result<Reply, CallError>>)>,
     happenings: mpsc::Sender<Happening>,
 }
 
 impl Conversation {
-    async fn run(mut self) {
+    async fn run(mut self, mut events: broadcast::Receiver<MachineEvent>) {
         let machine = Arc::clone(&self.machine);
         let happenings = self.happenings.clone();
-        tokio::select! {
-            exit = machine.wait() => {
-                // Nobody listening is no error: the machine was let go.
-                let _ = happenings.send(Happening::Exited(exit)).await;
+        loop {
+            let happening = tokio::select! {
+                exit = machine.wait() => Happening::Exited(exit),
+                () = rebooted(&mut events) => Happening::Rebooted,
+                () = happenings.closed() => return,
+                () = self.talk_for_ever() => return,
+            };
+            let over = matches!(happening, Happening::Exited(_));
+            // Nobody listening is no error: the machine was let go.
+            let _ = happenings.send(happening).await;
+            if over {
+                return;
             }
-            () = happenings.closed() => {}
-            () = self.talk_for_ever() => {}
         }
     }
 
@@ -309,16 +314,18 @@ impl Conversation {
                     wire.send(FromHost::Request { id: next_id, call }).await?;
                     next_id += 1;
                 }
-                event = self.events.recv() => match event {
-                    Ok(MachineEvent::Rebooted) => {
-                        self.tell(Happening::Rebooted).await;
-                        return Err(End::Lost("the guest restarted".into()));
-                    }
-                    // The end is noticed by waiting for it.
-                    Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
-                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
-                },
             }
+        }
+    }
+}
+
+/// Waits until the guest restarts itself. The machine's end is noticed by waiting for it.
+async fn rebooted(events: &mut broadcast::Receiver<MachineEvent>) {
+    loop {
+        match events.recv().await {
+            Ok(MachineEvent::Rebooted) => return,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
         }
     }
 }

@@ -1,11 +1,21 @@
 //! A machine's engine, as the gateway sees it.
 
-use super::{Handle, agent::open_stream};
+use super::{
+    Handle,
+    agent::{OpenError, open_stream},
+};
 use crate::gateway::{Engine, HostPaths, MountPolicy, Unavailable};
 use async_trait::async_trait;
 use cove_api::MachineState;
 use cove_machine::Connection;
 use cove_wire::Open;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// How long a machine that is said to run may not be reachable.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The pause between attempts.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// The engine of the machine behind a handle.
 pub(crate) struct MachineEngine(pub(crate) Handle);
@@ -15,17 +25,20 @@ impl Engine for MachineEngine {
     async fn connect(&self) -> Result<Connection, Unavailable> {
         let name = self.0.name();
         let mut snapshots = self.0.watch();
+        let give_up = Instant::now() + PATIENCE;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             match (&snapshot.state, &snapshot.machine) {
                 (MachineState::Running, Some(machine)) => {
-                    let opened = open_stream(&**machine, &Open::Engine).await;
-                    let error = match opened {
+                    let error = match open_stream(&**machine, &Open::Engine).await {
                         Ok(connection) => return Ok(connection),
                         Err(error) => error,
                     };
-                    // The machine may have begun to restart or stop meanwhile; then that is what counts.
-                    if !snapshots.has_changed().unwrap_or(false) {
+                    // A guest that restarts itself is gone before that is known, and comes back.
+                    let unknown = Instant::now() < give_up && !matches!(error, OpenError::Fault(_));
+                    if unknown {
+                        let _ = timeout(RETRY, snapshots.changed()).await;
+                    } else if !snapshots.has_changed().unwrap_or(false) {
                         return Err(Unavailable::new(
                             format!("the engine of machine `{name}` cannot be reached: {error}"),
                             "`cove status` shows how the machine is",

@@ -40,6 +40,9 @@ pub(crate) enum SettingsError {
         line: Option<usize>,
         what: String,
     },
+    /// A change would make the file invalid; it was not made.
+    #[error("{0}")]
+    Refused(String),
     /// There is no such key.
     #[error("there is no setting `{0}`")]
     UnknownKey(String),
@@ -61,6 +64,10 @@ impl From<SettingsError> for ApiError {
             SettingsError::Invalid { .. } => (
                 ErrorCode::InvalidSetting,
                 "correct it with `cove config edit`, or see `cove config get`",
+            ),
+            SettingsError::Refused(_) => (
+                ErrorCode::InvalidSetting,
+                "nothing was changed; `cove config get` shows what is in force",
             ),
             SettingsError::UnknownKey(_) => (ErrorCode::NotFound, "`cove config get` lists the settings"),
             SettingsError::Io { source, .. } if file::is_full(source) => (
@@ -224,7 +231,10 @@ impl SettingsFile {
         for _ in 0..ATTEMPTS {
             let before = self.identity();
             let old = self.text()?;
-            let new = change(&old).map_err(|problem| self.invalid(problem))?;
+            let new = change(&old).map_err(|problem| match problem.line {
+                None => SettingsError::Refused(problem.what),
+                Some(_) => self.invalid(problem),
+            })?;
             if self.identity() != before {
                 continue;
             }
