@@ -217,7 +217,7 @@ impl Guest {
         known.ok().and_then(|known| known.clone()).unwrap_or_else(|| {
             Err(Fault::new(
                 FaultCode::Failed,
-                "the boot ended without a result; see `cove logs --agent`",
+                "the boot ended without a result; see `cove logs agent`",
             ))
         })
     }

@@ -193,25 +193,6 @@ impl Cove {
         }
     }
 
-    /// Whether a process has let go of everything: one on its way out has no words any more, and its first thread may
-    /// be dead while others still hold its files.
-    pub fn is_gone(pid: i32) -> bool {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
-            return true;
-        };
-        // The fields after the name, which is in parentheses: the state is the third of all, the threads the twentieth.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        fields.first() == Some(&"Z")
-            && fields
-                .get(17)
-                .is_some_and(|threads| matches!(*threads, "0" | "1"))
-    }
-
     /// Has the logs kept when this is dropped.
     pub fn mark_failed(&self) {
         self.failed.store(true, Ordering::Relaxed);

@@ -75,7 +75,7 @@ name: pair
 services:
   web:
     image: alpine
-    command: sh -c 'while :; do printf "HTTP/1.0 200 OK\r\n\r\nserved by web" | nc -l -p 80; done'
+    command: sh -c 'while :; do printf "HTTP/1.0 200 OK\r\n\r\nserved by web\n" | nc -l -p 80; done'
     volumes: ["state:/state"]
   client:
     image: alpine

@@ -17,7 +17,7 @@ pub(crate) fn status_says_what_runs_and_why(cove: &Cove) {
     assert_eq!(status["endpoint"]["docker_host"], socket.as_str(), "{status:#}");
     let text = cove.cove(["status"]).ok();
     assert!(text.contains("running for"), "{text}");
-    assert!(text.contains("emulated ("), "{text}");
+    assert!(text.contains("emulated (QEMU"), "{text}");
 }
 
 pub(crate) fn timings_tell_every_stage_of_the_boot(cove: &Cove) {

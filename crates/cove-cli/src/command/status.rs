@@ -71,8 +71,9 @@ pub(super) fn word(state: &MachineState) -> String {
 
 fn describe(status: &MachineStatus) -> Vec<(&'static str, String)> {
     let mut state = word(&status.state);
-    if let Some(uptime) = status.uptime_s.filter(|&uptime| uptime > 0) {
-        state = format!("{state} for {}", quantity::duration(Duration::from_secs(uptime)));
+    if let (MachineState::Running | MachineState::Paused, Some(uptime)) = (&status.state, status.uptime_s) {
+        let uptime = Duration::from_secs(uptime.max(1));
+        state = format!("{state} for {}", quantity::duration(uptime));
     }
     let memory_size = quantity::bytes(u64::from(status.memory_mib) << 20);
     let memory = match status.memory_on_host {

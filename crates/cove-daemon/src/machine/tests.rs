@@ -347,6 +347,24 @@ async fn a_machine_that_died_while_the_daemon_was_away_is_told_of_once() {
 }
 
 #[tokio::test]
+async fn a_start_after_machine_and_daemon_died_starts_and_tells_of_it() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    owner.abort();
+    let _ = owner.await;
+    fixture.host.guest().end(ExitCause::Vanished);
+    let (handle, _owner) = fixture.own();
+    let status = start(&handle).await.unwrap();
+    assert_eq!(status.state, MachineState::Running);
+    assert!(
+        status.notices.iter().any(|notice| notice.contains("disappeared")),
+        "{:?}",
+        status.notices
+    );
+}
+
+#[tokio::test]
 async fn an_agent_of_another_protocol_version_fails_the_start_and_says_which_side_is_older() {
     let fixture = Fixture::new(Script {
         version: cove_wire::PROTOCOL_VERSION + 1,

@@ -185,7 +185,8 @@ impl Arguments {
     }
 
     /// A disk on a raw file. Written through the host's page cache and flushed when the guest says so. JSON, because a
-    /// path may hold what QEMU's own syntax gives a meaning to.
+    /// path may hold what QEMU's own syntax gives a meaning to. Without QEMU's own locks: the file is
+    /// locked already, by a lock that QEMU inherits, and that is waited for where it lingers after a QEMU was killed.
     fn disk(&mut self, id: &str, file: &Path, access: Access) {
         let read_only = access == Access::ReadOnly;
         let node = json!({
@@ -199,7 +200,7 @@ impl Arguments {
                 "driver": "file",
                 "filename": file.to_string_lossy(),
                 "aio": "threads",
-                "locking": "on",
+                "locking": "off",
                 "discard": "unmap",
                 "cache": { "direct": false, "no-flush": false },
             },
@@ -294,7 +295,6 @@ mod tests {
         for level in [&disks[1]["cache"], &disks[1]["file"]["cache"]] {
             assert_eq!(level["no-flush"], false);
         }
-        assert_eq!(disks[1]["file"]["locking"], "on");
     }
 
     #[test]

@@ -44,9 +44,9 @@ pub(crate) struct Hypervisor {
 }
 
 impl Hypervisor {
-    /// Starts QEMU with its vCPUs stopped. It inherits `lock`. To be called on the main thread, with whose end QEMU
+    /// Starts QEMU with its vCPUs stopped. It inherits `locks`. To be called on the main thread, with whose end QEMU
     /// ends.
-    pub(crate) fn start(launch: &Launch, lock: &Lock) -> Result<Self, MachineError> {
+    pub(crate) fn start(launch: &Launch, locks: [&Lock; 2]) -> Result<Self, MachineError> {
         let path = &launch.qemu.path;
         let failed = |operation| {
             move |source: io::Error| MachineError::Io {
@@ -69,8 +69,11 @@ impl Hypervisor {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let lock = lock.share().map_err(failed("pass the lock to"))?;
-        spawn::set_up(&mut command, Bond::DiesWithParent, vec![theirs, lock]);
+        let mut inherited = vec![theirs];
+        for lock in locks {
+            inherited.push(lock.share().map_err(failed("pass a lock to"))?);
+        }
+        spawn::set_up(&mut command, Bond::DiesWithParent, inherited);
         let mut child = Command::from(command)
             .kill_on_drop(true)
             .spawn()

@@ -88,13 +88,14 @@ async fn live(directory: &Path, lock: &Lock, report: &mut Report) -> Result<Exit
     let launch: Launch = record::read(directory)?.ok_or_else(|| MachineError::StartFailed {
         why: format!("there is no specification in {}", directory.display()),
     })?;
+    let disk = Lock::take_disk(&launch.spec.data_disk).await?;
     let mut processes = Processes {
         process: identify(std::process::id())?,
         hypervisor: None,
     };
     record::write(directory, &processes)?;
     record::remove::<Exit>(directory)?;
-    let result = supervised(directory, &launch, lock, &mut processes, report).await;
+    let result = supervised(directory, &launch, [lock, &disk], &mut processes, report).await;
     record::remove::<Processes>(directory)?;
     sockets::remove_own(&launch.spec.runtime);
     result
@@ -103,7 +104,7 @@ async fn live(directory: &Path, lock: &Lock, report: &mut Report) -> Result<Exit
 async fn supervised(
     directory: &Path,
     launch: &Launch,
-    lock: &Lock,
+    locks: [&Lock; 2],
     processes: &mut Processes,
     report: &mut Report,
 ) -> Result<Exit, MachineError> {
@@ -119,7 +120,7 @@ async fn supervised(
     let listener = sockets::bind(&sockets::control(runtime))?;
     let device = serve_socket_device(runtime)?;
 
-    let mut hypervisor = Hypervisor::start(launch, lock)?;
+    let mut hypervisor = Hypervisor::start(launch, locks)?;
     // On record before the first instruction: from then on somebody may have to end it.
     processes.hypervisor = Some(identify(hypervisor.pid())?);
     record::write(directory, processes)?;

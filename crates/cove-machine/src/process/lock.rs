@@ -1,4 +1,4 @@
-//! The lock on a machine's directory, which every process that may write to its disk holds.
+//! The locks on a machine's directory and on its disk, which every process that may write to the disk holds.
 
 use crate::MachineError;
 use rustix::fs::{FlockOperation, flock};
@@ -10,7 +10,11 @@ use std::{
         unix::fs::OpenOptionsExt,
     },
     path::Path,
+    time::{Duration, Instant},
 };
+
+/// How long a disk may stay locked after its machine is gone. Longer than a host takes to write what it was given.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lock, held until this and every descriptor made by [`Lock::share`] is closed, in whichever process.
 #[derive(Debug)]
@@ -19,28 +23,46 @@ pub(crate) struct Lock(File);
 impl Lock {
     /// Takes the lock of `directory`, if it is free.
     pub(crate) fn take(directory: &Path) -> Result<Self, MachineError> {
-        let path = directory.join("lock");
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).mode(0o600);
+        Self::on(&directory.join("lock"), options)?.ok_or_else(|| MachineError::Locked {
+            directory: directory.to_owned(),
+        })
+    }
+
+    /// Takes the lock of a disk, which keeps machines with other directories away from it. Waits for a moment: a process
+    /// that was killed lets go of its locks one by one, of that of its directory perhaps before that of its disk.
+    pub(crate) async fn take_disk(disk: &Path) -> Result<Self, MachineError> {
+        let deadline = Instant::now() + DISK_PATIENCE;
+        loop {
+            if let Some(lock) = Self::on(disk, OpenOptions::new())? {
+                return Ok(lock);
+            }
+            if Instant::now() > deadline {
+                let why = format!("another machine uses the disk {}", disk.display());
+                return Err(MachineError::StartFailed { why });
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Takes the lock of a file; nothing if somebody else has it.
+    fn on(path: &Path, mut options: OpenOptions) -> Result<Option<Self>, MachineError> {
         let failed = |operation| {
-            let path = path.clone();
             move |source: io::Error| MachineError::Io {
                 operation,
-                path,
+                path: path.to_owned(),
                 source,
             }
         };
-        let file = OpenOptions::new()
+        let file = options
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
+            .open(path)
             .map_err(failed("open"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
-            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(MachineError::Locked {
-                directory: directory.to_owned(),
-            }),
+            Ok(()) => Ok(Some(Self(file))),
+            Err(error) if error == rustix::io::Errno::WOULDBLOCK => Ok(None),
             Err(error) => Err(failed("lock")(error.into())),
         }
     }

@@ -117,8 +117,8 @@ async fn a_second_machine_on_the_same_disk_is_refused_by_the_disks_own_lock() {
     other.runtime = bench.root.path().join("other-run");
     let error = backend().start(&other).await.err().unwrap();
     assert!(
-        error.to_string().contains("lock"),
-        "QEMU says that the disk is in use: {error}"
+        error.to_string().contains("another machine uses the disk"),
+        "{error}"
     );
     within(machine.kill()).await.unwrap();
 }

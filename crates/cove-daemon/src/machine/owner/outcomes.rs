@@ -84,10 +84,6 @@ impl Owner {
                     self.done(operation);
                 }
                 Outcome::Nothing { past } => {
-                    if let Some(past) = past {
-                        tracing::info!("{past}");
-                        self.notices.insert(Topic::Past, past);
-                    }
                     if looking == Some(true) {
                         self.begin(operation, None, Job::start);
                     } else {
@@ -96,6 +92,16 @@ impl Owner {
                             start: None,
                         });
                     }
+                    if let Some(past) = past {
+                        tracing::info!("{past}");
+                        self.notices.insert(Topic::Past, past);
+                    }
+                }
+                // Whoever asked for a start wants the machine, and not the end of the one before it.
+                Outcome::Down(setback) if looking == Some(true) && setback.session.is_none() => {
+                    let past = self.fail(setback).message;
+                    self.begin(operation, None, Job::start);
+                    self.notices.insert(Topic::Past, format!("earlier: {past}"));
                 }
                 Outcome::Down(setback) => {
                     let error = self.fail(setback);
