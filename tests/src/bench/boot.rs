@@ -6,9 +6,17 @@
 use crate::harness::Cove;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 const BOOTS: usize = 5;
+/// How often the state is asked for, and the median time that this may take.
+const ASKS: usize = 100;
+const STATUS_TARGET: Duration = Duration::from_millis(20);
 /// The engine answers when this stage ends.
 const ENGINE: &str = "dockerd";
 /// The kernel's own part: from its start to its `/init`.
@@ -50,7 +58,15 @@ pub fn run(out: &Path) -> Result<()> {
         seconds(kernel),
         seconds(ready)
     );
+    cove.start();
+    let answer = status_time(&cove);
+    println!(
+        "cove status answers in {} (median of {ASKS}; target: at most {})",
+        milliseconds(answer),
+        milliseconds(STATUS_TARGET)
+    );
     let status = cove.status();
+    cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
     let report = json!({
         "backend": status["backend"],
         "boots": boots.iter().map(stages_as_json).collect::<Vec<_>>(),
@@ -60,6 +76,7 @@ pub fn run(out: &Path) -> Result<()> {
         "kernel_to_engine_us": ready,
         "ratio": ratio,
         "target": TARGET,
+        "status_us": u64::try_from(answer.as_micros())?,
     });
     let text = serde_json::to_string_pretty(&report)?;
     fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;
@@ -74,6 +91,23 @@ fn boot(cove: &Cove) -> Result<Stages> {
     let stages = stages_in(&status).context("the status has no timings")?;
     cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
     Ok(stages)
+}
+
+/// The median time from starting `cove status` to its end, while the machine runs.
+fn status_time(cove: &Cove) -> Duration {
+    let mut times: Vec<Duration> = (0..ASKS)
+        .map(|_| {
+            let began = Instant::now();
+            cove.cove(["status"]).ok();
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 fn stages_in(status: &Value) -> Option<Stages> {

@@ -193,16 +193,20 @@ impl HostEvents {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 struct HostEvents {
+    interrupt: tokio::signal::windows::CtrlC,
+    closed: tokio::signal::windows::CtrlClose,
     with_terminal: bool,
     last: (u16, u16),
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl HostEvents {
     fn new(with_terminal: bool) -> io::Result<Self> {
         Ok(Self {
+            interrupt: tokio::signal::windows::ctrl_c()?,
+            closed: tokio::signal::windows::ctrl_close()?,
             with_terminal,
             last: terminal::size(),
         })
@@ -212,7 +216,8 @@ impl HostEvents {
     async fn next(&mut self) -> HostEvent {
         loop {
             tokio::select! {
-                _ = tokio::signal::ctrl_c() => return HostEvent::Signal(2),
+                _ = self.interrupt.recv() => return HostEvent::Signal(2),
+                _ = self.closed.recv() => return HostEvent::TerminalGone,
                 () = tokio::time::sleep(std::time::Duration::from_millis(250)) => {
                     let now = terminal::size();
                     if self.with_terminal && now != self.last {
