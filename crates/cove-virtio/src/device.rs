@@ -36,6 +36,8 @@ pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
 pub enum DeviceType {
     /// Sockets between guest and host.
     Vsock = 19,
+    /// Shared folders.
+    Fs = 26,
 }
 
 /// What a device asks of one of its queues.

@@ -10,6 +10,7 @@
 //! | [`queue`] | a virtqueue on the device's side: chains in, used entries out, signals when wanted |
 //! | [`socket`] | unix sockets that only their owner may connect to |
 //! | [`vsock`] | the socket device |
+//! | [`fs`] | the device for shared folders, in front of the file server `cove-fs` |
 //! | [`vhost_user`] | serves any `Device` on a unix socket |
 //!
 //! The crate is for Linux hosts only and is empty elsewhere.
@@ -17,6 +18,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod device;
+pub mod fs;
 pub mod queue;
 mod scatter;
 pub mod socket;

@@ -7,6 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, VolatileSlice};
 
@@ -161,27 +162,60 @@ pub fn gather<'m>(
 ) -> Result<usize, ChainError> {
     let mut total = 0;
     for descriptor in chain {
-        let address = descriptor.addr();
         if descriptor.is_write_only() != (direction == Direction::Writable) {
-            return Err(ChainError::WrongDirection { address: address.0 });
+            return Err(ChainError::WrongDirection {
+                address: descriptor.addr().0,
+            });
         }
-        let out_of_bounds = || ChainError::OutOfBounds {
-            address: address.0,
-            len: descriptor.len(),
-        };
-        let len = usize::try_from(descriptor.len()).map_err(|_| out_of_bounds())?;
-        if len == 0 {
-            continue;
-        }
-        // Nearly every buffer lies in one region; one that spans two becomes two slices.
-        if let Ok(slice) = memory.get_slice(address, len) {
-            slices.push(slice);
-        } else {
-            for slice in memory.get_slices(address, len) {
-                slices.push(slice.map_err(|_| out_of_bounds())?);
-            }
-        }
-        total += len;
+        total += append(memory, descriptor, slices)?;
     }
     Ok(total)
+}
+
+/// Appends the buffers of a chain that has both kinds: first those for the device to read, then those to write (virtio
+/// 1.2, section 2.7.4.2). Bounded as in [`gather`].
+pub fn split<'m>(
+    memory: &'m GuestMemory,
+    chain: DescriptorChain<&'m GuestMemory>,
+    readable: &mut Vec<VolatileSlice<'m>>,
+    writable: &mut Vec<VolatileSlice<'m>>,
+) -> Result<(), ChainError> {
+    for descriptor in chain {
+        if descriptor.is_write_only() {
+            append(memory, descriptor, writable)?;
+        } else if writable.is_empty() {
+            append(memory, descriptor, readable)?;
+        } else {
+            return Err(ChainError::WrongDirection {
+                address: descriptor.addr().0,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Appends one buffer, and returns how many bytes it holds.
+fn append<'m>(
+    memory: &'m GuestMemory,
+    descriptor: Descriptor,
+    slices: &mut Vec<VolatileSlice<'m>>,
+) -> Result<usize, ChainError> {
+    let address = descriptor.addr();
+    let out_of_bounds = || ChainError::OutOfBounds {
+        address: address.0,
+        len: descriptor.len(),
+    };
+    let len = usize::try_from(descriptor.len()).map_err(|_| out_of_bounds())?;
+    if len == 0 {
+        return Ok(0);
+    }
+    // Nearly every buffer lies in one region; one that spans two becomes two slices.
+    if let Ok(slice) = memory.get_slice(address, len) {
+        slices.push(slice);
+    } else {
+        for slice in memory.get_slices(address, len) {
+            slices.push(slice.map_err(|_| out_of_bounds())?);
+        }
+    }
+    Ok(len)
 }

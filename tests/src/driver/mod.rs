@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`event`] | eventfds |
+//! | [`fs`] | a driver for the file system device |
 //! | [`memory`] | guest memory in a memfd, and where things lie in it |
 //! | [`queue`] | a split virtqueue from the driver's side |
 //! | [`rig`] | a socket device between a guest and host programs |
@@ -14,6 +15,7 @@
 //! | [`stream`] | its connections |
 
 pub mod event;
+pub mod fs;
 pub mod memory;
 pub mod queue;
 pub mod rig;

@@ -1,0 +1,255 @@
+//! The file system device through its queues, called directly and over vhost-user.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use cove_fs::abi::{self, OpenOut, op};
+use cove_fs::{Config, Server, ShareOptions};
+use cove_tests::driver::fs::FsGuest;
+use cove_tests::driver::queue::Buffer;
+use cove_tests::driver::rig::{WAYS, Way};
+use cove_tests::driver::transport::{InProcess, VhostUser};
+use cove_tests::driver::vsock::PATIENCE;
+use cove_virtio::fs::Fs;
+use cove_virtio::vhost_user;
+use rustix::io::Errno;
+use tempfile::TempDir;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// A guest before its device, a server, and a folder named `share`. Fields are dropped in order.
+struct Rig {
+    guest: FsGuest,
+    _service: Option<vhost_user::Server>,
+    server: Arc<Server>,
+    dir: TempDir,
+}
+
+impl Rig {
+    fn new(way: Way) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        std::fs::create_dir(dir.path().join("share"))?;
+        let config = Config {
+            watch: false,
+            ..Config::default()
+        };
+        let server = Arc::new(Server::new(config)?);
+        let options = ShareOptions {
+            name: "share".into(),
+            read_only: false,
+        };
+        server.add_share(&dir.path().join("share"), options)?;
+        let device = Fs::new("cove", Arc::clone(&server), 3)?;
+        let (guest, service) = match way {
+            Way::InProcess => (FsGuest::boot(InProcess::new(device))?, None),
+            Way::VhostUser => {
+                let socket = dir.path().join("vhost-user");
+                let service = vhost_user::serve(device, &socket)?;
+                (FsGuest::boot(VhostUser::connect(&socket, 2)?)?, Some(service))
+            }
+        };
+        Ok(Self {
+            guest,
+            _service: service,
+            server,
+            dir,
+        })
+    }
+
+    fn write(&self, name: &str, content: &str) -> Result<()> {
+        Ok(std::fs::write(self.dir.path().join("share").join(name), content)?)
+    }
+
+    /// Opens a file for reading and writing: its node and handle.
+    fn open(&mut self, path: &str) -> Result<(u64, u64)> {
+        let node = self
+            .guest
+            .walk(path)?
+            .map_err(|errno| anyhow::anyhow!("error {errno}"))?;
+        let request = abi::OpenIn {
+            flags: 2,
+            open_flags: 0,
+        };
+        let reply = self.guest.ask(op::OPEN, node, &[request.as_bytes()])?;
+        let data = reply.map_err(|errno| anyhow::anyhow!("OPEN failed with {errno}"))?;
+        let Ok((open, _)) = OpenOut::read_from_prefix(&data) else {
+            anyhow::bail!("OPEN answered too little");
+        };
+        Ok((node, open.fh))
+    }
+}
+
+fn read_in(fh: u64, size: u32) -> abi::ReadIn {
+    abi::ReadIn {
+        fh,
+        size,
+        ..abi::ReadIn::default()
+    }
+}
+
+#[test]
+fn a_guest_reads_what_the_host_wrote_and_the_host_what_the_guest_wrote() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        rig.write("file", "from the host")?;
+        let (node, fh) = rig.open("share/file")?;
+        let reply = rig.guest.ask(op::READ, node, &[read_in(fh, 100).as_bytes()])?;
+        ensure!(reply == Ok(b"from the host".to_vec()), "{way:?}: {reply:?}");
+        let write = abi::WriteIn {
+            fh,
+            size: 5,
+            ..abi::WriteIn::default()
+        };
+        let reply = rig.guest.ask(op::WRITE, node, &[write.as_bytes(), b"FROM "])?;
+        ensure!(reply.is_ok(), "{way:?}: {reply:?}");
+        let content = std::fs::read_to_string(rig.dir.path().join("share/file"))?;
+        ensure!(content == "FROM the host", "{way:?}: {content}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_share_that_is_added_or_removed_shows_at_once() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        let missing = Err(Errno::NOENT.raw_os_error());
+        ensure!(rig.guest.walk("later")? == missing);
+        let later = rig.dir.path().join("later");
+        std::fs::create_dir(&later)?;
+        let options = ShareOptions {
+            name: "later".into(),
+            read_only: true,
+        };
+        rig.server.add_share(&later, options)?;
+        ensure!(rig.guest.walk("later")?.is_ok(), "{way:?}");
+        rig.server.remove_share("later")?;
+        ensure!(rig.guest.walk("later")? == missing, "{way:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn many_requests_in_flight_are_each_answered_once() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        rig.write("file", &"x".repeat(4096))?;
+        let (node, fh) = rig.open("share/file")?;
+        for _ in 0..50 {
+            for _ in 0..32 {
+                rig.guest
+                    .submit(op::READ, node, &[read_in(fh, 4096).as_bytes()])?;
+            }
+            while rig.guest.in_flight() > 0 {
+                let (_, reply) = rig.guest.next_answer()?;
+                ensure!(reply.is_ok_and(|data| data.len() == 4096), "{way:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn open_files_survive_a_pause_and_end_with_a_reboot() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        rig.write("file", "content")?;
+        let (node, fh) = rig.open("share/file")?;
+        rig.guest.pause()?;
+        rig.guest.resume()?;
+        let reply = rig.guest.ask(op::READ, node, &[read_in(fh, 100).as_bytes()])?;
+        ensure!(reply == Ok(b"content".to_vec()), "{way:?}: {reply:?}");
+        rig.guest.reboot()?;
+        ensure!(
+            rig.server.health().open <= 1,
+            "{way:?}: {:?}",
+            rig.server.health()
+        );
+        let reply = rig.guest.ask(op::READ, node, &[read_in(fh, 100).as_bytes()])?;
+        ensure!(reply.is_err(), "{way:?}: a handle of the guest before");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_request_that_waits_for_a_lock_ends_when_the_machine_is_paused() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        rig.write("file", "content")?;
+        let (node, first) = rig.open("share/file")?;
+        let (_, second) = rig.open("share/file")?;
+        let lock = |fh| abi::LkIn {
+            fh,
+            owner: fh,
+            lock: abi::FileLock {
+                start: 0,
+                end: i64::MAX.cast_unsigned(),
+                kind: 1,
+                pid: 7,
+            },
+            flags: abi::LK_FLOCK,
+            padding: 0,
+        };
+        let held = rig.guest.ask(op::SETLKW, node, &[lock(first).as_bytes()])?;
+        ensure!(held.is_ok(), "{way:?}: {held:?}");
+        rig.guest.submit(op::SETLKW, node, &[lock(second).as_bytes()])?;
+        // A request that the device has not taken yet would stay in the queue.
+        let deadline = Instant::now() + PATIENCE;
+        while rig.server.waiting().is_empty() {
+            ensure!(Instant::now() < deadline, "{way:?}: the request does not wait");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        rig.guest.pause()?;
+        let (_, reply) = rig.guest.next_answer()?;
+        ensure!(reply == Err(Errno::INTR.raw_os_error()), "{way:?}: {reply:?}");
+        rig.guest.resume()?;
+        ensure!(rig.guest.walk("share/file")?.is_ok(), "{way:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn malformed_chains_come_back_empty_and_the_device_goes_on() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        let start = cove_tests::driver::memory::START;
+        let buffer = |address, len, writable| Buffer {
+            address,
+            len,
+            writable,
+        };
+        let end = rig.guest.memory.end();
+        for chain in [
+            vec![buffer(end, 64, false), buffer(start, 64, true)],
+            vec![buffer(end - 8, 64, false)],
+            vec![buffer(u64::MAX - 8, 64, false)],
+            vec![buffer(start, 64, true), buffer(start, 64, false)],
+            vec![buffer(start, 3, false), buffer(start, 64, true)],
+            vec![buffer(start, 64, false)],
+            vec![buffer(start, 0, false), buffer(start, 0, true)],
+        ] {
+            rig.guest.requests.add(&chain)?;
+            rig.guest.requests.publish()?;
+            let used = rig.guest.next_used()?;
+            ensure!(used.written <= 16, "{way:?}: {used:?} for {chain:?}");
+        }
+        ensure!(rig.guest.walk("share")?.is_ok(), "{way:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_broken_queue_is_signalled_and_a_reset_repairs_it() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        let index = rig.guest.requests.available_index();
+        rig.guest
+            .requests
+            .forge_available_index(index.wrapping_add(1000))?;
+        rig.guest.requests.kick.ring()?;
+        let told = cove_tests::driver::event::wait(&[&rig.guest.requests.broken], PATIENCE)?;
+        ensure!(told, "{way:?}: nobody says that the queue is broken");
+        rig.guest.reboot()?;
+        ensure!(rig.guest.walk("share")?.is_ok(), "{way:?}");
+    }
+    Ok(())
+}
