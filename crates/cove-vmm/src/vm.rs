@@ -1,0 +1,184 @@
+//! A machine: made of KVM's parts, run to its end.
+//!
+//! [`Vm`] owns guest memory and vCPUs. `Vm::run` gives each vCPU a thread; the first that meets the machine's end
+//! reports it. Only the process's end takes down vCPUs that still run, which is why a machine has a process of its own.
+
+// UNSAFETY: KVM is given addresses of this process to use as the guest's memory.
+#![expect(unsafe_code, reason = "guest memory is registered with KVM by address")]
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+
+use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemory as _, GuestMemoryRegion as _};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::layout::{ACPI, SERIAL_IRQ, TSS};
+use crate::memory::GuestMemory;
+use crate::ports::{Output, Ports};
+use crate::{acpi, boot, memory, vcpu};
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The kernel, an ELF file with a PVH entry.
+    pub kernel: PathBuf,
+    /// The initial RAM file system.
+    pub initramfs: PathBuf,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Number of vCPUs, 1 to 254.
+    pub vcpus: u8,
+    /// Memory in bytes, a multiple of the page size.
+    pub memory: usize,
+}
+
+/// How the guest ended the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It powered off.
+    PoweredOff,
+    /// It restarted, or faulted beyond recovery.
+    Reset,
+}
+
+/// Why a machine could not be made or run.
+#[derive(Debug, thiserror::Error)]
+pub enum VmError {
+    /// KVM refused.
+    #[error("cannot {operation}")]
+    Kvm {
+        /// What was attempted, as an infinitive.
+        operation: &'static str,
+        /// What KVM said.
+        source: kvm_ioctls::Error,
+    },
+    /// The system refused.
+    #[error("cannot {operation}")]
+    Os {
+        /// What was attempted, as an infinitive.
+        operation: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is not enough address space for the guest's memory.
+    #[error("cannot map the guest's memory")]
+    Memory(#[from] vm_memory::mmap::FromRangesError),
+    /// The guest's memory does not reach as far as the boot protocol needs.
+    #[error("cannot write the ACPI tables to the guest's memory")]
+    Tables(#[from] vm_memory::GuestMemoryError),
+    /// Kernel or initramfs are not fit to boot.
+    #[error("cannot load the guest")]
+    Boot(#[from] boot::BootError),
+    /// No ACPI table can list so many, or none.
+    #[error("{0} vCPUs are not possible: use 1 to 254")]
+    Vcpus(u8),
+    /// A vCPU stopped for a reason that this monitor has no answer to.
+    #[error("a vCPU stopped with {0}")]
+    Exit(String),
+    /// A vCPU's thread ended without saying why.
+    #[error("the vCPUs' threads are gone")]
+    ThreadsGone,
+}
+
+/// A machine that has not run yet.
+pub struct Vm {
+    vcpus: Vec<VcpuFd>,
+    ports: Arc<Ports>,
+    memory: GuestMemory,
+    handle: VmFd,
+}
+
+impl Vm {
+    /// Sets up a machine whose console is written to `output`.
+    pub fn new(config: &Config, output: Output) -> Result<Self, VmError> {
+        if !(1..=254).contains(&config.vcpus) {
+            return Err(VmError::Vcpus(config.vcpus));
+        }
+        let failed = |operation| move |source| VmError::Kvm { operation, source };
+        let os = |operation| move |source| VmError::Os { operation, source };
+        let kvm = Kvm::new().map_err(failed("open /dev/kvm"))?;
+        let vm = kvm.create_vm().map_err(failed("create a machine"))?;
+        vm.set_tss_address(TSS).map_err(failed("place KVM's own pages"))?;
+        vm.create_irq_chip()
+            .map_err(failed("create the interrupt controllers"))?;
+        let memory = memory::map(config.memory)?;
+        register(&vm, &memory).map_err(failed("register the guest's memory"))?;
+
+        memory.write_slice(&acpi::tables(config.vcpus), GuestAddress(ACPI))?;
+        let entry = boot::load(
+            &memory,
+            &config.kernel,
+            &config.initramfs,
+            &config.command_line,
+            ACPI,
+        )?;
+
+        let line = EventFd::new(EFD_NONBLOCK).map_err(os("create the console's interrupt"))?;
+        vm.register_irqfd(&line, SERIAL_IRQ)
+            .map_err(failed("connect the console's interrupt"))?;
+        let leaves = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(failed("ask what the processor can do"))?;
+        let vcpus = (0..config.vcpus)
+            .map(|index| vcpu::create(&vm, leaves.clone(), index, config.vcpus, entry))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            vcpus,
+            ports: Arc::new(Ports::new(line, output)),
+            memory,
+            handle: vm,
+        })
+    }
+
+    /// Runs the machine until its guest ends it. Afterwards the process is to end: vCPUs that did not bring the end
+    /// about may still be running, and guest memory stays mapped for them.
+    pub fn run(self) -> Result<End, VmError> {
+        let Self {
+            vcpus,
+            ports,
+            memory,
+            handle,
+        } = self;
+        let keep = Arc::new((memory, handle));
+        let (report, ends) = mpsc::channel();
+        for (index, mut vcpu) in vcpus.into_iter().enumerate() {
+            let (ports, keep, report) = (Arc::clone(&ports), Arc::clone(&keep), report.clone());
+            std::thread::Builder::new()
+                .name(format!("vcpu{index}"))
+                .spawn(move || {
+                    // Nobody listens any more when another vCPU was first.
+                    let _ = report.send(vcpu::run(&mut vcpu, &ports));
+                    drop(vcpu);
+                    drop(keep);
+                })
+                .map_err(|source| VmError::Os {
+                    operation: "start a vCPU's thread",
+                    source,
+                })?;
+        }
+        drop(report);
+        ends.recv().map_err(|_| VmError::ThreadsGone)?
+    }
+}
+
+/// Tells KVM where in this process the guest's memory is.
+fn register(vm: &VmFd, memory: &GuestMemory) -> Result<(), kvm_ioctls::Error> {
+    for (slot, region) in (0..).zip(memory.iter()) {
+        let host = memory
+            .get_host_address(region.start_addr())
+            .map_err(|_| kvm_ioctls::Error::new(14))?;
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().raw_value(),
+            memory_size: region.len(),
+            userspace_addr: host.addr() as u64,
+        };
+        // SAFETY: the range is the mapping of one region of `memory`, which outlives the vCPUs: every thread that runs
+        // one holds it.
+        unsafe { vm.set_user_memory_region(region) }?;
+    }
+    Ok(())
+}
