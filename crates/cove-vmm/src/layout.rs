@@ -37,3 +37,7 @@ pub const SLEEP_CONTROL_PORT: u16 = 0x604;
 pub const SLEEP_STATUS_PORT: u16 = 0x605;
 /// The sleep type that means power-off, as the tables name it.
 pub const SLEEP_TYPE_OFF: u8 = 5;
+/// The command port of a PC's keyboard controller, which is not there; Linux resets through it when told `reboot=k`.
+pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
+/// The command that pulses the processor's reset line.
+pub const KEYBOARD_RESET: u8 = 0xfe;

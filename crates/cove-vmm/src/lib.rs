@@ -13,6 +13,7 @@
 //! | [`acpi`] | the few tables that the kernel needs: processors, serial port, how to power off |
 //! | [`cpuid`], [`vcpu`] | what the guest sees of the processor, and the thread that runs one |
 //! | [`ports`] | the I/O ports: console, power, reset |
+//! | [`mmio`] | the virtio-mmio transport for the devices of `cove-virtio`; not yet on the machine's bus |
 //! | [`vm`] | puts them together and owns them |
 //!
 //! There is no firmware, no PCI and no legacy timer. The machine is *hardware-reduced* in the sense of ACPI: its clock
@@ -25,6 +26,7 @@ pub mod boot;
 pub mod cpuid;
 pub mod layout;
 pub mod memory;
+pub mod mmio;
 pub mod ports;
 pub mod vcpu;
 pub mod vm;

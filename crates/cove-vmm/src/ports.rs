@@ -8,7 +8,8 @@ use vm_superio::serial::{NoEvents, Serial};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::layout::{
-    RESET_PORT, RESET_VALUE, SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, SLEEP_TYPE_OFF,
+    KEYBOARD_COMMAND_PORT, KEYBOARD_RESET, RESET_PORT, RESET_VALUE, SERIAL_PORT, SLEEP_CONTROL_PORT,
+    SLEEP_STATUS_PORT, SLEEP_TYPE_OFF,
 };
 use crate::vm::End;
 
@@ -46,7 +47,9 @@ impl Ports {
 
     /// What the guest reads at `port`.
     pub fn read(&self, port: u16, data: &mut [u8]) {
-        data.fill(if port == SLEEP_STATUS_PORT { 0 } else { 0xff });
+        // A keyboard controller that is never busy: the kernel waits for that before it resets through it.
+        let idle = matches!(port, SLEEP_STATUS_PORT | KEYBOARD_COMMAND_PORT);
+        data.fill(if idle { 0 } else { 0xff });
         if let (Some(register), [byte]) = (serial_register(port), data) {
             *byte = self.serial().read(register);
         }
@@ -65,6 +68,7 @@ impl Ports {
         }
         match port {
             RESET_PORT if byte == RESET_VALUE => Some(End::Reset),
+            KEYBOARD_COMMAND_PORT if byte == KEYBOARD_RESET => Some(End::Reset),
             SLEEP_CONTROL_PORT if byte & SLEEP_ENABLE != 0 && byte >> 2 & 7 == SLEEP_TYPE_OFF => {
                 Some(End::PoweredOff)
             }

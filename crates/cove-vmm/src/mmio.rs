@@ -1,0 +1,412 @@
+//! The virtio-mmio transport (virtio 1.2, section 4.2): a device's registers in a page of guest-physical memory.
+//!
+//! ```text
+//!                 status: DRIVER_OK                queue broken
+//!  configuring ─────────────────────▶ active ─────────────────▶ active, NEEDS_RESET
+//!       ▲                               │                              │
+//!       └───────────── status: 0 ───────┴──────────────────────────────┘
+//! ```
+//!
+//! The transport owns the registers. While the device is active its queues belong to it alone; writes to queue registers
+//! are ignored until the next reset.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cove_virtio::device::{Activation, Device, FEATURE_EVENT_IDX, FEATURE_VERSION_1, Interrupt};
+use cove_virtio::queue::DeviceQueue;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::GuestAddress;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::GuestMemory;
+
+/// Bytes of a device's registers.
+pub const SIZE: u64 = 0x1000;
+/// Where the driver notifies, at which an ioeventfd for each queue listens.
+pub const QUEUE_NOTIFY: u64 = 0x50;
+const CONFIG: u64 = 0x100;
+/// `virt`, little-endian.
+const MAGIC: u32 = 0x7472_6976;
+/// Not the legacy interface.
+const VERSION: u32 = 2;
+/// `COVE`, little-endian.
+const VENDOR: u32 = 0x4556_4f43;
+
+const FEATURES_OK: u32 = 8;
+const DRIVER_OK: u32 = 4;
+const NEEDS_RESET: u32 = 0x40;
+const USED_BUFFER: u32 = 1;
+const CONFIG_CHANGED: u32 = 2;
+
+/// How the device reaches the driver: an edge-triggered line, and why it was raised.
+struct Line {
+    raise: EventFd,
+    why: AtomicU32,
+    broken: AtomicU32,
+}
+
+impl Line {
+    fn signal(&self, why: u32) -> io::Result<()> {
+        self.why.fetch_or(why, Ordering::SeqCst);
+        self.raise.write(1)
+    }
+}
+
+impl Interrupt for Line {
+    fn signal_queue(&self, _queue: u16) -> io::Result<()> {
+        self.signal(USED_BUFFER)
+    }
+
+    fn signal_config(&self) -> io::Result<()> {
+        self.signal(CONFIG_CHANGED)
+    }
+
+    fn signal_broken(&self, _queue: u16) -> io::Result<()> {
+        self.broken.store(NEEDS_RESET, Ordering::SeqCst);
+        self.signal(CONFIG_CHANGED)
+    }
+}
+
+/// What the driver set up of one queue.
+#[derive(Clone, Copy, Default)]
+struct Ring {
+    size: u32,
+    ready: bool,
+    descriptors: u64,
+    available: u64,
+    used: u64,
+}
+
+/// A device behind its registers.
+pub struct Transport {
+    device: Box<dyn Device>,
+    memory: Arc<GuestMemory>,
+    kicks: Vec<OwnedFd>,
+    line: Arc<Line>,
+    rings: Vec<Ring>,
+    status: u32,
+    active: bool,
+    features: u64,
+    device_features_page: u32,
+    driver_features_page: u32,
+    queue: u32,
+}
+
+impl Transport {
+    /// Puts `device` behind registers. `kicks` has an eventfd for each of its queues, `raise` interrupts the guest.
+    pub fn new(
+        device: Box<dyn Device>,
+        memory: Arc<GuestMemory>,
+        kicks: Vec<OwnedFd>,
+        raise: EventFd,
+    ) -> Self {
+        let rings = vec![Ring::default(); device.queues().len()];
+        Self {
+            device,
+            memory,
+            kicks,
+            line: Arc::new(Line {
+                raise,
+                why: AtomicU32::new(0),
+                broken: AtomicU32::new(0),
+            }),
+            rings,
+            status: 0,
+            active: false,
+            features: 0,
+            device_features_page: 0,
+            driver_features_page: 0,
+            queue: 0,
+        }
+    }
+
+    /// What the guest reads at `offset`.
+    pub fn read(&self, offset: u64, data: &mut [u8]) {
+        if let Some(offset) = offset.checked_sub(CONFIG) {
+            self.device.read_config(offset, data);
+            return;
+        }
+        data.fill(0);
+        if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
+            *word = self.register(offset).to_le_bytes();
+        }
+    }
+
+    fn register(&self, offset: u64) -> u32 {
+        let index = usize::try_from(self.queue).unwrap_or(usize::MAX);
+        match offset {
+            0x00 => MAGIC,
+            0x04 => VERSION,
+            0x08 => self.device.device_type() as u32,
+            0x0c => VENDOR,
+            0x10 => half(self.device.features(), self.device_features_page),
+            0x34 => self
+                .device
+                .queues()
+                .get(index)
+                .map_or(0, |spec| spec.max_size.into()),
+            0x44 => self.rings.get(index).map_or(0, |ring| ring.ready.into()),
+            0x60 => self.line.why.load(Ordering::SeqCst),
+            0x70 => self.status | self.line.broken.load(Ordering::SeqCst),
+            // No shared memory: a length of all ones.
+            0xb0..=0xbc => u32::MAX,
+            _ => 0,
+        }
+    }
+
+    /// Takes what the guest writes at `offset`.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if let Some(offset) = offset.checked_sub(CONFIG) {
+            self.device.write_config(offset, data);
+            return;
+        }
+        let Ok(word) = <[u8; 4]>::try_from(data).map(u32::from_le_bytes) else {
+            return;
+        };
+        match offset {
+            0x14 => self.device_features_page = word,
+            0x20 if self.status & FEATURES_OK == 0 => {
+                set_half(&mut self.features, self.driver_features_page, word);
+            }
+            0x24 => self.driver_features_page = word,
+            0x30 => self.queue = word,
+            0x64 => {
+                self.line.why.fetch_and(!word, Ordering::SeqCst);
+            }
+            0x70 => self.set_status(word),
+            _ => self.write_ring(offset, word),
+        }
+    }
+
+    fn write_ring(&mut self, offset: u64, word: u32) {
+        let index = usize::try_from(self.queue).unwrap_or(usize::MAX);
+        let Some(ring) = self.rings.get_mut(index).filter(|_| !self.active) else {
+            return;
+        };
+        match offset {
+            0x38 => ring.size = word,
+            0x44 => ring.ready = word == 1,
+            0x80 => set_half(&mut ring.descriptors, 0, word),
+            0x84 => set_half(&mut ring.descriptors, 1, word),
+            0x90 => set_half(&mut ring.available, 0, word),
+            0x94 => set_half(&mut ring.available, 1, word),
+            0xa0 => set_half(&mut ring.used, 0, word),
+            0xa4 => set_half(&mut ring.used, 1, word),
+            _ => {}
+        }
+    }
+
+    fn set_status(&mut self, status: u32) {
+        if status == 0 {
+            self.reset();
+            return;
+        }
+        let unknown = self.features & !self.device.features();
+        let acceptable = unknown == 0 && self.features & FEATURE_VERSION_1 != 0;
+        let mut status = status & !NEEDS_RESET;
+        if !acceptable {
+            // The driver reads it back, and sees that its choice was refused.
+            status &= !(FEATURES_OK | DRIVER_OK);
+        }
+        self.status |= status;
+        if self.status & DRIVER_OK != 0 && !self.active {
+            match self.activate() {
+                Ok(()) => self.active = true,
+                Err(why) => {
+                    tracing::warn!(%why, "the driver's set-up of a device is refused");
+                    // An eventfd that is full has woken the guest already.
+                    let _ = self.line.signal_broken(0);
+                }
+            }
+        }
+    }
+
+    fn activate(&mut self) -> Result<(), String> {
+        let event_idx = self.features & FEATURE_EVENT_IDX != 0;
+        let specs = self.device.queues();
+        let mut queues = Vec::new();
+        for (index, ((ring, spec), kick)) in (0..).zip(self.rings.iter().zip(specs).zip(&self.kicks)) {
+            if ring.ready {
+                let queue = build(ring, spec.max_size, event_idx)
+                    .filter(|queue| queue.is_valid(self.memory.as_ref()))
+                    .ok_or_else(|| format!("queue {index} does not lie in guest memory"))?;
+                let kick = kick.try_clone().map_err(|error| error.to_string())?;
+                queues.push(DeviceQueue::new(index, queue, kick));
+            }
+        }
+        let activation = Activation {
+            memory: Arc::clone(&self.memory),
+            features: self.features,
+            queues,
+            interrupt: Arc::clone(&self.line) as Arc<dyn Interrupt>,
+        };
+        self.device
+            .activate(activation)
+            .map_err(|error| error.to_string())
+    }
+
+    fn reset(&mut self) {
+        if let Err(error) = self.device.reset() {
+            tracing::error!(%error, "a device cannot be reset");
+        }
+        self.rings.fill(Ring::default());
+        self.line.why.store(0, Ordering::SeqCst);
+        self.line.broken.store(0, Ordering::SeqCst);
+        (self.status, self.active, self.features, self.queue) = (0, false, 0, 0);
+        (self.device_features_page, self.driver_features_page) = (0, 0);
+    }
+}
+
+fn build(ring: &Ring, max_size: u16, event_idx: bool) -> Option<Queue> {
+    let mut queue = Queue::new(max_size).ok()?;
+    queue.try_set_size(u16::try_from(ring.size).ok()?).ok()?;
+    queue
+        .try_set_desc_table_address(GuestAddress(ring.descriptors))
+        .ok()?;
+    queue
+        .try_set_avail_ring_address(GuestAddress(ring.available))
+        .ok()?;
+    queue.try_set_used_ring_address(GuestAddress(ring.used)).ok()?;
+    queue.set_event_idx(event_idx);
+    queue.set_ready(true);
+    Some(queue)
+}
+
+/// The low (0) or high (1) half of `value`; there are no others.
+fn half(value: u64, page: u32) -> u32 {
+    let word = match page {
+        0 => value & u64::from(u32::MAX),
+        1 => value >> 32,
+        _ => 0,
+    };
+    u32::try_from(word).unwrap_or(0)
+}
+
+fn set_half(value: &mut u64, page: u32, word: u32) {
+    *value = match page {
+        0 => *value & 0xffff_ffff_0000_0000 | u64::from(word),
+        1 => *value & 0xffff_ffff | u64::from(word) << 32,
+        _ => return,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cove_virtio::device::{DeviceError, DeviceType, QueueSpec};
+
+    /// Counts what is asked of it.
+    struct Probe(Arc<AtomicU32>);
+
+    impl Device for Probe {
+        fn device_type(&self) -> DeviceType {
+            DeviceType::Vsock
+        }
+        fn features(&self) -> u64 {
+            FEATURE_VERSION_1
+        }
+        fn queues(&self) -> &'static [QueueSpec] {
+            &[QueueSpec {
+                max_size: 64,
+                required: true,
+            }]
+        }
+        fn read_config(&self, _: u64, data: &mut [u8]) {
+            data.fill(7);
+        }
+        fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
+            assert_eq!(activation.queues[0].queue.size(), 16);
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+            Ok(Vec::new())
+        }
+        fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+            Ok(Vec::new())
+        }
+    }
+
+    fn transport() -> (Transport, Arc<AtomicU32>) {
+        let activations = Arc::new(AtomicU32::new(0));
+        let device = Box::new(Probe(Arc::clone(&activations)));
+        let kick = std::fs::File::open("/dev/null").unwrap().into();
+        let memory = Arc::new(crate::memory::map(1 << 20).unwrap());
+        let raise = EventFd::new(0).unwrap();
+        (Transport::new(device, memory, vec![kick], raise), activations)
+    }
+
+    fn get(transport: &Transport, offset: u64) -> u32 {
+        let mut data = [0; 4];
+        transport.read(offset, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    fn set_up(transport: &mut Transport, used: u32) {
+        let steps = [
+            (0x24, 1),
+            (0x20, 1),
+            (0x70, 0xb),
+            (0x38, 16),
+            (0x80, 0x1000),
+            (0x90, 0x2000),
+            (0xa0, used),
+            (0x44, 1),
+        ];
+        for (offset, word) in steps {
+            transport.write(offset, &u32::to_le_bytes(word));
+        }
+        transport.write(0x70, &0xfu32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_driver_that_follows_the_specification_activates_the_device_once() {
+        let (mut transport, activations) = transport();
+        set_up(&mut transport, 0x3000);
+        transport.write(0x70, &0xfu32.to_le_bytes());
+        assert_eq!(activations.load(Ordering::SeqCst), 1);
+        assert_eq!(get(&transport, 0x70), 0xf);
+    }
+
+    #[test]
+    fn queue_registers_are_frozen_until_reset() {
+        let (mut transport, _) = transport();
+        set_up(&mut transport, 0x3000);
+        transport.write(0x44, &0u32.to_le_bytes());
+        assert_eq!(get(&transport, 0x44), 1);
+        transport.write(0x70, &0u32.to_le_bytes());
+        assert_eq!((get(&transport, 0x44), get(&transport, 0x70)), (0, 0));
+    }
+
+    #[test]
+    fn a_queue_outside_of_memory_breaks_the_device_and_is_never_handed_over() {
+        let (mut transport, activations) = transport();
+        set_up(&mut transport, 0xffff_f000);
+        assert_eq!(activations.load(Ordering::SeqCst), 0);
+        assert_ne!(get(&transport, 0x70) & NEEDS_RESET, 0);
+    }
+
+    #[test]
+    fn features_that_were_not_offered_are_refused() {
+        let (mut transport, activations) = transport();
+        transport.write(0x20, &u32::MAX.to_le_bytes());
+        set_up(&mut transport, 0x3000);
+        assert_eq!(get(&transport, 0x70) & FEATURES_OK, 0);
+        assert_eq!(activations.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn any_access_of_any_width_is_survived() {
+        let (mut transport, _) = transport();
+        for offset in 0..SIZE {
+            for width in [0, 1, 2, 4, 8] {
+                let mut data = vec![0xff; width];
+                transport.read(offset, &mut data);
+                transport.write(offset, &[0xff; 8][..width]);
+            }
+        }
+    }
+}
