@@ -1,4 +1,4 @@
-//! Boots a kernel with an initramfs, its console on standard output: `boot KERNEL INITRAMFS VCPUS MIB [ARGUMENTS]`.
+//! Boots a kernel with an initramfs, its console on standard output, and a socket device: `boot KERNEL INITRAMFS VCPUS MIB [ARGUMENTS]`.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> anyhow::Result<()> {
@@ -14,7 +14,11 @@ fn main() -> anyhow::Result<()> {
         vcpus: vcpus.parse().context("VCPUS is no number")?,
         memory: mib.parse::<usize>().context("MIB is no number")? << 20,
     };
-    let end = cove_vmm::Vm::new(&config, Box::new(std::io::stdout()))?.run()?;
+    let socket = std::env::temp_dir().join(format!("cove-vmm-boot-{}.sock", std::process::id()));
+    let socket = cove_virtio::vsock::VsockConfig::new(3, socket);
+    let devices: Vec<Box<dyn cove_virtio::device::Device>> =
+        vec![Box::new(cove_virtio::vsock::Vsock::new(socket)?)];
+    let end = cove_vmm::Vm::new(&config, Box::new(std::io::stdout()), devices)?.run()?;
     println!("the machine ended: {end:?}");
     // vCPUs that still wait end with the process.
     std::process::exit(0);

@@ -4,9 +4,10 @@
 //! legacy interrupt controller or timer for the kernel to look for.
 
 use crate::layout::{
-    ACPI, HIGH_MEMORY, IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_IRQ, SERIAL_PORT,
-    SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, SLEEP_TYPE_OFF,
+    ACPI, DEVICE_IRQ, DEVICES, HIGH_MEMORY, IO_APIC, LOCAL_APIC, RESET_PORT, RESET_VALUE, SERIAL_IRQ,
+    SERIAL_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, SLEEP_TYPE_OFF,
 };
+use crate::mmio;
 
 /// `WBINVD`, `PWR_BUTTON` and `SLP_BUTTON` (no fixed buttons), `RESET_REG_SUP`, `HW_REDUCED_ACPI`.
 const FADT_FLAGS: u32 = 1 | 1 << 4 | 1 << 5 | 1 << 10 | 1 << 20;
@@ -15,8 +16,9 @@ const BOOT_ARCHITECTURE: u16 = 1 << 2 | 1 << 5;
 const HEADER: usize = 36;
 const FADT_SIZE: usize = 276;
 
-/// The tables as they lie at [`ACPI`], the RSDP first. `vcpus` is at most 254.
-pub fn tables(vcpus: u8) -> Vec<u8> {
+/// The tables as they lie at [`ACPI`], the RSDP first. `vcpus` is at most 254,
+/// `devices` at most [`crate::layout::MAX_DEVICES`].
+pub fn tables(vcpus: u8, devices: u8) -> Vec<u8> {
     let mut bytes = vec![0; 64];
     let mut put = |table: Vec<u8>| {
         let address = ACPI + bytes.len() as u64;
@@ -24,7 +26,7 @@ pub fn tables(vcpus: u8) -> Vec<u8> {
         bytes.resize(bytes.len().next_multiple_of(16), 0);
         address
     };
-    let dsdt = put(table(*b"DSDT", 2, &dsdt()));
+    let dsdt = put(table(*b"DSDT", 2, &dsdt(devices)));
     let fadt = put(fadt(dsdt));
     let madt = put(table(*b"APIC", 5, &madt(vcpus)));
     let entries = [fadt.to_le_bytes(), madt.to_le_bytes()].concat();
@@ -102,7 +104,7 @@ fn madt(vcpus: u8) -> Vec<u8> {
     body
 }
 
-fn dsdt() -> Vec<u8> {
+fn dsdt(devices: u8) -> Vec<u8> {
     let [low, high] = SERIAL_PORT.to_le_bytes();
     let mut resources = vec![0x47, 1, low, high, low, high, 1, 8];
     resources.extend_from_slice(&interrupt(SERIAL_IRQ));
@@ -115,12 +117,31 @@ fn dsdt() -> Vec<u8> {
     let mut scope = b"\\_SB_".to_vec();
     scope.extend_from_slice(&[0x5b, 0x82]);
     scope.extend_from_slice(&packaged(&serial));
+    for index in 0..devices {
+        scope.extend_from_slice(&[0x5b, 0x82]);
+        scope.extend_from_slice(&packaged(&virtio(index)));
+    }
 
     let mut body = vec![0x10];
     body.extend_from_slice(&packaged(&scope));
     body.extend_from_slice(b"\x08_S5_\x12");
     body.extend_from_slice(&packaged(&[1, 0x0a, SLEEP_TYPE_OFF]));
     body
+}
+
+/// A virtio-mmio device, which Linux knows by the id LNRO0005.
+fn virtio(index: u8) -> Vec<u8> {
+    let base = u32::try_from(DEVICES + u64::from(index) * mmio::SIZE).unwrap_or(u32::MAX);
+    let mut resources = vec![0x86, 9, 0, 1];
+    resources.extend_from_slice(&base.to_le_bytes());
+    resources.extend_from_slice(&[0, 0x10, 0, 0]);
+    resources.extend_from_slice(&interrupt(DEVICE_IRQ + u32::from(index)));
+    let mut device = vec![b'V', b'R', b'0' + index / 10, b'0' + index % 10];
+    device.extend_from_slice(b"\x08_HID\x0dLNRO0005\x00");
+    device.extend_from_slice(&[0x08, b'_', b'U', b'I', b'D', 0x0a, index]);
+    device.extend_from_slice(b"\x08_CCA\x01\x08_CRS");
+    device.extend_from_slice(&buffer(&resources));
+    device
 }
 
 /// An extended interrupt descriptor: consumed, edge-triggered, active high, not shared.
@@ -168,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_table_sums_to_zero_and_lies_where_its_parent_says() {
-        let bytes = tables(254);
+        let bytes = tables(254, 19);
         assert!(ACPI + bytes.len() as u64 <= HIGH_MEMORY);
         let sum = |bytes: &[u8]| bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         assert_eq!((sum(&bytes[..20]), sum(&bytes[..36])), (0, 0));

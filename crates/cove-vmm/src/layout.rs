@@ -41,3 +41,9 @@ pub const SLEEP_TYPE_OFF: u8 = 5;
 pub const KEYBOARD_COMMAND_PORT: u16 = 0x64;
 /// The command that pulses the processor's reset line.
 pub const KEYBOARD_RESET: u8 = 0xfe;
+/// The registers of the first virtio device, in the hole; the others follow, [`crate::mmio::SIZE`] apart.
+pub const DEVICES: u64 = 0xd000_0000;
+/// The interrupt of the first virtio device; the others follow.
+pub const DEVICE_IRQ: u32 = 5;
+/// Most virtio devices: the I/O APIC has 24 inputs.
+pub const MAX_DEVICES: u8 = 19;

@@ -13,7 +13,7 @@
 //! | [`acpi`] | the few tables that the kernel needs: processors, serial port, how to power off |
 //! | [`cpuid`], [`vcpu`] | what the guest sees of the processor, and the thread that runs one |
 //! | [`ports`] | the I/O ports: console, power, reset |
-//! | [`mmio`] | the virtio-mmio transport for the devices of `cove-virtio`; not yet on the machine's bus |
+//! | [`mmio`] | the bus and the virtio-mmio transport for the devices of `cove-virtio` |
 //! | [`vm`] | puts them together and owns them |
 //!
 //! There is no firmware, no PCI and no legacy timer. The machine is *hardware-reduced* in the sense of ACPI: its clock

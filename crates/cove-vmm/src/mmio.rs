@@ -12,8 +12,8 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cove_virtio::device::{Activation, Device, FEATURE_EVENT_IDX, FEATURE_VERSION_1, Interrupt};
 use cove_virtio::queue::DeviceQueue;
@@ -21,6 +21,7 @@ use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::layout::DEVICES;
 use crate::memory::GuestMemory;
 
 /// Bytes of a device's registers.
@@ -273,6 +274,38 @@ fn build(ring: &Ring, max_size: u16, event_idx: bool) -> Option<Queue> {
     queue.set_event_idx(event_idx);
     queue.set_ready(true);
     Some(queue)
+}
+
+/// The devices of a machine, one page of registers each from [`DEVICES`] on.
+pub struct Bus(pub Vec<Mutex<Transport>>);
+
+impl Bus {
+    /// What the guest reads at `address`; all ones where nothing is.
+    pub fn read(&self, address: u64, data: &mut [u8]) {
+        match self.find(address) {
+            Some((device, offset)) => device
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// Takes what the guest writes at `address`.
+    pub fn write(&self, address: u64, data: &[u8]) {
+        if let Some((device, offset)) = self.find(address) {
+            device
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(offset, data);
+        }
+    }
+
+    fn find(&self, address: u64) -> Option<(&Mutex<Transport>, u64)> {
+        let offset = address.checked_sub(DEVICES)?;
+        let device = self.0.get(usize::try_from(offset / SIZE).ok()?)?;
+        Some((device, offset % SIZE))
+    }
 }
 
 /// The low (0) or high (1) half of `value`; there are no others.

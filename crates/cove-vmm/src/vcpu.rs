@@ -5,6 +5,7 @@ use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use crate::cpuid;
 use crate::layout::START_INFO;
+use crate::mmio::Bus;
 use crate::ports::Ports;
 use crate::vm::{End, VmError};
 
@@ -76,7 +77,7 @@ fn set_registers(vcpu: &VcpuFd, entry: u64) -> Result<(), kvm_ioctls::Error> {
 }
 
 /// Runs the vCPU until the machine ends. The guest can bring about any exit; none of them is this program's end.
-pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports) -> Result<End, VmError> {
+pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports, bus: &Bus) -> Result<End, VmError> {
     loop {
         match vcpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => ports.read(port, data),
@@ -85,9 +86,9 @@ pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports) -> Result<End, VmError> {
                     return Ok(end);
                 }
             }
-            // Nothing is there: reads are all ones, as on an empty bus.
-            Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
-            Ok(VcpuExit::MmioWrite(..) | VcpuExit::Intr | VcpuExit::Hlt) => {}
+            Ok(VcpuExit::MmioRead(address, data)) => bus.read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => bus.write(address, data),
+            Ok(VcpuExit::Intr | VcpuExit::Hlt) => {}
             // A triple fault.
             Ok(VcpuExit::Shutdown) => return Ok(End::Reset),
             Ok(exit) => return Err(VmError::Exit(format!("{exit:?}"))),

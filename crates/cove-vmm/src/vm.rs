@@ -6,18 +6,21 @@
 // UNSAFETY: KVM is given addresses of this process to use as the guest's memory.
 #![expect(unsafe_code, reason = "guest memory is registered with KVM by address")]
 
+use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
+use cove_virtio::device::Device;
 use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemory as _, GuestMemoryRegion as _};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::layout::{ACPI, SERIAL_IRQ, TSS};
+use crate::layout::{ACPI, DEVICE_IRQ, DEVICES, MAX_DEVICES, SERIAL_IRQ, TSS};
 use crate::memory::GuestMemory;
+use crate::mmio::{Bus, Transport};
 use crate::ports::{Output, Ports};
-use crate::{acpi, boot, memory, vcpu};
+use crate::{acpi, boot, memory, mmio, vcpu};
 
 /// What a machine is made of.
 #[derive(Clone, Debug)]
@@ -74,6 +77,9 @@ pub enum VmError {
     /// No ACPI table can list so many, or none.
     #[error("{0} vCPUs are not possible: use 1 to 254")]
     Vcpus(u8),
+    /// The interrupt controller has inputs for fewer.
+    #[error("{0} devices are too many")]
+    Devices(usize),
     /// A vCPU stopped for a reason that this monitor has no answer to.
     #[error("a vCPU stopped with {0}")]
     Exit(String),
@@ -86,27 +92,32 @@ pub enum VmError {
 pub struct Vm {
     vcpus: Vec<VcpuFd>,
     ports: Arc<Ports>,
-    memory: GuestMemory,
+    memory: Arc<GuestMemory>,
+    bus: Arc<Bus>,
     handle: VmFd,
 }
 
 impl Vm {
-    /// Sets up a machine whose console is written to `output`.
-    pub fn new(config: &Config, output: Output) -> Result<Self, VmError> {
+    /// Sets up a machine with `devices`, whose console is written to `output`.
+    pub fn new(config: &Config, output: Output, devices: Vec<Box<dyn Device>>) -> Result<Self, VmError> {
         if !(1..=254).contains(&config.vcpus) {
             return Err(VmError::Vcpus(config.vcpus));
         }
         let failed = |operation| move |source| VmError::Kvm { operation, source };
         let os = |operation| move |source| VmError::Os { operation, source };
+        let device_count = u8::try_from(devices.len())
+            .ok()
+            .filter(|count| *count <= MAX_DEVICES)
+            .ok_or(VmError::Devices(devices.len()))?;
         let kvm = Kvm::new().map_err(failed("open /dev/kvm"))?;
         let vm = kvm.create_vm().map_err(failed("create a machine"))?;
         vm.set_tss_address(TSS).map_err(failed("place KVM's own pages"))?;
         vm.create_irq_chip()
             .map_err(failed("create the interrupt controllers"))?;
-        let memory = memory::map(config.memory)?;
+        let memory = Arc::new(memory::map(config.memory)?);
         register(&vm, &memory).map_err(failed("register the guest's memory"))?;
 
-        memory.write_slice(&acpi::tables(config.vcpus), GuestAddress(ACPI))?;
+        memory.write_slice(&acpi::tables(config.vcpus, device_count), GuestAddress(ACPI))?;
         let entry = boot::load(
             &memory,
             &config.kernel,
@@ -118,6 +129,11 @@ impl Vm {
         let line = EventFd::new(EFD_NONBLOCK).map_err(os("create the console's interrupt"))?;
         vm.register_irqfd(&line, SERIAL_IRQ)
             .map_err(failed("connect the console's interrupt"))?;
+        let bus = (0..)
+            .zip(devices)
+            .map(|(index, device)| plug(&vm, &memory, index, device).map(Mutex::new))
+            .collect::<Result<_, _>>()
+            .map(Bus)?;
         let leaves = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(failed("ask what the processor can do"))?;
@@ -128,6 +144,7 @@ impl Vm {
             vcpus,
             ports: Arc::new(Ports::new(line, output)),
             memory,
+            bus: Arc::new(bus),
             handle: vm,
         })
     }
@@ -139,17 +156,19 @@ impl Vm {
             vcpus,
             ports,
             memory,
+            bus,
             handle,
         } = self;
         let keep = Arc::new((memory, handle));
         let (report, ends) = mpsc::channel();
         for (index, mut vcpu) in vcpus.into_iter().enumerate() {
+            let bus = Arc::clone(&bus);
             let (ports, keep, report) = (Arc::clone(&ports), Arc::clone(&keep), report.clone());
             std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .spawn(move || {
                     // Nobody listens any more when another vCPU was first.
-                    let _ = report.send(vcpu::run(&mut vcpu, &ports));
+                    let _ = report.send(vcpu::run(&mut vcpu, &ports, &bus));
                     drop(vcpu);
                     drop(keep);
                 })
@@ -161,6 +180,30 @@ impl Vm {
         drop(report);
         ends.recv().map_err(|_| VmError::ThreadsGone)?
     }
+}
+
+/// Gives `device` the registers, the interrupt and an ioeventfd for each queue that its place on the bus has.
+fn plug(
+    vm: &VmFd,
+    memory: &Arc<GuestMemory>,
+    index: u32,
+    device: Box<dyn Device>,
+) -> Result<Transport, VmError> {
+    let failed = |operation| move |source| VmError::Kvm { operation, source };
+    let os = |operation| move |source| VmError::Os { operation, source };
+    let line = EventFd::new(EFD_NONBLOCK).map_err(os("create a device's interrupt"))?;
+    vm.register_irqfd(&line, DEVICE_IRQ + index)
+        .map_err(failed("connect a device's interrupt"))?;
+    let notify = IoEventAddress::Mmio(DEVICES + u64::from(index) * mmio::SIZE + mmio::QUEUE_NOTIFY);
+    let mut kicks = Vec::new();
+    for (queue, _) in (0u32..).zip(device.queues()) {
+        let kick = EventFd::new(EFD_NONBLOCK).map_err(os("create a queue's notification"))?;
+        vm.register_ioevent(&kick, &notify, queue)
+            .map_err(failed("connect a queue's notification"))?;
+        // SAFETY: the descriptor is open and `into_raw_fd` gave up its only owner.
+        kicks.push(unsafe { OwnedFd::from_raw_fd(kick.into_raw_fd()) });
+    }
+    Ok(Transport::new(device, Arc::clone(memory), kicks, line))
 }
 
 /// Tells KVM where in this process the guest's memory is.
