@@ -105,10 +105,15 @@ impl Guest {
             return Err(stopping());
         }
         tracing::info!(?grace, ?ending, "shutting down");
-        let stopped = self.0.engine.stop(grace.min(LONGEST_GRACE)).await;
-        // The receiver is gone only when the guest ends already.
-        let _ = self.0.end.send(ending).await;
-        stopped
+        let guest = self.clone();
+        // What was begun is finished, even if the host that asked for it goes away.
+        let finishing = tokio::spawn(async move {
+            let stopped = guest.0.engine.stop(grace.min(LONGEST_GRACE)).await;
+            // The receiver is gone only when the guest ends already.
+            let _ = guest.0.end.send(ending).await;
+            stopped
+        });
+        finishing.await.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Returns when, and why, the engine will not come up any more.

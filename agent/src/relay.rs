@@ -23,7 +23,10 @@ pub(crate) async fn relay(host: &Socket, inner: &Socket) -> io::Result<()> {
     tokio::pin!(input, output);
     tokio::select! {
         ended = &mut input => {
-            ended?;
+            // A receiver that takes no more may still have something to say; a host that is gone has hung up.
+            if let Err(error) = ended {
+                tracing::debug!("input ended early: {error}");
+            }
             tokio::select! {
                 ended = output => ended,
                 () = host.hung_up() => Err(io::ErrorKind::ConnectionReset.into()),

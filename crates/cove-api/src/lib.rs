@@ -32,6 +32,7 @@
 //!
 //! An error is `{"code", "message", "hint"}` ([`ApiError`]) with a fitting HTTP status.
 
+mod carry;
 mod client;
 mod dirs;
 mod error;
@@ -40,6 +41,7 @@ pub mod query;
 mod settings;
 pub mod transport;
 
+pub use carry::carry;
 pub use client::{ByteStream, Client, ClientError, JsonLines, Upgraded};
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorCode};

@@ -31,6 +31,8 @@ pub(crate) struct Machines {
     instance: Instance,
     capacity: gateway::Capacity,
     present: Mutex<BTreeMap<MachineName, Present>>,
+    /// Held while a machine is made, so that two requests for one name do not make two owners.
+    creating: Mutex<()>,
 }
 
 struct Present {
@@ -48,6 +50,7 @@ impl Machines {
             instance,
             capacity: gateway::Capacity::of_this_process(),
             present: Mutex::default(),
+            creating: Mutex::default(),
             context,
         };
         machines.add(MachineName::default())?;
@@ -127,6 +130,7 @@ impl Machines {
             .name
             .parse()
             .map_err(|bad: crate::name::BadName| invalid(bad.to_string()))?;
+        let _alone = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
         if self.present().contains_key(&name) {
             return Err(ApiError::new(
                 ErrorCode::WrongState,

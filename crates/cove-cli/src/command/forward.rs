@@ -54,13 +54,13 @@ pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitC
     }
 }
 
-async fn carry(client: &Client, machine: &str, mut peer: TcpStream, route: Route) -> anyhow::Result<()> {
+async fn carry(client: &Client, machine: &str, peer: TcpStream, route: Route) -> anyhow::Result<()> {
     let dial = Dial {
         address: route.target,
         namespace: None,
     };
-    let mut guest = client.dial(machine, &dial).await?;
+    let guest = client.dial(machine, &dial).await?;
     // A peer that resets its connection is everyday life, not something to tell.
-    let _ = tokio::io::copy_bidirectional(&mut peer, &mut guest).await;
+    let _ = cove_api::carry(peer, guest).await;
     Ok(())
 }

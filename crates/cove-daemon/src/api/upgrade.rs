@@ -56,7 +56,7 @@ pub(super) async fn open(
     };
     let machine = running(server, name)?;
     let opened = timeout(PATIENCE, open_stream(&*machine, &open)).await;
-    let mut connection = match opened {
+    let connection = match opened {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return Err(refused(&error)),
         Err(_) => {
@@ -78,8 +78,7 @@ pub(super) async fn open(
             Ok(client) => client,
             Err(error) => return tracing::debug!(%error, "a client left before its stream began"),
         };
-        let mut client = TokioIo::new(client);
-        let copying = tokio::io::copy_bidirectional(&mut client, &mut connection);
+        let copying = cove_api::carry(TokioIo::new(client), connection);
         if let Some(Err(error)) = end.run_until_cancelled(copying).await {
             tracing::debug!(%error, "a stream to the guest broke");
         }

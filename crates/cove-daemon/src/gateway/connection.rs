@@ -32,6 +32,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may say meanwhile; `yes | docker run -i …` would go on for as long as it is listened to.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
+/// How long an engine is waited for when the client has ended its input. One that runs is there in milliseconds; a client
+/// that would wait for one that starts has more likely left, and what it asked for must not be done behind its back.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
+
 /// Serves one client until either side has had enough.
 pub(super) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, engine: &dyn Engine) {
     let mut conversation = Conversation {
@@ -215,17 +219,23 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
 
     /// Connects to the engine, for as long as the client waits for it.
     async fn connect(&mut self, request: &RequestHead) -> Result<Peer<Connection>, Refusal> {
-        tokio::select! {
+        let mut connecting = std::pin::pin!(self.engine.connect());
+        let connected = tokio::select! {
             biased;
-            connected = self.engine.connect() => {
-                connected.map(Peer::new).map_err(|unavailable| Refusal::Tell(unavailable.into()))
-            }
+            connected = &mut connecting => connected,
             ended = self.client.inbound.end(request.length + READ_SIZE) => {
                 ended?;
-                debug!("the client left while it waited for the machine");
-                Err(Ending::Closed.into())
+                // The end of its input may be that of its request only, or that of the client; nothing tells which.
+                let Ok(connected) = timeout(HALF_CLOSED, connecting).await else {
+                    debug!("the client left while it waited for the machine");
+                    return Err(Ending::Closed.into());
+                };
+                connected
             }
-        }
+        };
+        connected
+            .map(Peer::new)
+            .map_err(|unavailable| Refusal::Tell(unavailable.into()))
     }
 
     /// Reads a request that may ask for a bind mount as a whole, and checks it. What is to be sent is in the client's

@@ -67,8 +67,12 @@ pub(crate) async fn start(program: &Path, launch: &Launch) -> Result<Remote, Mac
     }
     match protocol::decode(&report) {
         Ok(StartReport::Running) => {
-            let greeted = connect(&spec.runtime).await?;
-            Ok(Remote::attend(spec, greeted))
+            let greeted = connect(&spec.runtime).await;
+            if greeted.is_err() {
+                // A machine that nobody can reach must not run on.
+                reaper.kill();
+            }
+            Ok(Remote::attend(spec, greeted?))
         }
         Ok(StartReport::Locked) => Err(MachineError::Locked {
             directory: spec.directory.clone(),
