@@ -59,6 +59,19 @@ async fn a_client_that_leaves_while_it_waits_is_forgotten() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_ended_its_input_is_answered_by_a_machine_that_runs() {
+    let mut setup = Setup::new();
+    let mut client = setup.client().await;
+    client.send("GET /_ping HTTP/1.1\r\n\r\n").await;
+    client.finish().await;
+    let mut engine = setup.engine().await;
+    engine.expect("GET /_ping HTTP/1.1\r\n\r\n").await;
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+    engine.send(answer).await;
+    client.expect(answer).await;
+}
+
+#[tokio::test]
 async fn a_stopped_machine_is_told_in_dockers_words() {
     let setup = Setup::new();
     setup.state.send_replace(State::Stopped);
