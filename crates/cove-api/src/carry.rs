@@ -1,21 +1,25 @@
-//! Joins a client's connection with one into the guest.
+//! Joins a client's connection with one into the guest: exec, a forwarded port, and everything that the Docker API
+//! hands over as a raw stream (attach, exec, a build's session, a websocket, an answer without a length).
 //!
-//! Each direction ends for itself, and an end is passed on. What happens when an end does not close but breaks:
+//! Each direction ends for itself. The end of the client's input reaches the guest as the end of its input while output
+//! goes on, and the other way round. What happens when an end does not close but breaks:
 //!
 //! | broken | consequence |
 //! | --- | --- |
-//! | reading from either side | both connections are dropped at once |
-//! | writing to the guest | input is thrown away; output goes on to its end, in which the result may be |
+//! | reading from either end | both connections are dropped at once |
+//! | writing to the guest | input stops; output goes on to its end, or `yes \| docker run -i … head` would lose it |
 //! | writing to the client | output stops; what the client had sent is still delivered, within a bound of time |
 
 use std::{io, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     time::timeout,
 };
 
 /// How long input of a client is delivered that takes no more output.
 const LAST_INPUT: Duration = Duration::from_secs(10);
+
+/// Bytes moved at a time.
 const CHUNK: usize = 64 << 10;
 
 /// Carries bytes both ways until both directions have ended.
@@ -24,36 +28,30 @@ where
     C: AsyncRead + AsyncWrite,
     G: AsyncRead + AsyncWrite,
 {
-    let (from_client, to_client) = split(client);
-    let (from_guest, to_guest) = split(guest);
-    let input = pump(from_client, to_guest);
-    let output = pump(from_guest, to_client);
+    carry_halves(split(client), split(guest)).await
+}
+
+/// As [`carry`], between ends whose halves, to read from and to write to, are apart.
+pub async fn carry_halves<CR, CW, GR, GW>(client: (CR, CW), guest: (GR, GW)) -> io::Result<()>
+where
+    CR: AsyncRead + Unpin,
+    CW: AsyncWrite + Unpin,
+    GR: AsyncRead + Unpin,
+    GW: AsyncWrite + Unpin,
+{
+    let input = pump(client.0, guest.1);
+    let output = pump(guest.0, client.1);
     tokio::pin!(input, output);
     tokio::select! {
-        ended = &mut input => match ended? {
-            Ended::Finished => {
-                output.await?;
-            }
-            Ended::ReceiverFailed(mut client) => {
-                // A client that still writes must not be held up, or it would not read its output.
-                let mut nowhere = tokio::io::sink();
-                let thrown_away = tokio::io::copy(&mut client, &mut nowhere);
-                tokio::select! {
-                    ended = &mut output => {
-                        ended?;
-                    }
-                    ended = thrown_away => {
-                        ended?;
-                        output.await?;
-                    }
-                }
-            }
-        },
+        ended = &mut input => {
+            ended?;
+            output.await?;
+        }
         ended = &mut output => match ended? {
             Ended::Finished => {
                 input.await?;
             }
-            Ended::ReceiverFailed(_) => {
+            Ended::ReceiverFailed => {
                 // What cannot be delivered in time is lost, as with a client that left earlier.
                 let _ = timeout(LAST_INPUT, input).await;
             }
@@ -63,36 +61,33 @@ where
 }
 
 /// How a direction ended whose source did not break.
-enum Ended<R> {
+enum Ended {
     /// The source ended, and the receiver has been told.
     Finished,
-    /// The receiver takes nothing more of what this source still has.
-    ReceiverFailed(ReadHalf<R>),
+    /// The receiver takes nothing more.
+    ReceiverFailed,
 }
 
-async fn pump<R: AsyncRead, W: AsyncWrite>(
-    mut from: ReadHalf<R>,
-    mut to: WriteHalf<W>,
-) -> io::Result<Ended<R>> {
+async fn pump<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(mut from: R, mut to: W) -> io::Result<Ended> {
     let mut buffer = vec![0; CHUNK];
     loop {
         let count = from.read(&mut buffer).await?;
-        let passed_on = match count {
-            0 => to.shutdown().await,
-            _ => {
-                async {
-                    to.write_all(&buffer[..count]).await?;
-                    to.flush().await
-                }
-                .await
-            }
+        let passed_on = if count == 0 {
+            to.shutdown().await
+        } else {
+            pass_on(&mut to, &buffer[..count]).await
         };
         match passed_on {
-            Err(_) => return Ok(Ended::ReceiverFailed(from)),
+            Err(_) => return Ok(Ended::ReceiverFailed),
             Ok(()) if count == 0 => return Ok(Ended::Finished),
             Ok(()) => {}
         }
     }
+}
+
+async fn pass_on<W: AsyncWrite + Unpin>(to: &mut W, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
 }
 
 #[cfg(all(test, unix))]

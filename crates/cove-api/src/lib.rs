@@ -41,7 +41,7 @@ pub mod query;
 mod settings;
 pub mod transport;
 
-pub use carry::carry;
+pub use carry::{carry, carry_halves};
 pub use client::{ByteStream, Client, ClientError, JsonLines, Upgraded};
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorCode};

@@ -9,8 +9,8 @@ use super::{
     reply::Reply,
     route::Checked,
     stream::{Peer, READ_SIZE, ReadHeadError, Transfer},
-    tunnel,
 };
+use cove_api::carry_halves;
 use cove_machine::Connection;
 use std::{error::Error, future::pending, io, time::Duration};
 use tokio::{
@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
             Ok(Outcome::Complete) => return Err(Ending::Said.into()),
             Ok(Outcome::Tunnel) => {
                 debug!(path = request.path(), status, "raw stream");
-                if let Err(error) = tunnel::run(&mut self.client, &mut link).await {
+                if let Err(error) = carry_halves(self.client.halves(), link.halves()).await {
                     debug!(error = &error as &dyn Error, "raw stream broke");
                 }
                 return Err(Ending::Said.into());

@@ -41,7 +41,6 @@ mod mounts;
 mod reply;
 mod route;
 mod stream;
-mod tunnel;
 
 pub use accept::{Capacity, serve};
 pub use mounts::{GUEST_OWN, HostPaths, MountPolicy};

@@ -10,8 +10,12 @@ use super::{
     head::{HeadEnd, HeadError},
 };
 use bytes::{Buf, BytesMut};
-use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 
 /// How much is asked for with one read, and read ahead of a decision.
 pub(super) const READ_SIZE: usize = 64 * 1024;
@@ -37,6 +41,11 @@ impl<S: AsyncRead + AsyncWrite> Peer<S> {
                 closed: false,
             },
         }
+    }
+
+    /// Both halves, as a raw stream.
+    pub(super) fn halves(&mut self) -> (&mut Inbound<ReadHalf<S>>, &mut Outbound<WriteHalf<S>>) {
+        (&mut self.inbound, &mut self.outbound)
     }
 }
 
@@ -106,6 +115,31 @@ impl<R: AsyncRead + Unpin> Inbound<R> {
     }
 }
 
+/// For a raw stream: first what is in the buffer, then what comes.
+impl<R: AsyncRead + Unpin> AsyncRead for Inbound<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.buffer.is_empty() {
+            let count = self.buffer.len().min(into.remaining());
+            into.put_slice(&self.buffer[..count]);
+            self.skip(count);
+            return Poll::Ready(Ok(()));
+        }
+        // Nobody needs its memory while the stream lasts.
+        self.buffer = BytesMut::new();
+        if self.ended || into.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let before = into.filled().len();
+        ready!(Pin::new(&mut self.reader).poll_read(context, into))?;
+        self.ended = into.filled().len() == before;
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// Why there is no complete head.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadHeadError {
@@ -145,11 +179,29 @@ impl<W: AsyncWrite + Unpin> Outbound<W> {
 
     /// Tells the other end that nothing more will come, once.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
+        self.shutdown().await
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for Outbound<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.writer).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.writer).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.closed {
-            self.writer.shutdown().await?;
+            ready!(Pin::new(&mut self.writer).poll_shutdown(context))?;
             self.closed = true;
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn read(text: &str, home: Option<&Path>) -> Result<Values, Problem> {
 
 fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or(text.as_bytes());
-    1 + before.split(|&byte| byte == b'\n').skip(1).count()
+    before.split(|&byte| byte == b'\n').count()
 }
 
 struct Reader<'a> {

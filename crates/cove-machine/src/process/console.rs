@@ -56,7 +56,8 @@ impl BoundedLog {
     }
 }
 
-fn append(path: &Path) -> io::Result<File> {
+/// Opens the log at `path` to write at its end, for its user alone.
+pub(crate) fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)

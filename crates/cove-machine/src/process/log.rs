@@ -6,9 +6,8 @@
 use super::console;
 use crate::MachineError;
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -33,7 +32,7 @@ pub(super) struct ProcessLog {
 pub(super) fn open(directory: &Path) -> Result<ProcessLog, MachineError> {
     let path = path(directory);
     let opened = move_full_aside(&path, LIMIT).and_then(|_| {
-        let file = append(&path)?;
+        let file = console::append(&path)?;
         let start = file.metadata()?.len();
         Ok((file, start))
     });
@@ -90,7 +89,7 @@ pub(super) async fn keep_bounded(directory: PathBuf) {
 /// Has standard error lead to a new log if the present one is full.
 fn renew(path: &Path) -> io::Result<()> {
     if move_full_aside(path, LIMIT)? {
-        rustix::stdio::dup2_stderr(append(path)?)?;
+        rustix::stdio::dup2_stderr(console::append(path)?)?;
     }
     Ok(())
 }
@@ -106,14 +105,6 @@ fn move_full_aside(path: &Path, limit: u64) -> io::Result<bool> {
         std::fs::rename(path, console::older(path))?;
     }
     Ok(full)
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
 }
 
 #[cfg(test)]
