@@ -44,7 +44,7 @@ pub use emulated::Emulated;
 pub use error::MachineError;
 #[cfg(target_os = "linux")]
 pub use kvm::Kvm;
-pub use spec::{Disk, MachineSpec};
+pub use spec::{Disk, MachineSpec, Share};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,8 @@ pub struct Features {
     pub guest_connections: bool,
     /// [`Machine::grow_disk`] while the machine runs.
     pub online_grow: bool,
+    /// [`Machine::add_share`] and [`Machine::remove_share`].
+    pub shares: bool,
     /// Runs on hardware virtualisation.
     pub hardware: bool,
 }
@@ -181,6 +183,31 @@ pub trait Machine: Send + Sync {
 
     /// Tells the guest that the disk's file has grown to `size` bytes.
     async fn grow_disk(&self, disk: Disk, size: u64) -> Result<(), MachineError>;
+
+    /// Lets the guest reach a host folder, from now on; it has to mount it. One that is there already, by all of its
+    /// fields, is no error.
+    async fn add_share(&self, share: &Share) -> Result<(), MachineError> {
+        let _ = share;
+        Err(MachineError::Unsupported {
+            operation: "sharing a folder",
+            backend: self.kind(),
+        })
+    }
+
+    /// Takes a folder away from the guest. What programs in it hold of the folder fails from now on with `ESTALE`.
+    /// One that is not there is no error.
+    async fn remove_share(&self, name: &str) -> Result<(), MachineError> {
+        let _ = name;
+        Err(MachineError::Unsupported {
+            operation: "taking a folder away",
+            backend: self.kind(),
+        })
+    }
+
+    /// The folders that the guest may reach.
+    fn shares(&self) -> Vec<Share> {
+        Vec::new()
+    }
 
     /// The file that the guest's console is written to; bounded, the older part in `<file>.1`.
     fn console(&self) -> &Path;

@@ -7,6 +7,7 @@
 //! | `vsock.sock` | machine process | host programs that connect to a port of the guest |
 //! | `vsock.sock_PORT` | whoever wants it, such as the daemon | connections from the guest to a port of the host |
 //! | `vhost.sock` | machine process | the hypervisor, for the socket device |
+//! | `fs.sock` | machine process | the hypervisor, for the file system device |
 
 use crate::{Connection, Listener, MachineError};
 use rustix::{
@@ -52,6 +53,11 @@ pub(crate) fn host_port(runtime: &Path, port: u32) -> PathBuf {
 /// The socket that the hypervisor finds the socket device at.
 pub(crate) fn vhost(runtime: &Path) -> PathBuf {
     runtime.join("vhost.sock")
+}
+
+/// The socket that the hypervisor finds the file system device at.
+pub(crate) fn fs(runtime: &Path) -> PathBuf {
+    runtime.join("fs.sock")
 }
 
 /// Checks that every socket that a machine may have in `runtime` can have an address.
@@ -116,7 +122,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// Removes the machine process's own sockets from `runtime`. Only for whoever holds the machine's lock.
 pub(crate) fn remove_own(runtime: &Path) {
-    for path in [control(runtime), vsock(runtime), vhost(runtime)] {
+    for path in [control(runtime), vsock(runtime), vhost(runtime), fs(runtime)] {
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
@@ -135,7 +141,7 @@ pub(crate) fn remove_left_over(runtime: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = matches!(&*name, "control.sock" | "vsock.sock" | "vhost.sock")
+        let ours = matches!(&*name, "control.sock" | "vsock.sock" | "vhost.sock" | "fs.sock")
             || name
                 .strip_prefix("vsock.sock_")
                 .is_some_and(|port| port.parse::<u32>().is_ok());
@@ -300,7 +306,13 @@ mod tests {
     async fn left_over_sockets_go_and_everything_else_stays() {
         let runtime = tempfile::tempdir().unwrap();
         let at = |name: &str| runtime.path().join(name);
-        for name in ["control.sock", "vsock.sock_80", "docker.sock", "vsock.sock_x"] {
+        for name in [
+            "control.sock",
+            "fs.sock",
+            "vsock.sock_80",
+            "docker.sock",
+            "vsock.sock_x",
+        ] {
             drop(std::os::unix::net::UnixListener::bind(at(name)).unwrap());
         }
         std::fs::write(at("vhost.sock"), "not a socket").unwrap();

@@ -29,6 +29,17 @@ pub struct MachineSpec {
     pub kernel_arguments: Vec<String>,
 }
 
+/// A host folder that a guest may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// What the guest knows it by: one path component, unique among the machine's shares.
+    pub name: String,
+    /// The folder on the host, absolute.
+    pub path: PathBuf,
+    /// Whether the guest may only read.
+    pub read_only: bool,
+}
+
 /// One of a machine's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -45,5 +45,9 @@ pub mod port {
     pub const STREAM: u32 = 1025;
 }
 
+/// What the guest mounts to see the host's folders: the tag of its file system device, at whose root each share has
+/// an entry.
+pub const SHARES_TAG: &str = "cove";
+
 /// Context id of the guest on its vsock. Each machine has a bus of its own, so that one number serves all.
 pub const GUEST_CID: u32 = 3;

@@ -11,6 +11,7 @@
 
 use super::qemu::Qemu;
 use crate::{Disk, MachineError, MachineSpec, sockets};
+use cove_wire::SHARES_TAG;
 use serde_json::json;
 use std::{
     ffi::OsString,
@@ -142,6 +143,12 @@ pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>)
         format!("socket,id=vsock,path={}", escape_commas(&vhost)),
     );
     line.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+    let fs = sockets::fs(&spec.runtime);
+    line.option("-chardev", format!("socket,id=fs,path={}", escape_commas(&fs)));
+    line.option(
+        "-device",
+        format!("vhost-user-fs-pci,chardev=fs,tag={SHARES_TAG},queue-size=1024"),
+    );
     CommandLine {
         arguments: line.0,
         notices: notice.into_iter().collect(),

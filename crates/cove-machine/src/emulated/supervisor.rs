@@ -192,6 +192,10 @@ impl Supervisor<'_> {
                 let node = format!("{}-disk", command::device(disk));
                 ("block_resize", json!({"node-name": node, "size": size}))
             }
+            Request::AddShare(_) | Request::RemoveShare { .. } => {
+                reply(answer, Err("QEMU knows nothing of folders".into()));
+                return;
+            }
         };
         let qmp = self.qmp.clone();
         tokio::spawn(async move {

@@ -1,6 +1,9 @@
 //! The machine process's end of the control socket: daemons connect, ask, and are told what happens.
 
-use super::protocol::{self, Call, Hello, Line, Request, Said};
+use super::{
+    folders::Folders,
+    protocol::{self, Call, Hello, Line, Request, Said},
+};
 use crate::MachineEvent;
 use futures_util::{SinkExt, StreamExt};
 use std::sync::Arc;
@@ -32,6 +35,8 @@ pub(crate) struct Desk {
     pub(crate) events: broadcast::Sender<MachineEvent>,
     /// Takes requests to whoever owns the machine's state.
     pub(crate) requests: mpsc::Sender<Asked>,
+    /// What the guest may reach of the host, which is no part of the machine's state.
+    pub(crate) folders: Arc<Folders>,
 }
 
 /// Serves every connection until the future is dropped.
@@ -62,6 +67,7 @@ async fn converse(stream: UnixStream, desk: &Desk) -> Result<(), String> {
     let mut line = protocol::line(stream);
     let hello = Hello {
         paused: *desk.paused.borrow(),
+        shares: desk.folders.list(),
         ..desk.hello.clone()
     };
     send(&mut line, protocol::encode(&hello)).await?;
@@ -90,11 +96,24 @@ async fn forward(call: &str, desk: &Desk, answered: &mpsc::Sender<Said>) -> Resu
         .await
         .map_err(|error| error.to_string())?;
     let (answer, result) = oneshot::channel();
-    let asked = Asked { request, answer };
-    desk.requests
-        .send(asked)
-        .await
-        .map_err(|error| error.to_string())?;
+    match request {
+        // Opening a folder can take long where it lies on a server that is away.
+        Request::AddShare(share) => {
+            let folders = Arc::clone(&desk.folders);
+            tokio::task::spawn_blocking(move || answer.send(folders.add(share)));
+        }
+        Request::RemoveShare { name } => {
+            let folders = Arc::clone(&desk.folders);
+            tokio::task::spawn_blocking(move || answer.send(folders.remove(&name)));
+        }
+        Request::Pause | Request::Resume | Request::Kill | Request::Grow { .. } => {
+            let asked = Asked { request, answer };
+            desk.requests
+                .send(asked)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+    }
     tokio::spawn(async move {
         // Without an answer, the machine is ending, which the connection tells by its own end.
         if let Ok(result) = result.await {
@@ -132,10 +151,12 @@ mod tests {
                 features: Features::default(),
                 notices: Vec::new(),
                 paused: false,
+                shares: Vec::new(),
             },
             paused,
             events: events.clone(),
             requests: requests_sender,
+            folders: Arc::new(Folders::new().unwrap()),
         };
         tokio::spawn(async move { converse(theirs, &desk).await });
         let mut line = protocol::line(ours);
@@ -185,6 +206,36 @@ mod tests {
                 result: Err(_)
             })
         ));
+    }
+
+    #[tokio::test]
+    async fn folders_are_shared_and_taken_away_without_the_machines_owner() {
+        let mut machine = machine().await;
+        let folder = tempfile::tempdir().unwrap();
+        let share = |path: &std::path::Path| {
+            Request::AddShare(crate::Share {
+                name: "s".into(),
+                path: path.into(),
+                read_only: false,
+            })
+        };
+        let requests = [
+            (share(folder.path()), true),
+            (share(folder.path()), true),
+            // The name is taken.
+            (share("/".as_ref()), false),
+            (Request::RemoveShare { name: "s".into() }, true),
+            (Request::RemoveShare { name: "s".into() }, true),
+            (share(&folder.path().join("missing")), false),
+        ];
+        for (id, (request, works)) in (0..).zip(requests) {
+            let call = protocol::encode(&Call { id, request });
+            machine.line.send(call).await.unwrap();
+            let Some(Said::Answer { id: answered, result }) = said(&mut machine.line).await else {
+                panic!("no answer");
+            };
+            assert_eq!((answered, result.is_ok()), (id, works), "{result:?}");
+        }
     }
 
     #[tokio::test]

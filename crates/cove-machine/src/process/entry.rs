@@ -3,6 +3,7 @@
 use super::{
     console::Console,
     control::{self, Desk},
+    folders::Folders,
     identity::ProcessId,
     left_over::console_path,
     lock::Lock,
@@ -17,6 +18,7 @@ use crate::{
     sockets,
 };
 use cove_virtio::{
+    fs::Fs,
     vhost_user,
     vsock::{Vsock, VsockConfig},
 };
@@ -28,11 +30,15 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
+    sync::Arc,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
 /// Events that a connection may lag behind before it is closed.
 const EVENTS: usize = 64;
+
+/// Threads that answer the guest's file requests: one may wait for the host's disk while the other goes on.
+const FS_WORKERS: usize = 2;
 
 /// Runs the machine whose specification an [`crate::Emulated`] backend left in `directory`, to its end. To be called
 /// on the main thread of a process of its own, before anything else: it logs to standard error, and standard output
@@ -118,7 +124,8 @@ async fn supervised(
     })?;
     sockets::remove_left_over(runtime);
     let listener = sockets::bind(&sockets::control(runtime))?;
-    let device = serve_socket_device(runtime)?;
+    let folders = Arc::new(Folders::new()?);
+    let devices = [serve_socket_device(runtime)?, serve_folders(runtime, &folders)?];
 
     let mut hypervisor = Hypervisor::start(launch, locks)?;
     // On record before the first instruction: from then on somebody may have to end it.
@@ -137,10 +144,12 @@ async fn supervised(
             features: emulated::FEATURES,
             notices: hypervisor.notices().to_vec(),
             paused: false,
+            shares: Vec::new(),
         },
         paused,
         events: events.clone(),
         requests: requests_sender,
+        folders,
     };
     let server = tokio::spawn(control::serve(listener, desk));
     report.send(&StartReport::Running);
@@ -158,8 +167,10 @@ async fn supervised(
 
     // The daemon learns it from the end of its connection, and then reads the account, which is there before.
     server.abort();
-    if let Err(error) = device.stop() {
-        tracing::warn!(why = chain(&error), "the socket device ended badly");
+    for device in devices {
+        if let Err(error) = device.stop() {
+            tracing::warn!(why = chain(&error), "a device ended badly");
+        }
     }
     record::write(directory, &exit)?;
     Ok(exit)
@@ -171,6 +182,14 @@ fn serve_socket_device(runtime: &Path) -> Result<vhost_user::Server, MachineErro
     let config = VsockConfig::new(cove_wire::GUEST_CID.into(), sockets::vsock(runtime));
     let device = Vsock::new(config).map_err(|error| failed(&error))?;
     vhost_user::serve(device, &sockets::vhost(runtime)).map_err(|error| failed(&error))
+}
+
+/// Serves the guest's file system device to the hypervisor.
+fn serve_folders(runtime: &Path, folders: &Folders) -> Result<vhost_user::Server, MachineError> {
+    let failed = |error: &dyn std::error::Error| MachineError::StartFailed { why: chain(error) };
+    let device =
+        Fs::new(cove_wire::SHARES_TAG, folders.server(), FS_WORKERS).map_err(|error| failed(&error))?;
+    vhost_user::serve(device, &sockets::fs(runtime)).map_err(|error| failed(&error))
 }
 
 /// Every connection to the guest takes a descriptor, and the usual limit of 1024 was made for programs that use

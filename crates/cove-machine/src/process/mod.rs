@@ -3,7 +3,7 @@
 //! ```text
 //!  daemon                        machine process                       hypervisor (QEMU)
 //!    │ spawn, own session ─────▶ │ takes the lock                           │
-//!    │                           │ serves control.sock, the socket device   │
+//!    │                           │ serves control.sock and the devices      │
 //!    │                           │ spawn, dies with its parent ───────────▶ │ inherits the lock
 //!    │ ◀─── one line on stdout ─ │ ◀─────────────── guest runs ──────────── │
 //!    │ ◀═══ control.sock ══════▶ │ ◀═══ QMP, console, standard error ═════▶ │
@@ -31,6 +31,8 @@ pub(crate) mod console;
 pub(crate) mod control;
 #[cfg(target_os = "linux")]
 mod entry;
+#[cfg(target_os = "linux")]
+mod folders;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]

@@ -1,13 +1,13 @@
 //! What the daemon and a machine process say to each other: one JSON value a line, on a socket that only their user may
 //! connect to. Both still check what they read, since a daemon may meet a machine process of another release.
 
-use crate::{BackendKind, Disk, Features, MachineEvent};
+use crate::{BackendKind, Disk, Features, MachineEvent, Share};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LinesCodec};
 
 /// Raised with every change that an older peer would misunderstand.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 64 << 10;
@@ -50,6 +50,8 @@ pub(crate) struct Hello {
     pub(crate) notices: Vec<String>,
     /// Whether the vCPUs are stopped on request.
     pub(crate) paused: bool,
+    /// The folders that the guest may reach.
+    pub(crate) shares: Vec<Share>,
 }
 
 /// A request with a number that its answer will carry.
@@ -62,7 +64,7 @@ pub(crate) struct Call {
 }
 
 /// What the daemon asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     /// Stop the vCPUs.
@@ -77,6 +79,13 @@ pub(crate) enum Request {
         disk: Disk,
         /// Its size in bytes.
         size: u64,
+    },
+    /// Let the guest reach a folder.
+    AddShare(Share),
+    /// Take a folder away from the guest.
+    RemoveShare {
+        /// Its name.
+        name: String,
     },
 }
 
@@ -138,6 +147,15 @@ mod tests {
                 disk: Disk::Data,
                 size: u64::MAX,
             },
+        };
+        assert_eq!(decode::<Call>(&encode(&call)).unwrap(), call);
+        let call = Call {
+            id: 2,
+            request: Request::AddShare(Share {
+                name: "a".into(),
+                path: "/home/ü \n\"".into(),
+                read_only: true,
+            }),
         };
         assert_eq!(decode::<Call>(&encode(&call)).unwrap(), call);
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     BackendKind, Connection, Disk, Exit, ExitCause, Features, Listener, Machine, MachineError, MachineEvent,
-    MachineSpec, sockets,
+    MachineSpec, Share, sockets,
 };
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
@@ -25,7 +25,7 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -61,6 +61,7 @@ pub(crate) struct Remote {
 struct Shared {
     spec: MachineSpec,
     paused: AtomicBool,
+    shares: Mutex<Vec<Share>>,
     /// Somebody wants it killed: an end without an account is this and no mystery.
     killing: AtomicBool,
     events: broadcast::Sender<MachineEvent>,
@@ -80,6 +81,7 @@ impl Remote {
         let shared = Arc::new(Shared {
             spec: spec.clone(),
             paused: AtomicBool::new(hello.paused),
+            shares: Mutex::new(hello.shares),
             killing: AtomicBool::new(false),
             events: broadcast::channel(EVENTS).0,
             exit: exit_sender,
@@ -179,6 +181,29 @@ impl Machine for Remote {
         self.ask("grow the disk", Request::Grow { disk, size }).await
     }
 
+    async fn add_share(&self, share: &Share) -> Result<(), MachineError> {
+        self.ask("share the folder", Request::AddShare(share.clone()))
+            .await?;
+        let mut shares = self.shared.shares();
+        if !shares.contains(share) {
+            shares.push(share.clone());
+        }
+        Ok(())
+    }
+
+    async fn remove_share(&self, name: &str) -> Result<(), MachineError> {
+        let request = Request::RemoveShare {
+            name: name.to_owned(),
+        };
+        self.ask("take the folder away", request).await?;
+        self.shared.shares().retain(|share| share.name != name);
+        Ok(())
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        self.shared.shares().clone()
+    }
+
     fn console(&self) -> &Path {
         &self.console
     }
@@ -216,6 +241,12 @@ impl Machine for Remote {
     }
 }
 
+impl Shared {
+    fn shares(&self) -> MutexGuard<'_, Vec<Share>> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Remote {
     async fn kill_by_force(&self) -> Result<Exit, MachineError> {
         clear(self.shared.spec.clone(), ExitCause::Killed).await?;
@@ -235,6 +266,7 @@ async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc
         match settle(&shared).await {
             Settled::Alive(greeted) => {
                 shared.paused.store(greeted.hello.paused, Ordering::Relaxed);
+                *shared.shares() = greeted.hello.shares;
                 line = greeted.line;
                 for (_, answer) in unanswered.drain() {
                     let _ = answer.send(Err(

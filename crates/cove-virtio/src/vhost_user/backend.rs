@@ -32,7 +32,7 @@ use virtio_queue::QueueT;
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap};
 
 use super::vring::{Addresses, Signals, Vring};
-use crate::device::{Activation, Device, DeviceError, FEATURE_EVENT_IDX, GuestMemory};
+use crate::device::{Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, GuestMemory};
 use crate::queue::DeviceQueue;
 
 /// The largest configuration space that any device has, with room to spare.
@@ -355,10 +355,14 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        Ok(VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::MQ
+        let mut offered = VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
-            | VhostUserProtocolFeatures::RESET_DEVICE)
+            | VhostUserProtocolFeatures::RESET_DEVICE;
+        // Front ends keep a file system's configuration space themselves, and warn of a back end that has one.
+        if self.device.device_type() != DeviceType::Fs {
+            offered |= VhostUserProtocolFeatures::CONFIG;
+        }
+        Ok(offered)
     }
 
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
