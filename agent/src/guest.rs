@@ -17,6 +17,7 @@ use crate::{
     logs::Logs,
     power::Ending,
     report::Report,
+    shares::Shares,
 };
 use cove_wire::{BootConfig, Call, Fault, FaultCode, GuestStatus, Memory, Reply};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -43,6 +44,7 @@ struct Shared {
     end: mpsc::Sender<Ending>,
     /// Held while the data file system is grown, which is done once at a time.
     growing: tokio::sync::Mutex<()>,
+    shares: Shares,
 }
 
 enum Phase {
@@ -69,6 +71,7 @@ impl Guest {
             phase: watch::Sender::new(Phase::Waiting),
             end,
             growing: tokio::sync::Mutex::default(),
+            shares: Shares::default(),
         }))
     }
 
@@ -90,6 +93,8 @@ impl Guest {
             Call::RestartEngine => self.restart_engine().await.map(|()| Reply::Done),
             Call::GrowData => self.grow_data().await.map(|()| Reply::Done),
             Call::TrimData => self.trim_data().await.map(|bytes| Reply::Trimmed { bytes }),
+            Call::MountShare { name, path } => self.mount_share(name, path).await.map(|()| Reply::Done),
+            Call::UnmountShare { path } => self.unmount_share(path).await.map(|()| Reply::Done),
             Call::Shutdown { grace_ms, reboot } => {
                 let ending = if reboot { Ending::Restart } else { Ending::PowerOff };
                 self.shutdown(Duration::from_millis(grace_ms), ending)
@@ -213,6 +218,16 @@ impl Guest {
                 format!("discarding unused blocks failed: {error}"),
             )
         })
+    }
+
+    async fn mount_share(&self, name: String, path: String) -> Result<(), Fault> {
+        self.base().await?;
+        Ok(self.0.shares.mount(name, path).await?)
+    }
+
+    async fn unmount_share(&self, path: String) -> Result<(), Fault> {
+        self.base().await?;
+        Ok(self.0.shares.unmount(path).await?)
     }
 
     /// Waits until it is known whether the system is fit for the engine.

@@ -25,6 +25,7 @@ mod process;
 mod relay;
 mod report;
 mod serve;
+mod shares;
 mod socket;
 mod vsock;
 mod watch;

@@ -14,7 +14,7 @@
 
 mod cmdline;
 mod modules;
-mod mounts;
+pub(crate) mod mounts;
 mod network;
 mod preload;
 mod root;
@@ -30,7 +30,7 @@ use crate::{
     power::Ending,
     process::{self, cgroup},
     report::Report,
-    serve, watch,
+    serve, shares, watch,
 };
 use cmdline::Disks;
 use cove_wire::{Fault, FaultCode};
@@ -181,6 +181,7 @@ async fn prepare(report: &Report, disks: Disks, modules: Option<Modules>) -> Res
     let system = async {
         enter_root(report, &disks.root, modules.as_ref()).await?;
         entered.send_replace(true);
+        attach_shares(report, modules.as_ref()).await?;
         Ok::<_, Fault>(())
     };
     let data = async {
@@ -226,6 +227,17 @@ async fn enter_root(report: &Report, disk: &Path, modules: Option<&Modules>) -> 
     let _stage = report.stage("network");
     if let Err(error) = network::bring_up() {
         report.warn(format!("bringing up the loopback device failed: {error}"));
+    }
+    Ok(())
+}
+
+/// Brings the host's folders within reach; where each of them goes, the host says later. A machine without the device
+/// shares nothing.
+async fn attach_shares(report: &Report, modules: Option<&Modules>) -> Result<(), Fault> {
+    settled(modules, &["virtiofs"]).await;
+    let _stage = report.stage("shares");
+    if let Err(error) = blocking(shares::attach).await? {
+        tracing::warn!("the host's folders cannot be reached: {error}");
     }
     Ok(())
 }

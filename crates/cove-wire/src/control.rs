@@ -110,6 +110,19 @@ pub enum Call {
     GrowData,
     /// Discards unused blocks of the data disk, so that the host gets them back.
     TrimData,
+    /// Makes a share appear at its own path, over what may be there. One that is there already is no error. Waits for
+    /// the base of the system, and comes before [`Call::Boot`] where containers of the last run want the share.
+    MountShare {
+        /// Its entry at the root of the file system [`SHARES_TAG`](crate::SHARES_TAG): one path component.
+        name: String,
+        /// Where: absolute, without `.`, `..`, doubled or trailing slashes, and through no symbolic link.
+        path: String,
+    },
+    /// Takes away what [`Call::MountShare`] put at this path. One that is not there is no error.
+    UnmountShare {
+        /// Where.
+        path: String,
+    },
     /// Stops containers, engine and guest, in this order. Answered when the engine has stopped; then the data disk
     /// is unmounted and the machine powers off or restarts.
     Shutdown {
