@@ -8,8 +8,8 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dirs, ErrorCode, Event, LogQuery, MachineStatus, NewMachine, Progress,
-    Settings, Version, query, transport,
+    ApiError, Applied, Check, Dirs, ErrorCode, Event, LogQuery, MachineStatus, NewMachine, NewShare,
+    Progress, Settings, Share, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -191,6 +191,22 @@ impl Client {
     pub async fn remove_context(&self, name: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &machine_path(name, "/context"))
             .await
+    }
+
+    /// The shared folders.
+    pub async fn shares(&self) -> Result<Vec<Share>, ClientError> {
+        self.get("/v1/shares").await
+    }
+
+    /// Shares a folder with every machine, those that run included, or changes how it is shared.
+    pub async fn add_share(&self, share: &NewShare) -> Result<Share, ClientError> {
+        self.json(Method::POST, "/v1/shares", Some(share)).await
+    }
+
+    /// Ceases to share a folder. Containers that have it mounted lose access to it.
+    pub async fn remove_share(&self, path: &str) -> Result<(), ClientError> {
+        let path = format!("/v1/shares?path={}", query::encode(path));
+        self.nothing(Method::DELETE, &path).await
     }
 
     /// All settings.

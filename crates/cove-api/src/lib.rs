@@ -19,6 +19,9 @@
 //! POST   /v1/machines/NAME/context?current= {}            creates its Docker context
 //! DELETE /v1/machines/NAME/context          {}            removes its Docker context
 //! GET    /v1/machines/NAME/logs?source=&follow=&tail=      text/plain stream
+//! GET    /v1/shares                         [Share]
+//! POST   /v1/shares              NewShare   Share         also changes how a folder is shared
+//! DELETE /v1/shares?path=                   {}
 //! GET    /v1/settings                       Settings
 //! GET    /v1/settings/KEY                   JSON value
 //! PUT    /v1/settings/KEY        JSON value Applied
@@ -39,6 +42,7 @@ mod error;
 mod machine;
 pub mod query;
 mod settings;
+mod share;
 pub mod transport;
 
 pub use carry::{carry, carry_halves};
@@ -51,3 +55,4 @@ pub use machine::{
 };
 pub use query::LogQuery;
 pub use settings::{Applied, Setting, Settings};
+pub use share::{NewShare, Share};

@@ -112,6 +112,9 @@ pub(crate) enum Command {
         #[arg(value_parser = route)]
         route: Route,
     },
+    /// Share folders with containers, each at its own path
+    #[command(subcommand)]
+    Share(Share),
     /// Read and change the settings
     #[command(subcommand)]
     Config(Config),
@@ -165,6 +168,27 @@ impl Command {
     pub(crate) fn passes_the_programs_code(&self) -> bool {
         matches!(self, Self::Exec { .. } | Self::Shell | Self::Docker { .. })
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Share {
+    /// Share a folder with every machine, at once and from now on
+    Add {
+        /// The folder
+        path: PathBuf,
+        /// Containers may only read
+        #[arg(long)]
+        read_only: bool,
+    },
+    /// List the shared folders
+    #[command(visible_alias = "ls")]
+    List,
+    /// Cease to share a folder; containers that have it mounted lose access
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The folder
+        path: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

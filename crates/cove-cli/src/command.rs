@@ -12,6 +12,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod machines;
+mod shares;
 mod status;
 mod version;
 
@@ -97,6 +98,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Docker { arguments } => wait_for(docker::run(session, arguments)),
         Command::Logs { source, follow, tail } => wait_for(logs::run(session, source, follow, tail)),
         Command::Forward { route } => wait_for(forward::run(session, route)),
+        Command::Share(what) => wait_for(shares::run(session, what)),
         Command::Config(what) => wait_for(configuration::run(session, what)),
         Command::Machine(what) => wait_for(machines::run(session, what)),
         Command::Image(what) => image::run(session, what),

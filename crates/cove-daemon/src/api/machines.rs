@@ -133,7 +133,7 @@ pub(super) fn events(server: &Server) -> Answer {
     body::lines(stream::iter(now).chain(later))
 }
 
-fn parameter(request: &Request<Incoming>, name: &str) -> Option<String> {
+pub(super) fn parameter(request: &Request<Incoming>, name: &str) -> Option<String> {
     let pairs = query::pairs(request.uri().query()?);
     pairs
         .into_iter()

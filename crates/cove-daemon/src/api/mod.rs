@@ -8,6 +8,7 @@ mod logs;
 mod machines;
 mod routes;
 mod settings;
+mod shares;
 mod upgrade;
 
 #[cfg(test)]

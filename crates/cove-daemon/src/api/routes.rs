@@ -3,7 +3,7 @@
 use super::{
     Server,
     body::{self, Answer, invalid},
-    logs, machines, settings,
+    logs, machines, settings, shares,
     upgrade::{self, Protocol},
 };
 use crate::{doctor, machine::Command};
@@ -49,6 +49,9 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
             server.end.cancel();
             Ok(body::nothing())
         }
+        (&Method::GET, ["shares"]) => Ok(shares::list(server)),
+        (&Method::POST, ["shares"]) => shares::add(server, request).await,
+        (&Method::DELETE, ["shares"]) => shares::remove(server, request).await,
         (&Method::GET, ["settings"]) => Ok(settings::list(server)),
         (&Method::GET, ["settings-file"]) => settings::text(server),
         (&Method::PUT, ["settings-file"]) => settings::replace(server, request).await,

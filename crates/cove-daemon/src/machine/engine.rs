@@ -81,11 +81,16 @@ impl Engine for MachineEngine {
     }
 
     fn mounts(&self) -> MountPolicy {
+        let snapshot = self.0.snapshot();
+        let shares = match snapshot.state {
+            // A share counts once the guest has it: an empty folder in its place would be worse than a refusal.
+            MachineState::Running | MachineState::Paused => snapshot.shares.clone(),
+            // The request waits for the machine, or fails with it.
+            _ => self.0.context.settings.shares(),
+        };
         MountPolicy {
             machine: self.0.name().to_string(),
-            // A share counts once the machine serves it, which none does yet: an empty folder in its place would
-            // be worse than a refusal.
-            shares: Vec::new(),
+            shares: shares.into_iter().map(|share| share.path).collect(),
             socket: self.0.context.dirs.docker_socket(self.0.name().as_str()),
             host: HostPaths::NATIVE,
         }

@@ -12,6 +12,7 @@ mod logs;
 mod operation;
 mod owner;
 mod platform;
+mod shares;
 mod start;
 mod starter;
 mod stop;
@@ -36,7 +37,7 @@ use crate::{
     context::DockerConfig,
     host,
     name::MachineName,
-    settings::{MachineSettings, SettingsFile, Values},
+    settings::{MachineSettings, SettingsFile, Share, Values},
 };
 use cove_api::{
     ApiError, BackendReport, Dirs, Endpoint, ErrorCode, Event, MachineState, MachineStatus, Stage,
@@ -89,6 +90,8 @@ pub(crate) struct Snapshot {
     notices: Vec<String>,
     /// The machine while one runs, whatever the state.
     pub(crate) machine: Option<Arc<dyn Machine>>,
+    /// The folders that its guest has, while the engine answers.
+    pub(crate) shares: Vec<Share>,
     record: Option<Arc<Record>>,
 }
 

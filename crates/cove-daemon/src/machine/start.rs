@@ -14,16 +14,16 @@ use super::{
     agent::{self, AgentLink, CallError, Happening},
     disk::{Place, Record},
     failure::Failure,
-    starter,
+    shares, starter,
     timeline::Timeline,
 };
 use crate::{
     name::MachineName,
-    settings::{MachineSettings, Values},
+    settings::{MachineSettings, Share, Values},
 };
 use cove_image::{Manifest, Role};
 use cove_machine::{Machine, MachineSpec};
-use cove_wire::{BootConfig, Call, EngineConfig, EngineState, Reply};
+use cove_wire::{BootConfig, Call, EngineConfig, EngineState};
 use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -54,6 +54,9 @@ pub(super) struct Session {
     /// Whether the agent has ever answered, or has answered an earlier daemon: only then can the guest be asked to
     /// stop.
     pub(super) greeted: bool,
+    /// The folders that were last asked for, and those that the guest has.
+    pub(super) wanted: Vec<Share>,
+    pub(super) shares: Vec<Share>,
 }
 
 /// What a job tells its owner meanwhile.
@@ -80,6 +83,7 @@ pub(super) enum Topic {
     Agent,
     Engine,
     Guest,
+    Shares,
     Starter,
     Context,
     Past,
@@ -273,6 +277,9 @@ impl Job {
         }
         let (link, happenings) = agent::attach(Arc::clone(&machine));
         Session {
+            shares: shares::given(&*machine),
+            // Nothing is as the settings say before it was looked at.
+            wanted: Vec::new(),
             machine,
             link,
             happenings,
@@ -301,7 +308,7 @@ impl Job {
         let mut kernel_started = greeted;
         let mut ready = false;
         let mut why_not = None;
-        let mut boot = kernel_started.map(|_| boot_call(&session));
+        let mut boot = kernel_started.map(|_| self.boot_call(&session));
         let mut booted = false;
         let mut stages: u8 = 0;
         let mut patience = if greeted.is_some() { BOOT } else { GREETING };
@@ -319,7 +326,12 @@ impl Job {
                 result = finished(&mut boot) => {
                     boot = None;
                     match result {
-                        Ok(_) => {
+                        Ok(Booted { wanted, outcome }) => {
+                            session.wanted = wanted;
+                            session.shares = outcome.served;
+                            if !outcome.failures.is_empty() {
+                                self.notice(Topic::Shares, outcome.failures.join("; ")).await;
+                            }
                             booted = true;
                             patience = ENGINE;
                             deadline = Instant::now() + patience;
@@ -342,7 +354,7 @@ impl Job {
                         kernel_started = Some(started);
                         ready = status.engine == EngineState::Ready;
                         if !booted {
-                            boot = Some(boot_call(&session));
+                            boot = Some(self.boot_call(&session));
                         }
                         continue;
                     }
@@ -477,6 +489,22 @@ impl Job {
         }
     }
 
+    /// Gives the guest its folders and asks it to finish its boot, in this order: containers that start with the engine
+    /// find what they mount. A task of its own, since happenings have to be listened to meanwhile.
+    fn boot_call(&self, session: &Session) -> BootCall {
+        let (link, machine) = (session.link.clone(), Arc::clone(&session.machine));
+        let config = BootConfig {
+            unix_ns: unix_nanos(),
+            ..session.record.boot.clone()
+        };
+        let wanted = self.context.settings.shares();
+        tokio::spawn(async move {
+            let outcome = shares::apply(&*machine, &link, &wanted, BOOT).await?;
+            link.call(Call::Boot(Box::new(config)), BOOT).await?;
+            Ok(Booted { wanted, outcome })
+        })
+    }
+
     async fn stage(&mut self, message: impl Into<String>, fraction: f32) {
         let message = message.into();
         self.fraction = self.fraction.max(fraction);
@@ -499,19 +527,17 @@ enum Found {
     Nothing { past: Option<String> },
 }
 
-type BootCall = tokio::task::JoinHandle<Result<Reply, CallError>>;
-
-/// Asks the guest to finish its boot. A task of its own, since happenings have to be listened to meanwhile.
-fn boot_call(session: &Session) -> BootCall {
-    let link = session.link.clone();
-    let config = BootConfig {
-        unix_ns: unix_nanos(),
-        ..session.record.boot.clone()
-    };
-    tokio::spawn(async move { link.call(Call::Boot(Box::new(config)), BOOT).await })
+/// A guest that has finished its boot.
+struct Booted {
+    /// The folders that it was to have.
+    wanted: Vec<Share>,
+    /// What came of that.
+    outcome: shares::Outcome,
 }
 
-async fn finished(call: &mut Option<BootCall>) -> Result<Reply, CallError> {
+type BootCall = tokio::task::JoinHandle<Result<Booted, CallError>>;
+
+async fn finished(call: &mut Option<BootCall>) -> Result<Booted, CallError> {
     match call {
         Some(call) => call.await.unwrap_or(Err(CallError::Lost)),
         None => std::future::pending().await,

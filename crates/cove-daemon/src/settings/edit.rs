@@ -250,7 +250,7 @@ mod tests {
         let values = read(&text, None).unwrap();
         assert_eq!(values.machine.cpus, Some(2));
         assert_eq!(values.machines["dev"].disk, Some(8 << 30));
-        assert!(values.shares[0].read_only);
+        assert!(values.shares.unwrap()[0].read_only);
         assert_eq!(values.engine["log-opts"]["max-size"], "5m");
         assert_eq!(values.proxy.no.as_deref(), Some("localhost"));
         text = set(&text, "engine", &json!({ "experimental": true })).unwrap();

@@ -3,10 +3,10 @@
 
 use super::{
     quantity,
-    values::{Backend, MachineSettings, MachineValues, Values},
+    values::{Backend, MachineSettings, MachineValues, Values, shares_as_json},
 };
 use crate::name::MachineName;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fmt;
 
 /// A key, as in `machine.cpus` or `machines.dev.cpus`.
@@ -183,7 +183,9 @@ impl Key {
     pub(crate) fn description(&self) -> &'static str {
         match self {
             Self::Machine(field) | Self::Override(_, field) => field.description(),
-            Self::Shares => "Host folders that containers may mount, each at its own path.",
+            Self::Shares => {
+                "Host folders that containers may mount, each at its own path; your home folder unless you say otherwise."
+            }
             Self::Engine | Self::EngineOption(_) => {
                 "Options for the Docker engine, merged into its daemon.json."
             }
@@ -216,11 +218,7 @@ impl Key {
                 field.value_in(&general.machine_over(&MachineName::default(), defaults))
             }
             Self::Override(name, field) => field.value_in(&values.machine_over(name, defaults)),
-            Self::Shares => values
-                .shares
-                .iter()
-                .map(|share| json!({ "path": share.path, "read-only": share.read_only }))
-                .collect(),
+            Self::Shares => shares_as_json(values.shares.as_deref().unwrap_or_default()),
             Self::Engine => Value::Object(values.engine.clone()),
             Self::EngineOption(option) => {
                 let (first, rest) = option.split_first()?;
@@ -244,7 +242,7 @@ impl Key {
         match self {
             Self::Machine(field) => field.set_in(&values.machine),
             Self::Override(name, field) => values.machines.get(name).is_some_and(|own| field.set_in(own)),
-            Self::Shares => !values.shares.is_empty(),
+            Self::Shares => values.shares.is_some(),
             Self::Engine => !values.engine.is_empty(),
             Self::EngineOption(option) => option
                 .first()

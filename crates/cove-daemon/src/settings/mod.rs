@@ -15,7 +15,7 @@ mod values;
 pub(crate) use keys::{Field, Key};
 pub(crate) use quantity::show_about;
 pub(crate) use read::Problem;
-pub(crate) use values::{Backend, HostSize, MachineSettings, Values};
+pub(crate) use values::{Backend, HostSize, MachineSettings, Share, Values};
 
 use crate::file;
 use cove_api::{ApiError, ErrorCode, Setting, Settings};
@@ -155,7 +155,8 @@ impl SettingsFile {
     /// Everything, for the API.
     pub(crate) fn list(&self) -> Settings {
         let (values, problem) = self.in_force();
-        let nothing = Values::default();
+        let in_force = self.filled(&values);
+        let nothing = self.filled(&Values::default());
         let defaults = MachineSettings::default_on(self.host);
         let overrides = values.machines.keys().flat_map(|name| {
             let of_machine = Field::ALL.map(|field| Key::Override(name.clone(), field));
@@ -163,7 +164,7 @@ impl SettingsFile {
         });
         let setting = |key: &Key| Setting {
             key: key.to_string(),
-            value: key.value(&values, defaults).unwrap_or_default(),
+            value: key.value(&in_force, defaults).unwrap_or_default(),
             default: key.value(&nothing, defaults).unwrap_or_default(),
             set: key.is_set(&values),
             description: key.description().into(),
@@ -186,13 +187,77 @@ impl SettingsFile {
         let key = Key::parse(name).ok_or_else(unknown)?;
         let defaults = MachineSettings::default_on(self.host);
         let values = self.current()?;
-        key.value(&values, defaults).ok_or_else(unknown)
+        key.value(&self.filled(&values), defaults).ok_or_else(unknown)
     }
 
     /// Sets a key, or with nothing puts it back to its default. Writes nothing when the result would be invalid.
     pub(crate) fn set(&self, name: &str, value: Option<&Value>) -> Result<(), SettingsError> {
         let key = Key::parse(name).ok_or_else(|| SettingsError::UnknownKey(name.to_owned()))?;
         self.edit(|text| edit::edit(text, &key, value, self.home.as_deref()).map(|(text, _)| text))
+    }
+
+    /// The folders to be shared: those that are set, else the home folder.
+    pub(crate) fn shares(&self) -> Vec<Share> {
+        let values = self.in_force().0;
+        values.shares.clone().unwrap_or_else(|| self.default_shares())
+    }
+
+    /// Shares a folder, or changes how it is shared.
+    pub(crate) fn add_share(&self, share: &Share) -> Result<(), SettingsError> {
+        self.edit_shares(|shares| {
+            match shares.iter_mut().find(|other| other.path == share.path) {
+                Some(other) => other.clone_from(share),
+                None => shares.push(share.clone()),
+            }
+            Ok(())
+        })
+    }
+
+    /// Ceases to share a folder.
+    pub(crate) fn remove_share(&self, path: &Path) -> Result<(), SettingsError> {
+        self.edit_shares(|shares| {
+            let before = shares.len();
+            shares.retain(|share| share.path != path);
+            if shares.len() < before {
+                return Ok(());
+            }
+            Err(format!("`{}` is not shared", path.display()))
+        })
+    }
+
+    fn edit_shares(
+        &self,
+        change: impl Fn(&mut Vec<Share>) -> Result<(), String>,
+    ) -> Result<(), SettingsError> {
+        let home = self.home.as_deref();
+        self.edit(|text| {
+            let set = read::read(text, home)?.shares;
+            let mut shares = set.unwrap_or_else(|| self.default_shares());
+            change(&mut shares).map_err(|what| Problem { line: None, what })?;
+            let value = values::shares_as_json(&shares);
+            edit::edit(text, &Key::Shares, Some(&value), home).map(|(text, _)| text)
+        })
+    }
+
+    /// The home folder, unless it is one that cannot be shared, such as that of a system's user.
+    fn default_shares(&self) -> Vec<Share> {
+        let home = self.home.iter();
+        home.filter(|home| {
+            home.to_str()
+                .is_some_and(|text| read::check_share(home, text).is_ok())
+        })
+        .map(|home| Share {
+            path: home.components().collect(),
+            read_only: false,
+        })
+        .collect()
+    }
+
+    /// The values with the defaults that depend on this computer's user.
+    fn filled(&self, values: &Values) -> Values {
+        let mut values = values.clone();
+        values.shares.get_or_insert_with(|| self.default_shares());
+        values
     }
 
     /// Removes everything that is said of one machine alone.

@@ -41,18 +41,58 @@ const OWNED: [(&str, &str); 15] = [
     ("live-restore", "a machine that stops has to stop its containers"),
 ];
 
-/// Folders of the guest's own that a share would hide.
-const GUEST_FOLDERS: [&str; 9] = [
+/// Folders of the guest's own that a share would hide, or be hidden by.
+const GUEST_FOLDERS: [&str; 16] = [
     "/bin",
+    "/data",
     "/dev",
     "/etc",
     "/lib",
+    "/lib64",
     "/proc",
+    "/run/containerd",
+    "/run/cove",
+    "/run/docker",
     "/sbin",
     "/sys",
     "/usr",
+    "/var/lib/containerd",
     "/var/lib/docker",
+    "/var/run",
 ];
+
+/// Whether a folder may be shared; `text` is how it was given.
+pub(super) fn check_share(path: &Path, text: &str) -> Result<(), String> {
+    let shown = path.display();
+    if !path.is_absolute() {
+        return Err(format!("the share `{shown}` is not an absolute path"));
+    }
+    let plain = path.components().all(|part| {
+        matches!(
+            part,
+            Component::Normal(_) | Component::RootDir | Component::Prefix(_)
+        )
+    });
+    if !plain || text.chars().any(char::is_control) {
+        return Err(format!(
+            "the share `{shown}` has `..` or a control character in its path"
+        ));
+    }
+    if path.parent().is_none() {
+        return Err(format!(
+            "`{shown}` cannot be shared as a whole; share folders in it"
+        ));
+    }
+    if let Some(guest) = GUEST_FOLDERS
+        .iter()
+        .find(|guest| path.starts_with(guest) || Path::new(guest).starts_with(path))
+    {
+        return Err(format!(
+            "`{shown}` cannot be shared, because the guest has its own {guest}"
+        ));
+    }
+    Ok(())
+}
 
 /// Reads a settings file's text. `home` stands for `~` at a share's beginning.
 pub(crate) fn read(text: &str, home: Option<&Path>) -> Result<Values, Problem> {
@@ -97,7 +137,7 @@ impl Reader<'_> {
                         values.machines.insert(parsed, own);
                     }
                 }
-                "shares" => values.shares = self.shares(table, item)?,
+                "shares" => values.shares = Some(self.shares(table, item)?),
                 "engine" => values.engine = self.engine(self.table(table, key, item)?)?,
                 "proxy" => self.proxy(self.table(table, key, item)?, &mut values)?,
                 _ => {
@@ -195,31 +235,7 @@ impl Reader<'_> {
             (Some(rest), Some(home)) => home.join(rest),
             _ => PathBuf::from(text),
         };
-        let shown = path.display();
-        if !path.is_absolute() {
-            return Err(format!("the share `{shown}` is not an absolute path"));
-        }
-        let plain = path.components().all(|part| {
-            matches!(
-                part,
-                Component::Normal(_) | Component::RootDir | Component::Prefix(_)
-            )
-        });
-        if !plain || text.chars().any(char::is_control) {
-            return Err(format!(
-                "the share `{shown}` has `..` or a control character in its path"
-            ));
-        }
-        if path.parent().is_none() {
-            return Err(format!(
-                "`{shown}` cannot be shared as a whole; share folders in it"
-            ));
-        }
-        if let Some(guest) = GUEST_FOLDERS.iter().find(|guest| path.starts_with(guest)) {
-            return Err(format!(
-                "`{shown}` cannot be shared, because the guest has its own {guest}"
-            ));
-        }
+        check_share(&path, text)?;
         // Collecting the components drops doubled and trailing separators.
         Ok(path.components().collect())
     }
@@ -381,8 +397,9 @@ mod tests {
         assert_eq!(values.machine.memory, Some(2 << 30));
         assert_eq!(values.machine.stop_grace, Some(Duration::from_secs(30)));
         assert_eq!(values.machines["dev"].cpus, Some(1));
-        assert_eq!(values.shares[0].path, Path::new("/home/u/src/x"));
-        assert!(values.shares[1].read_only);
+        let shares = values.shares.unwrap();
+        assert_eq!(shares[0].path, Path::new("/home/u/src/x"));
+        assert!(shares[1].read_only);
         assert_eq!(values.engine["log-opts"]["max-size"], "5m");
         assert_eq!(values.proxy.http.as_deref(), Some("http://p:3128"));
     }
@@ -444,6 +461,8 @@ mod tests {
             "/",
             "/etc",
             "/usr/local",
+            "/var",
+            "/var/lib/docker/volumes",
             "/proc/1",
             "relative",
             "~/x",

@@ -1,7 +1,7 @@
 //! The settings as the daemon uses them: typed, checked, defaults filled in.
 
 use crate::name::MachineName;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 /// What the settings file says, checked. What it leaves out is absent.
@@ -11,8 +11,8 @@ pub(crate) struct Values {
     pub(crate) machine: MachineValues,
     /// `[machines.NAME]`: one machine, over `[machine]`.
     pub(crate) machines: BTreeMap<MachineName, MachineValues>,
-    /// `shares`.
-    pub(crate) shares: Vec<Share>,
+    /// `shares`; absent where the file does not say, which means the home folder.
+    pub(crate) shares: Option<Vec<Share>>,
     /// `[engine]`, merged into `daemon.json`.
     pub(crate) engine: Map<String, Value>,
     /// `[proxy]`.
@@ -61,6 +61,14 @@ impl Backend {
 pub(crate) struct Share {
     pub(crate) path: PathBuf,
     pub(crate) read_only: bool,
+}
+
+/// Shares as the settings' API shows them.
+pub(crate) fn shares_as_json(shares: &[Share]) -> Value {
+    let shares = shares.iter();
+    shares
+        .map(|share| json!({ "path": share.path, "read-only": share.read_only }))
+        .collect()
 }
 
 /// The proxies that the engine uses to reach registries.

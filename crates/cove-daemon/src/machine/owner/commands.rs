@@ -6,6 +6,7 @@ use crate::{
         Command,
         failure::{Failure, chain},
         operation::{Listening, Operation},
+        shares,
         start::{self, Job, Topic},
     },
     settings,
@@ -244,6 +245,7 @@ impl Owner {
         let values = self.context.settings.in_force().0;
         self.snapshot.settings = values.machine(&self.name, self.context.settings.host());
         if self.snapshot.machine.is_some() {
+            self.share().await;
             return self.grow().await;
         }
         let platform = Arc::clone(&self.context.platform);
@@ -254,6 +256,33 @@ impl Owner {
                 reason: choice.reason,
             };
         }
+    }
+
+    /// Has a machine that runs share what the settings say by now. Answers whether anything was done.
+    pub(super) async fn share(&mut self) -> bool {
+        let Phase::Running(session) = &mut self.phase else {
+            return false;
+        };
+        let wanted = self.context.settings.shares();
+        if session.wanted == wanted {
+            return false;
+        }
+        let Ok(outcome) = shares::apply(&*session.machine, &session.link, &wanted, SHORT).await else {
+            // It is tried again with the next tick, or after the guest's restart.
+            return false;
+        };
+        tracing::info!(folders = outcome.served.len(), "shares have changed");
+        session.wanted = wanted;
+        session.shares = outcome.served;
+        for failure in &outcome.failures {
+            tracing::warn!("{failure}");
+        }
+        if outcome.failures.is_empty() {
+            self.notices.remove(&Topic::Shares);
+        } else {
+            self.notices.insert(Topic::Shares, outcome.failures.join("; "));
+        }
+        true
     }
 
     /// Grows the data disk of a machine that runs, if the settings want more and the backend can do it now.

@@ -148,6 +148,7 @@ impl Owner {
             timings: Vec::new(),
             notices: Vec::new(),
             machine: None,
+            shares: Vec::new(),
             record: None,
         };
         let mut tick = interval(TICK);
@@ -191,12 +192,18 @@ impl Owner {
                 }
                 Input::Command(None) => return self.detach().await,
                 Input::Update(update) => self.heed(update),
-                Input::Started(outcome) => self.started(outcome),
+                Input::Started(outcome) => {
+                    self.started(outcome);
+                    // They may have changed since the job looked.
+                    self.share().await;
+                }
                 Input::Stopped(stopped) => self.stopped(stopped),
                 Input::Happening(happening) => self.happened(happening),
                 Input::Tick => {
                     self.tend();
-                    continue;
+                    if !self.share().await {
+                        continue;
+                    }
                 }
             }
             self.publish();
@@ -290,6 +297,10 @@ impl Owner {
                 error: error.clone(),
                 console_tail: console_tail.clone(),
             },
+        };
+        self.snapshot.shares = match &self.phase {
+            Phase::Running(session) | Phase::Paused(session) => session.shares.clone(),
+            _ => Vec::new(),
         };
         self.snapshot.notices = self.notices.values().cloned().collect();
         self.published.send_replace(Arc::new(self.snapshot.clone()));
