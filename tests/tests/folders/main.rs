@@ -1,0 +1,229 @@
+//! Host folders in containers, through an unmodified Docker client: one machine, which everything changes in turn.
+
+#![expect(clippy::unwrap_used, reason = "how a test fails")]
+
+use cove_tests::{
+    harness::{self, Cove},
+    tests,
+};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+fn main() -> ExitCode {
+    harness::run(
+        "folders",
+        harness::Pace::InTurn,
+        Cove::start,
+        &tests![
+            promises::the_home_folder_is_there_at_its_own_path_whatever_its_name,
+            promises::what_a_container_writes_is_a_file_of_the_user,
+            promises::an_owner_that_a_container_sets_sticks_and_stays_off_the_host,
+            promises::a_folder_is_shared_and_taken_away_while_the_machine_runs,
+            promises::a_folder_shared_for_reading_cannot_be_written,
+            promises::an_inner_share_stays_on_top_of_an_outer_one,
+            promises::folders_that_cannot_be_shared_are_refused_with_the_reason,
+            promises::shares_and_what_containers_mount_survive_a_restart,
+        ],
+    )
+}
+
+mod promises {
+    use super::{Cove, MetadataExt, Path, PathBuf, fs, harness};
+
+    /// A folder in the user's home, which is shared by default.
+    fn at_home(cove: &Cove, name: &str) -> PathBuf {
+        folder(cove.scratch().join(name))
+    }
+
+    /// A folder that is not below the user's home.
+    fn elsewhere(name: &str) -> tempfile::TempDir {
+        let prefix = format!("cove-{name}-");
+        tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempdir_in("/tmp")
+            .unwrap()
+    }
+
+    fn folder(path: PathBuf) -> PathBuf {
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// `docker run` with `folder` at `/src`, and a script.
+    fn run(cove: &Cove, folder: &Path, script: &str) -> harness::Cmd {
+        let bind = format!("{}:/src", folder.display());
+        cove.docker(["run", "--rm", "-v", &bind, "alpine", "sh", "-c", script])
+    }
+
+    pub(crate) fn the_home_folder_is_there_at_its_own_path_whatever_its_name(cove: &Cove) {
+        let folder = at_home(cove, "with spaces, ünïcode and 'quotes'");
+        fs::write(folder.join("file"), "from the host").unwrap();
+        assert_eq!(run(cove, &folder, "cat /src/file").ok(), "from the host");
+        let inside = folder.to_str().unwrap();
+        assert_eq!(cove.cove(["exec", "--", "ls", inside]).ok(), "file");
+    }
+
+    pub(crate) fn what_a_container_writes_is_a_file_of_the_user(cove: &Cove) {
+        let folder = at_home(cove, "written");
+        let script = "mkdir /src/dir && echo from a container > /src/dir/file && mv /src/dir/file /src/moved";
+        run(cove, &folder, script).ok();
+        let file = folder.join("moved");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "from a container\n");
+        assert_eq!(
+            fs::metadata(&file).unwrap().uid(),
+            fs::metadata(&folder).unwrap().uid()
+        );
+        fs::remove_dir(folder.join("dir")).unwrap();
+    }
+
+    pub(crate) fn an_owner_that_a_container_sets_sticks_and_stays_off_the_host(cove: &Cove) {
+        let folder = at_home(cove, "owned");
+        run(
+            cove,
+            &folder,
+            "touch /src/file && chown 70:71 /src/file && chmod 4640 /src/file",
+        )
+        .ok();
+        // Another container, which knows of it only what is kept with the file.
+        let seen = run(cove, &folder, "stat -c '%u:%g %a' /src/file").ok();
+        assert_eq!(seen, "70:71 4640");
+        let file = fs::metadata(folder.join("file")).unwrap();
+        assert_eq!(file.uid(), fs::metadata(&folder).unwrap().uid());
+        assert_eq!(
+            file.mode() & 0o6000,
+            0,
+            "no program of the host's user becomes setuid"
+        );
+    }
+
+    pub(crate) fn a_folder_is_shared_and_taken_away_while_the_machine_runs(cove: &Cove) {
+        let folder = elsewhere("live");
+        fs::write(folder.path().join("file"), "live").unwrap();
+        let path = folder.path().to_str().unwrap();
+        run(cove, folder.path(), "true")
+            .run()
+            .fails_with(125)
+            .says(&[path, "not shared", "cove share add"]);
+        cove.cove(["share", "add", path]).ok();
+        assert_eq!(run(cove, folder.path(), "cat /src/file").ok(), "live");
+        let listed: serde_json::Value =
+            serde_json::from_str(&cove.cove(["share", "list", "--json"]).ok()).unwrap();
+        let of_path = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|share| share["path"] == path);
+        assert_eq!(of_path.unwrap()["machines"][0], "default");
+
+        let bind = format!("{path}:/src");
+        cove.docker([
+            "run", "-d", "--name", "holder", "-v", &bind, "alpine", "sleep", "1000",
+        ])
+        .ok();
+        cove.cove(["share", "remove", path]).ok();
+        let reading = cove.docker(["exec", "holder", "cat", "/src/file"]).run();
+        assert_ne!(reading.code, Some(0), "a container goes on reading: {reading}");
+        cove.docker(["rm", "-f", "holder"]).ok();
+        run(cove, folder.path(), "true")
+            .run()
+            .fails_with(125)
+            .says(&["not shared"]);
+    }
+
+    pub(crate) fn a_folder_shared_for_reading_cannot_be_written(cove: &Cove) {
+        let folder = elsewhere("read");
+        fs::write(folder.path().join("file"), "old").unwrap();
+        let path = folder.path().to_str().unwrap();
+        cove.cove(["share", "add", "--read-only", path]).ok();
+        for script in [
+            "echo new > /src/file",
+            "touch /src/other",
+            "rm /src/file",
+            "chmod 777 /src/file",
+        ] {
+            let finished = run(cove, folder.path(), script).run();
+            assert_ne!(finished.code, Some(0), "{finished}");
+            assert!(finished.stderr.contains("Read-only file system"), "{finished}");
+        }
+        assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "old");
+        // Shared anew, it can.
+        cove.cove(["share", "add", path]).ok();
+        run(cove, folder.path(), "echo new > /src/file").ok();
+        assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "new\n");
+        cove.cove(["share", "remove", path]).ok();
+    }
+
+    pub(crate) fn an_inner_share_stays_on_top_of_an_outer_one(cove: &Cove) {
+        let outer = elsewhere("outer");
+        let inner = folder(outer.path().join("inner"));
+        let write = "echo x > /src/inner/file";
+        cove.cove(["share", "add", "--read-only", inner.to_str().unwrap()])
+            .ok();
+        cove.cove(["share", "add", outer.path().to_str().unwrap()]).ok();
+        let through_inner = run(cove, &inner, "touch /src/file").run();
+        assert!(through_inner.stderr.contains("Read-only"), "{through_inner}");
+        let through_outer = run(cove, outer.path(), write).run();
+        assert!(through_outer.stderr.contains("Read-only"), "{through_outer}");
+        cove.cove(["share", "remove", inner.to_str().unwrap()]).ok();
+        run(cove, outer.path(), write).ok();
+        cove.cove(["share", "remove", outer.path().to_str().unwrap()])
+            .ok();
+    }
+
+    pub(crate) fn folders_that_cannot_be_shared_are_refused_with_the_reason(cove: &Cove) {
+        let before = cove.cove(["share", "list"]).ok();
+        for (path, reason) in [
+            ("/", "as a whole"),
+            ("/etc", "the guest has its own /etc"),
+            ("/usr/lib", "the guest has its own /usr"),
+            ("/var", "the guest has its own /var"),
+            ("/nowhere/at/all", "cannot be looked at"),
+        ] {
+            let finished = cove.cove(["share", "add", path]).run();
+            assert_ne!(finished.code, Some(0), "{finished}");
+            finished.says(&[reason]);
+        }
+        let file = cove.scratch().join("no-folder");
+        fs::write(&file, "").unwrap();
+        let finished = cove.cove(["share", "add", file.to_str().unwrap()]).run();
+        finished.says(&["is no folder"]);
+        cove.cove(["share", "remove", "/nowhere"])
+            .run()
+            .says(&["is not shared"]);
+        assert_eq!(cove.cove(["share", "list"]).ok(), before);
+    }
+
+    pub(crate) fn shares_and_what_containers_mount_survive_a_restart(cove: &Cove) {
+        let folder = at_home(cove, "restarted");
+        fs::write(folder.join("file"), "still here").unwrap();
+        let bind = format!("{}:/src", folder.display());
+        let serve = "sleep 10000";
+        let words = [
+            "run",
+            "-d",
+            "--restart",
+            "always",
+            "--name",
+            "returning",
+            "-v",
+            &bind,
+            "alpine",
+            "sh",
+            "-c",
+            serve,
+        ];
+        cove.docker(words).ok();
+        cove.cove(["restart"])
+            .limit(std::time::Duration::from_mins(5))
+            .ok();
+        harness::eventually("the container to run again", || {
+            let read = cove.docker(["exec", "returning", "cat", "/src/file"]).run();
+            read.text() == "still here"
+        });
+        cove.docker(["rm", "-f", "returning"]).ok();
+    }
+}
