@@ -34,6 +34,8 @@ pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DeviceType {
+    /// Disks.
+    Block = 2,
     /// Sockets between guest and host.
     Vsock = 19,
     /// Shared folders.

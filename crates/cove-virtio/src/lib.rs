@@ -9,6 +9,7 @@
 //! | [`device`] | the seam: `Device`, `Activation`, `Interrupt` |
 //! | [`queue`] | a virtqueue on the device's side: chains in, used entries out, signals when wanted |
 //! | [`socket`] | unix sockets that only their owner may connect to |
+//! | [`block`] | the disk device |
 //! | [`vsock`] | the socket device |
 //! | [`fs`] | the device for shared folders, in front of the file server `cove-fs` |
 //! | [`vhost_user`] | serves any `Device` on a unix socket |
@@ -17,6 +18,7 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod block;
 pub mod device;
 pub mod fs;
 pub mod queue;

@@ -3,7 +3,7 @@
 //! Guest memory changes under us at any time, so it must never be seen through a Rust reference; the kernel copies
 //! to and from raw addresses instead.
 
-// UNSAFETY: `readv` and `sendmsg` take raw addresses; the safe wrappers for them take `&[u8]` and `&mut [u8]`, which
+// UNSAFETY: `readv`, `preadv`, `pwritev` and `sendmsg` take raw addresses; the safe wrappers for them take `&[u8]` and `&mut [u8]`, which
 // must not exist for memory that the guest writes to meanwhile.
 #![expect(unsafe_code, reason = "vectored I/O on guest memory needs raw iovecs")]
 
@@ -23,6 +23,25 @@ pub(crate) fn read(fd: BorrowedFd<'_>, slices: &[VolatileSlice<'_>]) -> io::Resu
         // which the kernel may write: it is guest memory, where any bytes are valid. The bitmap type is `()`, so no
         // dirty tracking is bypassed.
         unsafe { libc::readv(fd.as_raw_fd(), iovecs.as_ptr(), count) }
+    })
+}
+
+/// Reads from `offset` of `fd` into `slices`, in order, and returns the number of bytes. `EINTR` is retried.
+pub(crate) fn read_at(fd: BorrowedFd<'_>, slices: &[VolatileSlice<'_>], offset: i64) -> io::Result<usize> {
+    let (iovecs, count) = iovecs(slices);
+    retry(|| {
+        // SAFETY: as in `read`; only where in the file the bytes come from differs.
+        unsafe { libc::preadv64(fd.as_raw_fd(), iovecs.as_ptr(), count, offset) }
+    })
+}
+
+/// Writes `slices`, in order, at `offset` of `fd`, and returns the number of bytes. `EINTR` is retried.
+pub(crate) fn write_at(fd: BorrowedFd<'_>, slices: &[VolatileSlice<'_>], offset: i64) -> io::Result<usize> {
+    let (iovecs, count) = iovecs(slices);
+    retry(|| {
+        // SAFETY: the first `count` entries name memory that `slices` keeps mapped for the duration of the call; the
+        // kernel only reads it.
+        unsafe { libc::pwritev64(fd.as_raw_fd(), iovecs.as_ptr(), count, offset) }
     })
 }
 
