@@ -5,6 +5,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`block`] | a driver for the disk device |
 //! | [`event`] | eventfds |
 //! | [`fs`] | a driver for the file system device |
 //! | [`memory`] | guest memory in a memfd, and where things lie in it |
@@ -14,6 +15,7 @@
 //! | [`vsock`] | a driver for the socket device |
 //! | [`stream`] | its connections |
 
+pub mod block;
 pub mod event;
 pub mod fs;
 pub mod memory;
