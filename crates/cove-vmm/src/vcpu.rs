@@ -1,5 +1,8 @@
 //! One vCPU: its registers at the start, and the loop that runs it.
 
+// UNSAFETY: the details of an exit are a union, of which the exit's reason names the member.
+#![expect(unsafe_code, reason = "reading a member of KVM's union of exits")]
+
 use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
@@ -91,6 +94,7 @@ pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports, bus: &Bus) -> Result<End, Vm
             Ok(VcpuExit::Intr | VcpuExit::Hlt) => {}
             // A triple fault.
             Ok(VcpuExit::Shutdown) => return Ok(End::Reset),
+            Ok(VcpuExit::InternalError) => return Err(internal_error(vcpu)),
             Ok(exit) => return Err(VmError::Exit(format!("{exit:?}"))),
             Err(error) if error.errno() == EINTR || error.errno() == EAGAIN => {}
             Err(source) => {
@@ -100,6 +104,21 @@ pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports, bus: &Bus) -> Result<End, Vm
                 });
             }
         }
+    }
+}
+
+/// What KVM says of an instruction or event of the guest that it could not deal with.
+fn internal_error(vcpu: &mut VcpuFd) -> VmError {
+    let rip = vcpu.get_regs().map_or(0, |registers| registers.rip);
+    // SAFETY: the exit was KVM_EXIT_INTERNAL_ERROR, for which KVM fills this member of the union; all of it is
+    // integers.
+    let internal = unsafe { vcpu.get_kvm_run().__bindgen_anon_1.internal };
+    let count = usize::try_from(internal.ndata).unwrap_or(usize::MAX);
+    let data = &internal.data[..count.min(internal.data.len())];
+    VmError::Internal {
+        suberror: internal.suberror,
+        rip,
+        data: data.to_vec(),
     }
 }
 

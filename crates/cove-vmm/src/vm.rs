@@ -83,6 +83,16 @@ pub enum VmError {
     /// A vCPU stopped for a reason that this monitor has no answer to.
     #[error("a vCPU stopped with {0}")]
     Exit(String),
+    /// KVM could not go on with what the guest did.
+    #[error("KVM gave up on the guest at {rip:#x}: internal error {suberror}, {data:x?}")]
+    Internal {
+        /// `KVM_INTERNAL_ERROR_*`: 1 is an instruction that it cannot emulate, 3 an event that it cannot deliver.
+        suberror: u32,
+        /// Where the guest was.
+        rip: u64,
+        /// What KVM adds, such as flags and the instruction's bytes.
+        data: Vec<u64>,
+    },
     /// A vCPU's thread ended without saying why.
     #[error("the vCPUs' threads are gone")]
     ThreadsGone,
