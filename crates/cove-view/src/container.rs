@@ -1,0 +1,242 @@
+//! Containers as the list shows them, read from the engine's `GET /containers/json`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use ts_rs::TS;
+
+/// Compose writes these labels on what it creates.
+const PROJECT: &str = "com.docker.compose.project";
+const SERVICE: &str = "com.docker.compose.service";
+
+/// One line of the list of containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerRow {
+    /// Its full id.
+    pub id: String,
+    /// Its first name, without the engine's leading slash.
+    pub name: String,
+    /// What it was made from, as it was named then.
+    pub image: String,
+    /// The compose project that it belongs to.
+    pub project: Option<String>,
+    /// Its service in that project.
+    pub service: Option<String>,
+    /// What it is doing.
+    pub state: ContainerState,
+    /// What its health check says; absent without one.
+    pub health: Option<Health>,
+    /// The engine's own words, such as `Exited (1) 3 minutes ago`.
+    pub status: String,
+    /// When it was created.
+    #[ts(type = "number")]
+    pub created_ms: i64,
+    /// Ports that it offers, published ones first, each once.
+    pub ports: Vec<PortBinding>,
+}
+
+/// What a container is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum ContainerState {
+    /// Never started.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its processes are frozen.
+    Paused,
+    /// Between two runs.
+    Restarting,
+    /// Being removed.
+    Removing,
+    /// Its process ended.
+    Exited,
+    /// The engine could not remove it.
+    Dead,
+}
+
+/// What a health check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Too early to tell.
+    Starting,
+    /// The last check passed.
+    Healthy,
+    /// Several checks in a row failed.
+    Unhealthy,
+}
+
+/// A port of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct PortBinding {
+    /// In the container.
+    pub container: u16,
+    /// On this computer; absent where it is not published.
+    pub host: Option<u16>,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: Protocol,
+}
+
+/// A port's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// What a container uses at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// When it was read.
+    #[ts(type = "number")]
+    pub at_ms: i64,
+    /// Share of one processor: 2.0 are two processors at full load.
+    pub cpu: f64,
+    /// Memory in bytes, without the page cache.
+    #[ts(type = "number")]
+    pub memory: u64,
+}
+
+impl ContainerRow {
+    /// Reads one element of the engine's list. A field that is missing or of another kind gets its neutral value, so that
+    /// an engine of another version still shows its containers; without an id there is nothing to show.
+    pub fn read(summary: &Value) -> Option<Self> {
+        let id = text(summary, "Id").filter(|id| !id.is_empty())?;
+        let name = summary["Names"][0]
+            .as_str()
+            .map(|name| name.trim_start_matches('/').to_owned())
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| id.chars().take(12).collect());
+        let status = text(summary, "Status").unwrap_or_default();
+        let label = |key: &str| summary["Labels"][key].as_str().map(str::to_owned);
+        Some(Self {
+            name,
+            image: text(summary, "Image").unwrap_or_default(),
+            project: label(PROJECT),
+            service: label(SERVICE),
+            state: ContainerState::read(summary["State"].as_str().unwrap_or_default()),
+            health: Health::read(&status),
+            status,
+            created_ms: summary["Created"].as_i64().unwrap_or(0).saturating_mul(1000),
+            ports: ports(&summary["Ports"]),
+            id,
+        })
+    }
+}
+
+impl ContainerState {
+    fn read(word: &str) -> Self {
+        match word {
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "restarting" => Self::Restarting,
+            "removing" => Self::Removing,
+            "exited" => Self::Exited,
+            "dead" => Self::Dead,
+            _ => Self::Created,
+        }
+    }
+}
+
+impl Health {
+    /// The list carries health only within the words of `Status`: `Up 2 minutes (healthy)`.
+    fn read(status: &str) -> Option<Self> {
+        if status.ends_with("(healthy)") {
+            Some(Self::Healthy)
+        } else if status.ends_with("(unhealthy)") {
+            Some(Self::Unhealthy)
+        } else if status.ends_with("(health: starting)") {
+            Some(Self::Starting)
+        } else {
+            None
+        }
+    }
+}
+
+/// The engine lists a published port once for IPv4 and once for IPv6; a person has one port.
+fn ports(list: &Value) -> Vec<PortBinding> {
+    let port = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
+    let mut ports: Vec<PortBinding> = list
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            Some(PortBinding {
+                container: port(&entry["PrivatePort"])?,
+                host: port(&entry["PublicPort"]),
+                protocol: match entry["Type"].as_str() {
+                    Some("udp") => Protocol::Udp,
+                    Some("sctp") => Protocol::Sctp,
+                    _ => Protocol::Tcp,
+                },
+            })
+        })
+        .collect();
+    ports.sort_by_key(|port| (port.host.is_none(), port.container, port.host, port.protocol));
+    ports.dedup();
+    ports
+}
+
+fn text(value: &Value, key: &str) -> Option<String> {
+    value[key].as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_compose_container_shows_project_service_health_and_each_port_once() {
+        let row = ContainerRow::read(&json!({
+            "Id": "4f6e", "Names": ["/shop-db-1"], "Image": "postgres:17", "State": "running",
+            "Status": "Up 2 minutes (healthy)", "Created": 1_700_000_000,
+            "Labels": {PROJECT: "shop", SERVICE: "db"},
+            "Ports": [
+                {"PrivatePort": 9187, "Type": "tcp"},
+                {"IP": "0.0.0.0", "PrivatePort": 5432, "PublicPort": 15432, "Type": "tcp"},
+                {"IP": "::", "PrivatePort": 5432, "PublicPort": 15432, "Type": "tcp"},
+            ],
+        }))
+        .expect("it has an id");
+        assert_eq!(row.name, "shop-db-1");
+        assert_eq!(
+            (row.project.as_deref(), row.service.as_deref()),
+            (Some("shop"), Some("db"))
+        );
+        assert_eq!(row.health, Some(Health::Healthy));
+        assert_eq!(row.created_ms, 1_700_000_000_000);
+        let ports: Vec<_> = row.ports.iter().map(|port| (port.container, port.host)).collect();
+        assert_eq!(ports, [(5432, Some(15432)), (9187, None)]);
+    }
+
+    #[test]
+    fn an_unhealthy_container_is_not_taken_for_a_healthy_one() {
+        assert_eq!(Health::read("Up 1 hour (unhealthy)"), Some(Health::Unhealthy));
+        assert_eq!(Health::read("Up 1 hour"), None);
+    }
+
+    #[test]
+    fn what_is_missing_or_out_of_range_gets_a_neutral_value() {
+        let row = ContainerRow::read(&json!({
+            "Id": "0123456789abcdef", "Names": [], "Created": i64::MAX, "State": 7,
+            "Ports": [{"PrivatePort": 70_000}, "what", {"PrivatePort": 80, "PublicPort": -1}],
+        }))
+        .expect("it has an id");
+        assert_eq!(row.name, "0123456789ab");
+        assert_eq!(row.state, ContainerState::Created);
+        assert_eq!(row.created_ms, i64::MAX);
+        assert_eq!(row.ports.len(), 1);
+        assert_eq!(row.ports[0].host, None);
+        assert!(ContainerRow::read(&json!({"Names": ["/x"]})).is_none());
+        assert!(ContainerRow::read(&json!([])).is_none());
+    }
+}

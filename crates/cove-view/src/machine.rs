@@ -1,0 +1,174 @@
+//! A machine as the window shows it, made from the control API's [`MachineStatus`].
+
+use cove_api::{ApiError, Check, CheckState, MachineState, MachineStatus};
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Everything that the window shows about one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct MachineView {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub phase: MachinePhase,
+    /// The stage of a start, in words.
+    pub stage: Option<String>,
+    /// Why it failed, and what to do.
+    pub failure: Option<Failure>,
+    /// Last lines of its console, where they explain the failure.
+    pub console_tail: Vec<String>,
+    /// `kvm`, `emulated`, `vz` or `hyperv`.
+    pub backend: String,
+    /// Why this backend.
+    pub backend_reason: String,
+    /// The value for `DOCKER_HOST`.
+    pub docker_host: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Bytes of the guest's memory.
+    #[ts(type = "number")]
+    pub memory: u64,
+    /// Bytes that it takes of this computer's memory.
+    #[ts(type = "number | null")]
+    pub memory_on_host: Option<u64>,
+    /// Bytes that the data disk may grow to.
+    #[ts(type = "number")]
+    pub disk_size: u64,
+    /// Bytes that the data disk takes on this computer.
+    #[ts(type = "number")]
+    pub disk_on_host: u64,
+    /// Seconds since its engine answered.
+    #[ts(type = "number | null")]
+    pub uptime_s: Option<u64>,
+    /// The engine's version.
+    pub engine_version: Option<String>,
+    /// Stages of the present or last start, by their beginning.
+    pub timings: Vec<StageView>,
+    /// What a person should know although nothing failed.
+    pub notices: Vec<String>,
+}
+
+/// What a machine is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum MachinePhase {
+    /// Not running.
+    Stopped,
+    /// On its way to running.
+    Starting,
+    /// Its engine answers.
+    Running,
+    /// Its vCPUs are stopped.
+    Paused,
+    /// On its way to stopped.
+    Stopping,
+    /// Ended in a way that nobody asked for.
+    Failed,
+}
+
+/// What went wrong, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Failure {
+    /// What happened and why.
+    pub message: String,
+    /// What to do next; empty when there is nothing sensible to say.
+    pub hint: String,
+}
+
+/// A stage of a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct StageView {
+    /// Its name, in `lower-case-words`.
+    pub name: String,
+    /// When it began, in microseconds since the start was asked for.
+    #[ts(type = "number")]
+    pub start_us: u64,
+    /// When it ended.
+    #[ts(type = "number")]
+    pub end_us: u64,
+}
+
+/// Something that the doctor looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct CheckView {
+    /// What was looked at.
+    pub name: String,
+    /// `ok`, `warning` or `failed`.
+    #[ts(type = "\"ok\" | \"warning\" | \"failed\"")]
+    pub state: String,
+    /// What was seen.
+    pub evidence: String,
+    /// What to do about it; empty when nothing.
+    pub fix: String,
+}
+
+impl From<MachineStatus> for MachineView {
+    fn from(status: MachineStatus) -> Self {
+        let (phase, stage, failure, console_tail) = match status.state {
+            MachineState::Stopped => (MachinePhase::Stopped, None, None, Vec::new()),
+            MachineState::Starting { stage } => (MachinePhase::Starting, Some(stage), None, Vec::new()),
+            MachineState::Running => (MachinePhase::Running, None, None, Vec::new()),
+            MachineState::Paused => (MachinePhase::Paused, None, None, Vec::new()),
+            MachineState::Stopping => (MachinePhase::Stopping, None, None, Vec::new()),
+            MachineState::Failed { error, console_tail } => {
+                (MachinePhase::Failed, None, Some(error.into()), console_tail)
+            }
+        };
+        let mut timings: Vec<StageView> = status
+            .timings
+            .into_iter()
+            .map(|stage| StageView {
+                name: stage.name,
+                start_us: stage.start_us,
+                end_us: stage.end_us,
+            })
+            .collect();
+        timings.sort_by_key(|stage| stage.start_us);
+        Self {
+            name: status.name,
+            phase,
+            stage,
+            failure,
+            console_tail,
+            backend: status.backend.kind,
+            backend_reason: status.backend.reason,
+            docker_host: status.endpoint.docker_host,
+            cpus: status.cpus,
+            memory: u64::from(status.memory_mib) << 20,
+            memory_on_host: status.memory_on_host,
+            disk_size: status.disk_size,
+            disk_on_host: status.disk_on_host,
+            uptime_s: status.uptime_s,
+            engine_version: status.engine_version,
+            timings,
+            notices: status.notices,
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self {
+            message: error.message,
+            hint: error.hint,
+        }
+    }
+}
+
+impl From<Check> for CheckView {
+    fn from(check: Check) -> Self {
+        let state = match check.state {
+            CheckState::Ok => "ok",
+            CheckState::Warning => "warning",
+            CheckState::Failed => "failed",
+        };
+        Self {
+            name: check.name,
+            state: state.to_owned(),
+            evidence: check.evidence,
+            fix: check.fix,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The front end's types, made from this crate's.
+
+use crate::{
+    CheckView, ContainerRow, ContainerState, Failure, Health, ImageRow, MachinePhase, MachineView, Mount,
+    NetworkRow, PortBinding, Protocol, Publish, Restart, RunSpec, StageView, Usage, Variable, VolumeRow,
+};
+use std::fmt::Write as _;
+use ts_rs::{Config, TS};
+
+/// The text of `ui/src/lib/host/types.gen.ts`.
+pub fn module() -> String {
+    let config = Config::default();
+    let mut text = String::from(
+        "// Made from crates/cove-view. Do not edit: COVE_UPDATE_TYPES=1 cargo test -p cove-view\n",
+    );
+    macro_rules! declare {
+        ($($name:ty),+ $(,)?) => {$(
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "\nexport {}", <$name as TS>::decl(&config));
+        )+};
+    }
+    declare!(
+        CheckView,
+        ContainerRow,
+        ContainerState,
+        Failure,
+        Health,
+        ImageRow,
+        MachinePhase,
+        MachineView,
+        Mount,
+        NetworkRow,
+        PortBinding,
+        Protocol,
+        Publish,
+        Restart,
+        RunSpec,
+        StageView,
+        Usage,
+        Variable,
+        VolumeRow,
+    );
+    text
+}
