@@ -1,0 +1,78 @@
+import { expect, test } from "@playwright/test";
+
+const CONTAINER = "0001".repeat(16);
+
+test("a thousand containers can be searched and stopped together", async ({ page }) => {
+  await page.goto("/?containers=1000");
+  await expect(page.locator(".item")).toHaveCount(1000);
+  await page.keyboard.press("/");
+  await page.keyboard.type("shop-66-web");
+  const item = page.locator(".item");
+  await expect(item).toHaveCount(1);
+  await item.getByRole("checkbox").check();
+  await page.getByRole("searchbox").fill("shop-65-web");
+  await page.locator(".item").getByRole("checkbox").check();
+  await expect(page.getByText("2 selected")).toBeVisible();
+  await page.getByRole("button", { name: "Stop", exact: true }).click();
+  await expect(page.locator(".item").getByText("Exited (0)")).toBeVisible();
+  await page.getByRole("searchbox").fill("shop-66-web");
+  await expect(page.locator(".item").getByText("Exited (0)")).toBeVisible();
+});
+
+test("a hundred thousand log lines draw only what is seen, follow their end and can be searched", async ({ page }) => {
+  await page.goto(`/?lines=100000#/containers/${CONTAINER}/logs`);
+  await expect(page.getByText("100,000 lines")).toBeVisible({ timeout: 30_000 });
+  await expect(page.getByText("#99999")).toBeVisible();
+  expect(await page.locator(".line").count()).toBeLessThan(120);
+  await page.getByRole("log").hover();
+  await page.mouse.wheel(0, -5000);
+  await expect(page.getByRole("button", { name: "Follow" })).toHaveAttribute("aria-pressed", "false");
+  await page.getByLabel("Search", { exact: true }).last().fill("order 7731");
+  await expect(page.getByText("14,285 matches")).toBeVisible();
+  await page.getByRole("button", { name: "Regex" }).click();
+  await page.getByLabel("Search", { exact: true }).last().fill("(");
+  await expect(page.getByText("not a valid pattern")).toBeVisible();
+});
+
+test("the command line grows with the form, and what it runs appears in the list", async ({ page }) => {
+  await page.goto("/#/containers/new");
+  await page.getByLabel("Image").fill("nginx:alpine");
+  await page.getByLabel("Name", { exact: true }).fill("site");
+  await page.getByLabel("Ports").fill("8000:80");
+  await expect(page.getByText("port 8000 is in use by shop-web-1")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Run" })).toBeDisabled();
+  await page.getByLabel("Ports").fill("9090:80");
+  await expect(page.getByText("docker run --detach --name site --publish 9090:80 nginx:alpine")).toBeVisible();
+  await page.getByRole("button", { name: "Run" }).click();
+  await expect(page.locator(".item", { hasText: "site" }).first()).toBeVisible();
+  await expect(page.getByRole("log")).toBeVisible();
+});
+
+test("removing names what is lost and waits for a yes", async ({ page }) => {
+  await page.goto("/");
+  await page.getByRole("link", { name: /scratch-6/ }).click();
+  await page.getByRole("region", { name: "Details of scratch-6" }).getByRole("button", { name: "Remove" }).click();
+  await expect(page.getByText("Remove scratch-6? Files written inside are lost")).toBeVisible();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.getByRole("link", { name: /scratch-6/ })).toBeVisible();
+  await page.getByRole("button", { name: "Remove" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+  await expect(page.getByRole("link", { name: /scratch-6/ })).toHaveCount(0);
+});
+
+test("a stopped machine can be started where it is missed, and the list comes by itself", async ({ page }) => {
+  await page.goto("/?machine=stopped");
+  await page.getByRole("button", { name: "Start the machine" }).click();
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
+});
+
+test("the palette goes to a container by the keyboard alone", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("link", { name: /blog-db-1/ })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("blog-db");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("heading", { name: "blog-db-1" })).toBeVisible();
+  await page.keyboard.press("Escape");
+  await expect(page.getByRole("heading", { name: "blog-db-1" })).toHaveCount(0);
+});

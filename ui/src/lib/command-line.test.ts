@@ -1,0 +1,59 @@
+import { describe, expect, it } from "vitest";
+import { quote, readEnvironment, runCommand, splitWords } from "./command-line";
+import type { RunSpec } from "./host";
+
+const plain: RunSpec = {
+  image: "nginx",
+  name: "",
+  command: [],
+  environment: [],
+  ports: [],
+  mounts: [],
+  restart: "no",
+  remove: false,
+};
+
+describe("the command line", () => {
+  it("is short where nothing was asked for", () => {
+    expect(runCommand(plain)).toBe("docker run --detach nginx");
+  });
+
+  it("says everything that was asked for, in docker's own words", () => {
+    const line = runCommand({
+      ...plain,
+      name: "site",
+      restart: "unless-stopped",
+      ports: [{ host: 8080, container: 80, protocol: "tcp" }, { host: 53, container: 53, protocol: "udp" }],
+      mounts: [{ source: "/home/mara/my site", target: "/srv", readOnly: true }],
+      environment: [{ name: "MOTD", value: "it's on" }],
+      command: ["sh", "-c", "echo $HOME"],
+    });
+    expect(line).toBe(
+      "docker run --detach --name site --restart unless-stopped --publish 8080:80 --publish 53:53/udp " +
+        "--mount 'type=bind,source=/home/mara/my site,target=/srv,readonly' --env 'MOTD=it'\\''s on' " +
+        "nginx sh -c 'echo $HOME'",
+    );
+  });
+
+  it("keeps a folder with a comma in one field", () => {
+    const line = runCommand({ ...plain, mounts: [{ source: "/a,b", target: "/x", readOnly: false }] });
+    expect(line).toContain(`'type=bind,"source=/a,b",target=/x'`);
+  });
+
+  it("quotes the empty word", () => {
+    expect(quote("")).toBe("''");
+  });
+});
+
+it("reads a pasted .env with comments, exports and quotes", () => {
+  expect(readEnvironment("# x\nexport A=1\nB=\"two words\"\n\nnot a line\nC='d=e'\r\nD=")).toEqual([
+    { name: "A", value: "1" },
+    { name: "B", value: "two words" },
+    { name: "C", value: "d=e" },
+    { name: "D", value: "" },
+  ]);
+});
+
+it("splits a command like a shell and expands nothing", () => {
+  expect(splitWords(`sh -c "echo $X" --name='a b'`)).toEqual(["sh", "-c", "echo $X", "--name=a b"]);
+});

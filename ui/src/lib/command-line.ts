@@ -1,0 +1,51 @@
+/** The command line that does what the form does. */
+import type { RunSpec, Variable } from "./host";
+
+/** A word as a POSIX shell reads it back unchanged. */
+export function quote(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
+/** `docker run …`, in one line. */
+export function runCommand(spec: RunSpec): string {
+  const words = ["docker", "run", "--detach"];
+  if (spec.remove) words.push("--rm");
+  if (spec.name !== "") words.push("--name", spec.name);
+  if (spec.restart !== "no") words.push("--restart", spec.restart);
+  for (const { host, container, protocol } of spec.ports) {
+    words.push("--publish", `${host}:${container}${protocol === "tcp" ? "" : `/${protocol}`}`);
+  }
+  for (const mount of spec.mounts) words.push("--mount", mountOption(mount));
+  for (const { name, value } of spec.environment) words.push("--env", `${name}=${value}`);
+  words.push(spec.image || "IMAGE", ...spec.command);
+  return words.map(quote).join(" ");
+}
+
+/** `--mount` and not `--volume`: a path may hold colons. Its fields are CSV, so a field with a comma is quoted. */
+function mountOption(mount: RunSpec["mounts"][number]): string {
+  const kind = mount.source.startsWith("/") ? "bind" : "volume";
+  const fields = [`type=${kind}`, `source=${mount.source}`, `target=${mount.target}`];
+  if (mount.readOnly) fields.push("readonly");
+  return fields.map((field) => (/[",\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field)).join(",");
+}
+
+/** The variables of a pasted `.env`: comments and blank lines are passed over, quotes around a value are taken off. */
+export function readEnvironment(text: string): Variable[] {
+  return text.split(/\r?\n/).flatMap((line) => {
+    const found = /^\s*(?:export\s+)?([A-Za-z_]\w*)=(.*)$/.exec(line);
+    if (found === null) return [];
+    const raw = (found[2] ?? "").trim();
+    const quoted = /^(["'])(.*)\1$/.exec(raw);
+    return [{ name: found[1] ?? "", value: quoted?.[2] ?? raw }];
+  });
+}
+
+/** Words as a shell would split them; quotes group, nothing is expanded. */
+export function splitWords(text: string): string[] {
+  const words: string[] = [];
+  const pattern = /((?:[^\s"']|"[^"]*"|'[^']*')+)/g;
+  for (const found of text.matchAll(pattern)) {
+    words.push(found[0].replace(/"([^"]*)"|'([^']*)'/g, (_, double?: string, single?: string) => double ?? single ?? ""));
+  }
+  return words;
+}

@@ -1,0 +1,312 @@
+/**
+ * A host without an engine, for tests and for work on screens. Its state lives in this object; it is made by
+ * arithmetic, never by chance, so that two runs and two screenshots are alike.
+ */
+import {
+  type CheckView,
+  type ContainerAction,
+  type ContainerRow,
+  type ContainerState,
+  type Host,
+  HostError,
+  type ImageRow,
+  type LogLine,
+  type MachineView,
+  type NetworkRow,
+  type PortBinding,
+  type RunSpec,
+  type Stop,
+  type Usage,
+  type VolumeRow,
+} from "./host";
+
+export interface MemorySize {
+  containers: number;
+  lines: number;
+  running: boolean;
+}
+
+/** A fixed present: 1 March 2026, 12:00 UTC. */
+const NOW = Date.UTC(2026, 2, 1, 12);
+const MIB = 1024 * 1024;
+
+const STACK: readonly { service: string; image: string; port?: number }[] = [
+  { service: "web", image: "nginx:1.29-alpine", port: 80 },
+  { service: "api", image: "shop/api:dev", port: 3000 },
+  { service: "db", image: "postgres:17", port: 5432 },
+  { service: "cache", image: "redis:8-alpine", port: 6379 },
+  { service: "worker", image: "shop/worker:dev" },
+];
+const PROJECTS = ["shop", "blog", "metrics"];
+
+function sampleRow(index: number): ContainerRow {
+  const id = (index + 1).toString(16).padStart(4, "0").repeat(16);
+  const createdMs = NOW - (index + 1) * 37 * 60_000;
+  const part = STACK[index % STACK.length];
+  const alone = index % 7 === 6 || part === undefined;
+  if (alone) {
+    const ended = index % 2 === 0;
+    return {
+      id,
+      name: `scratch-${index}`,
+      image: "alpine:3.23",
+      project: null,
+      service: null,
+      state: ended ? "exited" : "running",
+      health: null,
+      status: ended ? "Exited (1) 12 minutes ago" : "Up 37 minutes",
+      createdMs,
+      ports: [],
+    };
+  }
+  const round = Math.floor(index / 15);
+  const project = (PROJECTS[Math.floor(index / 5) % 3] ?? "shop") + (round > 0 ? `-${round}` : "");
+  const port: PortBinding[] =
+    part.port === undefined ? [] : [{ container: part.port, host: 8000 + index, protocol: "tcp" }];
+  const state: ContainerState = index % 11 === 4 ? "restarting" : index % 13 === 9 ? "paused" : "running";
+  return {
+    id,
+    name: `${project}-${part.service}-1`,
+    image: part.image,
+    project,
+    service: part.service,
+    state,
+    health: part.service === "db" ? "healthy" : part.service === "api" && index > 5 ? "unhealthy" : null,
+    status: state === "restarting" ? "Restarting (137) 4 seconds ago" : `Up ${(index % 9) + 2} hours`,
+    createdMs,
+    ports: port,
+  };
+}
+
+function sampleLine(index: number): LogLine {
+  const words = [
+    "GET /api/products?page=2 200 14ms",
+    "INFO  cache: 128 keys warmed",
+    "GET /healthz 200 1ms",
+    "WARN  pool: waited 412 ms for a connection",
+    'POST /api/orders 201 38ms user="mara"',
+    "\u001b[31mERROR\u001b[0m order 7731: payment provider did not answer in 5 s",
+    "DEBUG query took 3.1 ms: select id, name from products",
+  ];
+  const text = words[index % words.length] ?? "";
+  return {
+    atMs: NOW - 3_600_000 + index * 9,
+    stream: text.includes("ERROR") ? "stderr" : "stdout",
+    text: `${text} #${index}`,
+  };
+}
+
+const AFTER: Record<Exclude<ContainerAction, "remove">, [ContainerState, string]> = {
+  start: ["running", "Up 1 second"],
+  unpause: ["running", "Up 1 second"],
+  restart: ["running", "Up 1 second"],
+  pause: ["paused", "Up 1 second (Paused)"],
+  stop: ["exited", "Exited (0) 1 second ago"],
+  kill: ["exited", "Exited (137) 1 second ago"],
+};
+
+export class MemoryHost implements Host {
+  #rows: ContainerRow[];
+  #machine: MachineView;
+  readonly #lines: number;
+  readonly #rowWatchers = new Set<(rows: ContainerRow[]) => void>();
+  readonly #machineWatchers = new Set<(machine: MachineView) => void>();
+
+  constructor(size: MemorySize) {
+    this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
+    this.#lines = size.lines;
+    this.#machine = {
+      name: "default",
+      phase: size.running ? "running" : "stopped",
+      stage: null,
+      failure: null,
+      consoleTail: [],
+      backend: "emulated",
+      backendReason: "this computer's processor shows no hardware virtualisation",
+      dockerHost: "unix:///run/user/1000/cove/default/docker.sock",
+      cpus: 2,
+      memory: 2048 * MIB,
+      memoryOnHost: size.running ? 611 * MIB : null,
+      diskSize: 64 * 1024 * MIB,
+      diskOnHost: 3277 * MIB,
+      uptimeS: size.running ? 7384 : null,
+      engineVersion: "26.1.5",
+      timings: [
+        { name: "spawn", startUs: 0, endUs: 210_000 },
+        { name: "kernel", startUs: 210_000, endUs: 2_300_000 },
+        { name: "data-disk", startUs: 2_300_000, endUs: 3_050_000 },
+        { name: "containerd", startUs: 3_050_000, endUs: 5_400_000 },
+        { name: "dockerd", startUs: 5_400_000, endUs: 8_900_000 },
+      ],
+      notices: [],
+    };
+  }
+
+  watchMachine(seen: (machine: MachineView) => void): Stop {
+    this.#machineWatchers.add(seen);
+    seen(this.#machine);
+    return () => this.#machineWatchers.delete(seen);
+  }
+
+  async startMachine(): Promise<void> {
+    this.#setMachine({ phase: "starting", stage: "Booting the kernel" });
+    await new Promise((done) => setTimeout(done, 60));
+    this.#setMachine({ phase: "running", stage: null, uptimeS: 0, memoryOnHost: 611 * MIB });
+    this.#tell();
+  }
+
+  async stopMachine(): Promise<void> {
+    this.#setMachine({ phase: "stopped", stage: null, uptimeS: null, memoryOnHost: null });
+  }
+
+  async checks(): Promise<CheckView[]> {
+    return [
+      {
+        name: "hardware virtualisation",
+        state: "warning",
+        evidence: "the processor shows neither vmx nor svm",
+        fix: "Enable virtualisation in the firmware, if this computer has it.",
+      },
+      { name: "QEMU", state: "ok", evidence: "qemu-system-x86_64 10.0.2", fix: "" },
+      { name: "guest image", state: "ok", evidence: "every file matches its manifest", fix: "" },
+    ];
+  }
+
+  watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
+    this.#rowWatchers.add(seen);
+    if (this.#machine.phase === "running") seen(this.#rows);
+    return () => this.#rowWatchers.delete(seen);
+  }
+
+  watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void): Stop {
+    let tick = 0;
+    const timer = setInterval(() => {
+      tick += 1;
+      const running = this.#rows.filter((row) => row.state === "running");
+      seen(
+        new Map(
+          running.map((row, index) => [
+            row.id,
+            {
+              atMs: NOW + tick * 1000,
+              cpu: 0.12 + 0.1 * Math.sin(tick / 3 + index),
+              memory: (24 + ((index * 17) % 160)) * MIB,
+            },
+          ]),
+        ),
+      );
+    }, 1000);
+    return () => clearInterval(timer);
+  }
+
+  async act(action: ContainerAction, id: string): Promise<void> {
+    this.#find(id);
+    if (action === "remove") {
+      this.#rows = this.#rows.filter((row) => row.id !== id);
+    } else {
+      const [state, status] = AFTER[action];
+      this.#rows = this.#rows.map((row) => (row.id === id ? { ...row, state, status, health: null } : row));
+    }
+    this.#tell();
+  }
+
+  async inspect(id: string): Promise<unknown> {
+    const row = this.#find(id);
+    return {
+      Id: row.id,
+      Name: `/${row.name}`,
+      Created: new Date(row.createdMs).toISOString(),
+      State: { Status: row.state, ExitCode: 0 },
+      Config: { Image: row.image, Env: ["PATH=/usr/bin:/bin", "TZ=UTC"], WorkingDir: "/srv" },
+      Mounts: [{ Type: "bind", Source: "/home/mara/shop", Destination: "/srv", RW: true }],
+      NetworkSettings: { Networks: { [`${row.project ?? "bridge"}_default`]: { IPAddress: "172.18.0.4" } } },
+    };
+  }
+
+  followLog(id: string, seen: (lines: LogLine[]) => void): Stop {
+    this.#find(id);
+    let next = 0;
+    const batch = () => {
+      const size = Math.min(5000, this.#lines - next);
+      if (size <= 0) return;
+      const from = next;
+      next += size;
+      seen(Array.from({ length: size }, (_, index) => sampleLine(from + index)));
+      timer = setTimeout(batch, 0);
+    };
+    let timer = setTimeout(batch, 0);
+    return () => clearTimeout(timer);
+  }
+
+  async run(spec: RunSpec): Promise<string> {
+    if (this.#rows.some((row) => row.name === spec.name)) {
+      throw new HostError(`the name \`${spec.name}\` is in use`, "Choose another name, or remove the other container.");
+    }
+    const row: ContainerRow = {
+      ...sampleRow(this.#rows.length),
+      name: spec.name || `quiet_cove_${this.#rows.length}`,
+      image: spec.image,
+      project: null,
+      service: null,
+      state: "running",
+      health: null,
+      status: "Up 1 second",
+      ports: spec.ports.map((port) => ({ ...port })),
+    };
+    this.#rows = [row, ...this.#rows];
+    this.#tell();
+    return row.id;
+  }
+
+  async images(): Promise<ImageRow[]> {
+    const names = [...new Set(this.#rows.map((row) => row.image))];
+    return names.map((name, index) => ({
+      id: `sha256:${(index + 11).toString(16).repeat(64).slice(0, 64)}`,
+      tags: [name],
+      size: (8 + index * 61) * MIB,
+      createdMs: NOW - (index + 1) * 86_400_000,
+      containers: this.#rows.filter((row) => row.image === name).length,
+    }));
+  }
+
+  async volumes(): Promise<VolumeRow[]> {
+    return this.#rows
+      .filter((row) => row.service === "db")
+      .map((row, index) => ({
+        name: `${row.project}_data`,
+        driver: "local",
+        size: (41 + index * 212) * MIB,
+        users: [row.name],
+        createdMs: row.createdMs,
+      }));
+  }
+
+  async networks(): Promise<NetworkRow[]> {
+    const projects = [...new Set(this.#rows.flatMap((row) => (row.project === null ? [] : [row.project])))];
+    const own = projects.map((project, index) => ({
+      id: (index + 3).toString(16).repeat(64).slice(0, 64),
+      name: `${project}_default`,
+      driver: "bridge",
+      subnets: [`172.${18 + (index % 200)}.0.0/16`],
+      containers: this.#rows.filter((row) => row.project === project).map((row) => row.name),
+      builtin: false,
+    }));
+    const bridge = { id: "b".repeat(64), name: "bridge", driver: "bridge", subnets: ["172.17.0.0/16"], builtin: true };
+    return [{ ...bridge, containers: this.#rows.filter((row) => row.project === null).map((row) => row.name) }, ...own];
+  }
+
+  #find(id: string): ContainerRow {
+    const row = this.#rows.find((candidate) => candidate.id === id);
+    if (row === undefined) throw new HostError(`there is no container ${id.slice(0, 12)}`);
+    return row;
+  }
+
+  #setMachine(change: Partial<MachineView>): void {
+    this.#machine = { ...this.#machine, ...change };
+    for (const seen of this.#machineWatchers) seen(this.#machine);
+  }
+
+  #tell(): void {
+    for (const seen of this.#rowWatchers) seen(this.#rows);
+  }
+}

@@ -1,0 +1,134 @@
+/** What the containers' screen shows: rows, filter, selection. The rows belong to the host; the rest belongs here. */
+import { SvelteMap, SvelteSet } from "svelte/reactivity";
+import type { ContainerAction, ContainerRow, Host, Stop, Usage } from "../host";
+
+export type Filter = "all" | "running" | "stopped";
+/** How many readings a sparkline holds. */
+const HISTORY = 30;
+
+export interface Group {
+  /** The compose project; null for containers without one. */
+  project: string | null;
+  rows: ContainerRow[];
+}
+
+/** Rows that the words and the filter let through; each word must be in the name, the image or the project. */
+export function matching(rows: readonly ContainerRow[], search: string, filter: Filter): ContainerRow[] {
+  const words = search.toLowerCase().split(/\s+/).filter(Boolean);
+  return rows.filter((row) => {
+    const alive = row.state === "running" || row.state === "paused" || row.state === "restarting";
+    if (filter !== "all" && alive !== (filter === "running")) return false;
+    const text = `${row.name} ${row.image} ${row.project ?? ""}`.toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+}
+
+/** Projects by name, then what belongs to none. Within a group the rows keep a fixed order, so that none jumps. */
+export function grouped(rows: readonly ContainerRow[]): Group[] {
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
+  const groups = new Map<string | null, ContainerRow[]>();
+  for (const row of rows) {
+    const group = groups.get(row.project);
+    if (group) group.push(row);
+    else groups.set(row.project, [row]);
+  }
+  return [...groups]
+    .map(([project, members]) => ({ project, rows: members.sort((a, b) => a.name.localeCompare(b.name)) }))
+    .sort((a, b) => {
+      if (a.project === null || b.project === null) return Number(a.project === null) - Number(b.project === null);
+      return a.project.localeCompare(b.project);
+    });
+}
+
+/** The actions that make sense for a container in this state. */
+export function actionsFor(row: ContainerRow): ContainerAction[] {
+  switch (row.state) {
+    case "running":
+    case "restarting":
+      return ["stop", "restart", "pause", "kill"];
+    case "paused":
+      return ["unpause", "stop", "kill"];
+    case "created":
+    case "exited":
+      return ["start", "remove"];
+    case "dead":
+      return ["remove"];
+    case "removing":
+      return [];
+  }
+}
+
+export class Containers {
+  /** Null until the engine has answered. */
+  rows = $state.raw<ContainerRow[] | null>(null);
+  search = $state("");
+  filter = $state<Filter>("all");
+  readonly selected = new SvelteSet<string>();
+  /** Ids with an action under way. */
+  readonly busy = new SvelteSet<string>();
+  readonly usage = new SvelteMap<string, Usage[]>();
+  failure = $state<{ message: string; hint: string } | null>(null);
+  readonly visible = $derived(matching(this.rows ?? [], this.search, this.filter));
+  readonly groups = $derived(grouped(this.visible));
+  readonly #host: Host;
+
+  constructor(host: Host) {
+    this.#host = host;
+  }
+
+  follow(): Stop {
+    const stops = [
+      this.#host.watchContainers((rows) => this.#take(rows)),
+      this.#host.watchUsage((usage) => this.#measure(usage)),
+    ];
+    return () => stops.forEach((stop) => stop());
+  }
+
+  row(id: string): ContainerRow | undefined {
+    return this.rows?.find((row) => row.id === id);
+  }
+
+  toggle(id: string): void {
+    if (!this.selected.delete(id)) this.selected.add(id);
+  }
+
+  /** Does it to all of `ids` for which it makes sense, and goes on after one that failed. */
+  async act(action: ContainerAction, ids: Iterable<string>): Promise<void> {
+    this.failure = null;
+    const wanted = [...ids].filter((id) => {
+      const row = this.row(id);
+      return row !== undefined && actionsFor(row).includes(action) && !this.busy.has(id);
+    });
+    await Promise.all(
+      wanted.map(async (id) => {
+        this.busy.add(id);
+        try {
+          await this.#host.act(action, id);
+        } catch (error) {
+          this.failure = failureOf(error);
+        } finally {
+          this.busy.delete(id);
+        }
+      }),
+    );
+  }
+
+  #take(rows: ContainerRow[]): void {
+    this.rows = rows;
+    // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
+    const alive = new Set(rows.map((row) => row.id));
+    for (const id of this.selected) if (!alive.has(id)) this.selected.delete(id);
+    for (const id of this.usage.keys()) if (!alive.has(id)) this.usage.delete(id);
+  }
+
+  #measure(usage: ReadonlyMap<string, Usage>): void {
+    for (const [id, reading] of usage) {
+      this.usage.set(id, [...(this.usage.get(id) ?? []).slice(1 - HISTORY), reading]);
+    }
+  }
+}
+
+export function failureOf(error: unknown): { message: string; hint: string } {
+  if (error instanceof Error) return { message: error.message, hint: "hint" in error ? String(error.hint) : "" };
+  return { message: String(error), hint: "" };
+}

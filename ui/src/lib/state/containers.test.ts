@@ -1,0 +1,71 @@
+import { describe, expect, it } from "vitest";
+import { MemoryHost } from "../host/memory";
+import { actionsFor, Containers, grouped, matching } from "./containers.svelte";
+
+function followed(containers = 14) {
+  const host = new MemoryHost({ containers, lines: 0, running: true });
+  const state = new Containers(host);
+  const stop = state.follow();
+  return { host, state, stop };
+}
+
+describe("the list of containers", () => {
+  it("puts projects first by name, then what has none, each sorted by name", () => {
+    const { state, stop } = followed();
+    const groups = grouped(state.rows ?? []);
+    expect(groups.map((group) => group.project)).toEqual(["blog", "metrics", "shop", null]);
+    for (const group of groups) {
+      const names = group.rows.map((row) => row.name);
+      expect(names).toEqual([...names].sort((a, b) => a.localeCompare(b)));
+    }
+    stop();
+  });
+
+  it("finds by every word, in name, image or project", () => {
+    const { state, stop } = followed();
+    const found = matching(state.rows ?? [], "SHOP postgres", "all");
+    expect(found.map((row) => row.name)).toEqual(["shop-db-1"]);
+    stop();
+  });
+
+  it("counts a paused container among the running ones", () => {
+    const { state, stop } = followed();
+    const paused = (state.rows ?? []).filter((row) => row.state === "paused");
+    expect(paused.length).toBeGreaterThan(0);
+    expect(matching(state.rows ?? [], "", "running")).toEqual(expect.arrayContaining(paused));
+    stop();
+  });
+});
+
+describe("actions", () => {
+  it("leave alone a selected container for which they make no sense", async () => {
+    const { state, stop } = followed();
+    const before = state.rows?.filter((row) => row.state === "exited") ?? [];
+    await state.act("stop", (state.rows ?? []).map((row) => row.id));
+    for (const row of before) expect(state.row(row.id)).toEqual(row);
+    expect((state.rows ?? []).every((row) => row.state === "exited")).toBe(true);
+    stop();
+  });
+
+  it("take a removed container out of the selection", async () => {
+    const { state, stop } = followed();
+    const exited = (state.rows ?? []).find((row) => row.state === "exited");
+    expect(exited).toBeDefined();
+    if (exited === undefined) return;
+    state.toggle(exited.id);
+    await state.act("remove", [exited.id]);
+    expect(state.selected.has(exited.id)).toBe(false);
+    stop();
+  });
+
+  it("say what failed and free the container for another try", async () => {
+    const { host, state, stop } = followed();
+    const row = (state.rows ?? []).find((candidate) => actionsFor(candidate).includes("stop"));
+    if (row === undefined) throw new Error("no running container");
+    host.act = () => Promise.reject(new Error("the engine did not answer"));
+    await state.act("stop", [row.id]);
+    expect(state.failure?.message).toBe("the engine did not answer");
+    expect(state.busy.size).toBe(0);
+    stop();
+  });
+});
