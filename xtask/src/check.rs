@@ -1,6 +1,7 @@
 //! `cargo xtask check`: what can be said of the sources without running them.
 
 mod dependencies;
+mod front_end;
 mod spelling;
 
 use crate::{
@@ -21,6 +22,8 @@ pub(crate) fn everything(layout: &Layout) -> Result<()> {
     dependencies::check(layout)?;
     step("Checking the spelling");
     spelling::check(layout)?;
+    step("Checking the front end");
+    front_end::check(layout)?;
     step("Linting");
     process::run(cargo(layout).args([
         "clippy",
