@@ -22,6 +22,7 @@ mod guest;
 mod logs;
 mod power;
 mod process;
+mod proxy;
 mod relay;
 mod report;
 mod serve;
@@ -36,6 +37,9 @@ use std::process::ExitCode;
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
+    if proxy::is_wanted() {
+        return proxy::run();
+    }
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         eprintln!("cove-agent is the first process of a Cove guest and does nothing anywhere else");
         return ExitCode::from(USAGE);

@@ -1,4 +1,4 @@
-//! vsock listeners: the one kind of socket that the host reaches.
+//! vsock: listeners for the host, and connections to it.
 
 #![expect(
     unsafe_code,
@@ -11,7 +11,7 @@ use crate::{descriptor::awaited, socket::Socket};
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, SocketType, acceptfrom_with,
     addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque},
-    bind, listen, socket_with,
+    bind, connect, listen, socket_with,
 };
 use std::{io, os::fd::OwnedFd};
 use tokio::io::unix::AsyncFd;
@@ -57,6 +57,18 @@ unsafe impl SocketAddrArg for Address {
         const { assert!(size_of::<Address>() == LEN as usize) };
         f(std::ptr::from_ref(self).cast(), LEN)
     }
+}
+
+/// Connects to `port` of the host; the socket blocks.
+pub(crate) fn connect_to_host(port: u32) -> io::Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::VSOCK,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    connect(&socket, &Address::new(CID_HOST, port))?;
+    Ok(socket)
 }
 
 /// A listening vsock port that serves the host, and nobody else.

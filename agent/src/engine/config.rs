@@ -61,9 +61,6 @@ impl Config {
                 tracing::warn!(key, %asked, "the guest's layout dictates this engine setting");
             }
         }
-        for (key, value) in defaults() {
-            engine.entry(key).or_insert(value);
-        }
         // The containerd image store names its driver differently; without it, looking for a driver is a waste.
         if !uses_containerd_images(&engine) {
             engine
@@ -109,7 +106,7 @@ impl Config {
 }
 
 /// Settings that follow from how the guest is laid out, whatever the daemon asks for.
-fn dictated() -> [(String, Value); 5] {
+fn dictated() -> [(String, Value); 7] {
     [
         ("data-root".into(), json!("/var/lib/docker")),
         ("exec-root".into(), json!("/run/docker")),
@@ -117,13 +114,10 @@ fn dictated() -> [(String, Value); 5] {
         ("containerd".into(), json!(CONTAINERD_SOCKET)),
         // The socket that the agent passes on; see `engine::programs`.
         ("hosts".into(), json!(["fd://"])),
+        // The agent by another name, which publishes ports on the host; see `crate::proxy`.
+        ("userland-proxy".into(), json!(true)),
+        ("userland-proxy-path".into(), json!("/usr/bin/docker-proxy")),
     ]
-}
-
-/// Settings that the daemon may override.
-fn defaults() -> [(String, Value); 1] {
-    // Published ports then go through the kernel's address translation alone.
-    [("userland-proxy".into(), json!(false))]
 }
 
 fn uses_containerd_images(engine: &Map<String, Value>) -> bool {
@@ -171,12 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn defaults_can_be_overridden() {
-        assert_eq!(config(json!({})).unwrap().engine["userland-proxy"], json!(false));
-        assert_eq!(
-            config(json!({"userland-proxy": true})).unwrap().engine["userland-proxy"],
-            json!(true)
-        );
+    fn ports_are_published_by_the_agent_whatever_is_asked_for() {
+        let config = config(json!({"userland-proxy": false})).unwrap();
+        assert_eq!(config.engine["userland-proxy"], json!(true));
     }
 
     #[test]

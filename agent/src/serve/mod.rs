@@ -1,6 +1,7 @@
 //! What the agent serves to the host: the control port and the stream port.
 
 mod control;
+mod datagram;
 mod dial;
 mod exec;
 mod logs;

@@ -1,6 +1,6 @@
 //! A stream connection: one frame that says what it is to be, one that says whether it is, then the stream itself.
 
-use super::{dial, exec, logs};
+use super::{datagram, dial, exec, logs};
 use crate::{engine::ENGINE_SOCKET, guest::Guest, relay::relay, socket::Socket};
 use cove_wire::{
     EngineState, Fault, FaultCode, HEADER_LEN, Open, Opened, WireError, body_len, decode, encode,
@@ -77,6 +77,10 @@ async fn run(mut socket: Socket, open: Open, guest: Guest) -> Result<(), StreamE
             };
             let inner = answer(&mut socket, inner).await?;
             Ok(relay(&socket, &inner).await?)
+        }
+        Open::Datagrams(target) => {
+            let inner = answer(&mut socket, datagram::connect(target).await).await?;
+            Ok(datagram::serve(socket, inner).await?)
         }
         Open::Exec(command) => {
             let session = answer(&mut socket, exec::Session::start(&command)).await?;

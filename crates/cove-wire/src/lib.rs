@@ -23,6 +23,7 @@
 mod control;
 mod exec;
 mod frame;
+mod publish;
 mod stream;
 
 pub use control::{
@@ -31,6 +32,7 @@ pub use control::{
 };
 pub use exec::{ExecCodec, ExecPacket, MAX_EXEC_DATA};
 pub use frame::{Codec, HEADER_LEN, MAX_FRAME, WireError, body_len, decode, encode};
+pub use publish::{Protocol, Publish, Published};
 pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};
 
 /// Version of everything in this crate. Both ends send it in their [`Hello`]; the image's manifest records it too.
@@ -43,6 +45,9 @@ pub mod port {
     pub const CONTROL: u32 = 1024;
     /// Guest listens: one [`Open`](crate::Open) frame, one [`Opened`](crate::Opened) frame, then the stream itself.
     pub const STREAM: u32 = 1025;
+    /// Host listens: one [`Publish`](crate::Publish) frame, one [`Published`](crate::Published) frame, and then
+    /// nothing: the connection is the lease of the port.
+    pub const HOST: u32 = 1026;
 }
 
 /// What the guest mounts to see the host's folders: the tag of its file system device, at whose root each share has

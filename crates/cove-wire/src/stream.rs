@@ -12,6 +12,9 @@ pub enum Open {
     Engine,
     /// A TCP address within the guest, such as a container's; raw bytes follow.
     Dial(Dial),
+    /// A UDP address within the guest. Datagrams follow, each after its length as a 16-bit big-endian number. They may
+    /// be lost where datagrams may.
+    Datagrams(Dial),
     /// A process; [`ExecPacket`](crate::ExecPacket)s follow.
     Exec(Exec),
     /// The lines of a log; raw bytes follow from guest to host.
@@ -25,7 +28,7 @@ pub struct Opened {
     pub result: Result<(), Fault>,
 }
 
-/// A TCP address to connect to.
+/// An address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dial {
     /// Address as seen from within the guest.

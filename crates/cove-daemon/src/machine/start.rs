@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     name::MachineName,
+    ports::Ports,
     settings::{MachineSettings, Share, Values},
 };
 use cove_image::{Manifest, Role};
@@ -51,6 +52,9 @@ pub(super) struct Session {
     pub(super) link: AgentLink,
     pub(super) happenings: mpsc::Receiver<Happening>,
     pub(super) record: Record,
+    /// What its containers publish on this computer.
+    #[expect(dead_code, reason = "held so that the ports live as long as the session")]
+    pub(super) ports: Ports,
     /// Whether the agent has ever answered, or has answered an earlier daemon: only then can the guest be asked to
     /// stop.
     pub(super) greeted: bool,
@@ -275,6 +279,8 @@ impl Job {
         for message in machine.notices() {
             self.notice(Topic::Backend, message).await;
         }
+        // Before the engine comes up: it publishes the ports of containers that start with it.
+        let ports = Ports::of(Arc::clone(&machine));
         let (link, happenings) = agent::attach(Arc::clone(&machine));
         Session {
             shares: shares::given(&*machine),
@@ -284,6 +290,7 @@ impl Job {
             link,
             happenings,
             record,
+            ports,
             greeted,
         }
     }

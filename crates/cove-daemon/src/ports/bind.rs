@@ -1,0 +1,141 @@
+//! Binding a port of this computer, and saying why not in the words that Docker's users know.
+
+use super::network;
+use cove_wire::{Fault, FaultCode, Protocol};
+use socket2::{Domain, Socket, Type};
+use std::{io, net::SocketAddr, time::Duration};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    time::{Instant, sleep},
+};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// How long a port in use is tried again. An engine that restarts asks for a container's ports while the end of its
+/// last lease may still be on its way.
+const OVERLAP: Duration = Duration::from_millis(500);
+const RETRY: Duration = Duration::from_millis(20);
+
+/// What listens on a published port.
+#[derive(Debug)]
+pub(super) enum Bound {
+    Streams(TcpListener),
+    Datagrams(UdpSocket),
+}
+
+/// Binds the port on this address and no other.
+pub(super) async fn bind(protocol: Protocol, address: SocketAddr) -> Result<Bound, Fault> {
+    if address.port() == 0 {
+        return Err(Fault::new(FaultCode::Invalid, "port 0 cannot be published"));
+    }
+    let give_up = Instant::now() + OVERLAP;
+    loop {
+        match open(protocol, address) {
+            Ok(bound) => return Ok(bound),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
+                sleep(RETRY).await;
+            }
+            Err(error) => return Err(refusal(protocol, address, &error)),
+        }
+    }
+}
+
+fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Bound> {
+    let kind = match protocol {
+        Protocol::Tcp => Type::STREAM,
+        Protocol::Udp => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        // The engine asks for both families, each by itself.
+        socket.set_only_v6(true)?;
+    }
+    // Connections that linger from the last time must not keep the port. (On Windows it would mean something else.)
+    #[cfg(unix)]
+    if protocol == Protocol::Tcp {
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(match protocol {
+        Protocol::Tcp => {
+            socket.listen(BACKLOG)?;
+            Bound::Streams(TcpListener::from_std(socket.into())?)
+        }
+        Protocol::Udp => Bound::Datagrams(UdpSocket::from_std(socket.into())?),
+    })
+}
+
+fn refusal(protocol: Protocol, address: SocketAddr, error: &io::Error) -> Fault {
+    let network = network(protocol, &address);
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+        io::ErrorKind::AddrNotAvailable => {
+            "cannot assign requested address: this computer has no such address".to_owned()
+        }
+        io::ErrorKind::PermissionDenied if cfg!(target_os = "linux") && address.port() < 1024 => format!(
+            "permission denied: a user may not bind ports below 1024 on this computer; publish a higher port, or allow \
+             it with: sudo sysctl net.ipv4.ip_unprivileged_port_start={}",
+            address.port()
+        ),
+        _ => error.to_string(),
+    };
+    Fault::new(
+        FaultCode::Failed,
+        format!("listen {network} {address}: bind: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_in_use_is_refused_in_the_engines_words() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let fault = bind(Protocol::Tcp, address).await.unwrap_err();
+        assert_eq!(
+            fault.message,
+            format!("listen tcp4 {address}: bind: address already in use")
+        );
+    }
+
+    #[tokio::test]
+    async fn a_port_that_becomes_free_meanwhile_is_bound() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let binding = tokio::spawn(bind(Protocol::Tcp, address));
+        sleep(2 * RETRY).await;
+        drop(taken);
+        assert!(matches!(binding.await.unwrap(), Ok(Bound::Streams(_))));
+    }
+
+    #[tokio::test]
+    async fn both_families_and_both_protocols_fit_on_one_port() {
+        let first = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        drop(first);
+        let mut bound = Vec::new();
+        for host in ["0.0.0.0", "::"] {
+            let address = SocketAddr::new(host.parse().unwrap(), port);
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                bound.push(bind(protocol, address).await.unwrap());
+            }
+        }
+        assert_eq!(bound.len(), 4);
+    }
+
+    #[test]
+    fn a_low_port_is_refused_with_what_to_do() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let fault = refusal(Protocol::Tcp, ([0, 0, 0, 0], 80).into(), &denied);
+        if cfg!(target_os = "linux") {
+            assert!(
+                fault.message.contains("ip_unprivileged_port_start=80"),
+                "{}",
+                fault.message
+            );
+        }
+    }
+}

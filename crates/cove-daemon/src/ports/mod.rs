@@ -1,0 +1,122 @@
+//! Published ports: what containers offer, on this computer's own addresses.
+//!
+//! ```text
+//!  the engine's proxy ── Publish ──▶ lease ── binds ──▶ listener ── client ──▶ stream to the container
+//!                     ◀─ Published ──  │
+//!                                      └─ the proxy's connection ends: listener and clients end
+//! ```
+//!
+//! A lease is the connection on which the guest asked for a port. One task owns all leases of a machine, and each
+//! lease's task owns its listener and the connections through it, so that ending one ends everything below it: with
+//! its container, with an engine that crashes, with the machine. After a restart of this daemon the guest asks anew.
+//!
+//! The guest is hostile: it can ask for any port that the user could bind, as many as [`MOST_LEASES`], and nothing
+//! else. Containers see the address of their network's gateway as the client's.
+
+mod bind;
+mod datagrams;
+mod streams;
+
+use crate::machine::chain;
+use bind::Bound;
+use cove_machine::{Connection, Machine};
+use cove_wire::{Codec, Protocol, Publish, Published, WireError, port};
+use futures_util::{SinkExt, StreamExt};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::{sleep, timeout},
+};
+use tokio_util::codec::Framed;
+
+/// Ports that a guest may hold at once.
+const MOST_LEASES: usize = 4096;
+/// How long a guest may take to say which port it wants.
+const ASKING: Duration = Duration::from_secs(10);
+/// The pause after an accept that failed, as it does for lack of descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The published ports of a running machine. Dropping this releases them.
+#[derive(Debug)]
+pub(crate) struct Ports(JoinHandle<()>);
+
+impl Ports {
+    /// Publishes what the machine's engine asks for.
+    pub(crate) fn of(machine: Arc<dyn Machine>) -> Self {
+        Self(tokio::spawn(serve(machine)))
+    }
+}
+
+impl Drop for Ports {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn serve(machine: Arc<dyn Machine>) {
+    let listener = match machine.listen(port::HOST).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!("ports cannot be published: {}", chain(&error));
+            return;
+        }
+    };
+    let mut leases = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if leases.len() < MOST_LEASES => match accepted {
+                Ok(connection) => {
+                    leases.spawn(lease(connection, Arc::clone(&machine)));
+                }
+                Err(error) => {
+                    tracing::warn!("accepting the guest's connection failed: {error}");
+                    sleep(PAUSE).await;
+                }
+            },
+            Some(_) = leases.join_next() => {}
+        }
+    }
+}
+
+async fn lease(connection: Connection, machine: Arc<dyn Machine>) {
+    let mut wire: Framed<_, Codec<Publish, Published>> = Framed::new(connection, Codec::default());
+    let publish = match timeout(ASKING, wire.next()).await {
+        Ok(Some(Ok(publish))) => publish,
+        Ok(Some(Err(error))) => return broken(&error),
+        // It went away, or has nothing to ask.
+        Ok(None) | Err(_) => return,
+    };
+    let (bound, result) = match bind::bind(publish.protocol, publish.host).await {
+        Ok(bound) => (Some(bound), Ok(())),
+        Err(fault) => (None, Err(fault)),
+    };
+    match &result {
+        Ok(()) => tracing::info!(protocol = %publish.protocol, port = %publish.host, "published"),
+        Err(fault) => tracing::info!("not published: {fault}"),
+    }
+    if let Err(error) = wire.send(Published { result }).await {
+        return broken(&error);
+    }
+    let serving = async {
+        match bound {
+            Some(Bound::Streams(listener)) => streams::serve(&listener, &machine, publish.container).await,
+            Some(Bound::Datagrams(socket)) => datagrams::serve(socket, machine, publish.container).await,
+            None => {}
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        // Nothing is to come but the end.
+        _ = wire.next() => {}
+    }
+    tracing::info!(protocol = %publish.protocol, port = %publish.host, "released");
+}
+
+fn broken(error: &WireError) {
+    tracing::warn!("the guest's proxy broke off: {}", chain(error));
+}
+
+/// The engine's word for a protocol over an address family, such as `tcp4`.
+fn network(protocol: Protocol, address: &std::net::SocketAddr) -> String {
+    format!("{protocol}{}", if address.is_ipv4() { 4 } else { 6 })
+}
