@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Suites that boot machines; the others need nothing but their executable.
-const MACHINE_SUITES: [&str; 4] = ["refusals", "engine", "folders", "recovery"];
+const MACHINE_SUITES: [&str; 5] = ["refusals", "engine", "folders", "network", "recovery"];
 const UNIT_LIMIT: Duration = Duration::from_mins(10);
 const MACHINE_LIMIT: Duration = Duration::from_mins(25);
 

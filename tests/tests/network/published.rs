@@ -1,0 +1,158 @@
+//! Published ports, with real clients on loopback.
+
+use cove_tests::harness::{Cove, eventually};
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).unwrap_or_default()
+}
+
+/// Starts a container that publishes `port` as told and runs `server` for each of its clients.
+#[track_caller]
+fn publish(cove: &Cove, name: &str, published: &str, server: &str) {
+    cove.docker(["run", "-d", "--rm", "--name", name, "-p", published, "alpine"])
+        .args(["nc", "-lk", "-p", "80", "-e", "sh", "-c", server])
+        .ok();
+}
+
+fn remove(cove: &Cove, name: &str) {
+    cove.docker(["rm", "-f", name]).ok();
+}
+
+/// Sends `input`, ends it, and gives back all that is answered.
+fn exchange(address: SocketAddr, input: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut sender = stream.try_clone()?;
+    let input = input.to_vec();
+    let sending = std::thread::spawn(move || {
+        sender.write_all(&input)?;
+        sender.shutdown(Shutdown::Write)
+    });
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    match sending.join() {
+        Ok(Ok(())) => Ok(answer),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(io::ErrorKind::Other.into()),
+    }
+}
+
+#[track_caller]
+fn answer(address: SocketAddr, input: &[u8]) -> String {
+    match exchange(address, input) {
+        Ok(answer) => String::from_utf8_lossy(&answer).into_owned(),
+        Err(error) => panic!("{address}: {error}"),
+    }
+}
+
+pub(crate) fn a_published_port_answers_as_soon_as_run_returns(cove: &Cove) {
+    let port = free_port();
+    for round in 0..3 {
+        publish(cove, "greeter", &format!("{port}:80"), "echo hello");
+        for address in ["127.0.0.1", "::1"] {
+            let Ok(address) = address.parse() else { continue };
+            let got = answer(SocketAddr::new(address, port), b"");
+            assert_eq!(got, "hello\n", "round {round}, {address}");
+        }
+        remove(cove, "greeter");
+    }
+}
+
+pub(crate) fn a_port_of_the_engines_choice_is_known_at_once(cove: &Cove) {
+    publish(cove, "chosen", "127.0.0.1::80", "echo chosen");
+    let shown = cove.docker(["port", "chosen", "80/tcp"]).ok();
+    match shown.parse::<SocketAddr>() {
+        Ok(address) => assert_eq!(answer(address, b""), "chosen\n"),
+        Err(_) => panic!("`docker port` says {shown}"),
+    }
+    remove(cove, "chosen");
+}
+
+pub(crate) fn a_port_in_use_fails_run_in_the_engines_words(cove: &Cove) {
+    let Ok(taken) = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)) else {
+        panic!("no port is free");
+    };
+    let port = taken
+        .local_addr()
+        .map(|address| address.port())
+        .unwrap_or_default();
+    let published = format!("127.0.0.1:{port}:80");
+    cove.docker(["run", "--rm", "-p", &published, "alpine", "true"])
+        .run()
+        .fails_with(125)
+        .says(&[&format!("127.0.0.1:{port}: bind: address already in use")]);
+}
+
+pub(crate) fn a_port_vanishes_with_its_container(cove: &Cove) {
+    let port = free_port();
+    publish(cove, "brief", &format!("127.0.0.1:{port}:80"), "echo here");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    assert_eq!(answer(address, b""), "here\n");
+    remove(cove, "brief");
+    eventually("the port is released", || TcpListener::bind(address).is_ok());
+}
+
+pub(crate) fn datagrams_reach_a_container_and_come_back(cove: &Cove) {
+    let port = free_port();
+    cove.docker(["run", "-d", "--rm", "--name", "datagrams", "-p"])
+        .arg(format!("127.0.0.1:{port}:53/udp"))
+        .args(["alpine", "nc", "-lu", "-p", "53", "-e", "cat"])
+        .ok();
+    let exchange = |length: usize| -> io::Result<bool> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect((Ipv4Addr::LOCALHOST, port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let sent: Vec<u8> = (0..length).map(|number| number.to_le_bytes()[0]).collect();
+        let mut got = vec![0; 65_536];
+        // The server may not listen yet, and a datagram may be lost.
+        for _ in 0..20 {
+            socket.send(&sent)?;
+            if let Ok(count) = socket.recv(&mut got) {
+                return Ok(got[..count] == sent);
+            }
+        }
+        Ok(false)
+    };
+    // busybox's nc serves the first client only, and relays in pieces of 1 KiB.
+    assert!(matches!(exchange(900), Ok(true)));
+    remove(cove, "datagrams");
+}
+
+pub(crate) fn half_close_and_much_data_pass_unharmed(cove: &Cove) {
+    let port = free_port();
+    let published = format!("127.0.0.1:{port}:80");
+    publish(cove, "counter", &published, "sha256sum; echo and then some");
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let zeroes = vec![0; 8 << 20];
+    // Known from elsewhere: `head -c 8M /dev/zero | sha256sum`.
+    let digest = "2daeb1f36095b44b318410b3f4e8b5d989dcc7bb023d1426c492dab0a3053e74";
+    assert_eq!(answer(address, &zeroes), format!("{digest}  -\nand then some\n"));
+    remove(cove, "counter");
+}
+
+pub(crate) fn ports_survive_a_daemon_that_is_killed(cove: &Cove) {
+    let port = free_port();
+    publish(
+        cove,
+        "survivor",
+        &format!("127.0.0.1:{port}:80"),
+        "echo still here",
+    );
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    assert_eq!(answer(address, b""), "still here\n");
+    Cove::kill(cove.daemon_pid());
+    cove.start();
+    eventually("the port is published again", || {
+        exchange(address, b"").is_ok_and(|answer| answer == b"still here\n")
+    });
+    remove(cove, "survivor");
+}
