@@ -275,7 +275,7 @@ enum Repeated {
 }
 
 fn stopping() -> Fault {
-    Fault::new(FaultCode::WrongState, "the guest is shutting down")
+    Fault::new(FaultCode::ShuttingDown, "the guest is shutting down")
 }
 
 /// Reads `/proc/meminfo`, whose unit is the KiB.
@@ -366,11 +366,11 @@ mod tests {
         assert_eq!(endings.recv().await, Some(Ending::Restart));
         assert_eq!(
             guest.call(shutdown).await.unwrap_err().code,
-            FaultCode::WrongState
+            FaultCode::ShuttingDown
         );
         assert_eq!(
             guest.call(boot("cove")).await.unwrap_err().code,
-            FaultCode::WrongState
+            FaultCode::ShuttingDown
         );
     }
 

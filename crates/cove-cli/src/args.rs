@@ -28,7 +28,7 @@ pub(crate) struct Global {
         short = 'm',
         global = true,
         env = "COVE_MACHINE",
-        default_value = "default",
+        default_value = crate::DEFAULT_MACHINE,
         value_name = "NAME"
     )]
     pub(crate) machine: String,

@@ -18,12 +18,16 @@ mod terminal;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+/// The machine that is there without having been created.
+const DEFAULT_MACHINE: &str = "default";
+
 fn main() -> ExitCode {
     let args = args::Args::parse();
     let wants_json = args.global.json;
+    let machine = args.global.machine.clone();
     let passes_code = args.command.passes_the_programs_code();
     match command::run(args) {
         Ok(code) => code,
-        Err(error) => failure::report(&error, wants_json, passes_code),
+        Err(error) => failure::report(&error, &machine, wants_json, passes_code),
     }
 }

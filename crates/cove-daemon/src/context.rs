@@ -30,6 +30,9 @@ pub(crate) enum ContextError {
     /// A context of this name exists, made by somebody else.
     #[error("a Docker context `{name}` exists that Cove did not make")]
     Foreign { name: String },
+    /// A context of this name leads to a machine of another home of Cove's, which is there.
+    #[error("the Docker context `{name}` leads to another machine of yours, at {host}")]
+    Elsewhere { name: String, host: String },
     /// Docker's configuration is not what it should be.
     #[error("{} is not a Docker client's configuration: {source}", path.display())]
     Malformed {
@@ -55,6 +58,10 @@ impl From<ContextError> for ApiError {
                 ErrorCode::WrongState,
                 format!("rename or remove it: docker context rm {name}"),
             ),
+            ContextError::Elsewhere { name, .. } => (
+                ErrorCode::WrongState,
+                format!("to have it lead here: docker context rm {name} && cove context use"),
+            ),
             ContextError::Malformed { .. } => (
                 ErrorCode::WrongState,
                 "correct the file; Cove has left it as it is".into(),
@@ -76,14 +83,16 @@ impl From<ContextError> for ApiError {
 }
 
 /// How a machine's context is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ContextState {
     /// There is none.
     Absent,
     /// It is ours and leads to the machine.
     Good,
-    /// It is ours and leads elsewhere.
+    /// It is ours and leads to where nothing is any more.
     Stale,
+    /// It leads to a machine of another home of Cove's.
+    Elsewhere { host: String },
     /// It is somebody else's.
     Foreign,
 }
@@ -159,6 +168,9 @@ impl DockerConfig {
         Ok(match serde_json::from_slice::<Meta>(&bytes) {
             Ok(meta) if !meta.metadata.description.starts_with(MARK) => ContextState::Foreign,
             Ok(meta) if meta.endpoints.docker.host == docker_host => ContextState::Good,
+            Ok(meta) if is_there(&meta.endpoints.docker.host) => ContextState::Elsewhere {
+                host: meta.endpoints.docker.host,
+            },
             Ok(_) => ContextState::Stale,
             Err(_) => ContextState::Foreign,
         })
@@ -170,6 +182,7 @@ impl DockerConfig {
         match self.state(machine, docker_host)? {
             ContextState::Good => return Ok(()),
             ContextState::Foreign => return Err(ContextError::Foreign { name }),
+            ContextState::Elsewhere { host } => return Err(ContextError::Elsewhere { name, host }),
             ContextState::Absent | ContextState::Stale => {}
         }
         let meta = serde_json::json!({
@@ -180,12 +193,14 @@ impl DockerConfig {
         write(&self.meta(&name), meta.to_string().as_bytes(), 0o644)
     }
 
-    /// Removes the context of `machine` if it is ours, and makes Docker's default one current if this was.
-    pub(crate) fn remove(&self, machine: &MachineName) -> Result<(), ContextError> {
+    /// Removes the context of `machine`, which leads to `docker_host`, if it is ours, and makes Docker's default one
+    /// current if this was.
+    pub(crate) fn remove(&self, machine: &MachineName, docker_host: &str) -> Result<(), ContextError> {
         let name = machine.context();
-        match self.state(machine, "")? {
+        match self.state(machine, docker_host)? {
             ContextState::Absent => return Ok(()),
             ContextState::Foreign => return Err(ContextError::Foreign { name }),
+            ContextState::Elsewhere { host } => return Err(ContextError::Elsewhere { name, host }),
             ContextState::Good | ContextState::Stale => {}
         }
         if self.current()?.as_deref() == Some(name.as_str()) {
@@ -240,6 +255,13 @@ impl DockerConfig {
         // It may hold credentials.
         write(&path, text.as_bytes(), 0o600)
     }
+}
+
+/// Whether something is where this value of `DOCKER_HOST` leads to, as far as a file can tell.
+fn is_there(docker_host: &str) -> bool {
+    docker_host
+        .strip_prefix("unix://")
+        .is_some_and(|socket| Path::new(socket).exists())
 }
 
 /// A JSON object's members in their order, each value as it is written.
@@ -329,9 +351,30 @@ mod tests {
         assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Stale);
         config.create(&machine, HOST).unwrap();
         assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Good);
-        config.remove(&machine).unwrap();
+        config.remove(&machine, HOST).unwrap();
         assert_eq!(config.state(&machine, HOST).unwrap(), ContextState::Absent);
-        config.remove(&machine).unwrap();
+        config.remove(&machine, HOST).unwrap();
+    }
+
+    #[test]
+    fn the_context_of_another_home_is_neither_taken_over_nor_removed_while_that_is_there() {
+        let (dir, config) = config();
+        let socket = dir.path().join("docker.sock");
+        fs::write(&socket, "").unwrap();
+        let theirs = format!("unix://{}", socket.display());
+        let machine = MachineName::default();
+        config.create(&machine, &theirs).unwrap();
+        assert!(matches!(
+            config.create(&machine, HOST),
+            Err(ContextError::Elsewhere { .. })
+        ));
+        assert!(matches!(
+            config.remove(&machine, HOST),
+            Err(ContextError::Elsewhere { .. })
+        ));
+        assert_eq!(config.state(&machine, &theirs).unwrap(), ContextState::Good);
+        fs::remove_file(socket).unwrap();
+        config.create(&machine, HOST).unwrap();
     }
 
     #[test]
@@ -347,7 +390,7 @@ mod tests {
                 Err(ContextError::Foreign { .. })
             ));
             assert!(matches!(
-                config.remove(&machine),
+                config.remove(&machine, HOST),
                 Err(ContextError::Foreign { .. })
             ));
             assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
@@ -364,7 +407,7 @@ mod tests {
         config.create(&machine, HOST).unwrap();
         config.use_for(&machine).unwrap();
         assert_eq!(config.current().unwrap().as_deref(), Some("cove"));
-        config.remove(&machine).unwrap();
+        config.remove(&machine, HOST).unwrap();
         assert_eq!(config.current().unwrap(), None);
         assert_eq!(fs::read_to_string(&path).unwrap(), before);
     }

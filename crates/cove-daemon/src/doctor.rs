@@ -235,6 +235,11 @@ fn docker_context(context: &crate::machine::Context) -> Check {
             let fix = "`cove start` corrects it";
             warning(name, "the context `cove` leads to another socket", fix)
         }
+        Ok(ContextState::Elsewhere { host }) => {
+            let fix = "to have it lead here: docker context rm cove, then cove start";
+            let found = format!("the context `cove` leads to another machine of yours, at {host}");
+            warning(name, found, fix)
+        }
         Ok(ContextState::Foreign) => {
             let fix = "rename or remove it, then `cove start`";
             warning(name, "a context `cove` exists that Cove did not make", fix)

@@ -194,6 +194,8 @@ impl Fault {
 pub enum FaultCode {
     /// The call makes no sense in the agent's present state.
     WrongState,
+    /// The guest is on its way down; it does nothing else any more.
+    ShuttingDown,
     /// The request's content is invalid.
     Invalid,
     /// The named thing is not there.

@@ -4,7 +4,7 @@ use super::Session;
 use crate::{args, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
 use cove_api::{Applied, ErrorCode, Settings};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     env, fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
@@ -35,7 +35,14 @@ pub(super) async fn run(session: &Session, what: args::Config) -> anyhow::Result
             tell(session, &applied)?;
         }
         args::Config::Edit => edit(session).await?,
-        args::Config::Path => output::line(session.dirs.settings().display().to_string())?,
+        args::Config::Path => {
+            let path = session.dirs.settings().display().to_string();
+            if session.json {
+                output::json(&json!({ "path": path }))?;
+            } else {
+                output::line(path)?;
+            }
+        }
     }
     Ok(Exit::Done.into())
 }
@@ -166,7 +173,6 @@ fn ask_to_edit_again() -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn what_looks_like_plain_text_stays_text_for_the_daemon_to_read() {

@@ -1,7 +1,7 @@
 //! env: how Docker clients reach the machine. Worked out from the directories alone; starts nothing.
 
 use super::Session;
-use crate::{args::EnvShell, exit::Exit, output};
+use crate::{DEFAULT_MACHINE, args::EnvShell, exit::Exit, failure::Failure, output};
 use serde_json::json;
 use std::{env, path::Path, process::ExitCode};
 
@@ -11,6 +11,18 @@ pub(super) fn run(
     unset: bool,
     shell: Option<EnvShell>,
 ) -> anyhow::Result<ExitCode> {
+    let machine = &session.machine;
+    // The default machine has a place from the first start on; that of another is made with it.
+    if machine != DEFAULT_MACHINE && !session.dirs.machine(machine).is_dir() {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no machine `{machine}`"),
+            format!(
+                "`cove machine list` shows those that are there; make it with: cove machine create {machine}"
+            ),
+        )
+        .into());
+    }
     let docker_host = docker_host(&session.dirs.docker_socket(&session.machine));
     if session.json {
         output::json(&json!({ "DOCKER_HOST": docker_host }))?;
@@ -21,7 +33,12 @@ pub(super) fn run(
         let value = (!unset).then_some(docker_host.as_str());
         output::line(assignment(shell, value))?;
         if !unset {
-            output::line(format!("# in a shell: {}", usage(shell)))?;
+            let of = if machine == DEFAULT_MACHINE {
+                String::new()
+            } else {
+                format!(" --machine {machine}")
+            };
+            output::line(format!("# in a shell: {}", usage(shell, &of)))?;
         }
     }
     Ok(Exit::Done.into())
@@ -58,11 +75,12 @@ fn quoted(value: &str, quote: &str) -> String {
     }
 }
 
-fn usage(shell: EnvShell) -> &'static str {
+/// How the output is taken over, `of` being the option that names the machine, where one is needed.
+fn usage(shell: EnvShell, of: &str) -> String {
     match shell {
-        EnvShell::Sh => "eval \"$(cove env)\"",
-        EnvShell::Fish => "cove env | source",
-        EnvShell::Powershell => "cove env | Out-String | Invoke-Expression",
+        EnvShell::Sh => format!("eval \"$(cove env{of})\""),
+        EnvShell::Fish => format!("cove env{of} | source"),
+        EnvShell::Powershell => format!("cove env{of} | Out-String | Invoke-Expression"),
     }
 }
 

@@ -26,12 +26,21 @@ pub(super) async fn start(session: &Session) -> anyhow::Result<ExitCode> {
 pub(super) async fn stop(session: &Session, force: bool) -> anyhow::Result<ExitCode> {
     let progress = Progress::new(session.quiet);
     let client = session.daemon_showing(&progress).await?;
+    let was_down = client
+        .machine(&session.machine)
+        .await
+        .is_ok_and(|status| status.state == MachineState::Stopped);
     let status = if force {
         client.kill(&session.machine).await?
     } else {
         follow(client.stop(&session.machine).await?, &progress).await?
     };
-    progress.done(&format!("stopped machine `{}`", status.name));
+    if was_down {
+        drop(progress);
+        session.say(&format!("machine `{}` was stopped already", status.name));
+    } else {
+        progress.done(&format!("stopped machine `{}`", status.name));
+    }
     told(session, &status)
 }
 

@@ -4,7 +4,7 @@
 //! process that has outlived its daemon is noticed by its control socket, and then the daemon is started to adopt it.
 
 use super::Session;
-use crate::{daemon_link, exit::Exit, output, quantity};
+use crate::{daemon_link, exit::Exit, failure, output, quantity};
 use cove_api::{Client, MachineState, MachineStatus, Stage};
 use serde_json::json;
 use std::{process::ExitCode, time::Duration};
@@ -32,7 +32,10 @@ pub(super) async fn run(session: &Session, timings: bool) -> anyhow::Result<Exit
                 session.say(&format!("console: {line}"));
             }
             if !error.hint.is_empty() {
-                session.say(&format!("hint: {}", error.hint));
+                session.say(&format!(
+                    "hint: {}",
+                    failure::hint_for(&session.machine, &error.hint)
+                ));
             }
         }
         if timings {
@@ -52,7 +55,8 @@ fn without_daemon(session: &Session) -> anyhow::Result<ExitCode> {
     } else {
         output::line(format!("{:<9} {}", "machine", session.machine))?;
         output::line(format!("{:<9} stopped", "state"))?;
-        session.say("hint: start it with: cove start");
+        let hint = failure::hint_for(&session.machine, "start it with: cove start");
+        session.say(&format!("hint: {hint}"));
     }
     Ok(Exit::NotRunning.into())
 }
@@ -107,7 +111,7 @@ fn describe(status: &MachineStatus) -> Vec<(&'static str, String)> {
 
 fn show_timings(stages: &[Stage]) -> anyhow::Result<()> {
     let at = |us: u64| format!("{}.{:03} s", us / 1_000_000, us / 1000 % 1000);
-    let rows: Vec<[String; 4]> = stages
+    let mut rows: Vec<[String; 4]> = stages
         .iter()
         .map(|stage| {
             [
@@ -118,6 +122,12 @@ fn show_timings(stages: &[Stage]) -> anyhow::Result<()> {
             ]
         })
         .collect();
+    let (first, last) = stages.iter().fold((u64::MAX, 0), |(first, last), stage| {
+        (first.min(stage.start_us), last.max(stage.end_us))
+    });
+    if first < last {
+        rows.push(["in all".into(), at(first), at(last), at(last - first)]);
+    }
     output::line("")?;
     output::table(["STAGE", "FROM", "TO", "TOOK"], &rows)?;
     Ok(())

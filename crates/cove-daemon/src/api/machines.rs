@@ -94,7 +94,8 @@ pub(super) fn make_context(
 
 pub(super) fn remove_context(server: &Server, name: &str) -> Result<Answer, ApiError> {
     let handle = server.machines.get(name)?;
-    docker(server)?.remove(handle.name())?;
+    let docker_host = server.context.docker_host(handle.name());
+    docker(server)?.remove(handle.name(), &docker_host)?;
     Ok(body::nothing())
 }
 

@@ -115,7 +115,7 @@ pub(super) fn refused(error: &OpenError) -> ApiError {
         OpenError::Fault(fault) => match fault.code {
             FaultCode::NotFound => ErrorCode::NotFound,
             FaultCode::Invalid => ErrorCode::InvalidRequest,
-            FaultCode::WrongState => ErrorCode::WrongState,
+            FaultCode::WrongState | FaultCode::ShuttingDown => ErrorCode::WrongState,
             FaultCode::Unreachable | FaultCode::Failed => ErrorCode::MachineFailed,
         },
         OpenError::Machine(_) | OpenError::Wire(_) => ErrorCode::MachineFailed,

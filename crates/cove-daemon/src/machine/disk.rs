@@ -82,7 +82,7 @@ impl Place {
         self.directory.join("starter")
     }
 
-    fn record_file(&self) -> PathBuf {
+    pub(super) fn record_file(&self) -> PathBuf {
         self.directory.join("started.json")
     }
 

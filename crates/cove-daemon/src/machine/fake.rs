@@ -15,12 +15,12 @@ use cove_machine::{
     Machine, MachineError, MachineEvent, MachineSpec,
 };
 use cove_wire::{
-    Call, Codec, EngineState, Event, Fault, FromGuest, FromHost, GuestStatus, Hello, Memory, Open, Opened,
-    Reply, Stage, port,
+    Call, Codec, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus, Hello, Memory, Open,
+    Opened, Reply, Stage, port,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Script {
     pub(crate) engine: bool,
     /// Whether it powers off when it is asked to shut down; a guest that does not hangs.
     pub(crate) powers_off: bool,
+    /// Whether it is shutting down from the first.
+    pub(crate) going_down: bool,
     /// Bytes that its agent sends instead of its greeting.
     pub(crate) garbage: Option<Vec<u8>>,
 }
@@ -58,6 +60,7 @@ impl Default for Script {
             boot: Ok(()),
             engine: true,
             powers_off: true,
+            going_down: false,
             garbage: None,
         }
     }
@@ -65,6 +68,8 @@ impl Default for Script {
 
 /// A running guest.
 pub(crate) struct Guest {
+    /// The machine's own.
+    directory: PathBuf,
     script: Mutex<Script>,
     exit: watch::Sender<Option<Exit>>,
     machine_events: broadcast::Sender<MachineEvent>,
@@ -78,8 +83,9 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    fn new(script: Script) -> Arc<Self> {
+    fn new(directory: &Path, script: Script) -> Arc<Self> {
         Arc::new(Self {
+            directory: directory.to_owned(),
             script: Mutex::new(script),
             exit: watch::Sender::new(None),
             machine_events: broadcast::Sender::new(16),
@@ -121,6 +127,11 @@ impl Guest {
         *self.engine.lock().unwrap() = EngineState::Stopped;
         let _ = self.machine_events.send(MachineEvent::Rebooted);
         self.cut();
+    }
+
+    /// Begins to shut down.
+    pub(crate) fn goes_down(&self) {
+        self.script.lock().unwrap().going_down = true;
     }
 
     /// Refuses no more connections.
@@ -197,6 +208,9 @@ impl Guest {
         };
         self.calls.lock().unwrap().push(name);
         match call {
+            Call::Boot(_) if script.going_down => {
+                Err(Fault::new(FaultCode::ShuttingDown, "the guest is shutting down"))
+            }
             Call::Boot(_) => {
                 script.boot?;
                 let _ = self.agent_events.send(stage("root", 1000, 2000));
@@ -389,13 +403,14 @@ impl Backend for FakeHost {
                 directory: spec.directory.clone(),
             });
         }
-        let guest = Guest::new(self.script.lock().unwrap().clone());
+        let guest = Guest::new(&spec.directory, self.script.lock().unwrap().clone());
         *self.guest.lock().unwrap() = Some(Arc::clone(&guest));
         Ok(Box::new(FakeMachine(guest)))
     }
-    async fn adopt(&self, _: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
+    async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
         Ok(self
             .running()
+            .filter(|guest| guest.directory == spec.directory)
             .map(|guest| Box::new(FakeMachine(guest)) as Box<dyn Machine>))
     }
     fn last_exit(&self, _: &MachineSpec) -> Option<Exit> {

@@ -164,9 +164,11 @@ impl Handle {
     /// Whether the machine runs and would be another one if it were started now.
     pub(crate) fn needs_restart(&self, values: &Values) -> bool {
         let snapshot = self.snapshot();
-        let settings = values.machine(&self.name, self.context.settings.host());
+        let host = self.context.settings.host();
+        let mut settings = values.machine(&self.name, host);
+        settings.fit(host);
         let engine = start::engine_config(values);
-        let same = |record: &Arc<Record>| record.matches(&capped(settings, &self.context), &engine);
+        let same = |record: &Arc<Record>| record.matches(&settings, &engine);
         snapshot.machine.is_some() && !snapshot.record.as_ref().is_some_and(same)
     }
 
@@ -210,12 +212,6 @@ impl Handle {
         self.commands.send(command(sender)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }
-}
-
-/// The settings as a start on this computer would use them.
-fn capped(mut settings: MachineSettings, context: &Context) -> MachineSettings {
-    settings.cpus = settings.cpus.min(context.settings.host().cpus);
-    settings
 }
 
 impl Snapshot {

@@ -14,7 +14,7 @@ use super::{
     agent::{self, AgentLink, CallError, Happening},
     disk::{Place, Record},
     failure::Failure,
-    shares, starter,
+    shares, starter, stop,
     timeline::Timeline,
 };
 use crate::{
@@ -23,9 +23,10 @@ use crate::{
     settings::{MachineSettings, Share, Values},
 };
 use cove_image::{Manifest, Role};
-use cove_machine::{Machine, MachineSpec};
-use cove_wire::{BootConfig, Call, EngineConfig, EngineState};
+use cove_machine::{BackendKind, ExitCause, Machine, MachineSpec};
+use cove_wire::{BootConfig, Call, EngineConfig, EngineState, FaultCode};
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -153,10 +154,15 @@ impl Job {
     pub(super) async fn adopt(mut self) -> Outcome {
         match self.find().await {
             Ok(Found::Running(session)) if session.machine.paused() => Outcome::Up(session),
-            Ok(Found::Running(session)) => {
-                let outcome = self.bring_up(*session, None).await;
-                self.finish(outcome, None).await
-            }
+            Ok(Found::Running(session)) => match self.bring_up(*session, None).await {
+                Err(Setback {
+                    failure: Failure::Exited(ExitCause::PoweredOff),
+                    ..
+                }) => Outcome::Nothing {
+                    past: Some("the guest has powered itself off".into()),
+                },
+                outcome => self.finish(outcome, None).await,
+            },
             Ok(Found::Nothing { past }) => Outcome::Nothing { past },
             Err(setback) => Outcome::Down(setback),
         }
@@ -188,8 +194,13 @@ impl Job {
                 host.cpus
             );
             self.notice(Topic::Settings, message).await;
-            settings.cpus = host.cpus;
         }
+        if host.memory_mib().is_some_and(|most| settings.memory_mib > most) {
+            let message =
+                "the machine gets the memory of this computer, which has less than machine.memory says";
+            self.notice(Topic::Settings, message.into()).await;
+        }
+        settings.fit(host);
         self.stage("Preparing the data disk", 0.05).await;
         let began = Instant::now();
         let place = self.place.clone();
@@ -211,7 +222,7 @@ impl Job {
         let record = Record {
             kind: choice.backend.kind(),
             reason: choice.reason,
-            spec: self.spec(&settings, &manifest),
+            spec: self.spec(&settings, |role| manifest.file(role)),
             engine_version: manifest.engine_version.clone(),
             boot: boot_config(&self.name, &values),
             ready_unix_s: None,
@@ -228,23 +239,23 @@ impl Job {
     }
 
     async fn find(&mut self) -> Result<Found, Setback> {
-        let context = Arc::clone(&self.context);
-        let record = self.place.record();
-        let values = context.settings.in_force().0;
-        let settings = values.machine(&self.name, context.settings.host());
-        let platform = Arc::clone(&context.platform);
-        let kind = record.as_ref().map(|record| record.kind);
+        let known = self.place.record();
+        let platform = Arc::clone(&self.context.platform);
+        let wanted = self.settings().backend;
+        let kind = known.as_ref().map(|record| record.kind);
         let backend = blocking(move || {
             Ok(match kind {
                 Some(kind) => platform.backend(kind),
-                None => platform.choose(settings.backend).backend,
+                None => platform.choose(wanted).backend,
             })
         })
         .await?;
-        let Some(record) = record else {
-            return Ok(Found::Nothing { past: None });
-        };
-        self.place.prepare()?;
+        let remembered = known.is_some();
+        // A machine may run although its record cannot be read: then it is taken for what it would be today.
+        let record = known.unwrap_or_else(|| self.supposed(backend.kind()));
+        if remembered {
+            self.place.prepare()?;
+        }
         if let Some(machine) = backend.adopt(&record.spec).await.map_err(Failure::from)? {
             tracing::info!(machine = %self.name, "took over a machine that runs");
             self.stage("Taking over the machine that runs", 0.5).await;
@@ -252,6 +263,9 @@ impl Job {
             return Ok(Found::Running(Box::new(session)));
         }
         self.place.forget();
+        if !remembered {
+            return Ok(Found::Nothing { past: None });
+        }
         match backend.last_exit(&record.spec) {
             None => Ok(Found::Nothing {
                 past: Some(
@@ -259,7 +273,7 @@ impl Job {
                         .into(),
                 ),
             }),
-            Some(exit) if exit.cause == cove_machine::ExitCause::PoweredOff => Ok(Found::Nothing {
+            Some(exit) if exit.cause == ExitCause::PoweredOff => Ok(Found::Nothing {
                 past: Some("the guest had powered itself off while the daemon was away".into()),
             }),
             Some(exit) => Err(Setback {
@@ -295,14 +309,35 @@ impl Job {
         }
     }
 
-    fn spec(&self, settings: &MachineSettings, manifest: &Manifest) -> MachineSpec {
+    /// The machine's settings as they are in force.
+    fn settings(&self) -> MachineSettings {
+        let values = self.context.settings.in_force().0;
+        values.machine(&self.name, self.context.settings.host())
+    }
+
+    /// The record of a machine that runs, as far as it can be known without one.
+    fn supposed(&self, kind: BackendKind) -> Record {
+        let image = self.context.dirs.image();
+        let values = self.context.settings.in_force().0;
+        Record {
+            kind,
+            reason: "it was found running, without a record of its start".into(),
+            spec: self.spec(&self.settings(), |role| image.join(role.file_name())),
+            engine_version: "unknown".into(),
+            boot: boot_config(&self.name, &values),
+            ready_unix_s: None,
+            timings: Vec::new(),
+        }
+    }
+
+    fn spec(&self, settings: &MachineSettings, file: impl Fn(Role) -> PathBuf) -> MachineSpec {
         MachineSpec {
             name: self.name.to_string(),
             directory: self.place.directory().to_owned(),
             runtime: self.place.runtime().to_owned(),
-            kernel: manifest.file(Role::Kernel),
-            initramfs: manifest.file(Role::Initramfs),
-            rootfs: manifest.file(Role::Rootfs),
+            kernel: file(Role::Kernel),
+            initramfs: file(Role::Initramfs),
+            rootfs: file(Role::Rootfs),
             data_disk: self.place.data_disk(),
             cpus: settings.cpus,
             memory_mib: settings.memory_mib,
@@ -347,6 +382,13 @@ impl Job {
                         }
                         // It is made again when the agent has greeted anew.
                         Err(CallError::Lost) => continue,
+                        // An earlier daemon has asked for it; what is left to do is to see it off.
+                        Err(CallError::Fault(fault)) if fault.code == FaultCode::ShuttingDown => {
+                            patience = self.settings().stop_grace + stop::ENGINE + stop::POWER_OFF;
+                            deadline = Instant::now() + patience;
+                            self.stage("Waiting until the guest has shut down", 0.2).await;
+                            continue;
+                        }
                         Err(error) => Failure::Boot(error),
                     }
                 }

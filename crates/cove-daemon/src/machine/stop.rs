@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// How long the engine may take beyond the grace that containers have.
-const ENGINE: Duration = Duration::from_secs(30);
+pub(super) const ENGINE: Duration = Duration::from_secs(30);
 /// How long the guest may take to unmount and power off after that.
-const POWER_OFF: Duration = Duration::from_secs(30);
+pub(super) const POWER_OFF: Duration = Duration::from_secs(30);
 
 /// How a machine was taken down.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ async fn ask(session: &mut Session, grace: Duration) -> Result<(), NotAsked> {
                 // A connection that is lost now was most likely lost to the power-off.
                 Ok(_) | Err(CallError::Lost) => Ok(()),
                 // The guest is on its way down already.
-                Err(CallError::Fault(fault)) if fault.code == cove_wire::FaultCode::WrongState => Ok(()),
+                Err(CallError::Fault(fault)) if fault.code == cove_wire::FaultCode::ShuttingDown => Ok(()),
                 Err(error) => Err(NotAsked::Failed(error)),
             },
             happening = session.happenings.recv() => match happening {

@@ -302,6 +302,37 @@ async fn a_daemon_that_ends_lets_go_of_a_machine_that_starts_and_the_next_one_br
 }
 
 #[tokio::test]
+async fn a_machine_that_runs_is_adopted_even_if_its_record_is_damaged() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    owner.abort();
+    let _ = owner.await;
+    std::fs::write(handle.place().record_file(), "{").unwrap();
+    let (handle, _owner) = fixture.own();
+    until(&handle, "running", |state| *state == MachineState::Running).await;
+    assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
+    assert_eq!(fixture.host.guest().was_asked("shutdown"), 1);
+}
+
+#[tokio::test]
+async fn a_guest_that_is_shutting_down_when_a_daemon_begins_is_waited_for() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    owner.abort();
+    let _ = owner.await;
+    let guest = fixture.host.guest();
+    guest.goes_down();
+    let (handle, _owner) = fixture.own();
+    let waits = |state: &MachineState| matches!(state, MachineState::Starting { stage } if stage.contains("shut down"));
+    until(&handle, "waiting for the guest", waits).await;
+    guest.end(ExitCause::PoweredOff);
+    let status = until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
+    assert_eq!(status.notices, ["the guest has powered itself off"]);
+}
+
+#[tokio::test]
 async fn a_paused_machine_is_adopted_as_it_is() {
     let fixture = Fixture::new(Script::default());
     let (handle, owner) = fixture.own();

@@ -99,6 +99,13 @@ pub(crate) struct HostSize {
     pub(crate) memory: Option<u64>,
 }
 
+impl HostSize {
+    /// Physical memory in MiB, where it is known.
+    pub(crate) fn memory_mib(self) -> Option<u32> {
+        self.memory.map(mib)
+    }
+}
+
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
@@ -114,6 +121,12 @@ impl MachineSettings {
             disk: 64 * GIB,
             stop_grace: Duration::from_secs(10),
         }
+    }
+
+    /// Takes back what this computer does not have.
+    pub(crate) fn fit(&mut self, host: HostSize) {
+        self.cpus = self.cpus.min(host.cpus);
+        self.memory_mib = self.memory_mib.min(host.memory_mib().unwrap_or(u32::MAX));
     }
 
     fn overlaid(mut self, values: &MachineValues) -> Self {

@@ -230,7 +230,7 @@ impl Owner {
             .await
             .map_err(|failure| failure.report(false))?;
         if let Some(docker) = &self.context.docker
-            && let Err(error) = docker.remove(&self.name)
+            && let Err(error) = docker.remove(&self.name, &self.context.docker_host(&self.name))
         {
             tracing::warn!("the Docker context stays: {error}");
         }
@@ -300,8 +300,9 @@ impl Owner {
             start::blocking(move || place.prepare_disk(wanted))
                 .await
                 .map_err(|failure| failure.to_string())?;
-            let told = session.machine.grow_disk(Disk::Data, wanted).await;
-            told.map_err(|error| chain(&error))?;
+            let told = timeout(SHORT, session.machine.grow_disk(Disk::Data, wanted)).await;
+            told.map_err(|_| format!("the machine did not take it within {} seconds", SHORT.as_secs()))?
+                .map_err(|error| chain(&error))?;
             let grown = session.link.call(Call::GrowData, SHORT).await;
             grown.map_err(|error| error.to_string())
         };
