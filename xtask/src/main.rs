@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask run · test · bench · check · image`.
+//! The project's own commands: `cargo xtask run · test · bench · check · docs · image`.
 //!
 //! Each does all its own set-up, says what it installs, and does nothing twice: a second run finds everything in place.
 //!
@@ -30,10 +30,13 @@ Usage: cargo xtask COMMAND [OPTIONS]
 
   run [--once]             install what is missing, build, boot the machine, serve a page from a container
                            --once: end after the page was fetched (the default without a terminal)
-  test [--fast] [FILTER]   check, build, then every test as an ordinary user
-                           --fast: no machine is booted · FILTER: only tests whose names contain it, without check
+  test [--fast|--all] [FILTER]
+                           check, build, then every test as an ordinary user
+                           --fast: no machine is booted · --all: what takes minutes as well
+                           FILTER: only tests whose names contain it, without check
   bench boot|vsock         measure; a table here, JSON below target/bench
   check                    formatting, lints, other targets, licences, spelling, unused dependencies
+  docs                     write the pages below docs that are made from the tests
   image [--refresh]        build the guest image below target/image
                            --refresh: look for newer packages
 ";
@@ -56,6 +59,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["run"] => run::run(&layout, false),
         ["run", "--once"] => run::run(&layout, true),
         ["test"] => test::run(&layout, &test::Selection::everything()),
+        ["test", "--all"] => test::run(&layout, &test::Selection::with_what_takes_long()),
         ["test", "--fast"] => test::run(&layout, &test::Selection::without_machine()),
         ["test", filter] if !filter.starts_with('-') => test::run(&layout, &test::Selection::only(filter)),
         ["bench", what @ ("boot" | "vsock")] => bench::run(&layout, what),
@@ -65,6 +69,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
             println!("\neverything checked");
             Ok(ExitCode::SUCCESS)
         }
+        ["docs"] => docs(&layout),
         ["image"] => image(&layout, false),
         ["image", "--refresh"] => image(&layout, true),
         [] | ["help" | "--help" | "-h"] => {
@@ -73,6 +78,16 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         }
         _ => bail!("`cargo xtask {}` is no command\n\n{HELP}", words.join(" ")),
     }
+}
+
+/// Has the suite that owns docs/compatibility.md write it.
+fn docs(layout: &Layout) -> Result<ExitCode> {
+    let suites = suites::build(layout, "cove-tests/e2e")?;
+    let Some(suite) = suites.iter().find(|suite| suite.name == "compatibility") else {
+        bail!("the suite `compatibility` is gone");
+    };
+    process::run(std::process::Command::new(&suite.executable).env("COVE_WRITE_DOCS", "1"))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn image(layout: &Layout, refresh: bool) -> Result<ExitCode> {

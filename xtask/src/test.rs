@@ -17,7 +17,14 @@ use std::{
 };
 
 /// Suites that boot machines; the others need nothing but their executable.
-const MACHINE_SUITES: [&str; 5] = ["refusals", "engine", "folders", "network", "recovery"];
+const MACHINE_SUITES: [&str; 6] = [
+    "refusals",
+    "engine",
+    "folders",
+    "network",
+    "compatibility",
+    "recovery",
+];
 const UNIT_LIMIT: Duration = Duration::from_mins(10);
 const MACHINE_LIMIT: Duration = Duration::from_mins(25);
 
@@ -26,6 +33,7 @@ const MACHINE_LIMIT: Duration = Duration::from_mins(25);
 pub(crate) struct Selection {
     machine: bool,
     check: bool,
+    long: bool,
     filter: Option<String>,
 }
 
@@ -35,7 +43,16 @@ impl Selection {
         Self {
             machine: true,
             check: true,
+            long: false,
             filter: None,
+        }
+    }
+
+    /// All there are, and those that take minutes.
+    pub(crate) fn with_what_takes_long() -> Self {
+        Self {
+            long: true,
+            ..Self::everything()
         }
     }
 
@@ -52,6 +69,7 @@ impl Selection {
         Self {
             machine: true,
             check: false,
+            long: false,
             filter: Some(filter.to_owned()),
         }
     }
@@ -72,11 +90,15 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     let mut suites = suites::build(layout, features)?;
     // The quick ones first, the machines last.
     suites.sort_by_key(|suite| machine_rank(suite).map_or(0, |rank| rank + 1));
-    let environment = if selection.machine {
+    let mut environment = if selection.machine {
         prepare_machine(layout)?
     } else {
         Vec::new()
     };
+
+    if selection.long {
+        environment.push(("COVE_TEST_ALL", "1".into()));
+    }
 
     step("Running the tests");
     let runner = Runner::prepare(layout.root())?;

@@ -28,4 +28,4 @@ pub use cove::Cove;
 pub use http::{Response, Wire};
 pub use kit::Kit;
 pub use suite::{Pace, Test, run};
-pub use wait::{eventually, within};
+pub use wait::{eventually, free_port, within};

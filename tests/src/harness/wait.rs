@@ -1,6 +1,7 @@
-//! Waiting for something, with words for what was waited for.
+//! Waiting for something, with words for what was waited for; ports to wait at.
 
 use std::{
+    net::{Ipv4Addr, TcpListener},
     thread,
     time::{Duration, Instant},
 };
@@ -24,4 +25,14 @@ pub fn within<T>(limit: Duration, what: &str, mut probe: impl FnMut() -> Option<
 #[track_caller]
 pub fn eventually(what: &str, mut probe: impl FnMut() -> bool) {
     within(Duration::from_mins(1), what, || probe().then_some(()));
+}
+
+/// A port of this computer that nobody listened on a moment ago.
+#[track_caller]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|listener| listener.local_addr());
+    match listener {
+        Ok(address) => address.port(),
+        Err(error) => panic!("no port is free: {error}"),
+    }
 }

@@ -1,6 +1,6 @@
 //! Published ports, with real clients on loopback.
 
-use cove_tests::harness::{Cove, eventually};
+use cove_tests::harness::{Cove, eventually, free_port};
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -8,12 +8,6 @@ use std::{
 };
 
 const LIMIT: Duration = Duration::from_mins(1);
-
-/// A port that nobody listens on.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 /// Starts a container that publishes `port` as told and runs `server` for each of its clients.
 #[track_caller]

@@ -109,7 +109,10 @@ pub(crate) fn an_image_of_another_protocol_version_is_refused(_: &Cove) {
     let manifest = copy_of_image(&cove, "manifest.json").join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap_or_default();
     let mut fields: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
-    assert!(fields["protocol"].is_u64(), "the manifest names no protocol version");
+    assert!(
+        fields["protocol"].is_u64(),
+        "the manifest names no protocol version"
+    );
     fields["protocol"] = 0.into();
     assert!(fs::write(&manifest, fields.to_string()).is_ok());
     cove.cove(["start"])

@@ -1,0 +1,227 @@
+//! Compose projects, shaped as people have them, of the one image that is there without a registry.
+
+use crate::docker;
+use cove_tests::harness::{Cmd, Cove, eventually, free_port, within};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+const LIMIT: Duration = Duration::from_mins(6);
+
+/// A project directory; what it brought up is taken down in the end.
+struct Project<'a> {
+    cove: &'a Cove,
+    directory: PathBuf,
+}
+
+impl<'a> Project<'a> {
+    fn new(cove: &'a Cove, name: &str, files: &[(&str, &str)]) -> Self {
+        let directory = cove.scratch().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        for (file, text) in files {
+            fs::write(directory.join(file), text).unwrap();
+        }
+        Self { cove, directory }
+    }
+
+    fn compose(&self, line: &str) -> Cmd {
+        docker(self.cove, "compose")
+            .args(line.split(' '))
+            .directory(&self.directory)
+            .limit(LIMIT)
+    }
+}
+
+impl Drop for Project<'_> {
+    fn drop(&mut self) {
+        self.compose("--profile * down --volumes --timeout 0 --remove-orphans")
+            .run();
+    }
+}
+
+/// What an HTTP server on this computer's loopback answers to `GET /`.
+fn fetch(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer
+        .split_once("\r\n\r\n")
+        .map(|(_, body)| body.trim().to_owned())
+}
+
+pub(crate) fn a_web_application_with_its_database_and_cache(cove: &Cove) {
+    let port = free_port();
+    let compose = format!(
+        r#"
+services:
+  web:
+    image: alpine
+    ports: ["127.0.0.1:{port}:80"]
+    depends_on:
+      database: {{condition: service_healthy}}
+      cache: {{condition: service_started}}
+    command:
+      - sh
+      - -c
+      - |
+        while :; do
+          body="$$(nc database 5432 < /dev/null) and $$(nc cache 6379 < /dev/null)"
+          printf 'HTTP/1.0 200 OK\r\n\r\n%s\n' "$$body" | nc -l -p 80
+        done
+  database:
+    image: alpine
+    volumes: ["rows:/rows"]
+    command: sh -c 'echo row >> /rows/table; nc -lk -p 5432 -e cat /rows/table'
+    healthcheck: {{test: "nc -z localhost 5432", interval: 500ms, retries: 60}}
+  cache:
+    image: alpine
+    command: nc -lk -p 6379 -e echo cached
+volumes:
+  rows: {{}}
+"#
+    );
+    let project = Project::new(cove, "shop", &[("compose.yaml", &compose)]);
+    project.compose("up -d").ok();
+    let page = || within(Duration::from_mins(1), "the page", || fetch(port));
+    assert_eq!(page(), "row and cached");
+    // The data outlives the containers.
+    project.compose("down --timeout 0").ok();
+    project.compose("up -d").ok();
+    assert_eq!(page(), "row\nrow and cached");
+}
+
+pub(crate) fn profiles_select_services_and_health_orders_them(cove: &Cove) {
+    let compose = "
+services:
+  base:
+    image: alpine
+    command: sh -c 'sleep 1; touch /tmp/up; sleep 600'
+    healthcheck: {test: test -e /tmp/up, interval: 300ms, retries: 100}
+  migrate:
+    image: alpine
+    command: 'true'
+    depends_on: {base: {condition: service_healthy}}
+  app:
+    image: alpine
+    command: sleep 600
+    depends_on: {migrate: {condition: service_completed_successfully}}
+  debug:
+    image: alpine
+    command: sleep 600
+    profiles: [debug]
+";
+    let project = Project::new(cove, "ordered", &[("compose.yaml", compose)]);
+    project.compose("up -d").ok();
+    let running = || project.compose("ps --services --status running").ok();
+    let mut services: Vec<String> = running().lines().map(str::to_owned).collect();
+    services.sort();
+    assert_eq!(services, ["app", "base"]);
+    project.compose("--profile debug up -d").ok();
+    eventually("the service of the profile", || running().contains("debug"));
+}
+
+pub(crate) fn services_are_built_with_their_volumes(cove: &Cove) {
+    let compose = "
+services:
+  tool:
+    build:
+      context: .
+      args: {WHO: compose}
+    image: built-by-compose
+    volumes: [\"./data:/data\", \"cache:/cache\"]
+    environment: [FROM_FILE]
+    env_file: settings.env
+volumes: {cache: {}}
+";
+    let project = Project::new(
+        cove,
+        "built",
+        &[
+            ("compose.yaml", compose),
+            (
+                "Dockerfile",
+                "FROM alpine\nARG WHO\nENV WHO=$WHO\nCMD echo $WHO $SETTING > /data/out; touch /cache/x\n",
+            ),
+            ("settings.env", "SETTING=from a file\n"),
+        ],
+    );
+    fs::create_dir(project.directory.join("data")).unwrap();
+    cove.cove(["share", "add"]).arg(&project.directory).ok();
+    project.compose("run --rm --build tool").ok();
+    let out = fs::read_to_string(project.directory.join("data/out")).unwrap();
+    assert_eq!(out, "compose from a file\n");
+    let directory = project.directory.clone();
+    drop(project);
+    cove.cove(["share", "remove"]).arg(directory).ok();
+    docker(cove, "rmi built-by-compose").ok();
+}
+
+pub(crate) fn a_scaled_service_is_reached_through_a_proxy(cove: &Cove) {
+    let port = free_port();
+    let compose = format!(
+        r#"
+services:
+  worker:
+    image: alpine
+    command: nc -lk -p 80 -e hostname
+  proxy:
+    image: alpine
+    ports: ["127.0.0.1:{port}:80"]
+    command: nc -lk -p 80 -e sh -c 'printf "HTTP/1.0 200 OK\r\n\r\n"; nc worker 80 < /dev/null'
+"#
+    );
+    let project = Project::new(cove, "scaled", &[("compose.yaml", &compose)]);
+    project.compose("up -d --scale worker=3").ok();
+    let names: std::collections::BTreeSet<String> = (0..40)
+        .filter_map(|_| fetch(port))
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(names.len() > 1, "one worker of three answers all: {names:?}");
+    project.compose("up -d --scale worker=1").ok();
+    assert_eq!(project.compose("ps -q worker").ok().lines().count(), 1);
+}
+
+pub(crate) fn watch_mode_carries_edits_into_the_container(cove: &Cove) {
+    let compose = "
+services:
+  site:
+    build: .
+    image: watched-site
+    command: sleep 600
+    develop:
+      watch: [{path: ./pages, target: /pages, action: sync}]
+";
+    let project = Project::new(
+        cove,
+        "live",
+        &[
+            ("compose.yaml", compose),
+            ("Dockerfile", "FROM alpine\nCOPY pages /pages\n"),
+        ],
+    );
+    let page = project.directory.join("pages/index");
+    fs::create_dir(project.directory.join("pages")).unwrap();
+    fs::write(&page, "first\n").unwrap();
+    project.compose("up -d --build").ok();
+    let seen = || project.compose("exec -T site cat /pages/index").ok();
+    assert_eq!(seen(), "first");
+    let mut watching = project.compose("watch --no-up").spawn();
+    // The watcher begins in its own time: the edit is repeated until it is carried over.
+    let carried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        eventually("the edit", || {
+            fs::write(&page, "second\n").unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            seen() == "second"
+        });
+    }));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+    drop(project);
+    docker(cove, "rmi watched-site").ok();
+    assert!(carried.is_ok(), "no edit was carried over");
+}

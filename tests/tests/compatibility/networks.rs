@@ -1,0 +1,134 @@
+//! Networks, as containers see them.
+
+use crate::docker;
+use cove_tests::harness::{Cove, eventually};
+
+/// A server at port 80 that answers with its own name.
+fn serve(cove: &Cove, name: &str, options: &str) {
+    docker(
+        cove,
+        &format!("run -d --name {name} {options} alpine nc -lk -p 80 -e hostname"),
+    )
+    .ok();
+}
+
+fn run(cove: &Cove, options: &str, script: &str) -> String {
+    docker(cove, &format!("run --rm {options} alpine sh -c"))
+        .arg(script)
+        .ok()
+}
+
+fn address(cove: &Cove, container: &str, network: &str) -> String {
+    cove.docker(["inspect", "--format"])
+        .arg(format!(
+            "{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}"
+        ))
+        .arg(container)
+        .ok()
+}
+
+pub(crate) fn the_default_bridge_connects_by_address(cove: &Cove) {
+    serve(cove, "bridged", "--hostname bridged");
+    let at = address(cove, "bridged", "bridge");
+    assert_eq!(
+        run(cove, "--network bridge", &format!("nc {at} 80 < /dev/null")),
+        "bridged"
+    );
+    docker(cove, "rm -f bridged").ok();
+}
+
+pub(crate) fn a_network_of_ones_own_has_names_aliases_and_fixed_addresses(cove: &Cove) {
+    docker(cove, "network create --subnet 172.30.5.0/24 own").ok();
+    serve(
+        cove,
+        "named",
+        "--hostname named --network own --network-alias other --ip 172.30.5.77",
+    );
+    for name in ["named", "other", "172.30.5.77"] {
+        assert_eq!(
+            run(cove, "--network own", &format!("nc {name} 80 < /dev/null")),
+            "named",
+            "{name}"
+        );
+    }
+    // Another network does not know the name and does not reach the address.
+    let stranger = docker(cove, "run --rm alpine nc -w 2 172.30.5.77 80").run();
+    assert_ne!(stranger.code, Some(0));
+    docker(cove, "rm -f named").ok();
+    docker(cove, "network rm own").ok();
+}
+
+pub(crate) fn an_internal_network_leads_nowhere_else(cove: &Cove) {
+    docker(cove, "network create --internal inner").ok();
+    assert_eq!(
+        run(cove, "--network inner", "ip route | grep -c default || true"),
+        "0"
+    );
+    docker(cove, "network rm inner").ok();
+}
+
+pub(crate) fn host_is_the_machines_own_network_and_none_is_none(cove: &Cove) {
+    let devices = |options: &str| run(cove, options, "ls /sys/class/net | tr '\\n' ' '");
+    let host = devices("--network host");
+    assert!(host.contains("docker0") && host.contains("lo"), "{host}");
+    assert_eq!(devices("--network none").trim(), "lo");
+}
+
+pub(crate) fn a_container_is_linked_the_old_way(cove: &Cove) {
+    serve(cove, "server", "--hostname server --expose 80");
+    let linked = run(
+        cove,
+        "--link server:backend",
+        "nc backend 80 < /dev/null; env | grep BACKEND_PORT_80_TCP_PORT",
+    );
+    assert_eq!(linked, "server\nBACKEND_PORT_80_TCP_PORT=80");
+    docker(cove, "rm -f server").ok();
+}
+
+pub(crate) fn a_running_container_is_connected_and_disconnected(cove: &Cove) {
+    docker(cove, "network create late").ok();
+    docker(cove, "run -d --name joiner alpine sleep 600").ok();
+    let devices = || docker(cove, "exec joiner ls /sys/class/net").ok();
+    docker(cove, "network connect --alias newcomer late joiner").ok();
+    assert!(devices().contains("eth1"));
+    run(cove, "--network late", "ping -c 1 -W 5 newcomer");
+    docker(cove, "network disconnect late joiner").ok();
+    assert!(!devices().contains("eth1"));
+    docker(cove, "rm -f joiner").ok();
+    docker(cove, "network rm late").ok();
+}
+
+pub(crate) fn ipv6_networks_carry_ipv6(cove: &Cove) {
+    docker(cove, "network create --ipv6 --subnet fd00:beef::/64 six").ok();
+    docker(
+        cove,
+        "run -d --name sixth --network six --ip6 fd00:beef::6 alpine sleep 600",
+    )
+    .ok();
+    run(cove, "--network six", "ping -6 -c 1 -W 5 fd00:beef::6");
+    docker(cove, "rm -f sixth").ok();
+    docker(cove, "network rm six").ok();
+}
+
+pub(crate) fn networks_are_listed_inspected_and_pruned(cove: &Cove) {
+    docker(cove, "network create --label mine=1 unused").ok();
+    assert_eq!(
+        docker(cove, "network ls -q --filter label=mine=1")
+            .ok()
+            .lines()
+            .count(),
+        1
+    );
+    assert_eq!(
+        docker(cove, "network inspect --format {{.Driver}} unused").ok(),
+        "bridge"
+    );
+    docker(cove, "network prune -f").ok();
+    eventually("the prune", || {
+        docker(cove, "network inspect unused").run().code == Some(1)
+    });
+    docker(cove, "network rm bridge")
+        .run()
+        .fails_with(1)
+        .says(&["pre-defined network"]);
+}

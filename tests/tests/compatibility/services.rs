@@ -1,0 +1,116 @@
+//! Swarm mode on one machine: services, configs, secrets, stacks. Each test has a swarm of its own.
+
+use crate::docker;
+use cove_tests::harness::{Cove, within};
+use std::time::Duration;
+
+/// A swarm for as long as this lives.
+struct Swarm<'a>(&'a Cove);
+
+impl<'a> Swarm<'a> {
+    fn begin(cove: &'a Cove) -> Self {
+        docker(cove, "swarm init --advertise-addr 127.0.0.1").ok();
+        Self(cove)
+    }
+
+    /// Waits until the service's containers that run have this output of `format`, one line each.
+    #[track_caller]
+    fn tasks(&self, service: &str, what: &str, expected: &[&str]) {
+        within(Duration::from_mins(3), what, || {
+            let tasks = docker(self.0, "service ps --filter desired-state=running --format")
+                .args(["{{.Image}} {{.CurrentState}}", service])
+                .ok();
+            let mut running: Vec<&str> = tasks
+                .lines()
+                .filter_map(|line| line.split_once(" Running ").map(|(image, _)| image))
+                .collect();
+            running.sort_unstable();
+            (running == expected).then_some(())
+        });
+    }
+}
+
+impl Drop for Swarm<'_> {
+    fn drop(&mut self) {
+        // What a failed test has left would fail the next one as well.
+        docker(self.0, "swarm leave --force").run();
+    }
+}
+
+pub(crate) fn a_service_is_scaled_updated_and_rolled_back(cove: &Cove) {
+    docker(cove, "tag alpine:latest alpine:next").ok();
+    let swarm = Swarm::begin(cove);
+    docker(cove, "service create -q --no-resolve-image --name work --replicas 1 --stop-grace-period 0s alpine sleep 600").ok();
+    swarm.tasks("work", "one task", &["alpine:latest"]);
+    docker(cove, "service scale -d work=3").ok();
+    swarm.tasks("work", "three tasks", &["alpine:latest"; 3]);
+    docker(
+        cove,
+        "service update -q --no-resolve-image --update-order start-first --image alpine:next work",
+    )
+    .ok();
+    swarm.tasks("work", "the new image", &["alpine:next"; 3]);
+    docker(cove, "service rollback -q work").ok();
+    swarm.tasks("work", "the old image", &["alpine:latest"; 3]);
+    docker(cove, "service rm work").ok();
+    drop(swarm);
+    docker(cove, "rmi alpine:next").ok();
+}
+
+pub(crate) fn a_task_that_dies_is_replaced(cove: &Cove) {
+    let swarm = Swarm::begin(cove);
+    docker(
+        cove,
+        "service create -q --no-resolve-image --name mortal --restart-delay 0s alpine sleep 600",
+    )
+    .ok();
+    swarm.tasks("mortal", "the first task", &["alpine:latest"]);
+    let task = || docker(cove, "ps -q --filter label=com.docker.swarm.service.name=mortal").ok();
+    let first = task();
+    docker(cove, "kill").arg(&first).ok();
+    within(Duration::from_mins(2), "another task", || {
+        let now = task();
+        (!now.is_empty() && now != first).then_some(())
+    });
+}
+
+pub(crate) fn configs_and_secrets_reach_the_tasks_that_have_them(cove: &Cove) {
+    let swarm = Swarm::begin(cove);
+    docker(cove, "secret create password -").input("open sesame").ok();
+    docker(cove, "config create motto -").input("keep calm").ok();
+    docker(cove, "service create -q --no-resolve-image --name holder --secret password --config source=motto,target=/motto alpine sleep 600").ok();
+    swarm.tasks("holder", "the task", &["alpine:latest"]);
+    let task = docker(cove, "ps -q --filter label=com.docker.swarm.service.name=holder").ok();
+    let seen = cove
+        .docker(["exec", &task, "cat", "/run/secrets/password", "/motto"])
+        .ok();
+    assert_eq!(seen, "open sesamekeep calm");
+    let shown = docker(cove, "secret inspect password").ok();
+    assert!(!shown.contains("sesame"), "{shown}");
+    docker(cove, "secret rm password")
+        .run()
+        .fails_with(1)
+        .says(&["in use by"]);
+}
+
+pub(crate) fn a_stack_comes_up_and_goes_as_one(cove: &Cove) {
+    let swarm = Swarm::begin(cove);
+    let file = cove.scratch().join("stack.yaml");
+    let stack = "services:\n  a:\n    image: alpine\n    command: sleep 600\n    deploy: {replicas: 2}\n  b:\n    image: alpine\n    command: sleep 600\n";
+    std::fs::write(&file, stack).unwrap();
+    docker(cove, "stack deploy --resolve-image never -c")
+        .arg(&file)
+        .arg("pile")
+        .ok();
+    swarm.tasks("pile_a", "two tasks", &["alpine:latest"; 2]);
+    swarm.tasks("pile_b", "one task", &["alpine:latest"]);
+    let services = docker(cove, "stack services --format {{.Name}} pile").ok();
+    assert_eq!(services, "pile_a\npile_b");
+    docker(cove, "stack rm pile").ok();
+    within(Duration::from_mins(2), "the stack to go", || {
+        docker(cove, "ps -q --filter label=com.docker.stack.namespace=pile")
+            .ok()
+            .is_empty()
+            .then_some(())
+    });
+}

@@ -1,0 +1,199 @@
+//! Volumes, bind mounts, tmpfs.
+
+use crate::docker;
+use cove_tests::harness::Cove;
+use std::fs;
+
+fn run(cove: &Cove, options: &str, script: &str) -> String {
+    docker(cove, &format!("run --rm {options} alpine sh -c"))
+        .arg(script)
+        .ok()
+}
+
+pub(crate) fn an_empty_volume_is_filled_from_the_image(cove: &Cove) {
+    let dockerfile =
+        "FROM alpine\nRUN mkdir /seed && echo from the image > /seed/file && chown -R 7:8 /seed\n";
+    docker(cove, "build -q -t seeded -").input(dockerfile).ok();
+    let read = |options: &str| {
+        docker(cove, &format!("run --rm {options} seeded sh -c"))
+            .arg("cat /seed/file; stat -c %u:%g /seed")
+            .ok()
+    };
+    assert_eq!(read("-v seedling:/seed"), "from the image\n7:8");
+    run(cove, "-v seedling:/v", "echo changed > /v/file");
+    assert_eq!(
+        read("-v seedling:/seed"),
+        "changed\n7:8",
+        "a volume with content was filled again"
+    );
+    docker(
+        cove,
+        "run --rm --mount type=volume,src=bare,dst=/seed,volume-nocopy seeded test ! -e /seed/file",
+    )
+    .ok();
+    docker(cove, "volume rm seedling bare").ok();
+    docker(cove, "rmi seeded").ok();
+}
+
+pub(crate) fn containers_share_a_volume_at_the_same_time(cove: &Cove) {
+    docker(cove, "run -d --name reader -v channel:/c alpine sh -c")
+        .arg("until [ -s /c/word ]; do sleep 0.1; done; cat /c/word")
+        .ok();
+    run(
+        cove,
+        "-v channel:/c",
+        "echo heard > /c/word.new && mv /c/word.new /c/word",
+    );
+    assert_eq!(docker(cove, "wait reader").ok(), "0");
+    assert_eq!(docker(cove, "logs reader").ok(), "heard");
+    let borrowed = docker(cove, "run --rm --volumes-from reader:ro alpine sh -c")
+        .arg("cat /c/word; touch /c/x 2>&1")
+        .run();
+    assert!(
+        borrowed.text().starts_with("heard\ntouch: /c/x: Read-only"),
+        "{borrowed}"
+    );
+    docker(cove, "rm reader").ok();
+    docker(cove, "volume rm channel").ok();
+}
+
+pub(crate) fn volumes_have_labels_and_are_found_by_them(cove: &Cove) {
+    docker(cove, "volume create --label team=red labelled").ok();
+    assert_eq!(
+        docker(cove, "volume ls -q --filter label=team=red").ok(),
+        "labelled"
+    );
+    assert_eq!(docker(cove, "volume ls -q --filter label=team=blue").ok(), "");
+    docker(cove, "create --name user -v labelled:/v alpine").ok();
+    docker(cove, "volume rm labelled")
+        .run()
+        .fails_with(1)
+        .says(&["volume is in use"]);
+    assert!(
+        !docker(cove, "volume ls -q --filter dangling=true")
+            .ok()
+            .contains("labelled")
+    );
+    docker(cove, "rm user").ok();
+    docker(cove, "volume rm labelled").ok();
+}
+
+pub(crate) fn an_anonymous_volume_goes_with_its_container_if_asked(cove: &Cove) {
+    docker(cove, "volume prune -f").ok();
+    let volumes = || docker(cove, "volume ls -q").ok();
+    let before = volumes();
+    docker(cove, "run --rm -v /scratch alpine touch /scratch/x").ok();
+    assert_eq!(volumes(), before);
+    docker(cove, "run --name leaves -v /scratch alpine touch /scratch/x").ok();
+    docker(cove, "rm leaves").ok();
+    assert_ne!(volumes(), before);
+    docker(cove, "volume prune -f").ok();
+    assert_eq!(volumes(), before);
+}
+
+pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
+    run(
+        cove,
+        "-v precious:/v",
+        "mkdir /v/d && echo gold > /v/d/ore && chown 5:6 /v/d/ore && chmod 640 /v/d/ore",
+    );
+    let archive = docker(cove, "run --rm -v precious:/v:ro alpine tar -c -C /v .").run();
+    assert_eq!(archive.code, Some(0), "{}", archive.stderr);
+    docker(cove, "volume rm precious").ok();
+    docker(cove, "run --rm -i -v precious:/v alpine tar -x -C /v")
+        .input(archive.stdout)
+        .ok();
+    assert_eq!(
+        run(
+            cove,
+            "-v precious:/v",
+            "cat /v/d/ore; stat -c '%u:%g %a' /v/d/ore"
+        ),
+        "gold\n5:6 640"
+    );
+    docker(cove, "volume rm precious").ok();
+}
+
+pub(crate) fn a_tmpfs_has_its_size_and_forgets(cove: &Cove) {
+    let df = run(
+        cove,
+        "--tmpfs /t:size=4m,mode=1770",
+        "df -k /t | awk 'NR==2 {print $1, $2}'; stat -c %a /t",
+    );
+    assert_eq!(df, "tmpfs 4096\n1770");
+    let full = docker(
+        cove,
+        "run --rm --mount type=tmpfs,dst=/t,tmpfs-size=1m alpine dd if=/dev/zero of=/t/x bs=1M count=2",
+    )
+    .run();
+    assert!(full.stderr.contains("No space left on device"), "{full}");
+}
+
+pub(crate) fn a_host_folder_is_bound_both_ways_and_read_only_if_asked(cove: &Cove) {
+    let folder = cove.scratch().join("bound");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("from-host"), "hello").unwrap();
+    cove.cove(["share", "add"]).arg(&folder).ok();
+    let bind = |options: &str, script: &str| {
+        let mount = format!("type=bind,src={},dst=/b{options}", folder.display());
+        docker(cove, "run --rm --mount")
+            .args([&mount, "alpine", "sh", "-c", script])
+            .run()
+    };
+    assert_eq!(
+        bind("", "cat /b/from-host; echo back > /b/from-container").text(),
+        "hello"
+    );
+    assert_eq!(
+        fs::read_to_string(folder.join("from-container")).unwrap(),
+        "back\n"
+    );
+    assert!(
+        bind(",readonly", "touch /b/x")
+            .stderr
+            .contains("Read-only file system")
+    );
+    let missing = format!("{}/not-there:/b", folder.display());
+    // As Docker has it: `-v` makes the folder, `--mount` refuses.
+    docker(cove, "run --rm -v")
+        .args([&missing, "alpine", "true"])
+        .ok();
+    assert!(folder.join("not-there").is_dir());
+    docker(cove, "run --rm --mount")
+        .arg(format!("type=bind,src={}/nor-this,dst=/b", folder.display()))
+        .args(["alpine", "true"])
+        .run()
+        .fails_with(125)
+        .says(&["bind source path does not exist"]);
+    cove.cove(["share", "remove"]).arg(&folder).ok();
+}
+
+pub(crate) fn a_mount_made_later_propagates_if_asked(cove: &Cove) {
+    let folder = cove.scratch().join("propagated");
+    fs::create_dir_all(folder.join("inner")).unwrap();
+    cove.cove(["share", "add"]).arg(&folder).ok();
+    let volume = |propagation: &str| format!("{}:/p:{propagation}", folder.display());
+    docker(cove, "run -d --name observer -v")
+        .args([&volume("rslave"), "alpine", "sleep", "600"])
+        .ok();
+    docker(cove, "run --rm --privileged -v")
+        .args([
+            &volume("rshared"),
+            "alpine",
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            "size=64k",
+            "none",
+            "/p/inner",
+        ])
+        .ok();
+    let seen = docker(cove, "exec observer df -k /p/inner").ok();
+    assert!(seen.contains(" 64 "), "{seen}");
+    docker(cove, "rm -f observer").ok();
+    docker(cove, "run --rm --privileged -v")
+        .args([&volume("rshared"), "alpine", "umount", "/p/inner"])
+        .ok();
+    cove.cove(["share", "remove"]).arg(&folder).ok();
+}
