@@ -306,7 +306,7 @@ async fn obey_signals(guest: Guest) {
 
 /// Takes down what is left when the engine has stopped.
 fn close_down() {
-    for group in ["engine", "shell"] {
+    for group in [cgroup::DOCKERD, cgroup::CONTAINERD, cgroup::SHELL] {
         if let Err(error) = cgroup::Cgroup::make(group).and_then(|group| group.kill()) {
             tracing::warn!(group, "killing what is left failed: {error}");
         }

@@ -2,7 +2,7 @@
 
 use super::config::{CONTAINERD_SOCKET, Config, ENGINE_SOCKET, Files};
 use crate::process::{
-    cgroup::Cgroup,
+    cgroup::{self, Cgroup},
     confine::{Confinement, Session, confine},
 };
 use std::{
@@ -53,13 +53,13 @@ pub(crate) fn containerd(config: &Config, files: &Files) -> io::Result<Command> 
         .arg("--config")
         .arg(&files.containerd)
         .stdin(Stdio::null());
-    surround(&mut containerd, config, "engine/containerd", CONTAINERD_OOM_SCORE)?;
+    surround(&mut containerd, config, cgroup::CONTAINERD, CONTAINERD_OOM_SCORE)?;
     Ok(containerd)
 }
 
 /// dockerd, to be started with the listening `socket`.
 pub(crate) fn dockerd(config: &Config, files: &Files, socket: &OwnedFd) -> io::Result<Command> {
-    let group = Cgroup::make(DOCKERD_GROUP)?;
+    let group = Cgroup::make(cgroup::DOCKERD)?;
     // What an earlier dockerd left behind, such as a half-done build, is in the way of this one.
     group.kill()?;
     let mut dockerd = Command::new("/bin/sh");
@@ -68,11 +68,9 @@ pub(crate) fn dockerd(config: &Config, files: &Files, socket: &OwnedFd) -> io::R
         .arg("--config-file")
         .arg(&files.engine)
         .stdin(socket.try_clone()?);
-    surround(&mut dockerd, config, DOCKERD_GROUP, ENGINE_OOM_SCORE)?;
+    surround(&mut dockerd, config, cgroup::DOCKERD, ENGINE_OOM_SCORE)?;
     Ok(dockerd)
 }
-
-const DOCKERD_GROUP: &str = "engine/dockerd";
 
 fn surround(command: &mut Command, config: &Config, group: &str, oom_score: &'static str) -> io::Result<()> {
     command.env_clear().env("PATH", PATH).env("HOME", "/root");

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!  /                     all controllers enabled for the groups below
-//!  ├─ agent              the agent
-//!  ├─ engine/dockerd     and what dockerd starts itself
-//!  ├─ engine/containerd  and the shims
-//!  ├─ shell              what the host runs in the guest
-//!  └─ docker/…           containers, made by the engine
+//!  ├─ agent         the agent
+//!  ├─ dockerd       and what dockerd starts itself
+//!  ├─ containerd    and the shims
+//!  ├─ shell         what the host runs in the guest
+//!  └─ docker/…      containers, made by the engine
 //! ```
+//!
+//! dockerd takes the controllers of its own group for those that containers will have, so that its group stands where
+//! all of them are enabled.
 
 use rustix::fs::{Mode, OFlags, open};
 use std::{
@@ -19,8 +22,15 @@ use std::{
 /// Where the hierarchy is mounted.
 pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
+/// dockerd's group.
+pub(crate) const DOCKERD: &str = "dockerd";
+/// containerd's.
+pub(crate) const CONTAINERD: &str = "containerd";
+/// That of what the host runs.
+pub(crate) const SHELL: &str = "shell";
+
 /// Groups that are not containers.
-const OWN: [&str; 3] = ["agent", "engine", "shell"];
+const OWN: [&str; 4] = ["agent", DOCKERD, CONTAINERD, SHELL];
 
 /// A control group.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use crate::{
     descriptor::awaited,
     process::{
         Child, Process,
-        cgroup::Cgroup,
+        cgroup::{self, Cgroup},
         confine::{Confinement, Session as Grouping, confine},
     },
     socket::Socket,
@@ -94,7 +94,7 @@ impl Session {
                 format!("{name:?} is not the name of a variable"),
             ));
         }
-        let cgroup = match Cgroup::make("shell").and_then(|group| group.entrance()) {
+        let cgroup = match Cgroup::make(cgroup::SHELL).and_then(|group| group.entrance()) {
             Ok(entrance) => Some(entrance),
             Err(error) => {
                 // A shell is most needed where something is wrong.
