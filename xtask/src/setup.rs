@@ -37,6 +37,13 @@ const QEMU: Need = Need {
     from_backports: true,
 };
 
+const PASST: Need = Need {
+    package: "passt",
+    what: "passt, which connects machines to the network",
+    is_there: || find("passt").is_some(),
+    from_backports: false,
+};
+
 const IMAGE_TOOLS: [Need; 3] = [
     Need {
         package: "erofs-utils",
@@ -67,7 +74,7 @@ pub(crate) fn image_tools(layout: &Layout) -> Result<()> {
 /// Everything that running a machine takes, the image included.
 pub(crate) fn machine_tools(layout: &Layout) -> Result<()> {
     let [erofs, pip, keyring] = IMAGE_TOOLS;
-    install_missing(layout, &[QEMU, erofs, pip, keyring])?;
+    install_missing(layout, &[QEMU, PASST, erofs, pip, keyring])?;
     rust_targets(&[AGENT_TARGET])
 }
 

@@ -41,6 +41,7 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
                 .iter()
                 .map(|(kind, found)| considered(*kind, found, *kind == choice.backend.kind())),
         );
+        checks.push(network(choice.backend.outbound()));
         checks.push(image(&dirs.image(), &dirs.cache().join("image-verified.json")));
         checks.push(space(&dirs.machines()));
         checks.push(sockets(dirs.runtime(), &dirs.docker_socket("default")));
@@ -124,6 +125,13 @@ fn considered(kind: BackendKind, found: &Availability, in_use: bool) -> Check {
         Availability::Available { evidence } => good(&name, evidence),
         Availability::Unavailable { why, hint } if in_use => failed(&name, why, hint),
         Availability::Unavailable { why, hint } => warning(&name, why, hint),
+    }
+}
+
+fn network(found: Availability) -> Check {
+    match found {
+        Availability::Available { evidence } => good("network", evidence),
+        Availability::Unavailable { why, hint } => warning("network", why, hint),
     }
 }
 

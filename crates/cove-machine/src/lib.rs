@@ -25,6 +25,8 @@ mod emulated;
 mod error;
 #[cfg(target_os = "linux")]
 mod kvm;
+#[cfg(target_os = "linux")]
+mod nat;
 pub mod process;
 #[cfg(unix)]
 #[cfg_attr(
@@ -36,6 +38,8 @@ pub mod process;
 )]
 mod sockets;
 mod spec;
+#[cfg(target_os = "linux")]
+mod system;
 
 pub use choose::{Choice, Preference, choose};
 pub use connection::{Connection, Listener};
@@ -125,6 +129,14 @@ pub trait Backend: Send + Sync {
 
     /// What its machines can do.
     fn features(&self) -> Features;
+
+    /// Whether its machines reach the network. A machine runs without it, and published ports work.
+    fn outbound(&self) -> Availability {
+        Availability::Unavailable {
+            why: format!("{} machines have no way to the network yet", self.kind()),
+            hint: "bring images in with `docker load`".into(),
+        }
+    }
 
     /// Starts a machine process and returns once the guest's first instruction is on its way. The caller has
     /// verified the image. Fails with [`MachineError::Locked`] when a machine runs on this disk already.

@@ -8,6 +8,7 @@
 //! | `vsock.sock_PORT` | whoever wants it, such as the daemon | connections from the guest to a port of the host |
 //! | `vhost.sock` | machine process | the hypervisor, for the socket device |
 //! | `fs.sock` | machine process | the hypervisor, for the file system device |
+//! | `net.sock` | machine process | the hypervisor, for the network device |
 
 use crate::{Connection, Listener, MachineError};
 use rustix::{
@@ -58,6 +59,11 @@ pub(crate) fn vhost(runtime: &Path) -> PathBuf {
 /// The socket that the hypervisor finds the file system device at.
 pub(crate) fn fs(runtime: &Path) -> PathBuf {
     runtime.join("fs.sock")
+}
+
+/// The socket that the hypervisor finds the network at.
+pub(crate) fn net(runtime: &Path) -> PathBuf {
+    runtime.join("net.sock")
 }
 
 /// Checks that every socket that a machine may have in `runtime` can have an address.
@@ -122,7 +128,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 /// Removes the machine process's own sockets from `runtime`. Only for whoever holds the machine's lock.
 pub(crate) fn remove_own(runtime: &Path) {
-    for path in [control(runtime), vsock(runtime), vhost(runtime), fs(runtime)] {
+    for socket in [control, vsock, vhost, fs, net] {
+        let path = socket(runtime);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
@@ -141,10 +148,12 @@ pub(crate) fn remove_left_over(runtime: &Path) {
     for entry in entries.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = matches!(&*name, "control.sock" | "vsock.sock" | "vhost.sock" | "fs.sock")
-            || name
-                .strip_prefix("vsock.sock_")
-                .is_some_and(|port| port.parse::<u32>().is_ok());
+        let ours = matches!(
+            &*name,
+            "control.sock" | "vsock.sock" | "vhost.sock" | "fs.sock" | "net.sock"
+        ) || name
+            .strip_prefix("vsock.sock_")
+            .is_some_and(|port| port.parse::<u32>().is_ok());
         if ours {
             // What cannot be removed is reported when the next machine wants to listen there.
             let _ = remove_stale(&entry.path());

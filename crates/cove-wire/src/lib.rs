@@ -21,8 +21,10 @@
 //! ```
 
 mod control;
+pub mod dns;
 mod exec;
 mod frame;
+pub mod network;
 mod publish;
 mod stream;
 
@@ -48,6 +50,8 @@ pub mod port {
     /// Host listens: one [`Publish`](crate::Publish) frame, one [`Published`](crate::Published) frame, and then
     /// nothing: the connection is the lease of the port.
     pub const HOST: u32 = 1026;
+    /// Host listens: questions for names and their answers, in any order; see [`dns`](crate::dns).
+    pub const NAMES: u32 = 1027;
 }
 
 /// What the guest mounts to see the host's folders: the tag of its file system device, at whose root each share has

@@ -22,6 +22,12 @@ use std::{
 /// Name of the data disk's device, for [`Disk`].
 const DATA_DEVICE: &str = "data";
 
+/// Name of the network device, for its cable.
+pub(super) const NET_DEVICE: &str = "net";
+
+/// The guest's address on its network of two; locally administered.
+const NET_ADDRESS: &str = "52:54:00:c0:7e:02";
+
 /// The least memory that the guest starts in, in MiB.
 const LEAST_MEMORY_MIB: u32 = 256;
 
@@ -93,6 +99,7 @@ fn is_name(name: &str) -> bool {
 /// standard output; its vCPUs do not run until QMP tells them to.
 pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>) -> CommandLine {
     let (vcpus, notice) = qemu.version.vcpus(spec.cpus);
+    let mut notices = Vec::from_iter(notice);
     let mut line = Arguments::default();
     line.flag("-no-user-config");
     line.flag("-nodefaults");
@@ -149,9 +156,25 @@ pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>)
         "-device",
         format!("vhost-user-fs-pci,chardev=fs,tag={SHARES_TAG},queue-size=1024"),
     );
+    let reconnect = qemu.version.reconnect().unwrap_or_else(|notice| {
+        notices.push(notice);
+        ""
+    });
+    let net = sockets::net(&spec.runtime);
+    line.option(
+        "-netdev",
+        format!(
+            "stream,id=nat,server=off,addr.type=unix,addr.path={}{reconnect}",
+            escape_commas(&net)
+        ),
+    );
+    line.option(
+        "-device",
+        format!("virtio-net-pci,id={NET_DEVICE},netdev=nat,mac={NET_ADDRESS},disable-legacy=on,romfile="),
+    );
     CommandLine {
         arguments: line.0,
-        notices: notice.into_iter().collect(),
+        notices,
     }
 }
 
@@ -273,10 +296,18 @@ mod tests {
     }
 
     #[test]
-    fn an_old_qemu_gets_one_vcpu_and_a_notice() {
+    fn an_old_qemu_gets_one_vcpu_no_second_network_and_a_notice_of_each() {
         let line = line(&spec(), Version::new(7, 2, 0));
         assert_eq!(values(&line, "-smp"), ["cpus=1"]);
-        assert_eq!(line.notices.len(), 1);
+        assert_eq!(line.notices.len(), 2);
+        assert!(!values(&line, "-netdev")[0].contains("reconnect"));
+    }
+
+    #[test]
+    fn the_network_connects_again_in_the_words_of_each_qemu() {
+        let network = |version| values(&line(&spec(), version), "-netdev").remove(0);
+        assert!(network(Version::new(10, 0, 2)).ends_with("path=/run/a,,b/net.sock,reconnect-ms=250"));
+        assert!(network(Version::new(8, 2, 0)).ends_with(",reconnect=1"));
     }
 
     #[test]

@@ -13,14 +13,16 @@ mod supervisor;
 
 pub(crate) use hypervisor::Hypervisor;
 pub(crate) use qemu::Qemu;
-pub(crate) use supervisor::{Audience, supervise};
+pub(crate) use supervisor::{Audience, Input, supervise};
 
 use crate::{
     Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec,
+    nat::{self, Passt},
     process::{
         record::{self, Launch},
         start,
     },
+    system,
 };
 use async_trait::async_trait;
 use std::path::PathBuf;
@@ -47,7 +49,7 @@ impl Emulated {
     pub fn new(program: Option<PathBuf>) -> Self {
         Self {
             program: program.or_else(|| std::env::current_exe().ok()),
-            directories: qemu::default_directories(),
+            directories: system::program_directories(),
         }
     }
 
@@ -101,6 +103,18 @@ impl Backend for Emulated {
 
     fn features(&self) -> Features {
         FEATURES
+    }
+
+    fn outbound(&self) -> Availability {
+        match Passt::find(&self.directories) {
+            Ok(passt) => Availability::Available {
+                evidence: format!("{} connects machines to the network", passt.path().display()),
+            },
+            Err(_) => Availability::Unavailable {
+                why: nat::MISSING.into(),
+                hint: nat::install_hint().into(),
+            },
+        }
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {

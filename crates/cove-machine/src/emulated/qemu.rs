@@ -1,6 +1,9 @@
 //! Which QEMU there is, and what has to be known of its version.
 
-use crate::MachineError;
+use crate::{
+    MachineError,
+    system::{Distribution, is_program},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::HashMap,
@@ -14,12 +17,14 @@ use std::{
 /// The oldest version that has every option of the command line, and that was tried.
 const OLDEST: Version = Version::new(7, 2, 0);
 
+/// The oldest version that connects again to a network that hung up, and the oldest that counts the pause in
+/// milliseconds.
+const OLDEST_TO_RECONNECT: Version = Version::new(8, 0, 0);
+const OLDEST_TO_RECONNECT_SOON: Version = Version::new(9, 2, 0);
+
 /// The oldest version on which several emulated vCPUs are safe: before it, about a quarter of the guests die while
 /// their kernel patches its own code.
 const OLDEST_FOR_SEVERAL_CPUS: Version = Version::new(10, 0, 0);
-
-/// Where QEMU may be apart from `PATH`, which services often get cut down.
-const FURTHER_DIRECTORIES: [&str; 3] = ["/usr/local/bin", "/usr/bin", "/usr/libexec"];
 
 /// Names of the program, in the order of preference. The second is that of Fedora's and its relatives' package.
 const NAMES: [&str; 2] = ["qemu-system-x86_64", "qemu-kvm"];
@@ -71,6 +76,23 @@ impl Version {
     }
 }
 
+impl Version {
+    /// What makes its network connect again after it was hung up on, or what to tell the user where nothing does.
+    pub(crate) fn reconnect(self) -> Result<&'static str, String> {
+        if self >= OLDEST_TO_RECONNECT_SOON {
+            Ok(",reconnect-ms=250")
+        } else if self >= OLDEST_TO_RECONNECT {
+            Ok(",reconnect=1")
+        } else {
+            Err(format!(
+                "should the program that connects the machine to the network end, the machine has to be restarted, \
+                 because QEMU {self} does not connect again; install QEMU 10 or newer ({})",
+                install_hint()
+            ))
+        }
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
@@ -96,25 +118,11 @@ impl Qemu {
     }
 }
 
-/// The directories of `PATH`, and where QEMU may be besides.
-pub(crate) fn default_directories() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(FURTHER_DIRECTORIES.map(PathBuf::from))
-        .collect()
-}
-
 fn candidates(directories: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
     NAMES
         .iter()
         .flat_map(move |name| directories.iter().map(move |directory| directory.join(name)))
         .filter(|path| path.is_absolute())
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// Asks the program for its version, once for every change of its file.
@@ -150,34 +158,20 @@ fn version_of(path: &Path) -> Result<Version, MachineError> {
 
 /// How to get QEMU on this system.
 fn install_hint() -> String {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    hint_for(&release).to_owned()
-}
-
-/// How to get QEMU on the system that the text of `/etc/os-release` describes.
-fn hint_for(release: &str) -> &'static str {
-    let value = |key: &str| {
-        release
-            .lines()
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
-            .map_or("", |value| value.trim_matches('"'))
+    let hint = match Distribution::here() {
+        Distribution::Bookworm => {
+            "with bookworm-backports among the sources: sudo apt install -t bookworm-backports qemu-system-x86"
+        }
+        Distribution::Debian => "sudo apt install qemu-system-x86",
+        Distribution::Fedora => "sudo dnf install qemu-system-x86-core",
+        Distribution::Arch => "sudo pacman -S qemu-system-x86",
+        Distribution::Suse => "sudo zypper install qemu-x86",
+        Distribution::Alpine => "sudo apk add qemu-system-x86_64",
+        Distribution::Other => {
+            "install qemu-system-x86_64 with your system's package manager (on macOS: brew install qemu)"
+        }
     };
-    let of = |name: &str| value("ID") == name || value("ID_LIKE").split_whitespace().any(|like| like == name);
-    if value("VERSION_CODENAME") == "bookworm" {
-        "with bookworm-backports among the sources: sudo apt install -t bookworm-backports qemu-system-x86"
-    } else if of("debian") {
-        "sudo apt install qemu-system-x86"
-    } else if of("fedora") || of("rhel") {
-        "sudo dnf install qemu-system-x86-core"
-    } else if of("arch") {
-        "sudo pacman -S qemu-system-x86"
-    } else if of("suse") || of("opensuse") {
-        "sudo zypper install qemu-x86"
-    } else if of("alpine") {
-        "sudo apk add qemu-system-x86_64"
-    } else {
-        "install qemu-system-x86_64 with your system's package manager (on macOS: brew install qemu)"
-    }
+    hint.to_owned()
 }
 
 #[cfg(test)]
@@ -253,20 +247,10 @@ mod tests {
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
 
-    #[test]
-    fn hints_name_the_systems_own_package_manager() {
-        let bookworm = "ID=debian\nVERSION_CODENAME=bookworm\n";
-        assert!(hint_for(bookworm).contains("backports"));
-        assert!(hint_for("ID=ubuntu\nID_LIKE=debian\n").starts_with("sudo apt"));
-        assert!(hint_for("ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\n").starts_with("sudo dnf"));
-        assert!(hint_for("").contains("brew install qemu"));
-    }
-
     proptest! {
         #[test]
         fn no_output_makes_the_parser_panic(output in ".*") {
             let _ = Version::parse(&output);
-            let _ = hint_for(&output);
         }
     }
 }

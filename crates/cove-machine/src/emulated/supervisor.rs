@@ -41,6 +41,14 @@ pub(crate) struct Audience {
     pub(crate) events: broadcast::Sender<MachineEvent>,
 }
 
+/// What supervision is told.
+pub(crate) struct Input {
+    /// What the daemon asks.
+    pub(crate) requests: mpsc::Receiver<Asked>,
+    /// Whether the guest's network leads anywhere.
+    pub(crate) plugged: watch::Receiver<bool>,
+}
+
 struct Supervisor<'a> {
     spec: &'a MachineSpec,
     audience: Audience,
@@ -58,7 +66,10 @@ struct Supervisor<'a> {
 pub(crate) async fn supervise(
     mut hypervisor: Hypervisor,
     mut console: Console,
-    mut requests: mpsc::Receiver<Asked>,
+    Input {
+        mut requests,
+        mut plugged,
+    }: Input,
     spec: &MachineSpec,
     audience: Audience,
 ) -> io::Result<Exit> {
@@ -76,6 +87,8 @@ pub(crate) async fn supervise(
     let mut console_buffer = vec![0; PIPE];
     let mut stderr_buffer = vec![0; PIPE];
     let (mut console_open, mut stderr_open) = (true, true);
+    // Told at once, whatever it is.
+    plugged.mark_changed();
     let status = loop {
         tokio::select! {
             count = hypervisor.console.read(&mut console_buffer), if console_open => {
@@ -95,6 +108,7 @@ pub(crate) async fn supervise(
                 supervisor.observe(&event, &mut console);
             }
             Some(asked) = requests.recv() => supervisor.answer(asked, &mut hypervisor.child),
+            Ok(()) = plugged.changed() => supervisor.plug(*plugged.borrow_and_update()),
             Some(result) = supervisor.steps.join_next() => supervisor.stepped(result, &mut hypervisor.child),
             status = hypervisor.child.wait() => break status,
             Some(()) = terminate.recv() => {
@@ -201,6 +215,19 @@ impl Supervisor<'_> {
         tokio::spawn(async move {
             let result = qmp.execute(command, arguments).await;
             reply(answer, result.map_err(|error| error.to_string()));
+        });
+    }
+
+    /// Plugs the guest's network cable in, or out: without a network, programs in the guest are told so at once
+    /// instead of waiting for answers.
+    fn plug(&mut self, up: bool) {
+        let qmp = self.qmp.clone();
+        self.steps.spawn(async move {
+            let link = json!({"name": command::NET_DEVICE, "up": up});
+            if let Err(error @ QmpError::Refused { .. }) = qmp.execute("set_link", link).await {
+                tracing::warn!(%error, up, "the guest was not told about its network");
+            }
+            Ok(())
         });
     }
 

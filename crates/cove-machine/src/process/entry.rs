@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     BackendKind, Exit, MachineError,
-    emulated::{self, Audience, Hypervisor},
+    emulated::{self, Audience, Hypervisor, Input},
     error::chain,
-    sockets,
+    nat, sockets, system,
 };
 use cove_virtio::{
     fs::Fs,
@@ -127,7 +127,20 @@ async fn supervised(
     let folders = Arc::new(Folders::new()?);
     let devices = [serve_socket_device(runtime)?, serve_folders(runtime, &folders)?];
 
+    let (plugged_sender, plugged) = watch::channel(false);
+    let directories = system::program_directories();
+    let mut notices = Vec::new();
+    if nat::Passt::find(&directories).is_err() {
+        notices.push(format!("{}: {}", nat::MISSING, nat::install_hint()));
+    }
+    let network = tokio::spawn(nat::keep(
+        sockets::bind(&sockets::net(runtime))?,
+        directories,
+        plugged_sender,
+    ));
+
     let mut hypervisor = Hypervisor::start(launch, locks)?;
+    notices.extend_from_slice(hypervisor.notices());
     // On record before the first instruction: from then on somebody may have to end it.
     processes.hypervisor = Some(identify(hypervisor.pid())?);
     record::write(directory, processes)?;
@@ -142,7 +155,7 @@ async fn supervised(
             processes: vec![std::process::id(), hypervisor.pid()],
             backend: BackendKind::Emulated,
             features: emulated::FEATURES,
-            notices: hypervisor.notices().to_vec(),
+            notices,
             paused: false,
             shares: Vec::new(),
         },
@@ -157,7 +170,8 @@ async fn supervised(
         paused: paused_sender,
         events,
     };
-    let exit = emulated::supervise(hypervisor, console, requests, &launch.spec, audience)
+    let input = Input { requests, plugged };
+    let exit = emulated::supervise(hypervisor, console, input, &launch.spec, audience)
         .await
         .map_err(|source| MachineError::Io {
             operation: "supervise the machine in",
@@ -167,6 +181,7 @@ async fn supervised(
 
     // The daemon learns it from the end of its connection, and then reads the account, which is there before.
     server.abort();
+    network.abort();
     for device in devices {
         if let Err(error) = device.stop() {
             tracing::warn!(why = chain(&error), "a device ended badly");

@@ -1,0 +1,513 @@
+//! As much of the DNS as carrying it takes (RFC 1035, RFC 6891): what a question asks, answers of addresses and of
+//! failures, and how long an answer holds. Both ends read messages with this that strangers wrote.
+//!
+//! Between guest and host, messages travel as they do over TCP: each after its length as a 16-bit big-endian number.
+
+use std::net::IpAddr;
+
+/// Largest message: its length is a 16-bit number.
+pub const MAX_MESSAGE: usize = u16::MAX as usize;
+/// Largest message over UDP to somebody who has not said more.
+const PLAIN_PAYLOAD: u16 = 512;
+
+/// An IPv4 address.
+pub const A: u16 = 1;
+/// An IPv6 address.
+pub const AAAA: u16 = 28;
+const SOA: u16 = 6;
+const OPT: u16 = 41;
+const IN: u16 = 1;
+
+const HEADER: usize = 12;
+/// Longest name on the wire.
+const MAX_NAME: usize = 255;
+
+// The first of the header's two bytes of flags.
+const QR: u8 = 0x80;
+const OPCODE: u8 = 0x78;
+const TC: u8 = 0x02;
+const RD: u8 = 0x01;
+// The second.
+const RA: u8 = 0x80;
+const CD: u8 = 0x10;
+const RCODE: u8 = 0x0f;
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// Well; there may be no record all the same.
+    NoError = 0,
+    /// The question is malformed.
+    FormatError = 1,
+    /// Nobody could be asked, or nobody answered.
+    ServerFailure = 2,
+    /// There is no such name.
+    NoSuchName = 3,
+    /// Only queries are answered.
+    NotImplemented = 4,
+}
+
+/// Why a message is no question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// It is no request, or too short to be answered at all.
+    #[error("not a DNS request")]
+    NoRequest,
+    /// It can be answered with this failure only.
+    #[error("a DNS request that cannot be answered")]
+    Bad(Code),
+}
+
+/// A question, borrowed from its message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Query<'m> {
+    message: &'m [u8],
+    /// Name, type and class as they stand in the message.
+    question: &'m [u8],
+    /// The name in lower case, without the final dot; bytes that a host name has not are escaped.
+    pub name: String,
+    /// The record type asked for, such as [`A`].
+    pub kind: u16,
+    class: u16,
+    /// What the asker's EDNS says: its largest UDP message, and its flags.
+    edns: Option<(u16, u16)>,
+}
+
+impl<'m> Query<'m> {
+    /// Reads a request with one question.
+    pub fn parse(message: &'m [u8]) -> Result<Self, Malformed> {
+        if message.len() < HEADER || message[2] & QR != 0 {
+            return Err(Malformed::NoRequest);
+        }
+        if message[2] & OPCODE != 0 {
+            return Err(Malformed::Bad(Code::NotImplemented));
+        }
+        let bad = Malformed::Bad(Code::FormatError);
+        let [questions, answers, authorities, additional] = counts(message);
+        if questions != 1 || answers != 0 || authorities != 0 {
+            return Err(bad);
+        }
+        let (name, end) = question_name(message).ok_or(bad)?;
+        let kind = number(message, end).ok_or(bad)?;
+        let class = number(message, end + 2).ok_or(bad)?;
+        let question = &message[HEADER..end + 4];
+        let mut edns = None;
+        let mut records = Records {
+            message,
+            at: end + 4,
+            left: usize::from(additional),
+        };
+        for record in &mut records {
+            let record = record.ok_or(bad)?;
+            if record.kind == OPT {
+                let flags = number(message, record.ttl + 2).ok_or(bad)?;
+                edns = Some((record.class, flags));
+            }
+        }
+        Ok(Self {
+            message,
+            question,
+            name,
+            kind,
+            class,
+            edns,
+        })
+    }
+
+    /// Whether an address in the Internet's class is asked for, and of which family.
+    pub fn asks_for_address(&self) -> bool {
+        self.class == IN && matches!(self.kind, A | AAAA)
+    }
+
+    /// The asker's own number for it.
+    pub fn id(&self) -> u16 {
+        u16::from_be_bytes([self.message[0], self.message[1]])
+    }
+
+    /// What two questions have in common that the same answer fits.
+    pub fn key(&self) -> Vec<u8> {
+        let mut key = self.question.to_ascii_lowercase();
+        key.push(self.message[2] & RD | self.message[3] & CD);
+        key.push(
+            self.edns
+                .map_or(0, |(_, flags)| 1 | (flags >> 8).to_be_bytes()[1] & 0x80),
+        );
+        key
+    }
+
+    /// Whether `message` answers this question, as far as number and question tell.
+    pub fn is_answered_by(&self, message: &[u8]) -> bool {
+        let question = message.get(HEADER..HEADER + self.question.len());
+        message.get(..2) == self.message.get(..2)
+            && message.get(2).is_some_and(|flags| flags & QR != 0)
+            && counts(message)[0] == 1
+            && question.is_some_and(|question| question.eq_ignore_ascii_case(self.question))
+    }
+
+    /// An answer of those of `addresses` that are of the family asked for, which hold for `ttl` seconds.
+    pub fn answer(&self, addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
+        let mut message = self.reply(0, Code::NoError);
+        let mut count: u16 = 0;
+        for address in addresses {
+            let octets = match (address, self.kind) {
+                (IpAddr::V4(address), A) => address.octets().to_vec(),
+                (IpAddr::V6(address), AAAA) => address.octets().to_vec(),
+                _ => continue,
+            };
+            // A pointer to the question's name.
+            message.extend([0xc0, HEADER.to_le_bytes()[0]]);
+            message.extend(self.kind.to_be_bytes());
+            message.extend(IN.to_be_bytes());
+            message.extend(ttl.to_be_bytes());
+            message.extend(u16::try_from(octets.len()).unwrap_or(0).to_be_bytes());
+            message.extend(octets);
+            count += 1;
+            if count == 32 {
+                break;
+            }
+        }
+        message[6..8].copy_from_slice(&count.to_be_bytes());
+        message
+    }
+
+    /// An answer without a record.
+    pub fn failure(&self, code: Code) -> Vec<u8> {
+        self.reply(0, code)
+    }
+
+    /// `answer` as the asker can take it over UDP: whole, or an invitation to ask again over TCP.
+    pub fn fit_datagram(&self, answer: Vec<u8>) -> Vec<u8> {
+        let most = self
+            .edns
+            .map_or(PLAIN_PAYLOAD, |(payload, _)| payload.max(PLAIN_PAYLOAD));
+        if answer.len() <= usize::from(most) {
+            answer
+        } else {
+            self.reply(TC, Code::NoError)
+        }
+    }
+
+    /// A reply with the question and nothing else.
+    fn reply(&self, flags: u8, code: Code) -> Vec<u8> {
+        let mut message = self.message[..2].to_vec();
+        message.extend([QR | flags | self.message[2] & RD, RA | code as u8]);
+        message.extend([0, 1, 0, 0, 0, 0, 0, 0]);
+        message.extend(self.question);
+        message
+    }
+
+    /// Makes a kept `answer` to the same question this one's: its number, and its spelling of the name.
+    pub fn adopt(&self, answer: &mut [u8]) {
+        set_id(answer, self.id());
+        if let Some(question) = answer.get_mut(HEADER..HEADER + self.question.len()) {
+            question.copy_from_slice(self.question);
+        }
+    }
+}
+
+/// The failure that a request is answered with which [`Query::parse`] could not read.
+pub fn refuse(message: &[u8], code: Code) -> Vec<u8> {
+    let mut reply = message.get(..2).unwrap_or(&[0, 0]).to_vec();
+    reply.extend([QR, RA | code as u8]);
+    reply.extend([0; 8]);
+    reply
+}
+
+/// Gives a message another number.
+pub fn set_id(message: &mut [u8], id: u16) {
+    if let Some(place) = message.get_mut(..2) {
+        place.copy_from_slice(&id.to_be_bytes());
+    }
+}
+
+/// A message's number.
+pub fn id(message: &[u8]) -> Option<u16> {
+    number(message, 0)
+}
+
+/// Whether an answer was cut off.
+pub fn is_truncated(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & TC != 0)
+}
+
+/// Whether an answer is one: records, or the certainty that there are none. Anything else somebody else may know.
+pub fn is_conclusive(message: &[u8]) -> bool {
+    let code = message.get(3).map(|flags| flags & RCODE);
+    code == Some(Code::NoError as u8) || code == Some(Code::NoSuchName as u8)
+}
+
+/// For how many seconds an answer holds: as long as its shortest-lived record (RFC 2308 for the lack of any). Nothing
+/// for one that must not be kept.
+pub fn lifetime(answer: &[u8]) -> Option<u32> {
+    if !is_conclusive(answer) || is_truncated(answer) {
+        return None;
+    }
+    let mut least = None::<u32>;
+    for record in answer_records(answer)? {
+        let record = record?;
+        if record.kind == OPT {
+            continue;
+        }
+        let mut ttl = long_number(answer, record.ttl)?;
+        if record.kind == SOA {
+            // The last of its fields is the time that the lack of a record holds.
+            ttl = ttl.min(long_number(answer, record.end.checked_sub(4)?)?);
+        }
+        least = Some(least.map_or(ttl, |least| least.min(ttl)));
+    }
+    least
+}
+
+/// Lets a kept answer be `seconds` older.
+pub fn age(answer: &mut [u8], seconds: u32) {
+    let places: Vec<usize> = answer_records(answer)
+        .into_iter()
+        .flatten()
+        .map_while(|record| record)
+        .filter(|record| record.kind != OPT)
+        .map(|record| record.ttl)
+        .collect();
+    for place in places {
+        if let Some(ttl) = long_number(answer, place) {
+            answer[place..place + 4].copy_from_slice(&ttl.saturating_sub(seconds).to_be_bytes());
+        }
+    }
+}
+
+fn answer_records(message: &[u8]) -> Option<Records<'_>> {
+    if message.len() < HEADER {
+        return None;
+    }
+    let [questions, further @ ..] = counts(message);
+    let mut at = HEADER;
+    for _ in 0..questions {
+        at = skip_name(message, at)? + 4;
+    }
+    Some(Records {
+        message,
+        at,
+        left: further.into_iter().map(usize::from).sum(),
+    })
+}
+
+/// A record: where it is in its message.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    kind: u16,
+    class: u16,
+    /// Where its four bytes of time to live are.
+    ttl: usize,
+    /// Where the next one begins.
+    end: usize,
+}
+
+/// The records of a message; nothing in place of the first that is malformed, which is the last then.
+struct Records<'m> {
+    message: &'m [u8],
+    at: usize,
+    left: usize,
+}
+
+impl Iterator for Records<'_> {
+    type Item = Option<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let record = || {
+            let fixed = skip_name(self.message, self.at)?;
+            let end = fixed + 10 + usize::from(number(self.message, fixed + 8)?);
+            (end <= self.message.len()).then_some(())?;
+            Some(Record {
+                kind: number(self.message, fixed)?,
+                class: number(self.message, fixed + 2)?,
+                ttl: fixed + 4,
+                end,
+            })
+        };
+        let record = record();
+        match record {
+            Some(record) => self.at = record.end,
+            None => self.left = 0,
+        }
+        Some(record)
+    }
+}
+
+/// How many questions, answers, authorities and additional records a header announces. The message has one.
+fn counts(message: &[u8]) -> [u16; 4] {
+    [4, 6, 8, 10].map(|at| number(message, at).unwrap_or(0))
+}
+
+fn number(message: &[u8], at: usize) -> Option<u16> {
+    let bytes = message.get(at..at + 2)?;
+    Some(u16::from_be_bytes(bytes.try_into().ok()?))
+}
+
+fn long_number(message: &[u8], at: usize) -> Option<u32> {
+    let bytes = message.get(at..at + 4)?;
+    Some(u32::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// Where the name that begins at `at` ends. A pointer ends it, and need not be followed.
+fn skip_name(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match *message.get(at)? {
+            0 => return Some(at + 1),
+            length @ 1..=63 => at += 1 + usize::from(length),
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+/// The question's name, and where it ends. Nothing points backwards from there, so that a pointer is an error.
+fn question_name(message: &[u8]) -> Option<(String, usize)> {
+    let mut name = String::new();
+    let mut at = HEADER;
+    loop {
+        let length = usize::from(*message.get(at)?);
+        at += 1;
+        if length == 0 {
+            break;
+        }
+        if length > 63 || at + length - HEADER > MAX_NAME {
+            return None;
+        }
+        if !name.is_empty() {
+            name.push('.');
+        }
+        for byte in message.get(at..at + length)? {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => {
+                    name.push(char::from(byte.to_ascii_lowercase()));
+                }
+                other => name.extend(["\\".to_owned(), format!("{other:03}")]),
+            }
+        }
+        at += length;
+    }
+    Some((name, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn question(name: &str, kind: u16, edns: Option<u16>) -> Vec<u8> {
+        let mut message = vec![0x12, 0x34, RD, 0, 0, 1, 0, 0, 0, 0, 0, u8::from(edns.is_some())];
+        for label in name.split('.') {
+            message.push(u8::try_from(label.len()).unwrap());
+            message.extend(label.bytes());
+        }
+        message.push(0);
+        message.extend(kind.to_be_bytes());
+        message.extend(IN.to_be_bytes());
+        if let Some(payload) = edns {
+            message.extend([0, 0, 41]);
+            message.extend(payload.to_be_bytes());
+            message.extend([0, 0, 0, 0, 0, 0]);
+        }
+        message
+    }
+
+    #[test]
+    fn a_question_is_read_whatever_its_spelling() {
+        let message = question("Host.Docker.INTERNAL", A, Some(1232));
+        let query = Query::parse(&message).unwrap();
+        assert_eq!(query.name, "host.docker.internal");
+        assert!(query.asks_for_address());
+        let other = question("host.docker.internal", A, Some(4096));
+        assert_eq!(query.key(), Query::parse(&other).unwrap().key());
+        let plain = question("host.docker.internal", A, None);
+        assert_ne!(query.key(), Query::parse(&plain).unwrap().key());
+    }
+
+    #[test]
+    fn an_answer_has_the_addresses_of_the_family_asked_for_and_their_lifetime() {
+        let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        for (kind, length) in [(A, 4), (AAAA, 16)] {
+            let message = question("db.test", kind, None);
+            let query = Query::parse(&message).unwrap();
+            let mut answer = query.answer(&addresses, 60);
+            assert!(query.is_answered_by(&answer));
+            assert_eq!(answer.len(), message.len() + 12 + length);
+            assert_eq!(lifetime(&answer), Some(60));
+            age(&mut answer, 20);
+            assert_eq!(lifetime(&answer), Some(40));
+            age(&mut answer, 100);
+            assert_eq!(lifetime(&answer), Some(0));
+        }
+    }
+
+    #[test]
+    fn a_name_without_the_record_holds_as_long_as_its_zone_says() {
+        let message = question("none.test", A, None);
+        let query = Query::parse(&message).unwrap();
+        let mut answer = query.failure(Code::NoSuchName);
+        assert_eq!(lifetime(&answer), None, "nobody said for how long");
+        answer[9] = 1;
+        answer.extend([0xc0, 12, 0, 6, 0, 1, 0, 0, 1, 0, 0, 22, 0, 0]);
+        answer.extend([0; 16]);
+        answer.extend(30_u32.to_be_bytes());
+        assert_eq!(lifetime(&answer), Some(30));
+        assert_eq!(lifetime(&query.failure(Code::ServerFailure)), None);
+    }
+
+    #[test]
+    fn an_answer_too_long_for_the_asker_is_asked_for_again_over_tcp() {
+        let addresses = [IpAddr::from([192, 0, 2, 1]); 32];
+        let small = question("many.test", A, None);
+        let query = Query::parse(&small).unwrap();
+        let cut = query.fit_datagram(query.answer(&addresses, 1));
+        assert!(is_truncated(&cut) && cut.len() <= 512);
+        let large = question("many.test", A, Some(4096));
+        let query = Query::parse(&large).unwrap();
+        assert!(!is_truncated(&query.fit_datagram(query.answer(&addresses, 1))));
+    }
+
+    #[test]
+    fn what_is_no_request_is_not_answered_and_what_is_odd_is_refused() {
+        let mut message = question("a.test", A, None);
+        assert_eq!(Query::parse(&message[..11]), Err(Malformed::NoRequest));
+        assert_eq!(
+            Query::parse(&message[..20]),
+            Err(Malformed::Bad(Code::FormatError))
+        );
+        message[5] = 2;
+        assert_eq!(Query::parse(&message), Err(Malformed::Bad(Code::FormatError)));
+        message[5] = 1;
+        message[2] |= 0x28;
+        assert_eq!(Query::parse(&message), Err(Malformed::Bad(Code::NotImplemented)));
+        message[2] = QR;
+        assert_eq!(Query::parse(&message), Err(Malformed::NoRequest));
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_the_parsers_panic(message in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let asked = question("a.test", A, None);
+            let asked = Query::parse(&asked).unwrap();
+            if let Ok(query) = Query::parse(&message) {
+                prop_assert!(Query::parse(query.message).is_ok());
+                prop_assert!(query.is_answered_by(&query.failure(Code::ServerFailure)));
+            }
+            let mut aged = message.clone();
+            age(&mut aged, 7);
+            asked.adopt(&mut aged);
+            let _ = (lifetime(&message), asked.is_answered_by(&message), refuse(&message, Code::FormatError));
+        }
+
+        #[test]
+        fn no_tail_of_a_question_makes_the_parsers_panic(tail in proptest::collection::vec(any::<u8>(), 0..64), counts in any::<[u8; 4]>()) {
+            let mut message = question("a.test", A, None);
+            message[7] = counts[0];
+            message[9] = counts[1];
+            message[11] = counts[2];
+            message[2] = counts[3];
+            message.extend(tail);
+            let _ = (Query::parse(&message).is_ok(), lifetime(&message));
+            age(&mut message, 1);
+        }
+    }
+}
