@@ -20,6 +20,8 @@ mod descriptor;
 mod engine;
 mod guest;
 mod logs;
+mod names;
+mod netlink;
 mod power;
 mod process;
 mod proxy;

@@ -27,6 +27,7 @@ use crate::{
     engine::Engine,
     guest::Guest,
     logs::{Logs, subscriber},
+    names,
     power::Ending,
     process::{self, cgroup},
     report::Report,
@@ -225,8 +226,13 @@ async fn enter_root(report: &Report, disk: &Path, modules: Option<&Modules>) -> 
     drop(stage);
 
     let _stage = report.stage("network");
-    if let Err(error) = network::bring_up() {
+    if let Err(error) = network::bring_up_loopback() {
         report.warn(format!("bringing up the loopback device failed: {error}"));
+    }
+    tokio::spawn(names::serve(report.clone()));
+    settled(modules, &["virtio_net"]).await;
+    for failure in blocking(network::bring_up_outward).await? {
+        report.warn(failure);
     }
     Ok(())
 }

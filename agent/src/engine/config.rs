@@ -1,6 +1,6 @@
 //! The configuration files of dockerd and containerd: what the daemon asks for, and what the guest's layout dictates.
 
-use cove_wire::{EngineConfig, Fault, FaultCode};
+use cove_wire::{EngineConfig, Fault, FaultCode, network};
 use serde_json::{Map, Value, json};
 use std::{
     fs, io,
@@ -61,6 +61,9 @@ impl Config {
                 tracing::warn!(key, %asked, "the guest's layout dictates this engine setting");
             }
         }
+        for (key, value) in offered() {
+            engine.entry(key).or_insert(value);
+        }
         // The containerd image store names its driver differently; without it, looking for a driver is a waste.
         if !uses_containerd_images(&engine) {
             engine
@@ -120,6 +123,16 @@ fn dictated() -> [(String, Value); 7] {
     ]
 }
 
+/// Settings that somebody may want otherwise.
+fn offered() -> [(String, Value); 2] {
+    [
+        // The agent's own resolver, which asks the host; see `crate::names`.
+        ("dns".into(), json!([network::RESOLVER])),
+        // What `--add-host NAME:host-gateway` means.
+        ("host-gateway-ip".into(), json!(network::GATEWAY_V4)),
+    ]
+}
+
 fn uses_containerd_images(engine: &Map<String, Value>) -> bool {
     engine
         .get("features")
@@ -168,6 +181,16 @@ mod tests {
     fn ports_are_published_by_the_agent_whatever_is_asked_for() {
         let config = config(json!({"userland-proxy": false})).unwrap();
         assert_eq!(config.engine["userland-proxy"], json!(true));
+    }
+
+    #[test]
+    fn containers_ask_the_agent_for_names_unless_told_otherwise() {
+        assert_eq!(
+            config(json!({})).unwrap().engine["dns"],
+            json!(["192.168.127.53"])
+        );
+        let other = config(json!({"dns": ["192.0.2.1"]})).unwrap();
+        assert_eq!(other.engine["dns"], json!(["192.0.2.1"]));
     }
 
     #[test]

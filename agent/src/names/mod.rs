@@ -1,0 +1,265 @@
+//! Names: the resolver of the guest, of its engine, and of all containers.
+//!
+//! ```text
+//!  container ─▶ engine's own DNS (user-defined networks) ─┐
+//!  container ─────────────────────────────────────────────┼─▶ here ── the host's own names: answered
+//!  engine, guest ─────────────────────────────────────────┘     ├── kept answers: answered
+//!                                                               └── the rest ── vsock ─▶ daemon, host's resolver
+//! ```
+//!
+//! Nothing here decides what a name means but for the two by which the host is known; all else the host is asked, so
+//! that its hosts file, its VPN and its split DNS hold. Whoever asks gets an answer within [`PATIENCE`], if only that
+//! there is none. Everything is bounded: questions under way, connections, and what is kept.
+
+mod kept;
+mod upstream;
+
+use crate::report::Report;
+use bytes::Bytes;
+use cove_wire::{
+    dns::{self, Code, Malformed, Query},
+    network,
+};
+use futures_util::{SinkExt, StreamExt};
+use kept::Kept;
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    sync::Semaphore,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::codec::LengthDelimitedCodec;
+use upstream::Upstream;
+
+/// The names by which containers know the host.
+const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"];
+/// How long the host's addresses hold, in seconds. They never change.
+const HOST_TTL: u32 = 60;
+/// The port of the DNS.
+const PORT: u16 = 53;
+/// How long the host may take. Resolvers ask again after 5 s and give up after twice that.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Questions that may be under way; a client asks a lost one again.
+const MOST_QUESTIONS: usize = 512;
+/// Connections over TCP at once, and how long one may be silent.
+const MOST_CONNECTIONS: usize = 128;
+const SILENCE: Duration = Duration::from_secs(10);
+/// The pause after an operation on a listening socket failed, as for lack of memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Answers questions at the resolver's address, for ever.
+pub(crate) async fn serve(report: Report) {
+    let address = SocketAddr::from((network::RESOLVER, PORT));
+    let bound =
+        async { Ok::<_, io::Error>((UdpSocket::bind(address).await?, TcpListener::bind(address).await?)) };
+    match bound.await {
+        Ok((datagrams, streams)) => {
+            let names = Arc::new(Names {
+                upstream: Upstream::new(),
+                kept: Mutex::default(),
+            });
+            tokio::join!(
+                serve_datagrams(Arc::new(datagrams), Arc::clone(&names)),
+                serve_streams(&streams, &names),
+            );
+        }
+        Err(error) => report.warn(format!(
+            "names cannot be resolved: listening on {address} failed: {error}"
+        )),
+    }
+}
+
+async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>) {
+    let room = Arc::new(Semaphore::new(MOST_QUESTIONS));
+    let mut buffer = vec![0; dns::MAX_MESSAGE];
+    loop {
+        let (length, from) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                tracing::debug!("receiving a question failed: {error}");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            continue;
+        };
+        let message = buffer[..length].to_vec();
+        let (socket, names) = (Arc::clone(&socket), Arc::clone(&names));
+        tokio::spawn(async move {
+            if let Some(answer) = names.answer(&message, Carrier::Datagram).await {
+                // One that cannot be sent is lost, and asked for again.
+                let _ = socket.send_to(&answer, from).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_streams(listener: &TcpListener, names: &Arc<Names>) {
+    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    loop {
+        // Never closed.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let names = Arc::clone(names);
+                tokio::spawn(async move {
+                    if let Err(error) = converse(stream, &names).await {
+                        tracing::debug!("a connection with questions ended: {error}");
+                    }
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::debug!("accepting a connection with questions failed: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, names: &Names) -> io::Result<()> {
+    let mut messages = framing().new_framed(stream);
+    while let Ok(Some(message)) = timeout(SILENCE, messages.next()).await {
+        if let Some(answer) = names.answer(&message?, Carrier::Stream).await {
+            timeout(SILENCE, messages.send(Bytes::from(answer))).await??;
+        }
+    }
+    Ok(())
+}
+
+/// Each message after its length.
+fn framing() -> tokio_util::codec::length_delimited::Builder {
+    let mut builder = LengthDelimitedCodec::builder();
+    builder.length_field_length(2).max_frame_length(dns::MAX_MESSAGE);
+    builder
+}
+
+/// What a question came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Datagram,
+    Stream,
+}
+
+struct Names {
+    upstream: Upstream,
+    kept: Mutex<Kept>,
+}
+
+impl Names {
+    /// Answers a request; what is none gets no answer.
+    async fn answer(&self, message: &[u8], carrier: Carrier) -> Option<Vec<u8>> {
+        let query = match Query::parse(message) {
+            Ok(query) => query,
+            Err(Malformed::NoRequest) => return None,
+            Err(Malformed::Bad(code)) => return Some(dns::refuse(message, code)),
+        };
+        let answer = match own(&query) {
+            Some(answer) => answer,
+            None => self.resolve(&query, message).await,
+        };
+        Some(match carrier {
+            Carrier::Datagram => query.fit_datagram(answer),
+            Carrier::Stream => answer,
+        })
+    }
+
+    async fn resolve(&self, query: &Query<'_>, message: &[u8]) -> Vec<u8> {
+        let key = query.key();
+        let kept = self.kept().get(&key, Instant::now());
+        if let Some(mut answer) = kept {
+            query.adopt(&mut answer);
+            return answer;
+        }
+        match timeout(PATIENCE, self.upstream.ask(message)).await {
+            Ok(Ok(answer)) if query.is_answered_by(&answer) => {
+                self.kept().put(key, &answer, Instant::now());
+                answer
+            }
+            Ok(Ok(answer)) if answer.len() >= 12 => answer,
+            Ok(Ok(_)) | Err(_) => query.failure(Code::ServerFailure),
+            Ok(Err(error)) => {
+                tracing::debug!(name = query.name, "the host was not asked: {error}");
+                query.failure(Code::ServerFailure)
+            }
+        }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer to a question for the host itself. It has no IPv6 address by its names: only what listens on the IPv6
+/// loopback as well would be found there.
+fn own(query: &Query<'_>) -> Option<Vec<u8>> {
+    let host = [IpAddr::from(network::GATEWAY_V4)];
+    HOST_NAMES
+        .contains(&&*query.name)
+        .then(|| query.answer(&host, HOST_TTL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names {
+            upstream: Upstream::new(),
+            kept: Mutex::default(),
+        }
+    }
+
+    fn question(name: &str, kind: u8) -> Vec<u8> {
+        let mut message = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.split('.') {
+            message.push(u8::try_from(label.len()).unwrap());
+            message.extend(label.bytes());
+        }
+        message.extend([0, 0, kind, 0, 1]);
+        message
+    }
+
+    #[tokio::test]
+    async fn the_host_is_known_by_its_names_without_being_asked() {
+        let message = question("Host.docker.internal", 1);
+        let answer = names().answer(&message, Carrier::Datagram).await.unwrap();
+        assert!(answer.ends_with(&network::GATEWAY_V4.octets()));
+        let message = question("gateway.docker.internal", 28);
+        let answer = names().answer(&message, Carrier::Datagram).await.unwrap();
+        assert_eq!(
+            (answer[3] & 15, answer[7]),
+            (0, 0),
+            "no such record, but such a name"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_host_that_cannot_be_asked_is_a_failure_and_not_silence() {
+        let message = question("example.test", 1);
+        let answer = names().answer(&message, Carrier::Stream).await.unwrap();
+        assert_eq!(answer[3] & 15, Code::ServerFailure as u8);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_question_gets_no_answer() {
+        let names = names();
+        assert_eq!(names.answer(b"short", Carrier::Datagram).await, None);
+        let mut answer = question("a.test", 1);
+        answer[2] |= 0x80;
+        assert_eq!(names.answer(&answer, Carrier::Datagram).await, None);
+        let mut notify = question("a.test", 1);
+        notify[2] = 0x20;
+        let refused = names.answer(&notify, Carrier::Datagram).await.unwrap();
+        assert_eq!(refused[3] & 15, Code::NotImplemented as u8);
+    }
+}
