@@ -15,6 +15,7 @@ mod log;
 mod machine;
 mod machines;
 mod name;
+mod names;
 mod ports;
 mod settings;
 mod signals;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     name::MachineName,
+    names::Names,
     ports::Ports,
     settings::{MachineSettings, Share, Values},
 };
@@ -56,6 +57,9 @@ pub(super) struct Session {
     /// What its containers publish on this computer.
     #[expect(dead_code, reason = "held so that the ports live as long as the session")]
     pub(super) ports: Ports,
+    /// Answers its questions for names.
+    #[expect(dead_code, reason = "held so that it lives as long as the session")]
+    pub(super) names: Names,
     /// Whether the agent has ever answered, or has answered an earlier daemon: only then can the guest be asked to
     /// stop.
     pub(super) greeted: bool,
@@ -295,6 +299,7 @@ impl Job {
         }
         // Before the engine comes up: it publishes the ports of containers that start with it.
         let ports = Ports::of(Arc::clone(&machine));
+        let names = Names::of(Arc::clone(&machine));
         let (link, happenings) = agent::attach(Arc::clone(&machine));
         Session {
             shares: shares::given(&*machine),
@@ -305,6 +310,7 @@ impl Job {
             happenings,
             record,
             ports,
+            names,
             greeted,
         }
     }

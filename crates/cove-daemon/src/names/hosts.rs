@@ -1,0 +1,141 @@
+//! The hosts file: names that this computer's administrator gave addresses.
+
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::SystemTime};
+
+/// Names another file to be read instead of the system's.
+const VARIABLE: &str = "COVE_HOSTS";
+/// Bytes that are read of the file. Lists of advertisers' names can be long.
+const MOST: u64 = 16 << 20;
+/// Names that mean whoever asks. Every system has them in a file of its own, and so has the guest.
+const OWN: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
+
+/// The file's content, read again when the file has changed.
+#[derive(Debug)]
+pub(super) struct Hosts {
+    file: PathBuf,
+    /// When the file was changed, and its length, as it was read.
+    read: Option<(SystemTime, u64)>,
+    addresses: HashMap<String, Vec<IpAddr>>,
+}
+
+impl Hosts {
+    /// The system's file, or the one that the environment names.
+    pub(super) fn of_this_computer() -> Self {
+        let file = std::env::var_os(VARIABLE).map_or_else(system_file, PathBuf::from);
+        Self::new(file)
+    }
+
+    pub(super) fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            read: None,
+            addresses: HashMap::new(),
+        }
+    }
+
+    /// The addresses of a name in lower case; none if the file does not have it.
+    pub(super) fn find(&mut self, name: &str) -> Vec<IpAddr> {
+        self.refresh();
+        self.addresses.get(name).cloned().unwrap_or_default()
+    }
+
+    fn refresh(&mut self) {
+        let now = std::fs::metadata(&self.file)
+            .and_then(|metadata| Ok((metadata.modified()?, metadata.len())))
+            .ok();
+        if now == self.read {
+            return;
+        }
+        self.read = now;
+        self.addresses = match read(&self.file) {
+            Ok(text) => parse(&text),
+            Err(error) => {
+                if error.kind() != std::io::ErrorKind::NotFound {
+                    tracing::warn!(file = %self.file.display(), "reading the hosts file failed: {error}");
+                }
+                HashMap::new()
+            }
+        };
+    }
+}
+
+fn read(file: &std::path::Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    std::fs::File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(not(windows))]
+fn system_file() -> PathBuf {
+    "/etc/hosts".into()
+}
+
+#[cfg(windows)]
+fn system_file() -> PathBuf {
+    let root = std::env::var_os("SystemRoot").map_or_else(|| PathBuf::from(r"C:\Windows"), PathBuf::from);
+    root.join(r"System32\drivers\etc\hosts")
+}
+
+/// Lines of an address and names; `#` begins a comment.
+fn parse(text: &str) -> HashMap<String, Vec<IpAddr>> {
+    let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default();
+        let mut words = line.split_whitespace();
+        // The part after `%` names one of this computer's devices.
+        let address = words.next().and_then(|word| word.split('%').next());
+        let Some(Ok(address)) = address.map(str::parse::<IpAddr>) else {
+            continue;
+        };
+        for name in words {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            if name.is_empty() || OWN.contains(&&*name) {
+                continue;
+            }
+            let known = addresses.entry(name).or_default();
+            if !known.contains(&address) {
+                known.push(address);
+            }
+        }
+    }
+    addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_have_the_addresses_of_all_their_lines_but_ones_own_are_nobodys() {
+        let addresses = parse(
+            "127.0.0.1 localhost app.test # one's own\n192.0.2.7\tDB.example. db\n2001:db8::7 db\nfe80::1%eth0 near\nnonsense\n",
+        );
+        assert_eq!(addresses["db"].len(), 2);
+        assert_eq!(addresses["db.example"], ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert!(addresses.contains_key("app.test") && addresses.contains_key("near"));
+        assert!(!addresses.contains_key("localhost") && !addresses.contains_key("one's"));
+    }
+
+    #[test]
+    fn a_changed_file_is_read_again_and_a_missing_one_is_empty() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("hosts");
+        let mut hosts = Hosts::new(file.clone());
+        assert!(hosts.find("db").is_empty());
+        std::fs::write(&file, "192.0.2.7 db\n").unwrap();
+        assert_eq!(hosts.find("db").len(), 1);
+        std::fs::write(&file, "192.0.2.7 db\n192.0.2.8 db\n").unwrap();
+        assert_eq!(hosts.find("db").len(), 2);
+        std::fs::remove_file(&file).unwrap();
+        assert!(hosts.find("db").is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".*") {
+            let _ = parse(&text);
+        }
+    }
+}

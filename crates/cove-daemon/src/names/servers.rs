@@ -1,0 +1,199 @@
+//! This computer's name servers, asked as a program on it would ask them.
+
+use cove_wire::dns::{self, Query};
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
+
+/// Where unix systems list them (resolv.conf(5)).
+const FILE: &str = "/etc/resolv.conf";
+/// Servers that are asked, as in the C library.
+const MOST: usize = 3;
+/// How often each is asked, in turn, and how long it may take.
+const ROUNDS: usize = 2;
+const DATAGRAM: Duration = Duration::from_millis(1500);
+const STREAM: Duration = Duration::from_secs(3);
+
+/// Why no name server answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("this computer has no name server")]
+    None,
+    #[error("asking the name server {0} failed")]
+    Failed(SocketAddr, #[source] io::Error),
+}
+
+/// The list, read again when its file has changed.
+#[derive(Debug)]
+pub(super) struct Servers {
+    file: Option<PathBuf>,
+    read: Option<SystemTime>,
+    list: Vec<SocketAddr>,
+}
+
+impl Servers {
+    pub(super) fn of_this_computer() -> Self {
+        Self {
+            file: cfg!(unix).then(|| FILE.into()),
+            read: None,
+            list: Vec::new(),
+        }
+    }
+
+    /// Always these.
+    #[cfg(test)]
+    pub(super) fn fixed(list: Vec<SocketAddr>) -> Self {
+        Self {
+            file: None,
+            read: None,
+            list,
+        }
+    }
+
+    /// The servers there are now: a computer that joins a network or a VPN gets others.
+    pub(super) fn current(&mut self) -> Vec<SocketAddr> {
+        if let Some(file) = &self.file {
+            let changed = std::fs::metadata(file)
+                .and_then(|metadata| metadata.modified())
+                .ok();
+            if changed.is_none() || changed != self.read {
+                self.read = changed;
+                self.list = parse(&std::fs::read_to_string(file).unwrap_or_default());
+            }
+        }
+        self.list.clone()
+    }
+}
+
+/// Lines `nameserver ADDRESS`.
+fn parse(text: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words
+            .next()
+            .filter(|word| *word == "nameserver")
+            .and(words.next())?;
+        let (address, scope) = address.split_once('%').unwrap_or((address, ""));
+        Some(match address.parse().ok()? {
+            IpAddr::V4(address) => SocketAddr::from((address, 53)),
+            // A device's name instead of its number is left to the kernel's choice.
+            IpAddr::V6(address) => SocketAddrV6::new(address, 53, 0, scope.parse().unwrap_or(0)).into(),
+        })
+    };
+    text.lines().filter_map(server).take(MOST).collect()
+}
+
+/// Asks the servers in turn until one knows. `message` is the query's own.
+pub(super) async fn ask(
+    servers: &[SocketAddr],
+    query: &Query<'_>,
+    message: &[u8],
+) -> Result<Vec<u8>, AskError> {
+    let mut last = Err(AskError::None);
+    for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
+        match ask_one(*server, query, message).await {
+            Ok(answer) if dns::is_conclusive(&answer) => return Ok(answer),
+            // Another one may know better.
+            Ok(answer) => last = Ok(answer),
+            Err(error) => {
+                if last.is_err() {
+                    last = Err(AskError::Failed(*server, error));
+                }
+            }
+        }
+    }
+    last
+}
+
+async fn ask_one(server: SocketAddr, query: &Query<'_>, message: &[u8]) -> io::Result<Vec<u8>> {
+    // A number that nobody off the path can guess, beside a port of the kernel's choice.
+    let mut message = message.to_vec();
+    dns::set_id(&mut message, random());
+    let asked = Query::parse(&message).map_err(io::Error::other)?;
+    let mut answer = timeout(DATAGRAM, by_datagram(server, &asked, &message)).await??;
+    if dns::is_truncated(&answer) {
+        answer = timeout(STREAM, by_stream(server, &asked, &message)).await??;
+    }
+    dns::set_id(&mut answer, query.id());
+    Ok(answer)
+}
+
+async fn by_datagram(server: SocketAddr, asked: &Query<'_>, message: &[u8]) -> io::Result<Vec<u8>> {
+    let any: IpAddr = if server.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    // From now on the kernel takes datagrams of the server only.
+    socket.connect(server).await?;
+    socket.send(message).await?;
+    let mut buffer = vec![0; dns::MAX_MESSAGE];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        let answer = &buffer[..length];
+        if asked.is_answered_by(answer) {
+            return Ok(answer.to_vec());
+        }
+    }
+}
+
+async fn by_stream(server: SocketAddr, asked: &Query<'_>, message: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(message.len()).map_err(io::Error::other)?;
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend(message);
+    stream.write_all(&framed).await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; length.into()];
+    stream.read_exact(&mut answer).await?;
+    if asked.is_answered_by(&answer) {
+        Ok(answer)
+    } else {
+        Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the answer is to another question",
+        ))
+    }
+}
+
+/// Sixteen bits of the standard library's keyed hash, whose keys come from the system.
+fn random() -> u16 {
+    let bits = RandomState::new().build_hasher().finish();
+    u16::try_from(bits & 0xffff).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn name_servers_are_read_in_their_order_and_three_at_most() {
+        let text = "# made by hand\nsearch example\nnameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver bad\nnameserver fe80::1%2\nnameserver 192.0.2.4\n";
+        let list = parse(text);
+        assert_eq!(list.len(), MOST);
+        assert_eq!(list[0], "192.0.2.1:53".parse().unwrap());
+        assert_eq!(
+            list[2],
+            SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, 2).into()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_parser_panic(text in ".*") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The resolver against a name server of the tests' own, on loopback.
+
+use super::*;
+use cove_wire::dns::{A, AAAA};
+use std::net::SocketAddr;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UdpSocket},
+};
+
+fn question(name: &str, kind: u16) -> Vec<u8> {
+    let mut message = vec![9, 8, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.bytes());
+    }
+    message.push(0);
+    message.extend(kind.to_be_bytes());
+    message.extend([0, 1]);
+    message
+}
+
+fn resolver(hosts: &str, servers: Vec<SocketAddr>) -> (Resolver, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("hosts");
+    std::fs::write(&file, hosts).unwrap();
+    (
+        Resolver::new(Hosts::new(file), Servers::fixed(servers)),
+        directory,
+    )
+}
+
+/// A server that answers every question over UDP with one address, or cuts its answers off and tells it over TCP.
+async fn name_server(cut: bool) -> SocketAddr {
+    let streams = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = streams.local_addr().unwrap();
+    let datagrams = UdpSocket::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        loop {
+            let (length, from) = datagrams.recv_from(&mut buffer).await.unwrap();
+            let query = Query::parse(&buffer[..length]).unwrap();
+            let mut stranger = query.answer(&["192.0.2.66".parse().unwrap()], 60);
+            dns::set_id(&mut stranger, query.id().wrapping_add(1));
+            datagrams.send_to(&stranger, from).await.unwrap();
+            let mut answer = query.answer(&["192.0.2.5".parse().unwrap()], 60);
+            if cut {
+                answer[2] |= 2;
+            }
+            datagrams.send_to(&answer, from).await.unwrap();
+        }
+    });
+    tokio::spawn(async move {
+        let (mut stream, _) = streams.accept().await.unwrap();
+        let mut message = vec![0; stream.read_u16().await.unwrap().into()];
+        stream.read_exact(&mut message).await.unwrap();
+        let query = Query::parse(&message).unwrap();
+        let answer = query.answer(&["192.0.2.6".parse().unwrap()], 60);
+        stream
+            .write_u16(u16::try_from(answer.len()).unwrap())
+            .await
+            .unwrap();
+        stream.write_all(&answer).await.unwrap();
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_hosts_file_comes_first_and_its_loopback_is_the_gateway() {
+    let (resolver, _directory) = resolver("127.0.0.1 app.test\n192.0.2.7 db.test\n", Vec::new());
+    let answer = resolver.answer(&question("app.test", A)).await.unwrap();
+    assert!(answer.ends_with(&network::GATEWAY_V4.octets()));
+    let answer = resolver.answer(&question("DB.test", A)).await.unwrap();
+    assert!(answer.ends_with(&[192, 0, 2, 7]));
+    let answer = resolver.answer(&question("db.test", AAAA)).await.unwrap();
+    assert_eq!(
+        (answer[3] & 15, answer[7]),
+        (0, 0),
+        "the name has no such address"
+    );
+}
+
+#[tokio::test]
+async fn what_the_file_does_not_have_a_name_server_is_asked_and_strangers_are_not_believed() {
+    let (resolver, _directory) = resolver("", vec![name_server(false).await]);
+    let answer = resolver.answer(&question("www.example.test", A)).await.unwrap();
+    assert!(answer.ends_with(&[192, 0, 2, 5]));
+    assert_eq!(answer[..2], [9, 8]);
+}
+
+#[tokio::test]
+async fn an_answer_that_was_cut_off_is_had_over_tcp() {
+    let (resolver, _directory) = resolver("", vec![name_server(true).await]);
+    let answer = resolver.answer(&question("www.example.test", A)).await.unwrap();
+    assert!(answer.ends_with(&[192, 0, 2, 6]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_name_server_is_passed_over_and_only_dead_ones_are_a_failure() {
+    // It takes questions and says nothing.
+    let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dead_address = dead.local_addr().unwrap();
+    let (resolver, _directory) = resolver("", vec![dead_address, dead_address]);
+    let answer = resolver.answer(&question("www.example.test", A)).await.unwrap();
+    assert_eq!(answer[3] & 15, Code::ServerFailure as u8);
+    drop(dead);
+}
+
+#[tokio::test]
+async fn a_computer_without_a_name_server_says_so_at_once() {
+    let (resolver, _directory) = resolver("", Vec::new());
+    let answer = resolver.answer(&question("www.example.test", 16)).await.unwrap();
+    assert_eq!(answer[3] & 15, Code::ServerFailure as u8);
+}
