@@ -9,7 +9,7 @@ pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
     ApiError, Applied, Check, Dirs, ErrorCode, Event, LogQuery, MachineStatus, NewMachine, NewShare,
-    Progress, Settings, Share, Version, query, transport,
+    Progress, PublishedPort, Settings, Share, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -190,6 +190,12 @@ impl Client {
     /// Removes the Docker context of a machine; Docker's current context becomes the default one if it was this.
     pub async fn remove_context(&self, name: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &machine_path(name, "/context"))
+            .await
+    }
+
+    /// What a machine's containers publish on this computer; nothing unless it runs.
+    pub async fn ports(&self, name: &str) -> Result<Vec<PublishedPort>, ClientError> {
+        self.get(&format!("/v1/machines/{}/ports", query::encode(name)))
             .await
     }
 

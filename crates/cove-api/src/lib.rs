@@ -18,6 +18,7 @@
 //! POST   /v1/machines/NAME/dial  wire Dial  101, then raw bytes both ways
 //! POST   /v1/machines/NAME/context?current= {}            creates its Docker context
 //! DELETE /v1/machines/NAME/context          {}            removes its Docker context
+//! GET    /v1/machines/NAME/ports            [PublishedPort]
 //! GET    /v1/machines/NAME/logs?source=&follow=&tail=      text/plain stream
 //! GET    /v1/shares                         [Share]
 //! POST   /v1/shares              NewShare   Share         also changes how a folder is shared
@@ -40,6 +41,7 @@ mod client;
 mod dirs;
 mod error;
 mod machine;
+mod port;
 pub mod query;
 mod settings;
 mod share;
@@ -53,6 +55,7 @@ pub use machine::{
     BackendReport, Check, CheckState, Endpoint, Event, LogSource, MachineState, MachineStatus, NewMachine,
     Progress, Stage, Version,
 };
+pub use port::PublishedPort;
 pub use query::LogQuery;
 pub use settings::{Applied, Setting, Settings};
 pub use share::{NewShare, Share};

@@ -112,6 +112,8 @@ pub(crate) enum Command {
         #[arg(value_parser = route)]
         route: Route,
     },
+    /// List what containers publish on this computer
+    Ports,
     /// Share folders with containers, each at its own path
     #[command(subcommand)]
     Share(Share),

@@ -12,6 +12,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod machines;
+mod ports;
 mod shares;
 mod status;
 mod version;
@@ -98,6 +99,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Docker { arguments } => wait_for(docker::run(session, arguments)),
         Command::Logs { source, follow, tail } => wait_for(logs::run(session, source, follow, tail)),
         Command::Forward { route } => wait_for(forward::run(session, route)),
+        Command::Ports => wait_for(ports::run(session)),
         Command::Share(what) => wait_for(shares::run(session, what)),
         Command::Config(what) => wait_for(configuration::run(session, what)),
         Command::Machine(what) => wait_for(machines::run(session, what)),

@@ -6,6 +6,7 @@
 mod body;
 mod logs;
 mod machines;
+mod ports;
 mod routes;
 mod settings;
 mod shares;

@@ -3,7 +3,7 @@
 use super::{
     Server,
     body::{self, Answer, invalid},
-    logs, machines, settings, shares,
+    logs, machines, ports, settings, shares,
     upgrade::{self, Protocol},
 };
 use crate::{doctor, machine::Command};
@@ -80,6 +80,7 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::POST, ["machines", name, "dial"]) => {
             upgrade::open(server, name, request, Protocol::Dial).await
         }
+        (&Method::GET, ["machines", name, "ports"]) => ports::list(server, name).await,
         (&Method::GET, ["machines", name, "logs"]) => logs::read(server, name, request).await,
         _ => Err(unknown(request)),
     }

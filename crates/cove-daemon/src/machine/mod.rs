@@ -5,6 +5,7 @@
 //! [`Handle`].
 
 pub(crate) mod agent;
+mod containers;
 mod disk;
 mod engine;
 mod failure;
@@ -26,6 +27,7 @@ pub(crate) mod fake;
 #[cfg(unix)]
 mod tests;
 
+pub(crate) use containers::names_by_address;
 pub(crate) use disk::Place;
 pub(crate) use engine::MachineEngine;
 pub(crate) use failure::chain;
@@ -37,6 +39,7 @@ use crate::{
     context::DockerConfig,
     host,
     name::MachineName,
+    ports::Ledger,
     settings::{MachineSettings, SettingsFile, Share, Values},
 };
 use cove_api::{
@@ -92,6 +95,8 @@ pub(crate) struct Snapshot {
     pub(crate) machine: Option<Arc<dyn Machine>>,
     /// The folders that its guest has, while the engine answers.
     pub(crate) shares: Vec<Share>,
+    /// What its containers publish, while the engine answers.
+    pub(crate) ports: Ledger,
     record: Option<Arc<Record>>,
 }
 

@@ -55,7 +55,6 @@ pub(super) struct Session {
     pub(super) happenings: mpsc::Receiver<Happening>,
     pub(super) record: Record,
     /// What its containers publish on this computer.
-    #[expect(dead_code, reason = "held so that the ports live as long as the session")]
     pub(super) ports: Ports,
     /// Answers its questions for names.
     #[expect(dead_code, reason = "held so that it lives as long as the session")]

@@ -15,7 +15,10 @@
 
 mod bind;
 mod datagrams;
+mod ledger;
 mod streams;
+
+pub(crate) use ledger::Ledger;
 
 use crate::machine::chain;
 use bind::Bound;
@@ -38,22 +41,34 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The published ports of a running machine. Dropping this releases them.
 #[derive(Debug)]
-pub(crate) struct Ports(JoinHandle<()>);
+pub(crate) struct Ports {
+    task: JoinHandle<()>,
+    ledger: Ledger,
+}
 
 impl Ports {
     /// Publishes what the machine's engine asks for.
     pub(crate) fn of(machine: Arc<dyn Machine>) -> Self {
-        Self(tokio::spawn(serve(machine)))
+        let ledger = Ledger::default();
+        Self {
+            task: tokio::spawn(serve(machine, ledger.clone())),
+            ledger,
+        }
+    }
+
+    /// What is published, from now on.
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.ledger.clone()
     }
 }
 
 impl Drop for Ports {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
-async fn serve(machine: Arc<dyn Machine>) {
+async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
     let listener = match machine.listen(port::HOST).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -66,7 +81,7 @@ async fn serve(machine: Arc<dyn Machine>) {
         tokio::select! {
             accepted = listener.accept(), if leases.len() < MOST_LEASES => match accepted {
                 Ok(connection) => {
-                    leases.spawn(lease(connection, Arc::clone(&machine)));
+                    leases.spawn(lease(connection, Arc::clone(&machine), ledger.clone()));
                 }
                 Err(error) => {
                     tracing::warn!("accepting the guest's connection failed: {error}");
@@ -78,7 +93,7 @@ async fn serve(machine: Arc<dyn Machine>) {
     }
 }
 
-async fn lease(connection: Connection, machine: Arc<dyn Machine>) {
+async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger) {
     let mut wire: Framed<_, Codec<Publish, Published>> = Framed::new(connection, Codec::default());
     let publish = match timeout(ASKING, wire.next()).await {
         Ok(Some(Ok(publish))) => publish,
@@ -90,6 +105,7 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>) {
         Ok(bound) => (Some(bound), Ok(())),
         Err(fault) => (None, Err(fault)),
     };
+    let _entry = bound.is_some().then(|| ledger.enter(publish));
     match &result {
         Ok(()) => tracing::info!(protocol = %publish.protocol, port = %publish.host, "published"),
         Err(fault) => tracing::info!("not published: {fault}"),

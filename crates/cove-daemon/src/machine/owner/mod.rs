@@ -35,7 +35,7 @@ use super::{
     stop::{self, Stopped},
     timeline::Timeline,
 };
-use crate::name::MachineName;
+use crate::{name::MachineName, ports::Ledger};
 use cove_api::{ApiError, BackendReport, Event, MachineState};
 use cove_machine::MachineError;
 use std::{
@@ -149,6 +149,7 @@ impl Owner {
             notices: Vec::new(),
             machine: None,
             shares: Vec::new(),
+            ports: Ledger::default(),
             record: None,
         };
         let mut tick = interval(TICK);
@@ -301,6 +302,10 @@ impl Owner {
         self.snapshot.shares = match &self.phase {
             Phase::Running(session) | Phase::Paused(session) => session.shares.clone(),
             _ => Vec::new(),
+        };
+        self.snapshot.ports = match &self.phase {
+            Phase::Running(session) | Phase::Paused(session) => session.ports.ledger(),
+            _ => Ledger::default(),
         };
         self.snapshot.notices = self.notices.values().cloned().collect();
         self.published.send_replace(Arc::new(self.snapshot.clone()));
