@@ -108,7 +108,10 @@ impl Backend for Emulated {
     fn outbound(&self) -> Availability {
         match Passt::find(&self.directories) {
             Ok(passt) => Availability::Available {
-                evidence: format!("{} connects machines to the network", passt.path().display()),
+                evidence: match passt.flaw() {
+                    None => format!("{} connects machines to the network", passt.path().display()),
+                    Some(flaw) => format!("{}; {flaw}", passt.path().display()),
+                },
             },
             Err(_) => Availability::Unavailable {
                 why: nat::MISSING.into(),

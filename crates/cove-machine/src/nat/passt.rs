@@ -13,10 +13,14 @@ use cove_wire::network;
 use std::{
     os::fd::{AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 const NAME: &str = "passt";
+
+/// An option that tells a newer passt from an old one, since Debian's do not know their own version. It came in August
+/// 2024. The passt of May 2025 (Debian 13) was seen to be sound, that of March 2023 (Debian 12) was seen not to be.
+const SIGN_OF_YOUTH: &str = "--map-host-loopback";
 
 /// A passt on this computer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +40,22 @@ impl Passt {
                 what: NAME.into(),
                 hint: install_hint().into(),
             })
+    }
+
+    /// What a person should know about it; nothing if it is as good as can be told. Blocks while it is asked.
+    pub(crate) fn flaw(&self) -> Option<&'static str> {
+        let help = Command::new(&self.path)
+            .arg("--help")
+            .stdin(Stdio::null())
+            .output()
+            .ok()?;
+        let young = [help.stdout, help.stderr]
+            .iter()
+            .any(|text| String::from_utf8_lossy(text).contains(SIGN_OF_YOUTH));
+        (!young).then_some(
+            "this passt is old: once a program in a container has ended its own direction of a connection, as `nc` does, \
+             it may get the rest of the answer several times; Debian 13 and other current systems have a newer one",
+        )
     }
 
     /// Where it is.
@@ -91,5 +111,19 @@ mod tests {
         };
         assert_eq!(what, "passt");
         assert!(hint.contains("passt"), "{hint}");
+    }
+
+    #[test]
+    fn an_old_passt_is_told_from_a_newer_one_by_its_options() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(NAME);
+        let flaw = |script: &str| {
+            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            Passt::find(&[directory.path().to_owned()]).unwrap().flaw()
+        };
+        assert!(flaw("echo '  --no-map-gw  ...' >&2; exit 1").is_some());
+        assert_eq!(flaw("echo '  --map-host-loopback ADDR'"), None);
     }
 }

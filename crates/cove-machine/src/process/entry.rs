@@ -129,10 +129,10 @@ async fn supervised(
 
     let (plugged_sender, plugged) = watch::channel(false);
     let directories = system::program_directories();
-    let mut notices = Vec::new();
-    if nat::Passt::find(&directories).is_err() {
-        notices.push(format!("{}: {}", nat::MISSING, nat::install_hint()));
-    }
+    let mut notices: Vec<String> = match nat::Passt::find(&directories) {
+        Ok(passt) => passt.flaw().into_iter().map(str::to_owned).collect(),
+        Err(_) => vec![format!("{}: {}", nat::MISSING, nat::install_hint())],
+    };
     let network = tokio::spawn(nat::keep(
         sockets::bind(&sockets::net(runtime))?,
         directories,
