@@ -81,6 +81,11 @@ impl Cove {
         self.root.path().join("d")
     }
 
+    /// The hosts file that takes the system's place. There is none unless a test makes it.
+    pub fn hosts_file(&self) -> PathBuf {
+        self.root.path().join("hosts")
+    }
+
     /// A directory of a machine's persistent files.
     pub fn machine_directory(&self, machine: &str) -> PathBuf {
         self.home().join("data/machines").join(machine)
@@ -120,6 +125,7 @@ impl Cove {
             .without_env("COVE_MACHINE")
             .without_env("XDG_RUNTIME_DIR")
             .env("COVE_HOME", self.home())
+            .env("COVE_HOSTS", self.hosts_file())
             .env("DOCKER_CONFIG", self.docker_config())
             .env("HOME", self.root.path())
             .directory(self.root.path())

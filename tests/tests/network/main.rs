@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "how a test fails")]
 
+mod drivers;
+mod outbound;
 mod published;
 
 use cove_tests::{harness, tests};
@@ -20,6 +22,16 @@ fn main() -> ExitCode {
             published::datagrams_reach_a_container_and_come_back,
             published::half_close_and_much_data_pass_unharmed,
             published::ports_survive_a_daemon_that_is_killed,
+            published::published_ports_are_listed_with_their_containers,
+            outbound::a_container_reaches_the_hosts_loopback_by_name,
+            outbound::datagrams_of_a_container_reach_the_host_and_come_back,
+            outbound::large_transfers_arrive_whole_in_both_directions,
+            outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers,
+            outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
+            outbound::the_way_out_comes_back_when_its_program_is_killed,
+            drivers::containers_on_a_macvlan_network_hear_each_other,
+            drivers::containers_on_an_ipvlan_network_hear_each_other,
+            drivers::a_swarm_of_one_serves_from_an_overlay_network,
         ],
     )
 }

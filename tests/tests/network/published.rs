@@ -135,3 +135,21 @@ pub(crate) fn ports_survive_a_daemon_that_is_killed(cove: &Cove) {
     });
     remove(cove, "survivor");
 }
+
+pub(crate) fn published_ports_are_listed_with_their_containers(cove: &Cove) {
+    let port = free_port();
+    publish(cove, "listed", &format!("127.0.0.1:{port}:80"), "echo listed");
+    let listed = cove.cove(["ports", "--json"]).ok();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
+    let found = listed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|listed| listed["host"] == format!("127.0.0.1:{port}"));
+    let listed = found.map(|found| (found["name"].as_str(), found["protocol"].as_str()));
+    assert_eq!(listed, Some((Some("listed"), Some("tcp"))));
+    remove(cove, "listed");
+    eventually("the port to be listed no more", || {
+        !cove.cove(["ports"]).ok().contains(&format!("127.0.0.1:{port}"))
+    });
+}
