@@ -1,12 +1,13 @@
 //! A disk's file, and the bounds of what may be done to it.
 //!
-//! Every operation checks its range against the size that the disk had when it was made, and whether the disk may be
+//! Every operation checks its range against the size that the disk had when it was last measured, and whether the disk may be
 //! written, before the file is touched.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
@@ -22,7 +23,8 @@ const ZEROES: &[u8] = &[0; 64 * 1024];
 pub(super) struct Disk {
     file: File,
     access: Access,
-    sectors: u64,
+    /// It only ever grows, so that a request that was checked against it stays within the file.
+    sectors: AtomicU64,
     id: [u8; ID_LEN],
 }
 
@@ -56,6 +58,18 @@ pub(super) enum Refusal {
     },
 }
 
+/// The size of the file in sectors. Unlike the metadata, seeking also tells that of a block device.
+fn sectors_of(mut file: &File) -> Result<u64, BlockError> {
+    let size = file.seek(SeekFrom::End(0)).map_err(|source| BlockError::Os {
+        operation: "ask for the size of the disk's file",
+        source,
+    })?;
+    if !size.is_multiple_of(SECTOR) || i64::try_from(size).is_err() {
+        return Err(BlockError::Size(size));
+    }
+    Ok(size / SECTOR)
+}
+
 /// A range of the file, known to lie on the disk. In bytes.
 #[derive(Clone, Copy)]
 struct Extent {
@@ -64,7 +78,7 @@ struct Extent {
 }
 
 impl Disk {
-    pub(super) fn new(mut file: File, access: Access, id: &str) -> Result<Self, BlockError> {
+    pub(super) fn new(file: File, access: Access, id: &str) -> Result<Self, BlockError> {
         let os = |operation| move |source| BlockError::Os { operation, source };
         if id.is_empty() || id.len() > ID_LEN || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(BlockError::Id(id.to_owned()));
@@ -74,25 +88,26 @@ impl Disk {
         if access == Access::ReadWrite && !flags.intersects(OFlags::RDWR) {
             return Err(BlockError::NotWritable);
         }
-        // Unlike the metadata it also tells a block device's size.
-        let size = file
-            .seek(SeekFrom::End(0))
-            .map_err(os("ask for the size of the disk's file"))?;
-        if !size.is_multiple_of(SECTOR) || i64::try_from(size).is_err() {
-            return Err(BlockError::Size(size));
-        }
+        let sectors = sectors_of(&file)?;
         let mut name = [0; ID_LEN];
         name[..id.len()].copy_from_slice(id.as_bytes());
         Ok(Self {
             file,
             access,
-            sectors: size / SECTOR,
+            sectors: AtomicU64::new(sectors),
             id: name,
         })
     }
 
-    pub(super) const fn sectors(&self) -> u64 {
-        self.sectors
+    pub(super) fn sectors(&self) -> u64 {
+        self.sectors.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a file that has grown, and returns the disk's size in sectors. One that has shrunk is no smaller a
+    /// disk: reads past its end fail one by one.
+    pub(super) fn measure(&self) -> Result<u64, BlockError> {
+        let now = sectors_of(&self.file)?;
+        Ok(self.sectors.fetch_max(now, Ordering::AcqRel).max(now))
     }
 
     pub(super) const fn access(&self) -> Access {
@@ -206,7 +221,7 @@ impl Disk {
         }
         match sector.checked_add(bytes / SECTOR) {
             // No overflow: the disk's size in bytes is within 63 bits.
-            Some(end) if end <= self.sectors => Ok(Extent {
+            Some(end) if end <= self.sectors() => Ok(Extent {
                 offset: sector * SECTOR,
                 len: bytes,
             }),
@@ -277,6 +292,19 @@ mod tests {
             Err(BlockError::NotWritable)
         ));
         assert!(Disk::new(open(), Access::ReadOnly, "disk").is_ok());
+    }
+
+    #[test]
+    fn a_disk_grows_with_its_file_once_measured_and_never_shrinks() {
+        let disk = disk(8, Access::ReadWrite);
+        disk.file.set_len(16 * SECTOR).unwrap();
+        assert!(disk.extent(8, SECTOR).is_err(), "not measured yet");
+        assert_eq!(disk.measure().unwrap(), 16);
+        assert!(disk.extent(15, SECTOR).is_ok());
+        disk.file.set_len(SECTOR).unwrap();
+        assert_eq!(disk.measure().unwrap(), 16);
+        disk.file.set_len(700).unwrap();
+        assert!(matches!(disk.measure(), Err(BlockError::Size(700))));
     }
 
     #[test]

@@ -106,13 +106,18 @@ pub struct Block {
 }
 
 impl Block {
-    /// A disk on `file`, which the guest knows by the name `id`. Its size is the file's, now and for good. Who holds
-    /// the file otherwise, and by which locks, is for the caller to see to.
+    /// A disk on `file`, which the guest knows by the name `id`. Its size is the file's, until [`Gauge::measure`]
+    /// finds that it has grown. Who holds the file otherwise, and by which locks, is for the caller to see to.
     pub fn new(file: File, access: Access, id: &str) -> Result<Self, BlockError> {
         Ok(Self {
             disk: Arc::new(Disk::new(file, access, id)?),
             session: None,
         })
+    }
+
+    /// Measures the disk while the device is in the hands of its transport.
+    pub fn gauge(&self) -> Gauge {
+        Gauge(Arc::clone(&self.disk))
     }
 
     /// Ends the thread, if there is one, with no request in flight.
@@ -139,6 +144,18 @@ impl Block {
         // Zeroes may become a hole.
         put(56, &[1]);
         config
+    }
+}
+
+/// Finds out that a disk's file has grown.
+#[derive(Clone)]
+pub struct Gauge(Arc<Disk>);
+
+impl Gauge {
+    /// Looks at the file and returns the disk's size in bytes, which never shrinks. The driver learns of it when the
+    /// transport tells it that the configuration has changed.
+    pub fn measure(&self) -> Result<u64, BlockError> {
+        Ok(self.0.measure()? * SECTOR)
     }
 }
 
