@@ -1,8 +1,8 @@
 //! Cove's own monitor: boots a Linux kernel under KVM.
 //!
 //! ```text
-//!   Vm::new           Vm::run
-//!  ─────────▶ Ready ───────────▶ one thread a vCPU ──▶ PoweredOff | Reset
+//!   Vm::new           Vm::start
+//!  ─────────▶ Ready ───────────▶ Running ⇄ Paused ──▶ PoweredOff | Reset
 //! ```
 //!
 //! | module | what it holds |
@@ -15,6 +15,8 @@
 //! | [`ports`] | the I/O ports: console, power, reset |
 //! | [`mmio`] | the bus and the virtio-mmio transport for the devices of `cove-virtio` |
 //! | [`vm`] | puts them together and owns them |
+//! | [`running`], `gate` | what can be done to a machine that runs, and how its vCPUs are stopped for it |
+//! | [`host`] | whether this computer's KVM can do what a machine needs |
 //!
 //! There is no firmware, no PCI and no legacy timer. The machine is *hardware-reduced* in the sense of ACPI: its clock
 //! is kvmclock, its timer the local APIC's. The crate is for Linux on x86-64 and is empty elsewhere.
@@ -24,11 +26,15 @@
 pub mod acpi;
 pub mod boot;
 pub mod cpuid;
+mod gate;
+pub mod host;
 pub mod layout;
 pub mod memory;
 pub mod mmio;
 pub mod ports;
+pub mod running;
 pub mod vcpu;
 pub mod vm;
 
+pub use running::{ControlError, Report, Running};
 pub use vm::{Config, End, Vm, VmError};

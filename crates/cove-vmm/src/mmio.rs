@@ -3,19 +3,21 @@
 //! ```text
 //!                 status: DRIVER_OK                queue broken
 //!  configuring ─────────────────────▶ active ─────────────────▶ active, NEEDS_RESET
-//!       ▲                               │                              │
-//!       └───────────── status: 0 ───────┴──────────────────────────────┘
+//!       ▲                             │ ▲ │                            │
+//!       │                     suspend ▼ │ │                            │
+//!       │              (queues held here) resume                       │
+//!       └───────────── status: 0 ─────────┴────────────────────────────┘
 //! ```
 //!
 //! The transport owns the registers. While the device is active its queues belong to it alone; writes to queue registers
-//! are ignored until the next reset.
+//! are ignored until the next reset. A machine that is paused suspends its devices, and the transport holds their queues.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cove_virtio::device::{Activation, Device, FEATURE_EVENT_IDX, FEATURE_VERSION_1, Interrupt};
+use cove_virtio::device::{Activation, Device, DeviceError, FEATURE_EVENT_IDX, FEATURE_VERSION_1, Interrupt};
 use cove_virtio::queue::DeviceQueue;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
@@ -23,6 +25,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::layout::DEVICES;
 use crate::memory::GuestMemory;
+use crate::running::ControlError;
 
 /// Bytes of a device's registers.
 pub const SIZE: u64 = 0x1000;
@@ -47,6 +50,8 @@ struct Line {
     raise: EventFd,
     why: AtomicU32,
     broken: AtomicU32,
+    /// Counts the changes of the configuration space, so that a driver that reads it in pieces notices one.
+    generation: AtomicU32,
 }
 
 impl Line {
@@ -62,6 +67,7 @@ impl Interrupt for Line {
     }
 
     fn signal_config(&self) -> io::Result<()> {
+        self.generation.fetch_add(1, Ordering::SeqCst);
         self.signal(CONFIG_CHANGED)
     }
 
@@ -90,6 +96,8 @@ pub struct Transport {
     rings: Vec<Ring>,
     status: u32,
     active: bool,
+    /// The device's queues, while it is suspended.
+    suspended: Option<Vec<DeviceQueue>>,
     features: u64,
     device_features_page: u32,
     driver_features_page: u32,
@@ -113,10 +121,12 @@ impl Transport {
                 raise,
                 why: AtomicU32::new(0),
                 broken: AtomicU32::new(0),
+                generation: AtomicU32::new(0),
             }),
             rings,
             status: 0,
             active: false,
+            suspended: None,
             features: 0,
             device_features_page: 0,
             driver_features_page: 0,
@@ -154,6 +164,7 @@ impl Transport {
             0x70 => self.status | self.line.broken.load(Ordering::SeqCst),
             // No shared memory: a length of all ones.
             0xb0..=0xbc => u32::MAX,
+            0xfc => self.line.generation.load(Ordering::SeqCst),
             _ => 0,
         }
     }
@@ -238,15 +249,52 @@ impl Transport {
                 queues.push(DeviceQueue::new(index, queue, kick));
             }
         }
-        let activation = Activation {
+        self.hand_over(queues).map_err(|error| error.to_string())
+    }
+
+    fn hand_over(&mut self, queues: Vec<DeviceQueue>) -> Result<(), DeviceError> {
+        self.device.activate(Activation {
             memory: Arc::clone(&self.memory),
             features: self.features,
             queues,
             interrupt: Arc::clone(&self.line) as Arc<dyn Interrupt>,
+        })
+    }
+
+    /// Stops the device, if its driver has it going. It finishes what it is at.
+    pub fn suspend(&mut self) -> Result<(), DeviceError> {
+        if self.active && self.suspended.is_none() {
+            self.suspended = Some(self.device.suspend()?);
+        }
+        Ok(())
+    }
+
+    /// Lets a device go on that was stopped by [`Transport::suspend`].
+    pub fn resume(&mut self) -> Result<(), DeviceError> {
+        let Some(queues) = self.suspended.take() else {
+            return Ok(());
         };
+        let result = self.hand_over(queues);
+        if result.is_err() {
+            // Its queues are gone. The driver is told that only a reset helps.
+            let _ = self.line.signal_broken(0);
+        }
+        result
+    }
+
+    /// Tells the driver that the configuration space has changed.
+    pub fn announce(&self) {
+        if self.active
+            && let Err(error) = self.line.signal_config()
+        {
+            tracing::warn!(%error, "cannot tell a driver of its device's new configuration");
+        }
+    }
+
+    /// Takes the device off the bus, as it was before it had a driver.
+    pub fn into_device(mut self) -> Box<dyn Device> {
+        self.reset();
         self.device
-            .activate(activation)
-            .map_err(|error| error.to_string())
     }
 
     fn reset(&mut self) {
@@ -256,6 +304,7 @@ impl Transport {
         self.rings.fill(Ring::default());
         self.line.why.store(0, Ordering::SeqCst);
         self.line.broken.store(0, Ordering::SeqCst);
+        self.suspended = None;
         (self.status, self.active, self.features, self.queue) = (0, false, 0, 0);
         (self.device_features_page, self.driver_features_page) = (0, 0);
     }
@@ -301,6 +350,55 @@ impl Bus {
         }
     }
 
+    /// Suspends every device. One that fails goes on, and the others are suspended all the same.
+    pub fn suspend(&self) -> Result<(), ControlError> {
+        self.each("suspend", Transport::suspend)
+    }
+
+    /// Resumes every device that is suspended. One that fails does not keep the others from it.
+    pub fn resume(&self) -> Result<(), ControlError> {
+        self.each("resume", Transport::resume)
+    }
+
+    /// Tells a device's driver that its configuration space has changed.
+    pub fn announce(&self, device: usize) {
+        if let Some(transport) = self.0.get(device) {
+            transport
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .announce();
+        }
+    }
+
+    /// The devices, in their order, reset.
+    pub fn into_devices(self) -> Vec<Box<dyn Device>> {
+        let transports = self.0.into_iter();
+        transports
+            .map(|transport| {
+                let transport = transport.into_inner().unwrap_or_else(PoisonError::into_inner);
+                transport.into_device()
+            })
+            .collect()
+    }
+
+    /// Does something to every device, and tells of the first that failed.
+    fn each(
+        &self,
+        operation: &'static str,
+        act: impl Fn(&mut Transport) -> Result<(), DeviceError>,
+    ) -> Result<(), ControlError> {
+        let mut result = Ok(());
+        for (device, transport) in self.0.iter().enumerate() {
+            let done = act(&mut transport.lock().unwrap_or_else(PoisonError::into_inner));
+            result = result.and(done.map_err(|source| ControlError::Device {
+                operation,
+                device,
+                source,
+            }));
+        }
+        result
+    }
+
     fn find(&self, address: u64) -> Option<(&Mutex<Transport>, u64)> {
         let offset = address.checked_sub(DEVICES)?;
         let device = self.0.get(usize::try_from(offset / SIZE).ok()?)?;
@@ -331,8 +429,8 @@ mod tests {
     use super::*;
     use cove_virtio::device::{DeviceError, DeviceType, QueueSpec};
 
-    /// Counts what is asked of it.
-    struct Probe(Arc<AtomicU32>);
+    /// Counts its activations, and hands back the queues of the last one.
+    struct Probe(Arc<AtomicU32>, Vec<DeviceQueue>);
 
     impl Device for Probe {
         fn device_type(&self) -> DeviceType {
@@ -353,10 +451,11 @@ mod tests {
         fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
             assert_eq!(activation.queues[0].queue.size(), 16);
             self.0.fetch_add(1, Ordering::SeqCst);
+            self.1 = activation.queues;
             Ok(())
         }
         fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-            Ok(Vec::new())
+            Ok(std::mem::take(&mut self.1))
         }
         fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
             Ok(Vec::new())
@@ -365,7 +464,7 @@ mod tests {
 
     fn transport() -> (Transport, Arc<AtomicU32>) {
         let activations = Arc::new(AtomicU32::new(0));
-        let device = Box::new(Probe(Arc::clone(&activations)));
+        let device = Box::new(Probe(Arc::clone(&activations), Vec::new()));
         let kick = std::fs::File::open("/dev/null").unwrap().into();
         let memory = Arc::new(crate::memory::map(1 << 20).unwrap());
         let raise = EventFd::new(0).unwrap();
@@ -412,6 +511,40 @@ mod tests {
         assert_eq!(get(&transport, 0x44), 1);
         transport.write(0x70, &0u32.to_le_bytes());
         assert_eq!((get(&transport, 0x44), get(&transport, 0x70)), (0, 0));
+    }
+
+    #[test]
+    fn a_suspended_device_goes_on_with_the_queues_that_it_handed_back() {
+        let (mut transport, activations) = transport();
+        transport.suspend().unwrap();
+        transport.resume().unwrap();
+        assert_eq!(activations.load(Ordering::SeqCst), 0, "it has no driver yet");
+        set_up(&mut transport, 0x3000);
+        for round in 2..4 {
+            transport.suspend().unwrap();
+            transport.suspend().unwrap();
+            transport.resume().unwrap();
+            transport.resume().unwrap();
+            assert_eq!(activations.load(Ordering::SeqCst), round);
+        }
+        assert_eq!(get(&transport, 0x70), 0xf);
+    }
+
+    #[test]
+    fn a_driver_sees_that_the_configuration_has_changed() {
+        let (mut transport, _) = transport();
+        transport.announce();
+        assert_eq!(
+            (get(&transport, 0xfc), get(&transport, 0x60)),
+            (0, 0),
+            "nobody listens"
+        );
+        set_up(&mut transport, 0x3000);
+        transport.announce();
+        assert_eq!(
+            (get(&transport, 0xfc), get(&transport, 0x60)),
+            (1, CONFIG_CHANGED)
+        );
     }
 
     #[test]

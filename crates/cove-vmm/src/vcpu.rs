@@ -3,10 +3,11 @@
 // UNSAFETY: the details of an exit are a union, of which the exit's reason names the member.
 #![expect(unsafe_code, reason = "reading a member of KVM's union of exits")]
 
-use kvm_bindings::{CpuId, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use crate::cpuid;
+use crate::gate::{Gate, Pass};
 use crate::layout::START_INFO;
 use crate::mmio::Bus;
 use crate::ports::Ports;
@@ -79,22 +80,41 @@ fn set_registers(vcpu: &VcpuFd, entry: u64) -> Result<(), kvm_ioctls::Error> {
     })
 }
 
-/// Runs the vCPU until the machine ends. The guest can bring about any exit; none of them is this program's end.
-pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports, bus: &Bus) -> Result<End, VmError> {
+/// Runs the vCPU until it meets the machine's end, or is sent home, which is nothing to report. The guest can bring about
+/// any exit; none of them is this program's end.
+pub(crate) fn run(vcpu: &mut VcpuFd, gate: &Gate, ports: &Ports, bus: &Bus) -> Result<Option<End>, VmError> {
+    let mut failures = 0;
     loop {
+        match gate.pass() {
+            Pass::Leave => return Ok(None),
+            Pass::Enter { waited: true } => {
+                // The guest's watchdogs must not take the pause for a hang. A guest without kvmclock has no way to be
+                // told, and KVM says so.
+                let _ = vcpu.kvmclock_ctrl();
+            }
+            Pass::Enter { waited: false } => {}
+        }
         match vcpu.run() {
             Ok(VcpuExit::IoIn(port, data)) => ports.read(port, data),
             Ok(VcpuExit::IoOut(port, data)) => {
                 if let Some(end) = ports.write(port, data) {
-                    return Ok(end);
+                    return Ok(Some(end));
                 }
             }
             Ok(VcpuExit::MmioRead(address, data)) => bus.read(address, data),
             Ok(VcpuExit::MmioWrite(address, data)) => bus.write(address, data),
             Ok(VcpuExit::Intr | VcpuExit::Hlt) => {}
             // A triple fault.
-            Ok(VcpuExit::Shutdown) => return Ok(End::Reset),
-            Ok(VcpuExit::InternalError) => return Err(internal_error(vcpu)),
+            Ok(VcpuExit::Shutdown) => return Ok(Some(End::Reset)),
+            Ok(VcpuExit::InternalError) => {
+                let error = internal_error(vcpu);
+                failures += 1;
+                if failures > MAX_FAILURES || !is_phantom_delivery(&error, vcpu) {
+                    return Err(error);
+                }
+                tracing::debug!(%error, "the instruction is run again");
+                continue;
+            }
             Ok(exit) => return Err(VmError::Exit(format!("{exit:?}"))),
             Err(error) if error.errno() == EINTR || error.errno() == EAGAIN => {}
             Err(source) => {
@@ -104,7 +124,24 @@ pub(crate) fn run(vcpu: &mut VcpuFd, ports: &Ports, bus: &Bus) -> Result<End, Vm
                 });
             }
         }
+        failures = 0;
     }
+}
+
+/// Whether KVM gave up on delivering an event while there is no event that it is delivering.
+///
+/// KVM does not emulate an access to a device that happens while an event is being delivered. On AMD processors it
+/// recognises that from the type in the field `EXITINTINFO`, without a look at the bit which says whether the field holds
+/// anything; a processor that leaves the rest of an old event there, as QEMU's emulation does, makes it refuse an ordinary
+/// access. The vCPU then stands before the instruction with nothing lost, and running it again is right. An event
+/// that is really being delivered is queued to be injected once more, which is how the two are told apart.
+fn is_phantom_delivery(error: &VmError, vcpu: &VcpuFd) -> bool {
+    let failed_delivery =
+        matches!(error, VmError::Internal { suberror, .. } if *suberror == KVM_INTERNAL_ERROR_DELIVERY_EV);
+    failed_delivery
+        && vcpu.get_vcpu_events().is_ok_and(|events| {
+            events.exception.injected == 0 && events.interrupt.injected == 0 && events.nmi.injected == 0
+        })
 }
 
 /// What KVM says of an instruction or event of the guest that it could not deal with.
@@ -126,3 +163,5 @@ fn internal_error(vcpu: &mut VcpuFd) -> VmError {
 const EINTR: i32 = 4;
 /// KVM asks to be called again, such as for a vCPU that has not been started yet.
 const EAGAIN: i32 = 11;
+/// Failures of KVM in a row, without anything else that reaches this program in between, after which it is believed.
+const MAX_FAILURES: u32 = 1000;

@@ -1,7 +1,6 @@
 //! A machine: made of KVM's parts, run to its end.
 //!
-//! [`Vm`] owns guest memory and vCPUs. `Vm::run` gives each vCPU a thread; the first that meets the machine's end
-//! reports it. Only the process's end takes down vCPUs that still run, which is why a machine has a process of its own.
+//! [`Vm`] owns guest memory, vCPUs and devices until `Vm::start` gives each vCPU a thread ([`crate::running`]).
 
 // UNSAFETY: KVM is given addresses of this process to use as the guest's memory.
 #![expect(unsafe_code, reason = "guest memory is registered with KVM by address")]
@@ -20,6 +19,7 @@ use crate::layout::{ACPI, DEVICE_IRQ, DEVICES, MAX_DEVICES, SERIAL_IRQ, TSS};
 use crate::memory::GuestMemory;
 use crate::mmio::{Bus, Transport};
 use crate::ports::{Output, Ports};
+use crate::running::Report;
 use crate::{acpi, boot, memory, mmio, vcpu};
 
 /// What a machine is made of.
@@ -100,11 +100,11 @@ pub enum VmError {
 
 /// A machine that has not run yet.
 pub struct Vm {
-    vcpus: Vec<VcpuFd>,
-    ports: Arc<Ports>,
-    memory: Arc<GuestMemory>,
-    bus: Arc<Bus>,
-    handle: VmFd,
+    pub(crate) vcpus: Vec<VcpuFd>,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) memory: Arc<GuestMemory>,
+    pub(crate) bus: Arc<Bus>,
+    pub(crate) handle: VmFd,
 }
 
 impl Vm {
@@ -159,36 +159,16 @@ impl Vm {
         })
     }
 
-    /// Runs the machine until its guest ends it. Afterwards the process is to end: vCPUs that did not bring the end
-    /// about may still be running, and guest memory stays mapped for them.
+    /// Runs the machine until its guest ends it.
     pub fn run(self) -> Result<End, VmError> {
-        let Self {
-            vcpus,
-            ports,
-            memory,
-            bus,
-            handle,
-        } = self;
-        let keep = Arc::new((memory, handle));
-        let (report, ends) = mpsc::channel();
-        for (index, mut vcpu) in vcpus.into_iter().enumerate() {
-            let bus = Arc::clone(&bus);
-            let (ports, keep, report) = (Arc::clone(&ports), Arc::clone(&keep), report.clone());
-            std::thread::Builder::new()
-                .name(format!("vcpu{index}"))
-                .spawn(move || {
-                    // Nobody listens any more when another vCPU was first.
-                    let _ = report.send(vcpu::run(&mut vcpu, &ports, &bus));
-                    drop(vcpu);
-                    drop(keep);
-                })
-                .map_err(|source| VmError::Os {
-                    operation: "start a vCPU's thread",
-                    source,
-                })?;
-        }
+        let (sender, ends) = mpsc::channel();
+        // Nobody listens any more when another vCPU was first.
+        let report: Report = Arc::new(move |end| drop(sender.send(end)));
+        let running = self.start(&report)?;
         drop(report);
-        ends.recv().map_err(|_| VmError::ThreadsGone)?
+        let end = ends.recv().map_err(|_| VmError::ThreadsGone)?;
+        drop(running);
+        end
     }
 }
 
