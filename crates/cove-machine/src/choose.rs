@@ -39,7 +39,7 @@ fn backends(program: Option<PathBuf>) -> Vec<Arc<dyn Backend>> {
     #[cfg(target_os = "linux")]
     {
         vec![
-            Arc::new(crate::kvm::Kvm::default()),
+            Arc::new(crate::kvm::Kvm::new(program.clone())),
             Arc::new(crate::emulated::Emulated::new(program)),
         ]
     }

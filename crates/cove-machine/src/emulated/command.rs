@@ -10,7 +10,7 @@
 //! ask for AVX2 and more: several distributions are built for nothing less than x86-64-v2 or v3.
 
 use super::qemu::Qemu;
-use crate::{Disk, MachineError, MachineSpec, sockets};
+use crate::{Disk, MachineSpec, sockets};
 use cove_wire::SHARES_TAG;
 use serde_json::json;
 use std::{
@@ -28,9 +28,6 @@ pub(super) const NET_DEVICE: &str = "net";
 /// The guest's address on its network of two; locally administered.
 const NET_ADDRESS: &str = "52:54:00:c0:7e:02";
 
-/// The least memory that the guest starts in, in MiB.
-const LEAST_MEMORY_MIB: u32 = 256;
-
 /// The command line, and what the user should know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CommandLine {
@@ -47,55 +44,7 @@ pub(crate) fn device(disk: Disk) -> &'static str {
     }
 }
 
-/// Checks what would otherwise only fail within QEMU or the guest.
-pub(crate) fn check(spec: &MachineSpec) -> Result<(), MachineError> {
-    let invalid = |why: String| Err(MachineError::InvalidSpec(why));
-    if !is_name(&spec.name) {
-        return invalid(format!("`{}` is not a machine's name", spec.name.escape_debug()));
-    }
-    if spec.cpus == 0 {
-        return invalid("it needs at least one vCPU".into());
-    }
-    if spec.memory_mib < LEAST_MEMORY_MIB {
-        return invalid(format!(
-            "{} MiB of memory are too few, it needs at least {LEAST_MEMORY_MIB}",
-            spec.memory_mib
-        ));
-    }
-    for path in [
-        &spec.directory,
-        &spec.runtime,
-        &spec.kernel,
-        &spec.initramfs,
-        &spec.rootfs,
-        &spec.data_disk,
-    ] {
-        if !path.is_absolute() || path.to_str().is_none() {
-            return invalid(format!("the path {} is not absolute UTF-8", path.display()));
-        }
-    }
-    if let Some(argument) = spec
-        .kernel_arguments
-        .iter()
-        .find(|text| text.contains(char::is_control))
-    {
-        return invalid(format!(
-            "the kernel argument {argument:?} holds a control character"
-        ));
-    }
-    Ok(())
-}
-
-/// `[a-z0-9][a-z0-9-]*`, at most 32 bytes.
-fn is_name(name: &str) -> bool {
-    name.len() <= 32
-        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
-}
-
-/// The command line for a machine that passed [`check`]. QEMU inherits `qmp` and speaks QMP on it; the console is its
+/// The command line for a machine that passed [`crate::process::check`]. QEMU inherits `qmp` and speaks QMP on it; the console is its
 /// standard output; its vCPUs do not run until QMP tells them to.
 pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>) -> CommandLine {
     let (vcpus, notice) = qemu.version.vcpus(spec.cpus);
@@ -333,20 +282,5 @@ mod tests {
         for level in [&disks[1]["cache"], &disks[1]["file"]["cache"]] {
             assert_eq!(level["no-flush"], false);
         }
-    }
-
-    #[test]
-    fn a_machine_that_cannot_be_is_refused_with_the_reason() {
-        let refused = |change: fn(&mut MachineSpec)| {
-            let mut spec = spec();
-            change(&mut spec);
-            check(&spec).unwrap_err().to_string()
-        };
-        assert!(check(&spec()).is_ok());
-        assert!(refused(|spec| spec.name = "a,process=b".into()).contains("name"));
-        assert!(refused(|spec| spec.cpus = 0).contains("vCPU"));
-        assert!(refused(|spec| spec.memory_mib = 64).contains("64 MiB"));
-        assert!(refused(|spec| spec.kernel = "kernel".into()).contains("absolute"));
-        assert!(refused(|spec| spec.kernel_arguments = vec!["a\nb".into()]).contains("control character"));
     }
 }

@@ -15,13 +15,8 @@
 //! the kernel had panicked, and a machine that panicked does not start again and touch its disk.
 
 use super::qmp::Event;
-use crate::{ExitCause, MachineEvent};
-use std::time::{Duration, Instant};
-
-/// This many restarts within [`LOOP_WINDOW`] are a guest that cannot start: a kernel that fails before its console works
-/// is seen as a reset and nothing else.
-const LOOP_RESTARTS: usize = 5;
-const LOOP_WINDOW: Duration = Duration::from_mins(1);
+use crate::{ExitCause, MachineEvent, process::restarts::Restarts};
+use std::time::Instant;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -49,8 +44,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Guest {
     phase: Phase,
-    /// When it restarted, as far as this matters still.
-    restarts: Vec<Instant>,
+    restarts: Restarts,
 }
 
 impl Guest {
@@ -58,7 +52,7 @@ impl Guest {
     pub(super) fn new() -> Self {
         Self {
             phase: Phase::Starting,
-            restarts: Vec::new(),
+            restarts: Restarts::default(),
         }
     }
 
@@ -104,19 +98,11 @@ impl Guest {
                 message: message.to_owned(),
             },
             ("guest-reset", None) => {
-                self.restarts
-                    .retain(|then| now.duration_since(*then) < LOOP_WINDOW);
-                self.restarts.push(now);
-                if self.restarts.len() < LOOP_RESTARTS {
+                let Some(given_up) = self.restarts.another(now) else {
                     self.phase = Phase::Restarting;
                     return Some(Step::Reset);
-                }
-                ExitCause::GuestPanicked {
-                    message: format!(
-                        "the guest restarted {LOOP_RESTARTS} times within {} seconds without saying why",
-                        LOOP_WINDOW.as_secs()
-                    ),
-                }
+                };
+                given_up
             }
             // QEMU ends by itself: because it was told to by us, or by a signal, which its exit status tells.
             _ => return None,
@@ -129,6 +115,7 @@ impl Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::restarts::MANY;
 
     const STOP: Event = Event::Stop;
     const RESUME: Event = Event::Resume;
@@ -201,25 +188,11 @@ mod tests {
         let round = [shutdown("guest-reset"), STOP, Event::Reset, RESUME];
         let steps = steps(&[&round[..]; 9].concat(), None);
         let restarts = steps.iter().filter(|step| **step == Step::Reset).count();
-        assert_eq!(restarts, LOOP_RESTARTS - 1);
+        assert_eq!(restarts, MANY - 1);
         assert!(matches!(
             steps.last(),
             Some(Step::End(ExitCause::GuestPanicked { .. }))
         ));
-    }
-
-    #[test]
-    fn restarts_far_apart_are_no_loop() {
-        let mut guest = Guest::new();
-        let mut now = Instant::now();
-        for _ in 0..20 {
-            now += LOOP_WINDOW / 2;
-            guest.observe(&RESUME, None, now);
-            assert_eq!(
-                guest.observe(&shutdown("guest-reset"), None, now),
-                Some(Step::Reset)
-            );
-        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use super::{
     command,
+    qemu::Qemu,
     qmp::{Event, Qmp, QmpError},
 };
 use crate::{
-    MachineError,
+    MachineError, MachineSpec,
     process::{
         lock::Lock,
-        record::Launch,
         spawn::{self, Bond},
     },
 };
@@ -46,8 +46,8 @@ pub(crate) struct Hypervisor {
 impl Hypervisor {
     /// Starts QEMU with its vCPUs stopped. It inherits `locks`. To be called on the main thread, with whose end QEMU
     /// ends.
-    pub(crate) fn start(launch: &Launch, locks: [&Lock; 2]) -> Result<Self, MachineError> {
-        let path = &launch.qemu.path;
+    pub(crate) fn start(spec: &MachineSpec, qemu: &Qemu, locks: [&Lock; 2]) -> Result<Self, MachineError> {
+        let path = &qemu.path;
         let failed = |operation| {
             move |source: io::Error| MachineError::Io {
                 operation,
@@ -61,7 +61,7 @@ impl Hypervisor {
             Ok((tokio::net::UnixStream::from_std(ours)?, theirs.into()))
         };
         let (stream, theirs) = connect().map_err(failed("make a control connection to"))?;
-        let line = command::command_line(&launch.spec, &launch.qemu, theirs.as_fd());
+        let line = command::command_line(spec, qemu, theirs.as_fd());
         tracing::debug!(program = %path.display(), arguments = ?line.arguments, "starting QEMU");
         let mut command = std::process::Command::new(path);
         command

@@ -13,12 +13,13 @@ mod supervisor;
 
 pub(crate) use hypervisor::Hypervisor;
 pub(crate) use qemu::Qemu;
-pub(crate) use supervisor::{Audience, Input, supervise};
+pub(crate) use supervisor::{Input, supervise};
 
 use crate::{
     Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec,
     nat::{self, Passt},
     process::{
+        check::check,
         record::{self, Launch},
         start,
     },
@@ -121,13 +122,15 @@ impl Backend for Emulated {
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {
-        command::check(spec)?;
+        check(spec)?;
         let program = self.program.clone().ok_or_else(|| MachineError::StartFailed {
             why: "the path of the running program is unknown".into(),
         })?;
         let launch = Launch {
             spec: spec.clone(),
-            qemu: self.qemu().await?,
+            hypervisor: record::Hypervisor::Emulated {
+                qemu: self.qemu().await?,
+            },
         };
         let machine = start::start(&program, &launch).await?;
         Ok(Box::new(machine))

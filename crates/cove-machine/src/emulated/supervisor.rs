@@ -11,15 +11,20 @@ use super::{
     qmp::{Event, Qmp, QmpError},
 };
 use crate::{
-    Disk, Exit, ExitCause, MachineEvent, MachineSpec,
-    process::{ansi, console::Console, control::Asked, protocol::Request},
+    Disk, Exit, ExitCause, MachineSpec,
+    process::{
+        ansi,
+        console::Console,
+        control::{Asked, Audience, reply},
+        protocol::Request,
+    },
 };
 use serde_json::json;
 use std::{future::pending, io, process::ExitStatus, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     signal::unix::{SignalKind, signal},
-    sync::{broadcast, mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -32,14 +37,6 @@ const SILENCE: Duration = Duration::from_millis(20);
 
 /// Bytes taken from a pipe at a time.
 const PIPE: usize = 16 << 10;
-
-/// Where a supervisor tells what happens.
-pub(crate) struct Audience {
-    /// Whether the vCPUs are stopped on request.
-    pub(crate) paused: watch::Sender<bool>,
-    /// What happens, except for the end.
-    pub(crate) events: broadcast::Sender<MachineEvent>,
-}
 
 /// What supervision is told.
 pub(crate) struct Input {
@@ -146,7 +143,7 @@ impl Supervisor<'_> {
             .observe(event, panic.as_deref(), std::time::Instant::now());
         match step {
             None => {}
-            Some(Step::Tell(event)) => self.tell(event),
+            Some(Step::Tell(event)) => self.audience.tell(event),
             Some(Step::Reset) => {
                 tracing::info!("the guest restarts");
                 console.begin();
@@ -176,13 +173,6 @@ impl Supervisor<'_> {
                 });
             }
         }
-    }
-
-    fn tell(&self, event: MachineEvent) {
-        let paused = matches!(event, MachineEvent::Paused);
-        self.audience.paused.send_replace(paused);
-        // Nobody may be listening.
-        let _ = self.audience.events.send(event);
     }
 
     fn answer(&mut self, Asked { request, answer }: Asked, child: &mut tokio::process::Child) {
@@ -273,11 +263,6 @@ impl Supervisor<'_> {
 fn kill(child: &mut tokio::process::Child) {
     // It fails only for a child that has ended.
     let _ = child.start_kill();
-}
-
-fn reply(answer: oneshot::Sender<Result<(), String>>, result: Result<(), String>) {
-    // The connection may have ended, and then nobody waits.
-    let _ = answer.send(result);
 }
 
 async fn at(deadline: Option<Instant>) {

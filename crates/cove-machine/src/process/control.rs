@@ -24,6 +24,30 @@ pub(crate) struct Asked {
     pub(crate) answer: oneshot::Sender<Result<(), String>>,
 }
 
+/// Answers a request.
+pub(crate) fn reply(answer: oneshot::Sender<Result<(), String>>, result: Result<(), String>) {
+    // The connection may have ended, and then nobody waits.
+    let _ = answer.send(result);
+}
+
+/// Where the owner of the machine's state tells what happens.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    /// Whether the vCPUs are stopped on request.
+    pub(crate) paused: watch::Sender<bool>,
+    /// What happens, except for the end.
+    pub(crate) events: broadcast::Sender<MachineEvent>,
+}
+
+impl Audience {
+    /// Tells everybody who listens.
+    pub(crate) fn tell(&self, event: MachineEvent) {
+        self.paused.send_replace(matches!(event, MachineEvent::Paused));
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+}
+
 /// What connections need of the machine.
 #[derive(Debug)]
 pub(crate) struct Desk {

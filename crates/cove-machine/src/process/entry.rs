@@ -2,8 +2,9 @@
 
 use super::{
     console::Console,
-    control::{self, Desk},
+    control::{self, Audience, Desk},
     folders::Folders,
+    hypervisor::Hypervisor,
     identity::ProcessId,
     left_over::console_path,
     lock::Lock,
@@ -11,17 +12,7 @@ use super::{
     protocol::{self, Hello, StartReport},
     record::{self, Launch, Processes},
 };
-use crate::{
-    BackendKind, Exit, MachineError,
-    emulated::{self, Audience, Hypervisor, Input},
-    error::chain,
-    nat, sockets, system,
-};
-use cove_virtio::{
-    fs::Fs,
-    vhost_user,
-    vsock::{Vsock, VsockConfig},
-};
+use crate::{Exit, MachineError, error::chain, sockets};
 use rustix::{
     fs::Mode,
     process::{Resource, getrlimit, setrlimit},
@@ -31,16 +22,17 @@ use std::{
     path::Path,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 use tokio::sync::{broadcast, mpsc, watch};
 
 /// Events that a connection may lag behind before it is closed.
 const EVENTS: usize = 64;
 
-/// Threads that answer the guest's file requests: one may wait for the host's disk while the other goes on.
-const FS_WORKERS: usize = 2;
+/// How long work that cannot be broken off may go on when the machine has ended, such as that of a server that is away.
+const LINGER: Duration = Duration::from_secs(2);
 
-/// Runs the machine whose specification an [`crate::Emulated`] backend left in `directory`, to its end. To be called
+/// Runs the machine whose specification a backend left in `directory`, to its end. To be called
 /// on the main thread of a process of its own, before anything else: it logs to standard error, and standard output
 /// belongs to the parent, which is told there how the start went.
 pub fn run(directory: &Path) -> ExitCode {
@@ -67,7 +59,7 @@ pub fn run(directory: &Path) -> ExitCode {
             // Held until the runtime, and with it every child, is gone.
             let lock = Lock::take(directory)?;
             let result = runtime.block_on(live(directory, &lock, &mut report));
-            drop(runtime);
+            runtime.shutdown_timeout(LINGER);
             drop(lock);
             result
         });
@@ -125,25 +117,13 @@ async fn supervised(
     sockets::remove_left_over(runtime);
     let listener = sockets::bind(&sockets::control(runtime))?;
     let folders = Arc::new(Folders::new()?);
-    let devices = [serve_socket_device(runtime)?, serve_folders(runtime, &folders)?];
 
-    let (plugged_sender, plugged) = watch::channel(false);
-    let directories = system::program_directories();
-    let mut notices: Vec<String> = match nat::Passt::find(&directories) {
-        Ok(passt) => passt.flaw().into_iter().map(str::to_owned).collect(),
-        Err(_) => vec![format!("{}: {}", nat::MISSING, nat::install_hint())],
-    };
-    let network = tokio::spawn(nat::keep(
-        sockets::bind(&sockets::net(runtime))?,
-        directories,
-        plugged_sender,
-    ));
-
-    let mut hypervisor = Hypervisor::start(launch, locks)?;
-    notices.extend_from_slice(hypervisor.notices());
-    // On record before the first instruction: from then on somebody may have to end it.
-    processes.hypervisor = Some(identify(hypervisor.pid())?);
-    record::write(directory, processes)?;
+    let mut hypervisor = Hypervisor::new(launch, locks, &folders, console)?;
+    if let Some(pid) = hypervisor.pid() {
+        // On record before the first instruction: from then on somebody may have to end it.
+        processes.hypervisor = Some(identify(pid)?);
+        record::write(directory, processes)?;
+    }
     hypervisor.begin().await?;
 
     let (paused_sender, paused) = watch::channel(false);
@@ -152,10 +132,12 @@ async fn supervised(
     let desk = Desk {
         hello: Hello {
             version: protocol::VERSION,
-            processes: vec![std::process::id(), hypervisor.pid()],
-            backend: BackendKind::Emulated,
-            features: emulated::FEATURES,
-            notices,
+            processes: std::iter::once(std::process::id())
+                .chain(hypervisor.pid())
+                .collect(),
+            backend: hypervisor.kind(),
+            features: hypervisor.features(),
+            notices: hypervisor.notices(),
             paused: false,
             shares: Vec::new(),
         },
@@ -170,8 +152,8 @@ async fn supervised(
         paused: paused_sender,
         events,
     };
-    let input = Input { requests, plugged };
-    let exit = emulated::supervise(hypervisor, console, input, &launch.spec, audience)
+    let exit = hypervisor
+        .supervise(requests, &launch.spec, audience)
         .await
         .map_err(|source| MachineError::Io {
             operation: "supervise the machine in",
@@ -181,30 +163,8 @@ async fn supervised(
 
     // The daemon learns it from the end of its connection, and then reads the account, which is there before.
     server.abort();
-    network.abort();
-    for device in devices {
-        if let Err(error) = device.stop() {
-            tracing::warn!(why = chain(&error), "a device ended badly");
-        }
-    }
     record::write(directory, &exit)?;
     Ok(exit)
-}
-
-/// Serves the guest's socket device: to host programs, and to the hypervisor.
-fn serve_socket_device(runtime: &Path) -> Result<vhost_user::Server, MachineError> {
-    let failed = |error: &dyn std::error::Error| MachineError::StartFailed { why: chain(error) };
-    let config = VsockConfig::new(cove_wire::GUEST_CID.into(), sockets::vsock(runtime));
-    let device = Vsock::new(config).map_err(|error| failed(&error))?;
-    vhost_user::serve(device, &sockets::vhost(runtime)).map_err(|error| failed(&error))
-}
-
-/// Serves the guest's file system device to the hypervisor.
-fn serve_folders(runtime: &Path, folders: &Folders) -> Result<vhost_user::Server, MachineError> {
-    let failed = |error: &dyn std::error::Error| MachineError::StartFailed { why: chain(error) };
-    let device =
-        Fs::new(cove_wire::SHARES_TAG, folders.server(), FS_WORKERS).map_err(|error| failed(&error))?;
-    vhost_user::serve(device, &sockets::fs(runtime)).map_err(|error| failed(&error))
 }
 
 /// Every connection to the guest takes a descriptor, and the usual limit of 1024 was made for programs that use

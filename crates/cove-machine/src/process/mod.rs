@@ -10,6 +10,8 @@
 //!    │                           │ writes exit.json, ends                   ▪
 //! ```
 //!
+//! With KVM there is no third process: the machine process itself is the monitor, and its devices need no vhost-user.
+//!
 //! | file in the machine's directory | what it holds | who writes it |
 //! | --- | --- | --- |
 //! | `lock` | nothing; `flock`ed by every process that may write to the disk | |
@@ -26,13 +28,17 @@
 #[cfg(target_os = "linux")]
 pub(crate) mod ansi;
 #[cfg(target_os = "linux")]
+pub(crate) mod check;
+#[cfg(target_os = "linux")]
 pub(crate) mod console;
 #[cfg(target_os = "linux")]
 pub(crate) mod control;
 #[cfg(target_os = "linux")]
 mod entry;
 #[cfg(target_os = "linux")]
-mod folders;
+pub(crate) mod folders;
+#[cfg(target_os = "linux")]
+mod hypervisor;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
@@ -47,6 +53,8 @@ pub(crate) mod protocol;
 pub(crate) mod record;
 #[cfg(target_os = "linux")]
 mod remote;
+#[cfg(target_os = "linux")]
+pub(crate) mod restarts;
 #[cfg(target_os = "linux")]
 pub(crate) mod spawn;
 #[cfg(target_os = "linux")]

@@ -18,8 +18,21 @@ const MAX_SIZE: u64 = 1 << 20;
 pub(crate) struct Launch {
     /// The machine.
     pub(crate) spec: MachineSpec,
-    /// The QEMU that runs it.
-    pub(crate) qemu: Qemu,
+    /// What is to run it.
+    pub(crate) hypervisor: Hypervisor,
+}
+
+/// What runs a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub(crate) enum Hypervisor {
+    /// Cove's own monitor, within the machine process.
+    Kvm,
+    /// QEMU without hardware virtualisation.
+    Emulated {
+        /// Which.
+        qemu: Qemu,
+    },
 }
 
 /// The processes of a running machine.
@@ -103,6 +116,21 @@ fn failed(operation: &'static str, path: PathBuf) -> impl FnOnce(io::Error) -> M
 mod tests {
     use super::*;
     use crate::ExitCause;
+
+    #[test]
+    fn what_runs_a_machine_is_part_of_its_record() {
+        let json = serde_json::to_value(Hypervisor::Kvm).unwrap();
+        assert_eq!(json, serde_json::json!({ "kind": "kvm" }));
+        assert_eq!(
+            serde_json::from_value::<Hypervisor>(json).unwrap(),
+            Hypervisor::Kvm
+        );
+        let emulated =
+            r#"{"kind":"emulated","qemu":{"path":"/q","version":{"major":10,"minor":0,"micro":2}}}"#;
+        let read: Hypervisor = serde_json::from_str(emulated).unwrap();
+        assert!(matches!(read, Hypervisor::Emulated { qemu } if qemu.path == Path::new("/q")));
+        assert!(serde_json::from_str::<Hypervisor>(r#"{"kind":"emulated"}"#).is_err());
+    }
 
     #[test]
     fn a_record_reads_back_as_it_was_written_and_is_its_owners_alone() {

@@ -1,0 +1,449 @@
+//! The monitor within the machine process: sees the guest to its end, carries out what the daemon asks, and says how it
+//! ended.
+//!
+//! ```text
+//!  vCPU threads ── how the guest ended ──▶ ┌───────────┐ ◀── requests ── control socket
+//!       ▲                                  │ supervise │
+//!       └── pause, resume, restart ─ jobs ─┴───────────┘ ── events ──▶
+//! ```
+//!
+//! The one task that runs [`Monitor::supervise`] owns the machine's state ([`super::guest`]). What may take a moment, such
+//! as waiting for a disk before a pause, is a job on another thread, one at a time and in the order in which it was
+//! asked for; a kill waits for none of them.
+
+use super::{
+    Shared,
+    guest::{End, Guest, Step},
+};
+use crate::{
+    Disk, Exit, ExitCause, MachineError, MachineEvent, MachineSpec,
+    error::chain,
+    process::{
+        console::Console,
+        control::{Asked, Audience, reply},
+        protocol::Request,
+    },
+};
+use cove_virtio::{
+    block::{Access, Block, Gauge},
+    device::Device,
+};
+use cove_vmm::{Config, ControlError, Report, Running, Vm, VmError};
+use std::{
+    collections::VecDeque,
+    fs::OpenOptions,
+    io::{self, Write},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, oneshot},
+    task::{JoinSet, spawn_blocking},
+    time::timeout,
+};
+
+/// Place of the data disk on the bus, behind the root.
+const DATA_DISK: usize = 1;
+
+/// How long vCPUs and devices may take to end with the machine. The process's own end takes what remains.
+const END_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Bytes of a line of the console that are held back until it ends.
+const MAX_HELD: usize = 512;
+
+/// The monitor, and the one machine that it has.
+pub(crate) struct Monitor {
+    parts: Parts,
+    machine: Machine,
+    ends: mpsc::UnboundedReceiver<(u64, End)>,
+}
+
+/// What every machine is made of that this monitor has, one after the other.
+#[derive(Clone)]
+struct Parts {
+    config: Config,
+    console: Arc<Mutex<Console>>,
+    gauge: Gauge,
+    ends: mpsc::UnboundedSender<(u64, End)>,
+}
+
+enum Machine {
+    /// Its guest has not run yet.
+    Ready(Vec<Box<dyn Device>>),
+    Begun(Arc<Running>),
+}
+
+/// What a job brought about.
+enum Done {
+    Paused(Answer, Result<(), ControlError>),
+    Resumed(Answer, Result<(), ControlError>),
+    Restarted(Result<Arc<Running>, String>),
+}
+
+type Answer = oneshot::Sender<Result<(), String>>;
+
+/// The machine's state, while it is supervised.
+struct Supervisor {
+    parts: Parts,
+    running: Arc<Running>,
+    guest: Guest,
+    /// Counts the machines, so that what vCPUs of an earlier one met is not taken for this one's.
+    number: u64,
+    waiting: VecDeque<Asked>,
+    jobs: JoinSet<Done>,
+    audience: Audience,
+}
+
+impl Monitor {
+    /// Opens the disks of `spec`. No guest runs yet.
+    pub(crate) fn new(
+        spec: &MachineSpec,
+        Shared { vsock, fs }: Shared,
+        console: Console,
+    ) -> Result<Self, MachineError> {
+        let data = disk(&spec.data_disk, Access::ReadWrite, "data")?;
+        let gauge = data.gauge();
+        let devices: Vec<Box<dyn Device>> = vec![
+            Box::new(disk(&spec.rootfs, Access::ReadOnly, "root")?),
+            Box::new(data),
+            Box::new(vsock),
+            Box::new(fs),
+        ];
+        let (sender, ends) = mpsc::unbounded_channel();
+        Ok(Self {
+            parts: Parts {
+                config: config(spec)?,
+                console: Arc::new(Mutex::new(console)),
+                gauge,
+                ends: sender,
+            },
+            machine: Machine::Ready(devices),
+            ends,
+        })
+    }
+
+    /// Has the guest run.
+    pub(crate) fn begin(&mut self) -> Result<(), MachineError> {
+        if let Machine::Ready(devices) = &mut self.machine {
+            let running = self.parts.boot(std::mem::take(devices), 0);
+            self.machine =
+                Machine::Begun(running.map_err(|error| MachineError::StartFailed { why: chain(&error) })?);
+        }
+        Ok(())
+    }
+
+    /// Sees the guest, which runs, to its end.
+    pub(crate) async fn supervise(
+        self,
+        mut requests: mpsc::Receiver<Asked>,
+        audience: Audience,
+    ) -> io::Result<Exit> {
+        let Self {
+            parts,
+            machine,
+            mut ends,
+        } = self;
+        let Machine::Begun(running) = machine else {
+            return Err(io::Error::other("the guest does not run"));
+        };
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut supervisor = Supervisor {
+            parts,
+            running,
+            guest: Guest::new(),
+            number: 0,
+            waiting: VecDeque::new(),
+            jobs: JoinSet::new(),
+            audience,
+        };
+        let cause = loop {
+            supervisor.work();
+            let ended = tokio::select! {
+                Some((number, end)) = ends.recv() => supervisor.ended(number, end),
+                Some(Ok(done)) = supervisor.jobs.join_next() => supervisor.done(done),
+                Some(asked) = requests.recv() => if asked.request == Request::Kill {
+                    reply(asked.answer, Ok(()));
+                    Some(ExitCause::Killed)
+                } else {
+                    supervisor.waiting.push_back(asked);
+                    None
+                },
+                Some(()) = terminate.recv() => {
+                    tracing::info!("told to end");
+                    Some(ExitCause::Killed)
+                }
+            };
+            if let Some(cause) = ended {
+                break cause;
+            }
+        };
+        tracing::info!(?cause, "the guest ended");
+        let orderly = matches!(cause, ExitCause::PoweredOff | ExitCause::Killed);
+        let console = Arc::clone(&supervisor.parts.console);
+        supervisor.end().await;
+        Ok(Exit {
+            cause,
+            console_tail: if orderly {
+                Vec::new()
+            } else {
+                held(&console).tail()
+            },
+        })
+    }
+}
+
+impl Supervisor {
+    /// Takes what a vCPU of machine `number` met; returns why the machine ends, if it does.
+    fn ended(&mut self, number: u64, end: End) -> Option<ExitCause> {
+        if number != self.number {
+            return None;
+        }
+        let panic = held(&self.parts.console).panic().map(str::to_owned);
+        match self.guest.ended(end, panic.as_deref(), Instant::now())? {
+            Step::End(cause) => Some(cause),
+            Step::Restart => {
+                tracing::info!("the guest restarts");
+                self.number += 1;
+                let (parts, running, number) = (self.parts.clone(), Arc::clone(&self.running), self.number);
+                self.jobs
+                    .spawn_blocking(move || Done::Restarted(parts.restart(&running, number)));
+                None
+            }
+        }
+    }
+
+    /// Begins the next thing that was asked for, unless another is under way.
+    fn work(&mut self) {
+        while self.jobs.is_empty()
+            && let Some(Asked { request, answer }) = self.waiting.pop_front()
+        {
+            let running = Arc::clone(&self.running);
+            match request {
+                Request::Pause | Request::Resume if !self.guest.is_settled() => {
+                    reply(answer, Err("the guest is restarting or ending".into()));
+                }
+                Request::Pause => {
+                    self.jobs
+                        .spawn_blocking(move || Done::Paused(answer, running.pause()));
+                }
+                Request::Resume => {
+                    self.jobs
+                        .spawn_blocking(move || Done::Resumed(answer, running.resume()));
+                }
+                Request::Grow { disk, size } => reply(answer, self.grow(disk, size)),
+                Request::AddShare(_) | Request::RemoveShare { .. } => {
+                    reply(answer, Err("the monitor knows nothing of folders".into()));
+                }
+                // It does not wait in line.
+                Request::Kill => reply(answer, Ok(())),
+            }
+        }
+    }
+
+    /// Takes what a job brought about; returns why the machine ends, if that is it.
+    fn done(&mut self, done: Done) -> Option<ExitCause> {
+        match done {
+            Done::Paused(answer, Ok(())) => {
+                self.tell(Guest::paused);
+                reply(answer, Ok(()));
+            }
+            Done::Resumed(answer, Ok(())) => {
+                self.tell(Guest::resumed);
+                reply(answer, Ok(()));
+            }
+            Done::Paused(answer, Err(error)) | Done::Resumed(answer, Err(error)) => {
+                reply(answer, Err(chain(&error)));
+            }
+            Done::Restarted(Ok(running)) => {
+                self.running = running;
+                self.tell(Guest::restarted);
+            }
+            Done::Restarted(Err(why)) => {
+                return Some(ExitCause::HypervisorDied {
+                    status: "ended because it could not restart the guest".into(),
+                    stderr: why,
+                });
+            }
+        }
+        None
+    }
+
+    fn tell(&mut self, change: impl FnOnce(&mut Guest) -> Option<MachineEvent>) {
+        if let Some(event) = change(&mut self.guest) {
+            self.audience.tell(event);
+        }
+    }
+
+    /// Tells the guest that the disk's file has grown, which is for whoever asked to have seen to.
+    fn grow(&self, disk: Disk, size: u64) -> Result<(), String> {
+        let place = match disk {
+            Disk::Data => DATA_DISK,
+        };
+        let measured = self.parts.gauge.measure().map_err(|error| chain(&error))?;
+        if measured != size {
+            return Err(format!("the disk's file is {measured} bytes large"));
+        }
+        self.running.announce(place).map_err(|error| chain(&error))
+    }
+
+    /// Ends the vCPUs, and with them the last writes to the console.
+    async fn end(self) {
+        let running = Arc::clone(&self.running);
+        drop(self);
+        match timeout(END_PATIENCE, spawn_blocking(move || running.stop().map(drop))).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(why = chain(&error), "the machine is cut off"),
+            Ok(Err(error)) => tracing::warn!(%error, "the machine is cut off"),
+            Err(_) => tracing::warn!("the machine is cut off: it does not end by itself"),
+        }
+    }
+}
+
+impl Parts {
+    /// Makes machine `number` and has its guest run.
+    fn boot(&self, devices: Vec<Box<dyn Device>>, number: u64) -> Result<Arc<Running>, VmError> {
+        let ends = self.ends.clone();
+        let report: Report = Arc::new(move |end: Result<cove_vmm::End, VmError>| {
+            let end = match end {
+                Ok(cove_vmm::End::PoweredOff) => End::PoweredOff,
+                Ok(cove_vmm::End::Reset) => End::Reset,
+                Err(error) => End::Failed(chain(&error)),
+            };
+            // Nobody listens any more to a machine that was given up.
+            let _ = ends.send((number, end));
+        });
+        let output = Lines {
+            console: Arc::clone(&self.console),
+            line: Vec::new(),
+        };
+        let vm = Vm::new(&self.config, Box::new(output), devices)?;
+        vm.start(&report).map(Arc::new)
+    }
+
+    /// Ends a machine and makes machine `number` of its devices: memory and processors begin anew.
+    fn restart(&self, old: &Running, number: u64) -> Result<Arc<Running>, String> {
+        let devices = old.stop().map_err(|error| chain(&error))?;
+        held(&self.console).begin();
+        self.boot(devices, number).map_err(|error| chain(&error))
+    }
+}
+
+/// The guest's console, a line at a time: it comes a byte at a time, and each would be a write to the log.
+struct Lines {
+    console: Arc<Mutex<Console>>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn pass_on(&mut self) {
+        if !self.line.is_empty() {
+            held(&self.console).write(&self.line);
+            self.line.clear();
+        }
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if self.line.ends_with(b"\n") || self.line.len() >= MAX_HELD {
+            self.pass_on();
+        }
+        Ok(bytes.len())
+    }
+
+    /// The serial port asks for this after each byte.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.pass_on();
+    }
+}
+
+fn held(console: &Mutex<Console>) -> MutexGuard<'_, Console> {
+    // A panic of another thread leaves at worst half a line.
+    console.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn config(spec: &MachineSpec) -> Result<Config, MachineError> {
+    let too_large = |what: &str| MachineError::InvalidSpec(format!("it has too {what}"));
+    let memory = usize::try_from(u64::from(spec.memory_mib) << 20).map_err(|_| too_large("much memory"))?;
+    Ok(Config {
+        kernel: spec.kernel.clone(),
+        initramfs: spec.initramfs.clone(),
+        command_line: command_line(&spec.kernel_arguments),
+        vcpus: u8::try_from(spec.cpus).map_err(|_| too_large("many vCPUs"))?,
+        memory,
+    })
+}
+
+/// What the guest's kernel is told.
+fn command_line(further: &[String]) -> String {
+    let ours = [
+        "console=ttyS0",
+        "quiet",
+        // A kernel that panics restarts at once, which the supervisor takes for what it is.
+        "panic=-1",
+    ];
+    let further = further.iter().map(String::as_str);
+    ours.into_iter().chain(further).collect::<Vec<_>>().join(" ")
+}
+
+fn disk(path: &Path, access: Access, id: &str) -> Result<Block, MachineError> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(access == Access::ReadWrite)
+        .open(path)
+        .map_err(|source| MachineError::Io {
+            operation: "open the disk",
+            path: path.to_owned(),
+            source,
+        })?;
+    Block::new(file, access, id).map_err(|error| MachineError::StartFailed {
+        why: format!("the disk {} cannot be used: {}", path.display(), chain(&error)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_console_gets_whole_lines_and_at_the_end_the_rest() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("console.log");
+        let console = Arc::new(Mutex::new(Console::open(&path).unwrap()));
+        let mut lines = Lines {
+            console: Arc::clone(&console),
+            line: Vec::new(),
+        };
+        let logged = || std::fs::read(&path).unwrap();
+        for byte in b"one\ntwo" {
+            lines.write_all(&[*byte]).unwrap();
+            lines.flush().unwrap();
+        }
+        assert_eq!(logged(), b"one\n");
+        lines.write_all(&[b'x'; MAX_HELD]).unwrap();
+        assert_eq!(
+            logged().len(),
+            4 + 3 + MAX_HELD,
+            "no guest can have it held back for ever"
+        );
+        lines.write_all(b"end").unwrap();
+        drop(lines);
+        assert!(logged().ends_with(b"xend"));
+        assert_eq!(held(&console).tail()[0], "one");
+    }
+
+    #[test]
+    fn a_guests_own_arguments_come_last_and_so_win() {
+        let line = command_line(&["quiet=no".into(), "panic=5".into()]);
+        assert!(line.starts_with("console=ttyS0 ") && line.ends_with(" quiet=no panic=5"));
+    }
+}

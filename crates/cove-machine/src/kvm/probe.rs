@@ -1,0 +1,175 @@
+//! Whether this computer has hardware virtualisation that Cove can use. It takes a few system calls.
+//!
+//! A device node is not enough: there are computers whose `/dev/kvm` opens and then interprets the guest's kernel
+//! instruction by instruction, because the processor has no virtualisation extension. Such a KVM is slower than QEMU's
+//! translation and fails on instructions that every kernel uses, so that it is passed over.
+
+use crate::Availability;
+use std::{io::ErrorKind, path::Path};
+
+/// Looks at KVM's `device` and at what `/proc/cpuinfo` says of the processor.
+pub(super) fn probe(device: &Path, cpuinfo: &Path) -> Availability {
+    match examine(device, cpuinfo) {
+        Ok(evidence) => Availability::Available { evidence },
+        Err((why, hint)) => Availability::Unavailable { why, hint },
+    }
+}
+
+/// What KVM runs on, or what is the matter with it and what can be done.
+fn examine(device: &Path, cpuinfo: &Path) -> Result<String, (String, String)> {
+    let shown = device.display();
+    match std::fs::OpenOptions::new().read(true).write(true).open(device) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return Err((
+                format!("there is no {shown}"),
+                "switch on virtualisation (VT-x, AMD-V) in the firmware's settings, and load the module kvm_intel or kvm_amd".into(),
+            ));
+        }
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err((
+                format!("this user may not open {shown}"),
+                format!(
+                    "add yourself to the group {}: sudo usermod -aG {0} \"$USER\", then log in again",
+                    group(device)
+                ),
+            ));
+        }
+        Err(error) => {
+            return Err((
+                format!("{shown} cannot be opened: {error}"),
+                "check that the module kvm_intel or kvm_amd is loaded".into(),
+            ));
+        }
+    }
+    let cpuinfo = std::fs::read_to_string(cpuinfo).unwrap_or_default();
+    let Some(extension) = extension(&cpuinfo) else {
+        return Err((
+            format!("{shown} is software-only: the processor shows neither vmx nor svm"),
+            "inside a virtual machine, switch on nested virtualisation for it".into(),
+        ));
+    };
+    monitor(device)?;
+    Ok(format!("KVM with {extension}"))
+}
+
+/// Whether the monitor can work with this KVM.
+#[cfg(target_arch = "x86_64")]
+fn monitor(device: &Path) -> Result<(), (String, String)> {
+    cove_vmm::host::examine(device).map_err(|unfit| {
+        (
+            format!("this computer's KVM will not do: {unfit}"),
+            "run a kernel of 5.10 or newer".into(),
+        )
+    })
+}
+
+/// Whether the monitor can work with this KVM.
+#[cfg(not(target_arch = "x86_64"))]
+fn monitor(_: &Path) -> Result<(), (String, String)> {
+    Err((
+        "the monitor for KVM is for x86-64 only".into(),
+        "nothing to do: machines are emulated".into(),
+    ))
+}
+
+/// The name of Intel's or AMD's virtualisation extension, if `/proc/cpuinfo` lists one.
+fn extension(cpuinfo: &str) -> Option<&'static str> {
+    cpuinfo
+        .lines()
+        .filter(|line| line.starts_with("flags"))
+        .flat_map(str::split_whitespace)
+        .find_map(|flag| match flag {
+            "vmx" => Some("VT-x"),
+            "svm" => Some("AMD-V"),
+            _ => None,
+        })
+}
+
+/// Name of the group that owns `device`, or its number.
+fn group(device: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(gid) = std::fs::metadata(device).map(|metadata| metadata.gid()) else {
+        return "kvm".into();
+    };
+    std::fs::read_to_string("/etc/group")
+        .ok()
+        .and_then(|groups| group_name(&groups, gid))
+        .unwrap_or_else(|| gid.to_string())
+}
+
+/// The name of group `gid` in the text of `/etc/group`.
+fn group_name(groups: &str, gid: u32) -> Option<String> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(gid)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Why a device will not do on a computer with this `/proc/cpuinfo`, and what to do about it.
+    fn why(device: &Path, cpuinfo: &str) -> (String, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cpuinfo");
+        std::fs::write(&path, cpuinfo).unwrap();
+        match probe(device, &path) {
+            Availability::Unavailable { why, hint } => (why, hint),
+            Availability::Available { evidence } => panic!("available: {evidence}"),
+        }
+    }
+
+    #[test]
+    fn a_missing_device_is_named() {
+        let (why, _) = why("/nonexistent/kvm".as_ref(), "flags : svm");
+        assert_eq!(why, "there is no /nonexistent/kvm");
+    }
+
+    #[test]
+    fn a_device_that_may_not_be_opened_names_the_group_that_may() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let locked = std::fs::Permissions::from_mode(0o000);
+        std::fs::set_permissions(file.path(), locked).unwrap();
+        // Root may open anything; what it is told then is that this is no KVM.
+        let (why, hint) = why(file.path(), "flags : svm");
+        if rustix::process::geteuid().is_root() {
+            assert!(why.contains("does not answer"), "{why}");
+        } else {
+            assert!(why.contains("may not open"), "{why}");
+            let gid = std::fs::metadata(file.path()).unwrap().gid();
+            let groups = std::fs::read_to_string("/etc/group").unwrap();
+            let name = group_name(&groups, gid).unwrap_or_else(|| gid.to_string());
+            assert!(hint.contains(&format!("group {name}:")), "{hint}");
+        }
+    }
+
+    #[test]
+    fn a_device_without_the_extension_is_software_only() {
+        let (why, _) = why("/dev/null".as_ref(), "flags : fpu sse svm_lock\nbugs : vmx");
+        assert!(why.contains("software-only"));
+    }
+
+    #[test]
+    fn a_device_that_is_not_kvm_is_found_out() {
+        let (why, _) = why("/dev/null".as_ref(), "flags\t\t: fpu vmx sse\n");
+        assert!(why.contains("will not do"), "{why}");
+    }
+
+    #[test]
+    fn the_extension_is_known_by_either_name() {
+        assert_eq!(extension("flags\t: fpu vmx"), Some("VT-x"));
+        assert_eq!(extension("flags\t: fpu svm"), Some("AMD-V"));
+        assert_eq!(extension("model name : vmx"), None);
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_number() {
+        let groups = "root:x:0:\nbroken\nkvm:x:106:somebody\n";
+        assert_eq!(group_name(groups, 106).as_deref(), Some("kvm"));
+        assert_eq!(group_name(groups, 7), None);
+    }
+}

@@ -1,0 +1,45 @@
+//! How often a guest restarted: one that does nothing else is given up.
+
+use crate::ExitCause;
+use std::time::{Duration, Instant};
+
+/// This many restarts within [`WINDOW`] are a guest that cannot start: a kernel that fails before its console works is
+/// seen as a reset and nothing else.
+pub(crate) const MANY: usize = 5;
+/// See [`MANY`].
+pub(crate) const WINDOW: Duration = Duration::from_mins(1);
+
+/// When a guest restarted, as far as this matters still.
+#[derive(Debug, Default)]
+pub(crate) struct Restarts(Vec<Instant>);
+
+impl Restarts {
+    /// Takes note of one. Returns how the machine ends when they are too many.
+    pub(crate) fn another(&mut self, now: Instant) -> Option<ExitCause> {
+        self.0.retain(|then| now.duration_since(*then) < WINDOW);
+        self.0.push(now);
+        (self.0.len() >= MANY).then(|| ExitCause::GuestPanicked {
+            message: format!(
+                "the guest restarted {MANY} times within {} seconds without saying why",
+                WINDOW.as_secs()
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_far_apart_are_no_loop_and_many_at_once_are() {
+        let mut restarts = Restarts::default();
+        let mut now = Instant::now();
+        for _ in 0..20 {
+            now += WINDOW / 2;
+            assert_eq!(restarts.another(now), None);
+        }
+        let given_up = (0..MANY).find_map(|_| restarts.another(now));
+        assert!(matches!(given_up, Some(ExitCause::GuestPanicked { .. })));
+    }
+}
