@@ -36,6 +36,8 @@ pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
 pub enum DeviceType {
     /// Disks.
     Block = 2,
+    /// Random numbers.
+    Entropy = 4,
     /// Sockets between guest and host.
     Vsock = 19,
     /// Shared folders.

@@ -12,6 +12,8 @@
 //! | [`block`] | the disk device |
 //! | [`vsock`] | the socket device |
 //! | [`fs`] | the device for shared folders, in front of the file server `cove-fs` |
+//! | [`rng`] | the entropy device |
+//! | `one_queue` | the thread behind devices that have one queue |
 //! | [`vhost_user`] | serves any `Device` on a unix socket |
 //!
 //! The crate is for Linux hosts only and is empty elsewhere.
@@ -21,7 +23,9 @@
 pub mod block;
 pub mod device;
 pub mod fs;
+mod one_queue;
 pub mod queue;
+pub mod rng;
 mod scatter;
 pub mod socket;
 pub mod vhost_user;

@@ -45,6 +45,9 @@ pub enum ChainError {
     },
 }
 
+/// A chain of buffers that the driver made available.
+pub type Chain<'m> = DescriptorChain<&'m GuestMemory>;
+
 /// Which way the bytes of a chain go, seen from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -79,10 +82,7 @@ impl DeviceQueue {
     }
 
     /// The next chain that the driver made available, if any.
-    pub fn next_chain<'m>(
-        &mut self,
-        memory: &'m GuestMemory,
-    ) -> Result<Option<DescriptorChain<&'m GuestMemory>>, BrokenQueue> {
+    pub fn next_chain<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, BrokenQueue> {
         match self.queue.iter(memory) {
             Ok(mut available) => Ok(available.next()),
             Err(source) => Err(self.broken(source)),
@@ -156,7 +156,7 @@ impl DeviceQueue {
 /// specification allows a chain bound the sum.
 pub fn gather<'m>(
     memory: &'m GuestMemory,
-    chain: DescriptorChain<&'m GuestMemory>,
+    chain: Chain<'m>,
     direction: Direction,
     slices: &mut Vec<VolatileSlice<'m>>,
 ) -> Result<usize, ChainError> {
@@ -176,7 +176,7 @@ pub fn gather<'m>(
 /// 1.2, section 2.7.4.2). Bounded as in [`gather`].
 pub fn split<'m>(
     memory: &'m GuestMemory,
-    chain: DescriptorChain<&'m GuestMemory>,
+    chain: Chain<'m>,
     readable: &mut Vec<VolatileSlice<'m>>,
     writable: &mut Vec<VolatileSlice<'m>>,
 ) -> Result<(), ChainError> {

@@ -27,6 +27,7 @@ use crate::{
 use cove_virtio::{
     block::{Access, Block, Gauge},
     device::Device,
+    rng::Rng,
 };
 use cove_vmm::{Config, ControlError, Report, Running, Vm, VmError};
 use std::{
@@ -110,6 +111,7 @@ impl Monitor {
             Box::new(data),
             Box::new(vsock),
             Box::new(fs),
+            Box::new(Rng::new()),
         ];
         let (sender, ends) = mpsc::unbounded_channel();
         Ok(Self {

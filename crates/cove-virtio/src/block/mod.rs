@@ -7,23 +7,24 @@
 //! | --- | --- |
 //! | [`disk`] | the file, and the bounds of what may be done to it |
 //! | [`request`] | one request: what its buffers mean, and the answer |
-//! | [`session`] | the thread that serves the queue from activation until suspension or reset |
+//! | [`serving`] | the disk as one driver negotiated it |
 //!
 //! There is one queue, served by one thread, a request at a time: the page cache answers most of them at once.
 
 mod disk;
 mod request;
-mod session;
+mod serving;
 
 use std::fs::File;
 use std::sync::Arc;
 
 use self::disk::Disk;
-use self::session::Session;
+use self::serving::Serving;
 use crate::device::{
     Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, FEATURE_VERSION_1,
     QueueSpec, read_config_space,
 };
+use crate::one_queue::Session;
 use crate::queue::DeviceQueue;
 
 /// Bytes of a sector, whatever the disk's own blocks are (section 5.2.4).
@@ -191,7 +192,12 @@ impl Device for Block {
         if self.session.is_some() {
             return Err(DeviceError::AlreadyActive);
         }
-        self.session = Some(Session::begin(activation, &self.disk)?);
+        let serving = Serving {
+            disk: Arc::clone(&self.disk),
+            features: activation.features,
+            complained: false,
+        };
+        self.session = Some(Session::begin(activation, serving)?);
         Ok(())
     }
 

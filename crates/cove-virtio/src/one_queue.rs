@@ -1,4 +1,4 @@
-//! One driver's time with a disk: the queue, and the thread that serves it.
+//! One driver's time with a device that has one queue: the thread that serves it, a request at a time.
 //!
 //! ```text
 //!        ┌────────── kick ──────────┐
@@ -8,7 +8,8 @@
 //!  └─────────┘                  └─────────┘
 //! ```
 //!
-//! The thread owns the queue; the device gets it back by joining the thread. It looks for `stop` between two requests,
+//! What a request is, the device's [`Service`] knows. The thread owns the queue; the device gets it back by joining the
+//! thread. It looks for `stop` between two requests,
 //! so none is in flight when it ends.
 
 use std::os::fd::OwnedFd;
@@ -19,13 +20,21 @@ use std::thread::JoinHandle;
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use virtio_queue::QueueT;
 
-use super::disk::{Disk, Refusal};
-use super::request;
 use crate::device::{Activation, DeviceError, GuestMemory, Interrupt};
-use crate::queue::{BrokenQueue, DeviceQueue, split};
+use crate::queue::{BrokenQueue, Chain, DeviceQueue};
+
+/// What a device does with a request.
+pub(crate) trait Service: Send + 'static {
+    /// What the device is called in logs, and its thread.
+    const NAME: &'static str;
+
+    /// Serves one request, and returns how many bytes it wrote to the chain's buffers. Whatever is wrong with the request
+    /// is told to the driver in the device's own way, or not at all.
+    fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32;
+}
 
 /// The session as the device holds it.
-pub(super) struct Session {
+pub(crate) struct Session {
     stop: Arc<Stop>,
     thread: JoinHandle<Vec<DeviceQueue>>,
 }
@@ -37,23 +46,21 @@ struct Stop {
 }
 
 /// What the thread owns.
-struct Worker {
+struct Worker<S> {
     memory: Arc<GuestMemory>,
-    features: u64,
     queue: DeviceQueue,
     interrupt: Arc<dyn Interrupt>,
-    disk: Arc<Disk>,
+    service: S,
     stop: Arc<Stop>,
-    /// A failure of the host's file has been reported, and is not again.
-    complained: bool,
 }
 
 impl Session {
-    pub(super) fn begin(activation: Activation, disk: &Arc<Disk>) -> Result<Self, DeviceError> {
+    /// Begins one, in which `service` answers.
+    pub(crate) fn begin<S: Service>(activation: Activation, service: S) -> Result<Self, DeviceError> {
         let os = |operation| move |source| DeviceError::Os { operation, source };
         let Activation {
             memory,
-            features,
+            features: _,
             queues,
             interrupt,
         } = activation;
@@ -72,15 +79,13 @@ impl Session {
         });
         let mut worker = Worker {
             memory,
-            features,
             queue,
             interrupt,
-            disk: Arc::clone(disk),
+            service,
             stop: Arc::clone(&stop),
-            complained: false,
         };
         let thread = std::thread::Builder::new()
-            .name("disk".to_owned())
+            .name(S::NAME.to_owned())
             .spawn(move || {
                 if let Err(error) = worker.work() {
                     worker.give_up(&error);
@@ -92,18 +97,18 @@ impl Session {
     }
 
     /// Ends it with every chain that was taken returned, and hands the queue back.
-    pub(super) fn end(self) -> Result<Vec<DeviceQueue>, DeviceError> {
+    pub(crate) fn end(self) -> Result<Vec<DeviceQueue>, DeviceError> {
         self.stop.flag.store(true, Ordering::Release);
         // An eventfd only refuses when its counter is about to overflow, and then it is readable.
         let _ = rustix::io::write(&self.stop.event, &1u64.to_ne_bytes());
         self.thread.join().map_err(|_| {
-            tracing::error!("the thread of a disk panicked");
+            tracing::error!("the thread of a device panicked");
             DeviceError::WorkerGone
         })
     }
 }
 
-impl Worker {
+impl<S: Service> Worker<S> {
     /// Serves requests until told to stop.
     fn work(&mut self) -> Result<(), BrokenQueue> {
         loop {
@@ -132,43 +137,14 @@ impl Worker {
             return Ok(false);
         };
         let head = chain.head_index();
-        let (mut readable, mut writable) = (Vec::new(), Vec::new());
-        let written = match split(&memory, chain, &mut readable, &mut writable) {
-            Ok(()) => {
-                let (written, done) = request::serve(&self.disk, self.features, readable, writable);
-                if let Err(refusal) = done {
-                    self.log(&refusal);
-                }
-                written
-            }
-            Err(error) => {
-                tracing::debug!(%error, "a request to a disk is malformed");
-                0
-            }
-        };
+        let written = self.service.serve(&memory, chain);
         self.queue.complete(&memory, head, written)?;
         if self.queue.wants_signal(&memory)?
             && let Err(error) = self.interrupt.signal_queue(self.queue.index)
         {
-            tracing::warn!(%error, "cannot signal the driver of a disk");
+            tracing::warn!(device = S::NAME, %error, "cannot signal the driver");
         }
         Ok(true)
-    }
-
-    /// The guest can bring about most refusals as often as it likes; the host's own are said once.
-    fn log(&mut self, refusal: &Refusal) {
-        let error: &dyn std::error::Error = refusal;
-        let disk = String::from_utf8_lossy(self.disk.id());
-        let disk = disk.trim_end_matches('\0');
-        if matches!(refusal, Refusal::Io { .. }) && !std::mem::replace(&mut self.complained, true) {
-            tracing::error!(
-                disk,
-                error,
-                "the host failed a disk; further failures are not reported"
-            );
-        } else {
-            tracing::debug!(disk, error, "refused a request");
-        }
     }
 
     /// Waits for a notification; false when the thread is to end.
@@ -182,7 +158,7 @@ impl Worker {
                 Ok(_) => break,
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => {
-                    tracing::error!(%error, "a disk cannot wait for requests and stops");
+                    tracing::error!(device = S::NAME, %error, "cannot wait for requests, and stops");
                     return false;
                 }
             }
@@ -198,11 +174,12 @@ impl Worker {
     /// The driver broke the queue: nothing is done before a reset.
     fn give_up(&self, error: &BrokenQueue) {
         tracing::warn!(
+            device = S::NAME,
             error = error as &dyn std::error::Error,
-            "the guest broke its disk, which waits for a reset"
+            "the guest broke the device, which waits for a reset"
         );
         if let Err(error) = self.interrupt.signal_broken(error.queue) {
-            tracing::warn!(%error, "cannot tell the guest that its disk is broken");
+            tracing::warn!(device = S::NAME, %error, "cannot tell the guest that it is broken");
         }
     }
 }

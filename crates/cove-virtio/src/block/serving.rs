@@ -1,0 +1,56 @@
+//! What the disk does with a request, for as long as one driver has it.
+
+use std::sync::Arc;
+
+use super::disk::{Disk, Refusal};
+use super::request;
+use crate::device::GuestMemory;
+use crate::one_queue::Service;
+use crate::queue::{Chain, split};
+
+/// The disk as one driver negotiated it.
+pub(super) struct Serving {
+    pub(super) disk: Arc<Disk>,
+    pub(super) features: u64,
+    /// A failure of the host's file has been reported, and is not again.
+    pub(super) complained: bool,
+}
+
+impl Service for Serving {
+    const NAME: &'static str = "disk";
+
+    fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32 {
+        let (mut readable, mut writable) = (Vec::new(), Vec::new());
+        match split(memory, chain, &mut readable, &mut writable) {
+            Ok(()) => {
+                let (written, done) = request::serve(&self.disk, self.features, readable, writable);
+                if let Err(refusal) = done {
+                    self.log(&refusal);
+                }
+                written
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a request to a disk is malformed");
+                0
+            }
+        }
+    }
+}
+
+impl Serving {
+    /// The guest can bring about most refusals as often as it likes; the host's own are said once.
+    fn log(&mut self, refusal: &Refusal) {
+        let error: &dyn std::error::Error = refusal;
+        let disk = String::from_utf8_lossy(self.disk.id());
+        let disk = disk.trim_end_matches('\0');
+        if matches!(refusal, Refusal::Io { .. }) && !std::mem::replace(&mut self.complained, true) {
+            tracing::error!(
+                disk,
+                error,
+                "the host failed a disk; further failures are not reported"
+            );
+        } else {
+            tracing::debug!(disk, error, "refused a request");
+        }
+    }
+}
