@@ -47,6 +47,7 @@ pub fn run(directory: &Path) -> ExitCode {
     // Everything that this process makes is its user's alone.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     raise_descriptor_limit();
+    give_up_privileges();
     let result = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -174,6 +175,14 @@ fn raise_descriptor_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Neither this process nor a child of it ever gains a privilege by starting a program, which is where a guest that broke
+/// out would look first.
+fn give_up_privileges() {
+    if let Err(error) = rustix::thread::set_no_new_privs(true) {
+        tracing::warn!(%error, "programs that this process starts may gain privileges");
     }
 }
 
