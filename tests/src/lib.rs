@@ -6,3 +6,5 @@ pub mod bench;
 pub mod driver;
 #[cfg(target_os = "linux")]
 pub mod harness;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod nested;

@@ -12,7 +12,7 @@ const CHARACTER_DEVICE: u32 = 0o020_000;
 const BLOCK: usize = 512;
 
 /// An archive being written.
-pub(crate) struct Cpio {
+pub struct Cpio {
     bytes: Vec<u8>,
     inode: u32,
     time: u32,
@@ -30,7 +30,7 @@ struct Header {
 
 impl Cpio {
     /// An empty archive whose entries will bear `time`, in seconds since 1970.
-    pub(crate) const fn new(time: u32) -> Self {
+    pub const fn new(time: u32) -> Self {
         Self {
             bytes: Vec::new(),
             inode: 0,
@@ -38,7 +38,8 @@ impl Cpio {
         }
     }
 
-    pub(crate) fn directory(&mut self, name: &str, mode: u32) {
+    /// Adds a directory with the permissions `mode`. Its parent has to be there already.
+    pub fn directory(&mut self, name: &str, mode: u32) {
         self.entry(
             name,
             &Header {
@@ -50,8 +51,8 @@ impl Cpio {
         );
     }
 
-    /// `contents` must be shorter than 4 GiB, the format's limit, as everything in an initramfs is.
-    pub(crate) fn file(&mut self, name: &str, mode: u32, contents: &[u8]) {
+    /// Adds a file with the permissions `mode`. `contents` must be shorter than 4 GiB, the format's limit, as everything in an initramfs is.
+    pub fn file(&mut self, name: &str, mode: u32, contents: &[u8]) {
         self.entry(
             name,
             &Header {
@@ -63,7 +64,8 @@ impl Cpio {
         );
     }
 
-    pub(crate) fn character_device(&mut self, name: &str, mode: u32, major: u32, minor: u32) {
+    /// Adds a character device with the permissions `mode`.
+    pub fn character_device(&mut self, name: &str, mode: u32, major: u32, minor: u32) {
         let header = Header {
             mode: CHARACTER_DEVICE | mode,
             links: 1,
@@ -74,7 +76,7 @@ impl Cpio {
     }
 
     /// The finished archive.
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         self.write(
             "TRAILER!!!",
             &Header {

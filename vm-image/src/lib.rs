@@ -68,6 +68,8 @@ mod tree;
 mod workshop;
 
 pub use build::{BuildOptions, Outcome, build};
+#[cfg(target_os = "linux")]
+pub use cpio::Cpio;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use manifest::{FORMAT, FileEntry, Files, Inputs, MANIFEST, Manifest, Package, Role};

@@ -1,0 +1,73 @@
+//! What runs inside of the emulated machine whose kernel lends its KVM to the backend under test.
+//!
+//! ```text
+//!  host ── QEMU, emulated, with SVM ──▶ outer guest: this program ── machine process: cove-vmm ──▶ Cove's own guest
+//!    ▲                                      │  control and streams over vsock ───────────────────────┘
+//!    └────────── a line for each test ──────┘
+//! ```
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`guest`] | a machine of the KVM backend, and the host's end of its agent |
+//! | [`trials`] | what is tried with it |
+
+pub mod guest;
+pub mod trials;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Begins a line of the outer guest's console that is meant for the host.
+pub const MARK: &str = "@nested ";
+
+/// Where trials find the guest image, and where they may write.
+pub struct Place<'a> {
+    /// The image.
+    pub image: &'a Path,
+    /// Keeps what one trial leaves for the next, in memory.
+    pub scratch: &'a Path,
+}
+
+/// Names of all trials, in the order in which they run.
+pub const TRIALS: [&str; 5] = [
+    "the_probe_takes_this_kvm_and_says_why",
+    "containers_run_and_survive_a_pause_and_a_folder_is_shared",
+    "a_guest_restarts_in_place_and_a_kill_is_a_power_cut",
+    "data_outlives_the_machine_and_a_power_off_ends_it_in_order",
+    "a_kernel_that_panics_is_reported_with_its_words",
+];
+
+/// Runs all trials and says of each how it went.
+pub fn run(image: &Path, scratch: &Path) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let place = Place { image, scratch };
+    for name in TRIALS {
+        let outcome = runtime.block_on(async {
+            match name {
+                "the_probe_takes_this_kvm_and_says_why" => trials::probe(),
+                "containers_run_and_survive_a_pause_and_a_folder_is_shared" => {
+                    trials::containers(&place).await
+                }
+                "a_guest_restarts_in_place_and_a_kill_is_a_power_cut" => trials::restart(&place).await,
+                "data_outlives_the_machine_and_a_power_off_ends_it_in_order" => {
+                    trials::power_off(&place).await
+                }
+                _ => trials::panic(&place).await,
+            }
+        });
+        match outcome {
+            Ok(()) => println!("{MARK}ok {name}"),
+            Err(error) => println!("{MARK}failed {name}: {}", one_line(&error)),
+        }
+    }
+    Ok(())
+}
+
+/// An error on one line, as the host reads lines.
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").replace(['\n', '\r'], " | ")
+}

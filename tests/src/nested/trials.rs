@@ -1,0 +1,181 @@
+//! What is tried with machines under KVM.
+
+use std::fs::File;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use cove_machine::{
+    Availability, Backend as _, Disk, ExitCause, Kvm, MachineEvent, Preference, Share, choose,
+};
+use cove_wire::Call;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::Place;
+use super::guest::{Guest, PATIENCE, spec};
+
+/// Bytes before each piece of a container's output, in the engine's framing.
+const FRAME: usize = 8;
+
+/// KVM is chosen where it can be used, and the reason names the processor's extension.
+pub fn probe() -> Result<()> {
+    match Kvm::new(None).probe() {
+        Availability::Available { evidence } => ensure!(evidence.starts_with("KVM with "), "{evidence}"),
+        Availability::Unavailable { why, .. } => bail!("{why}"),
+    }
+    let choice = choose(Preference::Auto, None);
+    ensure!(choice.reason.starts_with("kvm (KVM with "), "{}", choice.reason);
+    Ok(())
+}
+
+/// From the kernel to a container's output: both disks, the socket device and a shared folder carry it. A pause in between
+/// holds everything up, and nothing is lost.
+pub async fn containers(place: &Place<'_>) -> Result<()> {
+    let folder = place.scratch.join("folder");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("word"), "from the host\n")?;
+    let mut guest = Guest::start(place, &[]).await?;
+    let share = Share {
+        name: "folder".to_owned(),
+        path: folder.clone(),
+        read_only: false,
+    };
+    guest.machine.add_share(&share).await?;
+    guest.boot().await?;
+    let path = folder.display().to_string();
+    let mount = Call::MountShare {
+        name: share.name,
+        path: path.clone(),
+    };
+    guest.call(mount).await?;
+
+    let starter =
+        std::fs::read(place.image.join("starter.tar")).context("cannot read the image's own container")?;
+    let (status, answer) = guest
+        .engine("POST", "/images/load", "application/x-tar", &starter)
+        .await?;
+    let answer = String::from_utf8_lossy(&answer);
+    ensure!(
+        status == 200 && !answer.contains("error"),
+        "loading an image: {answer}"
+    );
+    let images = guest.engine_json("GET", "/images/json", &json!({})).await?;
+    let id = images[0]["Id"].as_str().context("no image was loaded")?;
+    let config = json!({
+        "Image": id,
+        "Cmd": ["/bin/sh", "-c", "cat /shared/word && echo from a container > /shared/answer"],
+        "HostConfig": { "NetworkMode": "none", "Binds": [format!("{path}:/shared")] },
+    });
+    guest
+        .engine_json("POST", "/containers/create?name=first", &config)
+        .await?;
+
+    let [process] = guest.machine.processes()[..] else {
+        bail!("the monitor is not the machine process");
+    };
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    ensure!(
+        status.contains("NoNewPrivs:\t1"),
+        "the monitor may gain privileges"
+    );
+
+    let mut events = guest.machine.events();
+    guest.machine.pause().await?;
+    ensure!(
+        guest.machine.paused() && events.recv().await? == MachineEvent::Paused,
+        "it is not paused"
+    );
+    let paused = guest.engine("GET", "/_ping", "text/plain", b"");
+    ensure!(
+        timeout(Duration::from_secs(3), paused).await.is_err(),
+        "a machine that is paused answers"
+    );
+    guest.machine.resume().await?;
+    ensure!(events.recv().await? == MachineEvent::Resumed, "it does not go on");
+
+    guest
+        .engine_json("POST", "/containers/first/start", &json!({}))
+        .await?;
+    let ended = guest
+        .engine_json("POST", "/containers/first/wait", &json!({}))
+        .await?;
+    ensure!(ended["StatusCode"] == 0, "the container ended with {ended}");
+    let (_, output) = guest
+        .engine("GET", "/containers/first/logs?stdout=1", "text/plain", b"")
+        .await?;
+    ensure!(
+        output.get(FRAME..) == Some(b"from the host\n"),
+        "the container wrote {output:?}"
+    );
+    let answer = std::fs::read_to_string(folder.join("answer"))?;
+    ensure!(answer == "from a container\n", "the host reads {answer:?}");
+
+    // Left to run on, for the daemon that comes next.
+    Ok(())
+}
+
+/// Another daemon takes the machine over. Its guest restarts without the machine ending, and is killed without being asked.
+pub async fn restart(place: &Place<'_>) -> Result<()> {
+    let adopted = Kvm::new(None).adopt(&spec(place, &[])?).await?;
+    let mut guest = Guest::of(adopted.context("the machine does not run any more")?);
+    let shares = guest.machine.shares();
+    ensure!(shares.len() == 1, "it lost its folder: {shares:?}");
+    guest.greet().await?;
+    let mut events = guest.machine.events();
+    guest.shut_down(true).await?;
+    let event = timeout(PATIENCE, events.recv()).await;
+    let event = event.with_context(|| format!("it does not restart; {}", guest.tail()))??;
+    ensure!(event == MachineEvent::Rebooted, "instead of a restart: {event:?}");
+    guest.greet().await?;
+    let exit = guest.machine.kill().await?;
+    ensure!(exit.cause == ExitCause::Killed, "it ended with {exit:?}");
+    Ok(())
+}
+
+/// What was written before the power was cut is there afterwards; the disk grows under a guest that runs; and a guest that
+/// is asked to ends in order.
+pub async fn power_off(place: &Place<'_>) -> Result<()> {
+    let mut guest = Guest::start(place, &[]).await?;
+    guest.boot().await?;
+    let containers = guest
+        .engine_json("GET", "/containers/json?all=1", &json!({}))
+        .await?;
+    ensure!(
+        containers[0]["Names"][0] == "/first",
+        "the container is gone: {containers}"
+    );
+
+    let size = 5 << 30;
+    let early = guest.machine.grow_disk(Disk::Data, size).await;
+    ensure!(early.is_err(), "the disk grew beyond its file");
+    File::options()
+        .write(true)
+        .open(place.scratch.join("data"))?
+        .set_len(size)?;
+    guest.machine.grow_disk(Disk::Data, size).await?;
+    guest.call(Call::GrowData).await?;
+
+    guest.shut_down(false).await?;
+    let exit = guest.end().await?;
+    ensure!(exit.cause == ExitCause::PoweredOff, "it ended with {exit:?}");
+    ensure!(
+        Kvm::new(None).adopt(&spec(place, &[])?).await?.is_none(),
+        "something is left of the machine"
+    );
+    Ok(())
+}
+
+/// A kernel without a root file system panics, and the machine's account of its end says so.
+pub async fn panic(place: &Place<'_>) -> Result<()> {
+    let guest = Guest::start(place, &["rdinit=/nowhere", "root="]).await?;
+    let exit = guest.end().await?;
+    let ExitCause::GuestPanicked { message } = &exit.cause else {
+        bail!("it ended with {exit:?}");
+    };
+    ensure!(message.contains("Unable to mount root fs"), "{message}");
+    ensure!(!exit.console_tail.is_empty(), "its last words are missing");
+    // The account is on disk for a daemon that was not there.
+    let told = Kvm::new(None).last_exit(&spec(place, &[])?);
+    ensure!(told.as_ref() == Some(&exit), "on disk: {told:?}");
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! The backend for KVM under a real KVM: this computer's, or, where there is none, that of an emulated machine with SVM.
+//!
+//! One process or one outer machine runs all trials; this program reports each as a test of its own. Skipped, with the
+//! reason shown, only where there is no KVM and QEMU is missing or older than 10, whose timers get lost when machines
+//! are nested.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod outer;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn main() -> std::process::ExitCode {
+    use cove_tests::nested::TRIALS;
+    use libtest_mimic::{Arguments, Trial};
+    use std::{path::Path, sync::OnceLock};
+
+    /// What became of the outer machine, which runs when the first test is asked for.
+    static OUTCOME: OnceLock<Result<outer::Outcomes, String>> = OnceLock::new();
+
+    let arguments = Arguments::from_args();
+    let unfit = outer::unfit();
+    if let Some(why) = &unfit {
+        eprintln!("skipped: {why}");
+    }
+    let trials = TRIALS
+        .iter()
+        .map(|&name| {
+            let test = move || {
+                let program = Path::new(env!("CARGO_BIN_EXE_nested"));
+                let run = || outer::run(program).map_err(|error| format!("{error:#}"));
+                match OUTCOME.get_or_init(run) {
+                    Ok(outcomes) => Ok(outcomes.of(name)?),
+                    Err(why) => Err(why.into()),
+                }
+            };
+            Trial::test(name, test).with_ignored_flag(unfit.is_some())
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn main() {}

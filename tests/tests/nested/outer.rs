@@ -1,0 +1,244 @@
+//! Where the trials run: on this computer, if it has a KVM that will do; else in the outer machine, QEMU with Cove's own
+//! kernel and an initramfs made for the purpose.
+//!
+//! The outer machine sees the host's files over 9p, read-only, so that the program under test is simply there; it writes to
+//! memory. It is told how fast its processor's clock is, which is the host's: finding it out by itself, it errs by a factor
+//! of twenty on a busy host, and then every patience in it runs out at once. (A clock that counts instructions, QEMU's
+//! `-icount`, would be steady, but machines within the machine come to a standstill with it.)
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use cove_image::Cpio;
+use cove_machine::{Availability, Backend as _, Kvm};
+use cove_tests::harness::Kit;
+use cove_tests::nested::MARK;
+
+/// Modules for KVM and for the host's files, in the order in which they need each other.
+const MODULES: [&str; 7] = [
+    "irqbypass",
+    "kvm",
+    "kvm-amd",
+    "netfs",
+    "9pnet",
+    "9pnet_virtio",
+    "9p",
+];
+const QEMU: &str = "qemu-system-x86_64";
+const OLDEST_QEMU: u32 = 10;
+/// Without the first three the timers of the inner guest get lost.
+const KERNEL_ARGUMENTS: &str =
+    "console=ttyS0 quiet nohz=off highres=off nolapic_timer mitigations=off panic=-1 no_timer_check";
+
+/// What the outer machine said of each trial.
+pub(crate) struct Outcomes {
+    trials: HashMap<String, Result<(), String>>,
+    console: String,
+}
+
+/// A process that ends with its owner.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, unless something failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Outcomes {
+    /// How a trial went.
+    pub(crate) fn of(&self, trial: &str) -> Result<(), String> {
+        match self.trials.get(trial) {
+            Some(outcome) => outcome.clone(),
+            None => Err(format!(
+                "it was not run; the outer machine said:\n{}",
+                self.console
+            )),
+        }
+    }
+}
+
+/// Why the trials cannot run here at all.
+pub(crate) fn unfit() -> Option<String> {
+    if has_kvm() {
+        return None;
+    }
+    let Ok(output) = Command::new(QEMU).arg("--version").output() else {
+        return Some(format!("{QEMU} cannot be started"));
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text.split_ascii_whitespace().nth(3).unwrap_or_default();
+    let major = version
+        .split('.')
+        .next()
+        .and_then(|major| major.parse::<u32>().ok());
+    match major {
+        Some(major) if major >= OLDEST_QEMU => None,
+        _ => Some(format!("QEMU {version:?} is older than {OLDEST_QEMU}")),
+    }
+}
+
+/// Whether this computer's own KVM will do.
+fn has_kvm() -> bool {
+    matches!(Kvm::new(None).probe(), Availability::Available { .. })
+}
+
+/// Runs all trials, and reads what is said of them.
+pub(crate) fn run(program: &Path) -> Result<Outcomes> {
+    let image = Kit::from_env().image;
+    let dir = tempfile::tempdir()?;
+    let mut command = if has_kvm() {
+        let mut command = Command::new(program);
+        command.arg("run").arg(&image).arg(dir.path());
+        command
+    } else {
+        let initramfs = dir.path().join("initramfs");
+        std::fs::write(&initramfs, archive(&image, program, dir.path())?)?;
+        qemu(&image, &initramfs)
+    };
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start what runs the trials")?;
+    let stdout = child.stdout.take().context("it has no output")?;
+    let _running = Running(child);
+    let mut outcomes = Outcomes {
+        trials: HashMap::new(),
+        console: String::new(),
+    };
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
+        if let Some((_, report)) = line.split_once(MARK) {
+            let (outcome, rest) = report.split_once(' ').unwrap_or((report, ""));
+            let (name, why) = rest.split_once(": ").unwrap_or((rest, ""));
+            let outcome = if outcome == "ok" {
+                Ok(())
+            } else {
+                Err(why.to_owned())
+            };
+            outcomes.trials.insert(name.to_owned(), outcome);
+        }
+        // Shown as it comes, for it takes minutes.
+        eprintln!("{line}");
+        outcomes.console.push_str(&line);
+        outcomes.console.push('\n');
+    }
+    Ok(outcomes)
+}
+
+/// The outer machine, which powers off by itself.
+fn qemu(image: &Path, initramfs: &Path) -> Command {
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    qemu.args(["-accel", "tcg,thread=multi,tb-size=512", "-smp", "1"]);
+    qemu.args(["-cpu", "EPYC-v3,+svm,+npt", "-M", "pc", "-m", "4096"]);
+    qemu.arg("-kernel").arg(image.join("kernel"));
+    qemu.arg("-initrd").arg(initramfs);
+    let clock = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| clock_khz(&text))
+        .map_or_else(String::new, |khz| format!(" tsc_early_khz={khz}"));
+    qemu.arg("-append").arg(format!("{KERNEL_ARGUMENTS}{clock}"));
+    qemu.args(["-serial", "stdio"]);
+    qemu.args([
+        "-fsdev",
+        "local,id=host,path=/,security_model=none,multidevs=remap,readonly=on",
+    ]);
+    qemu.args(["-device", "virtio-9p-pci,fsdev=host,mount_tag=host"]);
+    qemu.args(["-object", "rng-random,id=entropy,filename=/dev/urandom"]);
+    qemu.args(["-device", "virtio-rng-pci,rng=entropy"]);
+    qemu
+}
+
+/// How fast the processor runs, in kHz. Its time stamp counter may run at another speed where it saves power, but at one
+/// that is near enough.
+fn clock_khz(cpuinfo: &str) -> Option<u64> {
+    let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
+    let (whole, fraction) = line.split_once(':')?.1.trim().split_once('.')?;
+    Some(whole.parse::<u64>().ok()? * 1000 + fraction.get(..3)?.parse::<u64>().ok()?)
+}
+
+/// An initramfs with busybox and the modules of the image's own root file system.
+fn archive(image: &Path, program: &Path, dir: &Path) -> Result<Vec<u8>> {
+    let root = dir.join("root");
+    let extracted = Command::new("fsck.erofs")
+        .arg(format!("--extract={}", root.display()))
+        .arg("--no-preserve")
+        .arg(image.join("rootfs.erofs"))
+        .output()
+        .context("cannot start fsck.erofs")?;
+    ensure!(
+        extracted.status.success(),
+        "fsck.erofs: {}",
+        String::from_utf8_lossy(&extracted.stderr)
+    );
+    let mut archive = Cpio::new(0);
+    for directory in ["bin", "dev", "host", "lib", "mod", "proc", "sys"] {
+        archive.directory(directory, 0o755);
+    }
+    // The kernel's own messages before devtmpfs is mounted.
+    archive.character_device("dev/console", 0o600, 5, 1);
+    for file in ["bin/busybox", "lib/ld-musl-x86_64.so.1"] {
+        let bytes = std::fs::read(root.join(file)).with_context(|| format!("cannot read {file}"))?;
+        archive.file(file, 0o755, &bytes);
+    }
+    for module in MODULES {
+        let name = format!("{module}.ko");
+        let path = find(&root.join("lib/modules"), &name)?.with_context(|| format!("there is no {name}"))?;
+        archive.file(&format!("mod/{name}"), 0o644, &std::fs::read(path)?);
+    }
+    archive.file("init", 0o755, script(image, program).as_bytes());
+    // Several hundred megabytes that have served.
+    std::fs::remove_dir_all(&root)?;
+    Ok(archive.finish())
+}
+
+/// What the outer machine does: mounts the host's files, runs the program, powers off.
+fn script(image: &Path, program: &Path) -> String {
+    let modules = MODULES.join(" ");
+    let (image, program) = (quoted(image), quoted(program));
+    format!(
+        "#!/bin/busybox sh
+alias b=/bin/busybox
+b mount -t proc proc /proc
+b mount -t sysfs sysfs /sys
+b mount -t devtmpfs dev /dev
+for module in {modules}; do b insmod /mod/$module.ko; done
+b mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose host /host
+b mount -t proc proc /host/proc
+b mount --bind /dev /host/dev
+b mount --bind /sys /host/sys
+b mount -t tmpfs tmpfs /host/run
+b mkdir /host/run/nested
+b chroot /host {program} run {image} /run/nested
+b poweroff -f
+"
+    )
+}
+
+/// A path as a word of the shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// The file of that name below a directory.
+fn find(directory: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if let Some(found) = find(&entry.path(), name)? {
+                return Ok(Some(found));
+            }
+        } else if entry.file_name() == name {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
