@@ -79,11 +79,11 @@ impl Vm {
             let spawned = std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .spawn(move || {
-                    let end = vcpu::run(&mut vcpu, &leaving.0, &ports, &bus);
-                    drop((vcpu, ports, bus, keep));
-                    if let Some(end) = end.transpose() {
+                    if let Some(end) = vcpu::run(&mut vcpu, &leaving.0, &ports, &bus).transpose() {
                         report(end);
                     }
+                    // Before it counts as gone: whoever waits for that may take devices and memory over.
+                    drop((vcpu, ports, bus, keep));
                 });
             match spawned {
                 Ok(thread) => {

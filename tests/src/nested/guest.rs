@@ -53,6 +53,14 @@ pub fn spec(place: &Place<'_>, arguments: &[&str]) -> Result<MachineSpec> {
     })
 }
 
+/// Ends the machine that a trial left running, if there is one.
+pub async fn end_left_over(place: &Place<'_>) -> Result<()> {
+    if let Some(machine) = Kvm::new(None).adopt(&spec(place, &[])?).await? {
+        machine.kill().await?;
+    }
+    Ok(())
+}
+
 impl Guest {
     /// Starts a machine.
     pub async fn start(place: &Place<'_>, arguments: &[&str]) -> Result<Self> {

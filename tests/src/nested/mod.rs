@@ -61,7 +61,13 @@ pub fn run(image: &Path, scratch: &Path) -> Result<()> {
         });
         match outcome {
             Ok(()) => println!("{MARK}ok {name}"),
-            Err(error) => println!("{MARK}failed {name}: {}", one_line(&error)),
+            Err(error) => {
+                println!("{MARK}failed {name}: {}", one_line(&error));
+                // Whatever it left behind is not the next one's fault.
+                if let Err(error) = runtime.block_on(guest::end_left_over(&place)) {
+                    println!("a machine is left over: {}", one_line(&error));
+                }
+            }
         }
     }
     Ok(())
