@@ -14,6 +14,7 @@
 //! loading a module, runs beside it on threads that end when they are idle.
 
 mod boot;
+mod changes;
 mod clock;
 mod data;
 mod descriptor;

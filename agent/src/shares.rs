@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Where all shares are, by name.
-const ATTACHED: &str = "/run/cove/shares";
+pub(crate) const ATTACHED: &str = "/run/cove/shares";
 
 /// The longest path that the kernel takes, with its terminating zero.
 const MAX_PATH: usize = 4096;

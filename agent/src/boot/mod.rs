@@ -23,7 +23,7 @@ mod settle;
 pub(crate) use settle::{is_host_name, set_host_name};
 
 use crate::{
-    data,
+    changes, data,
     engine::Engine,
     guest::Guest,
     logs::{Logs, subscriber},
@@ -244,6 +244,14 @@ async fn attach_shares(report: &Report, modules: Option<&Modules>) -> Result<(),
     let _stage = report.stage("shares");
     if let Err(error) = blocking(shares::attach).await? {
         tracing::warn!("the host's folders cannot be reached: {error}");
+        return Ok(());
+    }
+    // What the host changes comes over a connection of its own.
+    settled(modules, &["vmw_vsock_virtio_transport"]).await;
+    if let Err(error) = changes::begin() {
+        report.warn(format!(
+            "what the host changes in folders cannot be repeated: {error}"
+        ));
     }
     Ok(())
 }

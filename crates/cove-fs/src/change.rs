@@ -159,6 +159,8 @@ struct Queue {
     modified: HashSet<(u64, CString)>,
     taken: HashMap<u64, Event>,
     next: u64,
+    /// Nobody takes any more.
+    ended: bool,
 }
 
 /// The queue. Filled by the watching thread, emptied by whoever talks to the agent.
@@ -212,8 +214,8 @@ impl Changes {
         self.filled.notify_all();
     }
 
-    /// Takes up to `most` changes, waiting for the first until `timeout` has passed. `taken` sees each before
-    /// anybody can act on it.
+    /// Takes up to `most` changes, waiting for the first until `timeout` has passed or the queue has ended. `taken`
+    /// sees each before anybody can act on it.
     pub(crate) fn take(
         &self,
         most: usize,
@@ -224,6 +226,9 @@ impl Changes {
         let deadline = Instant::now().checked_add(timeout);
         let mut queue = self.queue.lock();
         while queue.queued.is_empty() {
+            if queue.ended {
+                return Vec::new();
+            }
             let ended = if let Some(deadline) = deadline {
                 self.filled.wait_until(&mut queue, deadline).timed_out()
             } else {
@@ -259,8 +264,9 @@ impl Changes {
         changes
     }
 
-    /// Wakes whoever waits in [`Changes::take`].
-    pub(crate) fn interrupt(&self) {
+    /// Ends the wait of whoever is in [`Changes::take`], and every later one.
+    pub(crate) fn end(&self) {
+        self.queue.lock().ended = true;
         self.filled.notify_all();
     }
 
@@ -438,6 +444,14 @@ mod tests {
         assert_eq!(changes.len(), 1);
         assert_eq!(take(&changes, &table), [ChangeKind::Overflow]);
         assert_eq!(table.get(dir).unwrap().pending.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_ended_queue_keeps_nobody_waiting() {
+        let (table, _) = table();
+        let changes = Changes::default();
+        changes.end();
+        assert_eq!(changes.take(1, Duration::MAX, &table, |_, _| {}), []);
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub struct Health {
     pub pinned: usize,
     /// Whether changes on the host can be watched at all.
     pub watching: bool,
+    /// Whether somebody repeats them in the guest.
+    pub repeating: bool,
     /// Directories watched.
     pub watched: usize,
     /// Whether some directory is not watched because there were too many.
@@ -123,6 +125,7 @@ impl Server {
                 rustix::process::getegid().as_raw(),
             ),
             initialised: AtomicBool::new(false),
+            repeating: AtomicBool::new(false),
             config,
         });
         let watcher = Watcher::start(&tree)?;
@@ -244,9 +247,15 @@ impl Server {
         }
     }
 
-    /// Makes a waiting [`Server::take_changes`] look at its deadline again.
-    pub fn interrupt_take(&self) {
-        self.tree.changes.interrupt();
+    /// Says whether somebody repeats changes in the guest from now on. Only then may the guest keep anything for long;
+    /// nobody does at first.
+    pub fn set_repeating(&self, repeating: bool) {
+        self.tree.repeating.store(repeating, Ordering::Release);
+    }
+
+    /// Ends a waiting [`Server::take_changes`]; later ones wait no more.
+    pub fn end_changes(&self) {
+        self.tree.changes.end();
     }
 
     /// Requests that wait for file locks: number and process, as the guest numbers them. virtio-fs carries no
@@ -269,6 +278,7 @@ impl Server {
             open: tree.open_budget.used(),
             pinned: tree.pin_budget.used(),
             watching: watch.is_some(),
+            repeating: tree.repeating.load(Ordering::Acquire),
             watched: watch.map_or(0, Watch::count),
             watches_exhausted: watch.is_some_and(Watch::is_exhausted),
             queued_changes: tree.changes.len(),

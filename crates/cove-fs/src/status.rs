@@ -1,8 +1,8 @@
 //! A file's status as the guest sees it: the host's, with the owner that a container set, and with how long the
 //! guest may believe it.
 //!
-//! How long: in a watched directory for long, since the guest is told of every change there; elsewhere for the
-//! short time of the settings. Three cases are never believed for long: a file with several names, which may change
+//! How long: in a watched directory for long, since the guest is told of every change there, as long as its agent
+//! listens; elsewhere for the short time of the settings. Three cases are never believed for long: a file with several names, which may change
 //! through one in an unwatched directory; a name that came up moments ago and a name in a directory with changes
 //! that the guest has not been told of, since the telling (see `replay`) has to find the guest without an opinion.
 
@@ -214,8 +214,13 @@ impl Tree {
         }
     }
 
+    /// Whether the guest is told of what happens in a directory.
+    pub(crate) fn is_told(&self, dir: &Node) -> bool {
+        dir.is_watched() && self.repeating.load(Ordering::Acquire)
+    }
+
     fn name_validity(&self, parent: &Node, untold: bool) -> Duration {
-        if !parent.is_watched() {
+        if !self.is_told(parent) {
             self.config.short
         } else if untold || parent.pending.load(Ordering::Acquire) > 0 {
             Duration::ZERO
@@ -238,16 +243,16 @@ impl Tree {
     /// How long attributes hold. `parent` saves a search where it is known.
     pub(crate) fn attr_validity(&self, parent: Option<&Node>, node: &Node) -> Duration {
         let told = if node.is_dir() {
-            node.is_watched()
+            self.is_told(node)
         } else if node.links.load(Ordering::Relaxed) > 1 {
             false
         } else if let Some(parent) = parent {
-            parent.is_watched()
+            self.is_told(parent)
         } else {
             let parent = node.state.lock().place.as_ref().map(|place| place.parent);
             parent
                 .and_then(|id| self.nodes.get(id))
-                .is_some_and(|parent| parent.is_watched())
+                .is_some_and(|parent| self.is_told(&parent))
         };
         if told {
             self.config.long_attributes

@@ -58,6 +58,8 @@ pub(crate) struct Tree {
     pub(crate) user: (u32, u32),
     /// Whether the guest has said INIT.
     pub(crate) initialised: AtomicBool,
+    /// Whether somebody repeats the host's changes in the guest.
+    pub(crate) repeating: AtomicBool,
 }
 
 /// A way to a file.

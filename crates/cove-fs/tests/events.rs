@@ -30,6 +30,7 @@ struct Agent {
 impl Agent {
     fn start(shared: &Shared) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        shared.server.set_repeating(true);
         let (server, mount, stopped) = (
             Arc::clone(&shared.server),
             shared.guest.clone(),

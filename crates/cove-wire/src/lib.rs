@@ -20,6 +20,7 @@
 //!      │ ◀════════════ raw bytes, or exec packets ════▶ │   half-close means end of input
 //! ```
 
+mod changes;
 mod control;
 pub mod dns;
 mod exec;
@@ -28,6 +29,7 @@ pub mod network;
 mod publish;
 mod stream;
 
+pub use changes::{Change, Changed, Entry, FileName, REPEATER_UID, Repeated};
 pub use control::{
     BootConfig, Call, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus,
     Hello, LogSource, Memory, Reply, Stage, VersionMismatch,
@@ -52,6 +54,8 @@ pub mod port {
     pub const HOST: u32 = 1026;
     /// Host listens: questions for names and their answers, in any order; see [`dns`](crate::dns).
     pub const NAMES: u32 = 1027;
+    /// Host listens: [`Change`](crate::Change) frames to the guest, [`Repeated`](crate::Repeated) frames from it.
+    pub const CHANGES: u32 = 1028;
 }
 
 /// What the guest mounts to see the host's folders: the tag of its file system device, at whose root each share has

@@ -26,10 +26,15 @@ fn main() -> ExitCode {
             promises::a_folder_shared_for_reading_cannot_be_written,
             promises::an_inner_share_stays_on_top_of_an_outer_one,
             promises::folders_that_cannot_be_shared_are_refused_with_the_reason,
+            events::each_change_on_the_host_is_seen_by_inotify_in_a_container_once,
+            events::what_is_read_after_an_event_is_never_what_was_before,
+            events::what_containers_do_themselves_is_not_told_twice,
             promises::shares_and_what_containers_mount_survive_a_restart,
         ],
     )
 }
+
+mod events;
 
 mod promises {
     use super::{Cove, MetadataExt, Path, PathBuf, fs, harness};

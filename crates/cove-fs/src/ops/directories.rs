@@ -43,7 +43,7 @@ impl Tree {
         let (fd, _) = self.open(&node, OFlags::RDONLY | OFlags::DIRECTORY)?;
         // The guest's kernel drops the listing when the directory's time of change moves, which it learns of in time
         // where the directory is watched.
-        let open_flags = if node.is_watched() {
+        let open_flags = if self.is_told(&node) {
             fopen::CACHE_DIR | fopen::KEEP_CACHE
         } else {
             0

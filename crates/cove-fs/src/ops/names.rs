@@ -344,7 +344,7 @@ impl Tree {
         )?;
         let stat = rustix::fs::statx(&to, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
         let mut entry = self.enter(&new_parent, name, &stat);
-        let valid = if new_parent.is_watched() {
+        let valid = if self.is_told(&new_parent) {
             self.config.long_entries
         } else {
             self.config.short

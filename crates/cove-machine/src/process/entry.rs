@@ -1,6 +1,7 @@
 //! The machine process from its start to its end.
 
 use super::{
+    changes,
     console::Console,
     control::{self, Audience, Desk},
     folders::Folders,
@@ -118,6 +119,8 @@ async fn supervised(
     sockets::remove_left_over(runtime);
     let listener = sockets::bind(&sockets::control(runtime))?;
     let folders = Arc::new(Folders::new()?);
+    let repeated = sockets::listen_to_guest(runtime, cove_wire::port::CHANGES)?;
+    let _telling = changes::begin(repeated, folders.server());
 
     let mut hypervisor = Hypervisor::new(launch, locks, &folders, console)?;
     if let Some(pid) = hypervisor.pid() {

@@ -21,9 +21,7 @@ impl Folders {
     /// A file server without a folder.
     pub(crate) fn new() -> Result<Self, MachineError> {
         let config = Config {
-            // Long-lived caches need somebody who repeats the host's changes in the guest, which its agent does not
-            // do yet.
-            watch: false,
+            replay_uid: cove_wire::REPEATER_UID,
             ..Config::default()
         };
         let server = Server::new(config).map_err(|error| MachineError::StartFailed {

@@ -28,6 +28,8 @@
 #[cfg(target_os = "linux")]
 pub(crate) mod ansi;
 #[cfg(target_os = "linux")]
+mod changes;
+#[cfg(target_os = "linux")]
 pub(crate) mod check;
 #[cfg(target_os = "linux")]
 pub(crate) mod console;

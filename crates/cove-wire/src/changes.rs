@@ -1,0 +1,177 @@
+//! Changes of shared folders that the host made, for the agent to repeat in the guest, whose programs and caches learn
+//! of them by that.
+//!
+//! ```text
+//!  guest (agent)                                      host (machine process)
+//!      │ connect vsock port CHANGES ──────────────────▶ │ from now on the guest may cache for long
+//!      │ ◀──────────────────────────────── Change ...   │ in the order in which they happened
+//!      │ repeats each under REPEATER_UID                │
+//!      │ Repeated{id} ────────────────────────────────▶ │ one for each, whether or not it worked
+//! ```
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{SeqAccess, Visitor},
+};
+use std::fmt;
+
+/// The uid under which the agent repeats changes. The host's file server answers requests under it as if they changed
+/// something, and changes nothing.
+pub const REPEATER_UID: u32 = 0xfffe_c07e;
+
+/// One change. Paths are relative and have no `.`, `..` or empty components; what is named may be gone again by now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// For [`Repeated`].
+    pub id: u64,
+    /// The share's entry at the root of the file system [`SHARES_TAG`](crate::SHARES_TAG).
+    pub share: FileName,
+    /// The directory below it; empty for the share itself.
+    pub directory: FileName,
+    /// What happened there.
+    pub what: Changed,
+}
+
+/// What happened in a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Changed {
+    /// An entry came to be.
+    Created {
+        /// Its name.
+        name: FileName,
+        /// Its kind.
+        entry: Entry,
+    },
+    /// A file's data changed.
+    Modified {
+        /// Its name.
+        name: FileName,
+    },
+    /// Mode, owner, times or attributes changed.
+    Attributes {
+        /// The entry's name; empty for the directory itself.
+        name: FileName,
+    },
+    /// An entry was removed.
+    Deleted {
+        /// Its name.
+        name: FileName,
+        /// Its kind, as far as known.
+        entry: Entry,
+    },
+    /// An entry got another name.
+    Renamed {
+        /// Its old name.
+        name: FileName,
+        /// The new directory, like [`Change::directory`].
+        to_directory: FileName,
+        /// Its new name.
+        to_name: FileName,
+    },
+}
+
+/// Kinds of directory entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Pipe,
+    /// A unix socket.
+    Socket,
+}
+
+/// The agent is done with a [`Change`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeated {
+    /// The change's.
+    pub id: u64,
+}
+
+/// A name or a path, which on Linux is any bytes but zero. JSON has it as a string where it is text, and as a list of
+/// numbers where it is not.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FileName(pub Vec<u8>);
+
+impl fmt::Debug for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl Serialize for FileName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_seq(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for FileName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = FileName;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name, as text or as bytes")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<FileName, E> {
+                Ok(FileName(text.as_bytes().to_vec()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<FileName, A::Error> {
+                let mut name = Vec::new();
+                while let Some(byte) = bytes.next_element()? {
+                    name.push(byte);
+                }
+                Ok(FileName(name))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HEADER_LEN, decode, encode};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_name_that_is_text_stays_readable() {
+        let name = FileName("ünïcode \"x\"\n".into());
+        assert_eq!(serde_json::to_string(&name).unwrap(), r#""ünïcode \"x\"\n""#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_reads_back_as_it_was(name in proptest::collection::vec(any::<u8>(), 0..64), id in any::<u64>()) {
+            let name = FileName(name);
+            let change = Change {
+                id,
+                share: FileName(b"0123".to_vec()),
+                directory: name.clone(),
+                what: Changed::Renamed { name: name.clone(), to_directory: FileName(Vec::new()), to_name: name },
+            };
+            let frame = encode(&change).unwrap();
+            prop_assert_eq!(decode::<Change>(&frame[HEADER_LEN..]).unwrap(), change);
+        }
+
+        #[test]
+        fn no_frame_makes_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
+            let _ = decode::<Change>(&bytes);
+            let _ = decode::<Repeated>(&bytes);
+        }
+    }
+}
