@@ -8,15 +8,20 @@ use crate::{
     settings::{self, Backend},
 };
 use cove_api::{ApiError, Check, CheckState, transport};
-use cove_machine::{Availability, BackendKind};
+use cove_machine::{Availability, BackendKind, FolderHealth};
 use std::{
     env,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+use tokio::time::timeout;
 
 /// Free bytes on the host's disk below which there is something to say.
 const COMFORT: u64 = 10 << 30;
+
+/// How long a machine process may take to say how its folders are.
+const FOLDERS: Duration = Duration::from_secs(5);
 
 /// Looks at everything.
 pub(crate) async fn examine(server: &Server) -> Vec<Check> {
@@ -49,13 +54,22 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
         checks.push(docker_context(&context));
         checks
     });
-    looking.await.unwrap_or_else(|error| {
+    let mut checks = looking.await.unwrap_or_else(|error| {
         vec![failed(
             "doctor",
             format!("the examination broke off: {error}"),
             "see `cove logs`",
         )]
-    })
+    });
+    for handle in server.machines.all() {
+        let Some(machine) = handle.snapshot().machine.clone() else {
+            continue;
+        };
+        if let Ok(Ok(health)) = timeout(FOLDERS, machine.folder_health()).await {
+            checks.extend(folders(handle.name(), &health));
+        }
+    }
+    checks
 }
 
 fn check(name: &str, state: CheckState, evidence: impl Into<String>, fix: impl Into<String>) -> Check {
@@ -201,6 +215,50 @@ fn sockets(runtime: &Path, docker_socket: &Path) -> Check {
     }
 }
 
+/// How a machine that runs shares folders: what is short of the promise, or one line that says that nothing is.
+fn folders(machine: &MachineName, health: &FolderHealth) -> Vec<Check> {
+    let name = format!("folders of {machine}");
+    let slow = "containers see what changes on this computer within a second, and are not notified";
+    let mut checks = Vec::new();
+    if !health.watching {
+        checks.push(warning(
+            &name,
+            format!("this system does not tell of changes in folders; {slow}"),
+            "use Linux 5.17 or newer, and see that fs.fanotify.max_user_groups is not used up",
+        ));
+    } else if !health.repeating {
+        checks.push(warning(
+            &name,
+            format!("the guest does not take up changes of this computer; {slow}"),
+            "wait until the machine runs; if it does, see `cove logs agent`",
+        ));
+    } else if health.exhausted {
+        checks.push(warning(
+            &name,
+            format!(
+                "{} directories are watched, and no more can be; in others {slow}",
+                health.watched
+            ),
+            "raise the limit: sysctl fs.fanotify.max_user_marks=1048576, and restart the machine",
+        ));
+    }
+    for path in &health.without_attributes {
+        checks.push(warning(
+            &name,
+            format!(
+                "the file system of `{}` keeps no user attributes: owners that containers set last until the machine stops",
+                path.display()
+            ),
+            "share a folder on ext4, XFS, Btrfs or tmpfs of Linux 6.6 or newer",
+        ));
+    }
+    if checks.is_empty() {
+        let evidence = format!("changes in {} directories are told to containers", health.watched);
+        checks.push(good(&name, evidence));
+    }
+    checks
+}
+
 fn docker_client() -> Check {
     match in_path("docker") {
         Some(path) => good("docker client", path.display().to_string()),
@@ -307,6 +365,33 @@ mod tests {
                 CheckState::Failed
             }
         );
+    }
+
+    #[test]
+    fn what_is_short_of_the_promise_about_folders_is_a_warning_each() {
+        let machine = MachineName::default();
+        let well = FolderHealth {
+            watching: true,
+            repeating: true,
+            watched: 7,
+            ..FolderHealth::default()
+        };
+        let states = |health: &FolderHealth| {
+            let checks = folders(&machine, health);
+            checks.iter().map(|check| check.state).collect::<Vec<_>>()
+        };
+        assert_eq!(states(&well), [CheckState::Ok]);
+        let unheard = FolderHealth {
+            repeating: false,
+            ..well.clone()
+        };
+        assert_eq!(states(&unheard), [CheckState::Warning]);
+        let short = FolderHealth {
+            exhausted: true,
+            without_attributes: vec!["/mnt/stick".into()],
+            ..well
+        };
+        assert_eq!(states(&short), [CheckState::Warning, CheckState::Warning]);
     }
 
     #[test]

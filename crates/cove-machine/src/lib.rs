@@ -48,7 +48,7 @@ pub use emulated::Emulated;
 pub use error::MachineError;
 #[cfg(target_os = "linux")]
 pub use kvm::Kvm;
-pub use spec::{Disk, MachineSpec, Share};
+pub use spec::{Disk, FolderHealth, MachineSpec, Share};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -219,6 +219,14 @@ pub trait Machine: Send + Sync {
     /// The folders that the guest may reach.
     fn shares(&self) -> Vec<Share> {
         Vec::new()
+    }
+
+    /// How the file server of the folders is doing.
+    async fn folder_health(&self) -> Result<FolderHealth, MachineError> {
+        Err(MachineError::Unsupported {
+            operation: "sharing a folder",
+            backend: self.kind(),
+        })
     }
 
     /// The file that the guest's console is written to; bounded, the older part in `<file>.1`.

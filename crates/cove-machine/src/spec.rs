@@ -40,6 +40,21 @@ pub struct Share {
     pub read_only: bool,
 }
 
+/// How the file server of a machine's folders is doing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderHealth {
+    /// Whether this computer can tell of changes in folders at all.
+    pub watching: bool,
+    /// Whether the guest's agent is there to repeat them.
+    pub repeating: bool,
+    /// Directories that are watched.
+    pub watched: u64,
+    /// Whether others are not, because there were too many.
+    pub exhausted: bool,
+    /// Folders on file systems that keep no attributes, where owners that containers set last until the machine stops.
+    pub without_attributes: Vec<PathBuf>,
+}
+
 /// One of a machine's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

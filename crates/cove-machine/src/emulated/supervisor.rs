@@ -16,7 +16,7 @@ use crate::{
         ansi,
         console::Console,
         control::{Asked, Audience, reply},
-        protocol::Request,
+        protocol::Order,
     },
 };
 use serde_json::json;
@@ -175,30 +175,26 @@ impl Supervisor<'_> {
         }
     }
 
-    fn answer(&mut self, Asked { request, answer }: Asked, child: &mut tokio::process::Child) {
-        let (command, arguments) = match request {
-            Request::Kill => {
+    fn answer(&mut self, Asked { order, answer }: Asked, child: &mut tokio::process::Child) {
+        let (command, arguments) = match order {
+            Order::Kill => {
                 self.kill(child);
                 reply(answer, Ok(()));
                 return;
             }
-            Request::Pause | Request::Resume if !self.guest.is_settled() => {
+            Order::Pause | Order::Resume if !self.guest.is_settled() => {
                 reply(answer, Err("the guest is restarting or ending".into()));
                 return;
             }
-            Request::Pause => ("stop", json!({})),
-            Request::Resume => ("cont", json!({})),
-            Request::Grow { disk, size } => {
+            Order::Pause => ("stop", json!({})),
+            Order::Resume => ("cont", json!({})),
+            Order::Grow { disk, size } => {
                 if let Err(why) = self.check_growth(disk, size) {
                     reply(answer, Err(why));
                     return;
                 }
                 let node = format!("{}-disk", command::device(disk));
                 ("block_resize", json!({"node-name": node, "size": size}))
-            }
-            Request::AddShare(_) | Request::RemoveShare { .. } => {
-                reply(answer, Err("QEMU knows nothing of folders".into()));
-                return;
             }
         };
         let qmp = self.qmp.clone();

@@ -21,7 +21,7 @@ use crate::{
     process::{
         console::Console,
         control::{Asked, Audience, reply},
-        protocol::Request,
+        protocol::Order,
     },
 };
 use cove_virtio::{
@@ -165,7 +165,7 @@ impl Monitor {
             let ended = tokio::select! {
                 Some((number, end)) = ends.recv() => supervisor.ended(number, end),
                 Some(Ok(done)) = supervisor.jobs.join_next() => supervisor.done(done),
-                Some(asked) = requests.recv() => if asked.request == Request::Kill {
+                Some(asked) = requests.recv() => if asked.order == Order::Kill {
                     reply(asked.answer, Ok(()));
                     Some(ExitCause::Killed)
                 } else {
@@ -219,27 +219,24 @@ impl Supervisor {
     /// Begins the next thing that was asked for, unless another is under way.
     fn work(&mut self) {
         while self.jobs.is_empty()
-            && let Some(Asked { request, answer }) = self.waiting.pop_front()
+            && let Some(Asked { order, answer }) = self.waiting.pop_front()
         {
             let running = Arc::clone(&self.running);
-            match request {
-                Request::Pause | Request::Resume if !self.guest.is_settled() => {
+            match order {
+                Order::Pause | Order::Resume if !self.guest.is_settled() => {
                     reply(answer, Err("the guest is restarting or ending".into()));
                 }
-                Request::Pause => {
+                Order::Pause => {
                     self.jobs
                         .spawn_blocking(move || Done::Paused(answer, running.pause()));
                 }
-                Request::Resume => {
+                Order::Resume => {
                     self.jobs
                         .spawn_blocking(move || Done::Resumed(answer, running.resume()));
                 }
-                Request::Grow { disk, size } => reply(answer, self.grow(disk, size)),
-                Request::AddShare(_) | Request::RemoveShare { .. } => {
-                    reply(answer, Err("the monitor knows nothing of folders".into()));
-                }
+                Order::Grow { disk, size } => reply(answer, self.grow(disk, size)),
                 // It does not wait in line.
-                Request::Kill => reply(answer, Ok(())),
+                Order::Kill => reply(answer, Ok(())),
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{
     folders::Folders,
-    protocol::{self, Call, Hello, Line, Request, Said},
+    protocol::{self, Call, Hello, Line, Order, Reply, Request, Said},
 };
 use crate::MachineEvent;
 use futures_util::{SinkExt, StreamExt};
@@ -15,11 +15,11 @@ use tokio::{
 /// Requests of one connection that may be unanswered; further ones wait in the socket.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// A request, and where its answer goes.
+/// An order, and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Asked {
     /// What is asked.
-    pub(crate) request: Request,
+    pub(crate) order: Order,
     /// Takes the answer. Dropped, it tells that the machine is ending.
     pub(crate) answer: oneshot::Sender<Result<(), String>>,
 }
@@ -130,8 +130,16 @@ async fn forward(call: &str, desk: &Desk, answered: &mpsc::Sender<Said>) -> Resu
             let folders = Arc::clone(&desk.folders);
             tokio::task::spawn_blocking(move || answer.send(folders.remove(&name)));
         }
-        Request::Pause | Request::Resume | Request::Kill | Request::Grow { .. } => {
-            let asked = Asked { request, answer };
+        Request::FolderHealth => {
+            let health = desk.folders.health();
+            permit.send(Said::Answer {
+                id,
+                result: Ok(Reply::Folders(health)),
+            });
+            return Ok(());
+        }
+        Request::Machine(order) => {
+            let asked = Asked { order, answer };
             desk.requests
                 .send(asked)
                 .await
@@ -141,6 +149,7 @@ async fn forward(call: &str, desk: &Desk, answered: &mpsc::Sender<Said>) -> Resu
     tokio::spawn(async move {
         // Without an answer, the machine is ending, which the connection tells by its own end.
         if let Ok(result) = result.await {
+            let result = result.map(|()| Reply::Done);
             permit.send(Said::Answer { id, result });
         }
     });
@@ -202,19 +211,20 @@ mod tests {
     #[tokio::test]
     async fn answers_come_as_they_are_ready_and_events_in_between() {
         let mut machine = machine().await;
-        for (id, request) in [(1, Request::Pause), (2, Request::Kill)] {
+        for (id, order) in [(1, Order::Pause), (2, Order::Kill)] {
+            let request = Request::Machine(order);
             let call = protocol::encode(&Call { id, request });
             machine.line.send(call).await.unwrap();
         }
         let pause = machine.requests.recv().await.unwrap();
         let kill = machine.requests.recv().await.unwrap();
-        assert_eq!((pause.request, kill.request), (Request::Pause, Request::Kill));
+        assert_eq!((pause.order, kill.order), (Order::Pause, Order::Kill));
         kill.answer.send(Ok(())).unwrap();
         assert_eq!(
             said(&mut machine.line).await,
             Some(Said::Answer {
                 id: 2,
-                result: Ok(())
+                result: Ok(Reply::Done)
             })
         );
         machine.events.send(MachineEvent::Rebooted).unwrap();

@@ -3,7 +3,7 @@
 //! [`Folders`] owns the list; the file server behind it has the folders open. Nothing of it is kept on disk: a daemon
 //! that adopts the machine learns the list from the greeting.
 
-use crate::{MachineError, Share, error::chain};
+use crate::{FolderHealth, MachineError, Share, error::chain};
 use cove_fs::{Config, Server, ShareOptions};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -41,6 +41,24 @@ impl Folders {
     /// The folders, in order of their addition.
     pub(crate) fn list(&self) -> Vec<Share> {
         self.held().clone()
+    }
+
+    /// How the file server is doing.
+    pub(crate) fn health(&self) -> FolderHealth {
+        let health = self.server.health();
+        let lacking = |share: &&Share| health.shares_without_attributes.contains(&share.name);
+        FolderHealth {
+            watching: health.watching,
+            repeating: health.repeating,
+            watched: health.watched as u64,
+            exhausted: health.watches_exhausted,
+            without_attributes: self
+                .held()
+                .iter()
+                .filter(lacking)
+                .map(|share| share.path.clone())
+                .collect(),
+        }
     }
 
     /// Adds a folder, unless it is there already. Blocks while the folder is opened.

@@ -1,13 +1,13 @@
 //! What the daemon and a machine process say to each other: one JSON value a line, on a socket that only their user may
 //! connect to. Both still check what they read, since a daemon may meet a machine process of another release.
 
-use crate::{BackendKind, Disk, Features, MachineEvent, Share};
+use crate::{BackendKind, Disk, Features, FolderHealth, MachineEvent, Share};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LinesCodec};
 
 /// Raised with every change that an older peer would misunderstand.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 64 << 10;
@@ -67,6 +67,23 @@ pub(crate) struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
+    /// Something of the machine itself.
+    Machine(Order),
+    /// Let the guest reach a folder.
+    AddShare(Share),
+    /// Take a folder away from the guest.
+    RemoveShare {
+        /// Its name.
+        name: String,
+    },
+    /// Say how the file server is doing.
+    FolderHealth,
+}
+
+/// What the daemon asks of the machine itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
     /// Stop the vCPUs.
     Pause,
     /// Let them go on.
@@ -80,13 +97,16 @@ pub(crate) enum Request {
         /// Its size in bytes.
         size: u64,
     },
-    /// Let the guest reach a folder.
-    AddShare(Share),
-    /// Take a folder away from the guest.
-    RemoveShare {
-        /// Its name.
-        name: String,
-    },
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// It was carried out.
+    Done,
+    /// The answer to [`Request::FolderHealth`].
+    Folders(FolderHealth),
 }
 
 /// What the machine process says after its [`Hello`].
@@ -97,8 +117,8 @@ pub(crate) enum Said {
     Answer {
         /// The request's number.
         id: u64,
-        /// Nothing, or why it was refused.
-        result: Result<(), String>,
+        /// What came of it, or why it was refused.
+        result: Result<Reply, String>,
     },
     /// Something happened. The machine's end is not told like this but by the connection's end: the account is on disk
     /// then, where it also is for a daemon that was not connected.
@@ -129,7 +149,7 @@ mod tests {
         for said in [
             Said::Answer {
                 id: 7,
-                result: Ok(()),
+                result: Ok(Reply::Done),
             },
             Said::Answer {
                 id: 8,
@@ -143,10 +163,10 @@ mod tests {
         }
         let call = Call {
             id: 1,
-            request: Request::Grow {
+            request: Request::Machine(Order::Grow {
                 disk: Disk::Data,
                 size: u64::MAX,
-            },
+            }),
         };
         assert_eq!(decode::<Call>(&encode(&call)).unwrap(), call);
         let call = Call {

@@ -11,13 +11,13 @@
 
 use super::{
     left_over::{self, console_path},
-    protocol::{self, Call, Line, Request, Said},
+    protocol::{self, Call, Line, Order, Reply, Request, Said},
     record,
     start::{Greeted, clear, connect},
 };
 use crate::{
-    BackendKind, Connection, Disk, Exit, ExitCause, Features, Listener, Machine, MachineError, MachineEvent,
-    MachineSpec, Share, sockets,
+    BackendKind, Connection, Disk, Exit, ExitCause, Features, FolderHealth, Listener, Machine, MachineError,
+    MachineEvent, MachineSpec, Share, sockets,
 };
 use async_trait::async_trait;
 use futures_util::{SinkExt, StreamExt};
@@ -71,7 +71,7 @@ struct Shared {
 #[derive(Debug)]
 struct Asked {
     request: Request,
-    answer: oneshot::Sender<Result<(), String>>,
+    answer: oneshot::Sender<Result<Reply, String>>,
 }
 
 impl Remote {
@@ -101,12 +101,16 @@ impl Remote {
         }
     }
 
-    async fn ask(&self, operation: &'static str, request: Request) -> Result<(), MachineError> {
+    async fn order(&self, operation: &'static str, order: Order) -> Result<(), MachineError> {
+        self.ask(operation, Request::Machine(order)).await.map(drop)
+    }
+
+    async fn ask(&self, operation: &'static str, request: Request) -> Result<Reply, MachineError> {
         let (answer, result) = oneshot::channel();
         let asked = Asked { request, answer };
         self.requests.send(asked).await.map_err(|_| MachineError::Ended)?;
         match result.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(reply)) => Ok(reply),
             Ok(Err(why)) => Err(MachineError::Failed { operation, why }),
             Err(_) => Err(MachineError::Ended),
         }
@@ -136,14 +140,14 @@ impl Machine for Remote {
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
-        self.ask("pause", Request::Pause).await?;
+        self.order("pause", Order::Pause).await?;
         // The event that says so may still be on its way.
         self.shared.paused.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        self.ask("resume", Request::Resume).await?;
+        self.order("resume", Order::Resume).await?;
         self.shared.paused.store(false, Ordering::Relaxed);
         Ok(())
     }
@@ -158,7 +162,7 @@ impl Machine for Remote {
     async fn kill(&self) -> Result<Exit, MachineError> {
         self.shared.killing.store(true, Ordering::Relaxed);
         let asked = async {
-            match self.ask("end", Request::Kill).await {
+            match self.order("end", Order::Kill).await {
                 // An end that is under way already is as good.
                 Ok(()) | Err(MachineError::Ended) => Ok(self.wait().await),
                 Err(error) => Err(error),
@@ -178,7 +182,7 @@ impl Machine for Remote {
     }
 
     async fn grow_disk(&self, disk: Disk, size: u64) -> Result<(), MachineError> {
-        self.ask("grow the disk", Request::Grow { disk, size }).await
+        self.order("grow the disk", Order::Grow { disk, size }).await
     }
 
     async fn add_share(&self, share: &Share) -> Result<(), MachineError> {
@@ -202,6 +206,15 @@ impl Machine for Remote {
 
     fn shares(&self) -> Vec<Share> {
         self.shared.shares().clone()
+    }
+
+    async fn folder_health(&self) -> Result<FolderHealth, MachineError> {
+        match self.ask("look at the folders", Request::FolderHealth).await? {
+            Reply::Folders(health) => Ok(health),
+            Reply::Done => Err(MachineError::Protocol(
+                "it did not say how its folders are".into(),
+            )),
+        }
     }
 
     fn console(&self) -> &Path {
@@ -285,7 +298,7 @@ async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc
 }
 
 /// Who waits for an answer, by the number of the request.
-type Unanswered = HashMap<u64, oneshot::Sender<Result<(), String>>>;
+type Unanswered = HashMap<u64, oneshot::Sender<Result<Reply, String>>>;
 
 enum Ending {
     /// The [`Remote`] was dropped; the machine goes on.
