@@ -58,4 +58,4 @@ pub use machine::{
 pub use port::PublishedPort;
 pub use query::LogQuery;
 pub use settings::{Applied, Setting, Settings};
-pub use share::{NewShare, Share};
+pub use share::{MissingShare, NewShare, Share};

@@ -22,6 +22,15 @@ pub struct Share {
     pub read_only: bool,
     /// The running machines that have it.
     pub machines: Vec<String>,
-    /// The running machines that should have it and do not; their notices say why.
-    pub missing: Vec<String>,
+    /// The running machines that should have it and do not.
+    pub missing: Vec<MissingShare>,
+}
+
+/// A machine that does not have a folder that it should have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MissingShare {
+    /// The machine.
+    pub machine: String,
+    /// Why not, for a person.
+    pub why: String,
 }

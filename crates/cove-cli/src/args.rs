@@ -185,11 +185,14 @@ pub(crate) enum Share {
     /// List the shared folders
     #[command(visible_alias = "ls")]
     List,
-    /// Cease to share a folder; containers that have it mounted lose access
+    /// Cease to share a folder
     #[command(visible_alias = "rm")]
     Remove {
         /// The folder
         path: PathBuf,
+        /// Also when containers that run have it mounted; they lose access
+        #[arg(long)]
+        force: bool,
     },
 }
 

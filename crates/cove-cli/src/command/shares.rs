@@ -3,7 +3,7 @@
 use super::Session;
 use crate::{args, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
-use cove_api::{NewShare, Share};
+use cove_api::{MissingShare, NewShare, Share};
 use std::{
     env,
     path::{Component, Path, PathBuf},
@@ -22,10 +22,10 @@ pub(super) async fn run(session: &Session, what: args::Share) -> anyhow::Result<
             tell(session, &share);
         }
         args::Share::List => list(session).await?,
-        args::Share::Remove { path } => {
+        args::Share::Remove { path, force } => {
             let path = absolute(&path)?;
             let text = path.to_str().unwrap_or_default();
-            session.daemon().await?.remove_share(text).await?;
+            session.daemon().await?.remove_share(text, force).await?;
             session.say(&format!("`{text}` is not shared any more"));
         }
     }
@@ -35,11 +35,16 @@ pub(super) async fn run(session: &Session, what: args::Share) -> anyhow::Result<
 fn tell(session: &Session, share: &Share) {
     let access = if share.read_only { " for reading" } else { "" };
     session.say(&format!("`{}` is shared{access}", share.path.display()));
-    for machine in &share.missing {
-        session.say(&format!(
-            "note: machine `{machine}` does not have it; why: cove status --machine {machine}"
-        ));
+    for missing in &share.missing {
+        session.say(&missed(share, missing));
     }
+}
+
+fn missed(share: &Share, MissingShare { machine, why }: &MissingShare) -> String {
+    format!(
+        "warning: machine `{machine}` does not have `{}`: {why}",
+        share.path.display()
+    )
 }
 
 async fn list(session: &Session) -> anyhow::Result<()> {
@@ -58,7 +63,13 @@ async fn list(session: &Session) -> anyhow::Result<()> {
             ]
         })
         .collect();
-    Ok(output::table(["FOLDER", "ACCESS", "RUNNING MACHINES"], &rows)?)
+    output::table(["FOLDER", "ACCESS", "RUNNING MACHINES"], &rows)?;
+    for share in &shares {
+        for missing in &share.missing {
+            session.say(&missed(share, missing));
+        }
+    }
+    Ok(())
 }
 
 /// The path as Docker clients say it: absolute and without `.` and `..`, links left as they are.
@@ -77,7 +88,7 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// As the shell says it: `docker -v "$PWD:…"` names the links that led here.
-fn working_directory() -> std::io::Result<PathBuf> {
+pub(super) fn working_directory() -> std::io::Result<PathBuf> {
     let here = env::current_dir()?;
     let said = env::var_os("PWD").map(PathBuf::from);
     let same = |said: &PathBuf| {

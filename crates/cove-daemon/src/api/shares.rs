@@ -5,8 +5,8 @@ use super::{
     body::{self, Answer, invalid},
     machines::parameter,
 };
-use crate::settings;
-use cove_api::{ApiError, ErrorCode, Event, MachineState, NewShare, Share};
+use crate::{gateway::HostPaths, machine::mounted, settings};
+use cove_api::{ApiError, ErrorCode, Event, MachineState, MissingShare, NewShare, Share};
 use hyper::{Request, body::Incoming};
 use std::path::Path;
 
@@ -27,9 +27,73 @@ pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Res
 
 pub(super) async fn remove(server: &Server, request: &Request<Incoming>) -> Result<Answer, ApiError> {
     let path = parameter(request, "path").ok_or_else(|| invalid("it has to be said which `path`"))?;
+    if parameter(request, "force").as_deref() != Some("true") {
+        refuse_in_use(server, &path).await?;
+    }
     server.context.settings.remove_share(Path::new(&path))?;
     applied(server).await;
     Ok(body::nothing())
+}
+
+/// Refuses when a container that runs has something of the share mounted, or when that cannot be known.
+async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
+    let shares = server.context.settings.shares();
+    let mut users = Vec::new();
+    for handle in server.machines.all() {
+        let snapshot = handle.snapshot();
+        let shared = snapshot.shares.iter().any(|share| share.path == Path::new(path));
+        let Some(machine) = snapshot.machine.as_ref().filter(|_| shared) else {
+            continue;
+        };
+        let name = handle.name();
+        let refused = |message| {
+            let hint = "add --force to take it away all the same";
+            ApiError::new(ErrorCode::NotConfirmed, message, hint)
+        };
+        if snapshot.state == MachineState::Paused {
+            return Err(refused(format!(
+                "machine `{name}` is paused and cannot be asked whether its containers use `{path}`"
+            )));
+        }
+        let containers = mounted::containers(&**machine).await.map_err(|error| {
+            refused(format!(
+                "it is not known whether containers of machine `{name}` use `{path}`: {error}"
+            ))
+        })?;
+        let using = containers.into_iter().filter(|container| {
+            let mut sources = container.sources.iter();
+            sources.any(|source| share_of(source, &shares).is_some_and(|share| share == Path::new(path)))
+        });
+        users.extend(using.map(|container| container.name));
+    }
+    if users.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = users.iter().map(|name| format!("`{name}`")).collect();
+    let (noun, verb) = if users.len() == 1 {
+        ("container", "has")
+    } else {
+        ("containers", "have")
+    };
+    Err(ApiError::new(
+        ErrorCode::NotConfirmed,
+        format!(
+            "{noun} {} {verb} `{path}` or something in it mounted",
+            names.join(", ")
+        ),
+        "stop what uses it, or add --force, and it loses access",
+    ))
+}
+
+/// The share that a path in the guest comes from: the innermost one.
+fn share_of<'a>(source: &str, shares: &'a [settings::Share]) -> Option<&'a Path> {
+    let host = HostPaths::NATIVE;
+    shares
+        .iter()
+        .filter_map(|share| Some((host.in_guest(&share.path.to_string_lossy())?, &*share.path)))
+        .filter(|(inside, _)| host.remainder(source, inside).is_some())
+        .max_by_key(|(inside, _)| inside.len())
+        .map(|(_, path)| path)
 }
 
 /// A folder that is not there now is more likely a mistake than a plan.
@@ -59,12 +123,20 @@ fn report(server: &Server, share: &settings::Share) -> Share {
     for handle in server.machines.all() {
         let snapshot = handle.snapshot();
         if matches!(snapshot.state, MachineState::Running | MachineState::Paused) {
-            let list = if snapshot.shares.contains(share) {
-                &mut machines
+            let machine = handle.name().to_string();
+            if snapshot.shares.contains(share) {
+                machines.push(machine);
             } else {
-                &mut missing
-            };
-            list.push(handle.name().to_string());
+                let failed = snapshot
+                    .failed_shares
+                    .iter()
+                    .find(|failed| failed.path == share.path);
+                let why = failed.map_or("it has not been told yet", |failed| &failed.why);
+                missing.push(MissingShare {
+                    machine,
+                    why: why.to_owned(),
+                });
+            }
         }
     }
     Share {
@@ -72,5 +144,29 @@ fn report(server: &Server, share: &settings::Share) -> Share {
         read_only: share.read_only,
         machines,
         missing,
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_comes_from_the_innermost_share() {
+        let share = |path: &str| settings::Share {
+            path: path.into(),
+            read_only: false,
+        };
+        let shares = [share("/a"), share("/a/b"), share("/ab")];
+        for (source, expected) in [
+            ("/a", Some("/a")),
+            ("/a/c/d", Some("/a")),
+            ("/a/b/c", Some("/a/b")),
+            ("/abc", None),
+            ("/var/run/docker.sock", None),
+        ] {
+            assert_eq!(share_of(source, &shares), expected.map(Path::new), "{source}");
+        }
     }
 }

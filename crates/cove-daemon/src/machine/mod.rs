@@ -10,6 +10,7 @@ mod disk;
 mod engine;
 mod failure;
 mod logs;
+pub(crate) mod mounted;
 mod operation;
 mod owner;
 mod platform;
@@ -33,6 +34,7 @@ pub(crate) use engine::MachineEngine;
 pub(crate) use failure::chain;
 pub(crate) use operation::Listening;
 pub(crate) use platform::{Host, Platform};
+pub(crate) use shares::FailedShare;
 pub(crate) use words::clean;
 
 use crate::{
@@ -97,6 +99,8 @@ pub(crate) struct Snapshot {
     pub(crate) shares: Vec<Share>,
     /// What its containers publish, while the engine answers.
     pub(crate) ports: Ledger,
+    /// The folders that it should have and does not, and why.
+    pub(crate) failed_shares: Vec<FailedShare>,
     record: Option<Arc<Record>>,
 }
 

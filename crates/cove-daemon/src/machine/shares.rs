@@ -16,7 +16,11 @@ use crate::settings::Share;
 use cove_machine::{Machine, MachineError};
 use cove_wire::Call;
 use sha2::{Digest, Sha256};
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::time::timeout;
 
 /// How long the machine process may take for one folder. One on a server that is away takes for ever.
@@ -27,8 +31,34 @@ const FOLDER: Duration = Duration::from_secs(5);
 pub(super) struct Outcome {
     /// The folders that the guest has.
     pub(super) served: Vec<Share>,
-    /// Why others are not among them, a sentence each.
-    pub(super) failures: Vec<String>,
+    /// The others, and those that it could not be rid of.
+    pub(super) failures: Vec<FailedShare>,
+}
+
+/// A folder that is not shared as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailedShare {
+    /// The folder.
+    pub(crate) path: PathBuf,
+    /// Whether it is to be shared, and not to be taken away.
+    pub(crate) wanted: bool,
+    /// What went wrong.
+    pub(crate) why: String,
+}
+
+impl FailedShare {
+    /// As one notice.
+    pub(super) fn notice(failures: &[Self]) -> String {
+        let sentences = failures.iter().map(|Self { path, wanted, why }| {
+            let state = if *wanted {
+                "is not shared"
+            } else {
+                "is still shared"
+            };
+            format!("`{}` {state}: {why}", path.display())
+        });
+        sentences.collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// Brings a machine and its guest to share `wanted` and nothing else. `patience` is for each call of the agent. An
@@ -51,16 +81,16 @@ pub(super) async fn apply(
             continue;
         }
         if let Err(why) = withdraw(machine, link, &stale, patience).await? {
-            let path = stale.path.display();
-            outcome.failures.push(format!("`{path}` is still shared: {why}"));
+            let (path, wanted) = (stale.path, false);
+            outcome.failures.push(FailedShare { path, wanted, why });
         }
     }
     for share in wanted {
         match provide(machine, link, &share, patience).await? {
             Ok(()) => outcome.served.push(for_settings(share)),
             Err(why) => {
-                let path = share.path.display();
-                outcome.failures.push(format!("`{path}` is not shared: {why}"));
+                let (path, wanted) = (share.path, true);
+                outcome.failures.push(FailedShare { path, wanted, why });
             }
         }
     }

@@ -14,7 +14,8 @@ use super::{
     agent::{self, AgentLink, CallError, Happening},
     disk::{Place, Record},
     failure::Failure,
-    shares, starter, stop,
+    shares::{self, FailedShare},
+    starter, stop,
     timeline::Timeline,
 };
 use crate::{
@@ -65,6 +66,8 @@ pub(super) struct Session {
     /// The folders that were last asked for, and those that the guest has.
     pub(super) wanted: Vec<Share>,
     pub(super) shares: Vec<Share>,
+    /// What went wrong with others.
+    pub(super) failed_shares: Vec<FailedShare>,
 }
 
 /// What a job tells its owner meanwhile.
@@ -302,6 +305,7 @@ impl Job {
         let (link, happenings) = agent::attach(Arc::clone(&machine));
         Session {
             shares: shares::given(&*machine),
+            failed_shares: Vec::new(),
             // Nothing is as the settings say before it was looked at.
             wanted: Vec::new(),
             machine,
@@ -377,8 +381,10 @@ impl Job {
                             session.wanted = wanted;
                             session.shares = outcome.served;
                             if !outcome.failures.is_empty() {
-                                self.notice(Topic::Shares, outcome.failures.join("; ")).await;
+                                let notice = FailedShare::notice(&outcome.failures);
+                                self.notice(Topic::Shares, notice).await;
                             }
+                            session.failed_shares = outcome.failures;
                             booted = true;
                             patience = ENGINE;
                             deadline = Instant::now() + patience;

@@ -59,6 +59,34 @@ pub enum HostPaths {
 impl HostPaths {
     /// As they are on this host.
     pub const NATIVE: Self = if cfg!(windows) { Self::Windows } else { Self::Unix };
+
+    /// The cleaned path in the guest of an absolute path on the host.
+    pub(crate) fn in_guest(self, source: &str) -> Option<String> {
+        if source.starts_with('/') {
+            return Some(clean(source));
+        }
+        if self == Self::Windows && is_drive_path(source) {
+            let (drive, rest) = source.split_at(1);
+            let rest = rest[1..].replace('\\', "/");
+            return Some(clean(&format!(
+                "/mnt/{}{}",
+                drive.to_ascii_lowercase(),
+                clean(&rest)
+            )));
+        }
+        None
+    }
+
+    /// What is left of `path` below `base`: empty, or beginning with a slash. Both are clean.
+    pub(crate) fn remainder<'a>(self, path: &'a str, base: &str) -> Option<&'a str> {
+        let base = base.trim_end_matches('/');
+        let (start, rest) = path.split_at_checked(base.len())?;
+        let same = match self {
+            Self::Unix => start == base,
+            Self::Windows => start.eq_ignore_ascii_case(base),
+        };
+        (same && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
+    }
 }
 
 /// What to do with the source of a mount.
@@ -74,7 +102,7 @@ enum Place {
 
 impl MountPolicy {
     fn place(&self, source: &str) -> Place {
-        let Some(path) = self.in_guest(source) else {
+        let Some(path) = self.host.in_guest(source) else {
             // No path at all, but a volume's name or a mistake that the engine words better.
             return if is_drive_path(source) {
                 Place::NotShared
@@ -82,11 +110,14 @@ impl MountPolicy {
                 Place::AsGiven
             };
         };
-        let found = if GUEST_OWN.iter().any(|own| self.remainder(&path, own).is_some()) {
+        let found = if GUEST_OWN
+            .iter()
+            .any(|own| self.host.remainder(&path, own).is_some())
+        {
             Some(path.clone())
         } else if self
             .share(&self.socket)
-            .is_some_and(|socket| self.remainder(&path, &socket) == Some(""))
+            .is_some_and(|socket| self.host.remainder(&path, &socket) == Some(""))
         {
             return Place::At(ENGINE_SOCKET.to_owned());
         } else {
@@ -95,7 +126,8 @@ impl MountPolicy {
                 .filter_map(|share| self.share(share))
                 .find_map(|share| {
                     // Spelled as the share is, should upper and lower case differ.
-                    self.remainder(&path, &share)
+                    self.host
+                        .remainder(&path, &share)
                         .map(|rest| share.trim_end_matches('/').to_owned() + rest)
                 })
         };
@@ -121,36 +153,8 @@ impl MountPolicy {
         )
     }
 
-    /// The cleaned path in the guest of an absolute path on the host.
-    fn in_guest(&self, source: &str) -> Option<String> {
-        if source.starts_with('/') {
-            return Some(clean(source));
-        }
-        if self.host == HostPaths::Windows && is_drive_path(source) {
-            let (drive, rest) = source.split_at(1);
-            let rest = rest[1..].replace('\\', "/");
-            return Some(clean(&format!(
-                "/mnt/{}{}",
-                drive.to_ascii_lowercase(),
-                clean(&rest)
-            )));
-        }
-        None
-    }
-
     fn share(&self, path: &Path) -> Option<String> {
-        self.in_guest(&path.to_string_lossy())
-    }
-
-    /// What is left of `path` below `base`: empty, or beginning with a slash. Both are clean.
-    fn remainder<'a>(&self, path: &'a str, base: &str) -> Option<&'a str> {
-        let base = base.trim_end_matches('/');
-        let (start, rest) = path.split_at_checked(base.len())?;
-        let same = match self.host {
-            HostPaths::Unix => start == base,
-            HostPaths::Windows => start.eq_ignore_ascii_case(base),
-        };
-        (same && (rest.is_empty() || rest.starts_with('/'))).then_some(rest)
+        self.host.in_guest(&path.to_string_lossy())
     }
 
     /// As an argument of a command line.

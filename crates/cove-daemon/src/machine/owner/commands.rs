@@ -6,7 +6,7 @@ use crate::{
         Command,
         failure::{Failure, chain},
         operation::{Listening, Operation},
-        shares,
+        shares::{self, FailedShare},
         start::{self, Job, Topic},
     },
     settings,
@@ -39,6 +39,7 @@ impl Owner {
             }
             Command::Reconsider(reply) => {
                 self.reconsider().await;
+                self.share_again().await;
                 answer(reply, ());
             }
             Command::Detach => {
@@ -258,6 +259,17 @@ impl Owner {
         }
     }
 
+    /// Tries anew what could not be shared: whoever asks has done something about it.
+    async fn share_again(&mut self) {
+        if let Phase::Running(session) = &mut self.phase
+            && !session.failed_shares.is_empty()
+        {
+            session.wanted.clear();
+            session.failed_shares.clear();
+            self.share().await;
+        }
+    }
+
     /// Has a machine that runs share what the settings say by now. Answers whether anything was done.
     pub(super) async fn share(&mut self) -> bool {
         let Phase::Running(session) = &mut self.phase else {
@@ -274,14 +286,14 @@ impl Owner {
         tracing::info!(folders = outcome.served.len(), "shares have changed");
         session.wanted = wanted;
         session.shares = outcome.served;
-        for failure in &outcome.failures {
-            tracing::warn!("{failure}");
-        }
         if outcome.failures.is_empty() {
             self.notices.remove(&Topic::Shares);
         } else {
-            self.notices.insert(Topic::Shares, outcome.failures.join("; "));
+            let notice = FailedShare::notice(&outcome.failures);
+            tracing::warn!("{notice}");
+            self.notices.insert(Topic::Shares, notice);
         }
+        session.failed_shares = outcome.failures;
         true
     }
 

@@ -150,6 +150,7 @@ impl Owner {
             machine: None,
             shares: Vec::new(),
             ports: Ledger::default(),
+            failed_shares: Vec::new(),
             record: None,
         };
         let mut tick = interval(TICK);
@@ -299,9 +300,11 @@ impl Owner {
                 console_tail: console_tail.clone(),
             },
         };
-        self.snapshot.shares = match &self.phase {
-            Phase::Running(session) | Phase::Paused(session) => session.shares.clone(),
-            _ => Vec::new(),
+        (self.snapshot.shares, self.snapshot.failed_shares) = match &self.phase {
+            Phase::Running(session) | Phase::Paused(session) => {
+                (session.shares.clone(), session.failed_shares.clone())
+            }
+            _ => Default::default(),
         };
         self.snapshot.ports = match &self.phase {
             Phase::Running(session) | Phase::Paused(session) => session.ports.ledger(),
