@@ -40,8 +40,8 @@ use std::{
 };
 use superblock::{Content, HEAD, Superblock};
 
-/// Where the data disk is mounted.
-pub(crate) const MOUNT_POINT: &str = "/data";
+/// Where the data disk is mounted: out of the way of the host's folders, which have the paths that they have there.
+pub(crate) const MOUNT_POINT: &str = "/run/cove/data";
 
 /// Directories on the data disk, and where programs expect them.
 const DIRECTORIES: [(&str, &str); 2] = [

@@ -8,7 +8,7 @@ use std::{fs, io, path::Path, time::Duration};
 
 /// Everything below these is on the data disk, or in its way.
 const PREFIXES: [&str; 5] = [
-    "/data",
+    "/run/cove/data",
     "/var/lib/docker",
     "/var/lib/containerd",
     "/run/docker",
@@ -99,8 +99,8 @@ mod tests {
     fn mounts_on_the_data_disk_go_last_mounted_first_and_others_stay() {
         let mountinfo = "\
 22 1 0:20 / / rw - overlay overlay rw
-23 22 0:21 / /database rw - tmpfs t rw
-24 22 254:16 / /data rw,noatime shared:1 - ext4 /dev/vdb rw
+23 22 0:21 / /run/cove/database rw - tmpfs t rw
+24 22 254:16 / /run/cove/data rw,noatime shared:1 - ext4 /dev/vdb rw
 25 22 254:16 /docker /var/lib/docker rw - ext4 /dev/vdb rw
 26 25 0:40 / /var/lib/docker/overlay2/a\\040b/merged rw - overlay overlay rw
 27 22 0:41 / /run/docker/netns/x rw - nsfs nsfs rw
@@ -111,7 +111,7 @@ mod tests {
                 "/run/docker/netns/x",
                 "/var/lib/docker/overlay2/a b/merged",
                 "/var/lib/docker",
-                "/data"
+                "/run/cove/data"
             ]
         );
     }

@@ -1,11 +1,12 @@
 //! docker: the guest's own Docker client, with our arguments, streams and terminal.
 //!
-//! A shared folder will have the same path on both sides, and the client will then run in our working directory. No
-//! folder can be shared yet, so it runs in the guest's home, where relative paths would mean the guest's files: the
-//! commands that read files are refused rather than answered from an empty directory.
+//! A shared folder has the same path on both sides, so the client runs in our working directory when that is shared.
+//! Otherwise it runs in the guest's home, where relative paths would mean the guest's files: the commands that read
+//! files are then refused rather than answered from an empty directory.
 
-use super::{Session, exec};
+use super::{Session, exec, shares};
 use crate::{exit::Exit, failure::Failure, terminal};
+use cove_api::Client;
 use cove_wire::Exec;
 use std::{collections::BTreeMap, env, process::ExitCode};
 
@@ -15,16 +16,39 @@ const READ_FILES: [&str; 8] = [
 ];
 
 pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Result<ExitCode> {
-    if let Some(command) = needs_files(&arguments) {
+    let daemon = session.daemon().await?;
+    let here = shared_here(&daemon, &session.machine).await?;
+    if here.is_none()
+        && let Some(command) = needs_files(&arguments)
+    {
         return Err(not_shared(session, command).into());
     }
     let wanted = Exec {
         command: std::iter::once("docker".to_owned()).chain(arguments).collect(),
         environment: BTreeMap::new(),
-        directory: None,
+        directory: here,
         terminal: terminal::is_interactive().then(terminal::like_ours),
     };
-    exec::run(&session.daemon().await?, &session.machine, &wanted).await
+    exec::run(&daemon, &session.machine, &wanted).await
+}
+
+/// The working directory, if the machine has it.
+#[cfg(unix)]
+async fn shared_here(daemon: &Client, machine: &str) -> anyhow::Result<Option<String>> {
+    let Ok(here) = shares::working_directory() else {
+        return Ok(None);
+    };
+    let shares = daemon.shares().await?;
+    let shared = shares
+        .iter()
+        .any(|share| share.machines.iter().any(|name| name == machine) && here.starts_with(&share.path));
+    Ok(here.to_str().filter(|_| shared).map(str::to_owned))
+}
+
+/// Drive paths are elsewhere in the guest, where its client would not find them by the names that we give it.
+#[cfg(not(unix))]
+async fn shared_here(_: &Client, _: &str) -> anyhow::Result<Option<String>> {
+    Ok(None)
 }
 
 /// The command among the arguments, if it is one that reads files and is not fed through standard input.
@@ -50,7 +74,7 @@ fn not_shared(session: &Session, command: &str) -> Failure {
             "`docker {command}` reads files, and {here} is not shared with machine `{}`",
             session.machine
         ),
-        "use a Docker client of this computer, which reads files here: eval \"$(cove env)\"",
+        "share it with `cove share add .`, or use a Docker client of this computer: eval \"$(cove env)\"",
     )
 }
 

@@ -42,9 +42,8 @@ const OWNED: [(&str, &str); 15] = [
 ];
 
 /// Folders of the guest's own that a share would hide, or be hidden by.
-const GUEST_FOLDERS: [&str; 16] = [
+const GUEST_FOLDERS: [&str; 15] = [
     "/bin",
-    "/data",
     "/dev",
     "/etc",
     "/lib",
