@@ -38,6 +38,21 @@ pub(crate) fn programs(layout: &Layout) -> Result<Programs> {
     })
 }
 
+/// Builds the program that the suites run in containers.
+pub(crate) fn container_program(layout: &Layout) -> Result<PathBuf> {
+    step("Building what runs in containers");
+    process::run(cargo(layout).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "-p",
+        "cove-posix",
+        "--target",
+        "x86_64-unknown-linux-musl",
+    ]))?;
+    Ok(layout.container_program())
+}
+
 /// Builds the guest image, by the command that users build it with.
 pub(crate) fn image(layout: &Layout, programs: &Programs, refresh: bool) -> Result<()> {
     step("Building the guest image");

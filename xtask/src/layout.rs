@@ -46,6 +46,11 @@ impl Layout {
         self.target.join("x86_64-unknown-linux-musl/agent/cove-agent")
     }
 
+    /// The program that the suites run in containers.
+    pub(crate) fn container_program(&self) -> PathBuf {
+        self.target.join("x86_64-unknown-linux-musl/debug/cove-posix")
+    }
+
     /// The guest image.
     pub(crate) fn image(&self) -> PathBuf {
         self.target.join("image")

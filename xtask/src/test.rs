@@ -172,6 +172,7 @@ fn prepare_machine(layout: &Layout) -> Result<Vec<(&'static str, PathBuf)>> {
         ("COVE_TEST_PROGRAM", programs.cove),
         ("COVE_TEST_IMAGE", layout.image()),
         ("COVE_TEST_DOCKER", docker.program),
+        ("COVE_TEST_POSIX", build::container_program(layout)?),
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];
     if let Some(plugins) = docker.plugins {

@@ -16,6 +16,8 @@ pub struct Kit {
     pub docker: PathBuf,
     /// The directory of its plugins, compose and buildx.
     pub plugins: Option<PathBuf>,
+    /// The program to run in containers, linked statically.
+    pub posix: Option<PathBuf>,
     /// Where logs of failed tests are kept.
     pub logs: PathBuf,
 }
@@ -28,6 +30,7 @@ impl Kit {
             image: required("COVE_TEST_IMAGE"),
             docker: required("COVE_TEST_DOCKER"),
             plugins: env::var_os("COVE_TEST_PLUGINS").map(PathBuf::from),
+            posix: env::var_os("COVE_TEST_POSIX").map(PathBuf::from),
             logs: env::var_os("COVE_TEST_LOGS")
                 .map_or_else(|| env::temp_dir().join("cove-e2e-logs"), PathBuf::from),
         }

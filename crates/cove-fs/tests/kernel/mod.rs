@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use cove_fs::{Answer, Config, Server, ShareOptions};
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+pub(crate) use cove_posix::as_user;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use vm_memory::VolatileSlice;
@@ -128,20 +129,6 @@ impl Shared {
             _directory: directory,
         }
     }
-}
-
-/// Runs `act` as an ordinary user; threads that it starts stay that user.
-pub(crate) fn as_user<T: Send>(id: u32, act: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            let (uid, gid) = (Uid::from_raw(id), Gid::from_raw(id));
-            rustix::thread::set_thread_groups(&[]).unwrap();
-            rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
-            rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-            act()
-        });
-        thread.join().unwrap()
-    })
 }
 
 impl Drop for Mount {

@@ -4,11 +4,10 @@ use rustix::fs::{
     Access, AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, Uid, XattrFlags,
 };
 
-use crate::Scenario;
-use crate::kernel::as_user;
 use crate::transcript::{Transcript, error};
+use crate::{Scenario, as_user};
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
+pub(super) const SCENARIOS: &[Scenario] = &[
     ("modes", modes),
     ("owners", owners),
     ("setuid", setuid),

@@ -2,11 +2,10 @@
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 
-use crate::Scenario;
-use crate::kernel::as_user;
 use crate::transcript::{Transcript, error};
+use crate::{Scenario, as_user};
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
+pub(super) const SCENARIOS: &[Scenario] = &[
     ("creation", creation),
     ("hard-links", hard_links),
     ("symlinks", symlinks),

@@ -7,14 +7,16 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 /// See the module's header.
-pub(crate) struct Transcript {
+#[derive(Debug)]
+pub struct Transcript {
     dir: PathBuf,
     /// Labels, and what was seen.
-    pub(crate) lines: Vec<(String, String)>,
+    pub lines: Vec<(String, String)>,
 }
 
 impl Transcript {
-    pub(crate) fn new(dir: &Path) -> Self {
+    /// Of what is seen in `dir`.
+    pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
             lines: Vec::new(),

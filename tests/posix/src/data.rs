@@ -12,7 +12,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use crate::Scenario;
 use crate::transcript::{Transcript, error};
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
+pub(super) const SCENARIOS: &[Scenario] = &[
     ("reading-and-writing", reading_and_writing),
     ("appending", appending),
     ("truncation", truncation),
