@@ -1,15 +1,16 @@
 //! What the host does in a shared folder, as programs in containers that watch it see it.
 
+use crate::at_home;
 use cove_tests::harness::{self, Cove};
 use std::{
     fs,
     io::{Seek as _, Write as _},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// A container that watches a folder with busybox's `inotifyd`, whose letters are: `n` created, `d` deleted, `m` moved
-/// in, `y` moved out, `c` modified, `e` attributes, `o` overflow.
+/// away, `y` moved here, `c` modified, `e` attributes, `o` overflow.
 struct Watcher<'a> {
     cove: &'a Cove,
     name: &'static str,
@@ -61,12 +62,6 @@ impl Drop for Watcher<'_> {
     }
 }
 
-fn at_home(cove: &Cove, name: &str) -> PathBuf {
-    let folder = cove.scratch().join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 pub(crate) fn each_change_on_the_host_is_seen_by_inotify_in_a_container_once(cove: &Cove) {
     let folder = at_home(cove, "watched");
     let watcher = Watcher::start(cove, "watcher", &folder, "-");
@@ -80,7 +75,7 @@ pub(crate) fn each_change_on_the_host_is_seen_by_inotify_in_a_container_once(cov
     fs::set_permissions(at("new"), fs::Permissions::from_mode(0o751)).unwrap();
     watcher.expect("chmod", &["e\t/src\tnew"]);
     fs::rename(at("new"), at("moved")).unwrap();
-    watcher.expect("rename", &["y\t/src\tnew", "m\t/src\tmoved"]);
+    watcher.expect("rename", &["m\t/src\tnew", "y\t/src\tmoved"]);
     fs::remove_file(at("moved")).unwrap();
     watcher.expect("delete", &["d\t/src\tmoved"]);
     fs::create_dir(at("dir")).unwrap();
@@ -103,7 +98,7 @@ pub(crate) fn each_change_on_the_host_is_seen_by_inotify_in_a_container_once(cov
     });
     watcher.seen.set(watcher.log().len());
     fs::rename(at(".text.swp"), at("text")).unwrap();
-    watcher.expect("replace", &["y\t/src\t.text.swp", "m\t/src\ttext"]);
+    watcher.expect("replace", &["m\t/src\t.text.swp", "y\t/src\ttext"]);
     let read = cove.docker(["exec", "watcher", "cat", "/src/text"]).ok();
     assert_eq!(read, "two");
 }
@@ -124,7 +119,7 @@ pub(crate) fn what_is_read_after_an_event_is_never_what_was_before(cove: &Cove) 
     for version in 1..=10 {
         // In place and of the same size: neither name nor length give the change away.
         file.rewind().unwrap();
-        write!(file, "{version:02}").unwrap();
+        file.write_all(format!("{version:02}").as_bytes()).unwrap();
         let line = format!("c file {version:02} file handler");
         watcher.expect("a new version", &[&line]);
     }
@@ -144,8 +139,8 @@ pub(crate) fn what_containers_do_themselves_is_not_told_twice(cove: &Cove) {
         "n\t/src\ta",
         "c\t/src\ta",
         "e\t/src\ta",
-        "y\t/src\ta",
-        "m\t/src\tb",
+        "m\t/src\ta",
+        "y\t/src\tb",
         "d\t/src\tb",
         "n\t/src\td",
         "d\t/src\td",

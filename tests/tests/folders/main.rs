@@ -29,20 +29,41 @@ fn main() -> ExitCode {
             events::each_change_on_the_host_is_seen_by_inotify_in_a_container_once,
             events::what_is_read_after_an_event_is_never_what_was_before,
             events::what_containers_do_themselves_is_not_told_twice,
+            habits::the_guests_client_works_in_our_directory_where_it_is_shared,
+            habits::the_engines_socket_works_in_a_container,
+            habits::the_time_zone_that_compose_files_mount_is_there,
+            habits::a_folder_that_the_guest_cannot_have_is_listed_with_the_reason,
+            habits::doctor_says_that_changes_are_told,
+            habits::posix_holds_in_a_folder_as_it_does_on_a_native_file_system,
+            habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
+            habits::a_data_directory_that_is_given_away_is_accepted_by_its_new_owner,
+            habits::what_was_synced_survives_the_machines_death,
             promises::shares_and_what_containers_mount_survive_a_restart,
         ],
     )
 }
 
 mod events;
+mod habits;
+
+/// A folder in the user's home, which is shared by default.
+fn at_home(cove: &Cove, name: &str) -> PathBuf {
+    folder(cove.scratch().join(name))
+}
+
+fn folder(path: PathBuf) -> PathBuf {
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// `docker run` with `folder` at `/src`, and a script.
+fn run(cove: &Cove, folder: &Path, script: &str) -> harness::Cmd {
+    let bind = format!("{}:/src", folder.display());
+    cove.docker(["run", "--rm", "-v", &bind, "alpine", "sh", "-c", script])
+}
 
 mod promises {
-    use super::{Cove, MetadataExt, Path, PathBuf, fs, harness};
-
-    /// A folder in the user's home, which is shared by default.
-    fn at_home(cove: &Cove, name: &str) -> PathBuf {
-        folder(cove.scratch().join(name))
-    }
+    use super::{Cove, MetadataExt, at_home, folder, fs, harness, run};
 
     /// A folder that is not below the user's home.
     fn elsewhere(name: &str) -> tempfile::TempDir {
@@ -51,17 +72,6 @@ mod promises {
             .prefix(&prefix)
             .tempdir_in("/tmp")
             .unwrap()
-    }
-
-    fn folder(path: PathBuf) -> PathBuf {
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
-    /// `docker run` with `folder` at `/src`, and a script.
-    fn run(cove: &Cove, folder: &Path, script: &str) -> harness::Cmd {
-        let bind = format!("{}:/src", folder.display());
-        cove.docker(["run", "--rm", "-v", &bind, "alpine", "sh", "-c", script])
     }
 
     pub(crate) fn the_home_folder_is_there_at_its_own_path_whatever_its_name(cove: &Cove) {
@@ -129,7 +139,11 @@ mod promises {
             "run", "-d", "--name", "holder", "-v", &bind, "alpine", "sleep", "1000",
         ])
         .ok();
-        cove.cove(["share", "remove", path]).ok();
+        let refused = cove.cove(["share", "remove", path]).run();
+        assert_ne!(refused.code, Some(0), "{refused}");
+        refused.says(&["holder", "--force"]);
+        assert_eq!(cove.docker(["exec", "holder", "cat", "/src/file"]).ok(), "live");
+        cove.cove(["share", "remove", "--force", path]).ok();
         let reading = cove.docker(["exec", "holder", "cat", "/src/file"]).run();
         assert_ne!(reading.code, Some(0), "a container goes on reading: {reading}");
         cove.docker(["rm", "-f", "holder"]).ok();
