@@ -4,7 +4,7 @@
 //! Otherwise it runs in the guest's home, where relative paths would mean the guest's files: the commands that read
 //! files are then refused rather than answered from an empty directory.
 
-use super::{Session, exec, shares};
+use super::{Session, exec};
 use crate::{exit::Exit, failure::Failure, terminal};
 use cove_api::Client;
 use cove_wire::Exec;
@@ -35,7 +35,7 @@ pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Re
 /// The working directory, if the machine has it.
 #[cfg(unix)]
 async fn shared_here(daemon: &Client, machine: &str) -> anyhow::Result<Option<String>> {
-    let Ok(here) = shares::working_directory() else {
+    let Ok(here) = super::shares::working_directory() else {
         return Ok(None);
     };
     let shares = daemon.shares().await?;
