@@ -32,6 +32,11 @@ fn a_shared_folder_behaves_like_a_native_one() {
         "undocumented differences:\n{}",
         found.unknown.join("\n")
     );
+    let size = |path| {
+        let stat = rustix::fs::statvfs(path).unwrap();
+        (stat.f_blocks, stat.f_files)
+    };
+    assert_eq!(size(&shared.host), size(&shared.guest));
     let strangers = owned_by_others(&shared.host);
     assert!(
         strangers.is_empty(),

@@ -335,16 +335,8 @@ fn permission(t: &mut Transcript) {
 
 fn file_systems(t: &mut Transcript) {
     let stat = rustix::fs::statvfs(t.path(".")).unwrap();
-    t.saw(
-        "statvfs",
-        (
-            stat.f_bsize,
-            stat.f_frsize,
-            stat.f_blocks,
-            stat.f_files,
-            stat.f_namemax,
-        ),
-    );
+    // How large it is, is another matter: the two need not be on one disk.
+    t.saw("statvfs", (stat.f_bsize, stat.f_frsize, stat.f_namemax));
     let fd = t.open(".", OFlags::RDONLY, 0).unwrap();
     t.saw("fsync of a directory", rustix::fs::fsync(&fd));
     t.saw("unknown ioctl", rustix::io::ioctl_fionread(&fd));
