@@ -1,4 +1,5 @@
-import { expect, test } from "@playwright/test";
+import AxeBuilder from "@axe-core/playwright";
+import { expect, type Page, test } from "@playwright/test";
 
 const CONTAINER = "0001".repeat(16);
 
@@ -75,4 +76,62 @@ test("the palette goes to a container by the keyboard alone", async ({ page }) =
   await expect(page.getByRole("heading", { name: "blog-db-1" })).toBeVisible();
   await page.keyboard.press("Escape");
   await expect(page.getByRole("heading", { name: "blog-db-1" })).toHaveCount(0);
+});
+
+/** Lets a folder fall on the window. */
+function drop(page: Page, path: string) {
+  return page.evaluate((path) => {
+    window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths: [path] } }));
+  }, path);
+}
+
+test("a folder dropped on the window is shared only after a yes, and mounted in the form", async ({ page }) => {
+  await page.goto("/");
+  await drop(page, "/srv/site");
+  await expect(page.getByText("Containers cannot see this folder yet.")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
+  await page.getByLabel("Containers may only read").check();
+  await page.getByRole("button", { name: "Share and mount" }).click();
+  await expect(page.getByText("--mount type=bind,source=/srv/site,target=/mnt/site,readonly")).toBeVisible();
+});
+
+test("a folder that is shared already falls into the open form without a question, a second of its name beside it", async ({ page }) => {
+  await page.goto("/#/containers/new");
+  await page.getByLabel("Image").fill("nginx");
+  await drop(page, "/home/mara/site");
+  await drop(page, "/home/mara/old/site");
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("/home/mara/site:/mnt/site\n/home/mara/old/site:/mnt/site-2");
+});
+
+test("a file is not mounted, and that is said", async ({ page }) => {
+  await page.goto("/");
+  await drop(page, "/home/mara/notes.txt");
+  await expect(page.getByText("Only folders can be mounted.")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Mount" })).toHaveCount(0);
+});
+
+test("a terminal answers, keeps its keys to itself, and can be had again after its end", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  const screen = page.locator(".xterm-accessibility-tree");
+  await expect(screen).toContainText("shop-web-1:/#");
+  await page.keyboard.type("echo forty two");
+  await page.keyboard.press("Enter");
+  await expect(screen).toContainText("forty two");
+  await page.keyboard.press("Control+k");
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+  await page.reload();
+  await expect(screen).toContainText("shop-web-1:/#");
+  await page.keyboard.type("exit");
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Again" }).click();
+  await expect(page.getByText("The shell has ended.")).toHaveCount(0);
+  await expect(screen).toContainText("shop-web-1:/#");
+});
+
+test("a daemon that does not run says why, and is started with the machine", async ({ page }) => {
+  await page.goto("/?machine=away");
+  await expect(page.getByText("the socket's path is too long")).toBeVisible();
+  await page.getByRole("button", { name: "Start the machine" }).click();
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
 });

@@ -4,4 +4,4 @@ import "./app.css";
 import { connect } from "./lib/host";
 
 const target = document.getElementById("app");
-if (target) mount(App, { target, props: { host: connect() } });
+if (target) mount(App, { target, props: { host: await connect() } });

@@ -1,6 +1,8 @@
 //! Building the programs and the guest image.
 
 use crate::{
+    check::DESKTOP,
+    front_end,
     layout::Layout,
     process::{self, cargo, step},
 };
@@ -51,6 +53,14 @@ pub(crate) fn container_program(layout: &Layout) -> Result<PathBuf> {
         "x86_64-unknown-linux-musl",
     ]))?;
     Ok(layout.container_program())
+}
+
+/// Builds the desktop application, with its front end within.
+pub(crate) fn desktop(layout: &Layout) -> Result<PathBuf> {
+    step("Building the window");
+    front_end::build(layout)?;
+    process::run(cargo(layout).args(["build", "--quiet", "--locked", "--package", DESKTOP]))?;
+    Ok(layout.desktop())
 }
 
 /// Builds the guest image, by the command that users build it with.

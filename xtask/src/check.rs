@@ -1,16 +1,18 @@
 //! `cargo xtask check`: what can be said of the sources without running them.
 
 mod dependencies;
-mod front_end;
 mod spelling;
 
 use crate::{
+    front_end,
     layout::Layout,
     process::{self, cargo, step},
     setup,
 };
 use anyhow::Result;
 
+/// The desktop application's package, which WebKit is needed for.
+pub(crate) const DESKTOP: &str = "cove-desktop";
 /// The crates that compile for every platform.
 const PORTABLE: [&str; 5] = ["cove-cli", "cove-daemon", "cove-api", "cove-wire", "cove-machine"];
 
@@ -29,12 +31,20 @@ pub(crate) fn everything(layout: &Layout) -> Result<()> {
         "clippy",
         "--quiet",
         "--workspace",
+        "--exclude",
+        DESKTOP,
         "--all-targets",
         "--all-features",
         "--",
         "-D",
         "warnings",
     ]))?;
+    if setup::desktop_tools(layout, false)? {
+        step("Linting the desktop application");
+        let mut command = cargo(layout);
+        command.args(["clippy", "--quiet", "--package", DESKTOP, "--all-targets"]);
+        process::run(command.args(["--", "-D", "warnings"]))?;
+    }
     for target in setup::CHECKED_TARGETS {
         step(&format!("Checking that the portable crates compile for {target}"));
         let mut command = cargo(layout);

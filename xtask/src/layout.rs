@@ -41,6 +41,11 @@ impl Layout {
         self.target.join("debug/cove")
     }
 
+    /// The desktop application.
+    pub(crate) fn desktop(&self) -> PathBuf {
+        self.target.join("debug/cove-desktop")
+    }
+
     /// The guest agent.
     pub(crate) fn agent(&self) -> PathBuf {
         self.target.join("x86_64-unknown-linux-musl/agent/cove-agent")

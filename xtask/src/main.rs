@@ -11,6 +11,7 @@
 mod bench;
 mod build;
 mod check;
+mod front_end;
 mod layout;
 mod process;
 mod run;
@@ -28,7 +29,8 @@ The project's own commands
 
 Usage: cargo xtask COMMAND [OPTIONS]
 
-  run [--once]             install what is missing, build, boot the machine, serve a page from a container
+  run [--once]             install what is missing, build, boot the machine, serve a page from a container,
+                           open the window where there is a display
                            --once: end after the page was fetched (the default without a terminal)
   test [--fast|--all] [FILTER]
                            check, build, then every test as an ordinary user

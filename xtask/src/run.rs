@@ -66,6 +66,9 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     println!("Docker clients:  DOCKER_HOST={}", demo.docker_host);
     println!("In your shell:   . {}", variables.display());
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
+    if has_display() && !once && setup::desktop_tools(layout, false)? {
+        demo.open_window(&build::desktop(layout)?)?;
+    }
     if once || !io::stdout().is_terminal() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -75,6 +78,13 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
         .wait()
         .context("cannot wait for the forwarded port")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a window could be seen.
+fn has_display() -> bool {
+    ["WAYLAND_DISPLAY", "DISPLAY"]
+        .iter()
+        .any(|variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty()))
 }
 
 /// Has the home's machines take the image that was built.
@@ -128,6 +138,20 @@ impl Demo {
             .env("DOCKER_HOST", &self.docker_host)
             .env_remove("DOCKER_CONTEXT");
         command
+    }
+
+    /// Opens the window, which goes on when this command has ended.
+    fn open_window(&self, program: &Path) -> Result<()> {
+        step("Opening the window");
+        Command::new(program)
+            .env("COVE_HOME", &self.home)
+            .env_remove("COVE_MACHINE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(drop)
+            .with_context(|| format!("cannot start {}", program.display()))
     }
 
     /// Starts the container, with a page that it says a few facts in, and returns its address.

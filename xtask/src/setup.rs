@@ -65,6 +65,82 @@ const IMAGE_TOOLS: [Need; 3] = [
     },
 ];
 
+/// What the desktop application takes to be built, besides Node for its front end.
+const DESKTOP_TOOLS: [Need; 2] = [
+    Need {
+        package: "libwebkit2gtk-4.1-dev",
+        what: "WebKit, which draws the window",
+        is_there: || try_capture(Command::new("pkg-config").args(["--exists", "webkit2gtk-4.1"])).is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "libayatana-appindicator3-1",
+        what: "the library that puts an icon into the tray",
+        is_there: || {
+            let place = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+            ["/usr/lib", "/usr/lib64", &place].iter().any(|place| {
+                std::path::Path::new(place)
+                    .join("libayatana-appindicator3.so.1")
+                    .exists()
+            })
+        },
+        from_backports: false,
+    },
+];
+
+/// What driving its window takes, in tests.
+const WINDOW_TOOLS: [Need; 2] = [
+    Need {
+        package: "webkit2gtk-driver",
+        what: "WebKitWebDriver, which does in the window what a person would",
+        is_there: || find("WebKitWebDriver").is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "xvfb",
+        what: "Xvfb, a display for a window that nobody looks at",
+        is_there: || find("Xvfb").is_some(),
+        from_backports: false,
+    },
+];
+
+/// Whether the desktop application can be built, with what is there or what can be installed; says why where not. It
+/// is the one part that this may be said of: everything else is needed by everybody.
+pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> {
+    if cfg!(not(target_os = "linux")) {
+        note("skipped the desktop application: this release builds it on Linux");
+        return Ok(false);
+    }
+    if !crate::front_end::is_possible() {
+        note(&format!(
+            "skipped the desktop application: it needs {}",
+            crate::front_end::NEEDS
+        ));
+        return Ok(false);
+    }
+    let [webkit, tray] = DESKTOP_TOOLS;
+    let [driver, display] = WINDOW_TOOLS;
+    let mut needs = vec![webkit, tray];
+    if with_window {
+        needs.extend([driver, display]);
+    }
+    let missing: Vec<&str> = needs
+        .iter()
+        .filter(|need| !(need.is_there)())
+        .map(|need| need.package)
+        .collect();
+    let may_install = find("apt-get").is_some() && (crate::unprivileged::is_root() || find("sudo").is_some());
+    if !missing.is_empty() && !may_install {
+        note(&format!(
+            "skipped the desktop application: it needs {} (the names are Debian's)",
+            missing.join(", ")
+        ));
+        return Ok(false);
+    }
+    install_missing(layout, &needs)?;
+    Ok(true)
+}
+
 /// Everything that building an image takes.
 pub(crate) fn image_tools(layout: &Layout) -> Result<()> {
     install_missing(layout, &IMAGE_TOOLS)?;

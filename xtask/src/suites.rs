@@ -1,6 +1,7 @@
 //! Test executables: built by cargo, run one by one as an ordinary user, counted.
 
 use crate::{
+    check::DESKTOP,
     layout::Layout,
     process::{cargo, words},
     unprivileged::Runner,
@@ -52,16 +53,23 @@ impl Tally {
     }
 }
 
-/// Builds every test executable of the workspace.
+/// Builds every test executable of the workspace but those of the desktop application.
 pub(crate) fn build(layout: &Layout, features: &str) -> Result<Vec<Suite>> {
+    build_of(
+        layout,
+        &["--workspace", "--exclude", DESKTOP, "--features", features],
+    )
+}
+
+/// Builds the desktop application's test executables.
+pub(crate) fn build_desktop(layout: &Layout) -> Result<Vec<Suite>> {
+    build_of(layout, &["--package", DESKTOP])
+}
+
+fn build_of(layout: &Layout, packages: &[&str]) -> Result<Vec<Suite>> {
     let mut command = cargo(layout);
-    command.args(["test", "--workspace", "--no-run", "--quiet"]);
-    command.args([
-        "--message-format",
-        "json-render-diagnostics",
-        "--features",
-        features,
-    ]);
+    command.args(["test", "--no-run", "--quiet"]).args(packages);
+    command.args(["--message-format", "json-render-diagnostics"]);
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()

@@ -17,13 +17,14 @@ use std::{
 };
 
 /// Suites that boot machines; the others need nothing but their executable.
-const MACHINE_SUITES: [&str; 7] = [
+const MACHINE_SUITES: [&str; 8] = [
     "nested",
     "refusals",
     "engine",
     "folders",
     "network",
     "compatibility",
+    "desktop",
     "recovery",
 ];
 const UNIT_LIMIT: Duration = Duration::from_mins(10);
@@ -91,10 +92,19 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     step("Building the tests");
     let features = if selection.machine { "cove-tests/e2e" } else { "" };
     let mut suites = suites::build(layout, features)?;
+    let desktop = setup::desktop_tools(layout, selection.machine)?;
+    let window = if desktop {
+        Some(build::desktop(layout)?)
+    } else {
+        None
+    };
+    if desktop {
+        suites.extend(suites::build_desktop(layout)?);
+    }
     // The quick ones first, the machines last.
     suites.sort_by_key(|suite| machine_rank(suite).map_or(0, |rank| rank + 1));
     let mut environment = if selection.machine {
-        prepare_machine(layout)?
+        prepare_machine(layout, window)?
     } else {
         Vec::new()
     };
@@ -164,7 +174,7 @@ fn machine_rank(suite: &Suite) -> Option<usize> {
 }
 
 /// Builds what a machine is made of; the variables tell the suites where it is.
-fn prepare_machine(layout: &Layout) -> Result<Vec<(&'static str, PathBuf)>> {
+fn prepare_machine(layout: &Layout, window: Option<PathBuf>) -> Result<Vec<(&'static str, PathBuf)>> {
     let programs = build::programs(layout)?;
     build::image(layout, &programs, false)?;
     let docker = DockerClient::with_plugins(layout)?;
@@ -175,6 +185,9 @@ fn prepare_machine(layout: &Layout) -> Result<Vec<(&'static str, PathBuf)>> {
         ("COVE_TEST_POSIX", build::container_program(layout)?),
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];
+    if let Some(window) = window {
+        environment.push(("COVE_TEST_DESKTOP", window));
+    }
     if let Some(plugins) = docker.plugins {
         environment.push(("COVE_TEST_PLUGINS", plugins));
     }

@@ -1,4 +1,4 @@
-//! The daemon's control API: data types, error codes, directories, typed client.
+//! The daemon's control API: data types, error codes, directories, typed client, and how the daemon is started.
 //!
 //! HTTP/1.1 and JSON over a local socket (`<runtime>/daemon.sock`, mode 0600). The CLI, the desktop shell and scripts
 //! speak it. It knows nothing of hypervisors.
@@ -40,6 +40,7 @@ mod carry;
 mod client;
 mod dirs;
 mod error;
+pub mod launch;
 mod machine;
 mod port;
 pub mod query;
@@ -51,6 +52,7 @@ pub use carry::{carry, carry_halves};
 pub use client::{ByteStream, Client, ClientError, JsonLines, Upgraded};
 pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorCode};
+pub use launch::LaunchError;
 pub use machine::{
     BackendReport, Check, CheckState, Endpoint, Event, LogSource, MachineState, MachineStatus, NewMachine,
     Progress, Stage, Version,

@@ -2,7 +2,7 @@
 //! JSON on standard output under `--json`, and an exit code.
 
 use crate::exit::Exit;
-use cove_api::{ApiError, ClientError, ErrorCode};
+use cove_api::{ApiError, ClientError, ErrorCode, LaunchError};
 use cove_image::ImageError;
 use serde_json::json;
 use std::{
@@ -71,6 +71,11 @@ impl Account {
             } else if let Some(failure) = cause.downcast_ref::<Failure>() {
                 account.exit = failure.exit;
                 account.hint.clone_from(&failure.hint);
+            } else if let Some(launch) = cause.downcast_ref::<LaunchError>() {
+                if matches!(launch, LaunchError::Silent) {
+                    account.exit = Exit::Timeout;
+                }
+                launch.hint().clone_into(&mut account.hint);
             } else if let Some(image) = cause.downcast_ref::<ImageError>() {
                 account.exit = exit_of(image);
                 account.hint = image.hint().unwrap_or_default();
@@ -168,12 +173,6 @@ pub(crate) fn report(error: &anyhow::Error, machine: &str, as_json: bool, passes
     account.exit.into()
 }
 
-/// What [`report`] writes to standard error.
-#[cfg(test)]
-pub(crate) fn tell(error: &anyhow::Error) -> String {
-    Account::of(error).text()
-}
-
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
@@ -220,6 +219,17 @@ mod tests {
         assert_eq!(account.message, "cannot read the settings");
         assert_eq!(account.causes, ["no luck"]);
         assert_eq!(account.exit, Exit::Failed);
+    }
+
+    #[test]
+    fn a_daemon_that_did_not_start_brings_its_own_hint() {
+        let error = LaunchError::Ended {
+            why: "the socket's path is too long".into(),
+            hint: "set COVE_HOME".into(),
+        };
+        let text = Account::of(&error.into()).text();
+        assert!(text.starts_with("error: the daemon did not start: the socket's path is too long\n"));
+        assert!(text.ends_with("hint: set COVE_HOME\n"), "{text}");
     }
 
     #[test]

@@ -91,20 +91,6 @@ pub enum Protocol {
     Sctp,
 }
 
-/// What a container uses at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, TS)]
-#[serde(rename_all = "camelCase")]
-pub struct Usage {
-    /// When it was read.
-    #[ts(type = "number")]
-    pub at_ms: i64,
-    /// Share of one processor: 2.0 are two processors at full load.
-    pub cpu: f64,
-    /// Memory in bytes, without the page cache.
-    #[ts(type = "number")]
-    pub memory: u64,
-}
-
 impl ContainerRow {
     /// Reads one element of the engine's list. A field that is missing or of another kind gets its neutral value, so that
     /// an engine of another version still shows its containers; without an id there is nothing to show.
@@ -129,6 +115,17 @@ impl ContainerRow {
             ports: ports(&summary["Ports"]),
             id,
         })
+    }
+}
+
+impl Protocol {
+    /// Its name, as the engine writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
     }
 }
 

@@ -7,11 +7,22 @@
 
 mod container;
 mod engine;
+mod folder;
+mod inside;
+mod log;
 mod machine;
+mod pull;
 mod run;
+mod time;
 pub mod typescript;
+mod usage;
 
-pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol, Usage};
+pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol};
 pub use engine::{ImageRow, NetworkRow, VolumeRow};
-pub use machine::{CheckView, Failure, MachinePhase, MachineView, StageView};
+pub use folder::{Dropped, Sharing};
+pub use inside::{MountRow, ProcessTable};
+pub use log::{LogLine, LogReader, LogStream};
+pub use machine::{CheckView, Failure, MachineNews, MachinePhase, MachineView, StageView, Step};
+pub use pull::PullProgress;
 pub use run::{Mount, Publish, Restart, RunSpec, Variable};
+pub use usage::Usage;

@@ -76,6 +76,31 @@ pub struct Failure {
     pub hint: String,
 }
 
+/// What the window hears of its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum MachineNews {
+    /// The daemon tells how it is.
+    Seen {
+        /// How it is.
+        machine: Box<MachineView>,
+    },
+    /// The daemon does not answer, so that nobody knows.
+    Away {
+        /// Why not, and what to do.
+        failure: Failure,
+    },
+}
+
+/// How far something that takes its time has come.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+pub struct Step {
+    /// What is being done, in words.
+    pub message: String,
+    /// How far the whole is, from 0 to 1; absent where nobody knows.
+    pub fraction: Option<f32>,
+}
+
 /// A stage of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]

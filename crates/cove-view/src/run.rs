@@ -2,6 +2,7 @@
 
 use crate::Protocol;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use ts_rs::TS;
 
 /// A container to create and start.
@@ -70,4 +71,102 @@ pub enum Restart {
     UnlessStopped,
     /// Starts it anew, even after the engine's own restart.
     Always,
+}
+
+impl RunSpec {
+    /// The body of the engine's `POST /containers/create`.
+    pub fn to_engine(&self) -> Value {
+        let mut exposed = Map::new();
+        let mut bindings = Map::new();
+        for port in &self.ports {
+            let key = format!("{}/{}", port.container, port.protocol.name());
+            exposed.insert(key.clone(), json!({}));
+            let binding = json!({"HostIp": "", "HostPort": port.host.to_string()});
+            match bindings.get_mut(&key).and_then(Value::as_array_mut) {
+                Some(others) => others.push(binding),
+                None => drop(bindings.insert(key, json!([binding]))),
+            }
+        }
+        let mut body = json!({
+            "Image": self.image,
+            "Env": self.environment.iter().map(Variable::assignment).collect::<Vec<_>>(),
+            "ExposedPorts": exposed,
+            "HostConfig": {
+                "PortBindings": bindings,
+                "Mounts": self.mounts.iter().map(Mount::to_engine).collect::<Vec<_>>(),
+                "RestartPolicy": {"Name": if self.remove { Restart::No } else { self.restart }},
+                "AutoRemove": self.remove,
+            },
+        });
+        // An empty command would replace the image's own.
+        if !self.command.is_empty() {
+            body["Cmd"] = json!(self.command);
+        }
+        body
+    }
+}
+
+impl Variable {
+    fn assignment(&self) -> String {
+        format!("{}={}", self.name, self.value)
+    }
+}
+
+impl Mount {
+    /// A mount and not a bind in the old notation: a path may hold colons.
+    fn to_engine(&self) -> Value {
+        let kind = if self.source.starts_with('/') {
+            "bind"
+        } else {
+            "volume"
+        };
+        json!({"Type": kind, "Source": self.source, "Target": self.target, "ReadOnly": self.read_only})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_becomes_what_the_engine_creates() {
+        let spec = RunSpec {
+            image: "nginx:alpine".into(),
+            name: "site".into(),
+            command: Vec::new(),
+            environment: vec![Variable {
+                name: "TZ".into(),
+                value: "UTC".into(),
+            }],
+            ports: [8080, 8081]
+                .map(|host| Publish {
+                    host,
+                    container: 80,
+                    protocol: Protocol::Tcp,
+                })
+                .to_vec(),
+            mounts: vec![Mount {
+                source: "/home/u/a:b".into(),
+                target: "/srv".into(),
+                read_only: true,
+            }],
+            restart: Restart::UnlessStopped,
+            remove: false,
+        };
+        let body = spec.to_engine();
+        assert_eq!(body["Env"], json!(["TZ=UTC"]));
+        assert_eq!(body["HostConfig"]["RestartPolicy"]["Name"], "unless-stopped");
+        assert_eq!(
+            body["HostConfig"]["PortBindings"]["80/tcp"],
+            json!([{"HostIp": "", "HostPort": "8080"}, {"HostIp": "", "HostPort": "8081"}])
+        );
+        assert_eq!(
+            body["HostConfig"]["Mounts"][0],
+            json!({"Type": "bind", "Source": "/home/u/a:b", "Target": "/srv", "ReadOnly": true})
+        );
+        assert!(body.get("Cmd").is_none(), "the image's own command was replaced");
+        // Docker refuses the two together.
+        let removed = RunSpec { remove: true, ..spec }.to_engine();
+        assert_eq!(removed["HostConfig"]["RestartPolicy"]["Name"], "no");
+    }
 }

@@ -1,8 +1,9 @@
 //! The front end's types, made from this crate's.
 
 use crate::{
-    CheckView, ContainerRow, ContainerState, Failure, Health, ImageRow, MachinePhase, MachineView, Mount,
-    NetworkRow, PortBinding, Protocol, Publish, Restart, RunSpec, StageView, Usage, Variable, VolumeRow,
+    CheckView, ContainerRow, ContainerState, Dropped, Failure, Health, ImageRow, LogLine, LogStream,
+    MachineNews, MachinePhase, MachineView, Mount, MountRow, NetworkRow, PortBinding, ProcessTable, Protocol,
+    Publish, Restart, RunSpec, Sharing, StageView, Step, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -23,19 +24,27 @@ pub fn module() -> String {
         CheckView,
         ContainerRow,
         ContainerState,
+        Dropped,
         Failure,
         Health,
         ImageRow,
+        LogLine,
+        LogStream,
+        MachineNews,
         MachinePhase,
         MachineView,
         Mount,
+        MountRow,
         NetworkRow,
         PortBinding,
+        ProcessTable,
         Protocol,
         Publish,
         Restart,
         RunSpec,
+        Sharing,
         StageView,
+        Step,
         Usage,
         Variable,
         VolumeRow,

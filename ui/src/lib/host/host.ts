@@ -5,10 +5,15 @@
 import type {
   CheckView,
   ContainerRow,
+  Dropped,
   ImageRow,
-  MachineView,
+  LogLine,
+  MachineNews,
+  MountRow,
   NetworkRow,
+  ProcessTable,
   RunSpec,
+  Step,
   Usage,
   VolumeRow,
 } from "./types.gen";
@@ -19,13 +24,6 @@ export type * from "./types.gen";
 export type Stop = () => void;
 
 export type ContainerAction = "start" | "stop" | "restart" | "pause" | "unpause" | "kill" | "remove";
-
-export interface LogLine {
-  /** When the engine received it. */
-  readonly atMs: number;
-  readonly stream: "stdout" | "stderr";
-  readonly text: string;
-}
 
 /** What a person reads when something did not work. */
 export class HostError extends Error {
@@ -39,25 +37,53 @@ export class HostError extends Error {
   }
 }
 
+export interface TerminalSize {
+  columns: number;
+  rows: number;
+}
+
+/** A shell in a container. */
+export interface TerminalLink {
+  type(text: string): void;
+  resize(size: TerminalSize): void;
+  /** Ends the shell. Calling it twice is harmless. */
+  close(): void;
+}
+
+/** Something dragged from elsewhere: over the window, off it again, or let go. */
+export type Drag = { kind: "over" } | { kind: "off" } | { kind: "dropped"; paths: string[] };
+
 export interface Host {
-  /** The machine at once, then again whenever something about it changes. */
-  watchMachine(seen: (machine: MachineView) => void): Stop;
-  startMachine(): Promise<void>;
+  /** What the machine does at once, then again whenever something about it changes. */
+  watchMachine(seen: (news: MachineNews) => void): Stop;
+  /** Starts machine and daemon, and tells each stage. */
+  startMachine(step: (step: Step) => void): Promise<void>;
   stopMachine(): Promise<void>;
   checks(): Promise<CheckView[]>;
 
   /** All containers at once, then again after each event of the engine. Nothing comes while no engine answers. */
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;
-  /** What each running container uses, by id, about once a second. */
+  /** What running containers use, by id, about once a second. */
   watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void): Stop;
   act(action: ContainerAction, id: string): Promise<void>;
   inspect(id: string): Promise<unknown>;
+  mounts(id: string): Promise<MountRow[]>;
+  processes(id: string): Promise<ProcessTable>;
   /** The log from its beginning in batches, then what comes. */
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop;
-  /** Creates and starts a container and returns its id. */
-  run(spec: RunSpec): Promise<string>;
+  /** A shell in a running container. The next output comes when `seen` has dealt with the last. */
+  openTerminal(id: string, size: TerminalSize, seen: (bytes: Uint8Array) => Promise<void>, ended: () => void): Promise<TerminalLink>;
+  /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */
+  run(spec: RunSpec, step: (step: Step) => void): Promise<string>;
+  /** Opens the page of a published port in the browser. */
+  openPort(port: number): Promise<void>;
 
   images(): Promise<ImageRow[]>;
   volumes(): Promise<VolumeRow[]>;
   networks(): Promise<NetworkRow[]>;
+
+  watchDrags(seen: (drag: Drag) => void): Stop;
+  lookAt(path: string): Promise<Dropped>;
+  /** Lets containers mount a folder. A person was asked before. */
+  shareFolder(path: string, readOnly: boolean): Promise<void>;
 }

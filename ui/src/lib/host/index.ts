@@ -1,8 +1,13 @@
+import { isTauri } from "@tauri-apps/api/core";
 import type { Host } from "./host";
-import { MemoryHost } from "./memory";
 
-/** The host that this page runs on. `?containers=1000&lines=100000` sets the size of the one in memory. */
-export function connect(): Host {
+/**
+ * The host that this page runs on: the desktop application's, or in a browser the one in memory, whose size
+ * `?containers=1000&lines=100000` sets. Each is loaded only where it is used.
+ */
+export async function connect(): Promise<Host> {
+  if (isTauri()) return new (await import("./tauri")).TauriHost();
+  const { MemoryHost } = await import("./memory");
   const wanted = new URLSearchParams(location.search);
   const number = (name: string, otherwise: number) => {
     const value = Number(wanted.get(name) ?? otherwise);
@@ -11,7 +16,7 @@ export function connect(): Host {
   return new MemoryHost({
     containers: number("containers", 14),
     lines: number("lines", 400),
-    running: wanted.get("machine") !== "stopped",
+    machine: wanted.get("machine") ?? "running",
   });
 }
 

@@ -7,15 +7,23 @@ import {
   type ContainerAction,
   type ContainerRow,
   type ContainerState,
+  type Drag,
+  type Dropped,
   type Host,
   HostError,
   type ImageRow,
   type LogLine,
+  type MachineNews,
   type MachineView,
+  type MountRow,
   type NetworkRow,
   type PortBinding,
+  type ProcessTable,
   type RunSpec,
+  type Step,
   type Stop,
+  type TerminalLink,
+  type TerminalSize,
   type Usage,
   type VolumeRow,
 } from "./host";
@@ -23,7 +31,8 @@ import {
 export interface MemorySize {
   containers: number;
   lines: number;
-  running: boolean;
+  /** `running`, `stopped`, `starting`, or `away` where no daemon answers. */
+  machine: string;
 }
 
 /** A fixed present: 1 March 2026, 12:00 UTC. */
@@ -110,15 +119,19 @@ export class MemoryHost implements Host {
   #machine: MachineView;
   readonly #lines: number;
   readonly #rowWatchers = new Set<(rows: ContainerRow[]) => void>();
-  readonly #machineWatchers = new Set<(machine: MachineView) => void>();
+  readonly #machineWatchers = new Set<(news: MachineNews) => void>();
+  readonly #shared = new Map([["/home/mara", false]]);
+  #away = false;
 
   constructor(size: MemorySize) {
     this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
     this.#lines = size.lines;
+    const running = size.machine === "running";
+    this.#away = size.machine === "away";
     this.#machine = {
       name: "default",
-      phase: size.running ? "running" : "stopped",
-      stage: null,
+      phase: running ? "running" : size.machine === "starting" ? "starting" : "stopped",
+      stage: size.machine === "starting" ? "Starting the engine" : null,
       failure: null,
       consoleTail: [],
       backend: "emulated",
@@ -126,10 +139,10 @@ export class MemoryHost implements Host {
       dockerHost: "unix:///run/user/1000/cove/default/docker.sock",
       cpus: 2,
       memory: 2048 * MIB,
-      memoryOnHost: size.running ? 611 * MIB : null,
+      memoryOnHost: running ? 611 * MIB : null,
       diskSize: 64 * 1024 * MIB,
       diskOnHost: 3277 * MIB,
-      uptimeS: size.running ? 7384 : null,
+      uptimeS: running ? 7384 : null,
       engineVersion: "26.1.5",
       timings: [
         { name: "spawn", startUs: 0, endUs: 210_000 },
@@ -142,15 +155,19 @@ export class MemoryHost implements Host {
     };
   }
 
-  watchMachine(seen: (machine: MachineView) => void): Stop {
+  watchMachine(seen: (news: MachineNews) => void): Stop {
     this.#machineWatchers.add(seen);
-    seen(this.#machine);
+    seen(this.#news());
     return () => this.#machineWatchers.delete(seen);
   }
 
-  async startMachine(): Promise<void> {
+  async startMachine(step: (step: Step) => void): Promise<void> {
+    this.#away = false;
     this.#setMachine({ phase: "starting", stage: "Booting the kernel" });
-    await new Promise((done) => setTimeout(done, 60));
+    for (const fraction of [0.1, 0.5, 0.9]) {
+      step({ message: "Booting the kernel", fraction });
+      await new Promise((done) => setTimeout(done, 30));
+    }
     this.#setMachine({ phase: "running", stage: null, uptimeS: 0, memoryOnHost: 611 * MIB });
     this.#tell();
   }
@@ -174,7 +191,7 @@ export class MemoryHost implements Host {
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
     this.#rowWatchers.add(seen);
-    if (this.#machine.phase === "running") seen(this.#rows);
+    if (this.#machine.phase === "running" && !this.#away) seen(this.#rows);
     return () => this.#rowWatchers.delete(seen);
   }
 
@@ -191,6 +208,11 @@ export class MemoryHost implements Host {
               atMs: NOW + tick * 1000,
               cpu: 0.12 + 0.1 * Math.sin(tick / 3 + index),
               memory: (24 + ((index * 17) % 160)) * MIB,
+              received: tick * (1200 + index * 90),
+              sent: tick * (5400 + index * 310),
+              read: 18 * MIB,
+              written: tick * 4096,
+              processes: 1 + (index % 6),
             },
           ]),
         ),
@@ -223,6 +245,56 @@ export class MemoryHost implements Host {
     };
   }
 
+  async mounts(id: string): Promise<MountRow[]> {
+    const row = this.#find(id);
+    return [
+      { kind: "bind", source: "/home/mara/shop", target: "/srv", readOnly: false },
+      { kind: "volume", source: `${row.project ?? "scratch"}_data`, target: "/var/lib/data", readOnly: false },
+      { kind: "bind", source: "/home/mara/shop/nginx.conf", target: "/etc/nginx/nginx.conf", readOnly: true },
+    ];
+  }
+
+  async processes(id: string): Promise<ProcessTable> {
+    if (this.#find(id).state !== "running") throw new HostError("the container is not running");
+    return {
+      titles: ["PID", "USER", "TIME", "COMMAND"],
+      rows: [
+        ["412", "root", "0:02", "nginx: master process nginx -g daemon off;"],
+        ["433", "101", "0:11", "nginx: worker process"],
+        ["434", "101", "0:09", "nginx: worker process"],
+      ],
+    };
+  }
+
+  /** A shell that says what is typed, and ends by `exit`. */
+  async openTerminal(
+    id: string,
+    _size: TerminalSize,
+    seen: (bytes: Uint8Array) => Promise<void>,
+    ended: () => void,
+  ): Promise<TerminalLink> {
+    const row = this.#find(id);
+    const say = (text: string) => void seen(new TextEncoder().encode(text));
+    let line = "";
+    setTimeout(() => say(`\u001b[1;36m${row.name}\u001b[0m:/# `), 0);
+    return {
+      type: (text) => {
+        for (const key of text) {
+          if (key !== "\r") {
+            line += key;
+            say(key);
+            continue;
+          }
+          if (line === "exit") return ended();
+          say(`\r\n${line.replace(/^echo /, "")}\r\n\u001b[1;36m${row.name}\u001b[0m:/# `);
+          line = "";
+        }
+      },
+      resize: () => undefined,
+      close: () => undefined,
+    };
+  }
+
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop {
     this.#find(id);
     let next = 0;
@@ -238,7 +310,12 @@ export class MemoryHost implements Host {
     return () => clearTimeout(timer);
   }
 
-  async run(spec: RunSpec): Promise<string> {
+  async openPort(port: number): Promise<void> {
+    window.open(`http://localhost:${port}/`, "_blank", "noreferrer");
+  }
+
+  async run(spec: RunSpec, step: (step: Step) => void): Promise<string> {
+    step({ message: spec.image, fraction: 0.4 });
     if (this.#rows.some((row) => row.name === spec.name)) {
       throw new HostError(`the name \`${spec.name}\` is in use`, "Choose another name, or remove the other container.");
     }
@@ -295,6 +372,33 @@ export class MemoryHost implements Host {
     return [{ ...bridge, containers: this.#rows.filter((row) => row.project === null).map((row) => row.name) }, ...own];
   }
 
+  /** A browser tells no paths, so that tests let things fall by an event of their own. */
+  watchDrags(seen: (drag: Drag) => void): Stop {
+    const hear = (event: Event) => {
+      if (event instanceof CustomEvent) seen(event.detail as Drag);
+    };
+    window.addEventListener("cove-drag", hear);
+    return () => window.removeEventListener("cove-drag", hear);
+  }
+
+  async lookAt(path: string): Promise<Dropped> {
+    const name = path.split("/").pop() ?? path;
+    const nearest = [...this.#shared.keys()].filter((share) => `${path}/`.startsWith(`${share}/`)).sort().pop();
+    const readOnly = nearest === undefined ? undefined : this.#shared.get(nearest);
+    return {
+      path,
+      name,
+      folder: !name.includes("."),
+      dockerfile: name === "shop",
+      compose: null,
+      shared: readOnly === undefined ? "no" : readOnly ? "read-only" : "read-write",
+    };
+  }
+
+  async shareFolder(path: string, readOnly: boolean): Promise<void> {
+    this.#shared.set(path, readOnly);
+  }
+
   #find(id: string): ContainerRow {
     const row = this.#rows.find((candidate) => candidate.id === id);
     if (row === undefined) throw new HostError(`there is no container ${id.slice(0, 12)}`);
@@ -303,7 +407,18 @@ export class MemoryHost implements Host {
 
   #setMachine(change: Partial<MachineView>): void {
     this.#machine = { ...this.#machine, ...change };
-    for (const seen of this.#machineWatchers) seen(this.#machine);
+    for (const seen of this.#machineWatchers) seen(this.#news());
+  }
+
+  #news(): MachineNews {
+    if (!this.#away) return { kind: "seen", machine: this.#machine };
+    return {
+      kind: "away",
+      failure: {
+        message: "the daemon did not start: the socket's path is too long",
+        hint: "Set XDG_RUNTIME_DIR or COVE_HOME to a shorter directory.",
+      },
+    };
   }
 
   #tell(): void {

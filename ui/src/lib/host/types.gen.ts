@@ -62,6 +62,32 @@ ports: Array<PortBinding>, };
 
 export type ContainerState = "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
 
+export type Dropped = { 
+/**
+ * Its absolute path.
+ */
+path: string, 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * Whether it is a folder.
+ */
+folder: boolean, 
+/**
+ * Whether it holds a Dockerfile.
+ */
+dockerfile: boolean, 
+/**
+ * The compose file that it holds.
+ */
+compose: string | null, 
+/**
+ * Whether containers may mount it.
+ */
+shared: Sharing, };
+
 export type Failure = { 
 /**
  * What happened and why.
@@ -95,6 +121,32 @@ createdMs: number,
  * How many containers were made from it.
  */
 containers: number, };
+
+export type LogLine = { 
+/**
+ * When the engine received it; zero where the engine did not say.
+ */
+atMs: number, 
+/**
+ * Where it was written to.
+ */
+stream: LogStream, 
+/**
+ * Its text, with the escape sequences that it came with, without its end.
+ */
+text: string, };
+
+export type LogStream = "stdout" | "stderr";
+
+export type MachineNews = { "kind": "seen", 
+/**
+ * How it is.
+ */
+machine: MachineView, } | { "kind": "away", 
+/**
+ * Why not, and what to do.
+ */
+failure: Failure, };
 
 export type MachinePhase = "stopped" | "starting" | "running" | "paused" | "stopping" | "failed";
 
@@ -182,6 +234,24 @@ target: string,
  */
 readOnly: boolean, };
 
+export type MountRow = { 
+/**
+ * `bind`, `volume`, `tmpfs` …
+ */
+kind: string, 
+/**
+ * The folder of this computer, or the volume's name.
+ */
+source: string, 
+/**
+ * Where it appears in the container.
+ */
+target: string, 
+/**
+ * Whether the container may not write.
+ */
+readOnly: boolean, };
+
 export type NetworkRow = { 
 /**
  * Its full id.
@@ -221,6 +291,16 @@ host: number | null,
  * `tcp`, `udp` or `sctp`.
  */
 protocol: Protocol, };
+
+export type ProcessTable = { 
+/**
+ * What the columns are.
+ */
+titles: Array<string>, 
+/**
+ * A process each, with as many cells as there are titles.
+ */
+rows: Array<Array<string>>, };
 
 export type Protocol = "tcp" | "udp" | "sctp";
 
@@ -274,6 +354,8 @@ restart: Restart,
  */
 remove: boolean, };
 
+export type Sharing = "no" | "read-only" | "read-write";
+
 export type StageView = { 
 /**
  * Its name, in `lower-case-words`.
@@ -288,6 +370,16 @@ startUs: number,
  */
 endUs: number, };
 
+export type Step = { 
+/**
+ * What is being done, in words.
+ */
+message: string, 
+/**
+ * How far the whole is, from 0 to 1; absent where nobody knows.
+ */
+fraction: number | null, };
+
 export type Usage = { 
 /**
  * When it was read.
@@ -300,7 +392,27 @@ cpu: number,
 /**
  * Memory in bytes, without the page cache.
  */
-memory: number, };
+memory: number, 
+/**
+ * Bytes received from networks since it started.
+ */
+received: number, 
+/**
+ * Bytes sent to networks since it started.
+ */
+sent: number, 
+/**
+ * Bytes read from disks since it started.
+ */
+read: number, 
+/**
+ * Bytes written to disks since it started.
+ */
+written: number, 
+/**
+ * How many processes it has.
+ */
+processes: number, };
 
 export type Variable = { 
 /**

@@ -113,6 +113,15 @@ export class Containers {
     );
   }
 
+  async openPort(port: number): Promise<void> {
+    this.failure = null;
+    try {
+      await this.#host.openPort(port);
+    } catch (error) {
+      this.failure = failureOf(error);
+    }
+  }
+
   #take(rows: ContainerRow[]): void {
     this.rows = rows;
     // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
@@ -126,6 +135,15 @@ export class Containers {
       this.usage.set(id, [...(this.usage.get(id) ?? []).slice(1 - HISTORY), reading]);
     }
   }
+}
+
+/** What a count grows by in a second, between each reading and the one before it. A container that started anew counts from nothing. */
+export function rate(readings: readonly Usage[], count: (reading: Usage) => number): number[] {
+  return readings.slice(1).map((reading, index) => {
+    const before = readings[index];
+    const seconds = before === undefined ? 0 : (reading.atMs - before.atMs) / 1000;
+    return before === undefined || seconds <= 0 ? 0 : Math.max(0, count(reading) - count(before)) / seconds;
+  });
 }
 
 export function failureOf(error: unknown): { message: string; hint: string } {

@@ -1,9 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { MemoryHost } from "../host/memory";
-import { actionsFor, Containers, grouped, matching } from "./containers.svelte";
+import type { Usage } from "../host";
+import { actionsFor, Containers, grouped, matching, rate } from "./containers.svelte";
 
 function followed(containers = 14) {
-  const host = new MemoryHost({ containers, lines: 0, running: true });
+  const host = new MemoryHost({ containers, lines: 0, machine: "running" });
   const state = new Containers(host);
   const stop = state.follow();
   return { host, state, stop };
@@ -68,4 +69,11 @@ describe("actions", () => {
     expect(state.busy.size).toBe(0);
     stop();
   });
+});
+
+it("a container that started anew does not show a rate below nothing", () => {
+  const reading = (atMs: number, sent: number): Usage => ({
+    atMs, sent, cpu: 0, memory: 0, received: 0, read: 0, written: 0, processes: 1,
+  });
+  expect(rate([reading(0, 0), reading(2000, 500), reading(3000, 10)], ({ sent }) => sent)).toEqual([250, 0]);
 });

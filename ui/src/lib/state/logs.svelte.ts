@@ -1,5 +1,7 @@
 /** A container's log: what has come, what of it is searched for, which part of it is on the screen. */
+import { untrack } from "svelte";
 import type { Host, LogLine, Stop } from "../host";
+import { Ring } from "./ring";
 
 /** More than this is dropped from the beginning, so that a talkative container does not take the memory. */
 export const MOST_LINES = 200_000;
@@ -64,24 +66,102 @@ export function visibleRange(scroll: number, height: number, line: number, count
   return [Math.min(from, count), Math.min(count, Math.ceil((scroll + height) / line) + 20)];
 }
 
+/** A line with its number, which it keeps while older ones are forgotten. */
+export interface Numbered {
+  number: number;
+  line: LogLine;
+}
+
+/**
+ * Lines come in batches, several a second for a talkative container. They go into a ring, and only what is new is
+ * searched, so that a batch costs what it holds and not what is kept.
+ */
 export class Log {
-  lines = $state.raw<readonly LogLine[]>([]);
-  search = $state("");
-  regex = $state(false);
-  readonly #match = $derived(this.search === "" ? () => true : matcher(this.search, this.regex));
-  readonly valid = $derived(this.#match !== null);
-  /** The lines that match; all of them while nothing valid is searched for. */
-  readonly shown = $derived.by(() => {
-    const match = this.#match;
-    if (this.search === "" || match === null) return this.lines;
-    return this.lines.filter((line) => match(plain(line.text)));
-  });
+  #ring = new Ring<LogLine>(MOST_LINES);
+  /** Numbers of the lines that match; null while nothing valid is searched for. */
+  #found: number[] | null = null;
+  /** Counts changes of what is not reactive by itself. */
+  #version = $state(0);
+  #search = $state("");
+  #regex = $state(false);
+  #match: ((text: string) => boolean) | null = null;
+  valid = $state(true);
+
+  get search(): string {
+    return this.#search;
+  }
+
+  set search(text: string) {
+    this.#search = text;
+    this.#searchAnew();
+  }
+
+  get regex(): boolean {
+    return this.#regex;
+  }
+
+  set regex(on: boolean) {
+    this.#regex = on;
+    this.#searchAnew();
+  }
+
+  /** How many lines are kept. */
+  get total(): number {
+    void this.#version;
+    return this.#ring.length;
+  }
+
+  /** How many lines are shown: those that match, or all. */
+  get count(): number {
+    void this.#version;
+    return this.#found?.length ?? this.#ring.length;
+  }
+
+  /** Shown lines from one position to before another. */
+  slice(from: number, to: number): Numbered[] {
+    void this.#version;
+    const lines: Numbered[] = [];
+    for (let position = from; position < to; position += 1) {
+      const number = this.#found === null ? this.#ring.first + position : this.#found[position];
+      const line = number === undefined ? undefined : this.#ring.at(number);
+      if (number !== undefined && line !== undefined) lines.push({ number, line });
+    }
+    return lines;
+  }
 
   follow(host: Host, id: string): Stop {
-    this.lines = [];
-    return host.followLog(id, (batch) => {
-      const all = [...this.lines, ...batch];
-      this.lines = all.length > MOST_LINES ? all.slice(all.length - MOST_LINES) : all;
-    });
+    this.#ring = new Ring(MOST_LINES);
+    this.#searchAnew();
+    return host.followLog(id, (batch) => this.#take(batch));
+  }
+
+  #take(batch: LogLine[]): void {
+    const from = this.#ring.next;
+    this.#ring.push(batch);
+    if (this.#found !== null) {
+      const forgotten = this.#found.findIndex((number) => number >= this.#ring.first);
+      if (forgotten !== 0) this.#found.splice(0, forgotten < 0 ? this.#found.length : forgotten);
+      this.#find(Math.max(from, this.#ring.first));
+    }
+    untrack(() => (this.#version += 1));
+  }
+
+  #searchAnew(): void {
+    const match = this.#search === "" ? null : matcher(this.#search, this.#regex);
+    this.valid = this.#search === "" || match !== null;
+    this.#match = match;
+    this.#found = match === null ? null : [];
+    this.#find(this.#ring.first);
+    // The version is written and not read, so that an effect that searches does not wait for itself.
+    untrack(() => (this.#version += 1));
+  }
+
+  /** Adds what matches from that number on. */
+  #find(from: number): void {
+    if (this.#match === null || this.#found === null) return;
+    for (let number = from; number < this.#ring.next; number += 1) {
+      const line = this.#ring.at(number);
+      if (line !== undefined && this.#match(plain(line.text))) this.#found.push(number);
+    }
   }
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import type { LogLine } from "../host";
 import { Log, matcher, MOST_LINES, plain, spans, visibleRange } from "./logs.svelte";
 import { MemoryHost } from "../host/memory";
 
@@ -20,18 +21,46 @@ describe("searching", () => {
     expect(matcher("(", true)).toBeNull();
   });
 
-  it("finds text that colours cut in two", async () => {
-    const host = new MemoryHost({ containers: 1, lines: 0, running: true });
+  it("finds text that colours cut in two", () => {
+    const log = new Log();
+    log.follow(hostThatSays([["one \u001b[31mtw\u001b[0mo", "three"]]), "x");
+    log.search = "two";
+    expect(log.count).toBe(1);
+    log.search = "";
+    expect(log.count).toBe(2);
+  });
+
+  it("goes on among lines that come later, and forgets those that are forgotten", () => {
+    let say: (lines: LogLine[]) => void = () => undefined;
+    const host = hostThatSays([]);
     host.followLog = (_, seen) => {
-      seen([{ atMs: 0, stream: "stdout", text: "one \u001b[31mtw\u001b[0mo" }]);
+      say = seen;
       return () => undefined;
     };
     const log = new Log();
     log.follow(host, "x");
-    log.search = "two";
-    expect(log.shown).toHaveLength(1);
+    log.search = "yes";
+    say(lines(["yes 1", "no"]));
+    say(lines(["yes 2"]));
+    expect(log.slice(0, 9).map(({ line }) => line.text)).toEqual(["yes 1", "yes 2"]);
+    say(lines(Array.from({ length: MOST_LINES - 1 }, () => "no")));
+    expect(log.slice(0, 9).map(({ line }) => line.text)).toEqual(["yes 2"]);
   });
 });
+
+function lines(texts: string[]): LogLine[] {
+  return texts.map((text) => ({ atMs: 0, stream: "stdout", text }));
+}
+
+/** A host whose log is these batches. */
+function hostThatSays(batches: string[][]): MemoryHost {
+  const host = new MemoryHost({ containers: 1, lines: 0, machine: "running" });
+  host.followLog = (_, seen) => {
+    for (const batch of batches) seen(lines(batch));
+    return () => undefined;
+  };
+  return host;
+}
 
 it("draws a screenful and some more of a hundred thousand lines", () => {
   const [from, to] = visibleRange(50_000 * 20, 600, 20, 100_000);
@@ -42,16 +71,10 @@ it("draws a screenful and some more of a hundred thousand lines", () => {
 });
 
 it("forgets the oldest lines of a log without end", () => {
-  const host = new MemoryHost({ containers: 1, lines: 0, running: true });
-  host.followLog = (_, seen) => {
-    const batch = (from: number) =>
-      seen(Array.from({ length: MOST_LINES }, (_, index) => ({ atMs: 0, stream: "stdout", text: `${from + index}` })));
-    batch(0);
-    batch(MOST_LINES);
-    return () => undefined;
-  };
+  const batch = (from: number) => Array.from({ length: MOST_LINES }, (_, index) => `${from + index}`);
   const log = new Log();
-  log.follow(host, "x");
-  expect(log.lines).toHaveLength(MOST_LINES);
-  expect(log.lines[0]?.text).toBe(`${MOST_LINES}`);
+  log.follow(hostThatSays([batch(0), batch(MOST_LINES), ["last"]]), "x");
+  expect(log.total).toBe(MOST_LINES);
+  expect(log.slice(0, 1)).toEqual([{ number: MOST_LINES + 1, line: { atMs: 0, stream: "stdout", text: `${MOST_LINES + 1}` } }]);
+  expect(log.slice(MOST_LINES - 1, MOST_LINES)[0]?.line.text).toBe("last");
 });

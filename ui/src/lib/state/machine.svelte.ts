@@ -1,5 +1,5 @@
 /** The machine as the window shows it. Its state belongs to the daemon; here is what was last heard. */
-import type { Host, MachineView, Stop } from "../host";
+import type { Failure, Host, MachineView, Step, Stop } from "../host";
 import { say, type Word } from "../words/index.svelte";
 import { failureOf } from "./containers.svelte";
 
@@ -13,11 +13,19 @@ const HEADLINES: Record<MachineView["phase"], Word> = {
 };
 
 export class Machine {
+  /** Null until the daemon has answered, and while it does not. */
   view = $state.raw<MachineView | null>(null);
-  failure = $state<{ message: string; hint: string } | null>(null);
-  readonly headline = $derived(this.view === null ? say("loading") : say(HEADLINES[this.view.phase]));
+  /** Why the daemon does not answer. */
+  away = $state.raw<Failure | null>(null);
+  /** How far a start is that this window asked for. */
+  step = $state.raw<Step | null>(null);
+  failure = $state<Failure | null>(null);
+  readonly phase = $derived(this.view?.phase ?? (this.away === null ? null : "failed"));
+  readonly headline = $derived(
+    this.view !== null ? say(HEADLINES[this.view.phase]) : this.away !== null ? say("daemonAway") : say("loading"),
+  );
   /** Its name and phase, for where there is little room. */
-  readonly short = $derived(this.view === null ? say("loading") : `${this.view.name} · ${say(this.view.phase)}`);
+  readonly short = $derived(this.view === null ? this.headline : `${this.view.name} · ${say(this.view.phase)}`);
   readonly #host: Host;
 
   constructor(host: Host) {
@@ -25,11 +33,15 @@ export class Machine {
   }
 
   follow(): Stop {
-    return this.#host.watchMachine((view) => (this.view = view));
+    return this.#host.watchMachine((news) => {
+      this.view = news.kind === "seen" ? news.machine : null;
+      this.away = news.kind === "away" ? news.failure : null;
+    });
   }
 
-  start(): Promise<void> {
-    return this.#attempt(() => this.#host.startMachine());
+  async start(): Promise<void> {
+    await this.#attempt(() => this.#host.startMachine((step) => (this.step = step)));
+    this.step = null;
   }
 
   stop(): Promise<void> {

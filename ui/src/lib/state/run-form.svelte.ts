@@ -63,8 +63,23 @@ export class RunForm {
   }
 
   /** A folder that was dropped: it appears below /mnt by its own name until a person says otherwise. */
-  addFolder(path: string): void {
+  addFolder(path: string, readOnly: boolean): void {
     const name = path.replace(/\/+$/, "").split("/").pop() || "folder";
-    this.mounts = [...this.#mounts, `${path}:/mnt/${name}`].join("\n");
+    const taken = (target: string) => this.#mounts.some((text) => readMount(text)?.target === target);
+    let target = `/mnt/${name}`;
+    for (let count = 2; taken(target); count += 1) target = `/mnt/${name}-${count}`;
+    this.mounts = [...this.#mounts, `${path}:${target}${readOnly ? ":ro" : ""}`].join("\n");
+  }
+
+  /** Something to begin with: an image that every machine has, writing a line a second. */
+  suggest(): void {
+    this.image = "alpine";
+    this.name = "hello";
+    this.command = "sh -c 'while :; do echo \"hello, it is $(date)\"; sleep 1; done'";
+  }
+
+  clear(): void {
+    [this.image, this.name, this.command, this.environment, this.ports, this.mounts] = ["", "", "", "", "", ""];
+    [this.restart, this.remove] = ["no", false];
   }
 }

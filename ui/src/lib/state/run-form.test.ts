@@ -5,7 +5,7 @@ import { readMount, readPort, RunForm } from "./run-form.svelte";
 
 function rows(): ContainerRow[] {
   let seen: ContainerRow[] = [];
-  new MemoryHost({ containers: 1, lines: 0, running: true }).watchContainers((found) => (seen = found))();
+  new MemoryHost({ containers: 1, lines: 0, machine: "running" }).watchContainers((found) => (seen = found))();
   return seen;
 }
 
@@ -30,7 +30,7 @@ it("reads a folder whose name has colons and spaces", () => {
 it("adds a dropped folder below its own name and keeps what was there", () => {
   const form = new RunForm();
   form.mounts = "data:/var/lib";
-  form.addFolder("/home/mara/My Site/");
+  form.addFolder("/home/mara/My Site/", false);
   expect(form.spec.mounts.map((mount) => mount.target)).toEqual(["/var/lib", "/mnt/My Site"]);
 });
 

@@ -1,0 +1,209 @@
+//! Finding the daemon, and starting it when it is not there: for the command and for the window alike.
+//!
+//! Two clients may start it at the same time: the daemon that comes second finds the lock taken and ends, and both
+//! clients reach the first.
+
+use crate::{Client, ClientError, Dirs, Version};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long a daemon may take until it answers. It only reads its settings and adopts machines before that.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long after the child has ended another daemon, which took the lock first, may take until it answers.
+const OTHER_STARTER: Duration = Duration::from_secs(5);
+/// Where a daemon that does not start is looked into.
+const LOOK: &str = "look into its log with: cove logs daemon";
+
+/// Why there is no daemon to talk to.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// It cannot be asked whether it runs.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The file that takes its first words cannot be made.
+    #[error("cannot create {}", path.display())]
+    Messages {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its program cannot be started.
+    #[error("cannot start {} daemon", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It cannot be seen whether it has ended.
+    #[error("cannot watch the daemon start")]
+    Watch(#[source] io::Error),
+    /// It ended instead of answering.
+    #[error("the daemon did not start: {why}")]
+    Ended {
+        /// Its own words, or how it ended.
+        why: String,
+        /// What to do next.
+        hint: String,
+    },
+    /// It runs, perhaps, and does not answer.
+    #[error("the daemon did not answer within {} s", START_TIMEOUT.as_secs())]
+    Silent,
+}
+
+impl LaunchError {
+    /// What to do next; empty when there is nothing sensible to say.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Client(ClientError::Api(error)) => &error.hint,
+            Self::Ended { hint, .. } => hint,
+            Self::Silent => LOOK,
+            Self::Client(_) | Self::Messages { .. } | Self::Spawn { .. } | Self::Watch(_) => "",
+        }
+    }
+}
+
+/// The daemon's version, or nothing when no daemon runs.
+pub async fn running(client: &Client) -> Result<Option<Version>, ClientError> {
+    let answer = match client.version().await {
+        // A daemon that dies in this moment breaks the connection; the second try finds out whether one is left.
+        Err(ClientError::Http { .. }) => {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            client.version().await
+        }
+        answer => answer,
+    };
+    match answer {
+        Ok(version) => Ok(Some(version)),
+        Err(ClientError::NotRunning { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A client of the daemon, which is started if it does not run yet: as `program daemon --detached`, where `program` is
+/// `cove`. `starting` is called before that.
+pub async fn ensure(dirs: &Dirs, program: &Path, starting: impl FnOnce()) -> Result<Client, LaunchError> {
+    let client = Client::of(dirs);
+    if running(&client).await?.is_none() {
+        starting();
+        start(dirs, program, &client).await?;
+    }
+    Ok(client)
+}
+
+async fn start(dirs: &Dirs, program: &Path, client: &Client) -> Result<(), LaunchError> {
+    let messages = dirs.logs().join("daemon-start.log");
+    let mut child = spawn(program, &messages)?;
+    let began = Instant::now();
+    let mut ended_at = None;
+    while began.elapsed() < START_TIMEOUT {
+        if running(client).await?.is_some() {
+            return Ok(());
+        }
+        if ended_at.is_none()
+            && let Some(status) = child.try_wait().map_err(LaunchError::Watch)?
+        {
+            if !status.success() {
+                return Err(ended(&status.to_string(), &messages));
+            }
+            ended_at = Some(Instant::now());
+        }
+        if ended_at.is_some_and(|ended: Instant| ended.elapsed() > OTHER_STARTER) {
+            return Err(ended(
+                "another daemon holds the lock but does not answer",
+                &messages,
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Err(LaunchError::Silent)
+}
+
+/// Starts the daemon detached: it leaves our session by itself, and holds nothing of ours but its message file.
+fn spawn(program: &Path, messages: &Path) -> Result<Child, LaunchError> {
+    let create = || -> io::Result<(File, File)> {
+        if let Some(directory) = messages.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        let file = File::create(messages)?;
+        Ok((file.try_clone()?, file))
+    };
+    let (stdout, stderr) = create().map_err(|source| LaunchError::Messages {
+        path: messages.to_path_buf(),
+        source,
+    })?;
+    let mut command = Command::new(program);
+    command
+        .args(["daemon", "--detached"])
+        // A directory that is never unmounted or deleted while the daemon runs.
+        .current_dir(program.ancestors().last().unwrap_or(Path::new("/")))
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr);
+    #[cfg(windows)]
+    {
+        use std::os::windows::process::CommandExt as _;
+        const DETACHED_PROCESS: u32 = 0x0000_0008;
+        command.creation_flags(DETACHED_PROCESS);
+    }
+    command.spawn().map_err(|source| LaunchError::Spawn {
+        program: program.to_path_buf(),
+        source,
+    })
+}
+
+fn ended(how: &str, messages: &Path) -> LaunchError {
+    let said = fs::read_to_string(messages).unwrap_or_default();
+    let mut hint = LOOK.to_owned();
+    let mut lines = Vec::new();
+    for line in said.lines().filter(|line| !line.is_empty()) {
+        if let Some(its_hint) = line.strip_prefix("hint: ") {
+            its_hint.clone_into(&mut hint);
+        } else {
+            lines.push(line.strip_prefix("error: ").unwrap_or(line).to_owned());
+        }
+    }
+    let why = if lines.is_empty() {
+        how.to_owned()
+    } else {
+        lines.join("\n  ")
+    };
+    LaunchError::Ended { why, hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_dies_at_once_is_quoted_with_its_own_hint() {
+        let directory = tempfile::tempdir().unwrap();
+        let messages = directory.path().join("said");
+        fs::write(
+            &messages,
+            "error: the socket's path is too long\nhint: set COVE_HOME\n",
+        )
+        .unwrap();
+        let error = ended("exit status: 1", &messages);
+        assert_eq!(
+            error.to_string(),
+            "the daemon did not start: the socket's path is too long"
+        );
+        assert_eq!(error.hint(), "set COVE_HOME");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(directory.path());
+        let program = directory.path().join("no-cove");
+        let error = ensure(&dirs, &program, || {}).await.unwrap_err().to_string();
+        assert!(error.contains("no-cove daemon"), "{error}");
+    }
+}

@@ -1,0 +1,60 @@
+//! The machine: watched, started, stopped, examined.
+
+use crate::{cove::Cove, failure::Answer, stream::Streams};
+use cove_api::Progress;
+use cove_view::{CheckView, MachineNews, Step};
+use std::sync::Arc;
+use tauri::{State, ipc::Channel};
+
+/// Tells what the machine does, at once and whenever it changes.
+#[tauri::command]
+pub(crate) fn watch_machine(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    seen: Channel<MachineNews>,
+) -> u32 {
+    let mut news = cove.news.subscribe();
+    news.mark_changed();
+    streams.start(0, |_| async move {
+        while news.changed().await.is_ok() {
+            let now = news.borrow_and_update().clone();
+            if now.is_some_and(|now| seen.send(now).is_err()) {
+                return;
+            }
+        }
+    })
+}
+
+/// Starts the machine, and the daemon where that is missing too. The start goes on when the page goes.
+#[tauri::command]
+pub(crate) async fn start_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
+    let client = cove.daemon().await?;
+    let progress = client.start(&cove.machine).await?;
+    progress
+        .finish(|progress| {
+            if let Progress::Stage { message, fraction } = progress {
+                // A page that went away needs no steps.
+                let _ = steps.send(Step {
+                    message: message.clone(),
+                    fraction: Some(*fraction),
+                });
+            }
+        })
+        .await?;
+    Ok(())
+}
+
+/// Stops the machine in order.
+#[tauri::command]
+pub(crate) async fn stop_machine(cove: State<'_, Arc<Cove>>) -> Answer<()> {
+    let progress = cove.client().stop(&cove.machine).await?;
+    progress.finish(|_| {}).await?;
+    Ok(())
+}
+
+/// Everything that the doctor looks at.
+#[tauri::command]
+pub(crate) async fn checks(cove: State<'_, Arc<Cove>>) -> Answer<Vec<CheckView>> {
+    let checks = cove.daemon().await?.doctor().await?;
+    Ok(checks.into_iter().map(CheckView::from).collect())
+}

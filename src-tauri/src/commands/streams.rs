@@ -1,0 +1,218 @@
+//! What goes on until the page ends it: lists, logs, terminals.
+
+use crate::{
+    cove::Cove,
+    failure::Answer,
+    stream::{Allowance, Streams},
+    terminal::{self, Terminals},
+    usage,
+};
+use cove_engine::{EngineError, Place};
+use cove_view::{ContainerRow, ContainerState, LogLine, LogReader, Usage};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tauri::{
+    State,
+    ipc::{Channel, InvokeResponseBody},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// Lines that are sent together at most.
+const BATCH: usize = 2000;
+/// Batches that may be under way to the page.
+const BATCHES: usize = 8;
+/// Lines that come within this time are sent together.
+const GATHER: Duration = Duration::from_millis(30);
+/// So many of a log's last lines are read; the page keeps no more than twice as many.
+const TAIL: &str = "100000";
+
+/// Tells the containers, at once and whenever they change. Nothing comes while no engine answers.
+#[tauri::command]
+pub(crate) fn watch_containers(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    seen: Channel<Vec<ContainerRow>>,
+) -> u32 {
+    let mut rows = cove.rows.subscribe();
+    rows.mark_changed();
+    streams.start(0, |_| async move {
+        while rows.changed().await.is_ok() {
+            let now = rows.borrow_and_update().clone();
+            if now.is_some_and(|now| seen.send(now).is_err()) {
+                return;
+            }
+        }
+    })
+}
+
+/// Tells what running containers use.
+#[tauri::command]
+pub(crate) fn watch_usage(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    seen: Channel<HashMap<String, Usage>>,
+) -> u32 {
+    let cove = Arc::clone(&cove);
+    streams.start(0, |_| usage::watch(cove, seen))
+}
+
+/// Tells a container's log in batches; the page takes them one by one (`taken`). Goes on when the container starts
+/// again, and ends when it is gone.
+#[tauri::command]
+pub(crate) fn follow_log(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    id: String,
+    seen: Channel<Vec<LogLine>>,
+) -> u32 {
+    let cove = Arc::clone(&cove);
+    streams.start(BATCHES, |allowance| async move {
+        let mut since = None;
+        loop {
+            // A break is followed by another try once the container runs; what it wrote in between is kept for us.
+            let _ = read_log(&cove, &id, &mut since, &seen, &allowance).await;
+            let mut rows = cove.rows.subscribe();
+            let again = rows.wait_for(|rows| match rows {
+                None => false,
+                Some(rows) => rows
+                    .iter()
+                    .find(|row| row.id == id)
+                    .is_none_or(|row| row.state == ContainerState::Running),
+            });
+            match again.await {
+                Ok(rows) if rows.iter().flatten().any(|row| row.id == id) => {}
+                _ => return,
+            }
+            sleep(GATHER * 10).await;
+        }
+    })
+}
+
+async fn read_log(
+    cove: &Cove,
+    id: &str,
+    since: &mut Option<i64>,
+    seen: &Channel<Vec<LogLine>>,
+    allowance: &Allowance,
+) -> Result<(), EngineError> {
+    let engine = cove.engine_answers().await;
+    let inspected = engine.get(&Place::of(&["containers", id, "json"])).await?;
+    let mut place = Place::of(&["containers", id, "logs"]);
+    for key in ["stdout", "stderr", "follow", "timestamps"] {
+        place = place.with(key, "true");
+    }
+    place = match since {
+        Some(at_ms) => place.with("since", &format!("{}.{:03}", *at_ms / 1000, *at_ms % 1000)),
+        None => place.with("tail", TAIL),
+    };
+    let mut bytes = engine.bytes(&place).await?;
+    let mut reader = LogReader::new(inspected["Config"]["Tty"] != true);
+    let mut lines = Vec::new();
+    let mut due = None;
+    loop {
+        let next = match due {
+            Some(due) => timeout_at(due, bytes.next()).await.ok(),
+            None => Some(bytes.next().await),
+        };
+        let ended = match next {
+            Some(Ok(Some(data))) => {
+                reader.take(&data, &mut lines);
+                if !lines.is_empty() {
+                    due.get_or_insert_with(|| Instant::now() + GATHER);
+                }
+                if lines.len() < BATCH && due.is_none_or(|due| Instant::now() < due) {
+                    continue;
+                }
+                false
+            }
+            None => false,
+            Some(Ok(None) | Err(_)) => {
+                reader.finish(&mut lines);
+                true
+            }
+        };
+        due = None;
+        if let Some(last) = lines.last().filter(|line| line.at_ms > 0) {
+            *since = Some(last.at_ms + 1);
+        }
+        if !lines.is_empty() {
+            allowance.spend(1).await;
+            if seen.send(std::mem::take(&mut lines)).is_err() {
+                return Ok(());
+            }
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Opens a terminal in a container; its bytes come as they are, and an empty message is its end.
+#[tauri::command]
+pub(crate) async fn open_terminal(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    terminals: State<'_, Terminals>,
+    id: String,
+    columns: u16,
+    rows: u16,
+    seen: Channel<InvokeResponseBody>,
+) -> Answer<u32> {
+    let (terminal, keyboard, keys) = terminal::start(&cove.engine(), &id, columns, rows).await?;
+    let number = streams.start(terminal::ALLOWANCE, |allowance| {
+        terminal::carry(terminal, keys, seen, allowance)
+    });
+    terminals.add(number, keyboard);
+    Ok(number)
+}
+
+/// Types into a terminal.
+#[tauri::command]
+pub(crate) async fn type_in_terminal(
+    terminals: State<'_, Terminals>,
+    number: u32,
+    text: String,
+) -> Answer<()> {
+    if let Some(keyboard) = terminals.get(number) {
+        // A terminal that has just ended takes nothing more, which the page learns by itself.
+        let _ = keyboard.typed.send(text.into_bytes()).await;
+    }
+    Ok(())
+}
+
+/// Tells a terminal its new size.
+#[tauri::command]
+pub(crate) async fn resize_terminal(
+    cove: State<'_, Arc<Cove>>,
+    terminals: State<'_, Terminals>,
+    number: u32,
+    columns: u16,
+    rows: u16,
+) -> Answer<()> {
+    let Some(keyboard) = terminals.get(number) else {
+        return Ok(());
+    };
+    let place = Place::of(&["exec", &keyboard.exec, "resize"])
+        .with("w", &columns.to_string())
+        .with("h", &rows.to_string());
+    cove.engine().post(&place, None).await?;
+    Ok(())
+}
+
+/// Closes a terminal; its shell ends with it.
+#[tauri::command]
+pub(crate) fn close_terminal(streams: State<'_, Streams>, terminals: State<'_, Terminals>, number: u32) {
+    terminals.remove(number);
+    streams.end(number);
+}
+
+/// Ends a stream.
+#[tauri::command]
+pub(crate) fn unwatch(streams: State<'_, Streams>, number: u32) {
+    streams.end(number);
+}
+
+/// The page has taken so much of a stream: batches of a log, bytes of a terminal.
+#[tauri::command]
+pub(crate) fn taken(streams: State<'_, Streams>, number: u32, amount: u32) {
+    streams.taken(number, amount);
+}

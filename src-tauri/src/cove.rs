@@ -1,0 +1,88 @@
+//! The Cove that this window shows: where it is, and what was last heard of it.
+
+use crate::failure::Refusal;
+use cove_api::{Client, Dirs, launch};
+use cove_engine::Engine;
+use cove_view::{ContainerRow, MachineNews, MachinePhase};
+use std::{env, path::PathBuf};
+use tokio::sync::{Notify, watch};
+
+/// The machine that is shown where `COVE_MACHINE` names no other.
+const DEFAULT_MACHINE: &str = "default";
+
+/// One machine of one daemon. [`crate::follow`] owns what is in the two watched values.
+#[derive(Debug)]
+pub(crate) struct Cove {
+    pub(crate) dirs: Dirs,
+    pub(crate) machine: String,
+    /// The `cove` program, which the daemon is started with.
+    program: PathBuf,
+    /// What the machine does; nothing until the daemon was asked.
+    pub(crate) news: watch::Sender<Option<MachineNews>>,
+    /// The engine's containers; nothing while no engine answers.
+    pub(crate) rows: watch::Sender<Option<Vec<ContainerRow>>>,
+    /// Asks the follower to look for the daemon at once.
+    pub(crate) look: Notify,
+}
+
+impl Cove {
+    /// The Cove of this user's directories.
+    pub(crate) fn from_environment() -> Result<Self, Refusal> {
+        let dirs = Dirs::from_env().map_err(|error| Refusal::new(error.to_string(), ""))?;
+        Ok(Self {
+            dirs,
+            machine: env::var("COVE_MACHINE")
+                .ok()
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| DEFAULT_MACHINE.to_owned()),
+            program: program(),
+            news: watch::Sender::new(None),
+            rows: watch::Sender::new(None),
+            look: Notify::new(),
+        })
+    }
+
+    /// A client of the daemon, whether it runs or not.
+    pub(crate) fn client(&self) -> Client {
+        Client::of(&self.dirs)
+    }
+
+    /// A client of the daemon, which is started if need be.
+    pub(crate) async fn daemon(&self) -> Result<Client, Refusal> {
+        let client = launch::ensure(&self.dirs, &self.program, || {}).await?;
+        self.look.notify_one();
+        Ok(client)
+    }
+
+    /// The engine behind the gateway.
+    pub(crate) fn engine(&self) -> Engine {
+        Engine::at(self.dirs.docker_socket(&self.machine))
+    }
+
+    /// What the machine does, as far as is known.
+    pub(crate) fn phase(&self) -> Option<MachinePhase> {
+        match &*self.news.borrow() {
+            Some(MachineNews::Seen { machine }) => Some(machine.phase),
+            _ => None,
+        }
+    }
+
+    /// Waits until the machine runs. A request to a gateway whose machine does not run would only be refused.
+    pub(crate) async fn engine_answers(&self) -> Engine {
+        let mut news = self.news.subscribe();
+        let runs = |news: &Option<MachineNews>| matches!(news, Some(MachineNews::Seen { machine }) if machine.phase == MachinePhase::Running);
+        // The sender is ours, so that it cannot be gone.
+        let _ = news.wait_for(runs).await;
+        self.engine()
+    }
+}
+
+/// `cove` beside this program, as it is installed; else whichever the shell would find.
+fn program() -> PathBuf {
+    let name = if cfg!(windows) { "cove.exe" } else { "cove" };
+    env::current_exe()
+        .ok()
+        .and_then(|this| Some(this.parent()?.join(name)))
+        .filter(|beside| beside.is_file())
+        .unwrap_or_else(|| PathBuf::from(name))
+}

@@ -1,0 +1,77 @@
+//! What the front end reads when something did not work.
+
+use cove_api::{ClientError, LaunchError};
+use cove_engine::EngineError;
+use cove_view::Failure;
+use std::error::Error;
+
+/// What a command returns.
+pub(crate) type Answer<T> = Result<T, Refusal>;
+
+/// A [`Failure`] that errors turn into.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Refusal(pub(crate) Failure);
+
+impl Refusal {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self(Failure {
+            message: message.into(),
+            hint: hint.into(),
+        })
+    }
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        let hint = match &error {
+            ClientError::Api(api) => api.hint.clone(),
+            _ => String::new(),
+        };
+        Self::new(with_causes(&error), hint)
+    }
+}
+
+impl From<LaunchError> for Refusal {
+    fn from(error: LaunchError) -> Self {
+        Self::new(with_causes(&error), error.hint())
+    }
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Self {
+        Self::new(with_causes(&error), "")
+    }
+}
+
+/// The error's words and those of its causes, each once.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let words = next.to_string();
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn causes_are_told_behind_what_happened() {
+        let refusal = Refusal::from(EngineError::Unreachable {
+            socket: "/x/docker.sock".into(),
+            source: io::Error::other("no luck"),
+        });
+        assert_eq!(
+            refusal.0.message,
+            "cannot reach the engine at /x/docker.sock: no luck"
+        );
+    }
+}

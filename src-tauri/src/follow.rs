@@ -1,0 +1,144 @@
+//! Following the daemon and the engine, for as long as the program runs.
+//!
+//! ```text
+//!            daemon answers                    its events end
+//!  Away ───────────────────────▶ Seen ───────────────────────────▶ Away
+//!   ▲ │ every second, and when asked to look                         │
+//!   │ └──────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The first look starts the daemon, as any command would. Later ones do not: a daemon that was stopped stays so until
+//! a person wants something of it.
+
+use crate::{cove::Cove, failure::Refusal};
+use cove_api::{Client, ClientError, Event, MachineStatus};
+use cove_engine::{Engine, EngineError, Place};
+use cove_view::{ContainerRow, MachineNews, MachinePhase};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long between two looks for a daemon that is not there, and for an engine that broke off.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often what changes without an event is read anew: memory and disk of the machine, `Up 3 minutes` of a container.
+const REFRESH: Duration = Duration::from_secs(10);
+/// Events that come within this time of the first are answered by one reading of the list.
+const GATHER: Duration = Duration::from_millis(30);
+
+/// Keeps [`Cove::news`] true.
+pub(crate) async fn machine(cove: Arc<Cove>) {
+    let mut client = cove.daemon().await;
+    loop {
+        let end = match client {
+            Ok(client) => follow_daemon(&cove, &client).await.map_err(Refusal::from),
+            Err(refusal) => Err(refusal),
+        };
+        let refusal = end.err().unwrap_or_else(|| {
+            Refusal::new(
+                "the Cove daemon has ended",
+                "Start the machine to start it again.",
+            )
+        });
+        cove.news
+            .send_replace(Some(MachineNews::Away { failure: refusal.0 }));
+        // Whichever comes first; neither tells anything else.
+        let _ = timeout(AGAIN, cove.look.notified()).await;
+        client = Ok(cove.client());
+    }
+}
+
+async fn follow_daemon(cove: &Cove, client: &Client) -> Result<(), ClientError> {
+    let mut events = client.events().await?;
+    loop {
+        match timeout(REFRESH, events.next()).await {
+            Ok(Ok(Some(Event::Machine { status }))) if status.name == cove.machine => see(cove, *status),
+            // What is not an event of this machine, or none for a while: it is asked.
+            Ok(Ok(Some(Event::Missed))) | Err(_) => see(cove, client.machine(&cove.machine).await?),
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(error)) => return Err(error),
+        }
+    }
+}
+
+fn see(cove: &Cove, status: MachineStatus) {
+    let machine = Box::new(status.into());
+    cove.news.send_replace(Some(MachineNews::Seen { machine }));
+}
+
+/// Keeps [`Cove::rows`] true.
+pub(crate) async fn containers(cove: Arc<Cove>) {
+    let mut news = cove.news.subscribe();
+    loop {
+        let engine = cove.engine_answers().await;
+        let stopped = news.wait_for(|news| {
+            !matches!(news, Some(MachineNews::Seen { machine }) if machine.phase == MachinePhase::Running)
+        });
+        tokio::select! {
+            // Ends with an error at the latest when the engine does; it is there again or not a moment later.
+            _ = follow_engine(&cove, &engine) => {}
+            _ = stopped => {}
+        }
+        if cove.phase() != Some(MachinePhase::Running) {
+            cove.rows.send_replace(None);
+        }
+        sleep(AGAIN / 4).await;
+    }
+}
+
+async fn follow_engine(cove: &Cove, engine: &Engine) -> Result<(), EngineError> {
+    let place = Place::of(&["events"]).with("filters", r#"{"type":["container"]}"#);
+    let mut events = engine.lines(hyper::Method::GET, &place).await?;
+    loop {
+        cove.rows.send_replace(Some(list(engine).await?));
+        let due = Instant::now() + REFRESH;
+        let mut gathered = None;
+        loop {
+            let until = gathered.unwrap_or(due);
+            match tokio::time::timeout_at(until, events.next()).await {
+                Err(_) => break,
+                Ok(event) => match event? {
+                    None => return Ok(()),
+                    Some(event) if changes_the_list(&event) => {
+                        gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                    }
+                    Some(_) => {}
+                },
+            }
+        }
+    }
+}
+
+/// Terminals and health checks come as events as well, several a second; the list is the same after them.
+fn changes_the_list(event: &Value) -> bool {
+    let action = event["Action"].as_str().unwrap_or_default();
+    !action.starts_with("exec_") && !matches!(action, "top" | "attach" | "resize" | "archive-path")
+}
+
+/// All containers, the newest first.
+pub(crate) async fn list(engine: &Engine) -> Result<Vec<ContainerRow>, EngineError> {
+    let list = engine
+        .get(&Place::of(&["containers", "json"]).with("all", "true"))
+        .await?;
+    let rows = list.as_array().into_iter().flatten();
+    Ok(rows.filter_map(ContainerRow::read).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_terminal_in_a_container_does_not_make_the_list_be_read() {
+        for (action, changes) in [
+            ("start", true),
+            ("die", true),
+            ("health_status: healthy", true),
+            ("exec_create: sh", false),
+            ("top", false),
+        ] {
+            assert_eq!(changes_the_list(&json!({"Action": action})), changes, "{action}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The desktop shell: a window, a tray, and the commands that the front end may call.
+//!
+//! It is thin. What is shown is made in `cove-view`, what a machine does is decided in the daemon, and this program
+//! carries between them: calls as typed commands ([`commands`]), what changes by itself over channels ([`stream`]).
+//!
+//! ```text
+//!  daemon ──events──▶ follow ──▶ news: what the machine does ──┬──▶ window (channels)
+//!  engine ──events──▶ follow ──▶ rows: its containers ─────────┴──▶ tray
+//! ```
+//!
+//! The two followers own `news` and `rows`; everybody else watches them. The window may be closed and the program with
+//! it at any time: machines belong to the daemon and go on.
+
+mod commands;
+mod cove;
+mod failure;
+mod follow;
+mod instance;
+mod stream;
+mod terminal;
+mod tray;
+mod usage;
+mod window;
+
+use cove::Cove;
+use std::{process::ExitCode, sync::Arc};
+use tauri::Manager as _;
+
+fn main() -> ExitCode {
+    let cove = match Cove::from_environment() {
+        Ok(cove) => Arc::new(cove),
+        Err(failure) => {
+            eprintln!("error: {}\nhint: {}", failure.0.message, failure.0.hint);
+            return ExitCode::FAILURE;
+        }
+    };
+    let claim = tauri::async_runtime::block_on(instance::claim(&cove.dirs));
+    let instance = match claim {
+        instance::Claim::First(instance) => Some(instance),
+        instance::Claim::Second => return ExitCode::SUCCESS,
+        instance::Claim::Unknown(error) => {
+            // A second window is a smaller harm than none.
+            eprintln!("cannot find out whether a window is open already: {error}");
+            None
+        }
+    };
+    let app = tauri::Builder::default()
+        .plugin(window::state_plugin())
+        .invoke_handler(commands::handler())
+        .on_page_load(|webview, _| webview.state::<stream::Streams>().clear())
+        .manage(Arc::clone(&cove))
+        .manage(stream::Streams::default())
+        .manage(terminal::Terminals::default())
+        .setup(move |app| {
+            let handle = app.handle();
+            tauri::async_runtime::spawn(follow::machine(Arc::clone(&cove)));
+            tauri::async_runtime::spawn(follow::containers(Arc::clone(&cove)));
+            window::open(handle, &cove)?;
+            tray::start(handle, &cove);
+            if let Some(instance) = instance {
+                tauri::async_runtime::spawn(instance.serve(handle.clone()));
+            }
+            Ok(())
+        })
+        .build(tauri::generate_context!());
+    match app {
+        Ok(app) => {
+            app.run(|_, _| {});
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: the window cannot be opened: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The tray: a menu that says how the machine is and what runs, and does the few things that one does without a window.
+//!
+//! It is a menu first, since trays on Linux tell of no clicks. It is made anew whenever the machine or the containers
+//! change; the desktop draws it, so that nothing here knows how it looks.
+
+use crate::{
+    commands::containers::{self, Action},
+    cove::Cove,
+    window,
+};
+use cove_view::{ContainerRow, ContainerState, MachineNews, MachinePhase};
+use std::{sync::Arc, time::Duration};
+use tauri::{
+    AppHandle, Wry,
+    menu::{IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu},
+    tray::{TrayIcon, TrayIconBuilder},
+};
+
+/// Containers that the menu lists at most; a menu that scrolls is a bad list.
+const MOST: usize = 12;
+/// Changes that come within this time make one new menu.
+const GATHER: Duration = Duration::from_millis(250);
+
+/// Shows the tray's icon, where this desktop has a place for it, and keeps its menu true.
+pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
+    if !is_possible() {
+        return;
+    }
+    let cove = Arc::clone(cove);
+    let for_events = Arc::clone(&cove);
+    let built = TrayIconBuilder::with_id("cove")
+        .icon(tauri::include_image!("icons/32x32.png"))
+        .tooltip("Cove")
+        .on_menu_event(move |app, event| choose(app, &for_events, event.id().as_ref()))
+        .build(app);
+    match built {
+        Ok(tray) => drop(tauri::async_runtime::spawn(keep(app.clone(), cove, tray))),
+        // The window does everything that the tray does.
+        Err(error) => eprintln!("there is no icon in the tray: {error}"),
+    }
+}
+
+/// On Linux the library that draws the icon is loaded when it is needed, and asking for it in vain ends the program.
+fn is_possible() -> bool {
+    if !cfg!(target_os = "linux") {
+        return true;
+    }
+    let names = ["libayatana-appindicator3.so.1", "libappindicator3.so.1"];
+    let arch = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
+    ["/usr/lib", "/usr/lib64", &arch].iter().any(|place| {
+        names
+            .iter()
+            .any(|name| std::path::Path::new(place).join(name).exists())
+    })
+}
+
+async fn keep(app: AppHandle, cove: Arc<Cove>, tray: TrayIcon) {
+    let mut news = cove.news.subscribe();
+    let mut rows = cove.rows.subscribe();
+    let mut shown = None;
+    loop {
+        let now = Contents::of(
+            news.borrow_and_update().as_ref(),
+            rows.borrow_and_update().as_deref(),
+        );
+        if shown.as_ref() != Some(&now) {
+            let made = now.menu(&app).and_then(|menu| tray.set_menu(Some(menu)));
+            if let Err(error) = made {
+                eprintln!("the tray's menu cannot be shown: {error}");
+                return;
+            }
+            shown = Some(now);
+        }
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { return },
+            changed = rows.changed() => if changed.is_err() { return },
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
+/// What the menu says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Contents {
+    headline: String,
+    /// The label and the id of what can be done to the machine.
+    machine: Option<(&'static str, &'static str)>,
+    containers: Vec<Entry>,
+    /// Running containers that the list leaves out.
+    more: usize,
+}
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    id: String,
+    name: String,
+    ports: Vec<u16>,
+}
+
+impl Contents {
+    fn of(news: Option<&MachineNews>, rows: Option<&[ContainerRow]>) -> Self {
+        let (headline, machine) = match news {
+            None => ("Looking for the machine".to_owned(), None),
+            Some(MachineNews::Away { .. }) => (
+                "The daemon does not run".to_owned(),
+                Some(("Start the machine", "start")),
+            ),
+            Some(MachineNews::Seen { machine }) => {
+                let (words, action) = match machine.phase {
+                    MachinePhase::Stopped => ("is stopped", Some(("Start the machine", "start"))),
+                    MachinePhase::Failed => ("failed", Some(("Start the machine", "start"))),
+                    MachinePhase::Starting => ("is starting", None),
+                    MachinePhase::Running => ("is running", Some(("Stop the machine", "stop"))),
+                    MachinePhase::Paused => ("is paused", Some(("Resume the machine", "start"))),
+                    MachinePhase::Stopping => ("is stopping", None),
+                };
+                (format!("{} {words}", machine.name), action)
+            }
+        };
+        let running = rows
+            .unwrap_or_default()
+            .iter()
+            .filter(|row| row.state == ContainerState::Running);
+        let containers: Vec<Entry> = running
+            .clone()
+            .take(MOST)
+            .map(|row| Entry {
+                id: row.id.clone(),
+                name: row.name.clone(),
+                ports: row.ports.iter().filter_map(|port| port.host).collect(),
+            })
+            .collect();
+        Self {
+            headline,
+            machine,
+            more: running.count() - containers.len(),
+            containers,
+        }
+    }
+
+    fn menu(&self, app: &AppHandle) -> tauri::Result<Menu<Wry>> {
+        let item = |id: &str, text: &str, enabled| MenuItem::with_id(app, id, text, enabled, None::<&str>);
+        let line = || PredefinedMenuItem::separator(app);
+        let menu = Menu::with_items(app, &[&item("headline", &self.headline, false)?])?;
+        if let Some((label, id)) = self.machine {
+            menu.append(&item(id, label, true)?)?;
+        }
+        if !self.containers.is_empty() {
+            menu.append(&line()?)?;
+        }
+        for container in &self.containers {
+            let mut items = Vec::new();
+            for port in &container.ports {
+                items.push(item(
+                    &format!("port {port}"),
+                    &format!("Open localhost:{port}"),
+                    true,
+                )?);
+            }
+            for (word, label) in [("logs", "Logs"), ("restart", "Restart"), ("halt", "Stop")] {
+                items.push(item(&format!("{word} {}", container.id), label, true)?);
+            }
+            let items: Vec<&dyn IsMenuItem<Wry>> =
+                items.iter().map(|item| item as &dyn IsMenuItem<Wry>).collect();
+            menu.append(&Submenu::with_items(app, &container.name, true, &items)?)?;
+        }
+        if self.more > 0 {
+            menu.append(&item("window", &format!("{} more…", self.more), true)?)?;
+        }
+        menu.append_items(&[
+            &line()?,
+            &item("window", "Show the window", true)?,
+            // What quitting does not do has to be said here, where it is chosen.
+            &item("quit", "Quit (the machine goes on)", true)?,
+        ])?;
+        Ok(menu)
+    }
+}
+
+/// Does what was chosen. The id is a word and what it is about.
+fn choose(app: &AppHandle, cove: &Arc<Cove>, chosen: &str) {
+    let (word, about) = chosen.split_once(' ').unwrap_or((chosen, ""));
+    let about = about.to_owned();
+    let cove = Arc::clone(cove);
+    match word {
+        "window" => window::show(app),
+        "quit" => app.exit(0),
+        "logs" => window::go(app, &format!("/containers/{about}/logs")),
+        _ => {
+            let (app, word) = (app.clone(), word.to_owned());
+            tauri::async_runtime::spawn(async move {
+                let done = match word.as_str() {
+                    "start" => start_machine(&cove).await,
+                    "stop" => stop_machine(&cove).await,
+                    "restart" => containers::apply(&cove, Action::Restart, &about).await,
+                    "halt" => containers::apply(&cove, Action::Stop, &about).await,
+                    "port" => containers::open(about.parse().unwrap_or_default()),
+                    _ => Ok(()),
+                };
+                // A menu has no room for a reason; the window has.
+                if done.is_err() {
+                    window::show(&app);
+                }
+            });
+        }
+    }
+}
+
+async fn start_machine(cove: &Cove) -> crate::failure::Answer<()> {
+    let progress = cove.daemon().await?.start(&cove.machine).await?;
+    progress.finish(|_| {}).await?;
+    Ok(())
+}
+
+async fn stop_machine(cove: &Cove) -> crate::failure::Answer<()> {
+    let progress = cove.client().stop(&cove.machine).await?;
+    progress.finish(|_| {}).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rows(count: usize) -> Vec<ContainerRow> {
+        (0..count)
+            .filter_map(|index| {
+                ContainerRow::read(&json!({
+                    "Id": format!("id{index}"), "Names": [format!("/web-{index}")], "State": "running",
+                    "Ports": [{"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}, {"PrivatePort": 9000}],
+                }))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_long_list_of_containers_ends_with_how_many_more_there_are() {
+        let contents = Contents::of(None, Some(&rows(MOST + 3)));
+        assert_eq!((contents.containers.len(), contents.more), (MOST, 3));
+        assert_eq!(contents.containers[0].ports, [8080]);
+    }
+
+    #[test]
+    fn without_a_daemon_the_machine_can_still_be_started() {
+        let failure = cove_view::Failure {
+            message: String::new(),
+            hint: String::new(),
+        };
+        let contents = Contents::of(Some(&MachineNews::Away { failure }), None);
+        assert_eq!(contents.machine, Some(("Start the machine", "start")));
+    }
+}

@@ -1,0 +1,78 @@
+//! The one window.
+
+use crate::cove::Cove;
+use tauri::{AppHandle, Manager as _, Runtime, Url, WebviewUrl, WebviewWindowBuilder, plugin::TauriPlugin};
+use tauri_plugin_window_state::StateFlags;
+
+/// Its name within the program; `capabilities/main.json` speaks of it.
+const LABEL: &str = "main";
+
+/// Remembers size and place from one start to the next.
+pub(crate) fn state_plugin<R: Runtime>() -> TauriPlugin<R> {
+    tauri_plugin_window_state::Builder::new()
+        .with_state_flags(StateFlags::SIZE | StateFlags::POSITION | StateFlags::MAXIMIZED)
+        .build()
+}
+
+/// Opens it.
+pub(crate) fn open(app: &AppHandle, cove: &Cove) -> tauri::Result<()> {
+    WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
+        .title("Cove")
+        .inner_size(1180.0, 760.0)
+        .min_inner_size(760.0, 480.0)
+        // What the web view keeps goes with the rest of what can be fetched again.
+        .data_directory(cove.dirs.cache().join("window"))
+        .on_navigation(is_ours)
+        .build()?;
+    Ok(())
+}
+
+/// Brings it to the front, from wherever it is.
+pub(crate) fn show(app: &AppHandle) {
+    if let Some(window) = app.get_webview_window(LABEL) {
+        // What the desktop does not grant is not for us to insist on.
+        let _ = window.unminimize();
+        let _ = window.show();
+        let _ = window.set_focus();
+    }
+}
+
+/// Leads the window to a place within the front end, such as `#/containers/ID/logs`, and shows it.
+pub(crate) fn go(app: &AppHandle, place: &str) {
+    if let Some(window) = app.get_webview_window(LABEL)
+        && let Ok(mut address) = window.url()
+    {
+        address.set_fragment(Some(place.trim_start_matches('#')));
+        // The page stays as it is when the window cannot be led anywhere.
+        let _ = window.navigate(address);
+    }
+    show(app);
+}
+
+/// The window shows the front end and nothing else; pages of containers open in the browser.
+fn is_ours(address: &Url) -> bool {
+    match address.scheme() {
+        "tauri" => true,
+        "http" | "https" => address.host_str() == Some("tauri.localhost"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_leads_nowhere_else() {
+        for (address, ours) in [
+            ("tauri://localhost/index.html", true),
+            ("http://tauri.localhost/", true),
+            ("http://localhost:8080/", false),
+            ("https://tauri.localhost.example.com/", false),
+            ("file:///etc/passwd", false),
+            ("data:text/html,x", false),
+        ] {
+            assert_eq!(is_ours(&address.parse().unwrap()), ours, "{address}");
+        }
+    }
+}

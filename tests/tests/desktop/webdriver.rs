@@ -1,0 +1,319 @@
+//! The window under a virtual display, and what a person would do in it, by WebDriver.
+
+use cove_tests::harness::Cove;
+use serde_json::{Value, json};
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+/// How long something may take to appear, where the machine has no part in it.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// How long a machine may take to start on a busy computer.
+pub(crate) const BOOT: Duration = Duration::from_mins(6);
+/// The key of an element's reference in WebDriver's JSON.
+const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
+
+/// The application under test, where it could be built.
+pub(crate) fn program() -> Option<PathBuf> {
+    env::var_os("COVE_TEST_DESKTOP")
+        .map(PathBuf::from)
+        .filter(|program| program.is_file())
+}
+
+/// Ends its process when it goes.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An open window. Dropping it closes it; the machine goes on.
+pub(crate) struct Window {
+    address: String,
+    session: String,
+    pub(crate) display: String,
+    pictures: PathBuf,
+    // In this order: the driver goes before the display.
+    _driver: Running,
+    _display: Running,
+}
+
+impl Window {
+    /// Opens the application of this Cove on a display of its own.
+    #[track_caller]
+    pub(crate) fn open(cove: &Cove) -> Self {
+        let program = program().expect("main looked for it");
+        let mut display = Running(
+            Command::new("Xvfb")
+                .args([
+                    "-displayfd",
+                    "1",
+                    "-screen",
+                    "0",
+                    "1280x820x24",
+                    "-nolisten",
+                    "tcp",
+                ])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("cannot start Xvfb"),
+        );
+        let mut number = String::new();
+        let stdout = display.0.stdout.as_mut().expect("it is piped");
+        BufReader::new(stdout)
+            .read_line(&mut number)
+            .expect("Xvfb names its display");
+        let name = format!(":{}", number.trim());
+        // Free a moment ago; nobody else on this computer looks for ports between here and there.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port")
+            .port();
+        let driver = Running(
+            Command::new("WebKitWebDriver")
+                .args([format!("--port={port}"), "--host=127.0.0.1".to_owned()])
+                .env("DISPLAY", &name)
+                .env("COVE_HOME", cove.home())
+                .env("HOME", cove.scratch())
+                .env("LANG", "C.UTF-8")
+                .env("GDK_BACKEND", "x11")
+                .env("TAURI_AUTOMATION", "true")
+                .env("TAURI_WEBVIEW_AUTOMATION", "true")
+                // There is no graphics hardware here.
+                .env("WEBKIT_DISABLE_DMABUF_RENDERER", "1")
+                .env("LIBGL_ALWAYS_SOFTWARE", "1")
+                .env_remove("DBUS_SESSION_BUS_ADDRESS")
+                .env_remove("XDG_RUNTIME_DIR")
+                .env_remove("WAYLAND_DISPLAY")
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("cannot start WebKitWebDriver"),
+        );
+        let mut window = Self {
+            address: format!("127.0.0.1:{port}"),
+            session: String::new(),
+            display: name,
+            pictures: cove.kit().logs.join("desktop"),
+            _driver: driver,
+            _display: display,
+        };
+        let wanted = json!({"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": {"binary": program, "args": []}}}});
+        let began = Instant::now();
+        let session = loop {
+            match window.ask("POST", "/session", Some(&wanted)) {
+                Ok(session) => break session,
+                Err(why) if began.elapsed() > SOON => panic!("the application does not open: {why}"),
+                Err(_) => sleep(Duration::from_millis(250)),
+            }
+        };
+        window.session = session["sessionId"].as_str().unwrap_or_default().to_owned();
+        window
+    }
+
+    /// Waits for what an XPath names.
+    #[track_caller]
+    pub(crate) fn find_within(&self, limit: Duration, xpath: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let found = self.session(
+                "POST",
+                "/element",
+                Some(&json!({"using": "xpath", "value": xpath})),
+            );
+            match found {
+                Ok(found) => return found[ELEMENT].as_str().unwrap_or_default().to_owned(),
+                Err(why) if began.elapsed() > limit => {
+                    let picture = self.picture("missing");
+                    panic!(
+                        "no {xpath} after {limit:?}: {why}\n{}\npicture: {picture}",
+                        self.text()
+                    );
+                }
+                Err(_) => sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn find(&self, xpath: &str) -> String {
+        self.find_within(SOON, xpath)
+    }
+
+    /// Waits until a text stands somewhere.
+    #[track_caller]
+    pub(crate) fn reads(&self, text: &str) {
+        self.reads_within(SOON, text);
+    }
+
+    #[track_caller]
+    pub(crate) fn reads_within(&self, limit: Duration, text: &str) {
+        let began = Instant::now();
+        while !self.text().contains(text) {
+            if began.elapsed() > limit {
+                let picture = self.picture("unread");
+                panic!(
+                    "`{text}` does not appear within {limit:?}:\n{}\npicture: {picture}",
+                    self.text()
+                );
+            }
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Everything that can be read in the window.
+    pub(crate) fn text(&self) -> String {
+        let text = self.script("return document.body.innerText", &[]);
+        text.as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Clicks the button or link of that name.
+    #[track_caller]
+    pub(crate) fn press(&self, name: &str) {
+        let element = self.find(&format!(
+            "//*[(self::button or self::a) and not(@disabled) and (normalize-space()='{name}' or @aria-label='{name}')]"
+        ));
+        self.click(&element);
+    }
+
+    #[track_caller]
+    pub(crate) fn click(&self, element: &str) {
+        if let Err(why) = self.session("POST", &format!("/element/{element}/click"), Some(&json!({}))) {
+            panic!("cannot click: {why}; picture: {}", self.picture("click"));
+        }
+    }
+
+    /// Types into the field of that label.
+    #[track_caller]
+    pub(crate) fn fill(&self, label: &str, text: &str) {
+        let field = self.find(&format!(
+            "//label[starts-with(normalize-space(), '{label}')]/*[self::input or self::textarea]"
+        ));
+        self.type_into(&field, text);
+    }
+
+    #[track_caller]
+    pub(crate) fn type_into(&self, element: &str, text: &str) {
+        let keys = json!({"text": text});
+        if let Err(why) = self.session("POST", &format!("/element/{element}/value"), Some(&keys)) {
+            panic!("cannot type: {why}");
+        }
+    }
+
+    /// Runs a script in the page and returns what it returns.
+    #[track_caller]
+    pub(crate) fn script(&self, script: &str, arguments: &[Value]) -> Value {
+        let call = json!({"script": script, "args": arguments});
+        match self.session("POST", "/execute/sync", Some(&call)) {
+            Ok(value) => value,
+            Err(why) => panic!("the script failed: {why}"),
+        }
+    }
+
+    /// Runs a script whose last argument is called with its result.
+    #[track_caller]
+    pub(crate) fn script_async(&self, script: &str) -> Value {
+        let call = json!({"script": script, "args": []});
+        match self.session("POST", "/execute/async", Some(&call)) {
+            Ok(value) => value,
+            Err(why) => panic!("the script failed: {why}"),
+        }
+    }
+
+    /// Keeps a picture of the window beside the logs, and says where.
+    pub(crate) fn picture(&self, name: &str) -> String {
+        let Ok(Value::String(png)) = self.session("GET", "/screenshot", None) else {
+            return "none".to_owned();
+        };
+        let place = self.pictures.join(format!("{name}.png"));
+        let _ = fs::create_dir_all(&self.pictures);
+        match fs::write(&place, decode(&png)) {
+            Ok(()) => place.display().to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    fn session(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        self.ask(method, &format!("/session/{}{path}", self.session), body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, String> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let answer = exchange(&self.address, method, path, &body).map_err(|error| error.to_string())?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP answer")?;
+        let answer: Value = serde_json::from_str(body).map_err(|error| error.to_string())?;
+        match answer["value"]["error"].as_str() {
+            Some(error) => Err(format!("{error}: {}", answer["value"]["message"])),
+            None => Ok(answer["value"].clone()),
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        if !self.session.is_empty() {
+            // Ends the application in order; the driver's end would do it by force.
+            let _ = self.session("DELETE", "", None);
+        }
+    }
+}
+
+fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SOON))?;
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )?;
+    let mut answer = Vec::new();
+    let mut reader = BufReader::new(stream);
+    let mut wanted = None;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            break;
+        }
+        if let Some(length) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            wanted = length.trim().parse::<u64>().ok();
+        }
+        answer.extend_from_slice(line.as_bytes());
+        if line == "\r\n" {
+            break;
+        }
+    }
+    // The driver keeps connections open whatever it is told.
+    match wanted {
+        Some(length) => reader.take(length).read_to_end(&mut answer)?,
+        None => reader.read_to_end(&mut answer)?,
+    };
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Base64, as WebDriver writes pictures.
+fn decode(text: &str) -> Vec<u8> {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits: Vec<u32> = text
+        .bytes()
+        .filter_map(|byte| LETTERS.iter().position(|letter| *letter == byte))
+        .filter_map(|digit| u32::try_from(digit).ok())
+        .collect();
+    digits
+        .chunks(4)
+        .flat_map(|four| {
+            let bits = four.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - four.len()));
+            bits.to_be_bytes().into_iter().skip(1).take(four.len() * 3 / 4)
+        })
+        .collect()
+}

@@ -1,0 +1,134 @@
+//! What a person does with the window in a day. The tests build on each other, in the order of their names.
+
+use crate::webdriver::{BOOT, SOON, Window, program};
+use cove_tests::harness::{Cove, eventually, within};
+use std::{process::Command, time::Duration};
+
+pub(crate) fn a1_first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cove) {
+    assert!(
+        cove.processes().is_empty(),
+        "something runs before the window does"
+    );
+    let window = Window::open(cove);
+    window.reads("The machine is stopped");
+    window.picture("1-stopped");
+    window.press("Start the machine");
+    window.find("//progress");
+    window.reads("The machine is starting");
+    window.picture("2-starting");
+    window.reads_within(BOOT, "No containers yet");
+    window.reads("default · running");
+    window.picture("3-running");
+    assert_eq!(cove.state(), "running");
+}
+
+pub(crate) fn a2_a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) {
+    let window = Window::open(cove);
+    window.press("Fill in an example");
+    window.reads("docker run --detach --name hello alpine sh -c");
+    window.picture("4-form");
+    let run = window.find("//form//button[normalize-space()='Run']");
+    window.click(&run);
+    window.find("//h2[normalize-space()='hello']");
+    window.find_within(SOON * 2, "//*[@role='log']//*[contains(., 'hello, it is')]");
+    window.reads("Up ");
+    window.picture("5-log");
+    let names = cove.docker(["ps", "--format", "{{.Names}}"]).ok();
+    assert_eq!(names.trim(), "hello");
+}
+
+pub(crate) fn a3_a_terminal_in_a_container_answers(cove: &Cove) {
+    let window = Window::open(cove);
+    let row = window.find("//a[.//span[normalize-space()='hello']]");
+    window.click(&row);
+    window.press("Terminal");
+    let keyboard = window.find("//textarea[contains(@class, 'xterm-helper-textarea')]");
+    let shown = || {
+        let rows = "return [...document.querySelectorAll('.xterm-accessibility-tree > *')].map(row => row.textContent).join('\\n')";
+        window.script(rows, &[]).as_str().unwrap_or_default().to_owned()
+    };
+    within(SOON * 2, "a prompt", || shown().contains('#'));
+    // The answer is a number that is not typed, so that the echo alone does not do.
+    window.type_into(&keyboard, "echo $((6 * 7 * 1000)); stty size\n");
+    within(SOON, "the shell's answer", || shown().contains("42000"));
+    let size = shown();
+    assert!(!size.contains("0 0"), "the terminal has no size: {size}");
+    window.picture("6-terminal");
+    window.type_into(&keyboard, "exit\n");
+    window.reads("The shell has ended.");
+}
+
+pub(crate) fn a4_what_another_client_does_is_seen_at_once(cove: &Cove) {
+    let window = Window::open(cove);
+    window.find("//a[.//span[normalize-space()='hello']]");
+    cove.docker(["create", "--name", "elsewhere", "alpine"]).ok();
+    window.find_within(
+        Duration::from_secs(15),
+        "//a[.//span[normalize-space()='elsewhere']]",
+    );
+    cove.docker(["rm", "elsewhere"]).ok();
+    eventually("the row to go", || !window.text().contains("elsewhere"));
+    window.press("Images");
+    window.reads("alpine:latest");
+    window.press("Networks");
+    window.reads("172.17.");
+    window.press("Machine");
+    window.reads("Last start");
+    window.picture("7-machine");
+}
+
+pub(crate) fn a5_a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
+    let window = Window::open(cove);
+    window.reads("hello");
+    let second = Command::new(program().expect("main looked for it"))
+        .env("DISPLAY", &window.display)
+        .env("COVE_HOME", cove.home())
+        .env("HOME", cove.scratch())
+        .env_remove("XDG_RUNTIME_DIR")
+        .status()
+        .expect("it starts");
+    assert!(second.success(), "the second start: {second}");
+    window.reads("hello");
+}
+
+pub(crate) fn a6_the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
+    let window = Window::open(cove);
+    window.reads("hello");
+    for (command, allowed) in [
+        ("checks", true),
+        ("plugin:window-state|save_window_state", false),
+        ("plugin:event|emit", false),
+        ("plugin:window|close", false),
+        ("apply", false),
+    ] {
+        let script = format!(
+            "const done = arguments[arguments.length - 1];\
+             window.__TAURI_INTERNALS__.invoke('{command}', {{}}).then(() => done('done'), (error) => done('refused: ' + JSON.stringify(error)))"
+        );
+        let answer = window.script_async(&script);
+        let answer = answer.as_str().unwrap_or_default().to_owned();
+        assert_eq!(answer == "done", allowed, "{command}: {answer}");
+    }
+    // Nor can it fetch anything from elsewhere.
+    let fetched = window.script_async(
+        "const done = arguments[arguments.length - 1];\
+         fetch('http://127.0.0.1:1/').then(() => done('fetched'), (error) => done(String(error)));\
+         document.addEventListener('securitypolicyviolation', (event) => done('refused by ' + event.effectiveDirective))",
+    );
+    assert_eq!(fetched.as_str(), Some("refused by connect-src"));
+}
+
+pub(crate) fn a7_containers_and_machine_are_stopped_in_the_window(cove: &Cove) {
+    let window = Window::open(cove);
+    let row = window.find("//a[.//span[normalize-space()='hello']]");
+    window.click(&row);
+    window.press("Kill");
+    window.reads_within(SOON * 2, "Exited (137)");
+    window.picture("8-exited");
+    window.press("Machine");
+    window.press("Stop the machine");
+    window.reads_within(SOON * 2, "default · stopped");
+    assert_eq!(cove.state(), "stopped");
+    window.press("Containers");
+    window.reads("Containers, images and volumes are kept.");
+}
