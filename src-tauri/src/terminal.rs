@@ -1,6 +1,7 @@
 //! Terminals in containers: an `exec` with a terminal, its bytes carried to the page and back.
 //!
-//! A terminal ends when its shell does, or when the page closes it; the engine ends a shell whose terminal has gone.
+//! A terminal ends when its shell does, or when the page closes it. The shell of a terminal
+//! that was closed goes on in its container, as it does for any Docker client: the engine has no call that ends an `exec`.
 
 use crate::{failure::Answer, stream::Allowance};
 use cove_engine::{Engine, Place, Terminal};

@@ -198,7 +198,7 @@ pub(crate) async fn resize_terminal(
     Ok(())
 }
 
-/// Closes a terminal; its shell ends with it.
+/// Closes a terminal.
 #[tauri::command]
 pub(crate) fn close_terminal(streams: State<'_, Streams>, terminals: State<'_, Terminals>, number: u32) {
     terminals.remove(number);

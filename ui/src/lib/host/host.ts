@@ -46,7 +46,7 @@ export interface TerminalSize {
 export interface TerminalLink {
   type(text: string): void;
   resize(size: TerminalSize): void;
-  /** Ends the shell. Calling it twice is harmless. */
+  /** Lets go of the terminal. Calling it twice is harmless. */
   close(): void;
 }
 
