@@ -1,5 +1,7 @@
-//! The desktop application, for real: its window under a display of its own, its web view driven by WebDriver, an
+//! The desktop application, for real: its window under a display of its own, its web view driven by `WebDriver`, an
 //! emulated machine behind it.
+
+#![expect(clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod webdriver;
 mod window;

@@ -1,4 +1,4 @@
-//! The window under a virtual display, and what a person would do in it, by WebDriver.
+//! The window under a virtual display, and what a person would do in it, by `WebDriver`.
 
 use cove_tests::harness::Cove;
 use serde_json::{Value, json};
@@ -13,10 +13,10 @@ use std::{
 };
 
 /// How long something may take to appear, where the machine has no part in it.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 /// How long a machine may take to start on a busy computer.
 pub(crate) const BOOT: Duration = Duration::from_mins(6);
-/// The key of an element's reference in WebDriver's JSON.
+/// The key of an element's reference in `WebDriver`'s JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// The application under test, where it could be built.
@@ -117,11 +117,14 @@ impl Window {
                 Err(_) => sleep(Duration::from_millis(250)),
             }
         };
-        window.session = session["sessionId"].as_str().unwrap_or_default().to_owned();
+        session["sessionId"]
+            .as_str()
+            .unwrap_or_default()
+            .clone_into(&mut window.session);
         window
     }
 
-    /// Waits for what an XPath names.
+    /// Waits for what an `XPath` names.
     #[track_caller]
     pub(crate) fn find_within(&self, limit: Duration, xpath: &str) -> String {
         let began = Instant::now();
@@ -193,15 +196,6 @@ impl Window {
         }
     }
 
-    /// Types into the field of that label.
-    #[track_caller]
-    pub(crate) fn fill(&self, label: &str, text: &str) {
-        let field = self.find(&format!(
-            "//label[starts-with(normalize-space(), '{label}')]/*[self::input or self::textarea]"
-        ));
-        self.type_into(&field, text);
-    }
-
     #[track_caller]
     pub(crate) fn type_into(&self, element: &str, text: &str) {
         let keys = json!({"text": text});
@@ -230,16 +224,20 @@ impl Window {
         }
     }
 
-    /// Keeps a picture of the window beside the logs, and says where.
+    /// Keeps a picture of the display beside the logs, where `import` is, and says where. `WebDriver`'s own pictures
+    /// need a display with compositing, and wait for ever on one without.
     pub(crate) fn picture(&self, name: &str) -> String {
-        let Ok(Value::String(png)) = self.session("GET", "/screenshot", None) else {
-            return "none".to_owned();
-        };
         let place = self.pictures.join(format!("{name}.png"));
-        let _ = fs::create_dir_all(&self.pictures);
-        match fs::write(&place, decode(&png)) {
-            Ok(()) => place.display().to_string(),
-            Err(error) => error.to_string(),
+        if let Err(error) = fs::create_dir_all(&self.pictures) {
+            return error.to_string();
+        }
+        let taken = Command::new("import")
+            .args(["-display", &self.display, "-window", "root"])
+            .arg(&place)
+            .status();
+        match taken {
+            Ok(status) if status.success() => place.display().to_string(),
+            _ => "none".to_owned(),
         }
     }
 
@@ -299,21 +297,4 @@ fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Res
         None => reader.read_to_end(&mut answer)?,
     };
     Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-/// Base64, as WebDriver writes pictures.
-fn decode(text: &str) -> Vec<u8> {
-    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits: Vec<u32> = text
-        .bytes()
-        .filter_map(|byte| LETTERS.iter().position(|letter| *letter == byte))
-        .filter_map(|digit| u32::try_from(digit).ok())
-        .collect();
-    digits
-        .chunks(4)
-        .flat_map(|four| {
-            let bits = four.iter().fold(0, |bits, digit| bits << 6 | digit) << (6 * (4 - four.len()));
-            bits.to_be_bytes().into_iter().skip(1).take(four.len() * 3 / 4)
-        })
-        .collect()
 }
