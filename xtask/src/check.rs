@@ -11,7 +11,7 @@ use crate::{
 };
 use anyhow::Result;
 
-/// The desktop application's package, which WebKit is needed for.
+/// The desktop application's package, which `WebKit` is needed for.
 pub(crate) const DESKTOP: &str = "cove-desktop";
 /// The crates that compile for every platform.
 const PORTABLE: [&str; 5] = ["cove-cli", "cove-daemon", "cove-api", "cove-wire", "cove-machine"];

@@ -8,9 +8,7 @@ use tokio::{
 };
 
 /// An engine that reads one request and answers with these bytes, in pieces.
-async fn engine(
-    answer: &'static [&'static str],
-) -> (Engine, tempfile::TempDir, tokio::task::JoinHandle<String>) {
+fn engine(answer: &'static [&'static str]) -> (Engine, tempfile::TempDir, tokio::task::JoinHandle<String>) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("docker.sock");
     let listener = UnixListener::bind(&socket).unwrap();
@@ -42,9 +40,9 @@ fn a_name_cannot_reach_another_path() {
 
 #[tokio::test]
 async fn a_refusal_is_told_in_the_engines_words() {
-    let (engine, _directory, _) =
-        engine(&["HTTP/1.1 404 Not Found\r\nContent-Length: 41\r\n\r\n{\"message\":\"No such image: what:latest\"}\n\n"])
-            .await;
+    let (engine, _directory, _) = engine(&[
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 41\r\n\r\n{\"message\":\"No such image: what:latest\"}\n\n",
+    ]);
     let error = engine
         .get(&Place::of(&["images", "what", "json"]))
         .await
@@ -59,8 +57,7 @@ async fn lines_are_read_however_they_are_cut() {
         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"a\":",
         "1}\n\r\n{\"a\":2}\n{\"a\"",
         ":3}",
-    ])
-    .await;
+    ]);
     let mut lines = engine.lines(Method::GET, &Place::of(&["events"])).await.unwrap();
     for expected in 1..=3 {
         assert_eq!(lines.next().await.unwrap().unwrap()["a"], expected);
@@ -70,7 +67,7 @@ async fn lines_are_read_however_they_are_cut() {
 
 #[tokio::test]
 async fn an_answer_larger_than_it_may_be_is_refused() {
-    let (engine, _directory, _) = engine(&["HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[]"]).await;
+    let (engine, _directory, _) = engine(&["HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n[]"]);
     let answer = engine.get(&Place::of(&["containers", "json"])).await;
     assert!(
         matches!(answer, Err(EngineError::Unexpected { .. })),
@@ -83,8 +80,7 @@ async fn a_terminal_carries_bytes_both_ways() {
     let (engine, _directory, heard) = engine(&[
         "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
         "\u{1}/ # ",
-    ])
-    .await;
+    ]);
     let place = Place::of(&["exec", "e1", "start"]);
     let mut terminal = engine
         .terminal(&place, &serde_json::json!({"Tty": true}))

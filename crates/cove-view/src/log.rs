@@ -99,20 +99,17 @@ impl LogReader {
         while !bytes.is_empty() {
             let room = LONGEST.saturating_sub(open.len()).max(1);
             let window = &bytes[..bytes.len().min(room)];
-            match window.iter().position(|&byte| byte == b'\n') {
-                Some(end) => {
-                    open.extend_from_slice(&bytes[..end]);
+            if let Some(end) = window.iter().position(|&byte| byte == b'\n') {
+                open.extend_from_slice(&bytes[..end]);
+                lines.push(line(open, stream));
+                open.clear();
+                bytes = &bytes[end + 1..];
+            } else {
+                open.extend_from_slice(window);
+                bytes = &bytes[window.len()..];
+                if open.len() >= LONGEST {
                     lines.push(line(open, stream));
                     open.clear();
-                    bytes = &bytes[end + 1..];
-                }
-                None => {
-                    open.extend_from_slice(window);
-                    bytes = &bytes[window.len()..];
-                    if open.len() >= LONGEST {
-                        lines.push(line(open, stream));
-                        open.clear();
-                    }
                 }
             }
         }
