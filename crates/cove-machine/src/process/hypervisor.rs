@@ -149,7 +149,11 @@ impl Emulated {
             Err(_) => vec![format!("{}: {}", nat::MISSING, nat::install_hint())],
         };
         let (plugged_sender, plugged) = watch::channel(false);
-        let network = nat::keep(sockets::bind(&sockets::net(runtime))?, directories, plugged_sender);
+        let network = nat::keep(
+            sockets::bind(&sockets::net(runtime))?,
+            directories,
+            plugged_sender,
+        );
         let qemu = emulated::Hypervisor::start(spec, qemu, locks)?;
         notices.extend_from_slice(qemu.notices());
         Ok(Self {
