@@ -44,11 +44,12 @@ pub(crate) fn processor_time_is_rationed(cove: &Cove) {
 }
 
 pub(crate) fn processes_beyond_the_limit_do_not_start(cove: &Cove) {
-    let output = run(
-        cove,
-        "--pids-limit 8",
-        "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done 2>&1; cat /sys/fs/cgroup/pids.max",
-    );
+    // The shell ends with the first child that it cannot have.
+    let output = docker(cove, "run --rm --pids-limit 8 alpine sh -c")
+        .arg("for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done 2>&1")
+        .run()
+        .fails_with(2)
+        .text();
     assert!(
         output.contains("can't fork") || output.contains("Resource temporarily unavailable"),
         "{output}"

@@ -95,7 +95,7 @@ pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
     run(
         cove,
         "-v precious:/v",
-        "mkdir /v/d && echo gold > /v/d/ore && chown 5:6 /v/d/ore && chmod 640 /v/d/ore",
+        "mkdir /v/d && echo gold > /v/d/nugget && chown 5:6 /v/d/nugget && chmod 640 /v/d/nugget",
     );
     let archive = docker(cove, "run --rm -v precious:/v:ro alpine tar -c -C /v .").run();
     assert_eq!(archive.code, Some(0), "{}", archive.stderr);
@@ -107,7 +107,7 @@ pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
         run(
             cove,
             "-v precious:/v",
-            "cat /v/d/ore; stat -c '%u:%g %a' /v/d/ore"
+            "cat /v/d/nugget; stat -c '%u:%g %a' /v/d/nugget"
         ),
         "gold\n5:6 640"
     );
