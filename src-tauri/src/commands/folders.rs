@@ -64,13 +64,13 @@ pub(crate) async fn share_folder(cove: State<'_, Arc<Cove>>, path: PathBuf, read
         .await?
         .add_share(&NewShare { path, read_only })
         .await?;
-    if share.missing.contains(&cove.machine) {
-        return Err(Refusal::new(
+    match share.missing.iter().find(|missing| missing.machine == cove.machine) {
+        Some(missing) => Err(Refusal::new(
             format!("the machine did not take {}", share.path.display()),
-            "Its screen says why.",
-        ));
+            missing.why.as_str(),
+        )),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn is_file(path: &Path) -> bool {
