@@ -64,7 +64,11 @@ pub(crate) async fn share_folder(cove: State<'_, Arc<Cove>>, path: PathBuf, read
         .await?
         .add_share(&NewShare { path, read_only })
         .await?;
-    match share.missing.iter().find(|missing| missing.machine == cove.machine) {
+    match share
+        .missing
+        .iter()
+        .find(|missing| missing.machine == cove.machine)
+    {
         Some(missing) => Err(Refusal::new(
             format!("the machine did not take {}", share.path.display()),
             missing.why.as_str(),

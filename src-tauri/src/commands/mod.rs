@@ -1,5 +1,10 @@
 //! What the front end may call: one module a family. Each asks the daemon or the engine and hands on the answer.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "Tauri hands a command its arguments by value"
+)]
+
 pub(crate) mod containers;
 mod folders;
 mod lists;
