@@ -37,6 +37,10 @@ pub(crate) const FEATURES: Features = Features {
     hardware: true,
 };
 
+/// A monitor that faces the guest in an ordinary process is for those who ask for it.
+const RESERVATION: &str = "the monitor for KVM is not confined yet and has run on nested hardware only (it can be asked for: \
+                           cove config set machine.backend kvm)";
+
 /// Most vCPUs, as many as the ACPI tables can list.
 const MOST_CPUS: u32 = 254;
 
@@ -78,6 +82,10 @@ impl Backend for Kvm {
 
     fn features(&self) -> Features {
         FEATURES
+    }
+
+    fn reservation(&self) -> Option<&'static str> {
+        Some(RESERVATION)
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {
