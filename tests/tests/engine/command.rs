@@ -56,13 +56,6 @@ pub(crate) fn cove_docker_is_the_guests_own_client(cove: &Cove) {
         .fails_with(17);
 }
 
-pub(crate) fn cove_docker_refuses_to_read_files_that_are_not_shared(cove: &Cove) {
-    cove.cove(["docker", "build", "."])
-        .run()
-        .fails_with(125)
-        .says(&["not shared", "hint:", "cove env"]);
-}
-
 pub(crate) fn every_log_can_be_read(cove: &Cove) {
     for (source, word) in [
         ("daemon", ""),

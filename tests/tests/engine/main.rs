@@ -41,7 +41,6 @@ fn main() -> ExitCode {
             command::exec_ends_with_its_input,
             command::a_shell_has_a_terminal_of_our_size,
             command::cove_docker_is_the_guests_own_client,
-            command::cove_docker_refuses_to_read_files_that_are_not_shared,
             command::every_log_can_be_read,
             command::a_forwarded_port_reaches_a_container,
             command::a_setting_is_validated_and_kept,
