@@ -34,6 +34,8 @@ pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DeviceType {
+    /// Networks.
+    Network = 1,
     /// Disks.
     Block = 2,
     /// Random numbers.

@@ -12,8 +12,10 @@
 //! | [`block`] | the disk device |
 //! | [`vsock`] | the socket device |
 //! | [`fs`] | the device for shared folders, in front of the file server `cove-fs` |
+//! | [`net`] | the network device |
 //! | [`rng`] | the entropy device |
 //! | `one_queue` | the thread behind devices that have one queue |
+//! | `stop` | how a device's thread is told to end |
 //! | [`vhost_user`] | serves any `Device` on a unix socket |
 //!
 //! The crate is for Linux hosts only and is empty elsewhere.
@@ -23,10 +25,12 @@
 pub mod block;
 pub mod device;
 pub mod fs;
+pub mod net;
 mod one_queue;
 pub mod queue;
 pub mod rng;
 mod scatter;
 pub mod socket;
+mod stop;
 pub mod vhost_user;
 pub mod vsock;

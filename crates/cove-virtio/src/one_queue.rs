@@ -12,16 +12,15 @@
 //! thread. It looks for `stop` between two requests,
 //! so none is in flight when it ends.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags};
 use virtio_queue::QueueT;
 
 use crate::device::{Activation, DeviceError, GuestMemory, Interrupt};
 use crate::queue::{BrokenQueue, Chain, DeviceQueue};
+use crate::stop::Stop;
 
 /// What a device does with a request.
 pub(crate) trait Service: Send + 'static {
@@ -37,12 +36,6 @@ pub(crate) trait Service: Send + 'static {
 pub(crate) struct Session {
     stop: Arc<Stop>,
     thread: JoinHandle<Vec<DeviceQueue>>,
-}
-
-/// How the thread is told to end: the flag for when it serves, the eventfd for when it waits.
-struct Stop {
-    flag: AtomicBool,
-    event: OwnedFd,
 }
 
 /// What the thread owns.
@@ -71,12 +64,7 @@ impl Session {
         if !queue.queue.is_valid(memory.as_ref()) {
             return Err(DeviceError::QueueInvalid { queue: 0 });
         }
-        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| os("create an eventfd")(error.into()))?;
-        let stop = Arc::new(Stop {
-            flag: AtomicBool::new(false),
-            event,
-        });
+        let stop = Arc::new(Stop::new()?);
         let mut worker = Worker {
             memory,
             queue,
@@ -98,9 +86,7 @@ impl Session {
 
     /// Ends it with every chain that was taken returned, and hands the queue back.
     pub(crate) fn end(self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.stop.flag.store(true, Ordering::Release);
-        // An eventfd only refuses when its counter is about to overflow, and then it is readable.
-        let _ = rustix::io::write(&self.stop.event, &1u64.to_ne_bytes());
+        self.stop.request();
         self.thread.join().map_err(|_| {
             tracing::error!("the thread of a device panicked");
             DeviceError::WorkerGone
@@ -114,7 +100,7 @@ impl<S: Service> Worker<S> {
         loop {
             self.queue.disarm(&self.memory)?;
             loop {
-                if self.stop.flag.load(Ordering::Acquire) {
+                if self.stop.is_requested() {
                     return Ok(());
                 }
                 if !self.serve_next()? {
@@ -150,7 +136,7 @@ impl<S: Service> Worker<S> {
     /// Waits for a notification; false when the thread is to end.
     fn wait(&self) -> bool {
         let mut fds = [
-            PollFd::new(&self.stop.event, PollFlags::IN),
+            PollFd::new(&*self.stop, PollFlags::IN),
             PollFd::new(&self.queue.kick, PollFlags::IN),
         ];
         loop {

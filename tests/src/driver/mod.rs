@@ -9,6 +9,7 @@
 //! | [`event`] | eventfds |
 //! | [`fs`] | a driver for the file system device |
 //! | [`memory`] | guest memory in a memfd, and where things lie in it |
+//! | [`net`] | a driver for the network device, and the program at the end of its stream |
 //! | [`queue`] | a split virtqueue from the driver's side |
 //! | [`rig`] | a socket device between a guest and host programs |
 //! | [`transport`] | how queues and features reach a device |
@@ -19,6 +20,7 @@ pub mod block;
 pub mod event;
 pub mod fs;
 pub mod memory;
+pub mod net;
 pub mod queue;
 pub mod rig;
 pub mod stream;

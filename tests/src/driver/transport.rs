@@ -14,6 +14,7 @@ use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryRegion};
 
+use super::event::Event;
 use super::memory::SharedMemory;
 use super::queue::DriverQueue;
 
@@ -50,6 +51,7 @@ pub trait Transport: Send {
 pub struct InProcess {
     device: Box<dyn Device>,
     bases: Vec<u16>,
+    changed: Option<Arc<Event>>,
 }
 
 impl InProcess {
@@ -59,6 +61,15 @@ impl InProcess {
         Self {
             device: Box::new(device),
             bases,
+            changed: None,
+        }
+    }
+
+    /// Drives `device`, which rings `changed` when its configuration space has changed.
+    pub fn hearing(device: impl Device + 'static, changed: Arc<Event>) -> Self {
+        Self {
+            changed: Some(changed),
+            ..Self::new(device)
         }
     }
 }
@@ -75,7 +86,10 @@ impl Transport for InProcess {
     }
 
     fn start(&mut self, features: u64, memory: &SharedMemory, queues: &[&DriverQueue]) -> Result<()> {
-        let mut interrupt = Events::default();
+        let mut interrupt = Events {
+            queues: Vec::new(),
+            changed: self.changed.clone(),
+        };
         let mut device_queues = Vec::new();
         for queue in queues {
             let spec = self.device.queues()[usize::from(queue.index)];
@@ -127,9 +141,9 @@ impl Transport for InProcess {
 }
 
 /// Passes a device's signals on to the eventfds of the driver's queues.
-#[derive(Default)]
 struct Events {
     queues: Vec<(u16, OwnedFd, OwnedFd)>,
+    changed: Option<Arc<Event>>,
 }
 
 impl Interrupt for Events {
@@ -143,7 +157,8 @@ impl Interrupt for Events {
     }
 
     fn signal_config(&self) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        let changed = self.changed.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        changed.0.write(1)
     }
 
     fn signal_broken(&self, queue: u16) -> io::Result<()> {
