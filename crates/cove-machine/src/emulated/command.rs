@@ -10,7 +10,7 @@
 //! ask for AVX2 and more: several distributions are built for nothing less than x86-64-v2 or v3.
 
 use super::qemu::Qemu;
-use crate::{Disk, MachineSpec, sockets};
+use crate::{Disk, MachineSpec, nat::GUEST_MAC, sockets};
 use cove_wire::SHARES_TAG;
 use serde_json::json;
 use std::{
@@ -24,9 +24,6 @@ const DATA_DEVICE: &str = "data";
 
 /// Name of the network device, for its cable.
 pub(super) const NET_DEVICE: &str = "net";
-
-/// The guest's address on its network of two; locally administered.
-const NET_ADDRESS: &str = "52:54:00:c0:7e:02";
 
 /// The command line, and what the user should know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,9 +114,10 @@ pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>)
             escape_commas(&net)
         ),
     );
+    let address = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
     line.option(
         "-device",
-        format!("virtio-net-pci,id={NET_DEVICE},netdev=nat,mac={NET_ADDRESS},disable-legacy=on,romfile="),
+        format!("virtio-net-pci,id={NET_DEVICE},netdev=nat,mac={address},disable-legacy=on,romfile="),
     );
     CommandLine {
         arguments: line.0,

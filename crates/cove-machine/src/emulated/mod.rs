@@ -13,11 +13,10 @@ mod supervisor;
 
 pub(crate) use hypervisor::Hypervisor;
 pub(crate) use qemu::Qemu;
-pub(crate) use supervisor::{Input, supervise};
+pub(crate) use supervisor::supervise;
 
 use crate::{
-    Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec,
-    nat::{self, Passt},
+    Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec, nat,
     process::{
         check::check,
         record::{self, Launch},
@@ -107,18 +106,7 @@ impl Backend for Emulated {
     }
 
     fn outbound(&self) -> Availability {
-        match Passt::find(&self.directories) {
-            Ok(passt) => Availability::Available {
-                evidence: match passt.flaw() {
-                    None => format!("{} connects machines to the network", passt.path().display()),
-                    Some(flaw) => format!("{}; {flaw}", passt.path().display()),
-                },
-            },
-            Err(_) => Availability::Unavailable {
-                why: nat::MISSING.into(),
-                hint: nat::install_hint().into(),
-            },
-        }
+        nat::availability(&self.directories)
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {

@@ -16,6 +16,7 @@ use crate::{
         ansi,
         console::Console,
         control::{Asked, Audience, reply},
+        hypervisor::Input,
         protocol::Order,
     },
 };
@@ -24,7 +25,6 @@ use std::{future::pending, io, process::ExitStatus, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -37,14 +37,6 @@ const SILENCE: Duration = Duration::from_millis(20);
 
 /// Bytes taken from a pipe at a time.
 const PIPE: usize = 16 << 10;
-
-/// What supervision is told.
-pub(crate) struct Input {
-    /// What the daemon asks.
-    pub(crate) requests: mpsc::Receiver<Asked>,
-    /// Whether the guest's network leads anywhere.
-    pub(crate) plugged: watch::Receiver<bool>,
-}
 
 struct Supervisor<'a> {
     spec: &'a MachineSpec,

@@ -17,15 +17,16 @@ pub(crate) use monitor::Monitor;
 pub(crate) use nowhere::Monitor;
 
 use crate::{
-    Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec,
+    Availability, Backend, BackendKind, Exit, Features, Machine, MachineError, MachineSpec, nat,
     process::{
         check::check,
         record::{self, Launch},
         start,
     },
+    system,
 };
 use async_trait::async_trait;
-use cove_virtio::{fs::Fs, vsock::Vsock};
+use cove_virtio::{fs::Fs, net::Net, vsock::Vsock};
 use std::path::PathBuf;
 
 /// What every machine on KVM can do.
@@ -48,6 +49,7 @@ const MOST_CPUS: u32 = 254;
 pub(crate) struct Shared {
     pub(crate) vsock: Vsock,
     pub(crate) fs: Fs,
+    pub(crate) net: Net,
 }
 
 /// Cove's own monitor on KVM.
@@ -86,6 +88,10 @@ impl Backend for Kvm {
 
     fn reservation(&self) -> Option<&'static str> {
         Some(RESERVATION)
+    }
+
+    fn outbound(&self) -> Availability {
+        nat::availability(&system::program_directories())
     }
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {

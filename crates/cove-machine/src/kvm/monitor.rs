@@ -21,12 +21,14 @@ use crate::{
     process::{
         console::Console,
         control::{Asked, Audience, reply},
+        hypervisor::Input,
         protocol::Order,
     },
 };
 use cove_virtio::{
     block::{Access, Block, Gauge},
     device::Device,
+    net::Cable,
     rng::Rng,
 };
 use cove_vmm::{Config, ControlError, Report, Running, Vm, VmError};
@@ -48,6 +50,9 @@ use tokio::{
 /// Place of the data disk on the bus, behind the root.
 const DATA_DISK: usize = 1;
 
+/// Place of the network device.
+const NETWORK: usize = 4;
+
 /// How long vCPUs and devices may take to end with the machine. The process's own end takes what remains.
 const END_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -67,6 +72,7 @@ struct Parts {
     config: Config,
     console: Arc<Mutex<Console>>,
     gauge: Gauge,
+    cable: Cable,
     ends: mpsc::UnboundedSender<(u64, End)>,
 }
 
@@ -101,16 +107,20 @@ impl Monitor {
     /// Opens the disks of `spec`. No guest runs yet.
     pub(crate) fn new(
         spec: &MachineSpec,
-        Shared { vsock, fs }: Shared,
+        Shared { vsock, fs, net }: Shared,
         console: Console,
     ) -> Result<Self, MachineError> {
         let data = disk(&spec.data_disk, Access::ReadWrite, "data")?;
         let gauge = data.gauge();
+        let cable = net.cable();
+        // Until somebody says that the network is there.
+        cable.plug(false);
         let devices: Vec<Box<dyn Device>> = vec![
             Box::new(disk(&spec.rootfs, Access::ReadOnly, "root")?),
             Box::new(data),
             Box::new(vsock),
             Box::new(fs),
+            Box::new(net),
             Box::new(Rng::new()),
         ];
         let (sender, ends) = mpsc::unbounded_channel();
@@ -119,6 +129,7 @@ impl Monitor {
                 config: config(spec)?,
                 console: Arc::new(Mutex::new(console)),
                 gauge,
+                cable,
                 ends: sender,
             },
             machine: Machine::Ready(devices),
@@ -139,7 +150,10 @@ impl Monitor {
     /// Sees the guest, which runs, to its end.
     pub(crate) async fn supervise(
         self,
-        mut requests: mpsc::Receiver<Asked>,
+        Input {
+            mut requests,
+            mut plugged,
+        }: Input,
         audience: Audience,
     ) -> io::Result<Exit> {
         let Self {
@@ -160,6 +174,8 @@ impl Monitor {
             jobs: JoinSet::new(),
             audience,
         };
+        // Told at once, whatever it is.
+        plugged.mark_changed();
         let cause = loop {
             supervisor.work();
             let ended = tokio::select! {
@@ -172,6 +188,10 @@ impl Monitor {
                     supervisor.waiting.push_back(asked);
                     None
                 },
+                Ok(()) = plugged.changed() => {
+                    supervisor.plug(*plugged.borrow_and_update());
+                    None
+                }
                 Some(()) = terminate.recv() => {
                     tracing::info!("told to end");
                     Some(ExitCause::Killed)
@@ -285,6 +305,19 @@ impl Supervisor {
             return Err(format!("the disk's file is {measured} bytes large"));
         }
         self.running.announce(place).map_err(|error| chain(&error))
+    }
+
+    /// Plugs the guest's network cable in, or out: without a network, programs in the guest are told so at once instead of
+    /// waiting for answers.
+    fn plug(&self, up: bool) {
+        self.parts.cable.plug(up);
+        let running = Arc::clone(&self.running);
+        // It waits while the machine pauses or ends, and nothing waits for it: whenever the guest looks, it sees how it is.
+        spawn_blocking(move || {
+            if let Err(error) = running.announce(NETWORK) {
+                tracing::debug!(%error, up, "the guest was not told about its network");
+            }
+        });
     }
 
     /// Ends the vCPUs, and with them the last writes to the console.

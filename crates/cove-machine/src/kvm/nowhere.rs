@@ -3,13 +3,9 @@
 use super::Shared;
 use crate::{
     Exit, MachineError, MachineSpec,
-    process::{
-        console::Console,
-        control::{Asked, Audience},
-    },
+    process::{console::Console, control::Audience, hypervisor::Input},
 };
 use std::io;
-use tokio::sync::mpsc;
 
 /// There is none.
 pub(crate) enum Monitor {}
@@ -25,7 +21,7 @@ impl Monitor {
         match *self {}
     }
 
-    pub(crate) async fn supervise(self, _: mpsc::Receiver<Asked>, _: Audience) -> io::Result<Exit> {
+    pub(crate) async fn supervise(self, _: Input, _: Audience) -> io::Result<Exit> {
         match self {}
     }
 }

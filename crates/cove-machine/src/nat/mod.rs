@@ -17,13 +17,41 @@ mod keep;
 mod passt;
 
 pub(crate) use keep::keep;
-pub(crate) use passt::{Passt, install_hint};
 
-use std::{os::fd::BorrowedFd, process::Command};
+use self::passt::{Passt, install_hint};
+use crate::Availability;
+use std::{os::fd::BorrowedFd, path::PathBuf, process::Command};
+
+/// The guest's address on its network of two; locally administered.
+pub(crate) const GUEST_MAC: [u8; 6] = [0x52, 0x54, 0x00, 0xc0, 0x7e, 0x02];
 
 /// What a person is told where there is no program.
-pub(crate) const MISSING: &str = "passt is missing, so that machines and containers cannot reach the network; everything \
+const MISSING: &str = "passt is missing, so that machines and containers cannot reach the network; everything \
                                   else works";
+
+/// Whether there is a program in `directories`, for whoever looks before a machine is started. Blocks for a moment.
+pub(crate) fn availability(directories: &[PathBuf]) -> Availability {
+    match Passt::find(directories) {
+        Ok(passt) => Availability::Available {
+            evidence: match passt.flaw() {
+                None => format!("{} connects machines to the network", passt.path().display()),
+                Some(flaw) => format!("{}; {flaw}", passt.path().display()),
+            },
+        },
+        Err(_) => Availability::Unavailable {
+            why: MISSING.into(),
+            hint: install_hint().into(),
+        },
+    }
+}
+
+/// What the user of a machine should know about its way out through a program in `directories`. Blocks for a moment.
+pub(crate) fn notices(directories: &[PathBuf]) -> Vec<String> {
+    match Passt::find(directories) {
+        Ok(passt) => passt.flaw().into_iter().map(str::to_owned).collect(),
+        Err(_) => vec![format!("{MISSING}: {}", install_hint())],
+    }
+}
 
 /// A program that carries a guest's frames into the host's network. The frames come on a stream, each after its length
 /// as a 32-bit big-endian number.

@@ -17,9 +17,11 @@ use crate::{
 };
 use cove_virtio::{
     fs::Fs,
+    net::{Net, NetConfig},
     vhost_user,
     vsock::{Vsock, VsockConfig},
 };
+use cove_wire::network;
 use std::{io, path::Path};
 use tokio::{
     sync::{mpsc, watch},
@@ -29,8 +31,17 @@ use tokio::{
 /// Threads that answer the guest's file requests: one may wait for the host's disk while the other goes on.
 const FS_WORKERS: usize = 2;
 
-/// What runs a guest.
-pub(super) enum Hypervisor {
+/// What runs a guest, and the guest's way out.
+pub(super) struct Hypervisor {
+    kind: Kind,
+    /// Keeps the way out.
+    network: JoinHandle<()>,
+    /// Whether that leads anywhere.
+    plugged: watch::Receiver<bool>,
+    notices: Vec<String>,
+}
+
+enum Kind {
     /// QEMU, a child of this process, which serves it its devices.
     Emulated(Box<Emulated>),
     /// The monitor, in this process.
@@ -38,19 +49,23 @@ pub(super) enum Hypervisor {
 }
 
 /// QEMU, and what it needs of this process.
-pub(super) struct Emulated {
+struct Emulated {
     qemu: emulated::Hypervisor,
     console: Console,
     devices: [vhost_user::Server; 2],
-    /// Keeps the way out of the guest.
-    network: JoinHandle<()>,
-    /// Whether that leads anywhere.
-    plugged: watch::Receiver<bool>,
-    notices: Vec<String>,
+}
+
+/// What supervision is told, of either kind.
+pub(crate) struct Input {
+    /// What the daemon asks.
+    pub(crate) requests: mpsc::Receiver<Asked>,
+    /// Whether the guest's network leads anywhere.
+    pub(crate) plugged: watch::Receiver<bool>,
 }
 
 impl Hypervisor {
-    /// Sets the machine up. Its guest does not run yet. To be called on the main thread, with whose end QEMU ends.
+    /// Sets the machine up. Its guest does not run yet. To be called on the main thread, with whose end QEMU ends, and so
+    /// does the program that the guest's way out leads through.
     pub(super) fn new(
         launch: &Launch,
         locks: [&Lock; 2],
@@ -58,54 +73,71 @@ impl Hypervisor {
         console: Console,
     ) -> Result<Self, MachineError> {
         let spec = &launch.spec;
-        match &launch.hypervisor {
-            record::Hypervisor::Emulated { qemu } => Emulated::new(spec, qemu, locks, folders, console)
-                .map(|emulated| Self::Emulated(Box::new(emulated))),
+        let runtime = &spec.runtime;
+        let directories = system::program_directories();
+        let mut notices = nat::notices(&directories);
+        let (plugged_sender, plugged) = watch::channel(false);
+        // It listens before there is anybody who connects.
+        let network = nat::keep(
+            sockets::bind(&sockets::net(runtime))?,
+            directories,
+            plugged_sender,
+        );
+        let kind = match &launch.hypervisor {
+            record::Hypervisor::Emulated { qemu } => {
+                let emulated = Emulated::new(spec, qemu, locks, folders, console)?;
+                notices.extend_from_slice(emulated.qemu.notices());
+                Kind::Emulated(Box::new(emulated))
+            }
             record::Hypervisor::Kvm => {
                 let devices = kvm::Shared {
-                    vsock: socket_device(&spec.runtime)?,
+                    vsock: socket_device(runtime)?,
                     fs: file_system_device(folders)?,
+                    net: network_device(runtime)?,
                 };
-                kvm::Monitor::new(spec, devices, console).map(|monitor| Self::Kvm(Box::new(monitor)))
+                Kind::Kvm(Box::new(kvm::Monitor::new(spec, devices, console)?))
             }
-        }
+        };
+        Ok(Self {
+            kind,
+            network: tokio::spawn(network),
+            plugged,
+            notices,
+        })
     }
 
     /// Its process, if that is another one.
     pub(super) fn pid(&self) -> Option<u32> {
-        match self {
-            Self::Emulated(emulated) => Some(emulated.qemu.pid()),
-            Self::Kvm(_) => None,
+        match &self.kind {
+            Kind::Emulated(emulated) => Some(emulated.qemu.pid()),
+            Kind::Kvm(_) => None,
         }
     }
 
     pub(super) fn kind(&self) -> BackendKind {
-        match self {
-            Self::Emulated(_) => BackendKind::Emulated,
-            Self::Kvm(_) => BackendKind::Kvm,
+        match &self.kind {
+            Kind::Emulated(_) => BackendKind::Emulated,
+            Kind::Kvm(_) => BackendKind::Kvm,
         }
     }
 
     pub(super) fn features(&self) -> Features {
-        match self {
-            Self::Emulated(_) => emulated::FEATURES,
-            Self::Kvm(_) => kvm::FEATURES,
+        match &self.kind {
+            Kind::Emulated(_) => emulated::FEATURES,
+            Kind::Kvm(_) => kvm::FEATURES,
         }
     }
 
     /// What the user should know about how it was set up.
     pub(super) fn notices(&self) -> Vec<String> {
-        match self {
-            Self::Emulated(emulated) => emulated.notices.clone(),
-            Self::Kvm(_) => Vec::new(),
-        }
+        self.notices.clone()
     }
 
     /// Has the guest run.
     pub(super) async fn begin(&mut self) -> Result<(), MachineError> {
-        match self {
-            Self::Emulated(emulated) => emulated.qemu.begin().await,
-            Self::Kvm(monitor) => monitor.begin(),
+        match &mut self.kind {
+            Kind::Emulated(emulated) => emulated.qemu.begin().await,
+            Kind::Kvm(monitor) => monitor.begin(),
         }
     }
 
@@ -116,10 +148,16 @@ impl Hypervisor {
         spec: &MachineSpec,
         audience: Audience,
     ) -> io::Result<Exit> {
-        match self {
-            Self::Emulated(emulated) => emulated.supervise(requests, spec, audience).await,
-            Self::Kvm(monitor) => monitor.supervise(requests, audience).await,
-        }
+        let input = Input {
+            requests,
+            plugged: self.plugged,
+        };
+        let exit = match self.kind {
+            Kind::Emulated(emulated) => emulated.supervise(input, spec, audience).await,
+            Kind::Kvm(monitor) => monitor.supervise(input, audience).await,
+        };
+        self.network.abort();
+        exit
     }
 }
 
@@ -143,41 +181,16 @@ impl Emulated {
                 &sockets::fs(runtime),
             ))?,
         ];
-        let directories = system::program_directories();
-        let mut notices: Vec<String> = match nat::Passt::find(&directories) {
-            Ok(passt) => passt.flaw().into_iter().map(str::to_owned).collect(),
-            Err(_) => vec![format!("{}: {}", nat::MISSING, nat::install_hint())],
-        };
-        let (plugged_sender, plugged) = watch::channel(false);
-        let network = nat::keep(
-            sockets::bind(&sockets::net(runtime))?,
-            directories,
-            plugged_sender,
-        );
         let qemu = emulated::Hypervisor::start(spec, qemu, locks)?;
-        notices.extend_from_slice(qemu.notices());
         Ok(Self {
             qemu,
             console,
             devices,
-            network: tokio::spawn(network),
-            plugged,
-            notices,
         })
     }
 
-    async fn supervise(
-        self,
-        requests: mpsc::Receiver<Asked>,
-        spec: &MachineSpec,
-        audience: Audience,
-    ) -> io::Result<Exit> {
-        let input = emulated::Input {
-            requests,
-            plugged: self.plugged,
-        };
+    async fn supervise(self, input: Input, spec: &MachineSpec, audience: Audience) -> io::Result<Exit> {
         let exit = emulated::supervise(self.qemu, self.console, input, spec, audience).await?;
-        self.network.abort();
         for device in self.devices {
             if let Err(error) = device.stop() {
                 tracing::warn!(why = chain(&error), "a device ended badly");
@@ -196,6 +209,16 @@ fn socket_device(runtime: &Path) -> Result<Vsock, MachineError> {
 /// The guest's file system device, for the host's folders.
 fn file_system_device(folders: &Folders) -> Result<Fs, MachineError> {
     Fs::new(cove_wire::SHARES_TAG, folders.server(), FS_WORKERS).map_err(|error| failed(&error))
+}
+
+/// The guest's network device, whose frames go to the socket in `runtime` that the way out begins at.
+fn network_device(runtime: &Path) -> Result<Net, MachineError> {
+    let config = NetConfig {
+        mac: nat::GUEST_MAC,
+        mtu: u16::try_from(network::MTU).unwrap_or(u16::MAX),
+        socket: sockets::net(runtime),
+    };
+    Net::new(config).map_err(|error| failed(&error))
 }
 
 fn failed(error: &dyn std::error::Error) -> MachineError {

@@ -40,7 +40,7 @@ mod entry;
 #[cfg(target_os = "linux")]
 pub(crate) mod folders;
 #[cfg(target_os = "linux")]
-mod hypervisor;
+pub(crate) mod hypervisor;
 #[cfg(target_os = "linux")]
 mod identity;
 #[cfg(target_os = "linux")]
