@@ -20,6 +20,7 @@ use cove_tests::driver::vsock::PATIENCE;
 use cove_virtio::device::FEATURE_EVENT_IDX;
 use cove_virtio::net::{Net, NetConfig};
 use cove_virtio::vhost_user;
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 const MAC: [u8; 6] = [0x52, 0x54, 0, 1, 2, 3];
@@ -371,6 +372,60 @@ fn hostile_chains_come_back_and_the_device_goes_on() -> Result<()> {
         rig.check_alive()?;
     }
     Ok(())
+}
+
+/// An entry of a descriptor table, likely to be near the truth.
+fn descriptor() -> impl Strategy<Value = Descriptor> {
+    let address = prop_oneof![
+        4 => START..START + (2 << 20),
+        1 => Just(START + (2 << 20) - 8),
+        1 => any::<u64>(),
+    ];
+    let len = prop_oneof![4 => 0u32..5000, 1 => any::<u32>()];
+    (address, len, 0u16..8, 0u16..QUEUE_SIZE + 4).prop_map(|(address, len, flags, next)| Descriptor {
+        address,
+        len,
+        flags,
+        next,
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_descriptors_and_heads_are_survived(
+        tables in prop::collection::vec(descriptor(), 2 * usize::from(QUEUE_SIZE)),
+        heads in prop::collection::vec(0..QUEUE_SIZE + 2, 1..40),
+        lengths in prop::collection::vec(0usize..9000, 1..6),
+    ) {
+        survive(&tables, &heads, &lengths).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+    }
+}
+
+/// Has a driver put those chains into both queues while frames arrive; after a reset the device works.
+fn survive(tables: &[Descriptor], heads: &[u16], lengths: &[usize]) -> Result<()> {
+    let mut rig = Rig::new(Way::InProcess)?;
+    let (first, second) = tables.split_at(usize::from(QUEUE_SIZE));
+    for (queue, table) in [(&mut rig.guest.receive, first), (&mut rig.guest.transmit, second)] {
+        for (index, descriptor) in (0..).zip(table) {
+            queue.write_descriptor(index, *descriptor)?;
+        }
+        for head in heads {
+            queue.offer(*head)?;
+        }
+    }
+    for (number, len) in (0..).zip(lengths) {
+        rig.wire.send(&frame(number, *len))?;
+    }
+    rig.guest.receive.publish()?;
+    rig.guest.transmit.publish()?;
+    let settled = [&rig.guest.receive.broken, &rig.guest.transmit.broken];
+    event::wait(&settled, Duration::from_millis(20))?;
+    rig.guest.reboot()?;
+    rig.wire.await_end()?;
+    rig.wire = Wire::accept(&rig.listener)?;
+    rig.check_alive()
 }
 
 #[test]
