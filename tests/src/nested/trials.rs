@@ -7,8 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use cove_machine::{
     Availability, Backend as _, Disk, ExitCause, Kvm, MachineEvent, Preference, Share, choose,
 };
-use cove_wire::Call;
+use cove_wire::{Call, network as addresses};
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use super::Place;
@@ -111,6 +113,68 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     ensure!(answer == "from a container\n", "the host reads {answer:?}");
 
     // Left to run on, for the daemon that comes next.
+    Ok(())
+}
+
+/// Through the device, its stream and passt, a container on the engine's own network fetches what a program on this
+/// computer's loopback serves: much more than a frame holds.
+pub async fn network(place: &Place<'_>) -> Result<()> {
+    let adopted = Kvm::new(None).adopt(&spec(place, &[])?).await?;
+    let guest = Guest::of(adopted.context("the machine does not run any more")?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!(
+        "http://{}:{}/",
+        addresses::GATEWAY_V4,
+        listener.local_addr()?.port()
+    );
+    let body: Vec<u8> = (0u32..1 << 18).flat_map(u32::to_le_bytes).collect();
+    let served = body.clone();
+    let server = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await?;
+        let mut request = [0; 1024];
+        let _ = client.read(&mut request).await?;
+        let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", served.len());
+        client.write_all(head.as_bytes()).await?;
+        client.write_all(&served).await?;
+        client.shutdown().await
+    });
+    let images = guest.engine_json("GET", "/images/json", &json!({})).await?;
+    let id = images[0]["Id"].as_str().context("no image was loaded")?;
+    let folder = place.scratch.join("folder");
+    let config = json!({
+        "Image": id,
+        "Cmd": ["wget", "-T", "120", "-O", "/shared/fetched", url],
+        "HostConfig": { "Binds": [format!("{}:/shared", folder.display())] },
+    });
+    guest
+        .engine_json("POST", "/containers/create?name=fetcher", &config)
+        .await?;
+    guest
+        .engine_json("POST", "/containers/fetcher/start", &json!({}))
+        .await?;
+    let ended = guest
+        .engine_json("POST", "/containers/fetcher/wait", &json!({}))
+        .await?;
+    let (_, output) = guest
+        .engine("GET", "/containers/fetcher/logs?stderr=1", "text/plain", b"")
+        .await?;
+    ensure!(
+        ended["StatusCode"] == 0,
+        "the container ended with {ended}: {}; {}",
+        String::from_utf8_lossy(&output),
+        guest.tail()
+    );
+    server.await??;
+    let fetched = std::fs::read(folder.join("fetched"))?;
+    ensure!(
+        fetched == body,
+        "{} bytes arrived that are not the {} sent",
+        fetched.len(),
+        body.len()
+    );
+    guest
+        .engine_json("DELETE", "/containers/fetcher", &json!({}))
+        .await?;
     Ok(())
 }
 

@@ -17,8 +17,9 @@ use cove_machine::{Availability, Backend as _, Kvm};
 use cove_tests::harness::Kit;
 use cove_tests::nested::MARK;
 
-/// Modules for KVM and for the host's files, in the order in which they need each other.
-const MODULES: [&str; 7] = [
+/// Modules for KVM, for the host's files and for a network card that leads nowhere, in the order in which they need each
+/// other.
+const MODULES: [&str; 8] = [
     "irqbypass",
     "kvm",
     "kvm-amd",
@@ -26,6 +27,7 @@ const MODULES: [&str; 7] = [
     "9pnet",
     "9pnet_virtio",
     "9p",
+    "dummy",
 ];
 const QEMU: &str = "qemu-system-x86_64";
 const OLDEST_QEMU: u32 = 10;
@@ -217,7 +219,14 @@ b mount --bind /dev /host/dev
 b mount --bind /sys /host/sys
 b mount -t tmpfs tmpfs /host/run
 b mkdir /host/run/nested
-b chroot /host {program} run {image} /run/nested
+b ifconfig lo up
+# Without a card that a route leads through, passt does not start.
+b ifconfig dummy0 up
+b route add default dev dummy0
+# As the root of all, since within another one nobody may make a user namespace, as passt does.
+cd /host
+b mount --move . /
+b chroot . {program} run {image} /run/nested
 b poweroff -f
 "
     )
