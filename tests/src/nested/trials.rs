@@ -19,13 +19,13 @@ use super::guest::{Guest, PATIENCE, spec};
 /// Bytes before each piece of a container's output, in the engine's framing.
 const FRAME: usize = 8;
 
-/// KVM is chosen where it can be used, and the reason names the processor's extension.
+/// KVM is chosen where it can be used and is asked for, and the reason names the processor's extension.
 pub fn probe() -> Result<()> {
     match Kvm::new(None).probe() {
         Availability::Available { evidence } => ensure!(evidence.starts_with("KVM with "), "{evidence}"),
         Availability::Unavailable { why, .. } => bail!("{why}"),
     }
-    let choice = choose(Preference::Auto, None);
+    let choice = choose(Preference::Kvm, None);
     ensure!(choice.reason.starts_with("kvm (KVM with "), "{}", choice.reason);
     Ok(())
 }
