@@ -99,7 +99,9 @@ pub(crate) fn datagrams_of_a_container_reach_the_host_and_come_back(cove: &Cove)
 pub(crate) fn large_transfers_arrive_whole_in_both_directions(cove: &Cove) {
     let source = server(|mut client| {
         client.write_all(numbers().as_bytes())?;
-        client.shutdown(Shutdown::Write)
+        client.shutdown(Shutdown::Write)?;
+        // The passt of Debian 12 may break off what is under way when the host's end of a connection is gone.
+        client.read(&mut [0]).map(drop)
     });
     let script = converse("host.docker.internal", source, "sha256sum >/answer");
     let sums = in_container(cove, &[], &format!("{script}; seq 1 {LINES} | sha256sum"));
