@@ -60,6 +60,7 @@ pub(crate) fn is_wanted() -> bool {
 /// Publishes the port that the arguments name, until it is killed.
 pub(crate) fn run() -> ExitCode {
     let began = Instant::now();
+    // The first is the name that it was started under.
     let asked = parse(std::env::args_os().skip(1)).and_then(|publish| {
         loop {
             match ask(&publish) {

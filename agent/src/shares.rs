@@ -257,6 +257,7 @@ mod tests {
         fn an_accepted_path_means_itself_under_the_root(text in "/?([a.]{0,3}/?){0,5}") {
             if let Ok(path) = check_path(&text) {
                 prop_assert_eq!(path.components().collect::<PathBuf>(), path.clone());
+                // The first is the root.
                 prop_assert!(path.components().skip(1).all(|part| matches!(part, Component::Normal(_))));
                 prop_assert!(path.parent().is_some());
             }

@@ -62,3 +62,22 @@ pub enum Disk {
     /// The data disk.
     Data,
 }
+
+#[cfg(test)]
+impl MachineSpec {
+    /// A machine whose paths hold what has a meaning to QEMU.
+    pub(crate) fn example() -> Self {
+        Self {
+            name: "default".into(),
+            directory: "/state/default".into(),
+            runtime: "/run/a,b".into(),
+            kernel: "/image/kernel".into(),
+            initramfs: "/image/initramfs".into(),
+            rootfs: "/image/root,fs \"x\".erofs".into(),
+            data_disk: "/state/default/data.raw".into(),
+            cpus: 4,
+            memory_mib: 2048,
+            kernel_arguments: vec!["cove.trace=1".into()],
+        }
+    }
+}

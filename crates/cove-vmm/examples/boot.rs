@@ -8,6 +8,7 @@ fn main() -> anyhow::Result<()> {
     use cove_virtio::device::Device;
     use cove_virtio::vsock::{Vsock, VsockConfig};
 
+    // The first is the program's name.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kernel, initramfs, vcpus, mib, further @ ..] = &arguments[..] else {
         anyhow::bail!(

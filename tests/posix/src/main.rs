@@ -5,6 +5,7 @@
 fn main() -> std::process::ExitCode {
     use std::{path::Path, process::ExitCode};
 
+    // The first is the program's name.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["compare", native, shared] => {

@@ -5,6 +5,7 @@ fn main() -> anyhow::Result<()> {
     use cove_tests::bench;
     use std::path::PathBuf;
 
+    // The first is the program's name.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["boot", out] => bench::boot::run(&PathBuf::from(out)),

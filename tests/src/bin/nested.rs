@@ -6,6 +6,7 @@ fn main() -> std::process::ExitCode {
     use cove_tests::nested;
     use std::process::ExitCode;
 
+    // The first is the program's name.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["run", image, scratch] => match nested::run(image.as_ref(), scratch.as_ref()) {

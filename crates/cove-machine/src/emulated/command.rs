@@ -201,21 +201,6 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
-    fn spec() -> MachineSpec {
-        MachineSpec {
-            name: "default".into(),
-            directory: "/state/default".into(),
-            runtime: "/run/a,b".into(),
-            kernel: "/image/kernel".into(),
-            initramfs: "/image/initramfs".into(),
-            rootfs: "/image/root,fs \"x\".erofs".into(),
-            data_disk: "/state/default/data.raw".into(),
-            cpus: 4,
-            memory_mib: 2048,
-            kernel_arguments: vec!["cove.trace=1".into()],
-        }
-    }
-
     fn line(spec: &MachineSpec, version: Version) -> CommandLine {
         let qemu = Qemu {
             path: "/usr/bin/qemu-system-x86_64".into(),
@@ -234,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_guest_gets_what_the_specification_says() {
-        let line = line(&spec(), Version::new(10, 0, 2));
+        let line = line(&MachineSpec::example(), Version::new(10, 0, 2));
         assert_eq!(values(&line, "-smp"), ["cpus=4"]);
         assert_eq!(values(&line, "-m"), ["2048M"]);
         assert!(values(&line, "-object")[0].contains("size=2048M,share=on"));
@@ -244,7 +229,7 @@ mod tests {
 
     #[test]
     fn an_old_qemu_gets_one_vcpu_no_second_network_and_a_notice_of_each() {
-        let line = line(&spec(), Version::new(7, 2, 0));
+        let line = line(&MachineSpec::example(), Version::new(7, 2, 0));
         assert_eq!(values(&line, "-smp"), ["cpus=1"]);
         assert_eq!(line.notices.len(), 2);
         assert!(!values(&line, "-netdev")[0].contains("reconnect"));
@@ -252,14 +237,14 @@ mod tests {
 
     #[test]
     fn the_network_connects_again_in_the_words_of_each_qemu() {
-        let network = |version| values(&line(&spec(), version), "-netdev").remove(0);
+        let network = |version| values(&line(&MachineSpec::example(), version), "-netdev").remove(0);
         assert!(network(Version::new(10, 0, 2)).ends_with("path=/run/a,,b/net.sock,reconnect-ms=250"));
         assert!(network(Version::new(8, 2, 0)).ends_with(",reconnect=1"));
     }
 
     #[test]
     fn paths_mean_themselves_whatever_they_hold() {
-        let line = line(&spec(), Version::new(10, 0, 2));
+        let line = line(&MachineSpec::example(), Version::new(10, 0, 2));
         let root: serde_json::Value = serde_json::from_str(&values(&line, "-blockdev")[0]).unwrap();
         assert_eq!(root["file"]["filename"], "/image/root,fs \"x\".erofs");
         assert!(values(&line, "-chardev").contains(&"socket,id=vsock,path=/run/a,,b/vhost.sock".to_owned()));
@@ -267,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_root_is_read_only_and_the_data_disk_honours_flush_and_discard() {
-        let line = line(&spec(), Version::new(10, 0, 2));
+        let line = line(&MachineSpec::example(), Version::new(10, 0, 2));
         let disks: Vec<serde_json::Value> = values(&line, "-blockdev")
             .iter()
             .map(|text| serde_json::from_str(text).unwrap())

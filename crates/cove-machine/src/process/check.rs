@@ -57,29 +57,14 @@ fn is_name(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn spec() -> MachineSpec {
-        MachineSpec {
-            name: "default".into(),
-            directory: "/state/default".into(),
-            runtime: "/run/a,b".into(),
-            kernel: "/image/kernel".into(),
-            initramfs: "/image/initramfs".into(),
-            rootfs: "/image/root,fs \"x\".erofs".into(),
-            data_disk: "/state/default/data.raw".into(),
-            cpus: 4,
-            memory_mib: 2048,
-            kernel_arguments: vec!["cove.trace=1".into()],
-        }
-    }
-
     #[test]
     fn a_machine_that_cannot_be_is_refused_with_the_reason() {
         let refused = |change: fn(&mut MachineSpec)| {
-            let mut spec = spec();
+            let mut spec = MachineSpec::example();
             change(&mut spec);
             check(&spec).unwrap_err().to_string()
         };
-        assert!(check(&spec()).is_ok());
+        assert!(check(&MachineSpec::example()).is_ok());
         assert!(refused(|spec| spec.name = "a,process=b".into()).contains("name"));
         assert!(refused(|spec| spec.cpus = 0).contains("vCPU"));
         assert!(refused(|spec| spec.memory_mib = 64).contains("64 MiB"));
