@@ -23,6 +23,7 @@ import {
   type Usage,
   type VolumeRow,
 } from "./host";
+import { inTurn } from "./in-turn";
 
 /** Bytes of a terminal that are acknowledged together. */
 const ACKNOWLEDGE = 64 * 1024;
@@ -43,9 +44,9 @@ function refusal(error: unknown): HostError {
   return new HostError(String(error));
 }
 
-/** A call that nobody waits for: what fails here is told by what the window shows next. */
-function send(command: string, values: Record<string, unknown>): void {
-  call(command, values).catch((error: unknown) => console.warn(command, error));
+/** A call whose failure is told by what the window shows next. */
+async function send(command: string, values: Record<string, unknown>): Promise<void> {
+  await call(command, values).catch((error: unknown) => console.warn(command, error));
 }
 
 /** Starts a stream; `seen` gets each message and the stream's number, once that is known. */
@@ -59,7 +60,7 @@ function watch<T>(command: string, values: Record<string, unknown>, seen: (messa
   return () => {
     if (!wanted) return;
     wanted = false;
-    number.then((number) => send("unwatch", { number }), () => undefined);
+    void number.then((number) => send("unwatch", { number }), () => undefined);
   };
 }
 
@@ -107,7 +108,7 @@ export class TauriHost implements Host {
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop {
     return watch<LogLine[]>("follow_log", { id }, (lines, number) => {
       seen(lines);
-      number.then((number) => send("taken", { number, amount: 1 }), () => undefined);
+      void number.then((number) => send("taken", { number, amount: 1 }), () => undefined);
     });
   }
 
@@ -127,16 +128,16 @@ export class TauriHost implements Host {
         if (owed < ACKNOWLEDGE || !open) return;
         const amount = owed;
         owed = 0;
-        send("taken", { number: await number, amount });
+        void send("taken", { number: await number, amount });
       });
     });
     const number = call<number>("open_terminal", { id, columns: size.columns, rows: size.rows, seen: channel });
     const known = await number;
     return {
-      type: (text) => send("type_in_terminal", { number: known, text }),
-      resize: ({ columns, rows }) => send("resize_terminal", { number: known, columns, rows }),
+      type: inTurn((waiting, text) => waiting + text, (text) => send("type_in_terminal", { number: known, text })),
+      resize: inTurn((_, size) => size, ({ columns, rows }) => send("resize_terminal", { number: known, columns, rows })),
       close: () => {
-        if (open) send("close_terminal", { number: known });
+        if (open) void send("close_terminal", { number: known });
         open = false;
       },
     };
