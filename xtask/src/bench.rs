@@ -27,7 +27,7 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
     command.arg(results.join(format!("{what}.json")));
     if what == "boot" {
         setup::machine_tools(layout)?;
-        let programs = build::programs(layout)?;
+        let programs = build::programs(layout, false)?;
         build::image(layout, &programs, false)?;
         command.env("COVE_TEST_PROGRAM", programs.cove);
         command.env("COVE_TEST_IMAGE", layout.image());

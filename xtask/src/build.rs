@@ -18,10 +18,29 @@ pub(crate) struct Programs {
     pub(crate) agent: PathBuf,
 }
 
-/// Builds `cove` and the guest agent.
-pub(crate) fn programs(layout: &Layout) -> Result<Programs> {
-    step("Building cove");
-    process::run(cargo(layout).args(["build", "--quiet", "--locked", "-p", "cove-cli"]))?;
+/// Builds `cove` and the guest agent, and the desktop application with its front end if `desktop`.
+pub(crate) fn programs(layout: &Layout, desktop: bool) -> Result<Programs> {
+    let mut command = cargo(layout);
+    command.args(["build", "--quiet", "--locked", "--package", "cove-cli"]);
+    if desktop {
+        step("Building the front end");
+        front_end::build(layout)?;
+        command.args(["--package", DESKTOP]);
+    }
+    step(if desktop {
+        "Building cove and its window"
+    } else {
+        "Building cove"
+    });
+    process::run(&mut command)?;
+    Ok(Programs {
+        cove: layout.cove(),
+        agent: agent(layout)?,
+    })
+}
+
+/// Builds the guest agent.
+pub(crate) fn agent(layout: &Layout) -> Result<PathBuf> {
     step("Building the guest agent");
     process::run(cargo(layout).args([
         "build",
@@ -34,10 +53,7 @@ pub(crate) fn programs(layout: &Layout) -> Result<Programs> {
         "--target",
         "x86_64-unknown-linux-musl",
     ]))?;
-    Ok(Programs {
-        cove: layout.cove(),
-        agent: layout.agent(),
-    })
+    Ok(layout.agent())
 }
 
 /// Builds the program that the suites run in containers.
@@ -53,14 +69,6 @@ pub(crate) fn container_program(layout: &Layout) -> Result<PathBuf> {
         "x86_64-unknown-linux-musl",
     ]))?;
     Ok(layout.container_program())
-}
-
-/// Builds the desktop application, with its front end within.
-pub(crate) fn desktop(layout: &Layout) -> Result<PathBuf> {
-    step("Building the window");
-    front_end::build(layout)?;
-    process::run(cargo(layout).args(["build", "--quiet", "--locked", "--package", DESKTOP]))?;
-    Ok(layout.desktop())
 }
 
 /// Builds the guest image, by the command that users build it with.

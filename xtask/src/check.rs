@@ -16,8 +16,8 @@ pub(crate) const DESKTOP: &str = "cove-desktop";
 /// The crates that compile for every platform.
 const PORTABLE: [&str; 5] = ["cove-cli", "cove-daemon", "cove-api", "cove-wire", "cove-machine"];
 
-/// Everything; ends at the first thing that is wrong.
-pub(crate) fn everything(layout: &Layout) -> Result<()> {
+/// Everything, the desktop application included if `desktop`; ends at the first thing that is wrong.
+pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
     step("Checking the formatting");
     process::run(cargo(layout).args(["fmt", "--all", "--check"]))?;
     step("Checking licences, sources and unused dependencies");
@@ -27,24 +27,18 @@ pub(crate) fn everything(layout: &Layout) -> Result<()> {
     step("Checking the front end");
     front_end::check(layout)?;
     step("Linting");
-    process::run(cargo(layout).args([
+    let mut command = cargo(layout);
+    command.args([
         "clippy",
         "--quiet",
         "--workspace",
-        "--exclude",
-        DESKTOP,
         "--all-targets",
         "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
-    if setup::desktop_tools(layout, false)? {
-        step("Linting the desktop application");
-        let mut command = cargo(layout);
-        command.args(["clippy", "--quiet", "--package", DESKTOP, "--all-targets"]);
-        process::run(command.args(["--", "-D", "warnings"]))?;
+    ]);
+    if !desktop {
+        command.args(["--exclude", DESKTOP]);
     }
+    process::run(command.args(["--", "-D", "warnings"]))?;
     for target in setup::CHECKED_TARGETS {
         step(&format!("Checking that the portable crates compile for {target}"));
         let mut command = cargo(layout);

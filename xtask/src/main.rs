@@ -67,7 +67,8 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["bench", what @ ("boot" | "vsock")] => bench::run(&layout, what),
         ["check"] => {
             setup::rust_targets(&setup::CHECKED_TARGETS)?;
-            check::everything(&layout)?;
+            let desktop = setup::desktop_tools(&layout, false)?;
+            check::everything(&layout, desktop)?;
             println!("\neverything checked");
             Ok(ExitCode::SUCCESS)
         }
@@ -84,7 +85,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
 
 /// Has the suite that owns docs/compatibility.md write it.
 fn docs(layout: &Layout) -> Result<ExitCode> {
-    let suites = suites::build(layout, "cove-tests/e2e")?;
+    let suites = suites::build(layout, "cove-tests/e2e", false)?;
     let Some(suite) = suites.iter().find(|suite| suite.name == "compatibility") else {
         bail!("the suite `compatibility` is gone");
     };
@@ -94,7 +95,7 @@ fn docs(layout: &Layout) -> Result<ExitCode> {
 
 fn image(layout: &Layout, refresh: bool) -> Result<ExitCode> {
     setup::image_tools(layout)?;
-    let programs = build::programs(layout)?;
+    let programs = build::programs(layout, false)?;
     build::image(layout, &programs, refresh)?;
     println!("{}", layout.image().display());
     Ok(ExitCode::SUCCESS)

@@ -37,7 +37,8 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     step("Looking for what is needed");
     setup::machine_tools(layout)?;
     let docker = DockerClient::plain(layout)?;
-    let programs = build::programs(layout)?;
+    let window = has_display() && !once && setup::desktop_tools(layout, false)?;
+    let programs = build::programs(layout, window)?;
     build::image(layout, &programs, false)?;
     let home = layout.home()?;
     use_image(&home, &layout.image())?;
@@ -66,8 +67,8 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     println!("Docker clients:  DOCKER_HOST={}", demo.docker_host);
     println!("In your shell:   . {}", variables.display());
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
-    if has_display() && !once && setup::desktop_tools(layout, false)? {
-        demo.open_window(&build::desktop(layout)?)?;
+    if window {
+        demo.open_window(&layout.desktop())?;
     }
     if once || !io::stdout().is_terminal() {
         return Ok(ExitCode::SUCCESS);

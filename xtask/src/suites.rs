@@ -53,22 +53,17 @@ impl Tally {
     }
 }
 
-/// Builds every test executable of the workspace but those of the desktop application.
-pub(crate) fn build(layout: &Layout, features: &str) -> Result<Vec<Suite>> {
-    build_of(
-        layout,
-        &["--workspace", "--exclude", DESKTOP, "--features", features],
-    )
-}
-
-/// Builds the desktop application's test executables.
-pub(crate) fn build_desktop(layout: &Layout) -> Result<Vec<Suite>> {
-    build_of(layout, &["--package", DESKTOP])
-}
-
-fn build_of(layout: &Layout, packages: &[&str]) -> Result<Vec<Suite>> {
+/// Builds every test executable and every program of the workspace, the desktop application's if `desktop`.
+///
+/// All in one go: crates that several packages use are compiled once, with the features that all of them together
+/// want, and not once for every set of features.
+pub(crate) fn build(layout: &Layout, features: &str, desktop: bool) -> Result<Vec<Suite>> {
     let mut command = cargo(layout);
-    command.args(["test", "--no-run", "--quiet"]).args(packages);
+    command.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
+    command.args(["--features", features]);
+    if !desktop {
+        command.args(["--exclude", DESKTOP]);
+    }
     command.args(["--message-format", "json-render-diagnostics"]);
     let mut child = command
         .stdout(Stdio::piped())

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: check, build, and every test as an ordinary user.
 
 use crate::{
-    build, check,
+    build, check, front_end,
     layout::Layout,
     process::{note, step},
     setup::{self, DockerClient},
@@ -85,26 +85,22 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     if selection.machine {
         setup::machine_tools(layout)?;
     }
+    let desktop = setup::desktop_tools(layout, selection.machine)?;
     if selection.check {
         setup::rust_targets(&setup::CHECKED_TARGETS)?;
-        check::everything(layout)?;
+        check::everything(layout, desktop)?;
     }
-    step("Building the tests");
-    let features = if selection.machine { "cove-tests/e2e" } else { "" };
-    let mut suites = suites::build(layout, features)?;
-    let desktop = setup::desktop_tools(layout, selection.machine)?;
-    let window = if desktop {
-        Some(build::desktop(layout)?)
-    } else {
-        None
-    };
     if desktop {
-        suites.extend(suites::build_desktop(layout)?);
+        step("Building the front end");
+        front_end::build(layout)?;
     }
+    step("Building the programs and their tests");
+    let features = if selection.machine { "cove-tests/e2e" } else { "" };
+    let mut suites = suites::build(layout, features, desktop)?;
     // The quick ones first, the machines last.
     suites.sort_by_key(|suite| machine_rank(suite).map_or(0, |rank| rank + 1));
     let mut environment = if selection.machine {
-        prepare_machine(layout, window)?
+        prepare_machine(layout, desktop)?
     } else {
         Vec::new()
     };
@@ -174,8 +170,11 @@ fn machine_rank(suite: &Suite) -> Option<usize> {
 }
 
 /// Builds what a machine is made of; the variables tell the suites where it is.
-fn prepare_machine(layout: &Layout, window: Option<PathBuf>) -> Result<Vec<(&'static str, PathBuf)>> {
-    let programs = build::programs(layout)?;
+fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, PathBuf)>> {
+    let programs = build::Programs {
+        cove: layout.cove(),
+        agent: build::agent(layout)?,
+    };
     build::image(layout, &programs, false)?;
     let docker = DockerClient::with_plugins(layout)?;
     let mut environment = vec![
@@ -185,8 +184,8 @@ fn prepare_machine(layout: &Layout, window: Option<PathBuf>) -> Result<Vec<(&'st
         ("COVE_TEST_POSIX", build::container_program(layout)?),
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];
-    if let Some(window) = window {
-        environment.push(("COVE_TEST_DESKTOP", window));
+    if desktop {
+        environment.push(("COVE_TEST_DESKTOP", layout.desktop()));
     }
     if let Some(plugins) = docker.plugins {
         environment.push(("COVE_TEST_PLUGINS", plugins));
