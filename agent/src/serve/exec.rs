@@ -65,6 +65,10 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// `VEOF`: what ends the input of a program on a terminal.
 const END_OF_TEXT: &[u8] = &[4];
 
+/// The codes by which POSIX shells say that a program is not there, and that a file cannot be run.
+const NOT_FOUND: i32 = 127;
+const NO_PROGRAM: i32 = 126;
+
 /// One end of a pipe or of a terminal, which does not block.
 type Pipe = Arc<AsyncFd<OwnedFd>>;
 
@@ -81,9 +85,35 @@ struct Output {
     packet: fn(Bytes) -> ExecPacket,
 }
 
+/// What became of a program that was to be started.
+pub(super) enum Attempt {
+    Running(Session),
+    /// There is no such program, or it is none. The host learns it the way shells tell it: by a line on standard error
+    /// and an exit code of its own.
+    NotRun {
+        code: i32,
+        why: String,
+    },
+}
+
+impl Attempt {
+    /// Serves the program until it has ended, if it could be started.
+    pub(super) async fn serve(self, mut socket: Socket) -> Result<(), WireError> {
+        match self {
+            Self::Running(session) => session.serve(socket).await,
+            Self::NotRun { code, why } => {
+                let mut host = FramedWrite::new(&mut socket, ExecCodec);
+                host.feed(ExecPacket::Stderr(format!("{why}\n").into())).await?;
+                host.send(ExecPacket::Exit(code)).await?;
+                Ok(socket.shutdown().await?)
+            }
+        }
+    }
+}
+
 impl Session {
     /// Starts the program.
-    pub(super) fn start(exec: &Exec) -> Result<Self, Fault> {
+    pub(super) fn start(exec: &Exec) -> Result<Attempt, Fault> {
         if let Some(name) = exec
             .environment
             .keys()
@@ -102,7 +132,10 @@ impl Session {
                 None
             }
         };
-        Self::spawn(exec, cgroup).map_err(|error| failed(exec, &error))
+        match Self::spawn(exec, cgroup) {
+            Ok(session) => Ok(Attempt::Running(session)),
+            Err(error) => failed(exec, &error),
+        }
     }
 
     fn spawn(exec: &Exec, cgroup: Option<OwnedFd>) -> io::Result<Self> {
@@ -160,7 +193,7 @@ impl Session {
     }
 
     /// Carries input and output until the program has ended or the host has hung up.
-    pub(super) async fn serve(self, mut socket: Socket) -> Result<(), WireError> {
+    async fn serve(self, mut socket: Socket) -> Result<(), WireError> {
         let Self {
             mut child,
             input,
@@ -229,23 +262,28 @@ fn command(exec: &Exec) -> Command {
 }
 
 /// Says what of `exec` made it fail.
-fn failed(exec: &Exec, error: &io::Error) -> Fault {
+fn failed(exec: &Exec, error: &io::Error) -> Result<Attempt, Fault> {
     let directory = exec.directory.as_deref().unwrap_or(HOME);
     let program = exec.command.first().map_or("/bin/sh", String::as_str);
-    let (code, what) = match error.kind() {
+    let why = format!("running {program} failed: {error}");
+    match error.kind() {
         // The kernel does not say which of the two it has not found.
-        io::ErrorKind::NotFound if !Path::new(directory).is_dir() => {
-            (FaultCode::NotFound, format!("in the directory {directory}"))
-        }
-        io::ErrorKind::NotFound => (FaultCode::NotFound, String::new()),
-        io::ErrorKind::InvalidInput => (FaultCode::Invalid, String::new()),
-        _ => (FaultCode::Failed, String::new()),
-    };
-    let separator = if what.is_empty() { "" } else { " " };
-    Fault::new(
-        code,
-        format!("running {program}{separator}{what} failed: {error}"),
-    )
+        io::ErrorKind::NotFound if !Path::new(directory).is_dir() => Err(Fault::new(
+            FaultCode::NotFound,
+            format!("running {program} in the directory {directory} failed: {error}"),
+        )),
+        io::ErrorKind::NotFound => Ok(Attempt::NotRun { code: NOT_FOUND, why }),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => Ok(Attempt::NotRun {
+            code: NO_PROGRAM,
+            why,
+        }),
+        _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => Ok(Attempt::NotRun {
+            code: NO_PROGRAM,
+            why,
+        }),
+        io::ErrorKind::InvalidInput => Err(Fault::new(FaultCode::Invalid, why)),
+        _ => Err(Fault::new(FaultCode::Failed, why)),
+    }
 }
 
 fn pipe(end: OwnedFd) -> io::Result<Pipe> {
@@ -546,14 +584,16 @@ mod tests {
             directory: Some(directory.into()),
             terminal: None,
         };
-        for (exec, named) in [
-            (exec("nothing-there", "/"), "nothing-there"),
-            (exec("true", "/nowhere"), "/nowhere"),
-        ] {
-            let error = Session::spawn(&exec, None).err().unwrap();
-            let fault = failed(&exec, &error);
-            assert_eq!(fault.code, FaultCode::NotFound);
-            assert!(fault.message.contains(named), "{}", fault.message);
+        let attempt = |exec: &Exec| failed(exec, &Session::spawn(exec, None).err().unwrap());
+        let fault = attempt(&exec("true", "/nowhere")).err().unwrap();
+        assert_eq!(fault.code, FaultCode::NotFound);
+        assert!(fault.message.contains("/nowhere"), "{}", fault.message);
+        for (program, told) in [("nothing-there", 127), ("/etc/passwd", 126), ("/", 126)] {
+            let Ok(Attempt::NotRun { code, why }) = attempt(&exec(program, "/")) else {
+                panic!("{program} is told as something else");
+            };
+            assert_eq!(code, told, "{why}");
+            assert!(why.contains(program), "{why}");
         }
     }
 }

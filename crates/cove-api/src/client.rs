@@ -8,8 +8,8 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dirs, ErrorCode, Event, LogQuery, MachineStatus, NewMachine, NewShare,
-    Progress, PublishedPort, Settings, Share, Version, query, transport,
+    ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, LogQuery, MachineStatus, NewMachine,
+    NewShare, Progress, PublishedPort, Settings, Share, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -179,6 +179,11 @@ impl Client {
         let path = format!("{}?{}", machine_path(name, "/logs"), wanted.to_query());
         let (label, response) = self.send(Method::GET, &path, Full::default(), None).await?;
         Ok(ByteStream::new(label, response.into_body()))
+    }
+
+    /// How the Docker context of a machine is.
+    pub async fn context(&self, name: &str) -> Result<DockerContext, ClientError> {
+        self.get(&machine_path(name, "/context")).await
     }
 
     /// Creates the Docker context of a machine, or repairs it; makes it Docker's current one when asked.

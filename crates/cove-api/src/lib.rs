@@ -16,6 +16,7 @@
 //! POST   /v1/machines/NAME/pause, /resume   MachineStatus
 //! POST   /v1/machines/NAME/exec  wire Exec  101, then wire exec packets both ways
 //! POST   /v1/machines/NAME/dial  wire Dial  101, then raw bytes both ways
+//! GET    /v1/machines/NAME/context          DockerContext
 //! POST   /v1/machines/NAME/context?current= {}            creates its Docker context
 //! DELETE /v1/machines/NAME/context          {}            removes its Docker context
 //! GET    /v1/machines/NAME/ports            [PublishedPort]
@@ -54,8 +55,8 @@ pub use dirs::{Dirs, DirsError};
 pub use error::{ApiError, ErrorCode};
 pub use launch::LaunchError;
 pub use machine::{
-    BackendReport, Check, CheckState, Endpoint, Event, LogSource, MachineState, MachineStatus, NewMachine,
-    Progress, Stage, Version,
+    BackendReport, Check, CheckState, ContextState, DockerContext, Endpoint, Event, LogSource, MachineState,
+    MachineStatus, NewMachine, Progress, Stage, Version,
 };
 pub use port::PublishedPort;
 pub use query::LogQuery;

@@ -114,6 +114,36 @@ pub struct Endpoint {
     pub context: String,
 }
 
+/// A Docker context: how Docker clients reach a machine by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DockerContext {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    pub state: ContextState,
+    /// Whether Docker clients use it when they are told nothing.
+    pub current: bool,
+}
+
+/// How a machine's Docker context is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextState {
+    /// There is none.
+    Absent,
+    /// It leads to the machine.
+    Good,
+    /// It is Cove's and leads to where nothing is any more.
+    Stale,
+    /// It leads to a machine of another home of Cove's.
+    Elsewhere {
+        /// Where it leads.
+        host: String,
+    },
+    /// Somebody else has made it.
+    Foreign,
+}
+
 /// A stage of a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {

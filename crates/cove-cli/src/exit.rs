@@ -52,7 +52,8 @@ impl Exit {
         (Self::NotConfirmed, "a destructive command was not confirmed"),
         (
             Self::CoveFailed,
-            "`exec`, `shell`, `docker`: Cove itself failed; any other code is the program's own",
+            "`exec`, `shell`, `docker`: Cove itself failed; any other code is the program's own, \
+             127 if there is none of that name and 126 if it cannot be run",
         ),
     ];
 }

@@ -21,22 +21,34 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// `2 GiB`, `512m`, `1048576`: whole numbers, units of 1024, a bare number in bytes.
+/// Digits after the point that are read; the ninth is less than a byte of a GiB.
+const FRACTION_DIGITS: usize = 9;
+
+/// `2 GiB`, `1.5g`, `512m`: units of 1024. A number without its unit is refused: it could mean bytes, or MiB, or GiB.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size; write it like 2GiB or 512MiB");
+    let wrong = || format!("`{text}` is no size; write it with its unit, like 2GiB, 1.5GiB or 512MiB");
     let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..end].parse().map_err(|_| wrong())?;
-    let unit = text[end..].trim().to_ascii_lowercase();
-    let shift = match unit.as_str() {
-        "" | "b" => 0,
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let shift = match text[end..].trim().to_ascii_lowercase().as_str() {
+        "b" => 0,
         "k" | "kb" | "kib" => 10,
         "m" | "mb" | "mib" => 20,
         "g" | "gb" | "gib" => 30,
         "t" | "tb" | "tib" => 40,
         _ => return Err(wrong()),
     };
-    number.checked_mul(1 << shift).ok_or_else(wrong)
+    let (whole, fraction) = text[..end].split_once('.').unwrap_or((&text[..end], "0"));
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    let fraction = &fraction[..fraction.len().min(FRACTION_DIGITS)];
+    let part: u64 = fraction.parse().map_err(|_| wrong())?;
+    let parts = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| wrong())?);
+    let part = (u128::from(part) << shift) / parts;
+    whole
+        .checked_mul(1 << shift)
+        .and_then(|bytes| bytes.checked_add(u64::try_from(part).ok()?))
+        .ok_or_else(wrong)
 }
 
 /// `850 ms`, `9.8 s`, `3 min 20 s`, `5 h 2 min`, `3 d 4 h`: two figures that matter.
@@ -66,11 +78,23 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_understood_with_and_without_units() {
+    fn sizes_are_understood_with_a_point_and_never_without_a_unit() {
         assert_eq!(parse_bytes("2 GiB"), Ok(2 << 30));
         assert_eq!(parse_bytes("512m"), Ok(512 << 20));
-        assert_eq!(parse_bytes("4096"), Ok(4096));
-        for wrong in ["", "GiB", "-1", "1.5GiB", "1 parsec", "99999999999TiB"] {
+        assert_eq!(parse_bytes("4096b"), Ok(4096));
+        assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
+        assert_eq!(parse_bytes("0.000000001g"), Ok(1));
+        for wrong in [
+            "",
+            "GiB",
+            "-1",
+            "2048",
+            "1.GiB",
+            ".5GiB",
+            "1.2.3g",
+            "1 parsec",
+            "99999999999TiB",
+        ] {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }
     }

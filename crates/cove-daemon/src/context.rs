@@ -5,7 +5,7 @@
 //! did not make is left alone, and the current one is only switched when somebody asks for it.
 
 use crate::{file, name::MachineName};
-use cove_api::{ApiError, ErrorCode};
+use cove_api::{ApiError, ContextState, ErrorCode};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
@@ -80,21 +80,6 @@ impl From<ContextError> for ApiError {
         };
         Self::new(code, error.to_string(), hint)
     }
-}
-
-/// How a machine's context is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ContextState {
-    /// There is none.
-    Absent,
-    /// It is ours and leads to the machine.
-    Good,
-    /// It is ours and leads to where nothing is any more.
-    Stale,
-    /// It leads to a machine of another home of Cove's.
-    Elsewhere { host: String },
-    /// It is somebody else's.
-    Foreign,
 }
 
 /// The Docker client's configuration directory.

@@ -1,12 +1,13 @@
 //! `cove` itself, beyond starting and stopping.
 
-use cove_tests::harness::{Cove, within};
+use cove_tests::harness::{Cove, eventually, within};
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     sync::{Mutex, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -21,9 +22,11 @@ pub(crate) fn exec_keeps_streams_code_environment_and_directory_apart(cove: &Cov
     assert_eq!(finished.text(), "to stdout\nteal in /tmp", "{finished}");
     assert_eq!(finished.stderr, "to stderr\n", "{finished}");
     finished.fails_with(33);
-    cove.cove(["exec", "no-such-program"])
-        .run()
-        .says(&["no-such-program"]);
+    for (program, code) in [("no-such-program", 127), ("/etc/passwd", 126), ("/etc", 126)] {
+        let finished = cove.cove(["exec", program]).run();
+        finished.says(&[program]);
+        finished.fails_with(code);
+    }
 }
 
 pub(crate) fn exec_ends_with_its_input(cove: &Cove) {
@@ -32,6 +35,32 @@ pub(crate) fn exec_ends_with_its_input(cove: &Cove) {
 }
 
 /// Under `script`, which gives the command a terminal as a person would have one.
+pub(crate) fn two_hundred_programs_leave_nothing_behind(cove: &Cove) {
+    const THREADS: usize = 4;
+    // Descriptors of the agent, and programs that have ended and that nobody has asked for.
+    let left = || {
+        let counts = "ls /proc/1/fd | wc -l; grep -l '^State:.*Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
+        let counts = cove.cove(["exec", "sh", "-c", counts]).ok();
+        let counts: Vec<usize> = counts.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        (counts[0], counts[1])
+    };
+    let (before, _) = left();
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..200 / THREADS {
+                    cove.cove(["exec", "true"]).ok();
+                }
+            });
+        }
+    });
+    // Other tests run beside this one, with programs and connections of their own.
+    eventually("the agent to have closed and reaped all", || {
+        let (descriptors, ended) = left();
+        descriptors < before + 50 && ended < 10
+    });
+}
+
 pub(crate) fn a_shell_has_a_terminal_of_our_size(cove: &Cove) {
     let program = cove.kit().program.display().to_string();
     let inner = format!("stty rows 31 cols 97; {program} shell");

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             images::a_gibibyte_goes_in_and_out_and_in_again,
             command::exec_keeps_streams_code_environment_and_directory_apart,
             command::exec_ends_with_its_input,
+            command::two_hundred_programs_leave_nothing_behind,
             command::a_shell_has_a_terminal_of_our_size,
             command::cove_docker_is_the_guests_own_client,
             command::every_log_can_be_read,

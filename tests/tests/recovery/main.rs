@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             recovery::a_crashed_engine_comes_back_by_itself,
             recovery::a_killed_daemon_is_started_again_and_adopts_the_machine,
             recovery::a_terminated_daemon_leaves_the_machine_running,
+            recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
             recovery::two_commands_that_start_the_daemon_at_once_find_one_daemon,
             recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
             recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
@@ -108,6 +109,28 @@ pub(crate) fn a_terminated_daemon_leaves_the_machine_running(cove: &Cove) {
     eventually("the daemon to end", || !cove.processes().contains_key(&daemon));
     assert_eq!(cove.processes_named("machine-process"), machines);
     becomes(cove, "running");
+}
+
+pub(crate) fn a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through(cove: &Cove) {
+    cove.start();
+    keep(cove, "stop");
+    // It ignores the request to end, so that the stop takes the whole grace of its container.
+    let stubborn = "trap '' TERM; while :; do sleep 1; done";
+    cove.docker(["run", "-d", "--rm", "alpine", "sh", "-c", stubborn])
+        .ok();
+    let mut stop = cove.cove(["stop"]).spawn();
+    eventually("the machine to be stopping", || cove.state() == "stopping");
+    Cove::kill(cove.daemon_pid());
+    assert!(
+        stop.wait().is_ok_and(|status| !status.success()),
+        "the stop claims to have succeeded"
+    );
+    becomes(cove, "stopped");
+    eventually("its processes to end", || {
+        cove.processes_named("machine-process").is_empty()
+    });
+    cove.start();
+    assert_eq!(kept(cove), "stop");
 }
 
 pub(crate) fn two_commands_that_start_the_daemon_at_once_find_one_daemon(cove: &Cove) {

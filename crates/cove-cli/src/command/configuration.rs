@@ -107,7 +107,9 @@ async fn edit(session: &Session) -> anyhow::Result<()> {
     let copy = directory.join(format!("settings.edit-{}.toml", std::process::id()));
     fs::write(&copy, &before).with_context(|| format!("cannot write {}", copy.display()))?;
     let outcome = loop {
-        open_editor(&copy)?;
+        if let Err(error) = open_editor(&copy) {
+            break Err(error);
+        }
         let text = fs::read_to_string(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
         if text == before {
             session.say("nothing was changed");
@@ -136,10 +138,18 @@ async fn edit(session: &Session) -> anyhow::Result<()> {
 
 fn open_editor(file: &Path) -> anyhow::Result<()> {
     let usual = if cfg!(windows) { "notepad" } else { "vi" };
-    let editor = ["VISUAL", "EDITOR"]
+    let chosen = ["VISUAL", "EDITOR"]
         .iter()
-        .find_map(|name| env::var(name).ok().filter(|value| !value.trim().is_empty()))
-        .unwrap_or_else(|| usual.to_owned());
+        .find_map(|name| env::var(name).ok().filter(|value| !value.trim().is_empty()));
+    if chosen.is_none() && !io::stdin().is_terminal() {
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("there is no terminal for `{usual}` to edit in"),
+            "set VISUAL or EDITOR to an editor that needs none, or use: cove config set KEY VALUE",
+        )
+        .into());
+    }
+    let editor = chosen.unwrap_or_else(|| usual.to_owned());
     // As git does: the variable may hold arguments as well.
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or(usual);

@@ -5,7 +5,7 @@ use super::{
     body::{self, Answer, invalid},
 };
 use crate::machine::{Command, Handle, Listening};
-use cove_api::{ApiError, ErrorCode, Event, MachineStatus, NewMachine, Progress, query};
+use cove_api::{ApiError, DockerContext, ErrorCode, Event, MachineStatus, NewMachine, Progress, query};
 use futures_util::{StreamExt, stream};
 use hyper::{Request, body::Incoming};
 use tokio::sync::{broadcast, oneshot};
@@ -70,6 +70,17 @@ pub(super) async fn kill(server: &Server, name: &str) -> Result<Answer, ApiError
         "the daemon is ending",
         "try again",
     ))
+}
+
+pub(super) fn context(server: &Server, name: &str) -> Result<Answer, ApiError> {
+    let handle = server.machines.get(name)?;
+    let docker = docker(server)?;
+    let name = handle.name().context();
+    Ok(body::json(&DockerContext {
+        state: docker.state(handle.name(), &server.context.docker_host(handle.name()))?,
+        current: docker.current()?.as_ref() == Some(&name),
+        name,
+    }))
 }
 
 pub(super) fn make_context(

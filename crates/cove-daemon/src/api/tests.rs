@@ -10,7 +10,8 @@ use crate::{
     machines::Machines,
 };
 use cove_api::{
-    Client, ClientError, ErrorCode, Event, LogQuery, LogSource, MachineState, NewMachine, Progress, transport,
+    Client, ClientError, ContextState, ErrorCode, Event, LogQuery, LogSource, MachineState, NewMachine,
+    Progress, transport,
 };
 use cove_machine::ExitCause;
 use serde_json::json;
@@ -315,12 +316,17 @@ async fn logs_of_the_host_are_read_and_those_that_are_not_there_yet_are_said_to_
 async fn the_docker_context_is_made_used_and_removed_on_request_only() {
     let daemon = Daemon::begin();
     let docker = daemon.fixture.context.docker.as_ref().unwrap();
+    let seen = async || daemon.client.context("default").await.unwrap();
+    assert_eq!(seen().await.state, ContextState::Absent);
     daemon.client.create_context("default", false).await.unwrap();
     assert_eq!(docker.current().unwrap(), None);
+    assert_eq!(seen().await.state, ContextState::Good);
     daemon.client.create_context("default", true).await.unwrap();
     assert_eq!(docker.current().unwrap().as_deref(), Some("cove"));
+    assert!(seen().await.current);
     daemon.client.remove_context("default").await.unwrap();
     assert_eq!(docker.current().unwrap(), None);
+    assert_eq!(seen().await.state, ContextState::Absent);
 }
 
 #[tokio::test]
