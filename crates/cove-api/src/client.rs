@@ -9,7 +9,7 @@ pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
     ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, LogQuery, MachineStatus, NewMachine,
-    NewShare, Progress, PublishedPort, Settings, Share, Version, query, transport,
+    NewShare, Progress, PublishedPort, Settings, Share, Site, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -196,6 +196,11 @@ impl Client {
     pub async fn remove_context(&self, name: &str) -> Result<(), ClientError> {
         self.nothing(Method::DELETE, &machine_path(name, "/context"))
             .await
+    }
+
+    /// What of a machine is reached by name; nothing unless it runs.
+    pub async fn sites(&self, name: &str) -> Result<Vec<Site>, ClientError> {
+        self.get(&machine_path(name, "/sites")).await
     }
 
     /// What a machine's containers publish on this computer; nothing unless it runs.

@@ -20,6 +20,7 @@
 //! POST   /v1/machines/NAME/context?current= {}            creates its Docker context
 //! DELETE /v1/machines/NAME/context          {}            removes its Docker context
 //! GET    /v1/machines/NAME/ports            [PublishedPort]
+//! GET    /v1/machines/NAME/sites            [Site]
 //! GET    /v1/machines/NAME/logs?source=&follow=&tail=      text/plain stream
 //! GET    /v1/shares                         [Share]
 //! POST   /v1/shares              NewShare   Share         also changes how a folder is shared
@@ -58,7 +59,7 @@ pub use machine::{
     BackendReport, Check, CheckState, ContextState, DockerContext, Endpoint, Event, LogSource, MachineState,
     MachineStatus, NewMachine, Progress, Stage, Version,
 };
-pub use port::PublishedPort;
+pub use port::{PublishedPort, Site};
 pub use query::LogQuery;
 pub use settings::{Applied, Setting, Settings};
 pub use share::{MissingShare, NewShare, Share};

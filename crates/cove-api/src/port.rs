@@ -16,3 +16,14 @@ pub struct PublishedPort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
+
+/// A container or compose service that is reached by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: String,
+    /// Where a browser on this computer finds it.
+    pub url: String,
+    /// Its web server, as seen from within the machine.
+    pub server: SocketAddr,
+}

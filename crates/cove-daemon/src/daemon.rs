@@ -20,6 +20,7 @@ use crate::{
     machines::Machines,
     settings::{self, SettingsFile},
     signals::Signals,
+    web,
 };
 use cove_api::{Dirs, transport};
 use std::{
@@ -131,9 +132,12 @@ async fn serve(dirs: Dirs, options: &Options, instance: Instance) -> Result<(), 
     let machines = Arc::new(Machines::open(Arc::clone(&context), instance)?);
     let listener = machines.listen_for_clients()?;
     let end = CancellationToken::new();
+    // Dropped with everything below it when this function ends.
+    let (_web, web_port) = web::begin(Arc::clone(&context), Arc::clone(&machines));
     let server = Arc::new(Server {
         context,
         machines: Arc::clone(&machines),
+        web_port,
         end: end.clone(),
     });
     tracing::info!(

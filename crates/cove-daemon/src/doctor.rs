@@ -2,12 +2,11 @@
 
 use crate::{
     api::Server,
-    context::ContextState,
     host,
     name::MachineName,
     settings::{self, Backend},
 };
-use cove_api::{ApiError, Check, CheckState, transport};
+use cove_api::{ApiError, Check, CheckState, ContextState, transport};
 use cove_machine::{Availability, BackendKind, FolderHealth};
 use std::{
     env,

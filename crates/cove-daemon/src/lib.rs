@@ -19,5 +19,6 @@ mod names;
 mod ports;
 mod settings;
 mod signals;
+mod web;
 
 pub use daemon::{DaemonError, Options, run};

@@ -41,7 +41,10 @@ pub(crate) fn two_hundred_programs_leave_nothing_behind(cove: &Cove) {
     let left = || {
         let counts = "ls /proc/1/fd | wc -l; grep -l '^State:.*Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
         let counts = cove.cove(["exec", "sh", "-c", counts]).ok();
-        let counts: Vec<usize> = counts.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        let counts: Vec<usize> = counts
+            .lines()
+            .filter_map(|line| line.trim().parse().ok())
+            .collect();
         (counts[0], counts[1])
     };
     let (before, _) = left();

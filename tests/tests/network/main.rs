@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "how a test fails")]
 
+mod by_name;
 mod drivers;
 mod outbound;
 mod published;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
             published::half_close_and_much_data_pass_unharmed,
             published::ports_survive_a_daemon_that_is_killed,
             published::published_ports_are_listed_with_their_containers,
+            by_name::a_container_is_reached_by_its_name_without_a_published_port,
             outbound::a_container_reaches_the_hosts_loopback_by_name,
             outbound::datagrams_of_a_container_reach_the_host_and_come_back,
             outbound::large_transfers_arrive_whole_in_both_directions,

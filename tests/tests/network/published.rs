@@ -141,7 +141,7 @@ pub(crate) fn published_ports_are_listed_with_their_containers(cove: &Cove) {
     publish(cove, "listed", &format!("127.0.0.1:{port}:80"), "echo listed");
     let listed = cove.cove(["ports", "--json"]).ok();
     let listed: serde_json::Value = serde_json::from_str(&listed).unwrap_or_default();
-    let found = listed
+    let found = listed["published"]
         .as_array()
         .into_iter()
         .flatten()

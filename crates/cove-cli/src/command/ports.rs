@@ -1,13 +1,16 @@
-//! ports: what containers publish on this computer.
+//! ports: what containers publish on this computer, and what is reached by name.
 
 use super::Session;
 use crate::{exit::Exit, output};
+use serde_json::json;
 use std::process::ExitCode;
 
 pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
-    let ports = session.daemon().await?.ports(&session.machine).await?;
+    let client = session.daemon().await?;
+    let ports = client.ports(&session.machine).await?;
+    let sites = client.sites(&session.machine).await?;
     if session.json {
-        output::json(&ports)?;
+        output::json(&json!({ "published": ports, "sites": sites }))?;
         return Ok(Exit::Done.into());
     }
     let rows: Vec<[String; 4]> = ports
@@ -24,5 +27,13 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
         })
         .collect();
     output::table(["ADDRESS", "PROTOCOL", "CONTAINER", "PORT"], &rows)?;
+    if !sites.is_empty() {
+        output::line("")?;
+        let rows: Vec<[String; 3]> = sites
+            .into_iter()
+            .map(|site| [site.url, site.name, site.server.port().to_string()])
+            .collect();
+        output::table(["URL", "CONTAINER", "PORT"], &rows)?;
+    }
     Ok(Exit::Done.into())
 }

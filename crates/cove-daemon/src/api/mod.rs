@@ -21,6 +21,7 @@ use cove_api::transport::{Listener, Stream};
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long a client may take to send a request's head.
@@ -30,6 +31,8 @@ const HEAD: Duration = Duration::from_secs(30);
 pub(crate) struct Server {
     pub(crate) context: Arc<Context>,
     pub(crate) machines: Arc<Machines>,
+    /// Where containers are reached by name, while there is a listener.
+    pub(crate) web_port: watch::Receiver<Option<u16>>,
     /// Ends the daemon.
     pub(crate) end: CancellationToken,
 }

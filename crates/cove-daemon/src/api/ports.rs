@@ -1,11 +1,14 @@
-//! Handler of `/v1/machines/{name}/ports`.
+//! Handlers of `/v1/machines/{name}/ports` and `/v1/machines/{name}/sites`.
 
 use super::{
     Server,
     body::{self, Answer},
 };
-use crate::machine::names_by_address;
-use cove_api::{ApiError, PublishedPort};
+use crate::{
+    machine::{names_by_address, running_containers},
+    web,
+};
+use cove_api::{ApiError, PublishedPort, Site};
 use std::collections::HashMap;
 
 pub(super) async fn list(server: &Server, name: &str) -> Result<Answer, ApiError> {
@@ -25,4 +28,29 @@ pub(super) async fn list(server: &Server, name: &str) -> Result<Answer, ApiError
         })
         .collect();
     Ok(body::json(&ports))
+}
+
+/// What can be reached by name; nothing without a listener, or while the engine cannot be asked.
+pub(super) async fn sites(server: &Server, name: &str) -> Result<Answer, ApiError> {
+    let handle = server.machines.get(name)?;
+    let port = *server.web_port.borrow();
+    let list = match (port, &handle.snapshot().machine) {
+        (Some(_), Some(machine)) => running_containers(&**machine).await,
+        _ => None,
+    };
+    let machine = match handle.name().as_str() {
+        "default" => String::new(),
+        other => format!(".{other}"),
+    };
+    let sites: Vec<Site> = list
+        .iter()
+        .flat_map(web::sites)
+        .zip(std::iter::repeat(port.unwrap_or_default()))
+        .map(|(site, port)| Site {
+            url: format!("http://{}{machine}.{}:{port}/", site.name, web::DOMAIN),
+            name: site.name,
+            server: site.server,
+        })
+        .collect();
+    Ok(body::json(&sites))
 }

@@ -72,6 +72,7 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::POST, ["machines", name, "resume"]) => {
             machines::perform(server, name, Command::Resume).await
         }
+        (&Method::GET, ["machines", name, "sites"]) => ports::sites(server, name).await,
         (&Method::GET, ["machines", name, "context"]) => machines::context(server, name),
         (&Method::POST, ["machines", name, "context"]) => machines::make_context(server, name, request),
         (&Method::DELETE, ["machines", name, "context"]) => machines::remove_context(server, name),

@@ -46,6 +46,7 @@ impl Daemon {
         let server = Arc::new(Server {
             context: Arc::clone(&context),
             machines: Arc::clone(&machines),
+            web_port: tokio::sync::watch::channel(None).1,
             end: end.clone(),
         });
         tokio::spawn(serve(listener, server, end.clone()));

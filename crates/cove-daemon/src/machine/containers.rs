@@ -1,4 +1,4 @@
-//! Containers' names, for lists that people read. Nothing depends on them.
+//! The running containers, for lists that people read and for names that lead to them.
 
 use super::agent::open_stream;
 use bytes::Bytes;
@@ -18,10 +18,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The names of the running containers, by their addresses; none if the engine does not answer.
 pub(crate) async fn names_by_address(machine: &dyn Machine) -> HashMap<IpAddr, String> {
-    match timeout(PATIENCE, list(machine)).await {
-        Ok(Some(list)) => by_address(&list),
-        Ok(None) | Err(_) => HashMap::new(),
-    }
+    running_containers(machine)
+        .await
+        .map(|list| by_address(&list))
+        .unwrap_or_default()
+}
+
+/// The engine's list of the running containers, if it answers.
+pub(crate) async fn running_containers(machine: &dyn Machine) -> Option<Value> {
+    timeout(PATIENCE, list(machine)).await.ok()?
 }
 
 async fn list(machine: &dyn Machine) -> Option<Value> {

@@ -28,7 +28,7 @@ pub(crate) mod fake;
 #[cfg(unix)]
 mod tests;
 
-pub(crate) use containers::names_by_address;
+pub(crate) use containers::{names_by_address, running_containers};
 pub(crate) use disk::Place;
 pub(crate) use engine::MachineEngine;
 pub(crate) use failure::chain;

@@ -63,9 +63,11 @@ fn coerced(key: &Key, value: &Value) -> Value {
         return value.clone();
     };
     match key {
-        Key::Machine(Field::Cpus) | Key::Override(_, Field::Cpus) | Key::Shares | Key::Engine => {
-            serde_json::from_str(text).unwrap_or_else(|_| value.clone())
-        }
+        Key::Machine(Field::Cpus)
+        | Key::Override(_, Field::Cpus)
+        | Key::WebPort
+        | Key::Shares
+        | Key::Engine => serde_json::from_str(text).unwrap_or_else(|_| value.clone()),
         _ => value.clone(),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Key {
     EngineOption(Vec<String>),
     /// `proxy.WHICH`
     Proxy(Which),
+    /// `web.port`
+    WebPort,
 }
 
 /// What can be set of a machine.
@@ -145,7 +147,11 @@ impl Key {
     pub(crate) fn fixed() -> Vec<Self> {
         let machine = Field::ALL.into_iter().map(Self::Machine);
         let proxy = Which::ALL.into_iter().map(Self::Proxy);
-        machine.chain([Self::Shares, Self::Engine]).chain(proxy).collect()
+        machine
+            .chain([Self::Shares, Self::Engine])
+            .chain(proxy)
+            .chain([Self::WebPort])
+            .collect()
     }
 
     /// The key that is written `name`; nothing when there is none.
@@ -160,6 +166,7 @@ impl Key {
                 Self::EngineOption(option.iter().map(|part| (*part).to_owned()).collect()),
             ),
             ["proxy", which] => Which::named(which).map(Self::Proxy),
+            ["web", "port"] => Some(Self::WebPort),
             _ => None,
         }
     }
@@ -176,6 +183,7 @@ impl Key {
                 .chain(option.iter().map(String::as_str))
                 .collect(),
             Self::Proxy(which) => vec!["proxy", which.name()],
+            Self::WebPort => vec!["web", "port"],
         }
     }
 
@@ -192,6 +200,10 @@ impl Key {
             Self::Proxy(Which::Http) => "The proxy through which the engine reaches http registries.",
             Self::Proxy(Which::Https) => "The proxy through which the engine reaches https registries.",
             Self::Proxy(Which::No) => "Hosts that are reached without a proxy.",
+            Self::WebPort => {
+                "The port on which containers are reached by name, as http://NAME.cove.localhost:PORT/, from this \
+                 computer only."
+            }
         }
     }
 
@@ -203,6 +215,7 @@ impl Key {
             Self::Engine => "a table of daemon.json's options".into(),
             Self::EngineOption(_) => "what daemon.json accepts for this option".into(),
             Self::Proxy(Which::No) => "host names and addresses, with commas between them".into(),
+            Self::WebPort => "a port, such as 2683, or 0 for none".into(),
             Self::Proxy(_) => {
                 "a URL such as \"http://proxy.example:3128\"; http, https and socks5 work".into()
             }
@@ -226,6 +239,7 @@ impl Key {
                     .try_fold(values.engine.get(first)?, |value, part| value.get(part))?
                     .clone()
             }
+            Self::WebPort => values.web_port().into(),
             Self::Proxy(which) => {
                 let value = match which {
                     Which::Http => &values.proxy.http,
@@ -250,6 +264,7 @@ impl Key {
             Self::Proxy(Which::Http) => values.proxy.http.is_some(),
             Self::Proxy(Which::Https) => values.proxy.https.is_some(),
             Self::Proxy(Which::No) => values.proxy.no.is_some(),
+            Self::WebPort => values.web_port.is_some(),
         }
     }
 }

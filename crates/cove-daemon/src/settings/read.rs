@@ -139,8 +139,9 @@ impl Reader<'_> {
                 "shares" => values.shares = Some(self.shares(table, item)?),
                 "engine" => values.engine = self.engine(self.table(table, key, item)?)?,
                 "proxy" => self.proxy(self.table(table, key, item)?, &mut values)?,
+                "web" => values.web_port = self.web(self.table(table, key, item)?)?,
                 _ => {
-                    let known = "machine, machines, shares, engine and proxy";
+                    let known = "machine, machines, shares, engine, proxy and web";
                     return Err(self.problem(table, key, format!("there is no `{key}`; there are {known}")));
                 }
             }
@@ -286,6 +287,22 @@ impl Reader<'_> {
             *slot = (!text.is_empty()).then(|| text.to_owned());
         }
         Ok(())
+    }
+
+    fn web(&self, table: &dyn TableLike) -> Result<Option<u16>, Problem> {
+        let mut port = None;
+        for (key, item) in table.iter() {
+            if key != "port" {
+                let why = format!("there is no `web.{key}`; there is port");
+                return Err(self.problem(table, key, why));
+            }
+            let number = item.as_integer().and_then(|number| u16::try_from(number).ok());
+            let accepts = super::keys::Key::WebPort.accepts();
+            port = Some(number.ok_or_else(|| {
+                self.problem(table, key, format!("`web.port` is not valid; it takes {accepts}"))
+            })?);
+        }
+        Ok(port)
     }
 }
 

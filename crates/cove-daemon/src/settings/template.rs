@@ -30,6 +30,8 @@ pub(crate) fn template() -> String {
         };
         explain(&mut text, &Key::Proxy(which), line);
     }
+    text.push_str("\n[web]\n");
+    explain(&mut text, &Key::WebPort, "port = 2683");
     text
 }
 

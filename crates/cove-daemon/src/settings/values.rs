@@ -17,6 +17,8 @@ pub(crate) struct Values {
     pub(crate) engine: Map<String, Value>,
     /// `[proxy]`.
     pub(crate) proxy: Proxy,
+    /// `web.port`.
+    pub(crate) web_port: Option<u16>,
 }
 
 /// What can be set of a machine.
@@ -170,6 +172,11 @@ impl Values {
             map.extend(self.engine.clone());
         }
         json
+    }
+
+    /// The port on which containers are reached by name; 0 for none, since nothing listens that nobody asked for.
+    pub(crate) fn web_port(&self) -> u16 {
+        self.web_port.unwrap_or_default()
     }
 
     /// The engine's environment: proxies, in both of the spellings that programs look for.

@@ -1,0 +1,264 @@
+//! One request: to which container, and back.
+
+use super::{DOMAIN, Front, sites};
+use crate::machine::{agent::open_stream, chain, running_containers};
+use bytes::Bytes;
+use cove_machine::{Connection, Machine};
+use cove_wire::{Dial, Open};
+use http_body_util::{Either, Full};
+use hyper::{
+    HeaderMap, Request, Response, StatusCode, Uri, Version,
+    body::Incoming,
+    client::conn::{http1, http2},
+    header::{self, HeaderName, HeaderValue},
+    http::uri::{Authority, PathAndQuery},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::time::timeout;
+
+/// How long a container may take to accept a connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Headers that are about one connection and not about the request.
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTOCOL: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+pub(super) type Reply = Response<Either<Incoming, Full<Bytes>>>;
+
+/// A request that cannot be forwarded: what the browser shows instead.
+struct Refusal(StatusCode, String);
+
+/// Answers with what the container answers.
+pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> Reply {
+    match forward(front, request).await {
+        Ok(response) => response.map(Either::Left),
+        Err(Refusal(status, why)) => {
+            let mut reply = Response::new(Either::Right(Full::from(format!("Cove: {why}\n"))));
+            *reply.status_mut() = status;
+            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            reply.headers_mut().insert(header::CONTENT_TYPE, plain);
+            reply
+        }
+    }
+}
+
+async fn forward(front: &Front, request: Request<Incoming>) -> Result<Response<Incoming>, Refusal> {
+    let host = host_of(&request).unwrap_or_default();
+    let Some(name) = name_in(&host) else {
+        // Other names could be pointed here by anybody who has a domain: what is not ours is not answered.
+        let why = format!("`{}` is no name under {DOMAIN}", crate::machine::clean(&host));
+        return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, why));
+    };
+    let (machine, server) = find(front, &name).await?;
+    let stream = connect(&*machine, server).await.map_err(|why| {
+        let why = format!(
+            "nothing answers at {server} in the machine, where `{name}` should have its web server: {why}"
+        );
+        Refusal(StatusCode::BAD_GATEWAY, why)
+    })?;
+    exchange(stream, request, &host).await.map_err(|error| {
+        let why = format!("`{name}` did not answer at {server}: {}", chain(&error));
+        Refusal(StatusCode::BAD_GATEWAY, why)
+    })
+}
+
+/// The host that the client named, with its port.
+fn host_of<B>(request: &Request<B>) -> Option<String> {
+    let named = request.uri().authority().map(Authority::as_str);
+    let header = || request.headers().get(header::HOST)?.to_str().ok();
+    Some(named.or_else(header)?.to_ascii_lowercase())
+}
+
+/// What stands before the domain.
+fn name_in(host: &str) -> Option<String> {
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let name = host
+        .trim_end_matches('.')
+        .strip_suffix(DOMAIN)?
+        .strip_suffix('.')?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// Looks through the machines that run, the default one first; `NAME.MACHINE` is looked for in that machine alone.
+async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, SocketAddr), Refusal> {
+    let mut last = None;
+    let mut handles = front.machines.all();
+    handles.sort_by_key(|handle| handle.name().as_str() != "default");
+    for handle in handles {
+        let Some(machine) = handle.snapshot().machine.clone() else {
+            continue;
+        };
+        let own = name
+            .strip_suffix(handle.name().as_str())
+            .and_then(|rest| rest.strip_suffix('.'));
+        let list = running_containers(&*machine).await.unwrap_or(Value::Null);
+        let found = sites::find(&list, name).or_else(|why| match own {
+            Some(own) => sites::find(&list, own),
+            None => Err(why),
+        });
+        match found {
+            Ok(server) => return Ok((machine, server)),
+            Err(sites::NoSite::Unknown(_)) if last.is_some() => {}
+            Err(why) => last = Some(why),
+        }
+    }
+    Err(match last {
+        Some(why) => Refusal(StatusCode::NOT_FOUND, why.to_string()),
+        None => Refusal(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no machine runs; start one with: cove start".to_owned(),
+        ),
+    })
+}
+
+async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Connection, String> {
+    let open = Open::Dial(Dial {
+        address,
+        namespace: None,
+    });
+    match timeout(PATIENCE, open_stream(machine, &open)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(chain(&error)),
+        Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
+    }
+}
+
+/// Sends the request on, and what follows an upgrade both ways.
+async fn exchange(
+    stream: Connection,
+    mut request: Request<Incoming>,
+    host: &str,
+) -> Result<Response<Incoming>, hyper::Error> {
+    let upgrade = request
+        .headers()
+        .contains_key(header::UPGRADE)
+        .then(|| hyper::upgrade::on(&mut request));
+    let io = TokioIo::new(stream);
+    // gRPC needs HTTP/2 all the way; everything else is understood by every web server as HTTP/1.1.
+    if is_grpc(request.headers()) {
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        prepare(&mut request, host, Version::HTTP_2, false);
+        return sender.send_request(request).await;
+    }
+    let (mut sender, connection) = http1::handshake(io).await?;
+    tokio::spawn(connection.with_upgrades());
+    prepare(&mut request, host, Version::HTTP_11, upgrade.is_some());
+    let mut response = sender.send_request(request).await?;
+    match upgrade {
+        Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let server = hyper::upgrade::on(&mut response);
+            tokio::spawn(async move {
+                let (Ok(client), Ok(server)) = tokio::join!(client, server) else {
+                    return;
+                };
+                // A browser that closes its tab is everyday life.
+                let _ = cove_api::carry(TokioIo::new(client), TokioIo::new(server)).await;
+            });
+        }
+        _ => strip(response.headers_mut()),
+    }
+    Ok(response)
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Makes the client's request one to the server.
+fn prepare(request: &mut Request<Incoming>, host: &str, version: Version, upgrade: bool) {
+    let headers = request.headers_mut();
+    let wanted = upgrade.then(|| headers.get(header::UPGRADE).cloned()).flatten();
+    strip(headers);
+    if let Some(wanted) = wanted {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, wanted);
+    }
+    if let Ok(host) = HeaderValue::from_str(host) {
+        headers.insert(header::HOST, host.clone());
+        headers.insert(FORWARDED_HOST, host);
+    }
+    headers.insert(FORWARDED_PROTOCOL, HeaderValue::from_static("http"));
+    *request.version_mut() = version;
+    let path = request.uri().path_and_query().cloned();
+    let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut parts = hyper::http::uri::Parts::default();
+    if version == Version::HTTP_2 {
+        parts.scheme = Some(hyper::http::uri::Scheme::HTTP);
+        parts.authority = host.parse().ok();
+        request.headers_mut().remove(header::HOST);
+    }
+    parts.path_and_query = Some(path);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// Takes away what was said to us and not to the other side.
+fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named
+        .iter()
+        .chain(&HOP_BY_HOP)
+        .chain(&[KEEP_ALIVE, PROXY_CONNECTION])
+    {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_under_the_domain_are_ours() {
+        assert_eq!(name_in("shop.cove.localhost:2683").as_deref(), Some("shop"));
+        assert_eq!(name_in("web.shop.cove.localhost").as_deref(), Some("web.shop"));
+        for other in [
+            "",
+            "cove.localhost",
+            "evilcove.localhost",
+            "shop.example",
+            "127.0.0.1:2683",
+            "[::1]:2683",
+        ] {
+            assert_eq!(name_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_concerns_one_connection_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "keep-alive, X-Secret"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("accept", "*/*"),
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        strip(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key(header::ACCEPT));
+    }
+}

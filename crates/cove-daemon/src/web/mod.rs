@@ -1,0 +1,170 @@
+//! Containers by name: `http://NAME.cove.localhost:2683/` leads to the container or compose service `NAME`.
+//!
+//! ```text
+//!  browser ── Host: shop.cove.localhost ──▶ one listener on loopback
+//!                                              │  which container, which port?   (sites, from the engine's list)
+//!                                              ▼
+//!                                   a stream through the machine ──▶ the container's web server
+//! ```
+//!
+//! Nothing has to be published for it, and no two projects fight over a port. Browsers resolve every name under
+//! `localhost` to this computer by themselves. One task, [`keep`], owns the listener and all connections through it;
+//! it listens anew when the setting `web.port` changes.
+
+mod forward;
+mod sites;
+
+pub(crate) use sites::sites;
+
+use crate::{machine::Context, machines::Machines};
+use cove_api::Event;
+use hyper::{Request, body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+};
+use std::{
+    convert::Infallible,
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{broadcast, watch},
+    task::JoinSet,
+    time::sleep,
+};
+
+/// The domain that names stand in.
+pub(crate) const DOMAIN: &str = "cove.localhost";
+
+/// Clients at once; further ones wait in the listener's backlog.
+const MOST: usize = 1024;
+/// The pause after an accept or a bind that failed.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What requests are answered with.
+struct Front {
+    context: Arc<Context>,
+    machines: Arc<Machines>,
+}
+
+/// Begins to serve containers by name. The receiver tells the port, while there is a listener. Dropping the set ends
+/// everything.
+pub(crate) fn begin(
+    context: Arc<Context>,
+    machines: Arc<Machines>,
+) -> (JoinSet<()>, watch::Receiver<Option<u16>>) {
+    let (port, listening) = watch::channel(None);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keep(Arc::new(Front { context, machines }), port));
+    (tasks, listening)
+}
+
+/// Listens where the settings say, for ever.
+async fn keep(front: Arc<Front>, told: watch::Sender<Option<u16>>) {
+    let mut events = front.context.events.subscribe();
+    let wanted = || front.context.settings.in_force().0.web_port();
+    let mut complained = false;
+    loop {
+        let port = wanted();
+        if port == 0 {
+            changed(&mut events, &wanted, port).await;
+            continue;
+        }
+        match listen(port).await {
+            Ok(listeners) => {
+                complained = false;
+                told.send_replace(Some(port));
+                tokio::select! {
+                    () = serve(&front, listeners) => {}
+                    () = changed(&mut events, &wanted, port) => {}
+                }
+                told.send_replace(None);
+            }
+            Err(error) => {
+                if !complained {
+                    tracing::warn!(
+                        port,
+                        "containers cannot be reached by name: {error}; `web.port` sets another port"
+                    );
+                }
+                complained = true;
+                // Another program may give the port back.
+                tokio::select! {
+                    () = sleep(PAUSE) => {}
+                    () = changed(&mut events, &wanted, port) => complained = false,
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the settings say another port than `port`.
+async fn changed(events: &mut broadcast::Receiver<Event>, wanted: &impl Fn() -> u16, port: u16) {
+    loop {
+        match events.recv().await {
+            // What was missed may have been it.
+            Ok(Event::Settings) | Err(broadcast::error::RecvError::Lagged(_)) if wanted() != port => return,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            // The daemon ends, and this task with it.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// On loopback alone, in both families where there are both.
+async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = vec![TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?];
+    // A computer without IPv6 has no such address.
+    if let Ok(listener) = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+async fn serve(front: &Arc<Front>, listeners: Vec<TcpListener>) {
+    let mut loops: JoinSet<()> = listeners
+        .into_iter()
+        .map(|listener| accept(Arc::clone(front), listener))
+        .collect();
+    // Neither ends by itself.
+    loops.join_next().await;
+}
+
+async fn accept(front: Arc<Front>, listener: TcpListener) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if clients.len() < MOST => match accepted {
+                Ok((client, _)) => {
+                    clients.spawn(converse(Arc::clone(&front), client));
+                }
+                Err(error) => {
+                    tracing::warn!("accepting a client of a container's name failed: {error}");
+                    sleep(PAUSE).await;
+                }
+            },
+            Some(_) = clients.join_next() => {}
+        }
+    }
+}
+
+/// Serves one client, HTTP/1.1 or HTTP/2, as it begins.
+async fn converse(front: Arc<Front>, client: TcpStream) {
+    // Only speed depends on it.
+    let _ = client.set_nodelay(true);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let front = Arc::clone(&front);
+        async move { Ok::<_, Infallible>(forward::answer(&front, request).await) }
+    });
+    let builder = auto::Builder::new(TokioExecutor::new());
+    if let Err(error) = builder
+        .serve_connection_with_upgrades(TokioIo::new(client), service)
+        .await
+    {
+        tracing::debug!("a client of a container's name left: {error}");
+    }
+}

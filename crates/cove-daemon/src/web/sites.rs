@@ -1,0 +1,250 @@
+//! Which container a name means, and which of its ports speaks HTTP, from the engine's list of containers.
+
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The label that says which port to use, where the guess is wrong.
+const PORT_LABEL: &str = "cove.port";
+const SERVICE_LABEL: &str = "com.docker.compose.service";
+const PROJECT_LABEL: &str = "com.docker.compose.project";
+
+/// Where web servers usually listen, the likeliest first; other ports follow in order.
+const USUAL: [u16; 8] = [80, 8080, 3000, 8000, 5000, 5173, 4200, 8888];
+/// Ports of protocols that are not HTTP, or that are HTTP within TLS.
+const OTHER: [u16; 24] = [
+    21, 22, 25, 53, 110, 143, 389, 443, 465, 587, 636, 993, 995, 1433, 1521, 1883, 3306, 5432, 5671, 5672,
+    6379, 9042, 11211, 27017,
+];
+
+/// A container that can be reached by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Site {
+    /// The shortest name that means it.
+    pub(crate) name: String,
+    /// Its web server, as seen from within the machine.
+    pub(crate) server: SocketAddr,
+}
+
+/// Why a name leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoSite {
+    #[error("no running container and no compose service is called `{0}`")]
+    Unknown(String),
+    #[error("several compose projects have a service `{service}`; say which one: {}", .names.join(", "))]
+    Ambiguous { service: String, names: Vec<String> },
+    #[error(
+        "the container `{0}` has no address in the machine, since it has no network or another container's"
+    )]
+    NoAddress(String),
+    #[error(
+        "the container `{0}` does not say where its web server listens; start it with --label {PORT_LABEL}=PORT"
+    )]
+    NoPort(String),
+}
+
+/// What the list says of one container.
+struct Container<'a> {
+    name: &'a str,
+    service: Option<&'a str>,
+    project: Option<&'a str>,
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl<'a> Container<'a> {
+    fn read(value: &'a Value) -> Option<Self> {
+        let label = |name| value["Labels"][name].as_str();
+        let mut networks = value["NetworkSettings"]["Networks"].as_object()?.iter();
+        let address = networks.find_map(|(name, network)| match name.as_str() {
+            "host" => Some(Ipv4Addr::LOCALHOST.into()),
+            _ => ["IPAddress", "GlobalIPv6Address"]
+                .into_iter()
+                .find_map(|key| network[key].as_str()?.parse().ok()),
+        });
+        Some(Self {
+            name: value["Names"][0].as_str()?.trim_start_matches('/'),
+            service: label(SERVICE_LABEL),
+            project: label(PROJECT_LABEL),
+            address,
+            port: label(PORT_LABEL)
+                .and_then(|port| port.parse().ok())
+                .or_else(|| likeliest(&value["Ports"])),
+        })
+    }
+
+    fn server(&self) -> Result<SocketAddr, NoSite> {
+        let address = self
+            .address
+            .ok_or_else(|| NoSite::NoAddress(self.name.to_owned()))?;
+        let port = self.port.ok_or_else(|| NoSite::NoPort(self.name.to_owned()))?;
+        Ok((address, port).into())
+    }
+}
+
+/// Of the TCP ports that a container exposes, the one that is likeliest to speak HTTP.
+fn likeliest(ports: &Value) -> Option<u16> {
+    let exposed = ports.as_array()?.iter().filter(|port| port["Type"] == "tcp");
+    exposed
+        .filter_map(|port| u16::try_from(port["PrivatePort"].as_u64()?).ok())
+        .filter(|port| !OTHER.contains(port))
+        .min_by_key(|port| {
+            let rank = USUAL.iter().position(|usual| usual == port);
+            (rank.unwrap_or(USUAL.len()), *port)
+        })
+}
+
+fn containers(list: &Value) -> impl Iterator<Item = Container<'_>> {
+    list.as_array().into_iter().flatten().filter_map(Container::read)
+}
+
+/// Where `name` leads: a container, a compose service, or `SERVICE.PROJECT`. Names are compared as in DNS, without case.
+pub(super) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
+    let same = |known: &str| known.eq_ignore_ascii_case(name);
+    if let Some(container) = containers(list).find(|container| same(container.name)) {
+        return container.server();
+    }
+    // The engine lists the newest first; of a service's containers the oldest has seen most.
+    let mut replicas: Vec<Container<'_>> = containers(list)
+        .filter(|container| container.service.is_some_and(same))
+        .collect();
+    let mut projects: Vec<&str> = replicas
+        .iter()
+        .filter_map(|container| container.project)
+        .collect();
+    projects.sort_unstable();
+    projects.dedup();
+    if projects.len() > 1 {
+        return Err(NoSite::Ambiguous {
+            service: name.to_owned(),
+            names: projects
+                .iter()
+                .map(|project| format!("{name}.{project}"))
+                .collect(),
+        });
+    }
+    let in_project = || {
+        let (service, project) = name.rsplit_once('.')?;
+        containers(list)
+            .filter(|container| {
+                container
+                    .project
+                    .is_some_and(|known| known.eq_ignore_ascii_case(project))
+                    && container
+                        .service
+                        .is_some_and(|known| known.eq_ignore_ascii_case(service))
+            })
+            .last()
+    };
+    match replicas.pop().or_else(in_project) {
+        Some(container) => container.server(),
+        None => Err(NoSite::Unknown(name.to_owned())),
+    }
+}
+
+/// Everything that can be reached by name, by name.
+pub(crate) fn sites(list: &Value) -> Vec<Site> {
+    let mut sites: Vec<Site> = containers(list)
+        .filter_map(|container| {
+            let server = container.server().ok()?;
+            let by_service = container
+                .service
+                .filter(|service| find(list, service) == Ok(server))
+                .unwrap_or(container.name);
+            Some(Site {
+                name: crate::machine::clean(by_service).to_lowercase(),
+                server,
+            })
+        })
+        .collect();
+    sites.sort_by(|one, other| one.name.cmp(&other.name));
+    sites
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn container(name: &str, address: &str, ports: &[u16], labels: &Value) -> Value {
+        let ports: Vec<Value> = ports
+            .iter()
+            .map(|port| json!({"PrivatePort": port, "Type": "tcp"}))
+            .collect();
+        json!({
+            "Names": [format!("/{name}")],
+            "Labels": labels,
+            "Ports": ports,
+            "NetworkSettings": {"Networks": {"bridge": {"IPAddress": address}}},
+        })
+    }
+
+    fn service(project: &str, service: &str, number: u8) -> Value {
+        let labels = json!({PROJECT_LABEL: project, SERVICE_LABEL: service});
+        let address = format!("172.20.0.{number}");
+        container(
+            &format!("{project}-{service}-{number}"),
+            &address,
+            &[3000],
+            &labels,
+        )
+    }
+
+    #[test]
+    fn a_container_is_found_by_its_name_and_a_service_by_its_own() {
+        let list = json!([
+            service("shop", "web", 3),
+            service("shop", "web", 2),
+            container("Wiki", "172.17.0.2", &[5432, 8443, 8080], &json!({})),
+            container("odd", "172.17.0.3", &[22], &json!({PORT_LABEL: "9999"})),
+        ]);
+        let found = |name| find(&list, name).map(|server| server.to_string());
+        assert_eq!(found("wiki").as_deref(), Ok("172.17.0.2:8080"));
+        assert_eq!(found("odd").as_deref(), Ok("172.17.0.3:9999"));
+        assert_eq!(found("web").as_deref(), Ok("172.20.0.2:3000"));
+        assert_eq!(found("shop-web-3").as_deref(), Ok("172.20.0.3:3000"));
+        assert_eq!(found("web.shop").as_deref(), Ok("172.20.0.2:3000"));
+        assert_eq!(found("nothing"), Err(NoSite::Unknown("nothing".into())));
+        let names: Vec<String> = sites(&list).into_iter().map(|site| site.name).collect();
+        assert_eq!(names, ["odd", "shop-web-3", "web", "wiki"]);
+    }
+
+    #[test]
+    fn a_service_of_several_projects_needs_its_project() {
+        let list = json!([service("shop", "web", 2), service("blog", "web", 3)]);
+        let told = find(&list, "web").unwrap_err().to_string();
+        assert!(told.ends_with("web.blog, web.shop"), "{told}");
+        assert_eq!(
+            find(&list, "web.blog")
+                .map(|server| server.to_string())
+                .as_deref(),
+            Ok("172.20.0.3:3000")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_reached_says_why() {
+        let mut alone = container("alone", "", &[80], &json!({}));
+        let database = container("db", "172.17.0.2", &[5432], &json!({}));
+        assert_eq!(
+            find(&json!([alone]), "alone"),
+            Err(NoSite::NoAddress("alone".into()))
+        );
+        assert_eq!(find(&json!([database]), "db"), Err(NoSite::NoPort("db".into())));
+        alone["NetworkSettings"]["Networks"] = json!({"host": {"IPAddress": ""}});
+        assert_eq!(find(&json!([alone]), "alone"), Ok(([127, 0, 0, 1], 80).into()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_list_makes_it_panic(name in ".{0,12}", port in any::<i64>(), address in ".{0,12}") {
+            let list = json!([
+                {"Names": [name.clone()], "Ports": [{"PrivatePort": port, "Type": "tcp"}],
+                 "NetworkSettings": {"Networks": {"n": {"IPAddress": address}}}},
+                {"Names": []}, 7, null,
+            ]);
+            let _ = find(&list, &name);
+            let _ = sites(&list);
+        }
+    }
+}

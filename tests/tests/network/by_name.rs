@@ -1,0 +1,138 @@
+//! Containers reached by their names, with real clients on loopback.
+
+use bytes::Bytes;
+use cove_tests::harness::{Cove, eventually, free_port};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// A web server that tells what it was asked, and whose connection is an echo if the client wants that.
+const SERVER: &str = r#"
+read -r first
+upgrade=; host=
+while read -r line; do
+    line=$(printf %s "$line" | tr -d '\r')
+    case "$line" in
+        "") break;;
+        [Hh]ost:*) host=${line#*: };;
+        [Uu]pgrade:*) upgrade=${line#*: };;
+    esac
+done
+if [ -n "$upgrade" ]; then
+    printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n\r\n' "$upgrade"
+    exec cat
+fi
+body="$(printf %s "$first" | cut -d ' ' -f 2) of $host"
+printf 'HTTP/1.1 200 OK\r\nContent-Length: %s\r\nConnection: close\r\n\r\n%s' "${#body}" "$body"
+"#;
+
+/// Sends one request and gives back all that is answered.
+#[track_caller]
+fn ask(port: u16, host: &str, more: &str) -> String {
+    let mut stream = connect(port);
+    let head = format!("GET /page?q=1 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[track_caller]
+fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)), LIMIT).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: &Cove) {
+    let port = free_port();
+    cove.cove(["config", "set", "web.port", &port.to_string()]).ok();
+    cove.docker([
+        "run", "-d", "--rm", "--name", "site", "--expose", "8080", "alpine",
+    ])
+    .args(["nc", "-lk", "-p", "8080", "-e", "sh", "-c", SERVER])
+    .ok();
+    let host = format!("site.cove.localhost:{port}");
+    let listed = || cove.cove(["ports"]).ok().contains(&format!("http://{host}/"));
+    eventually("the container to be listed", listed);
+    eventually("its server to answer", || {
+        ask(port, &host, "").starts_with("HTTP/1.1 200")
+    });
+    let answer = ask(port, &host, "");
+    assert!(answer.ends_with(&format!("/page?q=1 of {host}")), "{answer}");
+
+    // What a browser's WebSocket does: bytes both ways, each end closed by itself.
+    let mut stream = connect(port);
+    let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    assert!(
+        seen.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&seen)
+    );
+    stream.write_all(b"there and back").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut back = String::new();
+    stream.read_to_string(&mut back).unwrap();
+    assert_eq!(back, "there and back");
+
+    let uri = format!("http://{host}/second");
+    let (version, body) = over_http2(port, &uri);
+    assert_eq!(version, hyper::Version::HTTP_2);
+    assert_eq!(body, format!("/second of {host}"));
+
+    let unknown = ask(port, "nobody.cove.localhost", "");
+    assert!(
+        unknown.starts_with("HTTP/1.1 404 ") && unknown.contains("`nobody`"),
+        "{unknown}"
+    );
+    // A name of somebody else's that leads here is not served.
+    let foreign = ask(port, "site.example", "");
+    assert!(foreign.starts_with("HTTP/1.1 421 "), "{foreign}");
+
+    cove.docker(["rm", "-f", "site"]).ok();
+    let gone = ask(port, &host, "");
+    assert!(gone.starts_with("HTTP/1.1 404 "), "{gone}");
+    cove.cove(["config", "set", "web.port", "0"]).ok();
+    eventually("the port to be closed", || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
+    });
+}
+
+/// The version and body of an answer to a client that speaks HTTP/2 from the first byte.
+fn over_http2(port: u16, uri: &str) -> (hyper::Version, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            .await
+            .unwrap();
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
+        let response = tokio::time::timeout(LIMIT, sender.send_request(request))
+            .await
+            .unwrap()
+            .unwrap();
+        let version = response.version();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (version, String::from_utf8(body.to_vec()).unwrap())
+    })
+}
