@@ -18,6 +18,7 @@ use crate::{
     power::Ending,
     report::Report,
     shares::Shares,
+    trust::Trust,
 };
 use cove_wire::{BootConfig, Call, Fault, FaultCode, GuestStatus, Memory, Reply};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -45,6 +46,7 @@ struct Shared {
     /// Held while the data file system is grown, which is done once at a time.
     growing: tokio::sync::Mutex<()>,
     shares: Shares,
+    trust: Trust,
 }
 
 enum Phase {
@@ -72,6 +74,7 @@ impl Guest {
             end,
             growing: tokio::sync::Mutex::default(),
             shares: Shares::default(),
+            trust: Trust::default(),
         }))
     }
 
@@ -95,6 +98,7 @@ impl Guest {
             Call::TrimData => self.trim_data().await.map(|bytes| Reply::Trimmed { bytes }),
             Call::MountShare { name, path } => self.mount_share(name, path).await.map(|()| Reply::Done),
             Call::UnmountShare { path } => self.unmount_share(path).await.map(|()| Reply::Done),
+            Call::Trust { certificates } => self.trust(certificates).await.map(|()| Reply::Done),
             Call::Shutdown { grace_ms, reboot } => {
                 let ending = if reboot { Ending::Restart } else { Ending::PowerOff };
                 self.shutdown(Duration::from_millis(grace_ms), ending)
@@ -228,6 +232,13 @@ impl Guest {
     async fn unmount_share(&self, path: String) -> Result<(), Fault> {
         self.base().await?;
         Ok(self.0.shares.unmount(path).await?)
+    }
+
+    async fn trust(&self, certificates: Vec<String>) -> Result<(), Fault> {
+        self.base().await?;
+        self.refuse_when_stopping()?;
+        let renew = || self.0.engine.renew();
+        self.0.trust.replace(certificates, renew).await
     }
 
     /// Waits until it is known whether the system is fit for the engine.

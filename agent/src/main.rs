@@ -31,6 +31,7 @@ mod report;
 mod serve;
 mod shares;
 mod socket;
+mod trust;
 mod vsock;
 mod watch;
 

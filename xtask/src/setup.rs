@@ -6,7 +6,7 @@
 mod apt;
 mod docker;
 
-pub(crate) use docker::DockerClient;
+pub(crate) use docker::{DockerClient, registry};
 
 use crate::{
     layout::Layout,

@@ -181,6 +181,7 @@ fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, 
         ("COVE_TEST_PROGRAM", programs.cove),
         ("COVE_TEST_IMAGE", layout.image()),
         ("COVE_TEST_DOCKER", docker.program),
+        ("COVE_TEST_REGISTRY", setup::registry(layout)?),
         ("COVE_TEST_POSIX", build::container_program(layout)?),
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];

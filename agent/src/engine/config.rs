@@ -87,6 +87,13 @@ impl Config {
         self.engine.get("live-restore") == Some(&Value::Bool(true))
     }
 
+    /// The same, but so that containers outlive dockerd.
+    pub(crate) fn with_containers_kept(&self) -> Self {
+        let mut config = self.clone();
+        config.engine.insert("live-restore".into(), json!(true));
+        config
+    }
+
     /// The same, but so that dockerd stops the containers when it ends, and gives them `grace_s` seconds.
     pub(crate) fn for_shutdown(&self, grace_s: u64) -> Self {
         let mut config = self.clone();
@@ -233,6 +240,8 @@ mod tests {
     fn a_shutdown_stops_containers_even_where_they_outlive_the_engine() {
         let config = config(json!({"live-restore": true})).unwrap();
         assert!(config.keeps_containers());
+        let kept = config.for_shutdown(7).with_containers_kept();
+        assert!(kept.keeps_containers());
         let last = config.for_shutdown(7);
         assert!(!last.keeps_containers());
         assert_eq!(last.engine["shutdown-timeout"], json!(7));

@@ -57,6 +57,7 @@ pub(crate) struct Engine(mpsc::Sender<Order>);
 enum Order {
     Start(Config, oneshot::Sender<Result<(), Fault>>),
     Restart(oneshot::Sender<Result<(), Fault>>),
+    Renew(oneshot::Sender<Result<(), Fault>>),
     Stop(Duration, oneshot::Sender<Result<(), Fault>>),
 }
 
@@ -71,6 +72,7 @@ impl Engine {
             dockerd: Program::new("dockerd", logs.engine.clone()),
             setup: None,
             answering: Answering::No,
+            renewed: false,
             first_start: None,
         };
         tokio::spawn(supervisor.run());
@@ -85,6 +87,12 @@ impl Engine {
     /// Stops the engine and starts it again.
     pub(crate) async fn restart(&self) -> Result<(), Fault> {
         self.order(Order::Restart).await
+    }
+
+    /// Starts dockerd again beneath its containers, so that it reads the system's files anew. Returns when the next one
+    /// has been started; does nothing before the first.
+    pub(crate) async fn renew(&self) -> Result<(), Fault> {
+        self.order(Order::Renew).await
     }
 
     /// Stops containers and engine. Containers that have not stopped after `grace` are killed.
@@ -112,6 +120,8 @@ struct Supervisor {
     /// What the engine is started with, from the first start on.
     setup: Option<Setup>,
     answering: Answering,
+    /// Whether dockerd's configuration lets containers outlive it only for the sake of its renewal.
+    renewed: bool,
     /// The boot's stage, until the engine answers for the first time.
     first_start: Option<Stage>,
 }
@@ -155,6 +165,7 @@ impl Supervisor {
                 () = self.answering.answer() => {
                     self.answering = Answering::Yes;
                     self.first_start = None;
+                    self.settle();
                 }
             }
         }
@@ -168,6 +179,9 @@ impl Supervisor {
             }
             Order::Restart(done) => {
                 let _ = done.send(self.restart().await);
+            }
+            Order::Renew(done) => {
+                let _ = done.send(self.renew().await);
             }
             Order::Stop(grace, done) => {
                 self.stop(grace).await;
@@ -207,12 +221,69 @@ impl Supervisor {
             ));
         }
         self.stop_asking();
+        self.settle();
         self.report.set_engine(EngineState::Starting);
         self.dockerd.stop(RESTART_GRACE).await;
         self.containerd.stop(LAST).await;
         self.start_containerd();
         self.start_dockerd();
         Ok(())
+    }
+
+    /// dockerd reads some files of the system only once, so that another one has to take its place. Containers go on
+    /// where they outlive dockerd; where they do not, both the one that ends and the next one are told that they do, and
+    /// the next one is told the truth when it answers.
+    async fn renew(&mut self) -> Result<(), Fault> {
+        let Some(setup) = self.setup.as_ref().filter(|_| self.dockerd.is_running()) else {
+            return Ok(());
+        };
+        if !self.renewed && !setup.config.keeps_containers() {
+            let told = timeout(RELOAD, ping::has_no_swarm()).await;
+            if !told.unwrap_or(false) {
+                return Err(Fault::new(
+                    FaultCode::WrongState,
+                    "the engine cannot be started again beneath its containers now, because it is part of a swarm or \
+                     does not answer; restart the machine",
+                ));
+            }
+            let written = setup.config.with_containers_kept().write();
+            written.map_err(|error| {
+                Fault::new(
+                    FaultCode::Failed,
+                    format!("writing the engine's configuration failed: {error}"),
+                )
+            })?;
+            self.renewed = true;
+            self.dockerd.signal(Signal::HUP);
+            if timeout(RELOAD, ping::keeps_containers()).await.is_err() {
+                self.settle();
+                return Err(Fault::new(
+                    FaultCode::Failed,
+                    "the engine did not take up that its containers outlive it, and was not started again",
+                ));
+            }
+        }
+        self.stop_asking();
+        self.report.set_engine(EngineState::Starting);
+        self.dockerd.stop(LAST).await;
+        self.start_dockerd();
+        Ok(())
+    }
+
+    /// Has dockerd run with the configuration that was asked for, once its renewal is over.
+    fn settle(&mut self) {
+        if !std::mem::take(&mut self.renewed) {
+            return;
+        }
+        let Some(setup) = &self.setup else {
+            return;
+        };
+        match setup.config.write() {
+            Ok(_) => self.dockerd.signal(Signal::HUP),
+            Err(error) => self
+                .report
+                .warn(format!("writing the engine's configuration failed: {error}")),
+        }
     }
 
     async fn stop(&mut self, grace: Duration) {
@@ -230,7 +301,7 @@ impl Supervisor {
         if let Some(setup) = self
             .setup
             .as_ref()
-            .filter(|setup| setup.config.keeps_containers())
+            .filter(|setup| self.renewed || setup.config.keeps_containers())
         {
             match setup.config.for_shutdown(grace.as_secs()).write() {
                 Ok(_) => {

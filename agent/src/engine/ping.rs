@@ -29,15 +29,34 @@ pub(crate) async fn answers() {
 
 /// Returns when the engine says that containers will not outlive it.
 pub(crate) async fn ends_containers() {
-    const NO: &[u8] = b"\"LiveRestoreEnabled\":false";
+    says(b"\"LiveRestoreEnabled\":false").await;
+}
+
+/// Returns when the engine says that containers will outlive it.
+pub(crate) async fn keeps_containers() {
+    says(b"\"LiveRestoreEnabled\":true").await;
+}
+
+/// Whether the engine says that it is part of no swarm.
+pub(crate) async fn has_no_swarm() -> bool {
+    let answer = get(Path::new(ENGINE_SOCKET), "/info").await;
+    answer.is_ok_and(|answer| contains(&answer, b"\"LocalNodeState\":\"inactive\""))
+}
+
+/// Returns when the engine describes itself with these words.
+async fn says(words: &[u8]) {
     loop {
         match get(Path::new(ENGINE_SOCKET), "/info").await {
-            Ok(answer) if answer.windows(NO.len()).any(|part| part == NO) => return,
+            Ok(answer) if contains(&answer, words) => return,
             Ok(_) => {}
             Err(error) => tracing::debug!("the engine does not answer: {error}"),
         }
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+fn contains(answer: &[u8], words: &[u8]) -> bool {
+    answer.windows(words.len()).any(|part| part == words)
 }
 
 async fn ping(socket: &Path) -> io::Result<bool> {

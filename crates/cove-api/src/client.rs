@@ -8,8 +8,9 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, LogQuery, MachineStatus, NewMachine,
-    NewShare, Progress, PublishedPort, Settings, Share, Site, Version, query, transport,
+    ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, LogQuery, MachineStatus,
+    NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Settings, Share, Site, Trusted, Version,
+    query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -224,6 +225,23 @@ impl Client {
     pub async fn remove_share(&self, path: &str, force: bool) -> Result<(), ClientError> {
         let path = format!("/v1/shares?path={}&force={force}", query::encode(path));
         self.nothing(Method::DELETE, &path).await
+    }
+
+    /// The certificates that are trusted besides the image's own.
+    pub async fn trusted(&self) -> Result<Trusted, ClientError> {
+        self.get("/v1/certificates").await
+    }
+
+    /// Trusts certificates, at once in machines that run.
+    pub async fn trust(&self, certificates: &NewCertificates) -> Result<Trusted, ClientError> {
+        self.json(Method::POST, "/v1/certificates", Some(certificates))
+            .await
+    }
+
+    /// Ceases to trust the certificate whose fingerprint begins with these digits.
+    pub async fn distrust(&self, fingerprint: &str) -> Result<Trusted, ClientError> {
+        let path = format!("/v1/certificates?fingerprint={}", query::encode(fingerprint));
+        self.json::<(), _>(Method::DELETE, &path, None).await
     }
 
     /// All settings.

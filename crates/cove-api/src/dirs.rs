@@ -114,6 +114,11 @@ impl Dirs {
         self.config.join("settings.toml")
     }
 
+    /// The certificates that the user trusts, a file each.
+    pub fn certificates(&self) -> PathBuf {
+        self.config.join("certificates")
+    }
+
     /// What can be fetched again.
     pub fn cache(&self) -> &Path {
         &self.cache

@@ -25,6 +25,9 @@
 //! GET    /v1/shares                         [Share]
 //! POST   /v1/shares              NewShare   Share         also changes how a folder is shared
 //! DELETE /v1/shares?path=                   {}
+//! GET    /v1/certificates                   Trusted
+//! POST   /v1/certificates  NewCertificates  Trusted       those that were added
+//! DELETE /v1/certificates?fingerprint=      Trusted       the one that was removed; its first digits suffice
 //! GET    /v1/settings                       Settings
 //! GET    /v1/settings/KEY                   JSON value
 //! PUT    /v1/settings/KEY        JSON value Applied
@@ -49,6 +52,7 @@ pub mod query;
 mod settings;
 mod share;
 pub mod transport;
+mod trust;
 
 pub use carry::{carry, carry_halves};
 pub use client::{ByteStream, Client, ClientError, JsonLines, Upgraded};
@@ -63,3 +67,4 @@ pub use port::{PublishedPort, Site};
 pub use query::LogQuery;
 pub use settings::{Applied, Setting, Settings};
 pub use share::{MissingShare, NewShare, Share};
+pub use trust::{Certificate, MissingTrust, NewCertificates, Trusted};

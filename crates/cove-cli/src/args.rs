@@ -117,6 +117,9 @@ pub(crate) enum Command {
     /// Share folders with containers, each at its own path
     #[command(subcommand)]
     Share(Share),
+    /// Have the engine trust certificates of your own, such as that of a company's registry
+    #[command(subcommand)]
+    Trust(Trust),
     /// Read and change the settings
     #[command(subcommand)]
     Config(Config),
@@ -193,6 +196,24 @@ pub(crate) enum Share {
         /// Also when containers that run have it mounted; they lose access
         #[arg(long)]
         force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Trust {
+    /// Trust the certificates in a file, at once and from now on
+    Add {
+        /// A file in PEM; `-` reads standard input
+        file: PathBuf,
+    },
+    /// List what is trusted besides the public authorities
+    #[command(visible_alias = "ls")]
+    List,
+    /// Cease to trust a certificate
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// The first digits of its fingerprint, as the list shows them
+        fingerprint: String,
     },
 }
 

@@ -15,6 +15,7 @@ mod machines;
 mod ports;
 mod shares;
 mod status;
+mod trust;
 mod version;
 
 use crate::{
@@ -101,6 +102,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Forward { route } => wait_for(forward::run(session, route)),
         Command::Ports => wait_for(ports::run(session)),
         Command::Share(what) => wait_for(shares::run(session, what)),
+        Command::Trust(what) => wait_for(trust::run(session, what)),
         Command::Config(what) => wait_for(configuration::run(session, what)),
         Command::Machine(what) => wait_for(machines::run(session, what)),
         Command::Image(what) => image::run(session, what),

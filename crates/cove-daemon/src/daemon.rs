@@ -20,6 +20,7 @@ use crate::{
     machines::Machines,
     settings::{self, SettingsFile},
     signals::Signals,
+    trust::TrustStore,
     web,
 };
 use cove_api::{Dirs, transport};
@@ -122,6 +123,7 @@ async fn serve(dirs: Dirs, options: &Options, instance: Instance) -> Result<(), 
         .ok();
     let context = Arc::new(Context {
         settings: Arc::new(settings),
+        trust: TrustStore::new(dirs.certificates()),
         platform: Arc::new(Host {
             program: options.program.clone(),
         }),

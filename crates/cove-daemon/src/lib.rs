@@ -19,6 +19,7 @@ mod names;
 mod ports;
 mod settings;
 mod signals;
+mod trust;
 mod web;
 
 pub use daemon::{DaemonError, Options, run};

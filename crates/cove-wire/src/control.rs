@@ -123,6 +123,13 @@ pub enum Call {
         /// Where.
         path: String,
     },
+    /// Makes these, besides the image's own, the authorities whose certificates the engine trusts: all of them, each in
+    /// PEM. Waits for the base of the system and may come before [`Call::Boot`]. An engine that runs with others is
+    /// started again beneath its containers, which go on; clients that connect after the answer find the new one.
+    Trust {
+        /// One certificate each.
+        certificates: Vec<String>,
+    },
     /// Stops containers, engine and guest, in this order. Answered when the engine has stopped; then the data disk
     /// is unmounted and the machine powers off or restarts.
     Shutdown {

@@ -18,6 +18,8 @@ pub struct Kit {
     pub plugins: Option<PathBuf>,
     /// The program to run in containers, linked statically.
     pub posix: Option<PathBuf>,
+    /// Debian's docker-registry.
+    pub registry: Option<PathBuf>,
     /// Where logs of failed tests are kept.
     pub logs: PathBuf,
 }
@@ -31,6 +33,7 @@ impl Kit {
             docker: required("COVE_TEST_DOCKER"),
             plugins: env::var_os("COVE_TEST_PLUGINS").map(PathBuf::from),
             posix: env::var_os("COVE_TEST_POSIX").map(PathBuf::from),
+            registry: env::var_os("COVE_TEST_REGISTRY").map(PathBuf::from),
             logs: env::var_os("COVE_TEST_LOGS")
                 .map_or_else(|| env::temp_dir().join("cove-e2e-logs"), PathBuf::from),
         }

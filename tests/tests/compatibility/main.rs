@@ -14,6 +14,7 @@ mod containers;
 mod images;
 mod limits;
 mod networks;
+mod registries;
 mod services;
 mod storage;
 mod table;
@@ -26,7 +27,12 @@ fn main() -> ExitCode {
         return code;
     }
     // Services change the engine's mode for everything beside them, and prune removes what others have made.
-    harness::run("compatibility", Pace::InTurn, Cove::start, &table::tests())
+    harness::run("compatibility", Pace::InTurn, prepare, &table::tests())
+}
+
+fn prepare(cove: &Cove) {
+    registries::prepare(cove);
+    cove.start();
 }
 
 /// `docker` with the words of `line`, to which others may be added.

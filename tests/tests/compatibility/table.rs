@@ -1,6 +1,6 @@
 //! The table of what works: its rows, the tests that prove them, and the page that is made of both.
 
-use crate::{builds, client, compose, containers, images, limits, networks, services, storage};
+use crate::{builds, client, compose, containers, images, limits, networks, registries, services, storage};
 use cove_tests::{harness::Test, tests};
 use std::{env, fmt::Write as _, fs, path::Path, process::ExitCode};
 
@@ -196,10 +196,31 @@ fn areas() -> Vec<Area> {
         },
         Area {
             title: "Registries",
-            rows: vec![missing(
-                "login, push, pull, private authorities, mirrors, credential helpers",
-                "not proven yet",
-            )],
+            rows: vec![
+                row(
+                    "login, push and pull with TLS by a private authority and a password",
+                    CLI,
+                    tests![
+                        registries::a_private_registry_is_trusted_by_its_authority_and_wants_the_password,
+                        registries::what_is_no_authority_is_not_trusted
+                    ],
+                ),
+                extended(
+                    "what is trusted outlives the machine",
+                    CLI,
+                    tests![registries::what_is_trusted_is_trusted_after_a_restart],
+                ),
+                row(
+                    "insecure registries and mirrors, by setting",
+                    CLI,
+                    tests![registries::an_insecure_registry_is_used_and_a_mirror_is_asked_first],
+                ),
+                row(
+                    "credential helpers",
+                    CLI,
+                    tests![registries::passwords_are_left_to_a_credential_helper],
+                ),
+            ],
         },
         Area {
             title: "Containers",

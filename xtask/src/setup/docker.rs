@@ -74,6 +74,14 @@ fn installed_plugin(name: &str) -> Option<PathBuf> {
         .find(|plugin| plugin.is_file())
 }
 
+/// Docker's registry, which the suites push to.
+pub(crate) fn registry(layout: &Layout) -> Result<PathBuf> {
+    match find("docker-registry") {
+        Some(program) => Ok(program),
+        None => fetched(layout, "docker-registry", "usr/bin/docker-registry"),
+    }
+}
+
 /// A file of a Debian package, unpacked below the tools directory.
 fn fetched(layout: &Layout, package: &str, file: &str) -> Result<PathBuf> {
     let unpacked = layout.tools().join(package);

@@ -10,6 +10,7 @@ mod ports;
 mod routes;
 mod settings;
 mod shares;
+mod trust;
 mod upgrade;
 
 #[cfg(test)]

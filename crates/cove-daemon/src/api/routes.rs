@@ -3,7 +3,7 @@
 use super::{
     Server,
     body::{self, Answer, invalid},
-    logs, machines, ports, settings, shares,
+    logs, machines, ports, settings, shares, trust,
     upgrade::{self, Protocol},
 };
 use crate::{doctor, machine::Command};
@@ -52,6 +52,9 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::GET, ["shares"]) => Ok(shares::list(server)),
         (&Method::POST, ["shares"]) => shares::add(server, request).await,
         (&Method::DELETE, ["shares"]) => shares::remove(server, request).await,
+        (&Method::GET, ["certificates"]) => Ok(trust::list(server)),
+        (&Method::POST, ["certificates"]) => trust::add(server, request).await,
+        (&Method::DELETE, ["certificates"]) => trust::remove(server, request).await,
         (&Method::GET, ["settings"]) => Ok(settings::list(server)),
         (&Method::GET, ["settings-file"]) => settings::text(server),
         (&Method::PUT, ["settings-file"]) => settings::replace(server, request).await,

@@ -6,6 +6,7 @@ use crate::{
     context::DockerConfig,
     name::MachineName,
     settings::{self, HostSize, SettingsFile},
+    trust::TrustStore,
 };
 use async_trait::async_trait;
 use cove_api::Dirs;
@@ -204,6 +205,7 @@ impl Guest {
             Call::SetTime { .. } => "set-time",
             Call::Shutdown { .. } => "shutdown",
             Call::GrowData => "grow-data",
+            Call::Trust { .. } => "trust",
             _ => "other",
         };
         self.calls.lock().unwrap().push(name);
@@ -440,6 +442,7 @@ impl Fixture {
         };
         let context = Arc::new(Context {
             settings: Arc::new(SettingsFile::new(dirs.settings(), None, size)),
+            trust: TrustStore::new(dirs.certificates()),
             platform: Arc::new(host.clone()),
             events: broadcast::Sender::new(64),
             docker: Some(DockerConfig::at(&home.path().join("docker"))),

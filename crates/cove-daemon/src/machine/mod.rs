@@ -43,6 +43,7 @@ use crate::{
     name::MachineName,
     ports::Ledger,
     settings::{MachineSettings, SettingsFile, Share, Values},
+    trust::TrustStore,
 };
 use cove_api::{
     ApiError, BackendReport, Dirs, Endpoint, ErrorCode, Event, MachineState, MachineStatus, Stage,
@@ -57,6 +58,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 pub(crate) struct Context {
     pub(crate) dirs: Dirs,
     pub(crate) settings: Arc<SettingsFile>,
+    pub(crate) trust: TrustStore,
     pub(crate) platform: Arc<dyn Platform>,
     /// Every change of any machine.
     pub(crate) events: broadcast::Sender<Event>,
@@ -101,6 +103,8 @@ pub(crate) struct Snapshot {
     pub(crate) ports: Ledger,
     /// The folders that it should have and does not, and why.
     pub(crate) failed_shares: Vec<FailedShare>,
+    /// Why its engine does not trust the certificates that it should.
+    pub(crate) failed_trust: Option<String>,
     record: Option<Arc<Record>>,
 }
 

@@ -17,6 +17,7 @@ use super::{
     shares::{self, FailedShare},
     starter, stop,
     timeline::Timeline,
+    words::clean,
 };
 use crate::{
     name::MachineName,
@@ -68,6 +69,10 @@ pub(super) struct Session {
     pub(super) shares: Vec<Share>,
     /// What went wrong with others.
     pub(super) failed_shares: Vec<FailedShare>,
+    /// The certificates that the guest was last given, as far as that is known.
+    pub(super) trusted: Option<Vec<String>>,
+    /// Why its engine does not trust them.
+    pub(super) failed_trust: Option<String>,
 }
 
 /// What a job tells its owner meanwhile.
@@ -95,6 +100,7 @@ pub(super) enum Topic {
     Engine,
     Guest,
     Shares,
+    Trust,
     Starter,
     Context,
     Past,
@@ -308,6 +314,8 @@ impl Job {
             failed_shares: Vec::new(),
             // Nothing is as the settings say before it was looked at.
             wanted: Vec::new(),
+            trusted: None,
+            failed_trust: None,
             machine,
             link,
             happenings,
@@ -377,7 +385,12 @@ impl Job {
                 result = finished(&mut boot) => {
                     boot = None;
                     match result {
-                        Ok(Booted { wanted, outcome }) => {
+                        Ok(Booted { wanted, outcome, trusted, failed_trust }) => {
+                            session.trusted = Some(trusted);
+                            if let Some(why) = &failed_trust {
+                                self.notice(Topic::Trust, distrusted(why)).await;
+                            }
+                            session.failed_trust = failed_trust;
                             session.wanted = wanted;
                             session.shares = outcome.served;
                             if !outcome.failures.is_empty() {
@@ -549,8 +562,8 @@ impl Job {
         }
     }
 
-    /// Gives the guest its folders and asks it to finish its boot, in this order: containers that start with the engine
-    /// find what they mount. A task of its own, since happenings have to be listened to meanwhile.
+    /// Gives the guest its folders and certificates and asks it to finish its boot, in this order: containers that start
+    /// with the engine find what they mount. A task of its own, since happenings have to be listened to meanwhile.
     fn boot_call(&self, session: &Session) -> BootCall {
         let (link, machine) = (session.link.clone(), Arc::clone(&session.machine));
         let config = BootConfig {
@@ -558,10 +571,24 @@ impl Job {
             ..session.record.boot.clone()
         };
         let wanted = self.context.settings.shares();
+        let trusted = self.context.trust.pem();
         tokio::spawn(async move {
             let outcome = shares::apply(&*machine, &link, &wanted, BOOT).await?;
+            let certificates = trusted.clone();
+            let failed_trust = match link.call(Call::Trust { certificates }, BOOT).await {
+                Ok(_) => None,
+                Err(CallError::Fault(fault)) if fault.code != FaultCode::ShuttingDown => {
+                    Some(clean(&fault.message))
+                }
+                Err(error) => return Err(error),
+            };
             link.call(Call::Boot(Box::new(config)), BOOT).await?;
-            Ok(Booted { wanted, outcome })
+            Ok(Booted {
+                wanted,
+                outcome,
+                trusted,
+                failed_trust,
+            })
         })
     }
 
@@ -593,6 +620,10 @@ struct Booted {
     wanted: Vec<Share>,
     /// What came of that.
     outcome: shares::Outcome,
+    /// The certificates that its engine was to trust.
+    trusted: Vec<String>,
+    /// Why it does not.
+    failed_trust: Option<String>,
 }
 
 type BootCall = tokio::task::JoinHandle<Result<Booted, CallError>>;
@@ -602,6 +633,11 @@ async fn finished(call: &mut Option<BootCall>) -> Result<Booted, CallError> {
         Some(call) => call.await.unwrap_or(Err(CallError::Lost)),
         None => std::future::pending().await,
     }
+}
+
+/// A notice that the engine trusts an earlier list.
+pub(super) fn distrusted(why: &str) -> String {
+    format!("the Docker engine does not trust the certificates that it should: {why}")
 }
 
 /// How the guest is to be booted by these settings.

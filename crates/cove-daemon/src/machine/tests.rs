@@ -137,6 +137,27 @@ async fn a_stop_cancels_a_start_whose_guest_is_not_up_yet() {
 }
 
 #[tokio::test]
+async fn certificates_reach_the_guest_before_its_boot_and_again_when_they_change() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    let guest = fixture.host.guest();
+    let order = || {
+        let calls = guest.calls.lock().unwrap();
+        let place = |name| calls.iter().position(|call| *call == name);
+        (place("trust"), place("boot"))
+    };
+    assert!(order().0 < order().1, "{:?}", guest.calls.lock().unwrap());
+    handle.reconsider().await;
+    assert_eq!(guest.was_asked("trust"), 1, "nothing has changed");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    fixture.context.trust.add(&own.pem()).unwrap();
+    handle.reconsider().await;
+    assert_eq!(guest.was_asked("trust"), 2);
+}
+
+#[tokio::test]
 async fn a_second_start_joins_the_first() {
     let fixture = Fixture::new(Script::default());
     let (handle, _owner) = fixture.own();

@@ -4,10 +4,11 @@ use super::{Ending, Owner, Phase, Waiters, outcomes::set_clock};
 use crate::{
     machine::{
         Command,
+        agent::CallError,
         failure::{Failure, chain},
         operation::{Listening, Operation},
         shares::{self, FailedShare},
-        start::{self, Job, Topic},
+        start::{self, Job, Topic, distrusted},
     },
     settings,
 };
@@ -247,6 +248,7 @@ impl Owner {
         self.snapshot.settings = values.machine(&self.name, self.context.settings.host());
         if self.snapshot.machine.is_some() {
             self.share().await;
+            self.entrust().await;
             return self.grow().await;
         }
         let platform = Arc::clone(&self.context.platform);
@@ -294,6 +296,34 @@ impl Owner {
             self.notices.insert(Topic::Shares, notice);
         }
         session.failed_shares = outcome.failures;
+        true
+    }
+
+    /// Has the engine of a machine that runs trust what the user trusts by now. Answers whether anything was done.
+    pub(super) async fn entrust(&mut self) -> bool {
+        let Phase::Running(session) = &mut self.phase else {
+            return false;
+        };
+        let certificates = self.context.trust.pem();
+        if session.trusted.as_ref() == Some(&certificates) {
+            return false;
+        }
+        let call = Call::Trust {
+            certificates: certificates.clone(),
+        };
+        let failed = match session.link.call(call, SHORT).await {
+            Ok(_) => None,
+            // It is tried again with the next tick, or after the guest's restart.
+            Err(CallError::Lost) => return false,
+            Err(error) => Some(error.to_string()),
+        };
+        tracing::info!(certificates = certificates.len(), "what is trusted has changed");
+        session.trusted = Some(certificates);
+        session.failed_trust.clone_from(&failed);
+        match failed {
+            None => self.notices.remove(&Topic::Trust),
+            Some(why) => self.notices.insert(Topic::Trust, distrusted(&why)),
+        };
         true
     }
 

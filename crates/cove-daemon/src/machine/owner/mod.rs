@@ -151,6 +151,7 @@ impl Owner {
             shares: Vec::new(),
             ports: Ledger::default(),
             failed_shares: Vec::new(),
+            failed_trust: None,
             record: None,
         };
         let mut tick = interval(TICK);
@@ -198,12 +199,13 @@ impl Owner {
                     self.started(outcome);
                     // They may have changed since the job looked.
                     self.share().await;
+                    self.entrust().await;
                 }
                 Input::Stopped(stopped) => self.stopped(stopped),
                 Input::Happening(happening) => self.happened(happening),
                 Input::Tick => {
                     self.tend();
-                    if !self.share().await {
+                    if !(self.share().await | self.entrust().await) {
                         continue;
                     }
                 }
@@ -300,10 +302,16 @@ impl Owner {
                 console_tail: console_tail.clone(),
             },
         };
-        (self.snapshot.shares, self.snapshot.failed_shares) = match &self.phase {
-            Phase::Running(session) | Phase::Paused(session) => {
-                (session.shares.clone(), session.failed_shares.clone())
-            }
+        (
+            self.snapshot.shares,
+            self.snapshot.failed_shares,
+            self.snapshot.failed_trust,
+        ) = match &self.phase {
+            Phase::Running(session) | Phase::Paused(session) => (
+                session.shares.clone(),
+                session.failed_shares.clone(),
+                session.failed_trust.clone(),
+            ),
             _ => Default::default(),
         };
         self.snapshot.ports = match &self.phase {
