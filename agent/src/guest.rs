@@ -180,9 +180,7 @@ impl Guest {
                     *phase = Phase::Running(Box::new(config.clone()));
                     return true;
                 }
-                Phase::Running(now) if now.hostname == config.hostname && now.engine == config.engine => {
-                    Ok(Repeated::Yes)
-                }
+                Phase::Running(now) if now.is_repeated_by(config) => Ok(Repeated::Yes),
                 Phase::Running(_) => Err(Fault::new(
                     FaultCode::WrongState,
                     "the guest was booted with another configuration; stop the machine and start it again to change it",
@@ -199,6 +197,13 @@ impl Guest {
         self.base().await?;
         set_host_name(&config.hostname)
             .map_err(|error| Fault::new(FaultCode::Failed, format!("naming the guest failed: {error}")))?;
+        if config.foreign_processors {
+            let enabled = tokio::task::spawn_blocking(crate::processors::enable).await;
+            if let Ok(Err(error)) = enabled {
+                let message = format!("programs for other processors do not run: {error}");
+                self.0.report.warn(message);
+            }
+        }
         self.refuse_when_stopping()?;
         self.0.engine.start(engine).await
     }
@@ -330,6 +335,7 @@ mod tests {
         Call::Boot(Box::new(BootConfig {
             hostname: hostname.into(),
             unix_ns: 0,
+            foreign_processors: false,
             engine: EngineConfig {
                 daemon_json: serde_json::json!({}),
                 environment: BTreeMap::new(),

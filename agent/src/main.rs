@@ -25,6 +25,7 @@ mod names;
 mod netlink;
 mod power;
 mod process;
+mod processors;
 mod proxy;
 mod relay;
 mod report;

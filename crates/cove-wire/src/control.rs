@@ -147,8 +147,22 @@ pub struct BootConfig {
     pub hostname: String,
     /// Nanoseconds since the Unix epoch, the host's now.
     pub unix_ns: u64,
+    /// Whether programs for other processors are run, by emulation.
+    pub foreign_processors: bool,
     /// The engine's configuration.
     pub engine: EngineConfig,
+}
+
+impl BootConfig {
+    /// Whether `other` asks for the same guest; the time may be another.
+    pub fn is_repeated_by(&self, other: &Self) -> bool {
+        let unix_ns = self.unix_ns;
+        *self
+            == Self {
+                unix_ns,
+                ..other.clone()
+            }
+    }
 }
 
 /// How the engine is started.

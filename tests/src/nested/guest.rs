@@ -95,6 +95,7 @@ impl Guest {
         self.call(Call::Boot(Box::new(BootConfig {
             hostname: "nested".to_owned(),
             unix_ns: u64::try_from(now.as_nanos())?,
+            foreign_processors: false,
             engine: EngineConfig {
                 daemon_json: json!({}),
                 environment: BTreeMap::new(),

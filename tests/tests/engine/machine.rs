@@ -50,3 +50,10 @@ pub(crate) fn sockets_are_for_their_owner_alone(cove: &Cove) {
     }
     assert_eq!(mode(&runtime).ok(), Some(0o700));
 }
+
+pub(crate) fn programs_of_other_processors_cost_nothing_unless_asked_for(cove: &Cove) {
+    let loaded = cove.cove(["exec", "cat", "/proc/modules"]).ok();
+    assert!(!loaded.contains("binfmt_misc"), "{loaded}");
+    let known = cove.cove(["exec", "ls", "/proc/sys/fs/binfmt_misc"]).ok();
+    assert_eq!(known, "");
+}

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             machine::status_says_what_runs_and_why,
             machine::timings_tell_every_stage_of_the_boot,
             machine::doctor_finds_nothing_broken,
+            machine::programs_of_other_processors_cost_nothing_unless_asked_for,
             machine::sockets_are_for_their_owner_alone,
             containers::docker_host_of_cove_env_reaches_alpine,
             containers::the_docker_context_cove_reaches_alpine,

@@ -52,6 +52,7 @@ impl Record {
     pub(super) fn matches(&self, settings: &MachineSettings, engine: &EngineConfig) -> bool {
         self.spec.cpus == settings.cpus
             && self.spec.memory_mib == settings.memory_mib
+            && self.boot.foreign_processors == settings.foreign_processors
             && self.boot.engine == *engine
             && fs::metadata(&self.spec.data_disk).is_ok_and(|disk| disk.len() >= settings.disk)
     }

@@ -236,7 +236,7 @@ impl Job {
             reason: choice.reason,
             spec: self.spec(&settings, |role| manifest.file(role)),
             engine_version: manifest.engine_version.clone(),
-            boot: boot_config(&self.name, &values),
+            boot: boot_config(&self.name, &values, settings.foreign_processors),
             ready_unix_s: None,
             timings: Vec::new(),
         };
@@ -341,7 +341,7 @@ impl Job {
             reason: "it was found running, without a record of its start".into(),
             spec: self.spec(&self.settings(), |role| image.join(role.file_name())),
             engine_version: "unknown".into(),
-            boot: boot_config(&self.name, &values),
+            boot: boot_config(&self.name, &values, self.settings().foreign_processors),
             ready_unix_s: None,
             timings: Vec::new(),
         }
@@ -641,10 +641,11 @@ pub(super) fn distrusted(why: &str) -> String {
 }
 
 /// How the guest is to be booted by these settings.
-pub(super) fn boot_config(name: &MachineName, values: &Values) -> BootConfig {
+fn boot_config(name: &MachineName, values: &Values, foreign_processors: bool) -> BootConfig {
     BootConfig {
         hostname: name.context(),
         unix_ns: unix_nanos(),
+        foreign_processors,
         engine: engine_config(values),
     }
 }

@@ -63,8 +63,8 @@ fn coerced(key: &Key, value: &Value) -> Value {
         return value.clone();
     };
     match key {
-        Key::Machine(Field::Cpus)
-        | Key::Override(_, Field::Cpus)
+        Key::Machine(Field::Cpus | Field::ForeignProcessors)
+        | Key::Override(_, Field::Cpus | Field::ForeignProcessors)
         | Key::WebPort
         | Key::Shares
         | Key::Engine => serde_json::from_str(text).unwrap_or_else(|_| value.clone()),

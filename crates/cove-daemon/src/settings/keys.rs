@@ -36,6 +36,7 @@ pub(crate) enum Field {
     Memory,
     Disk,
     StopGrace,
+    ForeignProcessors,
 }
 
 /// Which of the proxies.
@@ -53,12 +54,13 @@ pub(super) const DISK_BOUNDS: (u64, u64) = (1 << 30, 16 << 40);
 pub(super) const MAX_GRACE_S: u64 = 600;
 
 impl Field {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Backend,
         Self::Cpus,
         Self::Memory,
         Self::Disk,
         Self::StopGrace,
+        Self::ForeignProcessors,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -68,6 +70,7 @@ impl Field {
             Self::Memory => "memory",
             Self::Disk => "disk",
             Self::StopGrace => "stop-grace",
+            Self::ForeignProcessors => "foreign-processors",
         }
     }
 
@@ -87,6 +90,10 @@ impl Field {
                  start, and never shrinks."
             }
             Self::StopGrace => "How long containers may take to stop before they are killed.",
+            Self::ForeignProcessors => {
+                "Whether programs for other processors run, by emulation: images for linux/arm64 and linux/arm, to be had \
+                 with `docker run --platform`."
+            }
         }
     }
 
@@ -97,6 +104,7 @@ impl Field {
             Self::Memory => size_range(MEMORY_BOUNDS),
             Self::Disk => size_range(DISK_BOUNDS),
             Self::StopGrace => format!("a time such as \"10 s\" or \"2 min\", at most {MAX_GRACE_S} s"),
+            Self::ForeignProcessors => "true or false".into(),
         }
     }
 
@@ -107,6 +115,7 @@ impl Field {
             Self::Memory => quantity::show_size(u64::from(settings.memory_mib) << 20).into(),
             Self::Disk => quantity::show_size(settings.disk).into(),
             Self::StopGrace => quantity::show_duration(settings.stop_grace).into(),
+            Self::ForeignProcessors => settings.foreign_processors.into(),
         }
     }
 
@@ -117,6 +126,7 @@ impl Field {
             Self::Memory => values.memory.is_some(),
             Self::Disk => values.disk.is_some(),
             Self::StopGrace => values.stop_grace.is_some(),
+            Self::ForeignProcessors => values.foreign_processors.is_some(),
         }
     }
 }

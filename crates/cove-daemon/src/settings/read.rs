@@ -320,6 +320,7 @@ fn set_field(values: &mut MachineValues, field: Field, item: &Item) -> Option<()
         }
         Field::Memory => values.memory = Some(size_within(MEMORY_BOUNDS)?),
         Field::Disk => values.disk = Some(size_within(DISK_BOUNDS)?),
+        Field::ForeignProcessors => values.foreign_processors = Some(item.as_bool()?),
         Field::StopGrace => {
             let grace = quantity::parse_duration(item.as_str()?)?;
             values.stop_grace = Some((grace.as_secs() <= MAX_GRACE_S).then_some(grace)?);

@@ -42,6 +42,7 @@ fn example(field: Field) -> &'static str {
         Field::Memory => "memory = \"2 GiB\"",
         Field::Disk => "disk = \"64 GiB\"",
         Field::StopGrace => "stop-grace = \"10 s\"",
+        Field::ForeignProcessors => "foreign-processors = true",
     }
 }
 

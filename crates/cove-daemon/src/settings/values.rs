@@ -31,6 +31,7 @@ pub(crate) struct MachineValues {
     /// Bytes, whole MiB.
     pub(crate) disk: Option<u64>,
     pub(crate) stop_grace: Option<Duration>,
+    pub(crate) foreign_processors: Option<bool>,
 }
 
 /// Which backend is wanted.
@@ -90,6 +91,7 @@ pub(crate) struct MachineSettings {
     /// Bytes.
     pub(crate) disk: u64,
     pub(crate) stop_grace: Duration,
+    pub(crate) foreign_processors: bool,
 }
 
 /// What the defaults depend on.
@@ -113,7 +115,7 @@ const MIB: u64 = 1 << 20;
 
 impl MachineSettings {
     /// What holds where nothing is set: up to 4 processors, a quarter of the memory between 1 and 8 GiB, a sparse
-    /// disk of 64 GiB, 10 seconds for containers to stop.
+    /// disk of 64 GiB, 10 seconds for containers to stop, programs for this processor only.
     pub(crate) fn default_on(host: HostSize) -> Self {
         let memory = (host.memory.unwrap_or(8 * GIB) / 4).clamp(GIB, 8 * GIB);
         Self {
@@ -122,6 +124,7 @@ impl MachineSettings {
             memory_mib: mib(memory),
             disk: 64 * GIB,
             stop_grace: Duration::from_secs(10),
+            foreign_processors: false,
         }
     }
 
@@ -137,6 +140,7 @@ impl MachineSettings {
         self.memory_mib = values.memory.map_or(self.memory_mib, mib);
         self.disk = values.disk.unwrap_or(self.disk);
         self.stop_grace = values.stop_grace.unwrap_or(self.stop_grace);
+        self.foreign_processors = values.foreign_processors.unwrap_or(self.foreign_processors);
         self
     }
 }
