@@ -56,8 +56,8 @@ pub(crate) fn agent(layout: &Layout) -> Result<PathBuf> {
     Ok(layout.agent())
 }
 
-/// Builds the program that the suites run in containers.
-pub(crate) fn container_program(layout: &Layout) -> Result<PathBuf> {
+/// Builds the programs that the suites run in containers.
+pub(crate) fn container_programs(layout: &Layout) -> Result<()> {
     step("Building what runs in containers");
     process::run(cargo(layout).args([
         "build",
@@ -65,10 +65,11 @@ pub(crate) fn container_program(layout: &Layout) -> Result<PathBuf> {
         "--locked",
         "-p",
         "cove-posix",
+        "-p",
+        "cove-guests",
         "--target",
         "x86_64-unknown-linux-musl",
-    ]))?;
-    Ok(layout.container_program())
+    ]))
 }
 
 /// Builds the guest image, by the command that users build it with.

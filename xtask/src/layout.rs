@@ -51,9 +51,9 @@ impl Layout {
         self.target.join("x86_64-unknown-linux-musl/agent/cove-agent")
     }
 
-    /// The program that the suites run in containers.
-    pub(crate) fn container_program(&self) -> PathBuf {
-        self.target.join("x86_64-unknown-linux-musl/debug/cove-posix")
+    /// A program that the suites run in the machine.
+    pub(crate) fn container_program(&self, name: &str) -> PathBuf {
+        self.target.join("x86_64-unknown-linux-musl/debug").join(name)
     }
 
     /// The guest image.

@@ -4,9 +4,11 @@
 //! commands say what is needed and end.
 
 mod apt;
+mod clients;
 mod docker;
 
-pub(crate) use docker::{DockerClient, registry};
+pub(crate) use clients::{devcontainer, python_clients};
+pub(crate) use docker::{DockerClient, foreign_programs, registry};
 
 use crate::{
     layout::Layout,

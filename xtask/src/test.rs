@@ -107,6 +107,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
 
     if selection.long {
         environment.push(("COVE_TEST_ALL", "1".into()));
+        environment.push(("COVE_TEST_DEVCONTAINER", setup::devcontainer(layout)?));
     }
 
     step("Running the tests");
@@ -176,13 +177,18 @@ fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, 
         agent: build::agent(layout)?,
     };
     build::image(layout, &programs, false)?;
+    build::container_programs(layout)?;
     let docker = DockerClient::with_plugins(layout)?;
     let mut environment = vec![
         ("COVE_TEST_PROGRAM", programs.cove),
         ("COVE_TEST_IMAGE", layout.image()),
         ("COVE_TEST_DOCKER", docker.program),
         ("COVE_TEST_REGISTRY", setup::registry(layout)?),
-        ("COVE_TEST_POSIX", build::container_program(layout)?),
+        ("COVE_TEST_POSIX", layout.container_program("cove-posix")),
+        ("COVE_TEST_VOLUMES", layout.container_program("cove-volumes")),
+        ("COVE_TEST_REAPER", layout.container_program("cove-reaper")),
+        ("COVE_TEST_FOREIGN", setup::foreign_programs(layout)?),
+        ("COVE_TEST_PYTHON", setup::python_clients(layout)?),
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];
     if desktop {

@@ -20,6 +20,16 @@ pub struct Kit {
     pub posix: Option<PathBuf>,
     /// Debian's docker-registry.
     pub registry: Option<PathBuf>,
+    /// A volume plugin, linked statically.
+    pub volumes: Option<PathBuf>,
+    /// A reaper for testcontainers, linked statically.
+    pub reaper: Option<PathBuf>,
+    /// A directory with busybox for other processors: `arm64/busybox`, `arm/busybox`.
+    pub foreign: Option<PathBuf>,
+    /// A directory of Python packages, docker-py and testcontainers among them.
+    pub python: Option<PathBuf>,
+    /// The dev container command, to be run with node.
+    pub devcontainer: Option<PathBuf>,
     /// Where logs of failed tests are kept.
     pub logs: PathBuf,
 }
@@ -34,6 +44,11 @@ impl Kit {
             plugins: env::var_os("COVE_TEST_PLUGINS").map(PathBuf::from),
             posix: env::var_os("COVE_TEST_POSIX").map(PathBuf::from),
             registry: env::var_os("COVE_TEST_REGISTRY").map(PathBuf::from),
+            volumes: env::var_os("COVE_TEST_VOLUMES").map(PathBuf::from),
+            reaper: env::var_os("COVE_TEST_REAPER").map(PathBuf::from),
+            foreign: env::var_os("COVE_TEST_FOREIGN").map(PathBuf::from),
+            python: env::var_os("COVE_TEST_PYTHON").map(PathBuf::from),
+            devcontainer: env::var_os("COVE_TEST_DEVCONTAINER").map(PathBuf::from),
             logs: env::var_os("COVE_TEST_LOGS")
                 .map_or_else(|| env::temp_dir().join("cove-e2e-logs"), PathBuf::from),
         }

@@ -11,9 +11,12 @@ mod builds;
 mod client;
 mod compose;
 mod containers;
+mod developers;
 mod images;
 mod limits;
 mod networks;
+mod plugins;
+mod processors;
 mod registries;
 mod services;
 mod storage;
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
 
 fn prepare(cove: &Cove) {
     registries::prepare(cove);
+    processors::prepare(cove);
     cove.start();
 }
 

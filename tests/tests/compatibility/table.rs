@@ -1,6 +1,9 @@
 //! The table of what works: its rows, the tests that prove them, and the page that is made of both.
 
-use crate::{builds, client, compose, containers, images, limits, networks, registries, services, storage};
+use crate::{
+    builds, client, compose, containers, developers, images, limits, networks, plugins, processors,
+    registries, services, storage,
+};
 use cove_tests::{harness::Test, tests};
 use std::{env, fmt::Write as _, fs, path::Path, process::ExitCode};
 
@@ -351,7 +354,11 @@ fn areas() -> Vec<Area> {
                     CLI,
                     tests![storage::a_mount_made_later_propagates_if_asked],
                 ),
-                missing("volume drivers by plugin", "not proven yet"),
+                row(
+                    "volume drivers by plugin",
+                    CLI,
+                    tests![plugins::a_volume_plugin_serves_volumes_from_create_to_remove],
+                ),
             ],
         },
         Area {
@@ -439,14 +446,36 @@ fn areas() -> Vec<Area> {
         },
         Area {
             title: "Developer tools",
-            rows: vec![missing(
-                "docker-py, testcontainers, dev containers, Docker inside a container",
-                "not proven yet",
-            )],
+            rows: vec![
+                row(
+                    "docker-py",
+                    "docker-py",
+                    tests![developers::docker_py_does_what_its_users_do],
+                ),
+                extended(
+                    "testcontainers, with a reaper",
+                    "testcontainers",
+                    tests![developers::testcontainers_start_wait_and_are_reaped],
+                ),
+                row(
+                    "Docker inside a container, through the socket",
+                    "docker, in a container",
+                    tests![developers::a_job_in_a_container_uses_docker_through_the_socket],
+                ),
+                extended(
+                    "a dev container with a feature, as editors open one",
+                    "devcontainer",
+                    tests![developers::a_dev_container_is_built_with_its_feature_and_entered],
+                ),
+            ],
         },
         Area {
             title: "Other processors",
-            rows: vec![missing("images for linux/arm64 by emulation", "not there yet")],
+            rows: vec![row(
+                "images for linux/arm64 and linux/arm run and are built, by setting",
+                CLI,
+                tests![processors::programs_of_other_processors_run_and_are_built],
+            )],
         },
     ]
 }

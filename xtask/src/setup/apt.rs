@@ -22,6 +22,8 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub(super) struct PrivateApt {
     directory: PathBuf,
     release: String,
+    /// Whose packages, where not this computer's own.
+    architecture: Option<&'static str>,
 }
 
 impl PrivateApt {
@@ -33,16 +35,27 @@ impl PrivateApt {
             format!("{release}-updates"),
             format!("{release}-backports"),
         ];
-        Self::new(layout, &release, &suites)
+        Self::new(layout, &release, &suites, None)
     }
 
     /// With one suite, to download from.
     pub(super) fn of_suite(layout: &Layout, suite: &str) -> Result<Self> {
-        Self::new(layout, suite, &[suite.to_owned()])
+        Self::new(layout, suite, &[suite.to_owned()], None)
     }
 
-    fn new(layout: &Layout, release: &str, suites: &[String]) -> Result<Self> {
-        let directory = layout.tools().join("apt").join(release);
+    /// With one suite of another processor's packages, to download from.
+    pub(super) fn of_processor(layout: &Layout, suite: &str, architecture: &'static str) -> Result<Self> {
+        Self::new(layout, suite, &[suite.to_owned()], Some(architecture))
+    }
+
+    fn new(
+        layout: &Layout,
+        release: &str,
+        suites: &[String],
+        architecture: Option<&'static str>,
+    ) -> Result<Self> {
+        let place = architecture.map_or_else(|| release.to_owned(), |other| format!("{release}-{other}"));
+        let directory = layout.tools().join("apt").join(place);
         for part in ["lists/partial", "cache/archives/partial"] {
             let part = directory.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
@@ -57,6 +70,7 @@ impl PrivateApt {
         Ok(Self {
             directory,
             release: release.to_owned(),
+            architecture,
         })
     }
 
@@ -113,6 +127,10 @@ impl PrivateApt {
         set("Dir::Cache", &self.directory.join("cache"));
         set("Dir::Etc::SourceList", &self.directory.join("sources.list"));
         set("Dir::Etc::SourceParts", Path::new("/dev/null"));
+        if let Some(architecture) = self.architecture {
+            command.args(["-o", &format!("APT::Architecture={architecture}")]);
+            command.args(["-o", &format!("APT::Architectures={architecture}")]);
+        }
         // The user that apt downloads as may not reach into a home directory.
         command.args(["-o", "APT::Sandbox::User="]);
         command

@@ -82,9 +82,39 @@ pub(crate) fn registry(layout: &Layout) -> Result<PathBuf> {
     }
 }
 
+/// A directory with busybox for other processors: `arm64/busybox` and `arm/busybox`, by the names of Docker's platforms.
+pub(crate) fn foreign_programs(layout: &Layout) -> Result<PathBuf> {
+    let place = layout.tools().join("foreign");
+    for (name, architecture) in [("arm64", "arm64"), ("arm", "armhf")] {
+        let directory = place.join(name);
+        fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+        if directory.join("busybox").exists() {
+            continue;
+        }
+        let apt = || PrivateApt::of_processor(layout, SUITE, architecture);
+        let package = format!("busybox-static-{architecture}");
+        let program = unpacked(layout, "busybox-static", &package, "usr/bin/busybox", apt)?;
+        link(&program, &directory.join("busybox"))?;
+    }
+    Ok(place)
+}
+
 /// A file of a Debian package, unpacked below the tools directory.
 fn fetched(layout: &Layout, package: &str, file: &str) -> Result<PathBuf> {
-    let unpacked = layout.tools().join(package);
+    unpacked(layout, package, package, file, || {
+        PrivateApt::of_suite(layout, SUITE)
+    })
+}
+
+/// The same of a package that `apt` knows, in a directory `name`.
+fn unpacked(
+    layout: &Layout,
+    package: &str,
+    name: &str,
+    file: &str,
+    apt: impl FnOnce() -> Result<PrivateApt>,
+) -> Result<PathBuf> {
+    let unpacked = layout.tools().join(name);
     let program = unpacked.join(file);
     if program.is_file() {
         return Ok(program);
@@ -93,9 +123,9 @@ fn fetched(layout: &Layout, package: &str, file: &str) -> Result<PathBuf> {
         "Fetching {package} of Debian {SUITE} into {}",
         unpacked.display()
     ));
-    let apt = PrivateApt::of_suite(layout, SUITE)?;
+    let apt = apt()?;
     apt.update()?;
-    let archive = apt.download(package, &layout.tools().join("deb"))?;
+    let archive = apt.download(package, &layout.tools().join("deb").join(name))?;
     process::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
     anyhow::ensure!(program.is_file(), "{package} of Debian {SUITE} holds no {file}");
     Ok(program)

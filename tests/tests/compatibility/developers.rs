@@ -1,0 +1,258 @@
+//! What developers use besides `docker`: its Python client, testcontainers, a job that has Docker inside its container,
+//! dev containers.
+
+use crate::docker;
+use cove_tests::harness::{Cmd, Cove, within};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::Path,
+    time::Duration,
+};
+
+/// Building a dev container takes several images and containers, one after the other.
+const DEV_CONTAINER: Duration = Duration::from_mins(10);
+
+/// Python with the clients, pointed at the machine's socket and nothing else.
+fn python(cove: &Cove, script: &str) -> Cmd {
+    let packages = cove.kit().python.as_ref().unwrap();
+    cove.program("python3")
+        .env("PYTHONPATH", packages)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env(
+            "DOCKER_HOST",
+            format!("unix://{}", cove.docker_socket().display()),
+        )
+        .args(["-c", script])
+}
+
+/// What docker-py's own documentation begins with, and what hijacks a connection or streams.
+const DOCKER_PY: &str = r#"
+import docker, io, tarfile
+client = docker.from_env()
+assert client.ping()
+out = client.containers.run("alpine", ["echo", "hello"], remove=True)
+assert out == b"hello\n", out
+try:
+    client.containers.run("alpine", "false", remove=True)
+    raise SystemExit("a failure passed for a success")
+except docker.errors.ContainerError as error:
+    assert error.exit_status == 1
+box = client.containers.run("alpine", ["sh", "-c", "while read line; do echo got $line; done"],
+                            stdin_open=True, detach=True, labels={"from": "docker-py"})
+attached = box.attach_socket(params={"stdin": 1, "stream": 1})
+attached._sock.sendall(b"one\ntwo\n")
+lines = box.logs(stream=True, follow=True)
+assert b"".join(next(lines) for _ in range(2)) == b"got one\ngot two\n"
+code, (out, err) = box.exec_run(["sh", "-c", "echo out; echo err >&2; exit 3"], demux=True)
+assert (code, out, err) == (3, b"out\n", b"err\n"), (code, out, err)
+archive = io.BytesIO()
+with tarfile.open(fileobj=archive, mode="w") as tar:
+    entry = tarfile.TarInfo("carried")
+    entry.size = 5
+    tar.addfile(entry, io.BytesIO(b"12345"))
+assert box.put_archive("/tmp", archive.getvalue())
+chunks, stat = box.get_archive("/tmp/carried")
+with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+    assert tar.extractfile("carried").read() == b"12345"
+assert stat["size"] == 5
+assert box.stats(stream=False)["pids_stats"]["current"] >= 1
+assert [found.id for found in client.containers.list(filters={"label": "from=docker-py"})] == [box.id]
+network = client.networks.create("from-py")
+network.connect(box, aliases=["box"])
+network.disconnect(box)
+network.remove()
+volume = client.volumes.create("from-py")
+volume.remove()
+image, steps = client.images.build(fileobj=io.BytesIO(b"FROM alpine\nRUN echo built > /how\n"), tag="from-py")
+assert client.containers.run("from-py", "cat /how", remove=True) == b"built\n"
+saved = b"".join(image.save())
+client.images.remove("from-py")
+assert client.images.load(saved)[0].id == image.id
+client.images.remove(image.id, force=True)
+box.kill()
+assert box.wait()["StatusCode"] == 137
+box.remove()
+try:
+    client.containers.get(box.id)
+    raise SystemExit("it is still there")
+except docker.errors.NotFound:
+    pass
+print("all well")
+"#;
+
+pub(crate) fn docker_py_does_what_its_users_do(cove: &Cove) {
+    let ran = python(cove, DOCKER_PY).run();
+    assert_eq!((ran.code, ran.text().as_str()), (Some(0), "all well"), "{ran}");
+}
+
+const TESTCONTAINERS: &str = r#"
+import socket, time
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.waiting_utils import wait_for_logs
+box = DockerContainer("alpine").with_exposed_ports(8000).with_env("WORD", "hello")
+box.with_command(["sh", "-c", "echo ready; exec nc -lk -p 8000 -e sh -c 'echo $WORD'"]).start()
+wait_for_logs(box, "ready")
+client = socket.create_connection((box.get_container_host_ip(), int(box.get_exposed_port(8000))))
+print(client.makefile().readline().strip(), box.get_wrapped_container().id, flush=True)
+time.sleep(600)
+"#;
+
+/// The reaper is the suite's own, under the name by which testcontainers asks for Ryuk, whose image has to come from a
+/// registry. What is shown of it is the way: the socket mounted by its path on this computer, the port, the protocol.
+pub(crate) fn testcontainers_start_wait_and_are_reaped(cove: &Cove) {
+    let context = cove.scratch().join("reaper");
+    fs::create_dir_all(&context).unwrap();
+    fs::copy(cove.kit().reaper.as_ref().unwrap(), context.join("reaper")).unwrap();
+    docker(cove, "build -q -t testcontainers/ryuk:0.8.1 -f -")
+        .arg(&context)
+        .input("FROM scratch\nCOPY reaper /reaper\nCMD [\"/reaper\"]\n")
+        .ok();
+    let mut session = python(cove, TESTCONTAINERS);
+    if Path::new("/.dockerenv").exists() {
+        // This computer is a container itself, from which testcontainers would look for ports at the engine's gateway.
+        session = session.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host");
+    }
+    let mut session = session.spawn();
+    let mut said = String::new();
+    BufReader::new(session.stdout.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    // It ends without a chance to tidy up.
+    session.kill().unwrap();
+    session.wait().unwrap();
+    let mut complaints = String::new();
+    let mut errors = session.stderr.take().unwrap();
+    errors.read_to_string(&mut complaints).unwrap();
+    assert!(
+        words.len() == 2 && words[0] == "hello",
+        "said {said:?}, complained {complaints}"
+    );
+    let id = words[1];
+    within(
+        Duration::from_mins(1),
+        "the reaper to remove what was left",
+        || {
+            let left = docker(cove, "ps -a --no-trunc --format {{.ID}}{{.Image}}").ok();
+            (!left.contains(id) && !left.contains("ryuk")).then_some(())
+        },
+    );
+    docker(cove, "rmi testcontainers/ryuk:0.8.1").ok();
+}
+
+pub(crate) fn a_job_in_a_container_uses_docker_through_the_socket(cove: &Cove) {
+    let context = cove.scratch().join("job");
+    fs::create_dir_all(context.join("root/usr/bin")).unwrap();
+    let client = &cove.kit().docker;
+    fs::copy(client, context.join("root/usr/bin/docker")).unwrap();
+    for library in libraries(cove, client) {
+        let copy = context.join("root").join(library.trim_start_matches('/'));
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(&library, copy).unwrap();
+    }
+    docker(cove, "build -q -t job -f -")
+        .arg(&context)
+        .input("FROM alpine\nCOPY root /\n")
+        .ok();
+    let job = "set -e\n\
+               printf 'FROM alpine\\nRUN echo made by a job > /made\\n' | docker build -q -t made-by-job - >/dev/null 2>&1\n\
+               docker run --rm made-by-job cat /made\n\
+               docker run -d --name sibling alpine sleep 600 >/dev/null\n\
+               docker exec sibling hostname >/dev/null\n\
+               docker ps --format '{{.Names}}' --filter name=sibling\n";
+    // By the path that every guide names, and by the one that this computer has.
+    let ours = cove.docker_socket().display().to_string();
+    for socket in ["/var/run/docker.sock", &ours] {
+        let ran = docker(cove, "run --rm -v")
+            .arg(format!("{socket}:/var/run/docker.sock"))
+            .args(["job", "sh", "-c", job])
+            .run();
+        assert_eq!(ran.text(), "made by a job\nsibling", "{ran}");
+        // What a job starts is beside it, and outlives it.
+        docker(cove, "rm -f sibling").ok();
+        docker(cove, "rmi made-by-job").ok();
+    }
+    docker(cove, "rmi job").ok();
+}
+
+/// What a program of this computer is linked with, its loader included; nothing when it needs nothing.
+fn libraries(cove: &Cove, program: &Path) -> Vec<String> {
+    let told = cove.program("ldd").arg(program).run().text();
+    told.split_whitespace()
+        .filter(|word| word.starts_with('/') && !word.ends_with(':'))
+        .map(str::to_owned)
+        .collect()
+}
+
+const DEV_CONTAINER_JSON: &str = r#"{
+    "name": "burrow",
+    "build": { "dockerfile": "Dockerfile" },
+    "features": { "./greeting": { "word": "well met" } },
+    "remoteUser": "dev",
+    "containerEnv": { "WHERE": "container" },
+    "mounts": ["type=volume,source=burrow-cache,target=/cache"],
+    "postCreateCommand": "echo created by $(id -un) > created"
+}"#;
+
+const FEATURE_JSON: &str = r#"{
+    "id": "greeting", "version": "1.0.0", "name": "A greeting",
+    "options": { "word": { "type": "string", "default": "hello" } },
+    "containerEnv": { "GREETED": "yes" }
+}"#;
+
+pub(crate) fn a_dev_container_is_built_with_its_feature_and_entered(cove: &Cove) {
+    let folder = cove.scratch().join("burrow");
+    let own = folder.join(".devcontainer");
+    fs::create_dir_all(own.join("greeting")).unwrap();
+    fs::write(own.join("devcontainer.json"), DEV_CONTAINER_JSON).unwrap();
+    fs::write(
+        own.join("Dockerfile"),
+        "FROM alpine\nRUN adduser -D -u 4321 dev\n",
+    )
+    .unwrap();
+    fs::write(own.join("greeting/devcontainer-feature.json"), FEATURE_JSON).unwrap();
+    fs::write(
+        own.join("greeting/install.sh"),
+        "#!/bin/sh\nset -e\nprintf '#!/bin/sh\\necho \"%s\"\\n' \"$WORD\" > /usr/local/bin/greet\nchmod +x /usr/local/bin/greet\n",
+    )
+    .unwrap();
+    fs::write(folder.join("source"), "print('hi')\n").unwrap();
+    cove.cove(["share", "add"]).arg(&folder).ok();
+    let program = cove.kit().devcontainer.as_ref().unwrap();
+    let devcontainer = |verb: &str| {
+        cove.program("node")
+            .env(
+                "DOCKER_HOST",
+                format!("unix://{}", cove.docker_socket().display()),
+            )
+            .arg(program)
+            .args([verb, "--docker-path"])
+            .arg(&cove.kit().docker)
+            .arg("--workspace-folder")
+            .arg(&folder)
+            .limit(DEV_CONTAINER)
+    };
+    // The Dockerfile's front end is the builder's own: another one would have to come from a registry.
+    let up = devcontainer("up").arg("--omit-syntax-directive").run();
+    assert!(up.text().contains("\"outcome\":\"success\""), "{up}");
+    let inside = devcontainer("exec")
+        .args(["sh", "-c"])
+        .arg("id -un; greet; echo $WHERE $GREETED; cat source created; touch written; stat -f -c %T /cache")
+        .run();
+    assert_eq!(
+        inside.text(),
+        "dev\nwell met\ncontainer yes\nprint('hi')\ncreated by dev\next2/ext3",
+        "{inside}"
+    );
+    assert!(folder.join("written").exists());
+    docker(cove, "rm -f -v")
+        .args(
+            docker(cove, "ps -aq --filter label=devcontainer.local_folder")
+                .ok()
+                .lines(),
+        )
+        .ok();
+    docker(cove, "volume rm burrow-cache").ok();
+    cove.cove(["share", "remove"]).arg(&folder).ok();
+}
