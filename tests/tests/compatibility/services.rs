@@ -1,4 +1,5 @@
-//! Swarm mode on one machine: services, configs, secrets, stacks. Each test has a swarm of its own.
+//! Swarm mode on one machine: services, configs, secrets, stacks. Each test has a swarm of its own. Tasks are killed at
+//! once where they end, and an update is watched for a moment only: ten and five seconds are Docker's defaults.
 
 use crate::docker;
 use cove_tests::harness::{Cove, within};
@@ -40,7 +41,7 @@ impl Drop for Swarm<'_> {
 pub(crate) fn a_service_is_scaled_updated_and_rolled_back(cove: &Cove) {
     docker(cove, "tag alpine:latest alpine:next").ok();
     let swarm = Swarm::begin(cove);
-    docker(cove, "service create -q --no-resolve-image --name work --replicas 1 --stop-grace-period 0s alpine sleep 600").ok();
+    docker(cove, "service create -q --no-resolve-image --name work --replicas 1 --stop-grace-period 0s --update-monitor 100ms --rollback-monitor 100ms alpine sleep 600").ok();
     swarm.tasks("work", "one task", &["alpine:latest"]);
     docker(cove, "service scale -d work=3").ok();
     swarm.tasks("work", "three tasks", &["alpine:latest"; 3]);
@@ -61,7 +62,7 @@ pub(crate) fn a_task_that_dies_is_replaced(cove: &Cove) {
     let swarm = Swarm::begin(cove);
     docker(
         cove,
-        "service create -q --no-resolve-image --name mortal --restart-delay 0s alpine sleep 600",
+        "service create -q --no-resolve-image --name mortal --restart-delay 0s --stop-grace-period 0s alpine sleep 600",
     )
     .ok();
     swarm.tasks("mortal", "the first task", &["alpine:latest"]);
@@ -78,7 +79,7 @@ pub(crate) fn configs_and_secrets_reach_the_tasks_that_have_them(cove: &Cove) {
     let swarm = Swarm::begin(cove);
     docker(cove, "secret create password -").input("open sesame").ok();
     docker(cove, "config create motto -").input("keep calm").ok();
-    docker(cove, "service create -q --no-resolve-image --name holder --secret password --config source=motto,target=/motto alpine sleep 600").ok();
+    docker(cove, "service create -q --no-resolve-image --name holder --secret password --config source=motto,target=/motto --stop-grace-period 0s alpine sleep 600").ok();
     swarm.tasks("holder", "the task", &["alpine:latest"]);
     let task = docker(cove, "ps -q --filter label=com.docker.swarm.service.name=holder").ok();
     let seen = cove
@@ -96,7 +97,7 @@ pub(crate) fn configs_and_secrets_reach_the_tasks_that_have_them(cove: &Cove) {
 pub(crate) fn a_stack_comes_up_and_goes_as_one(cove: &Cove) {
     let swarm = Swarm::begin(cove);
     let file = cove.scratch().join("stack.yaml");
-    let stack = "services:\n  a:\n    image: alpine\n    command: sleep 600\n    deploy: {replicas: 2}\n  b:\n    image: alpine\n    command: sleep 600\n";
+    let stack = "services:\n  a:\n    image: alpine\n    command: sleep 600\n    stop_grace_period: 0s\n    deploy: {replicas: 2}\n  b:\n    image: alpine\n    command: sleep 600\n    stop_grace_period: 0s\n";
     std::fs::write(&file, stack).unwrap();
     docker(cove, "stack deploy --resolve-image never -c")
         .arg(&file)
