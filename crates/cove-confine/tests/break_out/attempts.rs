@@ -1,0 +1,208 @@
+//! What is tried.
+
+// UNSAFETY: an intruder is not held back by safe wrappers.
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Error, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::path::Path;
+
+use cove_confine::seccomp::{Thread, enter};
+use cove_confine::view::slot;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ftruncate, linkat, mkdirat, mknodat, openat, renameat, symlinkat,
+    unlinkat,
+};
+use rustix::process::{Pid, Signal};
+
+/// Makes an attempt; says what came of it.
+pub(crate) fn attempt(name: &str, place: &Path, folder: &Path) -> String {
+    let made = match name {
+        "read_item" => read(&place.join("kernel")),
+        "write_disk" => write(&place.join("disk")),
+        "socket" => socket(place),
+        "use_folder" => use_folder(folder),
+        "reopen" => reopen(folder),
+        "thread" => std::thread::Builder::new().spawn(|| {}).map(drop),
+        "read_passwd" => read("/etc/passwd".as_ref()),
+        "read_secret" => read(&place.join("secret")),
+        "write_item" => write(&place.join("kernel")),
+        "unlink_item" => std::fs::remove_file(place.join("kernel")),
+        "command" => UnixStream::connect(place.join("run/command.sock")).map(drop),
+        "remove_command" => std::fs::remove_file(place.join("run/command.sock")),
+        "climb" => read(&folder.join("../../../../etc/passwd")),
+        "follow_link" => read(&folder.join("link")),
+        "write_read_only" => write(&slot(1).join("word")),
+        "make_beside" => std::fs::create_dir(folder.join("../more")),
+        "device" => device(folder),
+        "execute" => Err(execute(&folder.join("program"))),
+        "execute_true" => Err(execute("/bin/true".as_ref())),
+        "trace" => raw(|| {
+            // SAFETY: this request takes no memory.
+            unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }
+        }),
+        "mount" => rustix::mount::mount("x", "/proc", "tmpfs", rustix::mount::MountFlags::empty(), None)
+            .map_err(Into::into),
+        "namespace" => raw(|| {
+            // SAFETY: it takes no memory.
+            unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into()
+        }),
+        "by_handle" => raw(|| {
+            // SAFETY: the kernel checks the address.
+            unsafe { libc::syscall(libc::SYS_open_by_handle_at, -1, 0, 0) }
+        }),
+        "fork" => raw(|| {
+            // SAFETY: the child, if there is one, ends at once.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                std::process::exit(0);
+            }
+            pid.into()
+        }),
+        "signal" => match Pid::from_raw(2) {
+            Some(other) => rustix::process::kill_process(other, Signal::HUP).map_err(Into::into),
+            None => Ok(()),
+        },
+        "become_root" => raw(|| {
+            // SAFETY: it takes no memory.
+            unsafe { libc::setuid(0) }.into()
+        }),
+        "executable_memory" => raw(|| {
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let access = libc::PROT_READ | libc::PROT_EXEC;
+            // SAFETY: a new mapping where nothing is.
+            unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) as i64 }
+        }),
+        "control" => raw(|| {
+            // SAFETY: the kernel checks the address.
+            unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into()
+        }),
+        "core" => core(),
+        "dumpable" => match rustix::process::dumpable_behavior() {
+            Ok(rustix::process::DumpableBehavior::NotDumpable) => Ok(()),
+            other => Err(Error::other(format!("{other:?}"))),
+        },
+        "internet" => std::net::TcpStream::connect("127.0.0.1:9").map(drop),
+        "abstract" => SocketAddr::from_abstract_name(place.as_os_str().as_bytes())
+            .and_then(|address| UnixStream::connect_addr(&address))
+            .map(drop),
+        "vcpu_opens" => within(Thread::Vcpu, || File::open("/proc/self/status").map(drop)),
+        "vcpu_starts" => within(Thread::Vcpu, || {
+            std::thread::Builder::new().spawn(|| {}).map(drop)
+        }),
+        "vcpu_connects" => within(Thread::Vcpu, || UnixStream::pair().map(drop)),
+        "disk_opens" => within(Thread::Disk, || File::open("/proc/self/status").map(drop)),
+        "connections_open" => within(Thread::Connections, || File::open("/proc/self/status").map(drop)),
+        "files_connect" => within(Thread::Files, || UnixStream::pair().map(drop)),
+        other => Err(Error::other(format!("what is {other}?"))),
+    };
+    match made {
+        Ok(()) => "ok".into(),
+        Err(error) => named(&error),
+    }
+}
+
+fn named(error: &Error) -> String {
+    let name = match error.raw_os_error() {
+        Some(libc::ENOENT) => "ENOENT",
+        Some(libc::EACCES) => "EACCES",
+        Some(libc::EPERM) => "EPERM",
+        Some(libc::EROFS) => "EROFS",
+        Some(libc::EBUSY) => "EBUSY",
+        Some(libc::ESRCH) => "ESRCH",
+        Some(libc::EINVAL) => "EINVAL",
+        // Not there, or not for us: whichever the kernel looks at first.
+        Some(libc::ECONNREFUSED) => "refused",
+        _ => return error.to_string(),
+    };
+    name.into()
+}
+
+fn raw(call: impl FnOnce() -> i64) -> io::Result<()> {
+    if call() == -1 {
+        Err(Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Does something in a thread of a kind.
+fn within(kind: Thread, what: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    let thread = std::thread::Builder::new().spawn(move || {
+        enter(kind);
+        what()
+    })?;
+    thread.join().unwrap_or_else(|_| Err(Error::other("it panicked")))
+}
+
+fn read(path: &Path) -> io::Result<()> {
+    File::open(path)?.read_to_end(&mut Vec::new()).map(drop)
+}
+
+fn write(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(b"written")
+}
+
+fn socket(place: &Path) -> io::Result<()> {
+    let path = place.join("run/new.sock");
+    let listener = UnixListener::bind(&path)?;
+    let _client = UnixStream::connect(&path)?;
+    listener.accept()?;
+    std::fs::remove_file(path)
+}
+
+/// What containers do in a folder all the time, by the calls that the file server makes of it.
+fn use_folder(folder: &Path) -> io::Result<()> {
+    let dir = File::open(folder)?;
+    let create = OFlags::CREATE | OFlags::WRONLY;
+    rustix::io::write(openat(&dir, "new", create, Mode::RWXU)?, b"text")?;
+    renameat(&dir, "new", &dir, "sub/renamed")?;
+    linkat(&dir, "sub/renamed", &dir, "again", AtFlags::empty())?;
+    symlinkat("again", &dir, "symlink")?;
+    ftruncate(openat(&dir, "symlink", OFlags::WRONLY, Mode::empty())?, 2)?;
+    mkdirat(&dir, "directory", Mode::RWXU)?;
+    unlinkat(&dir, "directory", AtFlags::REMOVEDIR)?;
+    mknodat(&dir, "pipe", FileType::Fifo, Mode::RWXU, 0)?;
+    let names = std::fs::read_dir(folder)?.count();
+    unlinkat(&dir, "again", AtFlags::empty())?;
+    if names < 6 {
+        return Err(Error::other(format!("{names} names")));
+    }
+    Ok(())
+}
+
+fn reopen(folder: &Path) -> io::Result<()> {
+    let file = File::open(folder.join("word"))?;
+    std::fs::remove_file(folder.join("word"))?;
+    write(format!("/proc/self/fd/{}", file.as_raw_fd()).as_ref())
+}
+
+fn device(folder: &Path) -> io::Result<()> {
+    let null = rustix::fs::makedev(1, 3);
+    Ok(mknodat(
+        CWD,
+        folder.join("null"),
+        FileType::CharacterDevice,
+        Mode::RWXU,
+        null,
+    )?)
+}
+
+fn execute(program: &Path) -> Error {
+    use std::os::unix::process::CommandExt as _;
+    std::process::Command::new(program).exec()
+}
+
+fn core() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let some = Some(1 << 20);
+    let limit = Rlimit {
+        current: some,
+        maximum: some,
+    };
+    Ok(setrlimit(Resource::Core, limit)?)
+}

@@ -1,0 +1,213 @@
+//! Tries to get out of each layer, from inside.
+//!
+//! ```text
+//!  trial ── copies this program, starts it as an ordinary user ──▶ porter ── namespaces ──▶ cell: confines itself,
+//!    ▲                                                               │ shares a folder        tries one thing
+//!    └──────────────── the cell's one line: what came of it ─────────┴─────────────────────────┘
+//! ```
+//!
+//! A trial may leave out seccomp, which would be first to refuse, to see what the layers beneath do by themselves.
+
+#[cfg(target_os = "linux")]
+mod attempts;
+#[cfg(target_os = "linux")]
+mod prison;
+
+#[cfg(target_os = "linux")]
+fn main() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [_, "porter", place, layers, attempt] => prison::porter(place.as_ref(), layers, attempt),
+        [_, "cell", place, layers, attempt] => prison::cell(place.as_ref(), layers, attempt),
+        _ => trials(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+/// What is tried, with which layers, and what has to come of it.
+#[cfg(target_os = "linux")]
+const TRIALS: &[(&str, &str, &str, &str)] = &[
+    // What a machine needs works.
+    ("files_that_it_is_made_of_can_be_read", "all", "read_item", "ok"),
+    ("its_disk_can_be_written", "all", "write_disk", "ok"),
+    (
+        "sockets_in_its_directory_can_be_made_and_reached",
+        "all",
+        "socket",
+        "ok",
+    ),
+    (
+        "a_folder_that_is_shared_while_it_runs_can_be_used",
+        "all",
+        "use_folder",
+        "ok",
+    ),
+    ("a_folder_is_reached_through_a_descriptor", "all", "reopen", "ok"),
+    ("a_thread_may_be_started", "all", "thread", "ok"),
+    (
+        "without_namespaces_folders_work_as_well",
+        "bare",
+        "use_folder",
+        "ok",
+    ),
+    // Files.
+    ("other_files_are_not_there", "all", "read_passwd", "ENOENT"),
+    (
+        "the_home_directory_is_not_there",
+        "no-seccomp",
+        "read_secret",
+        "ENOENT",
+    ),
+    (
+        "a_file_for_reading_cannot_be_written",
+        "all",
+        "write_item",
+        "EROFS",
+    ),
+    (
+        "a_file_that_it_is_made_of_cannot_be_removed",
+        "no-seccomp",
+        "unlink_item",
+        "EROFS",
+    ),
+    (
+        "the_socket_that_commands_it_cannot_be_reached",
+        "no-seccomp",
+        "command",
+        "EACCES",
+    ),
+    (
+        "the_socket_that_commands_it_cannot_be_replaced",
+        "no-seccomp",
+        "remove_command",
+        "EBUSY",
+    ),
+    (
+        "the_way_up_from_a_folder_ends_at_its_root",
+        "all",
+        "climb",
+        "ENOENT",
+    ),
+    (
+        "a_link_out_of_a_folder_leads_nowhere",
+        "all",
+        "follow_link",
+        "ENOENT",
+    ),
+    (
+        "a_read_only_folder_cannot_be_written",
+        "no-seccomp",
+        "write_read_only",
+        "EROFS",
+    ),
+    (
+        "nothing_can_be_made_beside_the_folders",
+        "no-seccomp",
+        "make_beside",
+        "EROFS",
+    ),
+    ("a_device_cannot_be_made", "no-seccomp", "device", "EACCES"),
+    (
+        "a_program_in_a_folder_cannot_be_executed",
+        "no-seccomp",
+        "execute",
+        "EACCES",
+    ),
+    // Processes.
+    ("executing_a_program_kills", "all", "execute", "SIGSYS"),
+    ("tracing_kills", "all", "trace", "SIGSYS"),
+    ("mounting_kills", "all", "mount", "SIGSYS"),
+    ("making_a_namespace_kills", "all", "namespace", "SIGSYS"),
+    ("opening_by_handle_kills", "all", "by_handle", "SIGSYS"),
+    ("a_process_cannot_be_made", "all", "fork", "EPERM"),
+    ("signals_cannot_be_sent", "all", "signal", "EPERM"),
+    (
+        "nobody_else_is_there_to_be_signalled",
+        "no-seccomp",
+        "signal",
+        "ESRCH",
+    ),
+    ("mounting_needs_a_capability", "no-seccomp", "mount", "EPERM"),
+    ("nobody_else_can_be_become", "no-seccomp", "become_root", "EINVAL"),
+    (
+        "memory_cannot_become_a_program",
+        "all",
+        "executable_memory",
+        "EPERM",
+    ),
+    ("no_control_but_of_kvm_can_be_called", "all", "control", "EPERM"),
+    (
+        "the_limit_of_core_dumps_cannot_be_raised",
+        "no-seccomp",
+        "core",
+        "EPERM",
+    ),
+    ("it_cannot_be_traced_from_outside", "no-seccomp", "dumpable", "ok"),
+    // Network.
+    (
+        "no_socket_of_the_internet_can_be_made",
+        "all",
+        "internet",
+        "EPERM",
+    ),
+    ("no_network_can_be_reached", "no-seccomp", "internet", "EACCES"),
+    (
+        "an_abstract_socket_of_the_host_cannot_be_reached",
+        "no-seccomp",
+        "abstract",
+        "refused",
+    ),
+    // Threads.
+    ("a_vcpu_cannot_open_a_file", "all", "vcpu_opens", "EPERM"),
+    ("a_vcpu_cannot_start_a_thread", "all", "vcpu_starts", "EPERM"),
+    ("a_vcpu_cannot_make_a_socket", "all", "vcpu_connects", "EPERM"),
+    ("a_disk_cannot_open_a_file", "all", "disk_opens", "EPERM"),
+    (
+        "a_connection_cannot_open_a_file",
+        "all",
+        "connections_open",
+        "EPERM",
+    ),
+    ("a_folder_cannot_make_a_socket", "all", "files_connect", "EPERM"),
+    // Without namespaces.
+    (
+        "without_namespaces_nothing_is_executed",
+        "bare",
+        "execute_true",
+        "EACCES",
+    ),
+    (
+        "without_namespaces_no_network_can_be_reached",
+        "bare",
+        "internet",
+        "EACCES",
+    ),
+    (
+        "without_namespaces_no_device_can_be_made",
+        "bare",
+        "device",
+        "EACCES",
+    ),
+];
+
+#[cfg(target_os = "linux")]
+fn trials() -> std::process::ExitCode {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let trials = TRIALS
+        .iter()
+        .map(|&(name, layers, attempt, expected)| {
+            libtest_mimic::Trial::test(name, move || {
+                let outcome = prison::run(layers, attempt).map_err(|error| error.to_string())?;
+                if outcome == expected {
+                    Ok(())
+                } else {
+                    Err(format!("expected {expected}, and it was {outcome}").into())
+                }
+            })
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
