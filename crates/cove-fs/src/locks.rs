@@ -26,6 +26,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cove_confine::seccomp::{self, Thread};
 use parking_lot::{Condvar, Mutex};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -224,7 +225,10 @@ impl Locks {
             let locks = Arc::clone(self);
             let spawned = std::thread::Builder::new()
                 .name("cove-fs-locks".into())
-                .spawn(move || locks.run());
+                .spawn(move || {
+                    seccomp::enter(Thread::Files);
+                    locks.run();
+                });
             waiting.thread_runs = spawned.is_ok();
             if spawned.is_err()
                 && let Some(waiter) = waiting.waiters.pop()

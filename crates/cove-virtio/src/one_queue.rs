@@ -15,6 +15,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use cove_confine::seccomp::{self, Thread};
 use rustix::event::{PollFd, PollFlags};
 use virtio_queue::QueueT;
 
@@ -26,6 +27,8 @@ use crate::stop::Stop;
 pub(crate) trait Service: Send + 'static {
     /// What the device is called in logs, and its thread.
     const NAME: &'static str;
+    /// What its thread does, which decides what it may do.
+    const KIND: Thread;
 
     /// Serves one request, and returns how many bytes it wrote to the chain's buffers. Whatever is wrong with the request
     /// is told to the driver in the device's own way, or not at all.
@@ -75,6 +78,7 @@ impl Session {
         let thread = std::thread::Builder::new()
             .name(S::NAME.to_owned())
             .spawn(move || {
+                seccomp::enter(S::KIND);
                 if let Err(error) = worker.work() {
                     worker.give_up(&error);
                 }

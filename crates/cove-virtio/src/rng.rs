@@ -4,6 +4,7 @@
 //! out, and never replaced by zeroes: a request that fails is returned with nothing written. A request gets at most
 //! [`MOST`] bytes, whatever its buffers would hold, so that no guest can keep the thread busy with one.
 
+use cove_confine::seccomp::Thread;
 use rustix::rand::{GetRandomFlags, getrandom};
 use vm_memory::VolatileSlice;
 
@@ -86,6 +87,7 @@ impl Drop for Rng {
 
 impl Service for Serving {
     const NAME: &'static str = "entropy";
+    const KIND: Thread = Thread::Entropy;
 
     fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32 {
         let mut slices = Vec::new();

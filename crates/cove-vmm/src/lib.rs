@@ -14,6 +14,7 @@
 //! | [`cpuid`], [`vcpu`] | what the guest sees of the processor, and the thread that runs one |
 //! | [`ports`] | the I/O ports: console, power, reset |
 //! | [`mmio`] | the bus and the virtio-mmio transport for the devices of `cove-virtio` |
+//! | `fitter` | the thread that sets devices up, which a vCPU may not |
 //! | [`vm`] | puts them together and owns them |
 //! | [`running`], `gate` | what can be done to a machine that runs, and how its vCPUs are stopped for it |
 //! | [`host`] | whether this computer's KVM can do what a machine needs |
@@ -26,6 +27,7 @@
 pub mod acpi;
 pub mod boot;
 pub mod cpuid;
+mod fitter;
 mod gate;
 pub mod host;
 pub mod layout;

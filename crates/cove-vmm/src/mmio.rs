@@ -31,6 +31,7 @@ use crate::running::ControlError;
 pub const SIZE: u64 = 0x1000;
 /// Where the driver notifies, at which an ioeventfd for each queue listens.
 pub const QUEUE_NOTIFY: u64 = 0x50;
+const STATUS: u64 = 0x70;
 const CONFIG: u64 = 0x100;
 /// `virt`, little-endian.
 const MAGIC: u32 = 0x7472_6976;
@@ -161,7 +162,7 @@ impl Transport {
                 .map_or(0, |spec| spec.max_size.into()),
             0x44 => self.rings.get(index).map_or(0, |ring| ring.ready.into()),
             0x60 => self.line.why.load(Ordering::SeqCst),
-            0x70 => self.status | self.line.broken.load(Ordering::SeqCst),
+            STATUS => self.status | self.line.broken.load(Ordering::SeqCst),
             // No shared memory: a length of all ones.
             0xb0..=0xbc => u32::MAX,
             0xfc => self.line.generation.load(Ordering::SeqCst),
@@ -188,7 +189,7 @@ impl Transport {
             0x64 => {
                 self.line.why.fetch_and(!word, Ordering::SeqCst);
             }
-            0x70 => self.set_status(word),
+            STATUS => self.set_status(word),
             _ => self.write_ring(offset, word),
         }
     }
@@ -397,6 +398,13 @@ impl Bus {
             }));
         }
         result
+    }
+
+    /// Whether `address` is a device's status, which starts and stops it.
+    pub(crate) fn is_status(address: u64) -> bool {
+        address
+            .checked_sub(DEVICES)
+            .is_some_and(|offset| offset % SIZE == STATUS)
     }
 
     fn find(&self, address: u64) -> Option<(&Mutex<Transport>, u64)> {

@@ -11,9 +11,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use cove_confine::seccomp;
 use cove_virtio::device::Device;
 use vmm_sys_util::signal::Killable as _;
 
+use crate::fitter::Fitter;
 use crate::gate::{Gate, Stuck, kick_signal, take_kicks};
 use crate::mmio::Bus;
 use crate::vcpu;
@@ -60,6 +62,7 @@ impl Vm {
     pub fn start(self, report: &Report) -> Result<Running, VmError> {
         let os = |operation| move |source| VmError::Os { operation, source };
         take_kicks().map_err(os("take the signal that stops a vCPU"))?;
+        let fitter = Fitter::start().map_err(os("start the thread that sets devices up"))?;
         let gate = Arc::new(Gate::new(self.vcpus.len()));
         // Whatever happens below, threads that have started are sent home when this is dropped.
         let running = Running {
@@ -75,11 +78,13 @@ impl Vm {
         let mut vcpus = self.vcpus.into_iter().enumerate();
         while let Some((index, mut vcpu)) = vcpus.next() {
             let (bus, ports) = (Arc::clone(&self.bus), Arc::clone(&self.ports));
+            let fitter = fitter.clone();
             let (keep, report, leaving) = (Arc::clone(&keep), Arc::clone(report), Leaving(Arc::clone(&gate)));
             let spawned = std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .spawn(move || {
-                    if let Some(end) = vcpu::run(&mut vcpu, &leaving.0, &ports, &bus).transpose() {
+                    seccomp::enter(seccomp::Thread::Vcpu);
+                    if let Some(end) = vcpu::run(&mut vcpu, &leaving.0, &ports, &bus, &fitter).transpose() {
                         report(end);
                     }
                     // Before it counts as gone: whoever waits for that may take devices and memory over.

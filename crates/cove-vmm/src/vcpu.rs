@@ -3,10 +3,13 @@
 // UNSAFETY: the details of an exit are a union, of which the exit's reason names the member.
 #![expect(unsafe_code, reason = "reading a member of KVM's union of exits")]
 
+use std::sync::Arc;
+
 use kvm_bindings::{CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use crate::cpuid;
+use crate::fitter::Fitter;
 use crate::gate::{Gate, Pass};
 use crate::layout::START_INFO;
 use crate::mmio::Bus;
@@ -82,7 +85,13 @@ fn set_registers(vcpu: &VcpuFd, entry: u64) -> Result<(), kvm_ioctls::Error> {
 
 /// Runs the vCPU until it meets the machine's end, or is sent home, which is nothing to report. The guest can bring about
 /// any exit; none of them is this program's end.
-pub(crate) fn run(vcpu: &mut VcpuFd, gate: &Gate, ports: &Ports, bus: &Bus) -> Result<Option<End>, VmError> {
+pub(crate) fn run(
+    vcpu: &mut VcpuFd,
+    gate: &Gate,
+    ports: &Ports,
+    bus: &Arc<Bus>,
+    fitter: &Fitter,
+) -> Result<Option<End>, VmError> {
     let mut failures = 0;
     loop {
         match gate.pass() {
@@ -102,7 +111,7 @@ pub(crate) fn run(vcpu: &mut VcpuFd, gate: &Gate, ports: &Ports, bus: &Bus) -> R
                 }
             }
             Ok(VcpuExit::MmioRead(address, data)) => bus.read(address, data),
-            Ok(VcpuExit::MmioWrite(address, data)) => bus.write(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => fitter.write(bus, address, data),
             Ok(VcpuExit::Intr | VcpuExit::Hlt) => {}
             // A triple fault.
             Ok(VcpuExit::Shutdown) => return Ok(Some(End::Reset)),

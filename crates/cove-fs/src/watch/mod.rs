@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
+use cove_confine::seccomp::{self, Thread};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
@@ -190,7 +191,10 @@ impl Watcher {
         let (weak, stopped) = (Arc::downgrade(tree), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("cove-fs-watch".into())
-            .spawn(move || run(&weak, &group, &stopped))?;
+            .spawn(move || {
+                seccomp::enter(Thread::Files);
+                run(&weak, &group, &stopped);
+            })?;
         Ok(Some(Self {
             stop,
             thread: Some(thread),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use cove_confine::seccomp::Thread;
+
 use super::disk::{Disk, Refusal};
 use super::request;
 use crate::device::GuestMemory;
@@ -18,6 +20,7 @@ pub(super) struct Serving {
 
 impl Service for Serving {
     const NAME: &'static str = "disk";
+    const KIND: Thread = Thread::Disk;
 
     fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32 {
         let (mut readable, mut writable) = (Vec::new(), Vec::new());

@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use cove_confine::seccomp::{self, Thread};
 use cove_fs::{Answer, Server};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use virtio_queue::{DescriptorChain, QueueT};
@@ -107,7 +108,10 @@ impl Session {
             let (shared, server) = (Arc::clone(&session.shared), Arc::clone(server));
             let spawned = std::thread::Builder::new()
                 .name(format!("fs{number}"))
-                .spawn(move || shared.work(&server));
+                .spawn(move || {
+                    seccomp::enter(Thread::Files);
+                    shared.work(&server);
+                });
             match spawned {
                 Ok(thread) => session.threads.push(thread),
                 // Fewer serve as well, only not as fast.

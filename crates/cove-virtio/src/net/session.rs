@@ -16,6 +16,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use cove_confine::seccomp::{self, Thread};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use virtio_queue::QueueT;
 
@@ -92,6 +93,7 @@ impl Session {
         let thread = std::thread::Builder::new()
             .name("net".to_owned())
             .spawn(move || {
+                seccomp::enter(Thread::Connections);
                 // Only a thread that panicked can have left it locked, and its half frames with it.
                 let mut peer = peer.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Err(error) = worker.work(&mut peer) {

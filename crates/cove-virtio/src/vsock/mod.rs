@@ -27,6 +27,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
 use std::thread::JoinHandle;
 
+use cove_confine::seccomp::{self, Thread};
 use rustix::event::EventfdFlags;
 
 use self::muxer::Muxer;
@@ -138,7 +139,10 @@ impl Vsock {
         let worker = Worker::new(muxer, receiver, &wake).map_err(os("watch descriptors"))?;
         let thread = std::thread::Builder::new()
             .name("vsock".to_owned())
-            .spawn(move || worker.run())
+            .spawn(move || {
+                seccomp::enter(Thread::Connections);
+                worker.run();
+            })
             .map_err(os("start a thread"))?;
         Ok(Self {
             guest_cid: config.guest_cid,
