@@ -115,7 +115,7 @@ fn process() -> Result<Rules, ConfineError> {
     add(&mut rules, CONTROL);
     sockets(&mut rules)?;
     threads(&mut rules)?;
-    kvm(&mut rules)?;
+    controls(&mut rules, &[kvm()?, of_sockets()?].concat());
     Ok(rules)
 }
 
@@ -123,12 +123,13 @@ fn process() -> Result<Rules, ConfineError> {
 fn thread(kind: Thread) -> Result<Rules, ConfineError> {
     let mut rules = life()?;
     match kind {
-        Thread::Vcpu => kvm(&mut rules)?,
+        Thread::Vcpu => controls(&mut rules, &kvm()?),
         Thread::Entropy => {}
         Thread::Disk => add(&mut rules, DISK),
         Thread::Connections => {
             add(&mut rules, CONNECTIONS);
             sockets(&mut rules)?;
+            controls(&mut rules, &of_sockets()?);
             // It removes its socket at its end.
             add(&mut rules, &[libc::SYS_unlinkat]);
             #[cfg(target_arch = "x86_64")]
@@ -187,16 +188,23 @@ fn threads(rules: &mut Rules) -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// The controls of KVM, all of which have this type (`KVMIO`), and those that make a descriptor non-blocking.
-fn kvm(rules: &mut Rules) -> Result<(), ConfineError> {
+fn controls(rules: &mut Rules, controls: &[SeccompRule]) {
+    rules.insert(libc::SYS_ioctl, controls.to_vec());
+}
+
+/// The controls of KVM, all of which have this type (`KVMIO`).
+fn kvm() -> Result<Vec<SeccompRule>, ConfineError> {
     const TYPE: u64 = 0xff00;
     const KVMIO: u64 = 0xae00;
-    let controls = [
-        rule(&[(1, Len::Dword, Op::MaskedEq(TYPE), KVMIO)])?,
-        rule(&[(1, Len::Dword, Op::Eq, libc::FIONBIO)])?,
-    ];
-    rules.insert(libc::SYS_ioctl, controls.into());
-    Ok(())
+    Ok(vec![rule(&[(1, Len::Dword, Op::MaskedEq(TYPE), KVMIO)])?])
+}
+
+/// The controls of sockets: whether to wait, and how much there is to read.
+fn of_sockets() -> Result<Vec<SeccompRule>, ConfineError> {
+    [libc::FIONBIO, libc::FIONREAD]
+        .into_iter()
+        .map(|control| rule(&[(1, Len::Dword, Op::Eq, control)]))
+        .collect()
 }
 
 fn add(rules: &mut Rules, calls: &[c_long]) {

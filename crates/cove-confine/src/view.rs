@@ -100,7 +100,7 @@ impl View {
         }
         turn(site)?;
         let evidence = format!(
-            "sees {} files and directories, and what is shared",
+            "{} of the host's files and directories are in view, and what is shared",
             self.items.len()
         );
         Ok(match own_processes {

@@ -95,6 +95,11 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path) -> String {
             std::thread::Builder::new().spawn(|| {}).map(drop)
         }),
         "vcpu_connects" => within(Thread::Vcpu, || UnixStream::pair().map(drop)),
+        "connections_ask" => within(Thread::Connections, || {
+            let (stream, _other) = UnixStream::pair()?;
+            stream.set_nonblocking(true)?;
+            Ok(rustix::io::ioctl_fionread(&stream).map(drop)?)
+        }),
         "disk_opens" => within(Thread::Disk, || File::open("/proc/self/status").map(drop)),
         "connections_open" => within(Thread::Connections, || File::open("/proc/self/status").map(drop)),
         "files_connect" => within(Thread::Files, || UnixStream::pair().map(drop)),

@@ -53,6 +53,12 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "use_folder",
         "ok",
     ),
+    (
+        "a_connection_may_ask_how_much_there_is_to_read",
+        "all",
+        "connections_ask",
+        "ok",
+    ),
     // Files.
     ("other_files_are_not_there", "all", "read_passwd", "ENOENT"),
     (
@@ -196,11 +202,19 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
 #[cfg(target_os = "linux")]
 fn trials() -> std::process::ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
+    let (_place, program) = match prison::copy_program() {
+        Ok(copied) => copied,
+        Err(error) => {
+            eprintln!("cannot copy the program: {error}");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
     let trials = TRIALS
         .iter()
         .map(|&(name, layers, attempt, expected)| {
+            let program = program.clone();
             libtest_mimic::Trial::test(name, move || {
-                let outcome = prison::run(layers, attempt).map_err(|error| error.to_string())?;
+                let outcome = prison::run(&program, layers, attempt).map_err(|error| error.to_string())?;
                 if outcome == expected {
                     Ok(())
                 } else {

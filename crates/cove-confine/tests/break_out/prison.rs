@@ -10,31 +10,39 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use cove_confine::door::Door;
 use cove_confine::landlock::{self, Folders};
 use cove_confine::view::{Access, Item, View};
 use cove_confine::{Hold, limits, namespaces, seccomp};
+use tempfile::TempDir;
 
 use crate::attempts;
 
 /// Who tries, where root runs the tests.
 const NOBODY: u32 = 65534;
 
+/// Copies this program to where an ordinary user can read it, wherever the build is. Before there are threads: what a process
+/// has open to write cannot be executed, and one that another thread starts has it open for a moment.
+pub(crate) fn copy_program() -> std::io::Result<(TempDir, PathBuf)> {
+    let place = tempfile::tempdir()?;
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755))?;
+    let program = place.path().join("program");
+    std::fs::copy(std::env::current_exe()?, &program)?;
+    Ok((place, program))
+}
+
 /// Runs one attempt: `ok`, the name of an error, or that of the signal that ended it.
-pub(crate) fn run(layers: &str, attempt: &str) -> std::io::Result<String> {
+pub(crate) fn run(program: &Path, layers: &str, attempt: &str) -> std::io::Result<String> {
     let place = tempfile::tempdir()?;
     let root = place.path();
-    // Where an ordinary user can read it, wherever the build is.
-    let program = root.join("program");
-    std::fs::copy(std::env::current_exe()?, &program)?;
     lay_out(root)?;
     let _command = UnixListener::bind(root.join("run/command.sock"))?;
     let address = SocketAddr::from_abstract_name(root.as_os_str().as_bytes())?;
     let _abstract = UnixListener::bind_addr(&address)?;
-    let mut command = Command::new(&program);
+    let mut command = Command::new(program);
     command.args(["porter", root.to_str().unwrap(), layers, attempt]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     if rustix::process::geteuid().is_root() {
