@@ -165,6 +165,9 @@ pub(crate) enum Command {
         /// The machine's directory
         #[arg(long)]
         directory: PathBuf,
+        /// The part of it that this process plays
+        #[arg(long)]
+        part: Option<String>,
     },
 }
 

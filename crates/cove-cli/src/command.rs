@@ -64,7 +64,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Completion { shell } => return completion(*shell),
         Command::ExitCodes => return exit_codes(args.global.json),
-        Command::MachineProcess { directory } => return Ok(cove_machine::process::run(directory)),
+        Command::MachineProcess { directory, part } => {
+            return Ok(cove_machine::process::run(directory, part.as_deref()));
+        }
         _ => {}
     }
     let session = Session {

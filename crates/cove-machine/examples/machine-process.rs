@@ -5,7 +5,12 @@ fn main() -> std::process::ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     match arguments.as_slice() {
         [_, command, flag, directory] if command == "machine-process" && flag == "--directory" => {
-            cove_machine::process::run(directory.as_ref())
+            cove_machine::process::run(directory.as_ref(), None)
+        }
+        [_, command, flag, directory, further, part]
+            if command == "machine-process" && flag == "--directory" && further == "--part" =>
+        {
+            cove_machine::process::run(directory.as_ref(), part.to_str())
         }
         _ => std::process::ExitCode::FAILURE,
     }

@@ -50,6 +50,8 @@ pub use error::MachineError;
 pub use kvm::Kvm;
 pub use spec::{Disk, FolderHealth, MachineSpec, Share};
 
+pub use cove_confine::{Hold, Layer};
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::Path, time::Duration};
@@ -178,6 +180,11 @@ pub trait Machine: Send + Sync {
     /// What a person should know about how it was set up, such as a setting that could not be honoured; one sentence
     /// each.
     fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// How the process that faces the guest is confined: every layer, as it found it at its start.
+    fn confinement(&self) -> Vec<Layer> {
         Vec::new()
     }
 

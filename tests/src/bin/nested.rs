@@ -16,7 +16,10 @@ fn main() -> std::process::ExitCode {
                 ExitCode::FAILURE
             }
         },
-        ["machine-process", "--directory", directory] => cove_machine::process::run(directory.as_ref()),
+        ["machine-process", "--directory", directory] => cove_machine::process::run(directory.as_ref(), None),
+        ["machine-process", "--directory", directory, "--part", part] => {
+            cove_machine::process::run(directory.as_ref(), Some(part))
+        }
         _ => {
             eprintln!("usage: nested run IMAGE SCRATCH");
             ExitCode::FAILURE

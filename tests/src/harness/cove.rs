@@ -191,6 +191,14 @@ impl Cove {
             .collect()
     }
 
+    /// The machine processes, without the confined ones that they started.
+    pub fn machine_processes(&self) -> Vec<i32> {
+        let parts = self.processes_named("--part");
+        let mut machines = self.processes_named("machine-process");
+        machines.retain(|pid| !parts.contains(pid));
+        machines
+    }
+
     /// `kill -9`.
     pub fn kill(pid: i32) {
         if let Some(pid) = rustix::process::Pid::from_raw(pid) {

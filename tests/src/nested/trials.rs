@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use cove_machine::{
-    Availability, Backend as _, Disk, ExitCause, Kvm, MachineEvent, Preference, Share, choose,
+    Availability, Backend as _, Disk, ExitCause, Hold, Kvm, Layer, MachineEvent, Preference, Share, choose,
 };
 use cove_wire::{Call, network as addresses};
 use serde_json::json;
@@ -27,6 +27,47 @@ pub fn probe() -> Result<()> {
     }
     let choice = choose(Preference::Kvm, None);
     ensure!(choice.reason.starts_with("kvm (KVM with "), "{}", choice.reason);
+    Ok(())
+}
+
+/// The monitor runs the guest in every layer of confinement that there is.
+fn confined(guest: &Guest) -> Result<()> {
+    let [_, monitor] = guest.machine.processes()[..] else {
+        bail!("the monitor is no process of its own");
+    };
+    let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000"] {
+        ensure!(status.contains(line), "the monitor has no {line:?}: {status}");
+    }
+    let layers = guest.machine.confinement();
+    for Layer { name, hold, evidence } in &layers {
+        println!("{name}: {hold:?}, {evidence}");
+    }
+    let absent = layers.iter().find(|layer| layer.hold == Hold::Absent);
+    // Whether the kernel has Landlock is its maker's choice.
+    let absent = absent.filter(|layer| layer.name != "Landlock");
+    ensure!(absent.is_none() && layers.len() >= 9, "{layers:?}");
+    let threads = std::fs::read_dir(format!("/proc/{monitor}/task"))?;
+    let filters = threads
+        .map(|thread| {
+            let thread = thread?.path();
+            let status = std::fs::read_to_string(thread.join("status"))?;
+            let filters = status
+                .lines()
+                .find_map(|line| line.strip_prefix("Seccomp_filters:\t"));
+            let name = std::fs::read_to_string(thread.join("comm"))?;
+            Ok((name.trim().to_owned(), filters.unwrap_or_default().to_owned()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    println!("filters of each thread: {filters:?}");
+    for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy"] {
+        let of_kind = filters.iter().find(|(name, _)| name == kind);
+        // Three for the process, one of its own.
+        ensure!(
+            of_kind.is_some_and(|(_, filters)| filters == "4"),
+            "{kind}: {filters:?}"
+        );
+    }
     Ok(())
 }
 
@@ -72,14 +113,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
         .engine_json("POST", "/containers/create?name=first", &config)
         .await?;
 
-    let [process] = guest.machine.processes()[..] else {
-        bail!("the monitor is not the machine process");
-    };
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    ensure!(
-        status.contains("NoNewPrivs:\t1"),
-        "the monitor may gain privileges"
-    );
+    confined(&guest)?;
 
     let mut events = guest.machine.events();
     guest.machine.pause().await?;

@@ -100,14 +100,14 @@ pub(crate) fn a_killed_daemon_is_started_again_and_adopts_the_machine(cove: &Cov
 
 pub(crate) fn a_terminated_daemon_leaves_the_machine_running(cove: &Cove) {
     cove.start();
-    let machines = cove.processes_named("machine-process");
+    let machines = cove.machine_processes();
     assert_eq!(machines.len(), 1, "{:?}", cove.processes());
     let daemon = cove.daemon_pid();
     let pid = rustix::process::Pid::from_raw(daemon);
     let sent = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
     assert_eq!(sent, Some(Ok(())));
     eventually("the daemon to end", || !cove.processes().contains_key(&daemon));
-    assert_eq!(cove.processes_named("machine-process"), machines);
+    assert_eq!(cove.machine_processes(), machines);
     becomes(cove, "running");
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_w
 pub(crate) fn a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works(cove: &Cove) {
     cove.start();
     keep(cove, "process");
-    for pid in cove.processes_named("machine-process") {
+    for pid in cove.machine_processes() {
         Cove::kill(pid);
     }
     becomes(cove, "failed");

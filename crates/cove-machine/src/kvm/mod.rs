@@ -1,8 +1,7 @@
 //! Machines on hardware virtualisation, in Cove's own monitor (`cove-vmm`).
 //!
-//! The daemon's side ([`Kvm`]) looks whether this computer's KVM will do ([`probe`]) and starts the machine process, which
-//! is the monitor itself: the vCPUs are threads of it, and so are the devices. [`Monitor`] sees the machine to its
-//! end there.
+//! The daemon's side ([`Kvm`]) looks whether this computer's KVM will do ([`probe`]) and starts the machine process, whose
+//! cell is the monitor: the vCPUs are threads of it, and so are the devices. [`Monitor`] sees the machine to its end there.
 
 mod guest;
 #[cfg(target_arch = "x86_64")]
@@ -38,9 +37,9 @@ pub(crate) const FEATURES: Features = Features {
     hardware: true,
 };
 
-/// A monitor that faces the guest in an ordinary process is for those who ask for it.
-const RESERVATION: &str = "the monitor for KVM is not confined yet and has run on nested hardware only (it can be asked for: \
-                           cove config set machine.backend kvm)";
+/// A monitor that no real processor has run yet is for those who ask for it.
+const RESERVATION: &str = "the monitor for KVM has run on nested, emulated hardware only (it can be asked for: cove config set \
+                           machine.backend kvm)";
 
 /// Most vCPUs, as many as the ACPI tables can list.
 const MOST_CPUS: u32 = 254;

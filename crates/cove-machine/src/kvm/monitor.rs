@@ -1,8 +1,8 @@
-//! The monitor within the machine process: sees the guest to its end, carries out what the daemon asks, and says how it
+//! The monitor within the cell: sees the guest to its end, carries out what the daemon asks, and says how it
 //! ended.
 //!
 //! ```text
-//!  vCPU threads ── how the guest ended ──▶ ┌───────────┐ ◀── requests ── control socket
+//!  vCPU threads ── how the guest ended ──▶ ┌───────────┐ ◀── requests ── machine process
 //!       ▲                                  │ supervise │
 //!       └── pause, resume, restart ─ jobs ─┴───────────┘ ── events ──▶
 //! ```

@@ -72,10 +72,28 @@ pub(crate) fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// Where the console's text goes.
+#[derive(Debug)]
+enum Log {
+    /// To a file of this process's.
+    File(BoundedLog),
+    /// To a process that keeps the file.
+    Pipe(File),
+}
+
+impl Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(log) => log.write(bytes),
+            Self::Pipe(pipe) => pipe.write_all(bytes),
+        }
+    }
+}
+
 /// Everything that the guest writes to its console goes through here.
 #[derive(Debug)]
 pub(crate) struct Console {
-    log: BoundedLog,
+    log: Log,
     /// The log cannot be written, which was said once.
     broken: bool,
     partial: Vec<u8>,
@@ -86,13 +104,22 @@ pub(crate) struct Console {
 impl Console {
     /// Logs to the file at `path`.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            log: BoundedLog::open(path, LIMIT)?,
+        Ok(Self::on(Log::File(BoundedLog::open(path, LIMIT)?)))
+    }
+
+    /// Passes everything on into `pipe`, to whoever logs it.
+    pub(crate) fn to_pipe(pipe: File) -> Self {
+        Self::on(Log::Pipe(pipe))
+    }
+
+    fn on(log: Log) -> Self {
+        Self {
+            log,
             broken: false,
             partial: Vec::new(),
             tail: VecDeque::with_capacity(TAIL),
             panic: None,
-        })
+        }
     }
 
     /// Takes what the guest wrote.
@@ -102,7 +129,7 @@ impl Console {
             // A full disk must not end the machine, and is said once.
             Err(error) if !self.broken => {
                 self.broken = true;
-                tracing::warn!(path = %self.log.path.display(), %error, "the guest's console is not logged");
+                tracing::warn!(%error, "the guest's console is not logged");
             }
             Err(_) => {}
         }

@@ -124,17 +124,17 @@ async fn forward(call: &str, desk: &Desk, answered: &mpsc::Sender<Said>) -> Resu
         // Opening a folder can take long where it lies on a server that is away.
         Request::AddShare(share) => {
             let folders = Arc::clone(&desk.folders);
-            tokio::task::spawn_blocking(move || answer.send(folders.add(share)));
+            tokio::spawn(async move { answer.send(folders.add(share).await) });
         }
         Request::RemoveShare { name } => {
             let folders = Arc::clone(&desk.folders);
-            tokio::task::spawn_blocking(move || answer.send(folders.remove(&name)));
+            tokio::spawn(async move { answer.send(folders.remove(name).await) });
         }
         Request::FolderHealth => {
-            let health = desk.folders.health();
-            permit.send(Said::Answer {
-                id,
-                result: Ok(Reply::Folders(health)),
+            let folders = Arc::clone(&desk.folders);
+            tokio::spawn(async move {
+                let result = folders.health().await.map(Reply::Folders);
+                permit.send(Said::Answer { id, result });
             });
             return Ok(());
         }
@@ -163,7 +163,10 @@ async fn send(line: &mut Line, text: String) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{BackendKind, Features};
+    use crate::{
+        BackendKind, Features,
+        process::cell::{client::Handle, inside, words},
+    };
 
     struct Machine {
         line: Line,
@@ -183,13 +186,14 @@ mod tests {
                 backend: BackendKind::Emulated,
                 features: Features::default(),
                 notices: Vec::new(),
+                confinement: Vec::new(),
                 paused: false,
                 shares: Vec::new(),
             },
             paused,
             events: events.clone(),
             requests: requests_sender,
-            folders: Arc::new(Folders::new().unwrap()),
+            folders: Arc::new(folders()),
         };
         tokio::spawn(async move { converse(theirs, &desk).await });
         let mut line = protocol::line(ours);
@@ -200,6 +204,13 @@ mod tests {
             requests,
             events,
         }
+    }
+
+    /// Folders with a cell that is not confined, and so has no slots.
+    fn folders() -> Folders {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        tokio::spawn(inside::unconfined(theirs));
+        Folders::new(Handle::to(words::line(ours)).0, None)
     }
 
     async fn said(line: &mut Line) -> Option<Said> {

@@ -1,10 +1,9 @@
 //! The machine process from its start to its end.
 
 use super::{
-    changes,
+    cell::{self, words::Part},
     console::Console,
     control::{self, Audience, Desk},
-    folders::Folders,
     hypervisor::Hypervisor,
     identity::ProcessId,
     left_over::console_path,
@@ -19,6 +18,7 @@ use rustix::{
     process::{Resource, getrlimit, setrlimit},
 };
 use std::{
+    ffi::CStr,
     io::{self, Write},
     path::Path,
     process::ExitCode,
@@ -33,11 +33,35 @@ const EVENTS: usize = 64;
 /// How long work that cannot be broken off may go on when the machine has ended, such as that of a server that is away.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Runs the machine whose specification a backend left in `directory`, to its end. To be called
-/// on the main thread of a process of its own, before anything else: it logs to standard error, and standard output
-/// belongs to the parent, which is told there how the start went.
-pub fn run(directory: &Path) -> ExitCode {
+/// Runs the machine whose specification a backend left in `directory`, to its end; with `part`, the part of it that the
+/// machine process started this process for. To be called on the main thread of a process of its own, before anything else:
+/// it logs to standard error, and standard output belongs to the parent, which is told there how the start went.
+pub fn run(directory: &Path, part: Option<&str>) -> ExitCode {
     log::begin();
+    match part.map(protocol::decode).transpose() {
+        Ok(None) => run_machine(directory),
+        Ok(Some(Part::Porter { line, bare })) => {
+            name(c"cove-porter");
+            cell::porter::run(directory, line, bare)
+        }
+        Ok(Some(Part::Cell { bare })) => {
+            name(c"cove-cell");
+            cell::inside::run(directory, bare.as_deref())
+        }
+        Err(why) => {
+            tracing::error!(why, "this is no part of a machine");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Names this process for those who look at the host's list of them: it was started by a name that says nothing.
+fn name(name: &CStr) {
+    // It fails for no name of this length.
+    let _ = rustix::thread::set_name(name);
+}
+
+fn run_machine(directory: &Path) -> ExitCode {
     let mut report = match Report::take() {
         Ok(report) => report,
         Err(error) => {
@@ -98,6 +122,8 @@ async fn live(directory: &Path, lock: &Lock, report: &mut Report) -> Result<Exit
     let result = supervised(directory, &launch, [lock, &disk], &mut processes, report).await;
     record::remove::<Processes>(directory)?;
     sockets::remove_own(&launch.spec.runtime);
+    // Those that the cell had for itself, if it was killed.
+    sockets::remove_left_over(&launch.spec.runtime);
     result
 }
 
@@ -118,17 +144,16 @@ async fn supervised(
     })?;
     sockets::remove_left_over(runtime);
     let listener = sockets::bind(&sockets::control(runtime))?;
-    let folders = Arc::new(Folders::new()?);
-    let repeated = sockets::listen_to_guest(runtime, cove_wire::port::CHANGES)?;
-    let _telling = changes::begin(repeated, folders.server());
-
-    let mut hypervisor = Hypervisor::new(launch, locks, &folders, console)?;
-    if let Some(pid) = hypervisor.pid() {
-        // On record before the first instruction: from then on somebody may have to end it.
-        processes.hypervisor = Some(identify(pid)?);
-        record::write(directory, processes)?;
+    let mut hypervisor = Hypervisor::new(launch, directory, locks, console).await?;
+    // On record before the first instruction: from then on somebody may have to end it. One that has ended already says why
+    // when it is to begin.
+    processes.hypervisor = identify(hypervisor.pid()).ok();
+    record::write(directory, processes)?;
+    let folders = Arc::new(hypervisor.folders());
+    if let Err(error) = hypervisor.begin().await {
+        hypervisor.end().await;
+        return Err(error);
     }
-    hypervisor.begin().await?;
 
     let (paused_sender, paused) = watch::channel(false);
     let (events, _) = broadcast::channel(EVENTS);
@@ -137,11 +162,12 @@ async fn supervised(
         hello: Hello {
             version: protocol::VERSION,
             processes: std::iter::once(std::process::id())
-                .chain(hypervisor.pid())
+                .chain(hypervisor.processes())
                 .collect(),
             backend: hypervisor.kind(),
             features: hypervisor.features(),
             notices: hypervisor.notices(),
+            confinement: hypervisor.confinement(),
             paused: false,
             shares: Vec::new(),
         },

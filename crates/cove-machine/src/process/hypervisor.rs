@@ -1,39 +1,33 @@
-//! What runs the guest, of whichever kind: [`crate::emulated`] or [`crate::kvm`].
+//! What runs the guest, of whichever kind: QEMU ([`crate::emulated`]), or the monitor in the cell ([`crate::kvm`]).
 //!
-//! Both follow the same course: `new` sets everything up, `begin` has the guest run, `supervise` sees it to its end.
+//! Both follow the same course: `new` sets everything up, `begin` has the guest run, `supervise` sees it to its end. The
+//! cell is there for both.
 
 use super::{
+    cell::{
+        client::Cell,
+        supervise::{self, died},
+        words::Ask,
+    },
     console::Console,
     control::{Asked, Audience},
     folders::Folders,
     lock::Lock,
     record::{self, Launch},
 };
-use crate::{
-    BackendKind, Exit, Features, MachineError, MachineSpec,
-    emulated::{self, Qemu},
-    error::chain,
-    kvm, nat, sockets, system,
-};
-use cove_virtio::{
-    fs::Fs,
-    net::{Net, NetConfig},
-    vhost_user,
-    vsock::{Vsock, VsockConfig},
-};
-use cove_wire::network;
+use crate::{BackendKind, Exit, Features, MachineError, MachineSpec, emulated, kvm, nat, sockets, system};
+use cove_confine::Layer;
 use std::{io, path::Path};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
-/// Threads that answer the guest's file requests: one may wait for the host's disk while the other goes on.
-const FS_WORKERS: usize = 2;
-
 /// What runs a guest, and the guest's way out.
 pub(super) struct Hypervisor {
     kind: Kind,
+    cell: Cell,
+    console: Console,
     /// Keeps the way out.
     network: JoinHandle<()>,
     /// Whether that leads anywhere.
@@ -42,17 +36,10 @@ pub(super) struct Hypervisor {
 }
 
 enum Kind {
-    /// QEMU, a child of this process, which serves it its devices.
-    Emulated(Box<Emulated>),
-    /// The monitor, in this process.
-    Kvm(Box<kvm::Monitor>),
-}
-
-/// QEMU, and what it needs of this process.
-struct Emulated {
-    qemu: emulated::Hypervisor,
-    console: Console,
-    devices: [vhost_user::Server; 2],
+    /// QEMU, another child of this process, which the cell serves its devices.
+    Emulated(Box<emulated::Hypervisor>),
+    /// The monitor, in the cell.
+    Kvm,
 }
 
 /// What supervision is told, of either kind.
@@ -64,67 +51,81 @@ pub(crate) struct Input {
 }
 
 impl Hypervisor {
-    /// Sets the machine up. Its guest does not run yet. To be called on the main thread, with whose end QEMU ends, and so
-    /// does the program that the guest's way out leads through.
-    pub(super) fn new(
+    /// Sets the machine up. Its guest does not run yet. To be called on the main thread, with whose end the cell and QEMU
+    /// end, and so does the program that the guest's way out leads through.
+    pub(super) async fn new(
         launch: &Launch,
+        directory: &Path,
         locks: [&Lock; 2],
-        folders: &Folders,
         console: Console,
     ) -> Result<Self, MachineError> {
         let spec = &launch.spec;
-        let runtime = &spec.runtime;
         let directories = system::program_directories();
         let mut notices = nat::notices(&directories);
         let (plugged_sender, plugged) = watch::channel(false);
         // It listens before there is anybody who connects.
         let network = nat::keep(
-            sockets::bind(&sockets::net(runtime))?,
+            sockets::bind(&sockets::net(&spec.runtime))?,
             directories,
             plugged_sender,
         );
+        let its_own = match &launch.hypervisor {
+            // QEMU has the disk, and the locks with it.
+            record::Hypervisor::Emulated { .. } => &[][..],
+            record::Hypervisor::Kvm => &locks[..],
+        };
+        let cell = Cell::start(directory, its_own).await?;
         let kind = match &launch.hypervisor {
             record::Hypervisor::Emulated { qemu } => {
-                let emulated = Emulated::new(spec, qemu, locks, folders, console)?;
-                notices.extend_from_slice(emulated.qemu.notices());
-                Kind::Emulated(Box::new(emulated))
-            }
-            record::Hypervisor::Kvm => {
-                let devices = kvm::Shared {
-                    vsock: socket_device(runtime)?,
-                    fs: file_system_device(folders)?,
-                    net: network_device(runtime)?,
+                let qemu = match emulated::Hypervisor::start(spec, qemu, locks) {
+                    Ok(qemu) => qemu,
+                    Err(error) => {
+                        cell.end().await;
+                        return Err(error);
+                    }
                 };
-                Kind::Kvm(Box::new(kvm::Monitor::new(spec, devices, console)?))
+                notices.extend_from_slice(qemu.notices());
+                Kind::Emulated(Box::new(qemu))
             }
+            record::Hypervisor::Kvm => Kind::Kvm,
         };
         Ok(Self {
             kind,
+            cell,
+            console,
             network: tokio::spawn(network),
             plugged,
             notices,
         })
     }
 
-    /// Its process, if that is another one.
-    pub(super) fn pid(&self) -> Option<u32> {
+    /// The process that the guest runs in.
+    pub(super) fn pid(&self) -> u32 {
         match &self.kind {
-            Kind::Emulated(emulated) => Some(emulated.qemu.pid()),
-            Kind::Kvm(_) => None,
+            Kind::Emulated(qemu) => qemu.pid(),
+            Kind::Kvm => self.cell.pid,
+        }
+    }
+
+    /// The process that the guest runs in, and that of its devices where this is another.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        match &self.kind {
+            Kind::Emulated(qemu) => vec![qemu.pid(), self.cell.pid],
+            Kind::Kvm => vec![self.cell.pid],
         }
     }
 
     pub(super) fn kind(&self) -> BackendKind {
         match &self.kind {
             Kind::Emulated(_) => BackendKind::Emulated,
-            Kind::Kvm(_) => BackendKind::Kvm,
+            Kind::Kvm => BackendKind::Kvm,
         }
     }
 
     pub(super) fn features(&self) -> Features {
         match &self.kind {
             Kind::Emulated(_) => emulated::FEATURES,
-            Kind::Kvm(_) => kvm::FEATURES,
+            Kind::Kvm => kvm::FEATURES,
         }
     }
 
@@ -133,12 +134,32 @@ impl Hypervisor {
         self.notices.clone()
     }
 
+    /// How the process that faces the guest is confined.
+    pub(super) fn confinement(&self) -> Vec<Layer> {
+        self.cell.layers.clone()
+    }
+
+    /// The folders that the guest may reach: none yet. To be called once.
+    pub(super) fn folders(&mut self) -> Folders {
+        let porter = self.cell.errands().filter(|_| self.cell.has_view());
+        Folders::new(self.cell.handle.clone(), porter)
+    }
+
     /// Has the guest run.
     pub(super) async fn begin(&mut self) -> Result<(), MachineError> {
         match &mut self.kind {
-            Kind::Emulated(emulated) => emulated.qemu.begin().await,
-            Kind::Kvm(monitor) => monitor.begin(),
+            Kind::Emulated(qemu) => qemu.begin().await,
+            Kind::Kvm => match self.cell.handle.ask(Ask::Begin).await {
+                Ok(_) => Ok(()),
+                Err(why) => Err(MachineError::StartFailed { why }),
+            },
         }
+    }
+
+    /// Ends it, whose guest does not run.
+    pub(super) async fn end(self) {
+        self.network.abort();
+        self.cell.end().await;
     }
 
     /// Sees the guest, which runs, to its end.
@@ -153,74 +174,23 @@ impl Hypervisor {
             plugged: self.plugged,
         };
         let exit = match self.kind {
-            Kind::Emulated(emulated) => emulated.supervise(input, spec, audience).await,
-            Kind::Kvm(monitor) => monitor.supervise(input, audience).await,
+            Kind::Emulated(qemu) => {
+                let mut cell = self.cell;
+                tokio::select! {
+                    exit = emulated::supervise(*qemu, self.console, input, spec, audience) => {
+                        cell.end().await;
+                        exit
+                    }
+                    // QEMU does not get over the end of its devices.
+                    () = cell.ended() => Ok(Exit {
+                        cause: died(cell).await,
+                        console_tail: Vec::new(),
+                    }),
+                }
+            }
+            Kind::Kvm => supervise::supervise(self.cell, self.console, input, audience).await,
         };
         self.network.abort();
         exit
     }
-}
-
-impl Emulated {
-    fn new(
-        spec: &MachineSpec,
-        qemu: &Qemu,
-        locks: [&Lock; 2],
-        folders: &Folders,
-        console: Console,
-    ) -> Result<Self, MachineError> {
-        let runtime = &spec.runtime;
-        let serve = |served: Result<_, vhost_user::ServeError>| served.map_err(|error| failed(&error));
-        let devices = [
-            serve(vhost_user::serve(
-                socket_device(runtime)?,
-                &sockets::vhost(runtime),
-            ))?,
-            serve(vhost_user::serve(
-                file_system_device(folders)?,
-                &sockets::fs(runtime),
-            ))?,
-        ];
-        let qemu = emulated::Hypervisor::start(spec, qemu, locks)?;
-        Ok(Self {
-            qemu,
-            console,
-            devices,
-        })
-    }
-
-    async fn supervise(self, input: Input, spec: &MachineSpec, audience: Audience) -> io::Result<Exit> {
-        let exit = emulated::supervise(self.qemu, self.console, input, spec, audience).await?;
-        for device in self.devices {
-            if let Err(error) = device.stop() {
-                tracing::warn!(why = chain(&error), "a device ended badly");
-            }
-        }
-        Ok(exit)
-    }
-}
-
-/// The guest's socket device, which host programs reach by a socket in `runtime`.
-fn socket_device(runtime: &Path) -> Result<Vsock, MachineError> {
-    let config = VsockConfig::new(cove_wire::GUEST_CID.into(), sockets::vsock(runtime));
-    Vsock::new(config).map_err(|error| failed(&error))
-}
-
-/// The guest's file system device, for the host's folders.
-fn file_system_device(folders: &Folders) -> Result<Fs, MachineError> {
-    Fs::new(cove_wire::SHARES_TAG, folders.server(), FS_WORKERS).map_err(|error| failed(&error))
-}
-
-/// The guest's network device, whose frames go to the socket in `runtime` that the way out begins at.
-fn network_device(runtime: &Path) -> Result<Net, MachineError> {
-    let config = NetConfig {
-        mac: nat::GUEST_MAC,
-        mtu: u16::try_from(network::MTU).unwrap_or(u16::MAX),
-        socket: sockets::net(runtime),
-    };
-    Net::new(config).map_err(|error| failed(&error))
-}
-
-fn failed(error: &dyn std::error::Error) -> MachineError {
-    MachineError::StartFailed { why: chain(error) }
 }

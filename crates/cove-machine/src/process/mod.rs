@@ -1,16 +1,17 @@
 //! The machine process: the process that a machine lives in, which outlives the daemon that started it.
 //!
 //! ```text
-//!  daemon                        machine process                       hypervisor (QEMU)
+//!  daemon                        machine process                       cell (and QEMU)
 //!    │ spawn, own session ─────▶ │ takes the lock                           │
-//!    │                           │ serves control.sock and the devices      │
+//!    │                           │ serves control.sock, starts passt        │
 //!    │                           │ spawn, dies with its parent ───────────▶ │ inherits the lock
 //!    │ ◀─── one line on stdout ─ │ ◀─────────────── guest runs ──────────── │
-//!    │ ◀═══ control.sock ══════▶ │ ◀═══ QMP, console, standard error ═════▶ │
+//!    │ ◀═══ control.sock ══════▶ │ ◀═══ asks, console, standard error ════▶ │
 //!    │                           │ writes exit.json, ends                   ▪
 //! ```
 //!
-//! With KVM there is no third process: the machine process itself is the monitor, and its devices need no vhost-user.
+//! The cell ([`cell`]) is the confined process that faces the guest. On KVM it is the monitor, with the devices; an emulated
+//! machine's QEMU is another child of the machine process, to which the cell serves two devices by vhost-user.
 //!
 //! | file in the machine's directory | what it holds | who writes it |
 //! | --- | --- | --- |
@@ -27,6 +28,8 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod ansi;
+#[cfg(target_os = "linux")]
+pub(crate) mod cell;
 #[cfg(target_os = "linux")]
 mod changes;
 #[cfg(target_os = "linux")]
@@ -67,6 +70,6 @@ pub use entry::run;
 
 /// Runs the machine whose specification is in `directory`, to its end.
 #[cfg(not(target_os = "linux"))]
-pub fn run(_directory: &std::path::Path) -> std::process::ExitCode {
+pub fn run(_directory: &std::path::Path, _part: Option<&str>) -> std::process::ExitCode {
     std::process::ExitCode::FAILURE
 }

@@ -2,12 +2,13 @@
 //! connect to. Both still check what they read, since a daemon may meet a machine process of another release.
 
 use crate::{BackendKind, Disk, Features, FolderHealth, MachineEvent, Share};
+use cove_confine::Layer;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 use tokio_util::codec::{Framed, LinesCodec};
 
 /// Raised with every change that an older peer would misunderstand.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// Longest line, in bytes.
 const MAX_LINE: usize = 64 << 10;
@@ -48,6 +49,8 @@ pub(crate) struct Hello {
     pub(crate) features: Features,
     /// What a person should know about how it was set up.
     pub(crate) notices: Vec<String>,
+    /// How the process that faces the guest is confined.
+    pub(crate) confinement: Vec<Layer>,
     /// Whether the vCPUs are stopped on request.
     pub(crate) paused: bool,
     /// The folders that the guest may reach.

@@ -20,6 +20,7 @@ use crate::{
     MachineEvent, MachineSpec, Share, sockets,
 };
 use async_trait::async_trait;
+use cove_confine::Layer;
 use futures_util::{SinkExt, StreamExt};
 use std::{
     collections::HashMap,
@@ -52,6 +53,7 @@ pub(crate) struct Remote {
     features: Features,
     processes: Vec<u32>,
     notices: Vec<String>,
+    confinement: Vec<Layer>,
     requests: mpsc::Sender<Asked>,
     exit: watch::Receiver<Option<Exit>>,
 }
@@ -96,6 +98,7 @@ impl Remote {
             features: hello.features,
             processes: hello.processes,
             notices: hello.notices,
+            confinement: hello.confinement,
             requests,
             exit,
         }
@@ -133,6 +136,10 @@ impl Machine for Remote {
 
     fn notices(&self) -> Vec<String> {
         self.notices.clone()
+    }
+
+    fn confinement(&self) -> Vec<Layer> {
+        self.confinement.clone()
     }
 
     fn paused(&self) -> bool {

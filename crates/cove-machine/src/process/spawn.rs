@@ -53,6 +53,12 @@ pub(crate) fn set_up(command: &mut Command, bond: Bond, kept: Vec<OwnedFd>) {
     }
 }
 
+/// Has this child be killed when the thread that started it ends. The parent may be in another process namespace, where its
+/// number says nothing, so that one that died before this call has to be noticed otherwise.
+pub(crate) fn die_with_parent_outside() -> rustix::io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+}
+
 /// Marks every descriptor but the standard ones to be closed on exec: whoever started this process may have left some
 /// open that were never meant to be inherited.
 fn close_all_on_exec() {

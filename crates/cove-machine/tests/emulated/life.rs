@@ -1,7 +1,7 @@
 //! What a machine does while it runs, and what keeps it from starting.
 
 use super::*;
-use cove_machine::{Disk, MachineEvent};
+use cove_machine::{Disk, Hold, MachineEvent, Share};
 
 #[tokio::test]
 async fn a_machine_is_its_users_alone_and_tells_what_it_is() {
@@ -9,7 +9,7 @@ async fn a_machine_is_its_users_alone_and_tells_what_it_is() {
     let machine = bench.start().await;
     bench.console_shows("hello", 1).await;
     let processes = machine.processes();
-    assert!(processes.len() == 2 && processes.iter().all(|pid| runs(*pid)));
+    assert!(processes.len() == 3 && processes.iter().all(|pid| runs(*pid)));
     assert!(machine.features().pause && !machine.features().hardware);
     assert_eq!(machine.console(), bench.spec.directory.join("console.log"));
     for directory in [&bench.spec.directory, &bench.spec.runtime] {
@@ -27,6 +27,108 @@ async fn a_machine_is_its_users_alone_and_tells_what_it_is() {
         "it keeps a log: {}",
         bench.log()
     );
+}
+
+#[tokio::test]
+async fn the_process_that_faces_the_guest_is_confined_and_folders_come_to_it_all_the_same() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    let layers = machine.confinement();
+    let layer = |name: &str| layers.iter().find(|layer| layer.name == name).unwrap();
+    for name in ["no new privileges", "capabilities", "limits", "seccomp"] {
+        assert_eq!(layer(name).hold, Hold::Whole, "{layers:?}");
+    }
+    // What a host may lack is told in any case.
+    for name in [
+        "user namespace",
+        "mount namespace",
+        "pid namespace",
+        "network namespace",
+        "Landlock",
+    ] {
+        assert!(!layer(name).evidence.is_empty(), "{layers:?}");
+    }
+    let status = std::fs::read_to_string(format!("/proc/{}/status", machine.processes()[2])).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!((&*field("Seccomp:"), &*field("NoNewPrivs:")), ("2", "1"));
+    for capabilities in ["CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(u64::from_str_radix(&field(capabilities), 16), Ok(0), "{status}");
+    }
+
+    let folder = bench.root.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let share = |name: &str, path: &Path| Share {
+        name: name.into(),
+        path: path.into(),
+        read_only: false,
+    };
+    // More than there are places, one after the other.
+    for _ in 0..300 {
+        within(machine.add_share(&share("a", &folder))).await.unwrap();
+        within(machine.remove_share("a")).await.unwrap();
+    }
+    within(machine.add_share(&share("a", &folder))).await.unwrap();
+    within(machine.add_share(&share("b", &folder))).await.unwrap();
+    let missing = within(machine.add_share(&share("c", &folder.join("missing")))).await;
+    assert!(missing.unwrap_err().to_string().contains("missing"));
+    let file = within(machine.add_share(&share("d", &bench.spec.kernel))).await;
+    assert!(file.unwrap_err().to_string().contains("kernel"));
+    assert_eq!(machine.shares().len(), 2);
+    assert!(within(machine.folder_health()).await.is_ok());
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_without_namespaces_confines_by_what_is_left_and_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::new("hello\n", Then::Idle);
+    // A user namespace in which no further one may be made, as some hosts forbid it altogether.
+    let script = bench.root.path().join("program");
+    let forbidding = format!(
+        "#!/bin/sh\nexec unshare --user --map-root-user sh -c \
+         'echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"' sh '{}' \"$@\"\n",
+        program().display()
+    );
+    std::fs::write(&script, forbidding).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let started = Emulated::new(Some(script)).start(&bench.spec).await;
+    let machine = started.unwrap_or_else(|error| panic!("{error}\n{}", bench.log()));
+    bench.console_shows("hello", 1).await;
+    let layers = machine.confinement();
+    let layer = |name: &str| layers.iter().find(|layer| layer.name == name).unwrap();
+    for name in ["user namespace", "mount namespace", "network namespace"] {
+        assert_eq!(layer(name).hold, Hold::Absent, "{layers:?}");
+        assert!(layer(name).evidence.contains("namespaces"), "{layers:?}");
+    }
+    assert_eq!(layer("seccomp").hold, Hold::Whole);
+    assert_ne!(layer("Landlock").hold, Hold::Whole);
+    let folder = bench.root.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    let share = Share {
+        name: "a".into(),
+        path: folder,
+        read_only: false,
+    };
+    within(machine.add_share(&share)).await.unwrap();
+    within(machine.remove_share("a")).await.unwrap();
+    within(machine.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_ends_with_the_process_that_faces_its_guest() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let machine = bench.start().await;
+    let processes = machine.processes();
+    signal(processes[2], Signal::KILL);
+    let exit = within(machine.wait()).await;
+    let ExitCause::HypervisorDied { stderr, .. } = exit.cause else {
+        panic!("{exit:?}");
+    };
+    assert!(stderr.contains("signal: 9"), "{stderr}");
+    bench.is_clear(&processes).await;
 }
 
 #[tokio::test]
