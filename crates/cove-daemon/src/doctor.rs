@@ -7,7 +7,7 @@ use crate::{
     settings::{self, Backend},
 };
 use cove_api::{ApiError, Check, CheckState, ContextState, transport};
-use cove_machine::{Availability, BackendKind, FolderHealth};
+use cove_machine::{Availability, BackendKind, FolderHealth, Hold, Layer};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -64,6 +64,7 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
         let Some(machine) = handle.snapshot().machine.clone() else {
             continue;
         };
+        checks.extend(confinement(handle.name(), &machine.confinement()));
         if let Ok(Ok(health)) = timeout(FOLDERS, machine.folder_health()).await {
             checks.extend(folders(handle.name(), &health));
         }
@@ -214,6 +215,29 @@ fn sockets(runtime: &Path, docker_socket: &Path) -> Check {
     }
 }
 
+/// How the process that faces a running machine's guest is confined: every layer, as it found it itself.
+fn confinement(machine: &MachineName, layers: &[Layer]) -> Vec<Check> {
+    let layer = |Layer { name, hold, evidence }: &Layer| {
+        let name = format!("confinement of {machine}: {name}");
+        match hold {
+            Hold::Whole => good(&name, evidence),
+            Hold::Partial => warning(&name, format!("in part: {evidence}"), fix(&name)),
+            Hold::Absent => warning(&name, format!("not in force: {evidence}"), fix(&name)),
+        }
+    };
+    layers.iter().map(layer).collect()
+}
+
+/// What a person can do about a layer of confinement that does not hold.
+fn fix(layer: &str) -> &'static str {
+    if layer.ends_with("namespace") {
+        "let users make namespaces: see kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone and \
+         user.max_user_namespaces (sysctl), then restart the machine"
+    } else {
+        "run a newer kernel with Landlock (Linux 6.12 or newer), then restart the machine"
+    }
+}
+
 /// How a machine that runs shares folders: what is short of the promise, or one line that says that nothing is.
 fn folders(machine: &MachineName, health: &FolderHealth) -> Vec<Check> {
     let name = format!("folders of {machine}");
@@ -319,6 +343,21 @@ fn docker_context(context: &crate::machine::Context) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layer_of_confinement_that_a_host_lacks_is_a_warning_that_says_what_to_do() {
+        let layers = [
+            Layer::whole("seccomp", "a list"),
+            Layer::partial("Landlock", "version 3"),
+            Layer::absent("user namespace", "Operation not permitted"),
+        ];
+        let checks = confinement(&MachineName::default(), &layers);
+        let states: Vec<_> = checks.iter().map(|check| check.state).collect();
+        let expected = [CheckState::Ok, CheckState::Warning, CheckState::Warning];
+        assert_eq!(states, expected);
+        assert_eq!(checks[0].name, "confinement of default: seccomp");
+        assert!(checks[1].fix.contains("Landlock") && checks[2].fix.contains("sysctl"));
+    }
 
     #[test]
     fn an_old_qemu_is_a_warning_that_says_what_it_costs() {
