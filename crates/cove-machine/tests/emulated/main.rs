@@ -113,7 +113,11 @@ impl Bench {
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
-        assert!(sockets.is_empty(), "sockets are left: {sockets:?}\n{}", self.log());
+        assert!(
+            sockets.is_empty(),
+            "sockets are left: {sockets:?}\n{}",
+            self.log()
+        );
         assert!(backend().adopt(&self.spec).await.unwrap().is_none());
         assert!(!self.spec.directory.join("processes.json").exists());
     }
