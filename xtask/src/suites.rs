@@ -53,13 +53,21 @@ impl Tally {
     }
 }
 
-/// Builds every test executable and every program of the workspace, the desktop application's if `desktop`.
+/// Builds every test executable, program and example of the workspace, the desktop application's if `desktop`.
 ///
 /// All in one go: crates that several packages use are compiled once, with the features that all of them together
 /// want, and not once for every set of features.
 pub(crate) fn build(layout: &Layout, features: &str, desktop: bool) -> Result<Vec<Suite>> {
     let mut command = cargo(layout);
-    command.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--workspace",
+        "--bins",
+        "--examples",
+        "--tests",
+    ]);
     command.args(["--features", features]);
     if !desktop {
         command.args(["--exclude", DESKTOP]);
