@@ -125,7 +125,7 @@ fn areas() -> Vec<Area> {
                     CLI,
                     tests![images::save_and_load_keep_every_layer_and_tag],
                 ),
-                row(
+                extended(
                     "export and import",
                     CLI,
                     tests![images::export_and_import_flatten_a_container],
@@ -185,7 +185,7 @@ fn areas() -> Vec<Area> {
                     CLI,
                     tests![builds::the_result_may_be_files_on_this_computer],
                 ),
-                row(
+                extended(
                     "cache export with the image",
                     CLI,
                     tests![builds::a_cache_travels_with_its_image],
@@ -313,12 +313,12 @@ fn areas() -> Vec<Area> {
                         limits::a_container_runs_as_the_user_that_it_is_told
                     ],
                 ),
-                row(
+                extended(
                     "devices, sysctls, ulimits, shared memory, hosts, DNS",
                     CLI,
                     tests![limits::devices_sysctls_ulimits_and_shared_memory_are_set],
                 ),
-                row("shared namespaces", CLI, tests![limits::namespaces_can_be_shared]),
+                extended("shared namespaces", CLI, tests![limits::namespaces_can_be_shared]),
             ],
         },
         Area {
@@ -338,7 +338,7 @@ fn areas() -> Vec<Area> {
                     CLI,
                     tests![storage::an_anonymous_volume_goes_with_its_container_if_asked],
                 ),
-                row(
+                extended(
                     "backup and restore of a volume",
                     CLI,
                     tests![storage::a_volume_is_backed_up_and_restored_by_tar],
@@ -349,7 +349,7 @@ fn areas() -> Vec<Area> {
                     CLI,
                     tests![storage::a_host_folder_is_bound_both_ways_and_read_only_if_asked],
                 ),
-                row(
+                extended(
                     "propagation",
                     CLI,
                     tests![storage::a_mount_made_later_propagates_if_asked],
@@ -519,7 +519,8 @@ fn page() -> String {
         "# What works\n\n\
          <!-- Made from tests/tests/compatibility/table.rs by `cargo xtask docs`. -->\n\n\
          Each row is proven by tests that use an unmodified client against a machine. `cargo xtask test` runs them all and\n\
-         lands nothing when one fails; rows marked *extended* take minutes and run with `cargo xtask test --all`.\n",
+         lands nothing when one fails; rows marked *extended* take long, or hold what changes least, and run with\n\
+         `cargo xtask test --all`.\n",
     );
     for area in areas() {
         // Writing to a string does not fail.
