@@ -3,9 +3,12 @@
 //! Nothing of it is in memory before it is asked for: the kernel's module is loaded only then, and the emulators are
 //! read from the image when the first program of theirs starts.
 
-use crate::boot::mounts::{MountError, attach};
+use crate::boot::{
+    mounts::{MountError, attach},
+    preload,
+};
 use rustix::mount::MountFlags;
-use std::{fs, io, path::Path, process::Command};
+use std::{fs, io, path::Path};
 
 const MODULE: &str = "binfmt_misc";
 /// Where the kernel listens (Documentation/admin-guide/binfmt-misc.rst).
@@ -44,7 +47,7 @@ const PROCESSORS: [Processor; 2] = [
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessorError {
     #[error("loading the kernel module {MODULE} failed: {0}")]
-    Module(String),
+    Module(#[from] io::Error),
     #[error(transparent)]
     Mount(#[from] MountError),
     #[error("the kernel did not take {emulator} for programs of {name}: {source}")]
@@ -57,12 +60,7 @@ pub(crate) enum ProcessorError {
 
 /// Has the kernel run programs for other processors. It may be asked for twice.
 pub(crate) fn enable() -> Result<(), ProcessorError> {
-    let loaded = Command::new("/sbin/modprobe").arg(MODULE).output();
-    let loaded = loaded.map_err(|error| ProcessorError::Module(error.to_string()))?;
-    if !loaded.status.success() {
-        let said = String::from_utf8_lossy(&loaded.stderr).trim().to_owned();
-        return Err(ProcessorError::Module(said));
-    }
+    preload::load(&[MODULE])?;
     let place = Path::new(PLACE);
     if !place.join("register").exists() {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;

@@ -16,7 +16,7 @@ mod cmdline;
 mod modules;
 pub(crate) mod mounts;
 mod network;
-mod preload;
+pub(crate) mod preload;
 mod root;
 mod settle;
 
@@ -261,7 +261,7 @@ async fn attach_shares(report: &Report, modules: Option<&Modules>) -> Result<(),
 async fn preload(report: Report, modules: Option<Modules>) {
     settled(modules.as_ref(), &["ext4"]).await;
     let _stage = report.stage("engine-modules");
-    match blocking(preload::load).await {
+    match blocking(preload::load_for_the_engine).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!("loading the engine's modules ahead failed: {error}"),
         Err(fault) => tracing::warn!("{fault}"),

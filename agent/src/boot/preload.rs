@@ -27,11 +27,16 @@ const WANTED: [&str; 12] = [
     "xt_tcpudp",
 ];
 
-/// Loads them. What fails here is asked for again by whoever needs it, and fails there with a better reason.
-pub(crate) fn load() -> io::Result<()> {
+/// Loads what the engine is going to ask for.
+pub(crate) fn load_for_the_engine() -> io::Result<()> {
+    load(&WANTED)
+}
+
+/// Loads `wanted` and what they need. What fails here fails again for whoever needs it, with a better reason.
+pub(crate) fn load(wanted: &[&str]) -> io::Result<()> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let directory = Path::new("/lib/modules").join(release);
-    let list = with_dependencies(&fs::read_to_string(directory.join("modules.dep"))?, &WANTED);
+    let list = with_dependencies(&fs::read_to_string(directory.join("modules.dep"))?, wanted);
     let load = |module: &Module| insert(&File::open(directory.join(&module.path))?);
     load_all(list, load, |name, outcome| {
         if let Err(error) = outcome {

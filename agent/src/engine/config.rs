@@ -131,8 +131,11 @@ fn dictated() -> [(String, Value); 7] {
 }
 
 /// Settings that somebody may want otherwise.
-fn offered() -> [(String, Value); 2] {
+fn offered() -> [(String, Value); 3] {
     [
+        // Said although it is the default: a reload takes back nothing that it does not say otherwise, and a renewal
+        // of the engine says yes for a moment.
+        ("live-restore".into(), json!(false)),
         // The agent's own resolver, which asks the host; see `crate::names`.
         ("dns".into(), json!([network::RESOLVER])),
         // What `--add-host NAME:host-gateway` means.
