@@ -471,7 +471,7 @@ fn areas() -> Vec<Area> {
         },
         Area {
             title: "Other processors",
-            rows: vec![row(
+            rows: vec![extended(
                 "images for linux/arm64 and linux/arm run and are built, by setting",
                 CLI,
                 tests![processors::programs_of_other_processors_run_and_are_built],
