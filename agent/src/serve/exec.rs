@@ -273,14 +273,13 @@ fn failed(exec: &Exec, error: &io::Error) -> Result<Attempt, Fault> {
             format!("running {program} in the directory {directory} failed: {error}"),
         )),
         io::ErrorKind::NotFound => Ok(Attempt::NotRun { code: NOT_FOUND, why }),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::IsADirectory => Ok(Attempt::NotRun {
-            code: NO_PROGRAM,
-            why,
-        }),
-        _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => Ok(Attempt::NotRun {
-            code: NO_PROGRAM,
-            why,
-        }),
+        _ if [Errno::ACCESS, Errno::PERM, Errno::ISDIR, Errno::NOEXEC]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
+            let code = NO_PROGRAM;
+            Ok(Attempt::NotRun { code, why })
+        }
         io::ErrorKind::InvalidInput => Err(Fault::new(FaultCode::Invalid, why)),
         _ => Err(Fault::new(FaultCode::Failed, why)),
     }

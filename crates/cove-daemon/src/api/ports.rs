@@ -33,11 +33,11 @@ pub(super) async fn list(server: &Server, name: &str) -> Result<Answer, ApiError
 /// What can be reached by name; nothing without a listener, or while the engine cannot be asked.
 pub(super) async fn sites(server: &Server, name: &str) -> Result<Answer, ApiError> {
     let handle = server.machines.get(name)?;
-    let port = *server.web_port.borrow();
-    let list = match (port, &handle.snapshot().machine) {
-        (Some(_), Some(machine)) => running_containers(&**machine).await,
-        _ => None,
+    let running = handle.snapshot().machine.clone();
+    let (Some(port), Some(running)) = (*server.web_port.borrow(), running) else {
+        return Ok(body::json(&Vec::<Site>::new()));
     };
+    let list = running_containers(&*running).await;
     let machine = match handle.name().as_str() {
         "default" => String::new(),
         other => format!(".{other}"),
@@ -45,8 +45,7 @@ pub(super) async fn sites(server: &Server, name: &str) -> Result<Answer, ApiErro
     let sites: Vec<Site> = list
         .iter()
         .flat_map(web::sites)
-        .zip(std::iter::repeat(port.unwrap_or_default()))
-        .map(|(site, port)| Site {
+        .map(|site| Site {
             url: format!("http://{}{machine}.{}:{port}/", site.name, web::DOMAIN),
             name: site.name,
             server: site.server,

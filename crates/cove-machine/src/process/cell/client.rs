@@ -24,7 +24,7 @@ use std::{
     io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{net::UnixStream, process::CommandExt},
+        unix::net::UnixStream,
     },
     path::Path,
     process::Stdio,
@@ -167,21 +167,13 @@ async fn attempt(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Res
     };
     let connect = failed("make a connection for the devices of the machine in");
     let (mut errands, errands_theirs) = pair().map_err(connect)?;
-    let (mut line, line_theirs) =
-        pair().map_err(failed("make a connection for the devices of the machine in"))?;
+    let (mut line, line_theirs) = pair().map_err(connect)?;
     let part = Part::Porter {
         line: line_theirs.as_raw_fd(),
         bare: bare.clone(),
     };
-    // The running program, even where another has taken its place on the disk.
-    let mut command = std::process::Command::new("/proc/self/exe");
+    let mut command = super::again(directory, &part);
     command
-        .arg0("cove")
-        .arg("machine-process")
-        .arg("--directory")
-        .arg(directory)
-        .arg("--part")
-        .arg(protocol::encode(&part))
         .stdin(Stdio::from(errands_theirs))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -193,9 +185,7 @@ async fn attempt(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Res
     let start = failed("start the process for the devices of the machine in");
     let mut porter = Command::from(command).kill_on_drop(true).spawn().map_err(start)?;
     let (Some(console), Some(stderr)) = (porter.stdout.take(), porter.stderr.take()) else {
-        return Err(failed("start the process for the devices of the machine in")(
-            io::ErrorKind::BrokenPipe.into(),
-        ));
+        return Err(start(io::ErrorKind::BrokenPipe.into()));
     };
     let kept = Arc::new(Mutex::new(String::new()));
     let log = tokio::spawn(pass_on(stderr, Arc::clone(&kept)));

@@ -31,3 +31,20 @@ pub(super) mod inside;
 pub(super) mod porter;
 pub(super) mod supervise;
 pub(crate) mod words;
+
+use crate::process::protocol;
+use std::{os::unix::process::CommandExt, path::Path, process::Command};
+
+/// The running program once more, even where another has taken its place on the disk, to play `part` for the machine in
+/// `directory`.
+fn again(directory: &Path, part: &words::Part) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg0("cove")
+        .arg("machine-process")
+        .arg("--directory")
+        .arg(directory)
+        .arg("--part")
+        .arg(protocol::encode(part));
+    command
+}

@@ -34,7 +34,7 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     path::Path,
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Child, ExitCode, Stdio},
 };
 
 /// Longest errand, in bytes: a path.
@@ -107,15 +107,8 @@ fn is_errand(errands: &UnixStream, life: &OwnedFd) -> io::Result<bool> {
 /// Starts the cell. It inherits the locks that this process has inherited.
 fn start(directory: &Path, line: OwnedFd, bare: Option<String>) -> io::Result<Child> {
     let has_namespaces = bare.is_none();
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("cove")
-        .arg("machine-process")
-        .arg("--directory")
-        .arg(directory)
-        .arg("--part")
-        .arg(encode(&Part::Cell { bare }))
-        .stdin(Stdio::from(line));
+    let mut command = super::again(directory, &Part::Cell { bare });
+    command.stdin(Stdio::from(line));
     let prepare = move || {
         spawn::die_with_parent_outside()?;
         if has_namespaces {
