@@ -158,17 +158,30 @@ impl Guest {
         if let Repeated::Yes = self.enter_running(&config)? {
             return Ok(());
         }
-        let started = self.start(&config, engine).await;
-        if started.is_err() {
-            self.0.phase.send_if_modified(|phase| {
-                let running = matches!(phase, Phase::Running(_));
-                if running {
-                    *phase = Phase::Waiting;
-                }
-                running
-            });
-        }
-        started
+        let guest = self.clone();
+        // What was begun is finished, even if the host that asked for it goes away: the next one finds it under way.
+        let starting = tokio::spawn(async move {
+            let started = guest.start(&config, engine).await;
+            if started.is_err() {
+                guest.wait_again();
+            }
+            started
+        });
+        starting.await.unwrap_or_else(|_| {
+            self.wait_again();
+            Err(Fault::new(FaultCode::Failed, "starting the guest was broken off"))
+        })
+    }
+
+    /// A start has failed and may be tried again.
+    fn wait_again(&self) {
+        self.0.phase.send_if_modified(|phase| {
+            let running = matches!(phase, Phase::Running(_));
+            if running {
+                *phase = Phase::Waiting;
+            }
+            running
+        });
     }
 
     /// Takes the guest from waiting to running with `config`, unless it does run with it already.
@@ -247,7 +260,7 @@ impl Guest {
     }
 
     /// Waits until it is known whether the system is fit for the engine.
-    async fn base(&self) -> Result<(), Fault> {
+    pub(crate) async fn base(&self) -> Result<(), Fault> {
         let mut base = self.0.base.clone();
         let known = base.wait_for(Option::is_some).await;
         known.ok().and_then(|known| known.clone()).unwrap_or_else(|| {

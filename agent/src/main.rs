@@ -19,6 +19,7 @@ mod clock;
 mod data;
 mod descriptor;
 mod engine;
+mod files;
 mod guest;
 mod logs;
 mod names;
@@ -44,6 +45,9 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     if proxy::is_wanted() {
         return proxy::run();
+    }
+    if let Some(question) = files::question() {
+        return files::run(&question);
     }
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         eprintln!("cove-agent is the first process of a Cove guest and does nothing anywhere else");

@@ -102,13 +102,13 @@ mod tests {
     async fn a_ping_waits_in_the_socket_until_somebody_serves_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("docker.sock");
-        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let waiting = tokio::spawn(async move { ping(&path).await });
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!waiting.is_finished());
-        let (mut client, _) = listener.accept().unwrap();
-        assert!(std::io::Read::read(&mut client, &mut [0; 1024]).unwrap() > 0);
-        std::io::Write::write_all(&mut client, b"HTTP/1.1 200 OK\r\n\r\nOK").unwrap();
+        let (mut client, _) = listener.accept().await.unwrap();
+        assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\nOK").await.unwrap();
         drop(client);
         assert!(waiting.await.unwrap().unwrap());
     }

@@ -1,20 +1,11 @@
 //! Connecting to a TCP address from within the guest, or from within a network namespace.
 
+use super::namespace::within;
 use crate::socket::Socket;
 use cove_wire::{Dial, Fault, FaultCode};
-use rustix::{
-    fs::{Mode, OFlags, open},
-    net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_tcp_nodelay},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
-use std::{
-    io,
-    net::SocketAddr,
-    os::fd::{AsFd, OwnedFd},
-    thread,
-    time::Duration,
-};
-use tokio::{sync::oneshot, time::timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt::set_tcp_nodelay};
+use std::{io, net::SocketAddr, os::fd::OwnedFd, time::Duration};
+use tokio::time::timeout;
 
 /// How long a connection may take to be made. Within the guest nothing is far away.
 const CONNECTING: Duration = Duration::from_secs(15);
@@ -22,10 +13,12 @@ const CONNECTING: Duration = Duration::from_secs(15);
 /// Connects to the address.
 pub(super) async fn connect(dial: Dial) -> Result<Socket, Fault> {
     let Dial { address, namespace } = dial;
-    let socket = match &namespace {
-        None => make(address).map_err(|error| unreachable(address, &error))?,
-        Some(path) => make_in(path.clone(), address).await?,
+    let made = match namespace {
+        None => make(address),
+        // A socket stays in the namespace that it was made in.
+        Some(_) => within(namespace, move || make(address)).await?,
     };
+    let socket = made.map_err(|error| unreachable(address, &error))?;
     let connected = timeout(CONNECTING, Socket::connect(socket, &address)).await;
     connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -41,42 +34,6 @@ fn make(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     set_tcp_nodelay(&socket, true)?;
     Ok(socket)
-}
-
-/// Makes a socket in the namespace. A socket stays in the one that it was made in; the thread that was moved there
-/// ends, so that nothing else is ever done from it.
-async fn make_in(path: String, address: SocketAddr) -> Result<OwnedFd, Fault> {
-    let (sender, made) = oneshot::channel();
-    let enter = move || {
-        // Without O_NONBLOCK a path to a pipe would block here.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let result = open(&path, flags, Mode::empty())
-            .and_then(|namespace| {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-            })
-            .map_err(|error| {
-                let code = if error == rustix::io::Errno::NOENT {
-                    FaultCode::NotFound
-                } else {
-                    FaultCode::Failed
-                };
-                Fault::new(
-                    code,
-                    format!("entering the network namespace {path} failed: {error}"),
-                )
-            })
-            .and_then(|()| make(address).map_err(|error| unreachable(address, &error)));
-        // An error says that the host hung up meanwhile.
-        let _ = sender.send(result);
-    };
-    let failed = |error: &dyn std::fmt::Display| {
-        Fault::new(FaultCode::Failed, format!("starting a thread failed: {error}"))
-    };
-    thread::Builder::new()
-        .name("netns".into())
-        .spawn(enter)
-        .map_err(|error| failed(&error))?;
-    made.await.map_err(|error| failed(&error))?
 }
 
 fn unreachable(address: SocketAddr, error: &io::Error) -> Fault {

@@ -15,7 +15,7 @@ use crate::{
     },
     socket::Socket,
 };
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use cove_wire::{Exec, ExecCodec, ExecPacket, Fault, FaultCode, WireError};
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use rustix::{io::Errno, process::Signal};
@@ -61,6 +61,9 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// How long output may still come when the program has ended. What it wrote itself is there already, but a terminal
 /// passes it on in its own time, and programs that it left behind may hold its output open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// Most bytes of input that wait for a program to read them, but for the rest of the last packet.
+const MAX_UNREAD: usize = 1 << 20;
 
 /// `VEOF`: what ends the input of a program on a terminal.
 const END_OF_TEXT: &[u8] = &[4];
@@ -291,6 +294,9 @@ fn pipe(end: OwnedFd) -> io::Result<Pipe> {
 }
 
 /// Takes the host's packets. Returns when the host has hung up, or has sent what makes no sense.
+///
+/// A program need not read its input, and still a signal has to reach it: packets are taken while it does not, until
+/// [`MAX_UNREAD`] bytes wait for it.
 async fn take_input(
     socket: &Socket,
     mut input: Option<Pipe>,
@@ -298,41 +304,57 @@ async fn take_input(
     process: Process,
 ) -> Result<(), WireError> {
     let mut packets = FramedRead::new(socket, ExecCodec);
-    while let Some(packet) = packets.next().await.transpose()? {
+    let mut unread = BytesMut::new();
+    // Whether the host has more to say, and whether some of that may be input.
+    let (mut speaks, mut ended) = (true, false);
+    while speaks || !unread.is_empty() {
+        let packet = tokio::select! {
+            packet = packets.next(), if speaks && unread.len() < MAX_UNREAD => packet.transpose()?,
+            written = write_some(input.as_ref(), &unread), if !unread.is_empty() => {
+                if let Ok(length) = written {
+                    unread.advance(length);
+                } else {
+                    // The program no longer reads, and need not.
+                    input = None;
+                    unread.clear();
+                }
+                if ended && unread.is_empty() {
+                    input = None;
+                }
+                continue;
+            }
+            () = socket.hung_up(), if unread.len() >= MAX_UNREAD || !speaks => return Ok(()),
+        };
         match packet {
-            ExecPacket::Stdin(data) => {
-                let Some(pipe) = &input else { continue };
-                tokio::select! {
-                    written = write_all(pipe, &data) => if written.is_err() {
-                        // The program no longer reads, and need not.
-                        input = None;
-                    },
-                    () = socket.hung_up() => return Ok(()),
+            None => (speaks, ended) = (false, true),
+            Some(ExecPacket::Stdin(data)) if input.is_some() && !ended => unread.extend_from_slice(&data),
+            Some(ExecPacket::Stdin(_)) => {}
+            Some(ExecPacket::StdinEnd) => {
+                if terminal.is_some() && input.is_some() && !ended {
+                    unread.extend_from_slice(END_OF_TEXT);
                 }
+                ended = true;
             }
-            ExecPacket::StdinEnd => {
-                if let (Some(terminal), Some(_)) = (&terminal, &input) {
-                    write_all(terminal, END_OF_TEXT).await?;
-                }
-                input = None;
-            }
-            ExecPacket::Resize { columns, rows } => {
+            Some(ExecPacket::Resize { columns, rows }) => {
                 if let Some(terminal) = &terminal {
                     pty::resize(terminal.get_ref(), columns, rows)?;
                 }
             }
-            ExecPacket::Signal(number) => {
+            Some(ExecPacket::Signal(number)) => {
                 if let Some(signal) = Signal::from_named_raw(i32::from(number)) {
                     process.signal_group(signal);
                 }
             }
-            ExecPacket::Stdout(_) | ExecPacket::Stderr(_) | ExecPacket::Exit(_) => {
+            Some(ExecPacket::Stdout(_) | ExecPacket::Stderr(_) | ExecPacket::Exit(_)) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "the host sent a packet of the guest's",
                 )
                 .into());
             }
+        }
+        if ended && unread.is_empty() {
+            input = None;
         }
     }
     drop(input);
@@ -401,16 +423,17 @@ async fn readable(pipe: &Pipe) -> io::Result<()> {
     Ok(())
 }
 
-async fn write_all(pipe: &Pipe, mut data: &[u8]) -> io::Result<()> {
-    while !data.is_empty() {
+/// Writes what the program takes of it now, at least one byte; answers how many.
+async fn write_some(pipe: Option<&Pipe>, data: &[u8]) -> io::Result<usize> {
+    let pipe = pipe.ok_or(io::ErrorKind::BrokenPipe)?;
+    loop {
         match rustix::io::write(pipe, data) {
-            Ok(written) => data = &data[written..],
+            Ok(written) => return Ok(written),
             Err(Errno::AGAIN) => pipe.writable().await?.clear_ready(),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
 }
 
 /// Ends a program whose host has hung up, as a terminal would that was closed.
@@ -428,7 +451,6 @@ async fn farewell(child: &mut Child) {
 mod tests {
     use super::*;
     use crate::process::reap;
-    use bytes::BytesMut;
     use cove_wire::Terminal;
     use tokio::task::JoinHandle;
     use tokio_util::codec::Framed;
@@ -563,6 +585,33 @@ mod tests {
             running.send(ExecPacket::Stdin(vec![b'x'; 40_000].into())).await;
         }
         running.hang_up().await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_reaches_a_program_that_does_not_read_its_input() {
+        let mut running = start("echo up; sleep 60; true", None);
+        assert!(matches!(
+            running.host.next().await,
+            Some(Ok(ExecPacket::Stdout(_)))
+        ));
+        for _ in 0..5 {
+            running.send(ExecPacket::Stdin(vec![b'x'; 40_000].into())).await;
+        }
+        running.send(ExecPacket::StdinEnd).await;
+        running.send(ExecPacket::Signal(15)).await;
+        let (_, _, code) = timeout(FAREWELL * 2, running.finish()).await.unwrap();
+        assert_eq!(code, 143);
+    }
+
+    #[tokio::test]
+    async fn input_waits_for_a_program_that_reads_it_late_and_ends_after_it() {
+        let mut running = start("sleep 0.3; wc -c", None);
+        for _ in 0..50 {
+            running.send(ExecPacket::Stdin(vec![b'x'; 40_000].into())).await;
+        }
+        running.send(ExecPacket::StdinEnd).await;
+        let (out, _, code) = running.finish().await;
+        assert_eq!((String::from_utf8_lossy(&out).trim(), code), ("2000000", 0));
     }
 
     #[tokio::test]

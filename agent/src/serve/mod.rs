@@ -1,14 +1,18 @@
 //! What the agent serves to the host: the control port and the stream port.
 
+mod clients;
 mod control;
 mod datagram;
 mod dial;
 mod exec;
 mod logs;
+mod look;
+mod namespace;
 mod pty;
 mod stream;
 
 use crate::{guest::Guest, report::Running, socket::Socket, vsock::Listener};
+use clients::Clients;
 use cove_wire::port;
 use std::{
     io,
@@ -36,7 +40,10 @@ pub(crate) fn listen(guest: &Guest, hello: Running) -> io::Result<()> {
     tokio::spawn(accept(control, CONTROLS, guest.clone(), move |socket, guest| {
         control::serve(socket, guest, hello.clone())
     }));
-    tokio::spawn(accept(stream, STREAMS, guest.clone(), stream::serve));
+    let clients = Clients::listen(guest.clone());
+    tokio::spawn(accept(stream, STREAMS, guest.clone(), move |socket, guest| {
+        stream::serve(socket, guest, clients.clone())
+    }));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! A stream connection: one frame that says what it is to be, one that says whether it is, then the stream itself.
 
-use super::{datagram, dial, exec, logs};
+use super::{clients::Clients, datagram, dial, exec, logs, look};
 use crate::{engine::ENGINE_SOCKET, guest::Guest, relay::relay, socket::Socket};
 use cove_wire::{
     EngineState, Fault, FaultCode, HEADER_LEN, Open, Opened, WireError, body_len, decode, encode,
@@ -36,12 +36,12 @@ impl From<std::io::Error> for StreamError {
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve(mut socket: Socket, guest: Guest) {
+pub(super) async fn serve(mut socket: Socket, guest: Guest, clients: Clients) {
     let served = async {
         let open = timeout(OPENING, read_open(&mut socket))
             .await
             .map_err(|_| StreamError::Silent)??;
-        Box::pin(run(socket, open, guest)).await
+        Box::pin(run(socket, open, guest, clients)).await
     };
     match served.await {
         Ok(()) => {}
@@ -60,7 +60,7 @@ async fn read_open(socket: &mut Socket) -> Result<Open, WireError> {
     decode(&body)
 }
 
-async fn run(mut socket: Socket, open: Open, guest: Guest) -> Result<(), StreamError> {
+async fn run(mut socket: Socket, open: Open, guest: Guest, clients: Clients) -> Result<(), StreamError> {
     match open {
         Open::Engine => {
             let inner = tokio::select! {
@@ -69,6 +69,14 @@ async fn run(mut socket: Socket, open: Open, guest: Guest) -> Result<(), StreamE
             };
             let inner = answer(&mut socket, inner).await?;
             Ok(relay(&socket, &inner).await?)
+        }
+        Open::Client => {
+            let client = tokio::select! {
+                client = clients.next() => client.ok_or_else(|| unreachable("no clients are listened to")),
+                () = socket.hung_up() => return Ok(()),
+            };
+            let client = answer(&mut socket, client).await?;
+            Ok(relay(&socket, &client).await?)
         }
         Open::Dial(target) => {
             let inner = tokio::select! {
@@ -89,6 +97,14 @@ async fn run(mut socket: Socket, open: Open, guest: Guest) -> Result<(), StreamE
         Open::Logs(request) => {
             let source = answer(&mut socket, logs::Source::open(&guest, request)).await?;
             Ok(source.send_to(&mut socket).await?)
+        }
+        Open::Look(wanted) => {
+            let seen = tokio::select! {
+                seen = look::look(wanted) => seen,
+                () = socket.hung_up() => return Ok(()),
+            };
+            let seen = answer(&mut socket, seen).await?;
+            Ok(socket.write_all(&encode(&seen)?).await?)
         }
     }
 }

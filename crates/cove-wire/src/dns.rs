@@ -205,6 +205,43 @@ impl<'m> Query<'m> {
     }
 }
 
+/// A question for the addresses of a name, of the family that `kind` says, [`A`] or [`AAAA`]. Nothing if it is no name
+/// that could be asked for.
+pub fn question(id: u16, name: &str, kind: u16) -> Option<Vec<u8>> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([RD, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.trim_end_matches('.').split('.') {
+        let length = u8::try_from(label.len())
+            .ok()
+            .filter(|length| (1..=63).contains(length))?;
+        message.push(length);
+        message.extend(label.bytes());
+    }
+    message.push(0);
+    (message.len() - HEADER <= MAX_NAME).then_some(())?;
+    message.extend(kind.to_be_bytes());
+    message.extend(IN.to_be_bytes());
+    Some(message)
+}
+
+/// The addresses in an answer, whatever names they belong to: aliases have been followed by whoever answered.
+pub fn addresses(answer: &[u8]) -> Vec<IpAddr> {
+    let mut found = Vec::new();
+    for record in answer_records(answer)
+        .into_iter()
+        .flatten()
+        .map_while(|record| record)
+    {
+        let data = answer.get(record.ttl + 6..record.end).unwrap_or_default();
+        match (record.kind, record.class) {
+            (A, IN) => found.extend(<[u8; 4]>::try_from(data).map(IpAddr::from)),
+            (AAAA, IN) => found.extend(<[u8; 16]>::try_from(data).map(IpAddr::from)),
+            _ => {}
+        }
+    }
+    found
+}
+
 /// The failure that a request is answered with which [`Query::parse`] could not read.
 pub fn refuse(message: &[u8], code: Code) -> Vec<u8> {
     let mut reply = message.get(..2).unwrap_or(&[0, 0]).to_vec();
@@ -441,6 +478,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_asked_for_is_found_in_the_answer() {
+        let all: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        for (kind, one) in [(A, all[0]), (AAAA, all[1])] {
+            let message = super::question(7, "db.test.", kind).unwrap();
+            assert_eq!(message[2..], question("db.test", kind, None)[2..]);
+            let query = Query::parse(&message).unwrap();
+            assert_eq!(addresses(&query.answer(&all, 60)), [one]);
+            assert!(addresses(&query.failure(Code::NoSuchName)).is_empty());
+        }
+        for name in ["", "a..b", &"x".repeat(64), &"abc.".repeat(80)] {
+            assert_eq!(super::question(7, name, A), None, "{name}");
+        }
+    }
+
+    #[test]
     fn a_name_without_the_record_holds_as_long_as_its_zone_says() {
         let message = question("none.test", A, None);
         let query = Query::parse(&message).unwrap();
@@ -506,7 +558,7 @@ mod tests {
             message[11] = counts[2];
             message[2] = counts[3];
             message.extend(tail);
-            let _ = (Query::parse(&message).is_ok(), lifetime(&message));
+            let _ = (Query::parse(&message).is_ok(), lifetime(&message), addresses(&message));
             age(&mut message, 1);
         }
     }

@@ -23,8 +23,11 @@
 mod changes;
 mod control;
 pub mod dns;
+pub mod etc;
 mod exec;
+mod files;
 mod frame;
+mod look;
 pub mod network;
 mod publish;
 mod stream;
@@ -35,13 +38,18 @@ pub use control::{
     Hello, LogSource, Memory, Reply, Stage, VersionMismatch,
 };
 pub use exec::{ExecCodec, ExecPacket, MAX_EXEC_DATA};
+pub use files::{
+    AGENT_PROGRAM, FILES_ARGUMENT, FileEntry, FileKind, FileLink, FilesAnswer, FilesCall, FilesQuestion,
+    FilesRoot, MAX_ENTRIES,
+};
 pub use frame::{Codec, HEADER_LEN, MAX_FRAME, WireError, body_len, decode, encode};
+pub use look::{Attempt, Look, MAX_ADDRESSES, MAX_LISTENERS, NameSource, Seen, Sight, listeners};
 pub use publish::{Protocol, Publish, Published};
 pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};
 
 /// Version of everything in this crate. Both ends send it in their [`Hello`]; the image's manifest records it too.
 /// Raise it with every change that an older peer would misunderstand.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The vsock ports, the one table of them.
 pub mod port {
@@ -61,6 +69,9 @@ pub mod port {
 /// What the guest mounts to see the host's folders: the tag of its file system device, at whose root each share has
 /// an entry.
 pub const SHARES_TAG: &str = "cove";
+
+/// Where Docker clients in the guest reach the engine by way of the host: see [`Open::Client`].
+pub const CLIENTS_SOCKET: &str = "/run/cove-docker.sock";
 
 /// Context id of the guest on its vsock. Each machine has a bus of its own, so that one number serves all.
 pub const GUEST_CID: u32 = 3;

@@ -1,6 +1,6 @@
 //! Streams: what the one [`Open`] frame on a stream connection asks for.
 
-use crate::{Fault, LogSource};
+use crate::{Fault, LogSource, Look};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -10,6 +10,9 @@ use std::{collections::BTreeMap, net::SocketAddr};
 pub enum Open {
     /// The engine's API socket; raw bytes follow. Waits until the engine answers.
     Engine,
+    /// A Docker client in the guest, which has connected to [`CLIENTS_SOCKET`](crate::CLIENTS_SOCKET); its requests
+    /// follow. Waits until there is one.
+    Client,
     /// A TCP address within the guest, such as a container's; raw bytes follow.
     Dial(Dial),
     /// A UDP address within the guest. Datagrams follow, each after its length as a 16-bit big-endian number. They may
@@ -19,6 +22,8 @@ pub enum Open {
     Exec(Exec),
     /// The lines of a log; raw bytes follow from guest to host.
     Logs(LogRequest),
+    /// A look at the guest's network; one [`Seen`](crate::Seen) frame follows from guest to host.
+    Look(Look),
 }
 
 /// The answer to [`Open`].

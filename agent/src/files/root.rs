@@ -1,0 +1,166 @@
+//! The container's root as this process's own.
+//!
+//! A running container is entered through its first process, so that what is mounted in it is there. The layers of
+//! one that does not run are put together once more, only to be read, in a mount that has no place in any tree and goes
+//! with this process.
+
+use super::FilesError;
+use cove_wire::FilesRoot;
+use rustix::{
+    fd::OwnedFd,
+    fs::{CWD, Mode, OFlags, openat},
+    mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
+    },
+    process::{chdir, chroot, fchdir},
+};
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+};
+
+/// The engine's image has no more layers than this.
+const MAX_LAYERS: usize = 512;
+/// Where the engine keeps layers. Nothing else is read as one.
+const LAYERS: &str = "/var/lib/docker/";
+
+/// An entered root.
+#[derive(Debug)]
+pub(super) struct Root {
+    /// What is mounted in it, by paths from its root. Those of layers are none.
+    mounts: Vec<PathBuf>,
+}
+
+impl Root {
+    /// Enters it. There is no way back.
+    pub(super) fn enter(root: &FilesRoot) -> Result<Self, FilesError> {
+        let (directory, mounts) = match root {
+            FilesRoot::Running { pid, container } => running(*pid, container)?,
+            FilesRoot::Layers(layers) => (overlay(layers)?, Vec::new()),
+        };
+        fchdir(&directory).map_err(step("fchdir"))?;
+        chroot(".").map_err(step("chroot"))?;
+        chdir("/").map_err(step("chdir"))?;
+        Ok(Self { mounts })
+    }
+
+    /// Refuses what is a mount or holds one: removing would reach into volumes and the host's folders.
+    pub(super) fn check_no_mount_in(&self, path: &Path) -> Result<(), FilesError> {
+        match self.mounts.iter().find(|mount| mount.starts_with(path)) {
+            Some(mount) => Err(FilesError::Mounted { mount: mount.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn step<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> FilesError {
+    move |source| FilesError::Enter {
+        step,
+        source: source.into(),
+    }
+}
+
+fn running(pid: i32, container: &str) -> Result<(OwnedFd, Vec<PathBuf>), FilesError> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let directory = openat(
+        CWD,
+        process.join("root"),
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|_| FilesError::Gone)?;
+    let mounts = fs::read(process.join("mountinfo")).map_err(|_| FilesError::Gone)?;
+    // Asked last: if the process is the container's now, the directory was its, too.
+    let cgroup = fs::read_to_string(process.join("cgroup")).map_err(|_| FilesError::Gone)?;
+    if container.len() < 12 || !cgroup.contains(container) {
+        return Err(FilesError::Gone);
+    }
+    Ok((directory, mount_points(&mounts)))
+}
+
+fn overlay(layers: &[String]) -> Result<OwnedFd, FilesError> {
+    if layers.len() > MAX_LAYERS {
+        return Err(FilesError::Path(format!("{} layers", layers.len())));
+    }
+    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("fsopen"))?;
+    for layer in layers {
+        if !layer.starts_with(LAYERS) || layer.contains("/../") {
+            return Err(FilesError::Path(layer.clone()));
+        }
+        // One by one: all in one string would not fit for an image of many layers.
+        fsconfig_set_string(&overlay, "lowerdir+", layer.as_str()).map_err(step("a layer"))?;
+    }
+    fsconfig_create(&overlay).map_err(step("the layers together"))?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOSUID;
+    fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step("fsmount"))
+}
+
+/// The mount points of a `mountinfo`, but for the root itself.
+fn mount_points(mountinfo: &[u8]) -> Vec<PathBuf> {
+    mountinfo
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
+        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
+        .filter(|point| point != Path::new("/"))
+        .collect()
+}
+
+/// `mountinfo` writes blanks and backslashes as three octal digits (proc(5)).
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, behind)) = rest.split_first() {
+        let digits = behind
+            .first_chunk::<3>()
+            .filter(|digits| first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        if let Some(digits) = digits {
+            let value = digits
+                .iter()
+                .fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
+            plain.push(value.to_le_bytes()[0]);
+            rest = behind.get(3..).unwrap_or_default();
+        } else {
+            plain.push(first);
+            rest = behind;
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_a_mount_is_told_from_what_only_begins_alike() {
+        let text =
+            b"21 20 0:5 / / rw - overlay overlay rw\n22 21 0:6 / /srv/my\\040data rw - ext4 /dev/vdb rw\n";
+        let root = Root {
+            mounts: mount_points(text),
+        };
+        assert_eq!(root.mounts, [Path::new("/srv/my data")]);
+        assert!(root.check_no_mount_in(Path::new("/srv")).is_err());
+        assert!(root.check_no_mount_in(Path::new("/srv/my data")).is_err());
+        assert!(root.check_no_mount_in(Path::new("/srv/my data/file")).is_ok());
+        assert!(root.check_no_mount_in(Path::new("/srv/my")).is_ok());
+    }
+
+    #[test]
+    fn only_what_the_engine_keeps_is_taken_for_a_layer() {
+        // Where overlays cannot be made at all, that is refused earlier.
+        for layer in ["/etc", "/var/lib/docker/../../../etc", "relative"] {
+            assert!(overlay(&[layer.to_owned()]).is_err(), "{layer}");
+        }
+        assert!(
+            running(
+                std::process::id().try_into().expect("it fits"),
+                "0123456789abcdef"
+            )
+            .is_err()
+        );
+    }
+}
