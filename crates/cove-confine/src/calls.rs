@@ -108,6 +108,8 @@ pub(crate) const CONNECTIONS: &[c_long] = &[
 pub(crate) const FILES: &[c_long] = &[
     SYS_copy_file_range,
     SYS_dup,
+    SYS_epoll_pwait,
+    SYS_epoll_pwait2,
     SYS_eventfd2,
     SYS_faccessat2,
     SYS_fallocate,
@@ -169,6 +171,8 @@ pub(crate) const FILES: &[c_long] = &[
     LISTXATTRAT,
     REMOVEXATTRAT,
     FCHMODAT2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_renameat,
     #[cfg(target_arch = "x86_64")]

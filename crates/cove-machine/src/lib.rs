@@ -40,6 +40,8 @@ mod sockets;
 mod spec;
 #[cfg(target_os = "linux")]
 mod system;
+#[cfg(all(test, unix))]
+mod test_script;
 
 pub use choose::{Choice, Preference, choose};
 pub use connection::{Connection, Listener};
@@ -48,7 +50,7 @@ pub use emulated::Emulated;
 pub use error::MachineError;
 #[cfg(target_os = "linux")]
 pub use kvm::Kvm;
-pub use spec::{Disk, FolderHealth, MachineSpec, Share};
+pub use spec::{Disk, FolderHealth, MachineSpec, Share, longest_socket};
 
 pub use cove_confine::{Hold, Layer};
 

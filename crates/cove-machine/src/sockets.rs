@@ -10,7 +10,10 @@
 //! | `fs.sock` | machine process | the hypervisor, for the file system device |
 //! | `net.sock` | machine process | the hypervisor, for the network device |
 
-use crate::{Connection, Listener, MachineError};
+use crate::{
+    Connection, Listener, MachineError,
+    spec::{host_port, longest_socket},
+};
 use rustix::{
     fs::Mode,
     net::{AddressFamily, SocketAddrUnix, SocketType},
@@ -46,11 +49,6 @@ pub(crate) fn vsock(runtime: &Path) -> PathBuf {
     runtime.join("vsock.sock")
 }
 
-/// The socket that the guest's connections to `port` of the host arrive at.
-pub(crate) fn host_port(runtime: &Path, port: u32) -> PathBuf {
-    runtime.join(format!("vsock.sock_{port}"))
-}
-
 /// The socket that the hypervisor finds the socket device at.
 pub(crate) fn vhost(runtime: &Path) -> PathBuf {
     runtime.join("vhost.sock")
@@ -68,7 +66,7 @@ pub(crate) fn net(runtime: &Path) -> PathBuf {
 
 /// Checks that every socket that a machine may have in `runtime` can have an address.
 pub(crate) fn check_lengths(runtime: &Path) -> Result<(), MachineError> {
-    check_length(&host_port(runtime, u32::MAX))
+    check_length(&longest_socket(runtime))
 }
 
 fn check_length(path: &Path) -> Result<(), MachineError> {
@@ -126,35 +124,31 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the machine process's own sockets from `runtime`. Only for whoever holds the machine's lock.
-pub(crate) fn remove_own(runtime: &Path) {
-    for socket in [control, vsock, vhost, fs, net] {
+/// Removes the sockets that an ended machine left in `runtime`: its processes' own, and those of the guest's ports on
+/// which nobody listens. What is not a socket stays. Only for whoever holds the machine's lock.
+pub(crate) fn remove_left_over(runtime: &Path) {
+    let changes = |runtime: &Path| host_port(runtime, cove_wire::port::CHANGES);
+    for socket in [control, vsock, vhost, fs, net, changes] {
         let path = socket(runtime);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
-            }
-            _ => {}
+        // Nobody is asked whether they still listen: a killed process may be done with the lock, and not yet with its
+        // sockets.
+        if std::fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.file_type().is_socket())
+            && let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "cannot remove the socket");
         }
     }
-}
-
-/// Removes the sockets that an ended machine left in `runtime`. What somebody listens on, and what is not a socket,
-/// stays.
-pub(crate) fn remove_left_over(runtime: &Path) {
     let Ok(entries) = std::fs::read_dir(runtime) else {
         return;
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let ours = matches!(
-            &*name,
-            "control.sock" | "vsock.sock" | "vhost.sock" | "fs.sock" | "net.sock"
-        ) || name
+        let of_a_port = name
+            .to_string_lossy()
             .strip_prefix("vsock.sock_")
             .is_some_and(|port| port.parse::<u32>().is_ok());
-        if ours {
+        if of_a_port {
             // What cannot be removed is reported when the next machine wants to listen there.
             let _ = remove_stale(&entry.path());
         }
@@ -243,7 +237,10 @@ fn check_answer(line: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::{
+        os::unix::fs::PermissionsExt,
+        time::{Duration, Instant},
+    };
 
     /// A socket device of one connection that answers `answer` to whatever line comes, then sends `more`.
     fn device(runtime: &Path, answer: &'static [u8]) -> tokio::task::JoinHandle<String> {
@@ -326,24 +323,30 @@ mod tests {
         }
         std::fs::write(at("vhost.sock"), "not a socket").unwrap();
         let alive = bind(&at("vsock.sock_81")).unwrap();
-        remove_left_over(runtime.path());
-        let mut left: Vec<_> = std::fs::read_dir(runtime.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        assert_eq!(
-            left,
-            ["docker.sock", "vhost.sock", "vsock.sock_81", "vsock.sock_x"]
-        );
-        drop(alive);
+        let dying = ["vsock.sock", "vsock.sock_1028"].map(|name| bind(&at(name)).unwrap());
+        // A child of another test has copies of what was just closed until it has become another program.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            remove_left_over(runtime.path());
+            let mut left: Vec<_> = std::fs::read_dir(runtime.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            left.sort();
+            if left == ["docker.sock", "vhost.sock", "vsock.sock_81", "vsock.sock_x"] {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{left:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop((alive, dying));
     }
 
     #[test]
     fn a_runtime_directory_too_deep_for_sockets_is_refused_with_its_length() {
         let deep = PathBuf::from(format!("/run/{}", "x".repeat(100)));
         let error = check_lengths(&deep).unwrap_err();
-        assert!(error.to_string().contains("127 bytes long"), "{error}");
+        assert!(error.to_string().contains("121 bytes long"), "{error}");
         assert!(check_lengths(Path::new("/run/user/1000/cove/default")).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! What a machine is made of.
 
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Everything that a backend needs to start a machine. Written to the machine's directory, so that an adopting
 /// daemon and the machine process read the same.
@@ -27,6 +27,10 @@ pub struct MachineSpec {
     pub memory_mib: u32,
     /// Added to the kernel's command line.
     pub kernel_arguments: Vec<String>,
+    /// Cove's own directories. Where they are in a folder that the guest may reach, changes in them are not watched
+    /// for: the machine's own disk changes with whatever it does.
+    #[serde(default)]
+    pub own: Vec<PathBuf>,
 }
 
 /// A host folder that a guest may reach.
@@ -55,6 +59,17 @@ pub struct FolderHealth {
     pub without_attributes: Vec<PathBuf>,
 }
 
+/// The socket in `runtime` that the guest's connections to `port` of the host arrive at.
+pub(crate) fn host_port(runtime: &Path, port: u32) -> PathBuf {
+    runtime.join(format!("vsock.sock_{port}"))
+}
+
+/// The socket with the longest path of those that a machine has in `runtime`. The ports that the guest reaches have
+/// four digits.
+pub fn longest_socket(runtime: &Path) -> PathBuf {
+    host_port(runtime, 9_999)
+}
+
 /// One of a machine's disks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +93,7 @@ impl MachineSpec {
             cpus: 4,
             memory_mib: 2048,
             kernel_arguments: vec!["cove.trace=1".into()],
+            own: Vec::new(),
         }
     }
 }

@@ -177,6 +177,7 @@ fn install_hint() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_script;
     use proptest::prelude::*;
 
     #[test]
@@ -214,10 +215,8 @@ mod tests {
     }
 
     fn fake(directory: &Path, prints: &str) -> PathBuf {
-        use std::os::unix::fs::PermissionsExt;
         let path = directory.join("qemu-system-x86_64");
-        std::fs::write(&path, format!("#!/bin/sh\necho '{prints}'\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        test_script::install(&path, &format!("#!/bin/sh\necho '{prints}'\n"));
         path
     }
 

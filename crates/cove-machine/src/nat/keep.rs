@@ -140,8 +140,8 @@ fn report(name: &str, status: &io::Result<ExitStatus>, complaints: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sockets;
-    use std::{os::unix::fs::PermissionsExt, path::Path};
+    use crate::{sockets, test_script};
+    use std::path::Path;
     use tokio::{io::AsyncWriteExt, time::timeout};
 
     const LIMIT: Duration = Duration::from_secs(20);
@@ -154,8 +154,7 @@ mod tests {
         let path = directory.join("passt");
         // In one step, as a package manager does it.
         let new = directory.join("new");
-        std::fs::write(&new, script).unwrap();
-        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755)).unwrap();
+        test_script::install(&new, script);
         std::fs::rename(new, path).unwrap();
     }
 

@@ -101,6 +101,7 @@ pub(crate) fn install_hint() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_script;
 
     #[test]
     fn a_missing_passt_is_an_error_that_says_how_to_get_it() {
@@ -115,12 +116,10 @@ mod tests {
 
     #[test]
     fn an_old_passt_is_told_from_a_newer_one_by_its_options() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
         let flaw = |script: &str| {
-            std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            test_script::install(&path, &format!("#!/bin/sh\n{script}\n"));
             Passt::find(&[directory.path().to_owned()]).unwrap().flaw()
         };
         assert!(flaw("echo '  --no-map-gw  ...' >&2; exit 1").is_some());

@@ -204,7 +204,7 @@ mod tests {
         let listener = sockets::listen_to_guest(directory.path(), 7).unwrap();
         let attending = tokio::spawn(attend(listener, Arc::clone(&server)));
         assert!(!server.health().repeating);
-        let socket = sockets::host_port(directory.path(), 7);
+        let socket = crate::spec::host_port(directory.path(), 7);
         let until = async |repeating| {
             while server.health().repeating != repeating {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -121,8 +121,6 @@ async fn live(directory: &Path, lock: &Lock, report: &mut Report) -> Result<Exit
     record::remove::<Exit>(directory)?;
     let result = supervised(directory, &launch, [lock, &disk], &mut processes, report).await;
     record::remove::<Processes>(directory)?;
-    sockets::remove_own(&launch.spec.runtime);
-    // Those that the cell had for itself, if it was killed.
     sockets::remove_left_over(&launch.spec.runtime);
     result
 }

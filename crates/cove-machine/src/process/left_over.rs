@@ -98,6 +98,7 @@ mod tests {
             cpus: 1,
             memory_mib: 256,
             kernel_arguments: Vec::new(),
+            own: Vec::new(),
         }
     }
 

@@ -90,6 +90,8 @@ pub(crate) fn write<R: Record>(directory: &Path, record: &R) -> Result<(), Machi
             .mode(0o600)
             .open(&new)?;
         file.write_all(&text)?;
+        // Else the name may outlive a power cut and what it names not.
+        file.sync_all()?;
         std::fs::rename(&new, &path)
     };
     put().map_err(failed("write", path.clone()))

@@ -140,11 +140,18 @@ async fn a_paused_guest_does_nothing_until_it_is_resumed() {
     within(machine.pause()).await.unwrap();
     assert!(machine.paused());
     assert_eq!(within(events.recv()).await.unwrap(), MachineEvent::Paused);
-    // What was in the pipe is written within moments.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let size = bench.console_size();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(bench.console_size(), size);
+    // What was in the pipe is still written, and then nothing more.
+    let deadline = Instant::now() + PATIENCE;
+    let mut size = bench.console_size();
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = bench.console_size();
+        if now == size {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the guest goes on");
+        size = now;
+    }
 
     drop(machine);
     let machine = within(backend().adopt(&bench.spec)).await.unwrap().unwrap();

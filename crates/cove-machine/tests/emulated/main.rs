@@ -57,6 +57,7 @@ impl Bench {
             cpus: 1,
             memory_mib: 256,
             kernel_arguments: Vec::new(),
+            own: Vec::new(),
         };
         Self { root, spec }
     }

@@ -1,14 +1,18 @@
 //! One driver's time with the device: the queues, and the threads that answer what is in them.
 //!
 //! ```text
-//!            ┌───────── one thread has the turn ─────────┐
-//!  kicks ──▶ │ waits, takes one chain, passes the turn on │──▶ asks the server ──▶ completes the chain ──▶ signals
-//!            └──────────────────▲────────────────────────┘                                │
-//!                               └──────────────────── waits for its turn ◀────────────────┘
+//!            ┌────────────────────────────── looks again ◀───────────────────────────────┐
+//!            ▼                                                                           │
+//!  takes one chain ──▶ more? wakes another thread ──▶ asks the server ──▶ completes the chain, signals
+//!     ▲      │
+//!     │      └─ none ──▶ asks for notifications ──▶ sleeps
+//!     └────────────────────────────────────────────── a kick
 //! ```
 //!
 //! So a request is answered by the thread that found it, without being handed over, and a slow one keeps only its own
-//! thread from the rest. [`Shared`] owns the queues; a thread holds their lock only while it moves an index.
+//! thread from the rest. A kick wakes one thread, always the first of those that sleep: with one request at a time the
+//! same thread answers all of them, and nobody else is woken. [`Shared`] owns the queues; a thread holds their lock only
+//! while it moves an index.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +22,7 @@ use std::time::Duration;
 
 use cove_confine::seccomp::{self, Thread};
 use cove_fs::{Answer, Server};
-use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::event::{EventfdFlags, epoll};
 use virtio_queue::{DescriptorChain, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -39,19 +43,26 @@ pub(super) struct Session {
 struct Shared {
     memory: Arc<GuestMemory>,
     interrupt: Arc<dyn Interrupt>,
-    queues: Mutex<Vec<DeviceQueue>>,
-    /// The queues' notifications, to be waited for without their lock.
-    kicks: Vec<OwnedFd>,
-    /// The threads are to end; `stop` is readable then, for the one that waits.
+    queues: Mutex<Queues>,
+    /// Rung for a thread that sleeps, when there is more to do than for one.
+    more: OwnedFd,
+    /// The threads are to end; `stop` is readable then, for those that sleep.
     ending: AtomicBool,
     stop: OwnedFd,
-    /// Who holds it waits for requests; the value says which queue to look at first.
-    turn: Mutex<usize>,
     /// Requests that wait for file locks.
     waiting: Mutex<usize>,
     fewer_wait: Condvar,
     /// The driver broke a queue: nothing is done before a reset.
     broken: AtomicBool,
+}
+
+/// The queues, and who waits for them.
+struct Queues {
+    list: Vec<DeviceQueue>,
+    /// Which to look at first: in turn, so that neither keeps the other waiting.
+    first: usize,
+    /// Threads that sleep, or have found nothing to do and are about to.
+    asleep: usize,
 }
 
 /// A chain and the queue that it belongs to.
@@ -82,35 +93,38 @@ impl Session {
                 return Err(DeviceError::QueueInvalid { queue: index });
             }
         }
-        let kicks = queues
-            .iter()
-            .map(|queue| queue.kick.try_clone())
-            .collect::<Result<_, _>>()
-            .map_err(os("watch for the driver's notifications"))?;
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| os("create an eventfd")(error.into()))?;
+        let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let failed = |error: rustix::io::Errno| os("create an eventfd")(error.into());
+        let (more, stop) = (eventfd().map_err(failed)?, eventfd().map_err(failed)?);
+        let sleepers = (0..workers)
+            .map(|_| sleeper(&queues, &more, &stop))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| os("watch for the driver's notifications")(error.into()))?;
         let mut session = Self {
             shared: Arc::new(Shared {
                 memory,
                 interrupt,
-                queues: Mutex::new(queues),
-                kicks,
+                queues: Mutex::new(Queues {
+                    list: queues,
+                    first: 0,
+                    asleep: 0,
+                }),
+                more,
                 ending: AtomicBool::new(false),
                 stop,
-                turn: Mutex::new(0),
                 waiting: Mutex::new(0),
                 fewer_wait: Condvar::new(),
                 broken: AtomicBool::new(false),
             }),
             threads: Vec::new(),
         };
-        for number in 0..workers {
+        for (number, sleeper) in sleepers.into_iter().enumerate() {
             let (shared, server) = (Arc::clone(&session.shared), Arc::clone(server));
             let spawned = std::thread::Builder::new()
                 .name(format!("fs{number}"))
                 .spawn(move || {
                     seccomp::enter(Thread::Files);
-                    shared.work(&server);
+                    shared.work(&server, &sleeper);
                 });
             match spawned {
                 Ok(thread) => session.threads.push(thread),
@@ -134,25 +148,64 @@ impl Session {
             }
         }
         self.shared.end_waiting(server);
-        std::mem::take(&mut *self.shared.queues())
+        std::mem::take(&mut self.shared.queues().list)
+    }
+}
+
+/// What a thread sleeps on: kicks and `more`, each of which wakes one thread, and `stop`, which wakes all.
+///
+/// Kicks are taken by their edges and never read. Two threads that are woken by one could not both read it, and the
+/// one left over would wait for the next; the counter overflows at 2⁶⁴ of them.
+fn sleeper(queues: &[DeviceQueue], more: &OwnedFd, stop: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    use epoll::{EventData, EventFlags};
+    let sleeper = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for event in queues.iter().map(|queue| &queue.kick).chain([more]) {
+        let one_thread = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
+        epoll::add(&sleeper, event, EventData::new_u64(0), one_thread)?;
+    }
+    epoll::add(&sleeper, stop, EventData::new_u64(0), EventFlags::IN)?;
+    Ok(sleeper)
+}
+
+impl Queues {
+    fn take<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Request<'m>>, BrokenQueue> {
+        let count = self.list.len();
+        for queue in (self.first..count).chain(0..self.first) {
+            let Some(candidate) = self.list.get_mut(queue) else {
+                continue;
+            };
+            if let Some(chain) = candidate.next_chain(memory)? {
+                self.first = (queue + 1) % count;
+                return Ok(Some(Request { queue, chain }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Has the driver notify; true when there is something already.
+    fn arm(&mut self, memory: &GuestMemory) -> Result<bool, BrokenQueue> {
+        let mut more = false;
+        for queue in &mut self.list {
+            more |= queue.arm(memory)?;
+        }
+        Ok(more)
     }
 }
 
 impl Shared {
-    fn queues(&self) -> MutexGuard<'_, Vec<DeviceQueue>> {
+    fn queues(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn request_stop(&self) {
         self.ending.store(true, Ordering::Release);
-        // An eventfd only refuses when its counter is about to overflow, and then it is readable.
-        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+        ring(&self.stop);
     }
 
     /// Answers requests until told to stop.
-    fn work(self: &Arc<Self>, server: &Server) {
+    fn work(self: &Arc<Self>, server: &Server, sleeper: &OwnedFd) {
         loop {
-            match self.next() {
+            match self.next(sleeper) {
                 Ok(Some(request)) => {
                     if let Err(error) = self.serve(server, request) {
                         return self.give_up(&error);
@@ -165,66 +218,31 @@ impl Shared {
     }
 
     /// The next request, or nothing when the threads are to end.
-    fn next(&self) -> Result<Option<Request<'_>>, BrokenQueue> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+    fn next(&self, sleeper: &OwnedFd) -> Result<Option<Request<'_>>, BrokenQueue> {
         loop {
             if self.ending.load(Ordering::Acquire) {
                 return Ok(None);
             }
-            // In turn, so that neither queue keeps the other waiting.
-            for offset in 0..self.kicks.len() {
-                let queue = (*turn + offset) % self.kicks.len();
-                if let Some(chain) = self.take(queue)? {
-                    *turn = (queue + 1) % self.kicks.len();
-                    return Ok(Some(Request { queue, chain }));
+            let mut queues = self.queues();
+            if let Some(request) = queues.take(&self.memory)? {
+                // While this one is answered another thread takes what is there, or is notified of what comes.
+                if queues.arm(&self.memory)? && queues.asleep > 0 {
+                    drop(queues);
+                    ring(&self.more);
                 }
+                return Ok(Some(request));
             }
-            let mut more = false;
-            for queue in &mut *self.queues() {
-                more |= queue.arm(&self.memory)?;
-            }
-            if more {
+            if queues.arm(&self.memory)? {
                 continue;
             }
-            if !self.wait() {
+            queues.asleep += 1;
+            drop(queues);
+            let woken = sleep(sleeper);
+            self.queues().asleep -= 1;
+            if !woken {
                 return Ok(None);
             }
-            for queue in &mut *self.queues() {
-                queue.disarm(&self.memory)?;
-            }
         }
-    }
-
-    fn take(&self, queue: usize) -> Result<Option<DescriptorChain<&GuestMemory>>, BrokenQueue> {
-        match self.queues().get_mut(queue) {
-            Some(queue) => queue.next_chain(&self.memory),
-            None => Ok(None),
-        }
-    }
-
-    /// Waits for a notification; false when the threads are to end.
-    fn wait(&self) -> bool {
-        let mut fds: Vec<_> = std::iter::once(&self.stop)
-            .chain(self.kicks.iter())
-            .map(|fd| PollFd::new(fd, PollFlags::IN))
-            .collect();
-        loop {
-            match rustix::event::poll(&mut fds, None) {
-                Ok(_) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => {
-                    tracing::error!(%error, "the file system device cannot wait for requests and stops");
-                    return false;
-                }
-            }
-        }
-        for (kick, fd) in self.kicks.iter().zip(fds.iter().skip(1)) {
-            if fd.revents().contains(PollFlags::IN) {
-                // Only who has the turn reads, so this cannot block.
-                let _ = rustix::io::read(kick, &mut [0; 8]);
-            }
-        }
-        fds.first().is_some_and(|stop| stop.revents().is_empty())
     }
 
     fn serve(self: &Arc<Self>, server: &Server, request: Request<'_>) -> Result<(), BrokenQueue> {
@@ -270,7 +288,7 @@ impl Shared {
     }
 
     fn complete(&self, queue: usize, head: u16, written: u32) -> Result<(), BrokenQueue> {
-        let signal = match self.queues().get_mut(queue) {
+        let signal = match self.queues().list.get_mut(queue) {
             Some(queue) => {
                 queue.complete(&self.memory, head, written)?;
                 queue.wants_signal(&self.memory)?.then_some(queue.index)
@@ -318,4 +336,24 @@ impl Shared {
             }
         }
     }
+}
+
+/// Sleeps until there may be something to do; false when that cannot be.
+fn sleep(sleeper: &OwnedFd) -> bool {
+    let mut events = Vec::with_capacity(4);
+    loop {
+        match epoll::wait(sleeper, rustix::buffer::spare_capacity(&mut events), None) {
+            Ok(_) => return true,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "the file system device cannot wait for requests and stops");
+                return false;
+            }
+        }
+    }
+}
+
+fn ring(event: &OwnedFd) {
+    // An eventfd only refuses when its counter is about to overflow, and then it is readable.
+    let _ = rustix::io::write(event, &1u64.to_ne_bytes());
 }

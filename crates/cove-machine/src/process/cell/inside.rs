@@ -111,7 +111,9 @@ async fn live(stream: UnixStream, launch: &Launch, layers: Vec<cove_confine::Lay
     let io = |error: io::Error| Word::Failed(error.to_string());
     stream.set_nonblocking(true).map_err(io)?;
     let mut line = words::line(tokio::net::UnixStream::from_std(stream).map_err(io)?);
-    let folders = Arc::new(Folders::new().map_err(failed)?);
+    // Every socket is made with its mode. What the file server makes should have the modes that containers name.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let folders = Arc::new(Folders::new(launch.spec.own.clone()).map_err(failed)?);
     let runtime = &launch.spec.runtime;
     let repeated = sockets::listen_to_guest(runtime, cove_wire::port::CHANGES).map_err(failed)?;
     let _telling = changes::begin(repeated, folders.server());
@@ -289,11 +291,13 @@ fn failed(error: &dyn std::error::Error) -> MachineError {
 struct Folders {
     server: Arc<Server>,
     list: Mutex<Vec<(String, PathBuf)>>,
+    /// Cove's own directories on the host, which are not watched.
+    own: Vec<PathBuf>,
 }
 
 impl Folders {
     /// A file server without a folder.
-    fn new() -> Result<Self, MachineError> {
+    fn new(own: Vec<PathBuf>) -> Result<Self, MachineError> {
         let config = Config {
             replay_uid: cove_wire::REPEATER_UID,
             ..Config::default()
@@ -304,6 +308,7 @@ impl Folders {
         Ok(Self {
             server: Arc::new(server),
             list: Mutex::default(),
+            own,
         })
     }
 
@@ -336,6 +341,13 @@ impl Folders {
         self.server
             .add_share(at, options)
             .map_err(|error| chain(&error))?;
+        for own in &self.own {
+            if let Ok(inner) = own.strip_prefix(&share.path)
+                && let Err(error) = self.server.leave_unwatched(&at.join(inner))
+            {
+                tracing::debug!(%error, directory = %own.display(), "one of Cove's own directories is not there");
+            }
+        }
         self.held().push((share.name, share.path));
         Ok(())
     }
@@ -359,7 +371,7 @@ impl Folders {
 /// A cell without confinement around it, for tests of those who talk to one.
 #[cfg(test)]
 pub(in super::super) async fn unconfined(stream: tokio::net::UnixStream) {
-    let folders = Arc::new(Folders::new().unwrap());
+    let folders = Arc::new(Folders::new(Vec::new()).unwrap());
     let mut line = words::line(stream);
     let (answers_sender, mut answers) = mpsc::channel::<Word>(IN_FLIGHT);
     loop {
