@@ -121,6 +121,8 @@ pub(crate) struct Node {
     pub(crate) watched: AtomicBool,
     /// A directory: nothing more to try, it cannot be watched.
     pub(crate) unwatchable: AtomicBool,
+    /// A directory: it is not to be watched, nor what is below it.
+    pub(crate) left_out: AtomicBool,
     /// A directory: changes in it that the guest has not been told of yet.
     pub(crate) pending: AtomicU32,
     /// A directory: its pin was used since the last sweep.
@@ -159,6 +161,7 @@ impl Node {
             lookups: AtomicU64::new(0),
             watched: AtomicBool::new(false),
             unwatchable: AtomicBool::new(false),
+            left_out: AtomicBool::new(false),
             pending: AtomicU32::new(0),
             pin_used: AtomicBool::new(false),
             written: AtomicBool::new(false),

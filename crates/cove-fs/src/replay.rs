@@ -9,7 +9,7 @@
 //! | modified | `open(O_WRONLY)`, `write` of one byte at 0, `close` | OPEN: direct I/O, nothing cached stays; WRITE: its length |
 //! | attributes | `chmod` | SETATTR: the attributes that are there |
 //! | deleted | `unlink`, `rmdir` | LOOKUP: present; then success |
-//! | renamed | `rename` | LOOKUP: old present, new absent; then success |
+//! | renamed | `rename` | LOOKUP: old present, new as the guest knows it; then success |
 //!
 //! The host may be several changes further by then. So the agent is shown the tree as the guest knows it: a name that
 //! the guest knows is present, whatever became of it, and where a file is gone before the guest ever saw it, a node
@@ -21,7 +21,7 @@ use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FileType, RenameFlags};
+use rustix::fs::{AtFlags, FileType, RenameFlags, Statx};
 use rustix::io::Errno;
 
 use crate::abi::{self, Attr, AttrOut, EntryOut, OpenOut, fopen, op};
@@ -29,7 +29,7 @@ use crate::body::Body;
 use crate::change::{EntryKind, Event};
 use crate::handle::Open;
 use crate::memory::Sink;
-use crate::node::Node;
+use crate::node::{Identified, Node};
 use crate::tree::{STATUS, Tree};
 use crate::watch::kind_of_type;
 
@@ -42,8 +42,8 @@ enum Role {
     Going(EntryKind),
     /// About to be renamed: present.
     From(EntryKind),
-    /// About to be renamed to: absent.
-    To,
+    /// About to be renamed to: absent, or present with what the guest knows there and the rename replaces.
+    To(EntryKind),
     /// Changed where it is: present.
     Staying,
 }
@@ -81,7 +81,7 @@ impl Replay {
                 entry,
             } => {
                 add(*dir, name, Role::From(*entry));
-                add(*to_dir, to_name, Role::To);
+                add(*to_dir, to_name, Role::To(*entry));
             }
             Event::Modified { dir, name } | Event::Attributes { dir, name } => add(*dir, name, Role::Staying),
             Event::Overflow => {}
@@ -156,7 +156,8 @@ impl Tree {
     fn replay_lookup(&self, dir: u64, name: &CStr) -> Option<EntryOut> {
         let role = self.replay.part(dir, name).map(|part| part.role);
         match role {
-            Some(Role::Coming(_) | Role::To) => Some(EntryOut::default()),
+            Some(Role::Coming(_)) => Some(EntryOut::default()),
+            Some(Role::To(entry)) => Some(self.replaced(dir, name, entry)),
             Some(Role::Going(entry) | Role::From(entry)) => Some(self.former(dir, name, entry)),
             Some(Role::Staying) | None => {
                 // As on the host, if it still is there what the guest knows.
@@ -176,9 +177,32 @@ impl Tree {
         }
     }
 
+    /// What a rename of an `entry` replaces: the file that the guest knows by that name, unless it is the one that came
+    /// there. The guest's kernel tells those who watch the file itself that it is gone.
+    fn replaced(&self, dir: u64, name: &CStr, entry: EntryKind) -> EntryOut {
+        let by_directory = entry == EntryKind::Directory;
+        let known = self
+            .nodes
+            .at(dir, name)
+            .filter(|node| node.is_dir() == by_directory && !self.is_now_at(node, dir, name));
+        match known {
+            Some(node) => self.former(dir, name, kind_of_type(node.kind)),
+            None => EntryOut::default(),
+        }
+    }
+
     fn is_there(&self, dir: u64, name: &CStr) -> bool {
-        let dir = self.node(dir).and_then(|node| self.dir(&node));
-        dir.is_ok_and(|dir| rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS).is_ok())
+        self.status_at(dir, name).is_ok()
+    }
+
+    fn is_now_at(&self, node: &Node, dir: u64, name: &CStr) -> bool {
+        self.status_at(dir, name)
+            .is_ok_and(|stat| Identified::new(&node.share, &stat) == node.identified)
+    }
+
+    fn status_at(&self, dir: u64, name: &CStr) -> Result<Statx, Errno> {
+        let dir = self.node(dir).and_then(|node| self.dir(&node))?;
+        rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)
     }
 
     /// The node that the guest knows by a name that is gone, or one that only stands in for it.
@@ -274,7 +298,8 @@ impl Tree {
         let (old, new) = (body.name()?, body.name()?);
         let part = self.replay.part(dir, old).ok_or(Errno::PERM)?;
         let to = self.replay.part(to_dir, new).ok_or(Errno::PERM)?;
-        if !matches!(part.role, Role::From(_)) || to.role != Role::To || part.change != to.change {
+        if !matches!(part.role, Role::From(_)) || !matches!(to.role, Role::To(_)) || part.change != to.change
+        {
             return Err(Errno::PERM);
         }
         self.replay.end(part.change);

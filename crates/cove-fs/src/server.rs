@@ -20,6 +20,7 @@ use crate::dispatch::Answer;
 use crate::handle::{Handles, Open};
 use crate::locks::Locks;
 use crate::memory::{Sink, Source};
+use crate::node::device;
 use crate::replay::Replay;
 use crate::share::{Share, ShareOptions};
 use crate::table::Table;
@@ -118,6 +119,7 @@ impl Server {
             devices: RwLock::default(),
             locks: Locks::new(),
             watch,
+            left_out: RwLock::default(),
             changes: Changes::default(),
             replay: Replay::default(),
             user: (
@@ -199,6 +201,15 @@ impl Server {
             node.state.lock().pin = None;
             self.tree.locks.release_node(node.id);
         }
+        Ok(())
+    }
+
+    /// Leaves the directory at `path` and everything below it out of the watches, for as long as the server lives. For
+    /// what changes all the time and concerns no guest, like the disk that the guest itself runs from. To be called
+    /// before the guest looks there.
+    pub fn leave_unwatched(&self, path: &Path) -> std::io::Result<()> {
+        let stat = rustix::fs::statx(rustix::fs::CWD, path, AtFlags::empty(), STATUS)?;
+        self.tree.left_out.write().push((device(&stat), stat.stx_ino));
         Ok(())
     }
 

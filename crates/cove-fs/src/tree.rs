@@ -52,6 +52,8 @@ pub(crate) struct Tree {
     pub(crate) devices: RwLock<Vec<u64>>,
     pub(crate) locks: Arc<Locks>,
     pub(crate) watch: Option<Watch>,
+    /// Device and inode of directories that are not watched, nor what is below them.
+    pub(crate) left_out: RwLock<Vec<(u64, u64)>>,
     pub(crate) changes: Changes,
     pub(crate) replay: Replay,
     /// The user and group that the server runs as.

@@ -255,10 +255,17 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
     assert_eq!(std::fs::read(guest.join("text")).unwrap(), b"one");
     expect("mv .text.swp text", &["MOVED_FROM .text.swp", "MOVED_TO text"]);
     assert_eq!(std::fs::read(guest.join("text")).unwrap(), b"two");
+    // Whoever watches the file, and not its folder, hears that it has lost its name.
+    let text = guest.join("text");
+    let of_the_file = Seen::watch(&[&text]);
+    on_host(host, "printf three > .text.swp; mv .text.swp text");
+    let heard = shown(&of_the_file.drain(QUIET));
+    assert_eq!(heard.first().map(String::as_str), Some("ATTRIB "), "{heard:?}");
+    assert_eq!(std::fs::read(&text).unwrap(), b"three");
     assert_eq!(agent.finish(), Vec::<String>::new());
     assert_eq!(
         std::fs::read(host.join("text")).unwrap(),
-        b"two",
+        b"three",
         "the host was changed by a repetition"
     );
 }

@@ -127,6 +127,11 @@ impl Tree {
             return;
         }
         let Some(watch) = &self.watch else { return };
+        if self.is_left_out(node) {
+            node.left_out.store(true, Ordering::Relaxed);
+            node.unwatchable.store(true, Ordering::Relaxed);
+            return;
+        }
         let result = if watch.count() < self.config.max_watches {
             let _one_at_a_time = node.state.lock();
             if node.is_watched() {
@@ -152,6 +157,19 @@ impl Tree {
                 tracing::debug!(share = ?node.share.name, %errno, "a directory cannot be watched");
             }
         }
+    }
+
+    /// Whether the directory, or the one that it is in, was said to be left out. The guest looks into the outer one
+    /// first.
+    fn is_left_out(&self, node: &Node) -> bool {
+        let identity = &node.identified.identity;
+        if self.left_out.read().contains(&(identity.device, identity.ino)) {
+            return true;
+        }
+        let parent = node.state.lock().place.as_ref().map(|place| place.parent);
+        parent
+            .and_then(|id| self.nodes.get(id))
+            .is_some_and(|parent| parent.left_out.load(Ordering::Relaxed))
     }
 
     /// Ends the watch on a directory that the guest has forgotten.

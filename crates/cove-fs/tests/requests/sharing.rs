@@ -392,3 +392,23 @@ fn a_lock_that_waits_is_granted_or_interrupted() {
     assert!(status(), "a lock outlived the close");
     drop(host);
 }
+
+#[test]
+fn what_is_left_out_is_not_watched_nor_what_is_below_it() {
+    let dir = folder();
+    std::fs::create_dir_all(dir.path().join("own/below")).unwrap();
+    std::fs::create_dir(dir.path().join("other")).unwrap();
+    let client = client(dir.path());
+    client.server.leave_unwatched(&dir.path().join("own")).unwrap();
+    assert!(client.server.leave_unwatched(&dir.path().join("none")).is_err());
+    client.walk("share/own/below").unwrap();
+    client
+        .lookup(client.walk("share/own/below").unwrap(), "x")
+        .unwrap_err();
+    let before = client.server.health().watched;
+    assert_eq!(before, 1, "the share alone: {:?}", client.server.health());
+    client
+        .lookup(client.walk("share/other").unwrap(), "x")
+        .unwrap_err();
+    assert_eq!(client.server.health().watched, before + 1);
+}
