@@ -8,9 +8,9 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, LogQuery, MachineStatus,
-    NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Settings, Share, Site, Trusted, Version,
-    query, transport,
+    ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, Explanation, LogQuery, MachineStatus,
+    NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Settings, SettingsChange,
+    SettingsOutcome, Share, Site, Trusted, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -81,6 +81,15 @@ impl ClientError {
             _ => None,
         }
     }
+}
+
+/// The settings file as it was at one time.
+#[derive(Debug, Clone)]
+pub struct SettingsText {
+    /// What was in it.
+    pub text: String,
+    /// What the daemon tells it by from the file at other times.
+    mark: Option<header::HeaderValue>,
 }
 
 /// A client of the daemon at one socket. Cheap to make and to clone; connects only when asked something.
@@ -210,6 +219,26 @@ impl Client {
             .await
     }
 
+    /// The way to `target`, a `HOST:PORT`, a URL, a port or a container's name, from this computer or from a container:
+    /// hop by hop, and where it stops.
+    pub async fn explain(
+        &self,
+        name: &str,
+        target: &str,
+        from: Option<&str>,
+    ) -> Result<Explanation, ClientError> {
+        let mut path = format!(
+            "/v1/machines/{}/explain?target={}",
+            query::encode(name),
+            query::encode(target)
+        );
+        if let Some(from) = from {
+            path.push_str("&from=");
+            path.push_str(&query::encode(from));
+        }
+        self.get(&path).await
+    }
+
     /// The shared folders.
     pub async fn shares(&self) -> Result<Vec<Share>, ClientError> {
         self.get("/v1/shares").await
@@ -264,25 +293,43 @@ impl Client {
         self.json::<(), _>(Method::DELETE, &setting_path(key), None).await
     }
 
-    /// The settings file's text; its documented template when there is no file yet.
-    pub async fn settings_file(&self) -> Result<String, ClientError> {
+    /// Changes several settings together, or only says what that would come to.
+    pub async fn change_settings(&self, change: &SettingsChange) -> Result<SettingsOutcome, ClientError> {
+        self.json(Method::POST, "/v1/settings", Some(change)).await
+    }
+
+    /// The settings file; its documented template when there is no file yet.
+    pub async fn settings_file(&self) -> Result<SettingsText, ClientError> {
         let (label, response) = self
             .send(Method::GET, "/v1/settings-file", Full::default(), None)
             .await?;
+        let mark = response.headers().get(header::ETAG).cloned();
         let body = collect(&label, response).await?;
-        String::from_utf8(body.into()).map_err(|_| ClientError::Unexpected {
-            request: label,
-            what: "text that is not UTF-8".into(),
-        })
+        match String::from_utf8(body.into()) {
+            Ok(text) => Ok(SettingsText { text, mark }),
+            Err(_) => Err(ClientError::Unexpected {
+                request: label,
+                what: "text that is not UTF-8".into(),
+            }),
+        }
     }
 
     /// Replaces the settings file if the text is valid; an [`ErrorCode::InvalidSetting`] names line and key if not.
-    pub async fn replace_settings_file(&self, text: &str) -> Result<Applied, ClientError> {
+    /// With [`ErrorCode::WrongState`] nothing was done, because the file is not what it was in `instead_of` any more.
+    pub async fn replace_settings_file(
+        &self,
+        text: &str,
+        instead_of: &SettingsText,
+    ) -> Result<Applied, ClientError> {
+        let path = "/v1/settings-file";
+        let label = format!("PUT {path}");
         let body = Full::from(text.to_owned());
-        let (label, response) = self
-            .send(Method::PUT, "/v1/settings-file", body, Some("application/toml"))
-            .await?;
-        decode(&label, response).await
+        let mut request = request(&label, Method::PUT, path, body, Some("application/toml"))?;
+        if let Some(mark) = &instead_of.mark {
+            request.headers_mut().insert(header::IF_MATCH, mark.clone());
+        }
+        let response = self.round_trip(&label, request).await?;
+        decode(&label, refusal(&label, response).await?).await
     }
 
     /// Everything that `cove doctor` looks at.

@@ -9,6 +9,10 @@
 //!
 //! `COVE_HOME=DIR` puts all four below `DIR` (`config`, `data`, `cache`, `run`), for tests and for a second,
 //! independent Cove.
+//!
+//! The guest image alone may also be where Cove is installed for everybody, `PREFIX/lib/cove/image` beside
+//! `PREFIX/bin/cove`: only that way an installation in another place, or a program in a build directory, has nothing to
+//! do with the one below `/usr`.
 
 use std::{
     env,
@@ -42,21 +46,36 @@ pub struct Dirs {
     data: PathBuf,
     cache: PathBuf,
     runtime: PathBuf,
+    /// Where the installation that this program belongs to keeps its image, if it belongs to one.
+    installed_image: Option<PathBuf>,
+}
+
+/// Makes a directory, with its parents, that only its owner may enter; leaves one alone that exists.
+pub fn make_private(directory: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
 }
 
 impl Dirs {
-    /// The directories of this user, from the environment.
+    /// The directories of this user, from the environment, and the image of the installation that this program is of.
     pub fn from_env() -> Result<Self, DirsError> {
-        Self::from_variables(|name| env::var_os(name).filter(|value| !value.is_empty()))
+        let mut dirs = Self::from_variables(|name| env::var_os(name).filter(|value| !value.is_empty()))?;
+        // Where the system does not say which program this is, there is only the user's own image.
+        dirs.installed_image = env::current_exe().ok().and_then(|program| image_of(&program));
+        Ok(dirs)
     }
 
-    /// Everything below one directory.
+    /// Everything below one directory, with no image but the one there.
     pub fn below(root: &Path) -> Self {
         Self {
             config: root.join("config"),
             data: root.join("data"),
             cache: root.join("cache"),
             runtime: root.join("run"),
+            installed_image: None,
         }
     }
 
@@ -78,6 +97,7 @@ impl Dirs {
                 cache: local.join("cache"),
                 runtime: local.join("run"),
                 data: local,
+                installed_image: None,
             });
         }
         let home = || required("HOME");
@@ -89,6 +109,7 @@ impl Dirs {
                 cache,
                 runtime: data.join("run"),
                 data,
+                installed_image: None,
             });
         }
         // The XDG specification has relative paths ignored rather than refused.
@@ -106,6 +127,7 @@ impl Dirs {
             cache: xdg("XDG_CACHE_HOME", ".cache")?,
             data,
             runtime,
+            installed_image: None,
         })
     }
 
@@ -124,8 +146,23 @@ impl Dirs {
         &self.cache
     }
 
-    /// The guest image.
+    /// All that Cove writes by itself.
+    pub fn own(&self) -> Vec<PathBuf> {
+        vec![self.data.clone(), self.cache.clone(), self.runtime.clone()]
+    }
+
+    /// The guest image that machines start from: the user's own where there is one, whatever its state, else the one
+    /// that was installed with this program. Looks at the file system.
     pub fn image(&self) -> PathBuf {
+        let own = self.own_image();
+        match &self.installed_image {
+            Some(installed) if own.symlink_metadata().is_err() && installed.is_dir() => installed.clone(),
+            _ => own,
+        }
+    }
+
+    /// Where an image is built for this user.
+    pub fn own_image(&self) -> PathBuf {
         self.data.join("image")
     }
 
@@ -165,6 +202,12 @@ impl Dirs {
     }
 }
 
+/// The image of the installation that `program` is of; nothing for one that is not in a `bin`.
+fn image_of(program: &Path) -> Option<PathBuf> {
+    let bin = program.parent().filter(|parent| parent.ends_with("bin"))?;
+    Some(bin.parent()?.join("lib/cove/image"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,6 +241,26 @@ mod tests {
         );
         let found = dirs(&[("HOME", "/home/u"), ("XDG_RUNTIME_DIR", "/run/user/7")]).unwrap();
         assert_eq!(found.daemon_socket(), Path::new("/run/user/7/cove/daemon.sock"));
+    }
+
+    #[test]
+    fn the_installed_image_serves_until_there_is_an_own_one() {
+        let place = tempfile::tempdir().unwrap();
+        let mut dirs = Dirs::below(&place.path().join("home"));
+        let installed = image_of(&place.path().join("usr/bin/cove")).unwrap();
+        assert_eq!(installed, place.path().join("usr/lib/cove/image"));
+        dirs.installed_image = Some(installed.clone());
+        assert_eq!(dirs.image(), dirs.own_image(), "nothing is installed");
+        std::fs::create_dir_all(&installed).unwrap();
+        assert_eq!(dirs.image(), installed);
+        std::fs::create_dir_all(dirs.own_image()).unwrap();
+        assert_eq!(dirs.image(), dirs.own_image());
+    }
+
+    #[test]
+    fn a_program_in_a_build_directory_is_of_no_installation() {
+        assert_eq!(image_of(Path::new("/src/target/debug/cove")), None);
+        assert_eq!(image_of(Path::new("cove")), None);
     }
 
     #[test]

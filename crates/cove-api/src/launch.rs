@@ -3,7 +3,7 @@
 //! Two clients may start it at the same time: the daemon that comes second finds the lock taken and ends, and both
 //! clients reach the first.
 
-use crate::{Client, ClientError, Dirs, Version};
+use crate::{Client, ClientError, Dirs, Version, make_private};
 use std::{
     fs::{self, File},
     io,
@@ -49,6 +49,8 @@ pub enum LaunchError {
     Ended {
         /// Its own words, or how it ended.
         why: String,
+        /// Its exit code, if it has one.
+        code: Option<i32>,
         /// What to do next.
         hint: String,
     },
@@ -110,13 +112,14 @@ async fn start(dirs: &Dirs, program: &Path, client: &Client) -> Result<(), Launc
             && let Some(status) = child.try_wait().map_err(LaunchError::Watch)?
         {
             if !status.success() {
-                return Err(ended(&status.to_string(), &messages));
+                return Err(ended(&status.to_string(), status.code(), &messages));
             }
             ended_at = Some(Instant::now());
         }
         if ended_at.is_some_and(|ended: Instant| ended.elapsed() > OTHER_STARTER) {
             return Err(ended(
                 "another daemon holds the lock but does not answer",
+                None,
                 &messages,
             ));
         }
@@ -129,9 +132,14 @@ async fn start(dirs: &Dirs, program: &Path, client: &Client) -> Result<(), Launc
 fn spawn(program: &Path, messages: &Path) -> Result<Child, LaunchError> {
     let create = || -> io::Result<(File, File)> {
         if let Some(directory) = messages.parent() {
-            fs::create_dir_all(directory)?;
+            // Before the daemon has made any of them.
+            make_private(directory)?;
         }
-        let file = File::create(messages)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(messages)?;
         Ok((file.try_clone()?, file))
     };
     let (stdout, stderr) = create().map_err(|source| LaunchError::Messages {
@@ -158,7 +166,7 @@ fn spawn(program: &Path, messages: &Path) -> Result<Child, LaunchError> {
     })
 }
 
-fn ended(how: &str, messages: &Path) -> LaunchError {
+fn ended(how: &str, code: Option<i32>, messages: &Path) -> LaunchError {
     let said = fs::read_to_string(messages).unwrap_or_default();
     let mut hint = LOOK.to_owned();
     let mut lines = Vec::new();
@@ -174,7 +182,7 @@ fn ended(how: &str, messages: &Path) -> LaunchError {
     } else {
         lines.join("\n  ")
     };
-    LaunchError::Ended { why, hint }
+    LaunchError::Ended { why, code, hint }
 }
 
 #[cfg(test)]
@@ -190,12 +198,27 @@ mod tests {
             "error: the socket's path is too long\nhint: set COVE_HOME\n",
         )
         .unwrap();
-        let error = ended("exit status: 1", &messages);
+        let error = ended("exit status: 2", Some(2), &messages);
         assert_eq!(
             error.to_string(),
             "the daemon did not start: the socket's path is too long"
         );
         assert_eq!(error.hint(), "set COVE_HOME");
+    }
+
+    #[tokio::test]
+    #[cfg(unix)]
+    async fn what_a_first_run_makes_is_its_users_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(&directory.path().join("home"));
+        ensure(&dirs, Path::new("/bin/false"), || {}).await.unwrap_err();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let logs = dirs.logs();
+        assert_eq!(mode(&logs.join("daemon-start.log")), 0o600);
+        for made in logs.ancestors().take_while(|path| *path != directory.path()) {
+            assert_eq!(mode(made), 0o700, "{}", made.display());
+        }
     }
 
     #[tokio::test]

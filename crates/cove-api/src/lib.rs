@@ -21,6 +21,7 @@
 //! DELETE /v1/machines/NAME/context          {}            removes its Docker context
 //! GET    /v1/machines/NAME/ports            [PublishedPort]
 //! GET    /v1/machines/NAME/sites            [Site]
+//! GET    /v1/machines/NAME/explain?target=&from=  Explanation
 //! GET    /v1/machines/NAME/logs?source=&follow=&tail=      text/plain stream
 //! GET    /v1/shares                         [Share]
 //! POST   /v1/shares              NewShare   Share         also changes how a folder is shared
@@ -29,11 +30,12 @@
 //! POST   /v1/certificates  NewCertificates  Trusted       those that were added
 //! DELETE /v1/certificates?fingerprint=      Trusted       the one that was removed; its first digits suffice
 //! GET    /v1/settings                       Settings
+//! POST   /v1/settings       SettingsChange  SettingsOutcome  several at once, or only what that would come to
 //! GET    /v1/settings/KEY                   JSON value
 //! PUT    /v1/settings/KEY        JSON value Applied
 //! DELETE /v1/settings/KEY                   Applied       back to the default
 //! GET    /v1/settings-file                  text/plain, the file as it is, or its template
-//! PUT    /v1/settings-file       TOML       Applied
+//! PUT    /v1/settings-file       TOML       Applied       with `If-Match`: if the file is still that of this `ETag`
 //! GET    /v1/doctor                         [Check]
 //! GET    /v1/events                         Event …       application/x-ndjson
 //! POST   /v1/shutdown                       {}            stops the machines, then the daemon
@@ -45,26 +47,29 @@ mod carry;
 mod client;
 mod dirs;
 mod error;
+mod explain;
 pub mod launch;
 mod machine;
 mod port;
 pub mod query;
 mod settings;
 mod share;
+pub mod size;
 pub mod transport;
 mod trust;
 
 pub use carry::{carry, carry_halves};
-pub use client::{ByteStream, Client, ClientError, JsonLines, Upgraded};
-pub use dirs::{Dirs, DirsError};
+pub use client::{ByteStream, Client, ClientError, JsonLines, SettingsText, Upgraded};
+pub use dirs::{Dirs, DirsError, make_private};
 pub use error::{ApiError, ErrorCode};
+pub use explain::{Explanation, Hop, Station, Verdict};
 pub use launch::LaunchError;
 pub use machine::{
-    BackendReport, Check, CheckState, ContextState, DockerContext, Endpoint, Event, LogSource, MachineState,
-    MachineStatus, NewMachine, Progress, Stage, Version,
+    BackendReport, Check, CheckState, ContextState, DEFAULT_MACHINE, DockerContext, Endpoint, Event,
+    LogSource, MachineState, MachineStatus, NewMachine, Progress, Stage, Version,
 };
 pub use port::{PublishedPort, Site};
 pub use query::LogQuery;
-pub use settings::{Applied, Setting, Settings};
+pub use settings::{Applied, Setting, Settings, SettingsChange, SettingsOutcome};
 pub use share::{MissingShare, NewShare, Share};
 pub use trust::{Certificate, MissingTrust, NewCertificates, Trusted};

@@ -4,6 +4,9 @@ use crate::ApiError;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
+/// The machine that is there without having been created.
+pub const DEFAULT_MACHINE: &str = "default";
+
 /// The daemon's program and protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
@@ -55,6 +58,16 @@ pub enum MachineState {
         /// Last lines of the guest's console, where they help.
         console_tail: Vec<String>,
     },
+}
+
+impl MachineState {
+    /// The stage of a daemon that has just begun and does not know yet whether its machine runs.
+    pub const LOOKING: &str = "Looking for a machine that runs";
+
+    /// Whether the daemon does not know yet how the machine is.
+    pub fn is_looking(&self) -> bool {
+        matches!(self, Self::Starting { stage } if stage == Self::LOOKING)
+    }
 }
 
 /// Everything about one machine.

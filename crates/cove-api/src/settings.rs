@@ -2,7 +2,7 @@
 
 use crate::ApiError;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Every setting, in force now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,27 @@ pub struct Setting {
 /// What became of a change.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Applied {
+    /// Running machines that only heed the change after a restart.
+    pub restart_needed: Vec<String>,
+}
+
+/// Several settings to be changed together: all of them, or none.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct SettingsChange {
+    /// The new value of each key; nothing puts it back to its default. Text is read as for one setting.
+    pub values: BTreeMap<String, Option<serde_json::Value>>,
+    /// Whether the file is written. Otherwise the change is only checked, and what it would come to is told.
+    #[serde(default)]
+    pub apply: bool,
+}
+
+/// What a change comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SettingsOutcome {
+    /// The file's text without the change.
+    pub before: String,
+    /// The file's text with it.
+    pub after: String,
     /// Running machines that only heed the change after a restart.
     pub restart_needed: Vec<String>,
 }

@@ -13,17 +13,17 @@
 use crate::{
     api::{self, Server},
     context::DockerConfig,
-    host,
+    file, host,
     instance::Instance,
     log,
-    machine::{Context, Host},
+    machine::{Context, Host, chain},
     machines::Machines,
     settings::{self, SettingsFile},
     signals::Signals,
     trust::TrustStore,
     web,
 };
-use cove_api::{Dirs, transport};
+use cove_api::{ApiError, Dirs, ErrorCode, transport};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -98,6 +98,20 @@ pub enum DaemonError {
     },
 }
 
+impl From<DaemonError> for ApiError {
+    fn from(error: DaemonError) -> Self {
+        let (code, hint) = match &error {
+            DaemonError::SocketPathTooLong { .. } => (ErrorCode::InvalidRequest, ""),
+            DaemonError::Io { source, .. } if file::is_full(source) => (
+                ErrorCode::DiskFull,
+                "free some space on this disk, then try again",
+            ),
+            _ => (ErrorCode::Internal, "`cove doctor` checks the directories"),
+        };
+        Self::new(code, chain(&error), hint)
+    }
+}
+
 /// Runs the daemon until SIGTERM, SIGINT or a shutdown request. Makes its own async runtime and blocks.
 pub fn run(dirs: &Dirs, options: &Options) -> Result<(), DaemonError> {
     let instance = Instance::claim(dirs)?;
@@ -159,7 +173,8 @@ async fn serve(dirs: Dirs, options: &Options, instance: Instance) -> Result<(), 
     Ok(())
 }
 
-fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DaemonError {
+/// Attaches what was done, and to what.
+pub(crate) fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> DaemonError {
     move |source| DaemonError::Io {
         operation,
         path: path.to_owned(),

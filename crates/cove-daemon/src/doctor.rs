@@ -183,7 +183,7 @@ fn space(directory: &Path) -> Check {
     match host::free_space(directory) {
         None => good("disk space", "this system does not tell"),
         Some(free) => {
-            let evidence = format!("{} free for {}", settings::show_about(free), directory.display());
+            let evidence = format!("{} free for {}", cove_api::size::about(free), directory.display());
             if free < COMFORT {
                 warning(
                     "disk space",

@@ -73,6 +73,16 @@ pub(crate) fn resident(_pid: u32) -> Option<u64> {
     None
 }
 
+/// Whether whoever is at a socket's other end has closed both directions. What they sent before may still lie unread,
+/// so that nothing but this tells it to somebody who does not read on.
+#[cfg(unix)]
+pub(crate) fn hung_up(socket: &impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut asked = [PollFd::new(socket, PollFlags::empty())];
+    let at_once = Timespec::default();
+    poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().contains(PollFlags::HUP)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +93,19 @@ mod tests {
         let total = size().memory.unwrap();
         let used = resident(std::process::id()).unwrap();
         assert!(used > 1 << 20 && used < total, "{used} of {total}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn who_hangs_up_is_noticed_behind_what_they_sent() {
+        use std::{io::Write, net::Shutdown, os::unix::net::UnixStream};
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"unread").unwrap();
+        assert!(!hung_up(&ours));
+        theirs.shutdown(Shutdown::Write).unwrap();
+        assert!(!hung_up(&ours), "they still listen");
+        drop(theirs);
+        assert!(hung_up(&ours));
     }
 
     #[test]

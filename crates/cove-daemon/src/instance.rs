@@ -5,7 +5,10 @@
 //! sockets, and one beside the machines, because two sessions of one user may have different runtime directories
 //! and still the same machines.
 
-use crate::daemon::DaemonError;
+use crate::{
+    daemon::{DaemonError, io_error},
+    name::MachineName,
+};
 use cove_api::{Dirs, transport};
 use std::{
     fs::{self, File, TryLockError},
@@ -23,7 +26,8 @@ pub(crate) struct Instance {
 impl Instance {
     /// Prepares the directories and takes both locks.
     pub(crate) fn claim(dirs: &Dirs) -> Result<Self, DaemonError> {
-        for path in [dirs.daemon_socket(), dirs.docker_socket("default")] {
+        let longest = cove_machine::longest_socket(&dirs.machine_runtime(MachineName::default().as_str()));
+        for path in [dirs.daemon_socket(), longest] {
             if !transport::path_fits(&path) {
                 return Err(DaemonError::SocketPathTooLong { path });
             }
@@ -68,15 +72,9 @@ impl Instance {
     }
 }
 
-/// Makes a directory, with its parents, that only its owner may enter; leaves one alone that exists.
+/// Makes a directory that only its owner may enter; leaves one alone that exists.
 pub(crate) fn make_private(directory: &Path) -> Result<(), DaemonError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(directory)
-        .map_err(io_error("create the directory", directory))
+    cove_api::make_private(directory).map_err(io_error("create the directory", directory))
 }
 
 /// Refuses a directory for sockets that others could reach into.
@@ -152,14 +150,6 @@ fn holder(file: &mut File) -> (u32, Option<PathBuf>) {
     let mut lines = text.lines();
     let pid = lines.next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
     (pid, lines.next().map(PathBuf::from))
-}
-
-fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DaemonError {
-    move |source| DaemonError::Io {
-        operation,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod api;
 mod context;
 mod daemon;
 mod doctor;
+mod explain;
 mod file;
 pub mod gateway;
 mod host;
@@ -23,3 +24,4 @@ mod trust;
 mod web;
 
 pub use daemon::{DaemonError, Options, run};
+pub use name::{BadName, MachineName};

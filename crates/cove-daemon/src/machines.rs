@@ -7,15 +7,16 @@
 use crate::{
     daemon::DaemonError,
     gateway,
-    instance::Instance,
-    machine::{Command, Context, Handle, Listening, MachineEngine},
+    instance::{Instance, make_private},
+    machine::{Command, Context, Handle, InnerClients, Listening, MachineEngine},
     name::MachineName,
     settings::{Field, Key},
 };
-use cove_api::{ApiError, ErrorCode, Event, NewMachine, Progress, transport};
+use cove_api::{ApiError, Dirs, ErrorCode, Event, NewMachine, Progress, transport};
 use std::{
     collections::BTreeMap,
     fs,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -33,6 +34,43 @@ pub(crate) struct Machines {
     present: Mutex<BTreeMap<MachineName, Present>>,
     /// Held while a machine is made, so that two requests for one name do not make two owners.
     creating: Mutex<()>,
+}
+
+/// The directories of a machine that is being made; what was made of them goes again unless they are kept.
+struct Home {
+    /// Inner directories first.
+    made: Vec<PathBuf>,
+    socket: PathBuf,
+}
+
+impl Home {
+    fn make(dirs: &Dirs, name: &MachineName) -> Result<Self, DaemonError> {
+        let mut home = Self {
+            made: Vec::new(),
+            socket: dirs.docker_socket(name.as_str()),
+        };
+        for directory in [dirs.machine(name.as_str()), dirs.machine_runtime(name.as_str())] {
+            if !directory.is_dir() {
+                make_private(&directory)?;
+                home.made.insert(0, directory);
+            }
+        }
+        Ok(home)
+    }
+
+    fn keep(mut self) {
+        self.made.clear();
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        for directory in &self.made {
+            // The socket is in one of them; what else should be in there stays, and its directory with it.
+            let _ = fs::remove_file(&self.socket);
+            let _ = fs::remove_dir(directory);
+        }
+    }
 }
 
 struct Present {
@@ -76,15 +114,26 @@ impl Machines {
     }
 
     fn add(&self, name: MachineName) -> Result<Handle, DaemonError> {
-        let dirs = &self.context.dirs;
-        crate::instance::make_private(&dirs.machine(name.as_str()))?;
-        crate::instance::make_private(&dirs.machine_runtime(name.as_str()))?;
-        let listener = self.instance.listen(&dirs.docker_socket(name.as_str()))?;
+        Home::make(&self.context.dirs, &name)?.keep();
+        let listener = self
+            .instance
+            .listen(&self.context.dirs.docker_socket(name.as_str()))?;
+        Ok(self.open_with(name, listener))
+    }
+
+    fn open_with(&self, name: MachineName, listener: transport::Listener) -> Handle {
         let (handle, owner) = Handle::spawn(Arc::clone(&self.context), name.clone());
         let close_gateway = CancellationToken::new();
+        let engine = Arc::new(MachineEngine(handle.clone()));
         let gateway = tokio::spawn(gateway::serve(
             listener,
-            Arc::new(MachineEngine(handle.clone())),
+            engine.clone(),
+            self.capacity.clone(),
+            close_gateway.clone(),
+        ));
+        tokio::spawn(gateway::serve(
+            InnerClients(handle.clone()),
+            engine,
             self.capacity.clone(),
             close_gateway.clone(),
         ));
@@ -95,7 +144,7 @@ impl Machines {
             close_gateway,
         };
         self.present().insert(name, present);
-        Ok(handle)
+        handle
     }
 
     /// The listener for the control API.
@@ -138,6 +187,10 @@ impl Machines {
                 "choose another name, or delete it first with `cove machine delete`",
             ));
         }
+        let longest = cove_machine::longest_socket(&self.context.dirs.machine_runtime(name.as_str()));
+        if !transport::path_fits(&longest) {
+            return Err(DaemonError::SocketPathTooLong { path: longest }.into());
+        }
         let values = [
             (Field::Cpus, wanted.cpus.map(serde_json::Value::from)),
             (
@@ -149,22 +202,18 @@ impl Machines {
                 wanted.disk_gib.map(|gib| format!("{gib} GiB").into()),
             ),
         ];
-        for (field, value) in values {
-            if let Some(value) = value {
-                let key = Key::Override(name.clone(), field).to_string();
-                let set = self.context.settings.set(&key, Some(&value));
-                set.inspect_err(|_| {
-                    // All of the request, or nothing of it.
-                    if let Err(error) = self.context.settings.forget_machine(&name) {
-                        tracing::warn!("what was set of a machine that is not created stays: {error}");
-                    }
-                })?;
-            }
-        }
-        let handle = self.add(name).map_err(|error| {
-            let hint = "`cove doctor` checks the directories";
-            ApiError::new(ErrorCode::Internal, crate::machine::chain(&error), hint)
-        })?;
+        let said = values
+            .into_iter()
+            .filter_map(|(field, value)| Some((Key::Override(name.clone(), field), value?)));
+        let said: Vec<_> = said.collect();
+        // The settings come last, because they alone may hold something that is not of this request.
+        let home = Home::make(&self.context.dirs, &name)?;
+        let listener = self
+            .instance
+            .listen(&self.context.dirs.docker_socket(name.as_str()))?;
+        self.context.settings.set_all(&said)?;
+        home.keep();
+        let handle = self.open_with(name, listener);
         self.context.emit(Event::Settings);
         Ok(handle)
     }

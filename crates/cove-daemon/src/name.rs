@@ -1,11 +1,12 @@
 //! The names of machines.
 
+use cove_api::DEFAULT_MACHINE;
 use std::{borrow::Borrow, fmt, str::FromStr};
 
 /// A machine's name: `[a-z0-9][a-z0-9-]*`, at most 32 bytes. It is a directory's name and part of a Docker
 /// context's, and never anything that a path or a shell would read otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct MachineName(String);
+pub struct MachineName(String);
 
 /// The longest name, in bytes.
 const MAX: usize = 32;
@@ -15,15 +16,16 @@ const MAX: usize = 32;
 #[error(
     "`{0}` is not a machine's name; one has up to {MAX} of a-z, 0-9 and `-`, and begins with a letter or digit"
 )]
-pub(crate) struct BadName(String);
+pub struct BadName(String);
 
 impl MachineName {
-    pub(crate) fn as_str(&self) -> &str {
+    /// As text.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The name of its Docker context, and of its host.
-    pub(crate) fn context(&self) -> String {
+    pub fn context(&self) -> String {
         if *self == Self::default() {
             "cove".into()
         } else {
@@ -34,7 +36,7 @@ impl MachineName {
 
 impl Default for MachineName {
     fn default() -> Self {
-        Self("default".into())
+        Self(DEFAULT_MACHINE.into())
     }
 }
 

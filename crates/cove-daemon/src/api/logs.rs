@@ -3,7 +3,7 @@
 use super::{
     Server,
     body::{self, Answer, invalid},
-    upgrade::{refused, running},
+    upgrade::{opened, running},
 };
 use crate::log;
 use bytes::Bytes;
@@ -49,15 +49,13 @@ pub(super) async fn read(
         LogSource::Containerd => cove_wire::LogSource::Containerd,
         LogSource::Kernel => cove_wire::LogSource::Kernel,
     };
-    let machine: Arc<dyn Machine> = running(server, name)?;
+    let machine: Arc<dyn Machine> = running(server, name).await?;
     let open = Open::Logs(LogRequest {
         source,
         follow: wanted.follow,
         tail: wanted.tail,
     });
-    let connection = crate::machine::agent::open_stream(&*machine, &open)
-        .await
-        .map_err(|error| refused(&error))?;
+    let connection = opened(&*machine, name, &open).await?;
     Ok(body::stream(TEXT, ReaderStream::with_capacity(connection, CHUNK)))
 }
 

@@ -1,14 +1,18 @@
-//! Handlers of `/v1/machines/{name}/ports` and `/v1/machines/{name}/sites`.
+//! Handlers of `/v1/machines/{name}/ports`, `/v1/machines/{name}/sites` and `/v1/machines/{name}/explain`.
 
 use super::{
     Server,
-    body::{self, Answer},
+    body::{self, Answer, invalid},
+    machines::parameter,
+    upgrade::running,
 };
 use crate::{
+    explain::{self, Surroundings},
     machine::{names_by_address, running_containers},
     web,
 };
-use cove_api::{ApiError, PublishedPort, Site};
+use cove_api::{ApiError, DEFAULT_MACHINE, PublishedPort, Site};
+use hyper::{Request, body::Incoming};
 use std::collections::HashMap;
 
 pub(super) async fn list(server: &Server, name: &str) -> Result<Answer, ApiError> {
@@ -39,7 +43,7 @@ pub(super) async fn sites(server: &Server, name: &str) -> Result<Answer, ApiErro
     };
     let list = running_containers(&*running).await;
     let machine = match handle.name().as_str() {
-        "default" => String::new(),
+        DEFAULT_MACHINE => String::new(),
         other => format!(".{other}"),
     };
     let sites: Vec<Site> = list
@@ -52,4 +56,27 @@ pub(super) async fn sites(server: &Server, name: &str) -> Result<Answer, ApiErro
         })
         .collect();
     Ok(body::json(&sites))
+}
+
+pub(super) async fn explain(
+    server: &Server,
+    name: &str,
+    request: &Request<Incoming>,
+) -> Result<Answer, ApiError> {
+    let target =
+        parameter(request, "target").ok_or_else(|| invalid("it has to be said which `target` is meant"))?;
+    let machine = running(server, name).await?;
+    let snapshot = server.machines.get(name)?.snapshot();
+    let context = &server.context;
+    let surroundings = Surroundings {
+        name: name.to_owned(),
+        outbound: context.platform.backend(machine.kind()).outbound(),
+        machine,
+        published: snapshot.ports.list(),
+        web_wanted: context.settings.in_force().0.web_port(),
+        web_port: *server.web_port.borrow(),
+    };
+    let from = parameter(request, "from");
+    let explanation = explain::explain(surroundings, &target, from.as_deref()).await?;
+    Ok(body::json(&explanation))
 }

@@ -56,6 +56,7 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::POST, ["certificates"]) => trust::add(server, request).await,
         (&Method::DELETE, ["certificates"]) => trust::remove(server, request).await,
         (&Method::GET, ["settings"]) => Ok(settings::list(server)),
+        (&Method::POST, ["settings"]) => settings::change(server, request).await,
         (&Method::GET, ["settings-file"]) => settings::text(server),
         (&Method::PUT, ["settings-file"]) => settings::replace(server, request).await,
         (&Method::GET, ["settings", key]) => settings::get(server, key),
@@ -86,6 +87,7 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
             upgrade::open(server, name, request, Protocol::Dial).await
         }
         (&Method::GET, ["machines", name, "ports"]) => ports::list(server, name).await,
+        (&Method::GET, ["machines", name, "explain"]) => ports::explain(server, name, request).await,
         (&Method::GET, ["machines", name, "logs"]) => logs::read(server, name, request).await,
         _ => Err(unknown(request)),
     }

@@ -11,7 +11,7 @@ use hyper::{Request, body::Incoming};
 use std::path::Path;
 
 pub(super) fn list(server: &Server) -> Answer {
-    let shares = server.context.settings.shares();
+    let shares = shares(server);
     let all: Vec<Share> = shares.iter().map(|share| report(server, share)).collect();
     body::json(&all)
 }
@@ -35,9 +35,23 @@ pub(super) async fn remove(server: &Server, request: &Request<Incoming>) -> Resu
     Ok(body::nothing())
 }
 
+/// The folders that are to be shared; while that is not known, those that machines have.
+fn shares(server: &Server) -> Vec<settings::Share> {
+    server.context.settings.shares().unwrap_or_else(|| {
+        let machines = server.machines.all();
+        let mut present: Vec<_> = machines
+            .iter()
+            .flat_map(|handle| handle.snapshot().shares.clone())
+            .collect();
+        present.sort_by(|a, b| a.path.cmp(&b.path));
+        present.dedup();
+        present
+    })
+}
+
 /// Refuses when a container that runs has something of the share mounted, or when that cannot be known.
 async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
-    let shares = server.context.settings.shares();
+    let shares = shares(server);
     let mut users = Vec::new();
     for handle in server.machines.all() {
         let snapshot = handle.snapshot();

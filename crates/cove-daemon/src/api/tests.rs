@@ -127,6 +127,99 @@ async fn a_failed_start_ends_its_stream_with_the_error() {
 }
 
 #[tokio::test]
+async fn a_machine_that_cannot_be_made_leaves_nothing_and_what_was_said_of_it_before_stays() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    let dirs = &daemon.fixture.context.dirs;
+    let before = "[machines.big]\ncpus = 3\n";
+    daemon.fixture.write_settings(before);
+    let mut wanted = NewMachine {
+        name: "big".into(),
+        cpus: Some(1),
+        memory_mib: Some(1),
+        disk_gib: None,
+    };
+    assert_eq!(
+        code(client.create_machine(&wanted).await),
+        ErrorCode::InvalidSetting
+    );
+    assert_eq!(fs::read_to_string(daemon.settings_path()).unwrap(), before);
+    assert!(!dirs.machine("big").exists() && !dirs.machine_runtime("big").exists());
+
+    // Its directories cannot be made where a file is in the way.
+    wanted.memory_mib = Some(512);
+    fs::write(dirs.machine_runtime("big"), "").unwrap();
+    assert_eq!(code(client.create_machine(&wanted).await), ErrorCode::Internal);
+    assert_eq!(fs::read_to_string(daemon.settings_path()).unwrap(), before);
+    assert!(!dirs.machine("big").exists());
+    fs::remove_file(dirs.machine_runtime("big")).unwrap();
+    client.create_machine(&wanted).await.unwrap();
+    assert_eq!(client.machines().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_machine_whose_sockets_would_have_too_long_a_path_is_refused_as_that() {
+    let mut fixture = Fixture::new(Script::default());
+    let longest = cove_machine::longest_socket(&fixture.context.dirs.machine_runtime("default"));
+    let room = transport::MAX_SOCKET_PATH - longest.as_os_str().len();
+    // The default machine's sockets just fit, and those of one with a longer name do not.
+    let long = fixture.home.path().join("x".repeat(room - 1));
+    fs::create_dir(&long).unwrap();
+    fixture = fixture.at(&long);
+    let daemon = Daemon::over(fixture);
+    let wanted = NewMachine {
+        name: "a-name-that-is-as-long-as-it-can".into(),
+        ..NewMachine::default()
+    };
+    let error = daemon.client.create_machine(&wanted).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::InvalidRequest), "{error}");
+    assert!(error.to_string().contains("bytes long"), "{error}");
+    assert!(!daemon.fixture.context.dirs.machine(&wanted.name).exists());
+}
+
+#[tokio::test]
+async fn a_client_that_goes_ends_its_program_though_that_has_not_read_its_input() {
+    let daemon = Daemon::begin();
+    daemon.start().await;
+    let exec = cove_wire::Exec {
+        command: vec!["deaf".into()],
+        environment: std::collections::BTreeMap::new(),
+        directory: None,
+        terminal: None,
+    };
+    let mut stream = daemon.client.exec("default", &exec).await.unwrap();
+    let flood = async {
+        let chunk = vec![0; 64 << 10];
+        while stream.write_all(&chunk).await.is_ok() {}
+    };
+    // Everything on the way is full.
+    assert!(timeout(Duration::from_millis(300), flood).await.is_err());
+    drop(stream);
+    let guest = daemon.fixture.host.guest();
+    let hung_up = async {
+        while guest.was_asked("hung-up") == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, hung_up).await.expect("the guest is not told");
+}
+
+#[tokio::test]
+async fn a_program_with_more_words_than_a_request_holds_is_refused_as_that() {
+    let daemon = Daemon::begin();
+    daemon.start().await;
+    let exec = cove_wire::Exec {
+        command: vec!["echo".into(), "x".repeat(cove_wire::MAX_FRAME)],
+        environment: std::collections::BTreeMap::new(),
+        directory: None,
+        terminal: None,
+    };
+    let error = daemon.client.exec("default", &exec).await.unwrap_err();
+    assert_eq!(error.code(), Some(ErrorCode::InvalidRequest), "{error}");
+    assert!(error.to_string().contains("too long"), "{error}");
+}
+
+#[tokio::test]
 async fn machines_are_created_with_their_own_settings_and_deleted_only_by_name() {
     let daemon = Daemon::begin();
     let client = &daemon.client;
@@ -215,14 +308,20 @@ async fn settings_are_changed_checked_and_say_who_has_to_restart() {
         ErrorCode::NotFound
     );
 
-    let text = client.settings_file().await.unwrap();
+    let file = client.settings_file().await.unwrap();
     let error = client
-        .replace_settings_file(&format!("{text}\n[nonsense]\n"))
+        .replace_settings_file(&format!("{}\n[nonsense]\n", file.text), &file)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("nonsense"), "{error}");
-    assert_eq!(client.settings_file().await.unwrap(), text);
-    client.replace_settings_file("machine.cpus = 2\n").await.unwrap();
+    assert_eq!(client.settings_file().await.unwrap().text, file.text);
+    client
+        .replace_settings_file("machine.cpus = 2\n", &file)
+        .await
+        .unwrap();
+    // What was read before that change is not the file any more, and would take it back.
+    let outdated = client.replace_settings_file("machine.cpus = 3\n", &file).await;
+    assert_eq!(code(outdated), ErrorCode::WrongState);
     let list = client.settings().await.unwrap();
     assert!(
         list.values
@@ -238,6 +337,56 @@ async fn settings_are_changed_checked_and_say_who_has_to_restart() {
         client.machine("default").await.unwrap().state,
         MachineState::Running
     );
+}
+
+#[tokio::test]
+async fn several_settings_change_together_or_not_at_all_and_can_be_tried_first() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    daemon.start().await;
+    let change = |pairs: &[(&str, serde_json::Value)], apply| cove_api::SettingsChange {
+        values: pairs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (!value.is_null()).then(|| value.clone())))
+            .collect(),
+        apply,
+    };
+    let wanted = [
+        ("machine.memory", json!("3 GiB")),
+        ("proxy.no", json!("localhost")),
+    ];
+    let text = client.settings_file().await.unwrap().text;
+    let tried = client.change_settings(&change(&wanted, false)).await.unwrap();
+    assert_eq!(tried.restart_needed, ["default"]);
+    assert_eq!(tried.before, text);
+    assert!(
+        tried.after.contains("\"3 GiB\"") && tried.after.contains("localhost"),
+        "{}",
+        tried.after
+    );
+    assert_eq!(
+        client.settings_file().await.unwrap().text,
+        text,
+        "a trial was written"
+    );
+
+    let bad = [wanted[0].clone(), ("web.port", json!("none"))];
+    assert_eq!(
+        code(client.change_settings(&change(&bad, true)).await),
+        ErrorCode::InvalidSetting
+    );
+    assert_eq!(
+        client.settings_file().await.unwrap().text,
+        text,
+        "half of a change was written"
+    );
+
+    let done = client.change_settings(&change(&wanted, true)).await.unwrap();
+    assert_eq!(done.after, client.settings_file().await.unwrap().text);
+    assert_eq!(client.setting("machine.memory").await.unwrap(), json!("3 GiB"));
+    let back = [("machine.memory", serde_json::Value::Null)];
+    let done = client.change_settings(&change(&back, true)).await.unwrap();
+    assert!(done.restart_needed.is_empty());
 }
 
 #[tokio::test]
@@ -377,8 +526,14 @@ async fn a_daemon_that_ends_by_a_signal_leaves_its_machines_to_the_next() {
     drop(machines);
     assert_eq!(guest.was_asked("shutdown"), 0);
 
-    // Whoever asks at once is answered, and sees the machine running in the end.
+    // Whoever asks at once is answered, has the machine, and sees it running in the end.
     let daemon = Daemon::over(released(fixture).await);
+    let dial = cove_wire::Dial {
+        address: "127.0.0.1:80".parse().unwrap(),
+        namespace: None,
+    };
+    let dialled = timeout(LONG, daemon.client.dial("default", &dial)).await;
+    assert!(dialled.unwrap().is_ok(), "the machine is not there at once");
     let running = async {
         while daemon.client.machine("default").await.unwrap().state != MachineState::Running {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -426,7 +581,12 @@ async fn what_is_no_request_of_this_api_is_refused_and_nothing_panics() {
         );
     }
     let huge = "x".repeat(4 << 20);
-    let error = daemon.client.replace_settings_file(&huge).await.unwrap_err();
+    let file = daemon.client.settings_file().await.unwrap();
+    let error = daemon
+        .client
+        .replace_settings_file(&huge, &file)
+        .await
+        .unwrap_err();
     assert!(
         matches!(error.code(), Some(ErrorCode::InvalidRequest) | None),
         "{error:?}"

@@ -5,12 +5,16 @@
 //! socket's backlog instead of failing half-way.
 
 use super::{Engine, connection};
-use cove_api::transport::Listener;
+use cove_api::transport::{self, Listener};
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, debug_span, info, warn};
 
@@ -61,10 +65,27 @@ impl Capacity {
     }
 }
 
-/// Serves Docker clients at `listener` with the engine until `shutdown`, which drops the connections that are left.
-/// A client that cannot be accepted costs that client its connection and nothing else.
+/// Where clients come from.
+pub trait Clients: Send {
+    /// One of them.
+    type Client: AsyncRead + AsyncWrite + Send + 'static;
+
+    /// Waits for the next one. May be tried again after an error.
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Client>> + Send;
+}
+
+impl Clients for Listener {
+    type Client = transport::Stream;
+
+    async fn accept(&mut self) -> io::Result<transport::Stream> {
+        Self::accept(self).await
+    }
+}
+
+/// Serves Docker clients with the engine until `shutdown`, which drops the connections that are left. A client that cannot
+/// be accepted costs that client its connection and nothing else.
 pub async fn serve(
-    mut listener: Listener,
+    mut clients: impl Clients,
     engine: Arc<dyn Engine>,
     capacity: Capacity,
     shutdown: CancellationToken,
@@ -78,7 +99,7 @@ pub async fn serve(
                 return;
             };
             let stream = loop {
-                match listener.accept().await {
+                match clients.accept().await {
                     Ok(stream) => break stream,
                     Err(error) => {
                         if !std::mem::replace(&mut failing, true) {
@@ -110,7 +131,7 @@ pub async fn serve(
         }
     };
     shutdown.run_until_cancelled(accepting).await;
-    drop(listener);
+    drop(clients);
     connections.close();
     connections.wait().await;
 }

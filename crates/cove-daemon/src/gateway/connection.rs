@@ -1,17 +1,19 @@
 //! One client connection from its first byte to its last: the loop over its requests.
 
 use super::{
-    Engine,
+    Engine, buildkit,
     exchange::{Exchange, ExchangeError, Outcome},
     framing::{Body, Framing},
-    head::{RequestHead, rewrite_length},
+    head::{RequestHead, rewrite_length, rewrite_target},
     mounts::{self, Verdict},
+    proxies,
     reply::Reply,
     route::Checked,
     stream::{Peer, READ_SIZE, ReadHeadError, Transfer},
 };
 use cove_api::carry_halves;
 use cove_machine::Connection;
+use futures_util::future::BoxFuture;
 use std::{error::Error, future::pending, io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -181,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
         };
         let (upload, told_to_continue) = match Checked::of(&request.method, &request.target) {
             None => (Transfer::new(request.length, request.framing), false),
+            Some(Checked::Build) => (self.tell_build(request), false),
             Some(kind) => (self.check(kind, request).await?, request.expects_continue),
         };
         let mut exchange = Exchange {
@@ -200,6 +203,12 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
             Ok(Outcome::Complete) => return Err(Ending::Said.into()),
             Ok(Outcome::Tunnel) => {
                 debug!(path = request.path(), status, "raw stream");
+                let variables = self.engine.variables();
+                if !variables.is_empty() && exchange.status == Some(101) && buildkit::is_meant(request.path())
+                {
+                    self.carry_builds(link, variables).await?;
+                    return Err(Ending::Said.into());
+                }
                 if let Err(error) = carry_halves(self.client.halves(), link.halves()).await {
                     debug!(error = &error as &dyn Error, "raw stream broke");
                 }
@@ -242,7 +251,13 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
     /// buffer then.
     async fn check(&mut self, kind: Checked, request: &RequestHead) -> Result<Transfer, Refusal> {
         let (content, length) = self.read_body(request).await?;
-        match mounts::examine(kind, &content, &self.engine.mounts()) {
+        let told = |body: &[u8]| proxies::amend_body(kind, body, &self.engine.variables());
+        let verdict = match mounts::examine(kind, &content, &self.engine.mounts()) {
+            Verdict::Forward => told(&content).map_or(Verdict::Forward, Verdict::Rewrite),
+            Verdict::Rewrite(body) => Verdict::Rewrite(told(&body).unwrap_or(body)),
+            refusal @ Verdict::Refuse(_) => refusal,
+        };
+        match verdict {
             Verdict::Forward => Ok(Transfer::whole(length)),
             Verdict::Rewrite(body) => {
                 let client = &mut self.client.inbound;
@@ -256,6 +271,49 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
                 Err(Refusal::TellAndGoOn(Reply::new(400, message)))
             }
         }
+    }
+
+    /// Puts the arguments that a build lacks into its request's head; its context follows unseen.
+    fn tell_build(&mut self, request: &RequestHead) -> Transfer {
+        let client = &mut self.client.inbound;
+        let head = proxies::amend_target(&request.target, &self.engine.variables())
+            .and_then(|target| rewrite_target(&client.buffer[..request.length], &request.target, &target));
+        let length = match head {
+            Some(head) => {
+                client.replace(request.length, &head);
+                head.len()
+            }
+            None => request.length,
+        };
+        Transfer::new(length, request.framing)
+    }
+
+    /// Carries a connection of the builder's, whose builds are told of proxies.
+    async fn carry_builds(
+        &mut self,
+        mut link: Peer<Connection>,
+        variables: proxies::Variables,
+    ) -> Result<(), Refusal> {
+        // The answer that opens it belongs to the upgrade, and goes as it came.
+        let head = link.inbound.head().await.map_err(|_| Ending::Closed)?;
+        let answer = link.inbound.buffer.split_to(head);
+        self.say(&answer).await?;
+        let (near, client) = tokio::io::duplex(READ_SIZE);
+        let (far, engine) = tokio::io::duplex(READ_SIZE);
+        // Its type is too deep for the compiler to see that it can be sent.
+        let builds: BoxFuture<'static, _> = Box::pin(buildkit::carry(client, engine, variables));
+        let (client, engine, builds) = tokio::join!(
+            carry_halves(self.client.halves(), tokio::io::split(near)),
+            carry_halves(tokio::io::split(far), link.halves()),
+            builds,
+        );
+        for error in [client.err(), engine.err()].into_iter().flatten() {
+            debug!(error = &error as &dyn Error, "builds' stream broke");
+        }
+        if let Err(error) = builds {
+            debug!(error = &error as &dyn Error, "builds broke off");
+        }
+        Ok(())
     }
 
     /// Reads the request's body, leaves it in the buffer, and answers its content and the length of head and body as

@@ -204,6 +204,16 @@ pub(super) fn rewrite_length(head: &[u8], length: usize) -> Vec<u8> {
     rewritten
 }
 
+/// A request's head with another target.
+pub(super) fn rewrite_target(head: &[u8], from: &str, to: &str) -> Option<Vec<u8>> {
+    let line = head.iter().position(|&byte| byte == b'\n')?;
+    let at = head[..line]
+        .windows(from.len() + 1)
+        .position(|window| window[0] == b' ' && &window[1..] == from.as_bytes())?;
+    let (before, after) = (&head[..=at], &head[at + 1 + from.len()..]);
+    Some([before, to.as_bytes(), after].concat())
+}
+
 /// The length of a head that was found complete; one that the parser would end elsewhere is malformed.
 fn complete(parsed: httparse::Result<usize>, bytes: &[u8]) -> Result<usize, HeadError> {
     match parsed {

@@ -7,6 +7,7 @@
 //!
 //! - hold a request while the machine wakes, and answer in Docker's own words when it does not;
 //! - look at the few requests that can ask for a bind mount before the engine sees them;
+//! - tell containers and builds of this computer's proxies, where that is wanted;
 //! - tell when an answer turns the connection into a raw stream, and end it as a raw stream ends: each direction for
 //!   itself.
 //!
@@ -33,20 +34,23 @@
 //! State is owned by one task for each connection; there is none that connections share, save the count of them.
 
 mod accept;
+mod buildkit;
 mod connection;
 mod exchange;
 mod framing;
 mod head;
 mod mounts;
+mod proxies;
 mod reply;
 mod route;
 mod stream;
 
-pub use accept::{Capacity, serve};
+pub use accept::{Capacity, Clients, serve};
 pub use mounts::{GUEST_OWN, HostPaths, MountPolicy};
 
 use async_trait::async_trait;
 use cove_machine::Connection;
+use std::collections::BTreeMap;
 
 /// A machine's engine, as the gateway needs it. Any method may be called from any number of connections at once.
 #[async_trait]
@@ -57,6 +61,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What may be bind-mounted now. Asked for with every request that is checked.
     fn mounts(&self) -> MountPolicy;
+
+    /// Variables for containers and builds whose clients do not set them: those of proxies, where that is wanted. Asked
+    /// for with every request that makes one.
+    fn variables(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 }
 
 /// There is no engine to talk to, and waiting would not help: the machine is stopped, or it has failed. Reaches the

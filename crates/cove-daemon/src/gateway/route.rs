@@ -1,9 +1,9 @@
-//! Which requests can ask for a bind mount.
+//! Which requests can ask for a bind mount, or are told of proxies.
 //!
 //! The engine's router matches the decoded path, with or without a version in front, and redirects a path that is not
 //! in its cleaned form; here a path is cleaned first, so that no spelling of it goes unnoticed.
 
-/// A request whose body names what is to be mounted.
+/// A request that is not passed on unseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Checked {
     /// `POST /containers/create`
@@ -12,6 +12,8 @@ pub(super) enum Checked {
     Service,
     /// `POST /volumes/create`
     Volume,
+    /// `POST /build`
+    Build,
 }
 
 impl Checked {
@@ -37,6 +39,7 @@ impl Checked {
             ["containers", "create"] => Some(Self::Container),
             ["services", "create"] | ["services", _, "update"] => Some(Self::Service),
             ["volumes", "create"] => Some(Self::Volume),
+            ["build"] => Some(Self::Build),
             _ => None,
         }
     }
@@ -104,6 +107,7 @@ mod tests {
             Checked::of("POST", "/services/abc/update?version=1"),
             Some(Checked::Service)
         );
+        assert_eq!(Checked::of("POST", "/v1.45/build?t=x"), Some(Checked::Build));
         assert_eq!(
             Checked::of("POST", "/v1.41/volumes/create"),
             Some(Checked::Volume)
@@ -119,7 +123,6 @@ mod tests {
             ("POST", "/images/create?fromImage=/containers/create"),
             ("POST", "/x/containers/create"),
             ("POST", "/v1.41x/containers/create"),
-            ("POST", "/build"),
             ("POST", "*"),
             ("POST", "http://docker"),
             ("POST", "%"),

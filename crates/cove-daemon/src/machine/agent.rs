@@ -13,11 +13,11 @@
 //! The guest may be hostile: frames are bounded by the codec, calls in flight and unread happenings by the channels,
 //! and text is cleaned before anybody sees it.
 
-use super::words::clean;
+use super::{failure::chain, words::clean};
 use cove_machine::{Connection, Exit, Machine, MachineError, MachineEvent};
 use cove_wire::{
-    Call, Codec, EngineState, Event, Fault, FromGuest, FromHost, GuestStatus, Hello, Open, Opened, Reply,
-    Stage, VersionMismatch, WireError, port,
+    Call, Codec, EngineState, Event, Fault, FromGuest, FromHost, GuestStatus, Hello, Look, Open, Opened,
+    Reply, Seen, Stage, VersionMismatch, WireError, port,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -62,6 +62,9 @@ pub(crate) enum OpenError {
     /// The agent refused or failed it.
     #[error("{}", clean(&.0.message))]
     Fault(Fault),
+    /// What it was to be asked does not fit into a request.
+    #[error("the request is too long for the guest's agent: {0}")]
+    Request(WireError),
     /// The machine could not be reached.
     #[error("cannot reach the guest: {0}")]
     Machine(#[from] MachineError),
@@ -95,6 +98,8 @@ pub(super) enum Happening {
     Refused(VersionMismatch),
     /// The guest restarted itself.
     Rebooted,
+    /// The vCPUs stopped or go on, whoever made them; the machine says which.
+    Turned,
     /// The machine ended.
     Exited(Exit),
 }
@@ -104,6 +109,13 @@ pub(super) enum Happening {
 pub(super) struct AgentLink(mpsc::Sender<(Call, oneshot::Sender<Result<Reply, CallError>>)>);
 
 impl AgentLink {
+    /// One whose calls nobody answers.
+    #[cfg(test)]
+    pub(super) fn to_nobody() -> (Self, impl Send) {
+        let (calls, queue) = mpsc::channel(MAX_IN_FLIGHT);
+        (Self(calls), queue)
+    }
+
     /// Makes a call; waits for a conversation if there is none.
     pub(super) async fn call(&self, call: Call, patience: Duration) -> Result<Reply, CallError> {
         let (sender, reply) = oneshot::channel();
@@ -133,21 +145,29 @@ pub(super) fn attach(machine: Arc<dyn Machine>) -> (AgentLink, mpsc::Receiver<Ha
 
 /// Opens a stream to something in the guest.
 pub(crate) async fn open_stream(machine: &dyn Machine, open: &Open) -> Result<Connection, OpenError> {
+    let request = cove_wire::encode(open).map_err(OpenError::Request)?;
     let mut connection = machine.connect(port::STREAM).await?;
     let lost = |error| OpenError::Wire(WireError::Io(error));
-    connection
-        .write_all(&cove_wire::encode(open)?)
-        .await
-        .map_err(lost)?;
-    // Read to the byte: what follows the answer belongs to whoever gets the stream.
-    let mut header = [0; cove_wire::HEADER_LEN];
-    connection.read_exact(&mut header).await.map_err(lost)?;
-    let mut body = vec![0; cove_wire::body_len(header)?];
-    connection.read_exact(&mut body).await.map_err(lost)?;
-    match cove_wire::decode::<Opened>(&body)?.result {
+    connection.write_all(&request).await.map_err(lost)?;
+    match receive::<Opened>(&mut connection).await?.result {
         Ok(()) => Ok(connection),
         Err(fault) => Err(OpenError::Fault(fault)),
     }
+}
+
+/// Reads one frame to the byte: what follows belongs to whoever gets the stream.
+async fn receive<T: serde::de::DeserializeOwned>(connection: &mut Connection) -> Result<T, WireError> {
+    let mut header = [0; cove_wire::HEADER_LEN];
+    connection.read_exact(&mut header).await?;
+    let mut body = vec![0; cove_wire::body_len(header)?];
+    connection.read_exact(&mut body).await?;
+    cove_wire::decode(&body)
+}
+
+/// Looks at the guest's network.
+pub(crate) async fn look(machine: &dyn Machine, look: Look) -> Result<Seen, OpenError> {
+    let mut connection = open_stream(machine, &Open::Look(look)).await?;
+    Ok(receive(&mut connection).await?)
 }
 
 /// Why a conversation ended.
@@ -162,9 +182,7 @@ enum End {
 
 impl From<WireError> for End {
     fn from(error: WireError) -> Self {
-        use std::error::Error;
-        let source = error.source().map(|source| format!(": {source}"));
-        Self::Lost(format!("{error}{}", source.unwrap_or_default()))
+        Self::Lost(chain(&error))
     }
 }
 
@@ -183,7 +201,7 @@ impl Conversation {
         loop {
             let happening = tokio::select! {
                 exit = machine.wait() => Happening::Exited(exit),
-                () = rebooted(&mut events) => Happening::Rebooted,
+                () = rebooted(&mut events, &happenings) => Happening::Rebooted,
                 () = happenings.closed() => return,
                 () = self.talk_for_ever() => return,
             };
@@ -285,6 +303,7 @@ impl Conversation {
         let mut in_flight: HashMap<u64, oneshot::Sender<Result<Reply, CallError>>> = HashMap::new();
         let mut next_id = 2;
         loop {
+            in_flight.retain(|_, waiting| !waiting.is_closed());
             tokio::select! {
                 frame = wire.next() => match frame {
                     None => return Err(End::Lost("it hung up".into())),
@@ -309,7 +328,6 @@ impl Conversation {
                     let Some((call, caller)) = call else {
                         return Err(End::Unwanted);
                     };
-                    in_flight.retain(|_, waiting| !waiting.is_closed());
                     in_flight.insert(next_id, caller);
                     wire.send(FromHost::Request { id: next_id, call }).await?;
                     next_id += 1;
@@ -319,12 +337,18 @@ impl Conversation {
     }
 }
 
-/// Waits until the guest restarts itself. The machine's end is noticed by waiting for it.
-async fn rebooted(events: &mut broadcast::Receiver<MachineEvent>) {
+/// Tells when the vCPUs stop or go on, until the guest restarts itself. The machine's end is noticed by waiting for it.
+async fn rebooted(events: &mut broadcast::Receiver<MachineEvent>, happenings: &mpsc::Sender<Happening>) {
     loop {
         match events.recv().await {
             Ok(MachineEvent::Rebooted) => return,
-            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Ok(MachineEvent::Exited(_)) => {}
+            // What was missed may have been one of them.
+            Ok(MachineEvent::Paused | MachineEvent::Resumed)
+            | Err(broadcast::error::RecvError::Lagged(_)) => {
+                // Nobody listening is no error: the machine was let go.
+                let _ = happenings.send(Happening::Turned).await;
+            }
             Err(broadcast::error::RecvError::Closed) => return std::future::pending().await,
         }
     }

@@ -5,7 +5,7 @@
 
 use super::failure::Failure;
 use crate::{file, host, name::MachineName, settings::MachineSettings};
-use cove_api::{Dirs, Stage};
+use cove_api::{Dirs, Stage, make_private};
 use cove_machine::{BackendKind, MachineSpec};
 use cove_wire::{BootConfig, EngineConfig};
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ impl Place {
         self.directory.join("data.img")
     }
 
-    /// Says which starter image was loaded onto this data disk.
+    /// Is there once a starter image was loaded onto this data disk.
     fn starter_mark(&self) -> PathBuf {
         self.directory.join("starter")
     }
@@ -145,14 +145,14 @@ impl Place {
         Ok(size)
     }
 
-    /// The starter image that was loaded onto this data disk, by its digest.
-    pub(super) fn loaded_starter(&self) -> Option<String> {
-        fs::read_to_string(self.starter_mark()).ok()
+    /// Whether a starter image was loaded onto this data disk, whichever: a newer one is not loaded over it.
+    pub(super) fn has_starter(&self) -> bool {
+        self.starter_mark().exists()
     }
 
-    pub(super) fn remember_starter(&self, digest: &str) -> Result<(), Failure> {
+    pub(super) fn remember_starter(&self) -> Result<(), Failure> {
         let path = self.starter_mark();
-        file::replace(&path, digest.as_bytes(), 0o600).map_err(Failure::file("write", &path))
+        file::replace(&path, b"", 0o600).map_err(Failure::file("write", &path))
     }
 
     pub(super) fn record(&self) -> Option<Record> {
@@ -195,14 +195,6 @@ impl Place {
     }
 }
 
-fn make_private(directory: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,12 +221,12 @@ mod tests {
     fn a_new_disk_has_no_starter_image_whatever_was_remembered_of_the_old_one() {
         let (_home, place) = place();
         place.prepare_disk(1 << 20).unwrap();
-        place.remember_starter("sha256:x").unwrap();
+        place.remember_starter().unwrap();
         place.prepare_disk(1 << 20).unwrap();
-        assert_eq!(place.loaded_starter().as_deref(), Some("sha256:x"));
+        assert!(place.has_starter());
         fs::remove_file(place.data_disk()).unwrap();
         place.prepare_disk(1 << 20).unwrap();
-        assert_eq!(place.loaded_starter(), None);
+        assert!(!place.has_starter());
     }
 
     #[test]

@@ -4,12 +4,15 @@ use super::{
     Handle,
     agent::{OpenError, open_stream},
 };
-use crate::gateway::{Engine, HostPaths, MountPolicy, Unavailable};
+use crate::{
+    gateway::{Engine, HostPaths, MountPolicy, Unavailable},
+    settings::Proxy,
+};
 use async_trait::async_trait;
-use cove_api::MachineState;
+use cove_api::{DEFAULT_MACHINE, MachineState};
 use cove_machine::Connection;
 use cove_wire::Open;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, timeout};
 
 /// How long a machine that is said to run may not be reachable.
@@ -61,7 +64,7 @@ impl Engine for MachineEngine {
                     let start = start_command(name.as_str());
                     return Err(Unavailable::new(
                         format!("machine `{name}` is paused"),
-                        format!("let it go on with: {start}"),
+                        format!("let it go on with: {start}; `cove status` says why if nobody paused it"),
                     ));
                 }
                 (MachineState::Stopping, _) => {
@@ -86,7 +89,10 @@ impl Engine for MachineEngine {
             // A share counts once the guest has it: an empty folder in its place would be worse than a refusal.
             MachineState::Running | MachineState::Paused => snapshot.shares.clone(),
             // The request waits for the machine, or fails with it.
-            _ => self.0.context.settings.shares(),
+            _ => {
+                let settings = &self.0.context.settings;
+                settings.shares().unwrap_or_else(|| snapshot.given_shares())
+            }
         };
         MountPolicy {
             machine: self.0.name().to_string(),
@@ -95,12 +101,17 @@ impl Engine for MachineEngine {
             host: HostPaths::NATIVE,
         }
     }
+
+    fn variables(&self) -> BTreeMap<String, String> {
+        let values = self.0.context.settings.in_force().0;
+        values.container_variables(&Proxy::from_environment())
+    }
 }
 
 /// What a person types to start the machine.
 fn start_command(name: &str) -> String {
     match name {
-        "default" => "cove start".into(),
+        DEFAULT_MACHINE => "cove start".into(),
         _ => format!("cove start --machine {name}"),
     }
 }

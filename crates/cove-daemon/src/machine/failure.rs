@@ -31,7 +31,7 @@ pub(crate) enum Failure {
         source: io::Error,
     },
     /// The host's disk has no space for a machine to work with.
-    #[error("only {} are free on the disk that {} is on", crate::settings::show_about(*.free), path.display())]
+    #[error("only {} are free on the disk that {} is on", cove_api::size::about(*.free), path.display())]
     NoSpace { path: PathBuf, free: u64 },
     /// The backend failed.
     #[error("{}", chain(.0))]
@@ -208,7 +208,8 @@ fn because(why: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// An error and its sources, in one line.
+/// An error and its sources, in one line. What a parser says quotes what it was given, which may be the guest's, so
+/// that the line is cleaned.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -217,7 +218,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         text.push_str(&error.to_string());
         source = error.source();
     }
-    text
+    super::words::clean(&text)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use cove_api::Dirs;
 use cove_image::{Digest, FORMAT, FileEntry, Files, Inputs, Manifest, Package, Role};
 use cove_machine::{
     Availability, Backend, BackendKind, Choice, Connection, Disk, Exit, ExitCause, Features, Listener,
-    Machine, MachineError, MachineEvent, MachineSpec,
+    Machine, MachineError, MachineEvent, MachineSpec, Share,
 };
 use cove_wire::{
     Call, Codec, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus, Hello, Memory, Open,
@@ -22,7 +22,10 @@ use cove_wire::{
 use futures_util::{SinkExt, StreamExt};
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -79,6 +82,10 @@ pub(crate) struct Guest {
     cut: broadcast::Sender<()>,
     engine: Mutex<EngineState>,
     paused: Mutex<bool>,
+    /// Whether its agent leaves calls about folders without an answer.
+    mute: AtomicBool,
+    /// The folders that its machine process has.
+    shares: Mutex<Vec<Share>>,
     /// The calls that its agent got, by name.
     pub(crate) calls: Mutex<Vec<&'static str>>,
 }
@@ -94,6 +101,8 @@ impl Guest {
             cut: broadcast::Sender::new(4),
             engine: Mutex::new(EngineState::Stopped),
             paused: Mutex::new(false),
+            mute: AtomicBool::new(false),
+            shares: Mutex::default(),
             calls: Mutex::default(),
         })
     }
@@ -123,6 +132,12 @@ impl Guest {
         let _ = self.cut.send(());
     }
 
+    /// Stops its vCPUs without being asked.
+    pub(crate) fn pause_by_itself(&self) {
+        *self.paused.lock().unwrap() = true;
+        let _ = self.machine_events.send(MachineEvent::Paused);
+    }
+
     /// Restarts itself.
     pub(crate) fn reboot(&self) {
         *self.engine.lock().unwrap() = EngineState::Stopped;
@@ -133,6 +148,22 @@ impl Guest {
     /// Begins to shut down.
     pub(crate) fn goes_down(&self) {
         self.script.lock().unwrap().going_down = true;
+    }
+
+    /// The paths of the folders that its machine process has.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        let shares = self.shares.lock().unwrap();
+        shares.iter().map(|share| share.path.clone()).collect()
+    }
+
+    /// Sends these bytes instead of a greeting from the next conversation on.
+    pub(crate) fn talk_nonsense(&self, garbage: Vec<u8>) {
+        self.script.lock().unwrap().garbage = Some(garbage);
+    }
+
+    /// Answers no call about folders any more, or does again.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::SeqCst);
     }
 
     /// Refuses no more connections.
@@ -188,6 +219,10 @@ impl Guest {
                         let stage = stage("kernel", 0, 1000);
                         wire.send(FromGuest::Event(stage)).await.unwrap();
                     }
+                    if matches!(call, Call::MountShare { .. }) && self.mute.load(Ordering::SeqCst) {
+                        self.calls.lock().unwrap().push("mount");
+                        continue;
+                    }
                     let result = self.call(&call);
                     if wire.send(FromGuest::Response { id, result }).await.is_err() {
                         return;
@@ -206,6 +241,7 @@ impl Guest {
             Call::Shutdown { .. } => "shutdown",
             Call::GrowData => "grow-data",
             Call::Trust { .. } => "trust",
+            Call::MountShare { .. } => "mount",
             _ => "other",
         };
         self.calls.lock().unwrap().push(name);
@@ -253,7 +289,13 @@ impl Guest {
         let open: Open = cove_wire::decode(&body).unwrap();
         let opened = cove_wire::encode(&Opened { result: Ok(()) }).unwrap();
         stream.write_all(&opened).await.unwrap();
-        if open == Open::Engine {
+        if matches!(&open, Open::Exec(exec) if exec.command == ["deaf"]) {
+            // A program that reads nothing.
+            while !crate::host::hung_up(&stream) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            self.calls.lock().unwrap().push("hung-up");
+        } else if open == Open::Engine {
             let mut request = [0; 4096];
             if stream.read(&mut request).await.unwrap_or(0) > 0 {
                 let _ = stream
@@ -286,6 +328,7 @@ impl Machine for FakeMachine {
         Features {
             pause: true,
             online_grow: true,
+            shares: true,
             ..Features::default()
         }
     }
@@ -317,6 +360,19 @@ impl Machine for FakeMachine {
         Ok(self.wait().await)
     }
     async fn grow_disk(&self, _: Disk, _: u64) -> Result<(), MachineError> {
+        Ok(())
+    }
+    fn shares(&self) -> Vec<Share> {
+        self.0.shares.lock().unwrap().clone()
+    }
+    async fn add_share(&self, share: &Share) -> Result<(), MachineError> {
+        let mut shares = self.0.shares.lock().unwrap();
+        shares.retain(|other| other.name != share.name);
+        shares.push(share.clone());
+        Ok(())
+    }
+    async fn remove_share(&self, name: &str) -> Result<(), MachineError> {
+        self.0.shares.lock().unwrap().retain(|share| share.name != name);
         Ok(())
     }
     fn console(&self) -> &Path {
@@ -365,6 +421,11 @@ impl FakeHost {
     /// The guest that was started last.
     pub(crate) fn guest(&self) -> Arc<Guest> {
         self.guest.lock().unwrap().clone().expect("no guest was started")
+    }
+
+    /// The machine of the guest that was started last.
+    pub(crate) fn machine(&self) -> impl Machine + use<> {
+        FakeMachine(self.guest())
     }
 
     fn running(&self) -> Option<Arc<Guest>> {
@@ -430,31 +491,54 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new(script: Script) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let dirs = Dirs::below(home.path());
-        write_image(&dirs.image());
         let host = FakeHost {
             script: Arc::new(Mutex::new(script)),
             guest: Arc::default(),
         };
-        let size = HostSize {
-            cpus: 4,
-            memory: Some(8 << 30),
-        };
-        let context = Arc::new(Context {
-            settings: Arc::new(SettingsFile::new(dirs.settings(), None, size)),
-            trust: TrustStore::new(dirs.certificates()),
-            platform: Arc::new(host.clone()),
-            events: broadcast::Sender::new(64),
-            docker: Some(DockerConfig::at(&home.path().join("docker"))),
-            dirs,
-        });
+        let context = context(home.path(), &host);
+        write_image(&context.dirs.image());
         Self { home, host, context }
+    }
+
+    /// What a new daemon has in the same place, which remembers nothing of the earlier one.
+    pub(crate) fn next_daemon(self) -> Self {
+        let home = self.home.path().to_owned();
+        self.at(&home)
+    }
+
+    /// A daemon on the same host with its files below another directory.
+    pub(crate) fn at(self, directory: &Path) -> Self {
+        let context = context(directory, &self.host);
+        Self { context, ..self }
+    }
+
+    /// The settings file with this text.
+    pub(crate) fn write_settings(&self, text: &str) {
+        let path = self.context.dirs.settings();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 
     /// An owner of the default machine.
     pub(crate) fn own(&self) -> (Handle, JoinHandle<()>) {
         Handle::spawn(Arc::clone(&self.context), MachineName::default())
     }
+}
+
+fn context(directory: &Path, host: &FakeHost) -> Arc<Context> {
+    let dirs = Dirs::below(directory);
+    let size = HostSize {
+        cpus: 4,
+        memory: Some(8 << 30),
+    };
+    Arc::new(Context {
+        settings: Arc::new(SettingsFile::new(dirs.settings(), None, size)),
+        trust: TrustStore::new(dirs.certificates()),
+        platform: Arc::new(host.clone()),
+        events: broadcast::Sender::new(64),
+        docker: Some(DockerConfig::at(&directory.join("docker"))),
+        dirs,
+    })
 }
 
 /// An image of tiny files that verifies.

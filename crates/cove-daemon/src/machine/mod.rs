@@ -5,15 +5,18 @@
 //! [`Handle`].
 
 pub(crate) mod agent;
-mod containers;
+mod bring_up;
 mod disk;
 mod engine;
+mod engine_api;
 mod failure;
+mod inner_clients;
 mod logs;
 pub(crate) mod mounted;
 mod operation;
 mod owner;
 mod platform;
+mod session;
 mod shares;
 mod start;
 mod starter;
@@ -28,10 +31,11 @@ pub(crate) mod fake;
 #[cfg(unix)]
 mod tests;
 
-pub(crate) use containers::{names_by_address, running_containers};
 pub(crate) use disk::Place;
 pub(crate) use engine::MachineEngine;
+pub(crate) use engine_api::{ask_engine, engine_events, names_by_address, running_containers};
 pub(crate) use failure::chain;
+pub(crate) use inner_clients::InnerClients;
 pub(crate) use operation::Listening;
 pub(crate) use platform::{Host, Platform};
 pub(crate) use shares::FailedShare;
@@ -51,8 +55,14 @@ use cove_api::{
 use cove_machine::Machine;
 use disk::Record;
 use owner::Owner;
-use std::sync::Arc;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::timeout,
+};
+
+/// How long a daemon may look for a machine before whoever needs it is answered.
+const ADOPTION: Duration = Duration::from_secs(10);
 
 /// What all owners share.
 pub(crate) struct Context {
@@ -164,6 +174,16 @@ impl Handle {
         Arc::clone(&self.snapshots.borrow())
     }
 
+    /// The same, once a daemon that has just begun has looked for the machine that its predecessor left; though not for
+    /// ever.
+    pub(crate) async fn settled(&self) -> Arc<Snapshot> {
+        let mut snapshots = self.watch();
+        let settled = snapshots.wait_for(|snapshot| !snapshot.state.is_looking());
+        // Whoever looks in vain for so long is to be told so.
+        let _ = timeout(ADOPTION, settled).await;
+        self.snapshot()
+    }
+
     /// Follows what is published.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshots.clone()
@@ -228,6 +248,11 @@ impl Handle {
 }
 
 impl Snapshot {
+    /// The folders that its machine process has, whether or not the guest mounted them.
+    fn given_shares(&self) -> Vec<Share> {
+        self.machine.as_deref().map(shares::given).unwrap_or_default()
+    }
+
     fn status(&self, context: &Context, name: &MachineName, place: &Place) -> MachineStatus {
         let answers = matches!(self.state, MachineState::Running | MachineState::Paused);
         let disk = place.data_disk();

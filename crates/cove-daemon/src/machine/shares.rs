@@ -62,7 +62,7 @@ impl FailedShare {
 }
 
 /// Brings a machine and its guest to share `wanted` and nothing else. `patience` is for each call of the agent. An
-/// error means that the conversation with it was lost.
+/// error means that it did not answer, which says nothing of any folder: it may be tried again.
 pub(super) async fn apply(
     machine: &dyn Machine,
     link: &AgentLink,
@@ -133,8 +133,8 @@ async fn withdraw(
 async fn told(link: &AgentLink, call: Call, patience: Duration) -> Result<Result<(), String>, CallError> {
     match link.call(call, patience).await {
         Ok(_) => Ok(Ok(())),
-        Err(CallError::Lost) => Err(CallError::Lost),
-        Err(error) => Ok(Err(error.to_string())),
+        Err(CallError::Fault(fault)) => Ok(Err(CallError::Fault(fault).to_string())),
+        Err(unanswered @ (CallError::Lost | CallError::Timeout(_))) => Err(unanswered),
     }
 }
 

@@ -10,24 +10,22 @@
 //! any time, and hands back whatever runs when it ends: what then happens to the machine is the owner's decision.
 
 use super::{
-    Context,
-    agent::{self, AgentLink, CallError, Happening},
+    Context, agent,
     disk::{Place, Record},
     failure::Failure,
-    shares::{self, FailedShare},
-    starter, stop,
+    session::{Outcome, Session, Setback, Topic, Update},
+    shares, starter,
     timeline::Timeline,
-    words::clean,
 };
 use crate::{
     name::MachineName,
     names::Names,
     ports::Ports,
-    settings::{MachineSettings, Share, Values},
+    settings::{MachineSettings, Proxy, Values},
 };
 use cove_image::{Manifest, Role};
 use cove_machine::{BackendKind, ExitCause, Machine, MachineSpec};
-use cove_wire::{BootConfig, Call, EngineConfig, EngineState, FaultCode};
+use cove_wire::{BootConfig, EngineConfig};
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -35,108 +33,12 @@ use std::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long a guest may take until its agent answers. Emulated ones take seconds, on a busy computer many.
-const GREETING: Duration = Duration::from_mins(3);
-/// How long the guest may take to finish its boot: a large file system may have to be checked.
-const BOOT: Duration = Duration::from_mins(15);
-/// How long the engine may take after that.
-const ENGINE: Duration = Duration::from_mins(5);
 /// How long the starter image may take.
 const STARTER: Duration = Duration::from_mins(3);
-/// About as many stages as a guest reports, for the progress bar.
-const USUAL_STAGES: u8 = 12;
-
-/// What is known of a machine that runs.
-pub(super) struct Session {
-    pub(super) machine: Arc<dyn Machine>,
-    pub(super) link: AgentLink,
-    pub(super) happenings: mpsc::Receiver<Happening>,
-    pub(super) record: Record,
-    /// What its containers publish on this computer.
-    pub(super) ports: Ports,
-    /// Answers its questions for names.
-    #[expect(dead_code, reason = "held so that it lives as long as the session")]
-    pub(super) names: Names,
-    /// Whether the agent has ever answered, or has answered an earlier daemon: only then can the guest be asked to
-    /// stop.
-    pub(super) greeted: bool,
-    /// The folders that were last asked for, and those that the guest has.
-    pub(super) wanted: Vec<Share>,
-    pub(super) shares: Vec<Share>,
-    /// What went wrong with others.
-    pub(super) failed_shares: Vec<FailedShare>,
-    /// The certificates that the guest was last given, as far as that is known.
-    pub(super) trusted: Option<Vec<String>>,
-    /// Why its engine does not trust them.
-    pub(super) failed_trust: Option<String>,
-}
-
-/// What a job tells its owner meanwhile.
-pub(super) enum Update {
-    /// A step began.
-    Stage { message: String, fraction: f32 },
-    /// Something that a person should know.
-    Notice { topic: Topic, message: String },
-    /// The machine that the job is about.
-    Machine {
-        machine: Arc<dyn Machine>,
-        record: Box<Record>,
-    },
-    /// The stages so far.
-    Timings(Vec<cove_api::Stage>),
-}
-
-/// What a notice is about; a later one on the same topic takes its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Topic {
-    Settings,
-    Backend,
-    Space,
-    Agent,
-    Engine,
-    Guest,
-    Shares,
-    Trust,
-    Starter,
-    Context,
-    Past,
-}
-
-/// How a job ended.
-pub(super) enum Outcome {
-    /// The engine answers.
-    Up(Box<Session>),
-    /// It did not come to that.
-    Down(Setback),
-    /// There was nothing to adopt.
-    Nothing {
-        /// What became of the machine that was there, if that is worth telling.
-        past: Option<String>,
-    },
-}
-
-/// Why it did not come to that, and what is left.
-pub(super) struct Setback {
-    pub(super) failure: Failure,
-    /// Last lines of the console, where they help.
-    pub(super) console_tail: Vec<String>,
-    /// The machine, where it still runs.
-    pub(super) session: Option<Box<Session>>,
-}
-
-impl From<Failure> for Setback {
-    fn from(failure: Failure) -> Self {
-        Self {
-            failure,
-            console_tail: Vec::new(),
-            session: None,
-        }
-    }
-}
 
 /// A start or an adoption.
 pub(super) struct Job {
@@ -312,10 +214,10 @@ impl Job {
         Session {
             shares: shares::given(&*machine),
             failed_shares: Vec::new(),
-            // Nothing is as the settings say before it was looked at.
-            wanted: Vec::new(),
+            wanted: None,
             trusted: None,
             failed_trust: None,
+            errand: None,
             machine,
             link,
             happenings,
@@ -323,11 +225,12 @@ impl Job {
             ports,
             names,
             greeted,
+            held: false,
         }
     }
 
     /// The machine's settings as they are in force.
-    fn settings(&self) -> MachineSettings {
+    pub(super) fn settings(&self) -> MachineSettings {
         let values = self.context.settings.in_force().0;
         values.machine(&self.name, self.context.settings.host())
     }
@@ -359,142 +262,8 @@ impl Job {
             cpus: settings.cpus,
             memory_mib: settings.memory_mib,
             kernel_arguments: Vec::new(),
+            own: self.context.dirs.own(),
         }
-    }
-
-    /// From a machine process to an engine that answers.
-    async fn bring_up(&mut self, mut session: Session, greeted: Option<Instant>) -> Result<Session, Setback> {
-        let mut kernel_started = greeted;
-        let mut ready = false;
-        let mut why_not = None;
-        let mut boot = kernel_started.map(|_| self.boot_call(&session));
-        let mut booted = false;
-        let mut stages: u8 = 0;
-        let mut patience = if greeted.is_some() { BOOT } else { GREETING };
-        let mut deadline = Instant::now() + patience;
-        let waiting_since = Instant::now();
-        self.stage("Waiting for the guest", 0.1).await;
-        while !(ready && booted) {
-            let failure = tokio::select! {
-                () = self.cancel.cancelled() => Failure::Cancelled,
-                () = sleep_until(deadline) => match (kernel_started, booted) {
-                    (None, _) => Failure::Silent { after: patience, why: why_not },
-                    (Some(_), false) => Failure::Boot(CallError::Timeout(patience)),
-                    (Some(_), true) => Failure::EngineSilent { after: patience, why: why_not },
-                },
-                result = finished(&mut boot) => {
-                    boot = None;
-                    match result {
-                        Ok(Booted { wanted, outcome, trusted, failed_trust }) => {
-                            session.trusted = Some(trusted);
-                            if let Some(why) = &failed_trust {
-                                self.notice(Topic::Trust, distrusted(why)).await;
-                            }
-                            session.failed_trust = failed_trust;
-                            session.wanted = wanted;
-                            session.shares = outcome.served;
-                            if !outcome.failures.is_empty() {
-                                let notice = FailedShare::notice(&outcome.failures);
-                                self.notice(Topic::Shares, notice).await;
-                            }
-                            session.failed_shares = outcome.failures;
-                            booted = true;
-                            patience = ENGINE;
-                            deadline = Instant::now() + patience;
-                            self.stage("Waiting for the Docker engine", 0.7).await;
-                            continue;
-                        }
-                        // It is made again when the agent has greeted anew.
-                        Err(CallError::Lost) => continue,
-                        // An earlier daemon has asked for it; what is left to do is to see it off.
-                        Err(CallError::Fault(fault)) if fault.code == FaultCode::ShuttingDown => {
-                            patience = self.settings().stop_grace + stop::ENGINE + stop::POWER_OFF;
-                            deadline = Instant::now() + patience;
-                            self.stage("Waiting until the guest has shut down", 0.2).await;
-                            continue;
-                        }
-                        Err(error) => Failure::Boot(error),
-                    }
-                }
-                happening = session.happenings.recv() => match happening {
-                    Some(Happening::Greeted { status, kernel_started: started }) => {
-                        session.greeted = true;
-                        if kernel_started.is_none() {
-                            self.timeline.host("greet", waiting_since);
-                            patience = BOOT;
-                            deadline = Instant::now() + patience;
-                        }
-                        kernel_started = Some(started);
-                        ready = status.engine == EngineState::Ready;
-                        if !booted {
-                            boot = Some(self.boot_call(&session));
-                        }
-                        continue;
-                    }
-                    Some(Happening::Stage(stage)) => {
-                        // The stages of a start that is over are told again, but they are on record.
-                        if let Some(started) = kernel_started
-                            && session.record.ready_unix_s.is_none()
-                        {
-                            self.timeline.guest(&stage, started);
-                            self.tell(Update::Timings(self.timeline.stages())).await;
-                            stages = stages.saturating_add(1).min(USUAL_STAGES);
-                            let fraction = 0.15 + 0.65 * f32::from(stages) / f32::from(USUAL_STAGES);
-                            self.stage(format!("Booting: {} is ready", stage.name), fraction).await;
-                        }
-                        continue;
-                    }
-                    Some(Happening::Engine(state)) => {
-                        ready = state == EngineState::Ready;
-                        if let EngineState::Restarting { why, .. } = state {
-                            self.notice(Topic::Engine, format!("the Docker engine failed and is started again: {why}"))
-                                .await;
-                            why_not = Some(why);
-                        }
-                        continue;
-                    }
-                    Some(Happening::Warning(message)) => {
-                        self.notice(Topic::Guest, message).await;
-                        continue;
-                    }
-                    Some(Happening::Lost { why }) => {
-                        tracing::debug!(machine = %self.name, why, "lost the agent during the boot");
-                        why_not = Some(why);
-                        continue;
-                    }
-                    Some(Happening::Rebooted) => {
-                        (booted, ready, boot, kernel_started) = (false, false, None, None);
-                        patience = GREETING;
-                        deadline = Instant::now() + patience;
-                        continue;
-                    }
-                    Some(Happening::Refused(mismatch)) => Failure::Protocol(mismatch),
-                    Some(Happening::Exited(exit)) => {
-                        return Err(Setback {
-                            failure: Failure::Exited(exit.cause),
-                            console_tail: exit.console_tail,
-                            session: None,
-                        });
-                    }
-                    None => Failure::Unforeseen("the conversation with the agent ended".into()),
-                },
-            };
-            let console_tail = super::logs::last_lines(session.machine.console(), 20);
-            let left = if failure.leaves_something_to_look_into() {
-                Some(Box::new(session))
-            } else {
-                if let Err(error) = session.machine.kill().await {
-                    tracing::warn!(machine = %self.name, %error, "killing what was started failed");
-                }
-                None
-            };
-            return Err(Setback {
-                failure,
-                console_tail,
-                session: left,
-            });
-        }
-        Ok(session)
     }
 
     /// What follows when the engine answers.
@@ -520,8 +289,7 @@ impl Job {
     }
 
     async fn load_starter(&mut self, session: &Session, manifest: &Manifest) {
-        let digest = manifest.entry(Role::Starter).sha256.to_string();
-        if self.place.loaded_starter().is_some() {
+        if self.place.has_starter() {
             return;
         }
         self.stage("Loading the starter image", 0.85).await;
@@ -536,7 +304,7 @@ impl Job {
             },
         };
         let remembered = outcome.and_then(|()| {
-            let remembered = self.place.remember_starter(&digest);
+            let remembered = self.place.remember_starter();
             remembered.map_err(|failure| failure.to_string())
         });
         self.timeline.host("starter-image", began);
@@ -562,48 +330,18 @@ impl Job {
         }
     }
 
-    /// Gives the guest its folders and certificates and asks it to finish its boot, in this order: containers that start
-    /// with the engine find what they mount. A task of its own, since happenings have to be listened to meanwhile.
-    fn boot_call(&self, session: &Session) -> BootCall {
-        let (link, machine) = (session.link.clone(), Arc::clone(&session.machine));
-        let config = BootConfig {
-            unix_ns: unix_nanos(),
-            ..session.record.boot.clone()
-        };
-        let wanted = self.context.settings.shares();
-        let trusted = self.context.trust.pem();
-        tokio::spawn(async move {
-            let outcome = shares::apply(&*machine, &link, &wanted, BOOT).await?;
-            let certificates = trusted.clone();
-            let failed_trust = match link.call(Call::Trust { certificates }, BOOT).await {
-                Ok(_) => None,
-                Err(CallError::Fault(fault)) if fault.code != FaultCode::ShuttingDown => {
-                    Some(clean(&fault.message))
-                }
-                Err(error) => return Err(error),
-            };
-            link.call(Call::Boot(Box::new(config)), BOOT).await?;
-            Ok(Booted {
-                wanted,
-                outcome,
-                trusted,
-                failed_trust,
-            })
-        })
-    }
-
-    async fn stage(&mut self, message: impl Into<String>, fraction: f32) {
+    pub(super) async fn stage(&mut self, message: impl Into<String>, fraction: f32) {
         let message = message.into();
         self.fraction = self.fraction.max(fraction);
         let fraction = self.fraction;
         self.tell(Update::Stage { message, fraction }).await;
     }
 
-    async fn notice(&self, topic: Topic, message: String) {
+    pub(super) async fn notice(&self, topic: Topic, message: String) {
         self.tell(Update::Notice { topic, message }).await;
     }
 
-    async fn tell(&self, update: Update) {
+    pub(super) async fn tell(&self, update: Update) {
         // An owner that is gone has aborted this task as well.
         let _ = self.updates.send(update).await;
     }
@@ -612,27 +350,6 @@ impl Job {
 enum Found {
     Running(Box<Session>),
     Nothing { past: Option<String> },
-}
-
-/// A guest that has finished its boot.
-struct Booted {
-    /// The folders that it was to have.
-    wanted: Vec<Share>,
-    /// What came of that.
-    outcome: shares::Outcome,
-    /// The certificates that its engine was to trust.
-    trusted: Vec<String>,
-    /// Why it does not.
-    failed_trust: Option<String>,
-}
-
-type BootCall = tokio::task::JoinHandle<Result<Booted, CallError>>;
-
-async fn finished(call: &mut Option<BootCall>) -> Result<Booted, CallError> {
-    match call {
-        Some(call) => call.await.unwrap_or(Err(CallError::Lost)),
-        None => std::future::pending().await,
-    }
 }
 
 /// A notice that the engine trusts an earlier list.
@@ -653,7 +370,7 @@ fn boot_config(name: &MachineName, values: &Values, foreign_processors: bool) ->
 pub(super) fn engine_config(values: &Values) -> EngineConfig {
     EngineConfig {
         daemon_json: values.daemon_json(),
-        environment: values.engine_environment(),
+        environment: values.proxies(&Proxy::from_environment()).variables(),
     }
 }
 

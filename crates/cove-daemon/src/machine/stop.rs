@@ -2,7 +2,7 @@
 
 use super::{
     agent::{CallError, Happening},
-    start::Session,
+    session::Session,
 };
 use cove_machine::{Exit, ExitCause, MachineError};
 use cove_wire::Call;
@@ -28,6 +28,7 @@ pub(super) async fn stop(
     grace: Duration,
     kill: CancellationToken,
 ) -> Result<Stopped, MachineError> {
+    session.errand = None;
     let orderly = async {
         if paused {
             session.machine.resume().await?;

@@ -11,6 +11,8 @@ use cove_wire::{EngineState, Fault, FaultCode};
 use std::time::Duration;
 use tokio::time::timeout;
 
+mod folders;
+
 const LONG: Duration = Duration::from_secs(20);
 
 async fn outcome(mut listening: Listening) -> Result<MachineStatus, ApiError> {
@@ -243,6 +245,27 @@ async fn a_paused_machine_is_resumed_by_a_start_and_its_clock_is_set() {
     handle.perform(Command::Resume).await.unwrap();
     handle.perform(Command::Pause).await.unwrap();
     assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
+}
+
+#[tokio::test]
+async fn a_machine_that_pauses_by_itself_is_said_to_be_paused_and_goes_on_when_told() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    fixture.host.guest().pause_by_itself();
+    let status = until(&handle, "paused", |state| *state == MachineState::Paused).await;
+    assert!(
+        status.notices.iter().any(|notice| notice.contains("by itself")),
+        "{:?}",
+        status.notices
+    );
+    handle.perform(Command::Resume).await.unwrap();
+    let status = until(&handle, "running", |state| *state == MachineState::Running).await;
+    assert!(
+        !status.notices.iter().any(|notice| notice.contains("by itself")),
+        "{:?}",
+        status.notices
+    );
 }
 
 #[tokio::test]
@@ -525,6 +548,31 @@ async fn garbage_from_a_guest_harms_nobody_and_the_machine_can_be_stopped() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(matches!(handle.status().state, MachineState::Starting { .. }));
         assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
+    }
+}
+
+#[tokio::test]
+async fn what_a_guest_says_in_a_malformed_frame_reaches_nobody_with_its_escape_sequences() {
+    let frame = format!("{{\"\\u001b]0;title\\u0007{}\": 1}}", "x".repeat(100_000));
+    let mut garbage = u32::try_from(frame.len()).unwrap().to_be_bytes().to_vec();
+    garbage.extend(frame.as_bytes());
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    fixture.host.guest().talk_nonsense(garbage);
+    fixture.host.guest().cut();
+    let lost = |notices: &[String]| notices.iter().any(|notice| notice.contains("unknown variant"));
+    eventually("lost the agent to its nonsense", || {
+        lost(&handle.status().notices)
+    })
+    .await;
+    for notice in handle.status().notices {
+        assert!(!notice.contains(char::is_control), "{notice:?}");
+        assert!(
+            notice.chars().count() < 3000,
+            "{} characters",
+            notice.chars().count()
+        );
     }
 }
 

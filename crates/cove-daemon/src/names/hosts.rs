@@ -1,5 +1,6 @@
 //! The hosts file: names that this computer's administrator gave addresses.
 
+use cove_wire::etc;
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::SystemTime};
 
 /// Names another file to be read instead of the system's.
@@ -77,18 +78,10 @@ fn system_file() -> PathBuf {
     root.join(r"System32\drivers\etc\hosts")
 }
 
-/// Lines of an address and names; `#` begins a comment.
 fn parse(text: &str) -> HashMap<String, Vec<IpAddr>> {
     let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap_or_default();
-        let mut words = line.split_whitespace();
-        // The part after `%` names one of this computer's devices.
-        let address = words.next().and_then(|word| word.split('%').next());
-        let Some(Ok(address)) = address.map(str::parse::<IpAddr>) else {
-            continue;
-        };
-        for name in words {
+    for (address, names) in etc::hosts(text) {
+        for name in names {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             if name.is_empty() || OWN.contains(&&*name) {
                 continue;

@@ -1,11 +1,14 @@
 //! This computer's name servers, asked as a program on it would ask them.
 
-use cove_wire::dns::{self, Query};
+use cove_wire::{
+    dns::{self, Query},
+    etc,
+};
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -17,8 +20,6 @@ use tokio::{
 
 /// Where unix systems list them (resolv.conf(5)).
 const FILE: &str = "/etc/resolv.conf";
-/// Servers that are asked, as in the C library.
-const MOST: usize = 3;
 /// How often each is asked, in turn, and how long it may take.
 const ROUNDS: usize = 2;
 const DATAGRAM: Duration = Duration::from_millis(1500);
@@ -68,29 +69,12 @@ impl Servers {
                 .ok();
             if changed.is_none() || changed != self.read {
                 self.read = changed;
-                self.list = parse(&std::fs::read_to_string(file).unwrap_or_default());
+                let text = std::fs::read_to_string(file).unwrap_or_default();
+                self.list = etc::name_servers(&text).collect();
             }
         }
         self.list.clone()
     }
-}
-
-/// Lines `nameserver ADDRESS`.
-fn parse(text: &str) -> Vec<SocketAddr> {
-    let server = |line: &str| {
-        let mut words = line.split_whitespace();
-        let address = words
-            .next()
-            .filter(|word| *word == "nameserver")
-            .and(words.next())?;
-        let (address, scope) = address.split_once('%').unwrap_or((address, ""));
-        Some(match address.parse().ok()? {
-            IpAddr::V4(address) => SocketAddr::from((address, 53)),
-            // A device's name instead of its number is left to the kernel's choice.
-            IpAddr::V6(address) => SocketAddrV6::new(address, 53, 0, scope.parse().unwrap_or(0)).into(),
-        })
-    };
-    text.lines().filter_map(server).take(MOST).collect()
 }
 
 /// Asks the servers in turn until one knows. `message` is the query's own.
@@ -171,29 +155,4 @@ async fn by_stream(server: SocketAddr, asked: &Query<'_>, message: &[u8]) -> io:
 fn random() -> u16 {
     let bits = RandomState::new().build_hasher().finish();
     u16::try_from(bits & 0xffff).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn name_servers_are_read_in_their_order_and_three_at_most() {
-        let text = "# made by hand\nsearch example\nnameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver bad\nnameserver fe80::1%2\nnameserver 192.0.2.4\n";
-        let list = parse(text);
-        assert_eq!(list.len(), MOST);
-        assert_eq!(list[0], "192.0.2.1:53".parse().unwrap());
-        assert_eq!(
-            list[2],
-            SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, 2).into()
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_the_parser_panic(text in ".*") {
-            let _ = parse(&text);
-        }
-    }
 }

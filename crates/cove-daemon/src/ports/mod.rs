@@ -10,12 +10,15 @@
 //! lease's task owns its listener and the connections through it, so that ending one ends everything below it: with
 //! its container, with an engine that crashes, with the machine. After a restart of this daemon the guest asks anew.
 //!
+//! What swarm services publish nobody asks for; [`services`] finds that out.
+//!
 //! The guest is hostile: it can ask for any port that the user could bind, as many as [`MOST_LEASES`], and nothing
 //! else. Containers see the address of their network's gateway as the client's.
 
 mod bind;
 mod datagrams;
 mod ledger;
+mod services;
 mod streams;
 
 pub(crate) use ledger::Ledger;
@@ -51,7 +54,15 @@ impl Ports {
     pub(crate) fn of(machine: Arc<dyn Machine>) -> Self {
         let ledger = Ledger::default();
         Self {
-            task: tokio::spawn(serve(machine, ledger.clone())),
+            task: tokio::spawn({
+                let ledger = ledger.clone();
+                async move {
+                    tokio::join!(
+                        serve(Arc::clone(&machine), ledger.clone()),
+                        services::follow(machine, ledger),
+                    );
+                }
+            }),
             ledger,
         }
     }

@@ -64,10 +64,19 @@ fn coerced(key: &Key, value: &Value) -> Value {
     };
     match key {
         Key::Machine(Field::Cpus | Field::ForeignProcessors)
+        | Key::ProxyContainers
         | Key::Override(_, Field::Cpus | Field::ForeignProcessors)
         | Key::WebPort
         | Key::Shares
         | Key::Engine => serde_json::from_str(text).unwrap_or_else(|_| value.clone()),
+        // What daemon.json takes at its top is a switch or a number where it looks like one, but for this size. Further
+        // down, as in `log-opts`, numbers are texts.
+        Key::EngineOption(option) if option.len() == 1 && option[0] != "default-shm-size" => {
+            match serde_json::from_str(text) {
+                Ok(plain @ (Value::Bool(_) | Value::Number(_))) => plain,
+                _ => value.clone(),
+            }
+        }
         _ => value.clone(),
     }
 }
@@ -244,8 +253,11 @@ mod tests {
             ("machines.dev.disk", json!("8 GiB")),
             ("shares", json!([{ "path": "/srv/a b", "read-only": true }])),
             ("engine.log-opts.max-size", json!("5m")),
-            ("engine.debug", json!(true)),
+            ("engine.log-opts.max-file", json!("3")),
+            ("engine.debug", json!("true")),
+            ("engine.mtu", json!("1400")),
             ("proxy.no", json!("localhost")),
+            ("proxy.containers", json!("true")),
         ] {
             text = set(&text, key, &value).unwrap_or_else(|problem| panic!("{key}: {}", problem.what));
         }
@@ -253,7 +265,14 @@ mod tests {
         assert_eq!(values.machine.cpus, Some(2));
         assert_eq!(values.machines["dev"].disk, Some(8 << 30));
         assert!(values.shares.unwrap()[0].read_only);
-        assert_eq!(values.engine["log-opts"]["max-size"], "5m");
+        assert_eq!(
+            values.engine["log-opts"],
+            json!({ "max-size": "5m", "max-file": "3" })
+        );
+        assert_eq!(
+            (&values.engine["debug"], &values.engine["mtu"]),
+            (&json!(true), &json!(1400))
+        );
         assert_eq!(values.proxy.no.as_deref(), Some("localhost"));
         text = set(&text, "engine", &json!({ "experimental": true })).unwrap();
         assert_eq!(read(&text, None).unwrap().engine.len(), 1);

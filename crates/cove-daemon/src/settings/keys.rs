@@ -2,10 +2,11 @@
 //! errors are made from this table.
 
 use super::{
-    quantity,
+    time,
     values::{Backend, MachineSettings, MachineValues, Values, shares_as_json},
 };
 use crate::name::MachineName;
+use cove_api::size;
 use serde_json::Value;
 use std::fmt;
 
@@ -24,6 +25,8 @@ pub(crate) enum Key {
     EngineOption(Vec<String>),
     /// `proxy.WHICH`
     Proxy(Which),
+    /// `proxy.containers`
+    ProxyContainers,
     /// `web.port`
     WebPort,
 }
@@ -112,9 +115,9 @@ impl Field {
         match self {
             Self::Backend => settings.backend.name().into(),
             Self::Cpus => settings.cpus.into(),
-            Self::Memory => quantity::show_size(u64::from(settings.memory_mib) << 20).into(),
-            Self::Disk => quantity::show_size(settings.disk).into(),
-            Self::StopGrace => quantity::show_duration(settings.stop_grace).into(),
+            Self::Memory => size::exact(u64::from(settings.memory_mib) << 20).into(),
+            Self::Disk => size::exact(settings.disk).into(),
+            Self::StopGrace => time::show(settings.stop_grace).into(),
             Self::ForeignProcessors => settings.foreign_processors.into(),
         }
     }
@@ -132,7 +135,7 @@ impl Field {
 }
 
 fn size_range((least, most): (u64, u64)) -> String {
-    let (least, most) = (quantity::show_size(least), quantity::show_size(most));
+    let (least, most) = (size::exact(least), size::exact(most));
     format!("a size such as \"4 GiB\", from {least} to {most}")
 }
 
@@ -160,7 +163,7 @@ impl Key {
         machine
             .chain([Self::Shares, Self::Engine])
             .chain(proxy)
-            .chain([Self::WebPort])
+            .chain([Self::ProxyContainers, Self::WebPort])
             .collect()
     }
 
@@ -175,6 +178,7 @@ impl Key {
             ["engine", option @ ..] if option.iter().all(|part| !part.is_empty()) => Some(
                 Self::EngineOption(option.iter().map(|part| (*part).to_owned()).collect()),
             ),
+            ["proxy", "containers"] => Some(Self::ProxyContainers),
             ["proxy", which] => Which::named(which).map(Self::Proxy),
             ["web", "port"] => Some(Self::WebPort),
             _ => None,
@@ -193,6 +197,7 @@ impl Key {
                 .chain(option.iter().map(String::as_str))
                 .collect(),
             Self::Proxy(which) => vec!["proxy", which.name()],
+            Self::ProxyContainers => vec!["proxy", "containers"],
             Self::WebPort => vec!["web", "port"],
         }
     }
@@ -207,9 +212,17 @@ impl Key {
             Self::Engine | Self::EngineOption(_) => {
                 "Options for the Docker engine, merged into its daemon.json."
             }
-            Self::Proxy(Which::Http) => "The proxy through which the engine reaches http registries.",
-            Self::Proxy(Which::Https) => "The proxy through which the engine reaches https registries.",
-            Self::Proxy(Which::No) => "Hosts that are reached without a proxy.",
+            Self::Proxy(Which::Http) => {
+                "The proxy through which the engine reaches http registries; unless it is said here, what the daemon's \
+                 environment says in HTTP_PROXY."
+            }
+            Self::Proxy(Which::Https) => {
+                "The proxy through which the engine reaches https registries; else HTTPS_PROXY."
+            }
+            Self::Proxy(Which::No) => "Hosts that are reached without a proxy; else NO_PROXY.",
+            Self::ProxyContainers => {
+                "Whether containers and builds are told of the proxies, too, by the usual variables."
+            }
             Self::WebPort => {
                 "The port on which containers are reached by name, as http://NAME.cove.localhost:PORT/, from this \
                  computer only."
@@ -226,6 +239,7 @@ impl Key {
             Self::EngineOption(_) => "what daemon.json accepts for this option".into(),
             Self::Proxy(Which::No) => "host names and addresses, with commas between them".into(),
             Self::WebPort => "a port, such as 2683, or 0 for none".into(),
+            Self::ProxyContainers => "true or false".into(),
             Self::Proxy(_) => {
                 "a URL such as \"http://proxy.example:3128\"; http, https and socks5 work".into()
             }
@@ -250,6 +264,7 @@ impl Key {
                     .clone()
             }
             Self::WebPort => values.web_port().into(),
+            Self::ProxyContainers => values.proxy.containers.unwrap_or_default().into(),
             Self::Proxy(which) => {
                 let value = match which {
                     Which::Http => &values.proxy.http,
@@ -274,6 +289,7 @@ impl Key {
             Self::Proxy(Which::Http) => values.proxy.http.is_some(),
             Self::Proxy(Which::Https) => values.proxy.https.is_some(),
             Self::Proxy(Which::No) => values.proxy.no.is_some(),
+            Self::ProxyContainers => values.proxy.containers.is_some(),
             Self::WebPort => values.web_port.is_some(),
         }
     }

@@ -3,27 +3,31 @@
 //! [`SettingsFile`] owns the file and is its only writer on Cove's side. It reads the file again whenever it has
 //! changed since (an editor may change it at any time), remembers the last good values, and replaces it whole:
 //! temporary file, fsync, rename, the old permissions kept. A file with a mistake stops nothing that runs; the
-//! mistake is reported by line and key, and a machine does not start with it.
+//! mistake is reported by line and key, and a machine does not start with it. A daemon that has only ever seen the
+//! mistake does not know what is wanted ([`SettingsFile::known`]), and then takes nothing from a machine that runs
+//! and gives it nothing.
 
 mod edit;
 mod keys;
-mod quantity;
+mod proxy;
 mod read;
 mod template;
+mod time;
 mod values;
 
 pub(crate) use keys::{Field, Key};
-pub(crate) use quantity::show_about;
+pub(crate) use proxy::Proxy;
 pub(crate) use read::Problem;
 pub(crate) use values::{Backend, HostSize, MachineSettings, Share, Values};
 
 use crate::file;
 use cove_api::{ApiError, ErrorCode, Setting, Settings};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -56,6 +60,9 @@ pub(crate) enum SettingsError {
     /// Another program keeps changing the file.
     #[error("the settings file {} is being changed by another program", .0.display())]
     Contended(PathBuf),
+    /// The text that was to be replaced is not the file's any more.
+    #[error("the settings file {} was changed meanwhile; it was left as it is", .0.display())]
+    Outdated(PathBuf),
 }
 
 impl From<SettingsError> for ApiError {
@@ -76,6 +83,10 @@ impl From<SettingsError> for ApiError {
             ),
             SettingsError::Io { .. } => (ErrorCode::Internal, "check the file's owner and permissions"),
             SettingsError::Contended(_) => (ErrorCode::WrongState, "try again"),
+            SettingsError::Outdated(_) => (
+                ErrorCode::WrongState,
+                "read the file as it is now, and make the change to that",
+            ),
         };
         Self::new(code, error.to_string(), hint)
     }
@@ -87,7 +98,8 @@ struct Identity(Option<(SystemTime, u64)>);
 
 struct Cache {
     identity: Option<Identity>,
-    good: Arc<Values>,
+    /// The last good values, once there have been any; no file at all is a good one.
+    good: Option<Arc<Values>>,
     problem: Option<Problem>,
 }
 
@@ -97,6 +109,8 @@ pub(crate) struct SettingsFile {
     home: Option<PathBuf>,
     host: HostSize,
     cache: Mutex<Cache>,
+    /// Held from the reading of the old text to the writing of the new one.
+    changing: Mutex<()>,
 }
 
 impl SettingsFile {
@@ -108,9 +122,10 @@ impl SettingsFile {
             host,
             cache: Mutex::new(Cache {
                 identity: None,
-                good: Arc::default(),
+                good: None,
                 problem: None,
             }),
+            changing: Mutex::default(),
         }
     }
 
@@ -134,12 +149,12 @@ impl SettingsFile {
         if cache.identity != Some(identity) {
             let text = match self.read_text() {
                 Ok(text) => text.unwrap_or_default(),
-                Err(error) => return (Arc::clone(&cache.good), Some(error)),
+                Err(error) => return (cache.good.clone().unwrap_or_default(), Some(error)),
             };
             cache.identity = Some(identity);
             match read::read(&text, self.home.as_deref()) {
                 Ok(values) => {
-                    cache.good = Arc::new(values);
+                    cache.good = Some(Arc::new(values));
                     cache.problem = None;
                 }
                 Err(problem) => {
@@ -149,7 +164,15 @@ impl SettingsFile {
             }
         }
         let problem = cache.problem.clone().map(|problem| self.invalid(problem));
-        (Arc::clone(&cache.good), problem)
+        (cache.good.clone().unwrap_or_default(), problem)
+    }
+
+    /// The last good values; nothing while this daemon has seen the file with a mistake only. The defaults are then no
+    /// better than a guess, which must not change a machine that an earlier daemon started.
+    pub(crate) fn known(&self) -> Option<Arc<Values>> {
+        drop(self.in_force());
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.good.clone()
     }
 
     /// Everything, for the API.
@@ -196,10 +219,45 @@ impl SettingsFile {
         self.edit(|text| edit::edit(text, &key, value, self.home.as_deref()).map(|(text, _)| text))
     }
 
-    /// The folders to be shared: those that are set, else the home folder.
-    pub(crate) fn shares(&self) -> Vec<Share> {
-        let values = self.in_force().0;
-        values.shares.clone().unwrap_or_else(|| self.default_shares())
+    /// What the file is, what it would be with all of these keys set or, with nothing, unset, and what it would then say.
+    /// One that is not valid refuses them all.
+    pub(crate) fn changed<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a str, Option<&'a Value>)>,
+    ) -> Result<(String, String, Values), SettingsError> {
+        let before = self.text()?;
+        let home = self.home.as_deref();
+        let said = |problem: Problem| match problem.line {
+            None => SettingsError::Refused(problem.what),
+            Some(_) => self.invalid(problem),
+        };
+        let mut values = read::read(&before, home).map_err(said)?;
+        let mut after = before.clone();
+        for (name, value) in changes {
+            let key = Key::parse(name).ok_or_else(|| SettingsError::UnknownKey(name.to_owned()))?;
+            (after, values) = edit::edit(&after, &key, value, home).map_err(said)?;
+        }
+        Ok((before, after, values))
+    }
+
+    /// Sets several keys, or none of them where the result would be invalid.
+    pub(crate) fn set_all(&self, values: &[(Key, Value)]) -> Result<(), SettingsError> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let home = self.home.as_deref();
+        self.edit(|text| {
+            values.iter().try_fold(text.to_owned(), |text, (key, value)| {
+                edit::edit(&text, key, Some(value), home).map(|(text, _)| text)
+            })
+        })
+    }
+
+    /// The folders to be shared: those that are set, else the home folder. Nothing where that is not
+    /// [known](Self::known).
+    pub(crate) fn shares(&self) -> Option<Vec<Share>> {
+        let shares = self.known()?.shares.clone();
+        Some(shares.unwrap_or_else(|| self.default_shares()))
     }
 
     /// Shares a folder, or changes how it is shared.
@@ -286,13 +344,25 @@ impl SettingsFile {
         Ok(self.read_text()?.unwrap_or_else(template::template))
     }
 
-    /// Replaces the whole file if the text is valid.
-    pub(crate) fn replace(&self, text: &str) -> Result<(), SettingsError> {
+    /// Replaces the whole file if the text is valid, and, where `instead_of` is said, if the text that goes has this
+    /// [mark].
+    pub(crate) fn replace(&self, text: &str, instead_of: Option<&str>) -> Result<(), SettingsError> {
         read::read(text, self.home.as_deref()).map_err(|problem| self.invalid(problem))?;
+        let _alone = self.alone();
+        if let Some(expected) = instead_of
+            && mark(&self.text()?) != expected
+        {
+            return Err(SettingsError::Outdated(self.path.clone()));
+        }
         self.write(text)
     }
 
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn edit(&self, change: impl Fn(&str) -> Result<String, Problem>) -> Result<(), SettingsError> {
+        let _alone = self.alone();
         for _ in 0..ATTEMPTS {
             let before = self.identity();
             let old = self.text()?;
@@ -348,6 +418,11 @@ impl SettingsFile {
             source,
         }
     }
+}
+
+/// What tells one text of the file from another.
+pub(crate) fn mark(text: &str) -> String {
+    format!("{:x}", Sha256::digest(text))
 }
 
 /// The home directory, for `~` in the file.

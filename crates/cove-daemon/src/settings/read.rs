@@ -2,10 +2,11 @@
 
 use super::{
     keys::{DISK_BOUNDS, Field, MAX_CPUS, MAX_GRACE_S, MEMORY_BOUNDS, Which, backend_named},
-    quantity,
+    proxy, time,
     values::{MachineValues, Share, Values},
 };
 use crate::name::MachineName;
+use cove_api::size;
 use serde_json::{Map, Value};
 use std::path::{Component, Path, PathBuf};
 use toml_edit::{Document, Item, TableLike};
@@ -259,16 +260,23 @@ impl Reader<'_> {
 
     fn proxy(&self, table: &dyn TableLike, values: &mut Values) -> Result<(), Problem> {
         for (key, item) in table.iter() {
+            if key == "containers" {
+                let accepts = super::keys::Key::ProxyContainers.accepts();
+                let why = format!("`proxy.containers` is not valid; it takes {accepts}");
+                let wanted = item.as_bool().ok_or_else(|| self.problem(table, key, why))?;
+                values.proxy.containers = Some(wanted);
+                continue;
+            }
             let Some(which) = Which::named(key) else {
                 return Err(self.problem(
                     table,
                     key,
-                    format!("there is no `proxy.{key}`; there are http, https, no"),
+                    format!("there is no `proxy.{key}`; there are http, https, no, containers"),
                 ));
             };
             let good = item.as_str().filter(|text| match which {
-                Which::No => text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '),
-                Which::Http | Which::Https => is_proxy_url(text),
+                Which::No => proxy::is_list(text),
+                Which::Http | Which::Https => text.is_empty() || proxy::is_url(text),
             });
             let Some(text) = good else {
                 let accepts = super::keys::Key::Proxy(which).accepts();
@@ -284,7 +292,7 @@ impl Reader<'_> {
                 Which::Https => &mut values.proxy.https,
                 Which::No => &mut values.proxy.no,
             };
-            *slot = (!text.is_empty()).then(|| text.to_owned());
+            *slot = Some(text.to_owned());
         }
         Ok(())
     }
@@ -309,7 +317,7 @@ impl Reader<'_> {
 /// Sets one value of a machine; nothing when the item is not one that the field accepts.
 fn set_field(values: &mut MachineValues, field: Field, item: &Item) -> Option<()> {
     let size_within = |(least, most): (u64, u64)| {
-        let bytes = quantity::parse_size(item.as_str()?)?;
+        let bytes = size::parse(item.as_str()?)?;
         (least..=most).contains(&bytes).then_some(bytes >> 20 << 20)
     };
     match field {
@@ -322,19 +330,11 @@ fn set_field(values: &mut MachineValues, field: Field, item: &Item) -> Option<()
         Field::Disk => values.disk = Some(size_within(DISK_BOUNDS)?),
         Field::ForeignProcessors => values.foreign_processors = Some(item.as_bool()?),
         Field::StopGrace => {
-            let grace = quantity::parse_duration(item.as_str()?)?;
+            let grace = time::parse(item.as_str()?)?;
             values.stop_grace = Some((grace.as_secs() <= MAX_GRACE_S).then_some(grace)?);
         }
     }
     Some(())
-}
-
-/// `scheme://something` of a proxy's scheme, empty for none.
-fn is_proxy_url(text: &str) -> bool {
-    let rest = ["http://", "https://", "socks5://"]
-        .iter()
-        .find_map(|scheme| text.strip_prefix(scheme));
-    text.is_empty() || rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic()))
 }
 
 fn shown(item: &Item) -> String {

@@ -30,6 +30,7 @@ pub(crate) fn template() -> String {
         };
         explain(&mut text, &Key::Proxy(which), line);
     }
+    explain(&mut text, &Key::ProxyContainers, "containers = true");
     text.push_str("\n[web]\n");
     explain(&mut text, &Key::WebPort, "port = 2683");
     text

@@ -76,9 +76,9 @@ fn a_broken_file_leaves_the_last_good_values_and_is_reported() {
 fn an_invalid_replacement_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
-    settings.replace("machine.cpus = 2\n").unwrap();
+    settings.replace("machine.cpus = 2\n", None).unwrap();
     let error = settings
-        .replace("machine.cpus = 2\nmachine.cpu = 3\n")
+        .replace("machine.cpus = 2\nmachine.cpu = 3\n", None)
         .unwrap_err();
     assert!(
         error.to_string().contains(":2: there is no `machine.cpu`"),
@@ -110,7 +110,7 @@ fn forgetting_a_machine_leaves_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
     settings
-        .replace("[machines.a]\ncpus = 1\n[machines.b]\ncpus = 2\n")
+        .replace("[machines.a]\ncpus = 1\n[machines.b]\ncpus = 2\n", None)
         .unwrap();
     settings.forget_machine(&"a".parse().unwrap()).unwrap();
     assert_eq!(settings.text().unwrap(), "[machines.b]\ncpus = 2\n");
@@ -130,7 +130,7 @@ fn the_list_has_every_key_with_its_default_and_the_overrides_that_are_set() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
     settings
-        .replace("[machine]\nmemory = \"1 GiB\"\n[machines.dev]\ncpus = 1\n")
+        .replace("[machine]\nmemory = \"1 GiB\"\n[machines.dev]\ncpus = 1\n", None)
         .unwrap();
     let list = settings.list();
     let of = |key: &str| list.values.iter().find(|setting| setting.key == key).unwrap();
@@ -140,4 +140,64 @@ fn the_list_has_every_key_with_its_default_and_the_overrides_that_are_set() {
     assert_eq!(of("machines.dev.cpus").value, json!(1));
     assert_eq!(of("shares").value, json!([]));
     assert!(list.values.iter().all(|setting| !setting.accepts.is_empty()));
+}
+
+#[test]
+fn changes_made_at_the_same_time_all_come_through() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let changes = [
+        ("machine.cpus", json!(2)),
+        ("machine.memory", json!("2 GiB")),
+        ("machine.disk", json!("80 GiB")),
+        ("web.port", json!(2683)),
+    ];
+    for _ in 0..20 {
+        for (key, _) in &changes {
+            settings.set(key, None).unwrap();
+        }
+        std::thread::scope(|scope| {
+            for (key, value) in &changes {
+                scope.spawn(|| settings.set(key, Some(value)).unwrap());
+            }
+        });
+        for (key, value) in &changes {
+            assert_eq!(settings.get(key).unwrap(), *value, "the change of {key} was lost");
+        }
+    }
+}
+
+#[test]
+fn what_is_to_be_shared_is_not_known_before_a_good_file_was_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = HostSize {
+        cpus: 8,
+        memory: Some(16 << 30),
+    };
+    let (path, home) = (dir.path().join("settings.toml"), dir.path().join("home"));
+    let settings = SettingsFile::new(path.clone(), Some(home.clone()), host);
+    fs::write(&path, "shares = [\n").unwrap();
+    assert_eq!(settings.shares(), None);
+    fs::write(&path, "shares = []\n").unwrap();
+    touch(&path, 7);
+    assert_eq!(settings.shares(), Some(Vec::new()));
+    fs::write(&path, "shares = [\n").unwrap();
+    touch(&path, 8);
+    assert_eq!(settings.shares(), Some(Vec::new()));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(settings.shares().unwrap()[0].path, home);
+}
+
+#[test]
+fn a_text_that_was_changed_meanwhile_is_not_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let before = mark(&settings.text().unwrap());
+    settings.set("machine.cpus", Some(&json!(2))).unwrap();
+    let error = settings.replace("machine.cpus = 3\n", Some(&before)).unwrap_err();
+    assert_eq!(ApiError::from(error).code, ErrorCode::WrongState);
+    assert_eq!(settings.get("machine.cpus").unwrap(), json!(2));
+    let now = mark(&settings.text().unwrap());
+    settings.replace("machine.cpus = 3\n", Some(&now)).unwrap();
+    assert_eq!(settings.get("machine.cpus").unwrap(), json!(3));
 }

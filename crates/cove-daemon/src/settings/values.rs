@@ -1,5 +1,6 @@
 //! The settings as the daemon uses them: typed, checked, defaults filled in.
 
+use super::proxy::Proxy;
 use crate::name::MachineName;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -72,14 +73,6 @@ pub(crate) fn shares_as_json(shares: &[Share]) -> Value {
     shares
         .map(|share| json!({ "path": share.path, "read-only": share.read_only }))
         .collect()
-}
-
-/// The proxies that the engine uses to reach registries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Proxy {
-    pub(crate) http: Option<String>,
-    pub(crate) https: Option<String>,
-    pub(crate) no: Option<String>,
 }
 
 /// The settings of one machine, with nothing left open.
@@ -183,14 +176,19 @@ impl Values {
         self.web_port.unwrap_or_default()
     }
 
-    /// The engine's environment: proxies, in both of the spellings that programs look for.
-    pub(crate) fn engine_environment(&self) -> BTreeMap<String, String> {
-        let Proxy { http, https, no } = &self.proxy;
-        [("HTTP_PROXY", http), ("HTTPS_PROXY", https), ("NO_PROXY", no)]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value.clone()?)))
-            .flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)])
-            .collect()
+    /// The proxies in force: what the settings say, and `environment` where they say nothing.
+    pub(crate) fn proxies(&self, environment: &Proxy) -> Proxy {
+        self.proxy.over(environment)
+    }
+
+    /// The variables that containers and builds get, where that is wanted.
+    pub(crate) fn container_variables(&self, environment: &Proxy) -> BTreeMap<String, String> {
+        let proxies = self.proxies(environment);
+        if proxies.containers == Some(true) {
+            proxies.variables()
+        } else {
+            BTreeMap::new()
+        }
     }
 }
 
@@ -239,12 +237,19 @@ mod tests {
     }
 
     #[test]
-    fn proxies_reach_the_engine_in_both_spellings() {
+    fn containers_are_told_of_proxies_only_where_that_is_wanted() {
         let mut values = Values::default();
         values.proxy.https = Some("http://p:3128".into());
-        let environment = values.engine_environment();
-        assert_eq!(environment["HTTPS_PROXY"], "http://p:3128");
-        assert_eq!(environment["https_proxy"], "http://p:3128");
-        assert_eq!(environment.len(), 2);
+        let nothing = Proxy::default();
+        assert!(values.container_variables(&nothing).is_empty());
+        assert_eq!(
+            values.proxies(&nothing).variables()["https_proxy"],
+            "http://p:3128"
+        );
+        values.proxy.containers = Some(true);
+        assert_eq!(
+            values.container_variables(&nothing)["HTTPS_PROXY"],
+            "http://p:3128"
+        );
     }
 }

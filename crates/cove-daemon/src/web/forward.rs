@@ -3,6 +3,7 @@
 use super::{DOMAIN, Front, sites};
 use crate::machine::{agent::open_stream, chain, running_containers};
 use bytes::Bytes;
+use cove_api::DEFAULT_MACHINE;
 use cove_machine::{Connection, Machine};
 use cove_wire::{Dial, Open};
 use http_body_util::{Either, Full};
@@ -95,7 +96,7 @@ fn name_in(host: &str) -> Option<String> {
 async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, SocketAddr), Refusal> {
     let mut last = None;
     let mut handles = front.machines.all();
-    handles.sort_by_key(|handle| handle.name().as_str() != "default");
+    handles.sort_by_key(|handle| handle.name().as_str() != DEFAULT_MACHINE);
     for handle in handles {
         let Some(machine) = handle.snapshot().machine.clone() else {
             continue;

@@ -14,7 +14,7 @@
 mod forward;
 mod sites;
 
-pub(crate) use sites::sites;
+pub(crate) use sites::{find, sites};
 
 use crate::{machine::Context, machines::Machines};
 use cove_api::Event;

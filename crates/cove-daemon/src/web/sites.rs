@@ -1,7 +1,13 @@
 //! Which container a name means, and which of its ports speaks HTTP, from the engine's list of containers.
 
 use serde_json::Value;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+/// Most containers of the list that are looked at. The list is the guest's to write; no engine runs so many.
+const MOST: usize = 4096;
 
 /// The label that says which port to use, where the guess is wrong.
 const PORT_LABEL: &str = "cove.port";
@@ -27,7 +33,7 @@ pub(crate) struct Site {
 
 /// Why a name leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoSite {
+pub(crate) enum NoSite {
     #[error("no running container and no compose service is called `{0}`")]
     Unknown(String),
     #[error("several compose projects have a service `{service}`; say which one: {}", .names.join(", "))]
@@ -94,11 +100,12 @@ fn likeliest(ports: &Value) -> Option<u16> {
 }
 
 fn containers(list: &Value) -> impl Iterator<Item = Container<'_>> {
-    list.as_array().into_iter().flatten().filter_map(Container::read)
+    let listed = list.as_array().into_iter().flatten();
+    listed.take(MOST).filter_map(Container::read)
 }
 
 /// Where `name` leads: a container, a compose service, or `SERVICE.PROJECT`. Names are compared as in DNS, without case.
-pub(super) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
+pub(crate) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
     let same = |known: &str| known.eq_ignore_ascii_case(name);
     if let Some(container) = containers(list).find(|container| same(container.name)) {
         return container.server();
@@ -141,14 +148,61 @@ pub(super) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
     }
 }
 
+/// The names of a list, for what would be too much to look for one by one. It means by each name what [`find`] means.
+struct Index<'a> {
+    containers: HashMap<String, &'a Container<'a>>,
+    services: HashMap<String, Service<'a>>,
+}
+
+struct Service<'a> {
+    oldest: &'a Container<'a>,
+    project: Option<&'a str>,
+    ambiguous: bool,
+}
+
+impl<'a> Index<'a> {
+    fn of(list: &'a [Container<'a>]) -> Self {
+        let (mut containers, mut services) = (HashMap::new(), HashMap::new());
+        for container in list {
+            containers
+                .entry(container.name.to_ascii_lowercase())
+                .or_insert(container);
+            if let Some(service) = container.service {
+                let known = services.entry(service.to_ascii_lowercase()).or_insert(Service {
+                    oldest: container,
+                    project: container.project,
+                    ambiguous: false,
+                });
+                known.oldest = container;
+                known.ambiguous |= matches!((known.project, container.project), (Some(a), Some(b)) if a != b);
+                known.project = known.project.or(container.project);
+            }
+        }
+        Self { containers, services }
+    }
+
+    /// Where the name of a service leads.
+    fn server(&self, service: &str) -> Option<SocketAddr> {
+        let name = service.to_ascii_lowercase();
+        if let Some(container) = self.containers.get(&name) {
+            return container.server().ok();
+        }
+        let service = self.services.get(&name).filter(|service| !service.ambiguous)?;
+        service.oldest.server().ok()
+    }
+}
+
 /// Everything that can be reached by name, by name.
 pub(crate) fn sites(list: &Value) -> Vec<Site> {
-    let mut sites: Vec<Site> = containers(list)
+    let containers: Vec<_> = containers(list).collect();
+    let index = Index::of(&containers);
+    let mut sites: Vec<Site> = containers
+        .iter()
         .filter_map(|container| {
             let server = container.server().ok()?;
             let by_service = container
                 .service
-                .filter(|service| find(list, service) == Ok(server))
+                .filter(|service| index.server(service) == Some(server))
                 .unwrap_or(container.name);
             Some(Site {
                 name: crate::machine::clean(by_service).to_lowercase(),
@@ -235,7 +289,39 @@ mod tests {
         assert_eq!(find(&json!([alone]), "alone"), Ok(([127, 0, 0, 1], 80).into()));
     }
 
+    #[test]
+    fn a_list_as_long_as_an_answer_may_be_is_worked_through_in_time_that_grows_with_it() {
+        let labels = json!({SERVICE_LABEL: "web", PROJECT_LABEL: "shop"});
+        let one = json!({"Names": ["/x"], "Labels": labels, "Ports": [{"PrivatePort": 80, "Type": "tcp"}],
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.17.0.2"}}}});
+        let list = Value::Array(vec![one; 40_000]);
+        assert_eq!(sites(&list).len(), MOST);
+    }
+
     proptest! {
+        #[test]
+        fn the_list_of_sites_and_a_search_mean_the_same(
+            containers in proptest::collection::vec((0..3u8, 0..3u8, 0..3u8, any::<bool>()), 0..8)
+        ) {
+            let list: Vec<Value> = containers
+                .iter()
+                .enumerate()
+                .map(|(number, (name, project, service, reachable))| {
+                    let labels = json!({PROJECT_LABEL: format!("P{project}"), SERVICE_LABEL: format!("S{service}")});
+                    let name = if *name == 0 { format!("s{service}") } else { format!("c{number}") };
+                    let address = if *reachable { format!("172.17.0.{}", number + 2) } else { String::new() };
+                    container(&name, &address, &[80], &labels)
+                })
+                .collect();
+            let list = Value::Array(list);
+            for site in sites(&list) {
+                let found = find(&list, &site.name);
+                prop_assert!(found == Ok(site.server) || list.as_array().unwrap().iter().filter(|container| {
+                    container["Names"][0] == format!("/{}", site.name)
+                }).count() > 1, "{site:?} is {found:?}");
+            }
+        }
+
         #[test]
         fn no_list_makes_it_panic(name in ".{0,12}", port in any::<i64>(), address in ".{0,12}") {
             let list = json!([

@@ -89,6 +89,8 @@ impl<'a> Search<'a> {
                 }
             }
             Checked::Volume => self.volume(&top, "Driver", "DriverOpts")?,
+            // It has no body that could name a path of the host's.
+            Checked::Build => {}
         }
         Ok(())
     }
@@ -189,10 +191,14 @@ fn optional<'a, T: Deserialize<'a> + Default>(text: &'a str) -> Result<T, serde_
 
 /// The members of an object, in their order and as often as they occur.
 #[derive(Default)]
-struct Members<'a>(Vec<(String, &'a RawValue)>);
+pub(in crate::gateway) struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'a> Members<'a> {
-    fn named(&self, name: &str) -> impl Iterator<Item = &'a RawValue> {
+    pub(in crate::gateway) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(in crate::gateway) fn named(&self, name: &str) -> impl Iterator<Item = &'a RawValue> {
         let name = folded(name);
         self.0
             .iter()

@@ -9,8 +9,9 @@
 
 mod body;
 
-pub(super) use body::{Verdict, examine};
+pub(super) use body::{Members, Verdict, examine};
 
+use cove_api::DEFAULT_MACHINE;
 use std::path::{Path, PathBuf};
 
 /// Paths that mean the guest's own, below which everything may be mounted although nothing of it is shared. They are
@@ -142,7 +143,7 @@ impl MountPolicy {
     /// The words of a refusal: what, why, and what to do.
     fn refusal(&self, source: &str) -> String {
         let machine = &self.machine;
-        let option = if machine == "default" {
+        let option = if machine == DEFAULT_MACHINE {
             String::new()
         } else {
             format!("--machine {machine} ")

@@ -1,20 +1,17 @@
 //! What an owner does when it is asked to.
 
-use super::{Ending, Owner, Phase, Waiters, outcomes::set_clock};
+use super::{Ending, Owner, Phase, Waiters};
 use crate::{
     machine::{
         Command,
-        agent::CallError,
         failure::{Failure, chain},
         operation::{Listening, Operation},
-        shares::{self, FailedShare},
-        start::{self, Job, Topic, distrusted},
+        start::{self, Job},
     },
     settings,
 };
 use cove_api::{ApiError, BackendReport, ErrorCode};
-use cove_machine::{Disk, MachineError};
-use cove_wire::Call;
+use cove_machine::MachineError;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -40,8 +37,7 @@ impl Owner {
             }
             Command::Reconsider(reply) => {
                 self.reconsider().await;
-                self.share_again().await;
-                answer(reply, ());
+                self.provide_for(reply);
             }
             Command::Detach => {
                 self.detach().await;
@@ -191,25 +187,26 @@ impl Owner {
             }
             other => {
                 self.phase = other;
-                match self.phase {
-                    Phase::Paused(_) => Ok(()),
+                match &mut self.phase {
+                    Phase::Paused(session) => {
+                        // From now on somebody wants it so.
+                        session.held = false;
+                        Ok(())
+                    }
                     _ => Err(self.wrong_state("cannot be paused", "start it with `cove start`")),
                 }
             }
         }
     }
 
-    async fn resume(&mut self) -> Result<(), ApiError> {
+    pub(super) async fn resume(&mut self) -> Result<(), ApiError> {
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
             Phase::Paused(session) => {
                 let resumed = short("resuming the machine", session.machine.resume()).await;
-                self.phase = match resumed {
-                    Ok(()) => {
-                        set_clock(&session);
-                        Phase::Running(session)
-                    }
-                    Err(_) => Phase::Paused(session),
-                };
+                match resumed {
+                    Ok(()) => self.resumed(session),
+                    Err(_) => self.phase = Phase::Paused(session),
+                }
                 resumed
             }
             other => {
@@ -223,6 +220,16 @@ impl Owner {
     }
 
     async fn delete(&mut self) -> Result<(), ApiError> {
+        // Right after it was made it is still being looked whether it runs, which takes a moment.
+        if let Phase::Starting {
+            looking: Some(false),
+            task,
+            ..
+        } = &mut self.phase
+            && let Ok(outcome) = timeout(SHORT, task).await
+        {
+            self.started(outcome);
+        }
         match self.phase {
             Phase::Stopped | Phase::Failed { session: None, .. } => {}
             _ => return Err(self.wrong_state("cannot be deleted", "stop it first with `cove stop`")),
@@ -247,9 +254,7 @@ impl Owner {
         let values = self.context.settings.in_force().0;
         self.snapshot.settings = values.machine(&self.name, self.context.settings.host());
         if self.snapshot.machine.is_some() {
-            self.share().await;
-            self.entrust().await;
-            return self.grow().await;
+            return;
         }
         let platform = Arc::clone(&self.context.platform);
         let wanted: settings::Backend = self.snapshot.settings.backend;
@@ -258,104 +263,6 @@ impl Owner {
                 kind: choice.backend.kind().to_string(),
                 reason: choice.reason,
             };
-        }
-    }
-
-    /// Tries anew what could not be shared: whoever asks has done something about it.
-    async fn share_again(&mut self) {
-        if let Phase::Running(session) = &mut self.phase
-            && !session.failed_shares.is_empty()
-        {
-            session.wanted.clear();
-            session.failed_shares.clear();
-            self.share().await;
-        }
-    }
-
-    /// Has a machine that runs share what the settings say by now. Answers whether anything was done.
-    pub(super) async fn share(&mut self) -> bool {
-        let Phase::Running(session) = &mut self.phase else {
-            return false;
-        };
-        let wanted = self.context.settings.shares();
-        if session.wanted == wanted {
-            return false;
-        }
-        let Ok(outcome) = shares::apply(&*session.machine, &session.link, &wanted, SHORT).await else {
-            // It is tried again with the next tick, or after the guest's restart.
-            return false;
-        };
-        tracing::info!(folders = outcome.served.len(), "shares have changed");
-        session.wanted = wanted;
-        session.shares = outcome.served;
-        if outcome.failures.is_empty() {
-            self.notices.remove(&Topic::Shares);
-        } else {
-            let notice = FailedShare::notice(&outcome.failures);
-            tracing::warn!("{notice}");
-            self.notices.insert(Topic::Shares, notice);
-        }
-        session.failed_shares = outcome.failures;
-        true
-    }
-
-    /// Has the engine of a machine that runs trust what the user trusts by now. Answers whether anything was done.
-    pub(super) async fn entrust(&mut self) -> bool {
-        let Phase::Running(session) = &mut self.phase else {
-            return false;
-        };
-        let certificates = self.context.trust.pem();
-        if session.trusted.as_ref() == Some(&certificates) {
-            return false;
-        }
-        let call = Call::Trust {
-            certificates: certificates.clone(),
-        };
-        let failed = match session.link.call(call, SHORT).await {
-            Ok(_) => None,
-            // It is tried again with the next tick, or after the guest's restart.
-            Err(CallError::Lost) => return false,
-            Err(error) => Some(error.to_string()),
-        };
-        tracing::info!(certificates = certificates.len(), "what is trusted has changed");
-        session.trusted = Some(certificates);
-        session.failed_trust.clone_from(&failed);
-        match failed {
-            None => self.notices.remove(&Topic::Trust),
-            Some(why) => self.notices.insert(Topic::Trust, distrusted(&why)),
-        };
-        true
-    }
-
-    /// Grows the data disk of a machine that runs, if the settings want more and the backend can do it now.
-    async fn grow(&mut self) {
-        let Phase::Running(session) = &self.phase else {
-            return;
-        };
-        let wanted = self.snapshot.settings.disk;
-        let present = std::fs::metadata(self.place.data_disk()).map_or(u64::MAX, |disk| disk.len());
-        if wanted <= present || !session.machine.features().online_grow {
-            return;
-        }
-        let place = self.place.clone();
-        let growing = async {
-            start::blocking(move || place.prepare_disk(wanted))
-                .await
-                .map_err(|failure| failure.to_string())?;
-            let told = timeout(SHORT, session.machine.grow_disk(Disk::Data, wanted)).await;
-            told.map_err(|_| format!("the machine did not take it within {} seconds", SHORT.as_secs()))?
-                .map_err(|error| chain(&error))?;
-            let grown = session.link.call(Call::GrowData, SHORT).await;
-            grown.map_err(|error| error.to_string())
-        };
-        match growing.await {
-            Ok(_) => tracing::info!(bytes = wanted, "the data disk has grown"),
-            Err(why) => {
-                tracing::warn!("growing the data disk while the machine runs failed: {why}");
-                let message =
-                    format!("the data disk grows at the next start, since growing it now failed: {why}");
-                self.notices.insert(Topic::Space, message);
-            }
         }
     }
 
@@ -415,6 +322,6 @@ async fn short(
 }
 
 /// Answers whoever asked, if they still wait.
-fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+pub(super) fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     drop(reply.send(value));
 }

@@ -20,24 +20,30 @@
 //! `Stopped`. A `Failed` machine may still run, so that a person can look into it; when its engine comes up after
 //! all, it is `Running`. A guest that powers itself off has not failed: that is `Stopped`.
 //!
-//! Long work (start, stop) happens in tasks of its own that report back. The owner never waits for more than a few
-//! seconds, so that it can always be asked to do something else.
+//! Long work (start, stop, and what a running guest is brought: see [`errand`]) happens in tasks of its own that report
+//! back. The owner itself waits for the machine process alone, to pause or resume it, and not for longer than
+//! [`commands::SHORT`], so that it can always be asked to do something else.
 
 mod commands;
+mod errand;
 mod outcomes;
+
+pub(super) use errand::Errand;
 
 use super::{
     Command, Context, Snapshot,
     agent::Happening,
     disk::Place,
     operation::Operation,
-    start::{Job, Outcome, Session, Topic, Update},
+    session::{Outcome, Session, Topic, Update},
+    start::Job,
     stop::{self, Stopped},
     timeline::Timeline,
 };
 use crate::{name::MachineName, ports::Ledger};
 use cove_api::{ApiError, BackendReport, Event, MachineState};
 use cove_machine::MachineError;
+use errand::Brought;
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -103,6 +109,7 @@ enum Input {
     Started(Result<Outcome, JoinError>),
     Stopped(Result<Result<Stopped, MachineError>, JoinError>),
     Happening(Happening),
+    Brought(Brought),
     Tick,
 }
 
@@ -157,7 +164,7 @@ impl Owner {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let looking = MachineState::Starting {
-            stage: "Looking for a machine that runs".into(),
+            stage: MachineState::LOOKING.into(),
         };
         let first = Snapshot {
             state: looking,
@@ -197,15 +204,17 @@ impl Owner {
                 Input::Update(update) => self.heed(update),
                 Input::Started(outcome) => {
                     self.started(outcome);
-                    // They may have changed since the job looked.
-                    self.share().await;
-                    self.entrust().await;
+                    // The settings may have changed since the job looked.
+                    self.provide();
                 }
                 Input::Stopped(stopped) => self.stopped(stopped),
                 Input::Happening(happening) => self.happened(happening),
+                Input::Brought(brought) => self.brought(brought),
                 Input::Tick => {
                     self.tend();
-                    if !(self.share().await | self.entrust().await) {
+                    let relieved = self.relieve().await;
+                    self.provide();
+                    if !relieved {
                         continue;
                     }
                 }
@@ -243,7 +252,7 @@ impl Owner {
         self.notices.clear();
         self.snapshot.timings.clear();
         let stage = if looking.is_some() {
-            "Looking for a machine that runs"
+            MachineState::LOOKING
         } else {
             "Starting"
         };
@@ -328,6 +337,18 @@ impl Owner {
 }
 
 impl Phase {
+    fn session(&mut self) -> Option<&mut Session> {
+        match self {
+            Self::Running(session)
+            | Self::Paused(session)
+            | Self::Failed {
+                session: Some(session),
+                ..
+            } => Some(session),
+            _ => None,
+        }
+    }
+
     /// What comes of the machine or of the work on it.
     async fn next(&mut self) -> Input {
         match self {
@@ -341,11 +362,17 @@ impl Phase {
             | Self::Failed {
                 session: Some(session),
                 ..
-            } => match session.happenings.recv().await {
-                Some(happening) => Input::Happening(happening),
-                // The machine's end was told before; there is nothing else to hear.
-                None => std::future::pending().await,
-            },
+            } => {
+                let Session {
+                    happenings, errand, ..
+                } = &mut **session;
+                tokio::select! {
+                    biased;
+                    // Once there are none, the machine's end was told before.
+                    Some(happening) = happenings.recv() => Input::Happening(happening),
+                    brought = Errand::finished(errand) => Input::Brought(brought),
+                }
+            }
             Self::Stopping {
                 task: Ending::Start(task),
                 ..

@@ -9,13 +9,13 @@ use crate::{
         disk::{LEAST_FREE, LOW_FREE},
         failure::Failure,
         operation::Operation,
-        start::{Job, Outcome, Session, Setback, Topic, Update, unix_nanos},
+        session::{Outcome, Session, Setback, Topic, Update},
+        start::{Job, unix_nanos},
         stop::Stopped,
     },
-    settings,
 };
 use cove_api::{ApiError, BackendReport, MachineState};
-use cove_machine::{Exit, ExitCause, MachineError};
+use cove_machine::{BackendKind, Exit, ExitCause, MachineError};
 use cove_wire::{Call, EngineState};
 use std::{
     sync::Arc,
@@ -74,11 +74,15 @@ impl Owner {
             } => match outcome {
                 Outcome::Up(session) => {
                     self.snapshot.record = Some(Arc::new(session.record.clone()));
-                    if session.machine.paused() {
+                    // One that was found paused was told to, unless the disk is full.
+                    if looking.is_some() && session.machine.paused() && !self.is_full() {
                         self.phase = Phase::Paused(session);
                     } else {
-                        tracing::info!("the engine answers");
                         self.phase = Phase::Running(session);
+                        self.turned();
+                    }
+                    if let Phase::Running(_) = self.phase {
+                        tracing::info!("the engine answers");
                         self.tend();
                     }
                     self.done(operation);
@@ -162,6 +166,7 @@ impl Owner {
                 }
             }
             Happening::Rebooted => self.boot_again(None),
+            Happening::Turned => self.turned(),
             Happening::Engine(EngineState::Ready) => {
                 self.notices.remove(&Topic::Engine);
                 self.recovered();
@@ -228,10 +233,63 @@ impl Owner {
         }
     }
 
+    /// The vCPUs stopped or go on. Where nobody asked for it, a write to a disk found no space on the host: the guest
+    /// is held in that very moment, so that it loses nothing.
+    pub(super) fn turned(&mut self) {
+        match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Running(mut session) if session.machine.paused() => {
+                // Space that is there again by now may not have been there in that moment.
+                session.held = true;
+                let message = if self.is_full() {
+                    "this computer's disk is full, so the machine stands still and loses nothing; free some space and it \
+                     goes on by itself"
+                } else {
+                    "the machine paused by itself, most likely since a write found no space on this computer; it is \
+                     about to go on"
+                };
+                tracing::warn!("{message}");
+                self.notices.insert(Topic::Paused, message.into());
+                self.phase = Phase::Paused(session);
+            }
+            Phase::Paused(session) if !session.machine.paused() => self.resumed(session),
+            other => self.phase = other,
+        }
+    }
+
+    /// The vCPUs go on.
+    pub(super) fn resumed(&mut self, mut session: Box<Session>) {
+        session.held = false;
+        self.notices.remove(&Topic::Paused);
+        set_clock(&session);
+        self.phase = Phase::Running(session);
+    }
+
+    /// Lets a machine go on that was held for the lack of space, once there is some. Answers whether it did.
+    pub(super) async fn relieve(&mut self) -> bool {
+        let held = matches!(&self.phase, Phase::Paused(session) if session.held);
+        if !held || self.is_full() {
+            return false;
+        }
+        tracing::info!("there is space again");
+        if let Err(error) = self.resume().await {
+            tracing::warn!("the machine could not go on: {}", error.message);
+        }
+        true
+    }
+
+    /// Whether the disk that the machine's data is on has too little space to go on.
+    fn is_full(&self) -> bool {
+        host::free_space(self.place.directory()).is_some_and(|free| free < LEAST_FREE)
+    }
+
     /// The guest restarted itself, and has to be told anew how to boot.
     fn boot_again(&mut self, kernel_started: Option<Instant>) {
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Running(session) => {
+            Phase::Running(session)
+            | Phase::Failed {
+                session: Some(session),
+                ..
+            } => {
                 tracing::info!("the guest restarted itself");
                 self.begin(Operation::new(), None, |job| {
                     job.boot_again(*session, kernel_started)
@@ -296,11 +354,15 @@ impl Owner {
         if self.ticks == 0 || by_the_wall.abs_diff(passed) > JUMP {
             set_clock(session);
         }
+        let then = match session.machine.kind() {
+            BackendKind::Emulated => "the machine stands still",
+            _ => "containers fail",
+        };
         let low = host::free_space(self.place.directory()).filter(|&free| free < LOW_FREE);
         let message = low.map(|free| {
             format!(
-                "only {} are free on the disk that holds the machine's data; when it is full, containers fail",
-                settings::show_about(free)
+                "only {} are free on the disk that holds the machine's data; when it is full, {then}",
+                cove_api::size::about(free)
             )
         });
         if self.notices.get(&Topic::Space) != message.as_ref() {
@@ -314,7 +376,7 @@ impl Owner {
 }
 
 /// Sets the guest's clock to the host's. Nobody waits for it: the next time is in a minute.
-pub(super) fn set_clock(session: &Session) {
+fn set_clock(session: &Session) {
     let link = session.link.clone();
     tokio::spawn(async move {
         let call = Call::SetTime {
