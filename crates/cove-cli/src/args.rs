@@ -1,7 +1,8 @@
 //! The words of the command line. Only shapes and help texts; what they do is in [`crate::command`].
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::{net::SocketAddr, path::PathBuf};
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use cove_api::size;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 /// Docker Engine in a lightweight virtual machine
 #[derive(Debug, Parser)]
@@ -28,7 +29,7 @@ pub(crate) struct Global {
         short = 'm',
         global = true,
         env = "COVE_MACHINE",
-        default_value = crate::DEFAULT_MACHINE,
+        default_value = cove_api::DEFAULT_MACHINE,
         value_name = "NAME"
     )]
     pub(crate) machine: String,
@@ -79,12 +80,7 @@ pub(crate) enum Command {
         #[arg(long, short = 'T')]
         no_terminal: bool,
         /// Program and arguments
-        #[arg(
-            trailing_var_arg = true,
-            allow_hyphen_values = true,
-            required = true,
-            value_name = "COMMAND"
-        )]
+        #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
         command: Vec<String>,
     },
     /// Run the machine's own Docker client, for hosts that have none
@@ -114,6 +110,9 @@ pub(crate) enum Command {
     },
     /// List what containers publish on this computer
     Ports,
+    /// Find out why something cannot be reached
+    #[command(subcommand)]
+    Net(Net),
     /// Share folders with containers, each at its own path
     #[command(subcommand)]
     Share(Share),
@@ -152,6 +151,12 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages of all commands, for a package
+    #[command(hide = true)]
+    Manual {
+        /// A directory that is there
+        directory: PathBuf,
+    },
     /// Say the versions of the command, the daemon, the protocol and the image
     Version,
     /// Run the daemon, or stop it; other commands start it when they need it
@@ -178,6 +183,12 @@ impl Command {
     }
 }
 
+/// The same of a command line that is not valid, as far as it makes sense.
+pub(crate) fn would_pass_the_programs_code(line: impl IntoIterator<Item = OsString>) -> bool {
+    let matches = Args::command().ignore_errors(true).try_get_matches_from(line);
+    matches.is_ok_and(|matches| matches!(matches.subcommand_name(), Some("exec" | "shell" | "docker")))
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Share {
     /// Share a folder with every machine, at once and from now on
@@ -199,6 +210,20 @@ pub(crate) enum Share {
         /// Also when containers that run have it mounted; they lose access
         #[arg(long)]
         force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Net {
+    /// Walk the way to a target hop by hop, and say at which it stops and what to do
+    ///
+    /// The exit code is 0 where the target can be reached, and otherwise says why not: `cove help exit-codes`.
+    Explain {
+        /// `HOST:PORT`, a URL, a port of this computer, a container, or NAME.cove.localhost
+        target: String,
+        /// Begin in this container instead of on this computer
+        #[arg(long, value_name = "CONTAINER")]
+        from: Option<String>,
     },
 }
 
@@ -316,8 +341,12 @@ pub(crate) enum Context {
     Show,
     /// Make it the context that Docker clients use unless told otherwise
     Use,
-    /// Remove it from Docker's configuration
-    Remove,
+    /// Remove it from Docker's configuration; the next start of the machine makes it again
+    Remove {
+        /// Those of all machines, as before Cove is removed
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -426,7 +455,8 @@ fn gibibytes(text: &str) -> Result<u32, String> {
 }
 
 fn size_in(text: &str, unit: u64) -> Result<u32, String> {
-    let bytes = crate::quantity::parse_bytes(text)?;
+    let bytes = size::parse(text)
+        .ok_or_else(|| format!("`{text}` is no size; write it with its unit, like 2GiB, 1.5GiB or 512MiB"))?;
     u32::try_from(bytes.div_ceil(unit)).map_err(|_| "that is too much".to_owned())
 }
 
@@ -444,7 +474,6 @@ pub(crate) fn exit_codes_text() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definitions_contradict_nothing() {
@@ -469,6 +498,28 @@ mod tests {
         };
         assert_eq!(command, ["ls", "--json", "-l"]);
         assert_eq!(workdir.as_deref(), Some("/tmp"));
+    }
+
+    #[test]
+    fn a_bad_line_is_known_to_be_about_a_program_in_the_machine() {
+        let of = |line: &str| would_pass_the_programs_code(line.split(' ').map(OsString::from));
+        for line in [
+            "cove exec --nope true",
+            "cove -m dev exec -e NOT_SET_ANYWHERE true",
+            "cove exec",
+            "cove shell extra",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line} is valid");
+            assert!(of(line), "{line}");
+        }
+        for line in [
+            "cove",
+            "cove start --nope",
+            "cove exce true",
+            "cove -m exec status",
+        ] {
+            assert!(!of(line), "{line}");
+        }
     }
 
     #[test]

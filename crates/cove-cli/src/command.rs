@@ -12,6 +12,7 @@ mod image;
 mod lifecycle;
 mod logs;
 mod machines;
+mod net;
 mod ports;
 mod shares;
 mod status;
@@ -22,13 +23,15 @@ use crate::{
     args::{self, Args, Command},
     daemon_link,
     exit::Exit,
+    failure::Failure,
     output,
     progress::Progress,
 };
 use anyhow::Context as _;
 use clap::CommandFactory as _;
 use cove_api::{Client, Dirs};
-use std::{future::Future, process::ExitCode};
+use cove_daemon::MachineName;
+use std::{future::Future, path::Path, process::ExitCode};
 
 /// What every command works with.
 #[derive(Debug)]
@@ -42,7 +45,14 @@ struct Session {
 impl Session {
     /// A client of the daemon, which is started if need be.
     async fn daemon(&self) -> anyhow::Result<Client> {
-        daemon_link::ensure(&self.dirs, || {}).await
+        let starting = daemon_link::ensure(&self.dirs, || {});
+        self.during("Starting the daemon", starting).await
+    }
+
+    /// Waits for `work`, and says on a terminal that `what` is being done once it takes more than a moment.
+    async fn during<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        let _shown = Progress::brief(self.quiet, what);
+        work.await
     }
 
     /// The same, with a word of it where the daemon is started.
@@ -50,10 +60,29 @@ impl Session {
         daemon_link::ensure(&self.dirs, || progress.stage("Starting the daemon", None)).await
     }
 
+    /// The machine's name, where there is such a machine as far as its directory tells: for what is answered without a
+    /// daemon.
+    fn known_machine(&self) -> Result<MachineName, Failure> {
+        let machine = &self.machine;
+        let make = match machine.parse::<MachineName>() {
+            // The default machine has a place from the first start on; that of another is made with it.
+            Ok(name) if name == MachineName::default() || self.dirs.machine(machine).is_dir() => {
+                return Ok(name);
+            }
+            Ok(name) => format!("; make it with: cove machine create {name}"),
+            Err(_) => String::new(),
+        };
+        Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no machine `{machine}`"),
+            format!("`cove machine list` shows those that are there{make}"),
+        ))
+    }
+
     /// A line for a person, on standard error.
     fn say(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            output::note(text);
         }
     }
 }
@@ -63,6 +92,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     // These need neither directories nor a daemon.
     match &args.command {
         Command::Completion { shell } => return completion(*shell),
+        Command::Manual { directory } => return manual(directory),
         Command::ExitCodes => return exit_codes(args.global.json),
         Command::MachineProcess { directory, part } => {
             return Ok(cove_machine::process::run(directory, part.as_deref()));
@@ -103,6 +133,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Logs { source, follow, tail } => wait_for(logs::run(session, source, follow, tail)),
         Command::Forward { route } => wait_for(forward::run(session, route)),
         Command::Ports => wait_for(ports::run(session)),
+        Command::Net(what) => wait_for(net::run(session, what)),
         Command::Share(what) => wait_for(shares::run(session, what)),
         Command::Trust(what) => wait_for(trust::run(session, what)),
         Command::Config(what) => wait_for(configuration::run(session, what)),
@@ -112,7 +143,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Env { socket, unset, shell } => environment::run(session, socket, unset, shell),
         Command::Context(what) => wait_for(context::run(session, what)),
         Command::Version => wait_for(version::run(session)),
-        Command::Completion { .. } | Command::ExitCodes | Command::MachineProcess { .. } => {
+        Command::Completion { .. }
+        | Command::Manual { .. }
+        | Command::ExitCodes
+        | Command::MachineProcess { .. } => {
             unreachable!("answered above")
         }
     }
@@ -134,6 +168,12 @@ fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Args::command(), "cove", &mut script);
     output::bytes(&script)?;
+    Ok(Exit::Done.into())
+}
+
+fn manual(directory: &Path) -> anyhow::Result<ExitCode> {
+    clap_mangen::generate_to(Args::command(), directory)
+        .with_context(|| format!("cannot write manual pages into {}", directory.display()))?;
     Ok(Exit::Done.into())
 }
 

@@ -1,6 +1,6 @@
 //! The exit codes of `cove`, the one table of them: documentation, `cove help exit-codes` and code read from here.
 
-use cove_api::ErrorCode;
+use cove_api::{ErrorCode, Verdict};
 use std::process::ExitCode;
 
 /// How the command ended.
@@ -18,14 +18,27 @@ pub(crate) enum Exit {
     DiskFull = 9,
     Unsupported = 10,
     NotConfirmed = 11,
+    NoName = 20,
+    NoRoute = 21,
+    NoWayOut = 22,
+    NotPublished = 23,
+    ContainerIdle = 24,
+    NothingListens = 25,
+    LoopbackOnly = 26,
+    Refused = 27,
+    Silence = 28,
     /// `exec`, `shell` and `docker` pass on the code of the program that they run, so Cove's own failures there need
     /// a code that programs leave alone; it is the one that `docker run` uses for the same purpose.
     CoveFailed = 125,
+    /// As shells have it for SIGINT.
+    Interrupted = 130,
+    /// As shells have it for SIGPIPE.
+    OutputGone = 141,
 }
 
 impl Exit {
     /// Every code with its meaning, in order.
-    pub(crate) const TABLE: [(Self, &str); 13] = [
+    pub(crate) const TABLE: [(Self, &str); 24] = [
         (Self::Done, "done"),
         (
             Self::Failed,
@@ -50,12 +63,52 @@ impl Exit {
         (Self::DiskFull, "no space on the host's or the guest's disk"),
         (Self::Unsupported, "this platform or backend cannot do it"),
         (Self::NotConfirmed, "a destructive command was not confirmed"),
+        (Self::NoName, "`net explain`: the name means nothing there"),
+        (Self::NoRoute, "`net explain`: there is no route to the address"),
+        (
+            Self::NoWayOut,
+            "`net explain`: the machine has no way out, as where passt is missing",
+        ),
+        (
+            Self::NotPublished,
+            "`net explain`: no container publishes the port",
+        ),
+        (
+            Self::ContainerIdle,
+            "`net explain`: the container does not run, or is paused",
+        ),
+        (Self::NothingListens, "`net explain`: nothing listens on the port"),
+        (
+            Self::LoopbackOnly,
+            "`net explain`: the program listens on its own loopback only",
+        ),
+        (
+            Self::Refused,
+            "`net explain`: the connection is refused, as by a firewall",
+        ),
+        (Self::Silence, "`net explain`: there is no answer"),
         (
             Self::CoveFailed,
             "`exec`, `shell`, `docker`: Cove itself failed; any other code is the program's own, \
              127 if there is none of that name and 126 if it cannot be run",
         ),
+        (
+            Self::Interrupted,
+            "interrupted; a start or stop that was begun goes on",
+        ),
+        (
+            Self::OutputGone,
+            "`exec`, `shell`, `docker`: whoever read the program's output has gone; the program was ended",
+        ),
     ];
+
+    /// What a process of ours meant that ended with `code`.
+    pub(crate) fn of_code(code: i32) -> Self {
+        Self::TABLE
+            .iter()
+            .find(|(exit, _)| *exit as i32 == code)
+            .map_or(Self::Failed, |(exit, _)| *exit)
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -78,6 +131,23 @@ impl From<ErrorCode> for Exit {
             ErrorCode::Timeout => Self::Timeout,
             ErrorCode::Unsupported => Self::Unsupported,
             ErrorCode::Internal => Self::Failed,
+        }
+    }
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Reachable => Self::Done,
+            Verdict::NoName => Self::NoName,
+            Verdict::NoRoute => Self::NoRoute,
+            Verdict::NoWayOut => Self::NoWayOut,
+            Verdict::NotPublished => Self::NotPublished,
+            Verdict::NotRunning => Self::ContainerIdle,
+            Verdict::NothingListens => Self::NothingListens,
+            Verdict::LoopbackOnly => Self::LoopbackOnly,
+            Verdict::Refused => Self::Refused,
+            Verdict::Silence => Self::Silence,
         }
     }
 }

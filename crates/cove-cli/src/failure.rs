@@ -3,6 +3,7 @@
 
 use crate::exit::Exit;
 use cove_api::{ApiError, ClientError, ErrorCode, LaunchError};
+use cove_daemon::DaemonError;
 use cove_image::ImageError;
 use serde_json::json;
 use std::{
@@ -27,6 +28,11 @@ impl Failure {
             message: message.into(),
             hint: hint.into(),
         }
+    }
+
+    /// Tells it to a person alone, where a script has been told by the data.
+    pub(crate) fn tell(self, machine: &str) -> ExitCode {
+        report(&self.into(), machine, false, false)
     }
 }
 
@@ -72,8 +78,10 @@ impl Account {
                 account.exit = failure.exit;
                 account.hint.clone_from(&failure.hint);
             } else if let Some(launch) = cause.downcast_ref::<LaunchError>() {
-                if matches!(launch, LaunchError::Silent) {
-                    account.exit = Exit::Timeout;
+                match launch {
+                    LaunchError::Silent => account.exit = Exit::Timeout,
+                    LaunchError::Ended { code: Some(code), .. } => account.exit = Exit::of_code(*code),
+                    _ => {}
                 }
                 launch.hint().clone_into(&mut account.hint);
             } else if let Some(image) = cause.downcast_ref::<ImageError>() {
@@ -81,6 +89,15 @@ impl Account {
                 account.hint = image.hint().unwrap_or_default();
             } else if let Some(ClientError::NotRunning { .. }) = cause.downcast_ref() {
                 account.exit = Exit::NotRunning;
+            } else if matches!(cause.downcast_ref(), Some(ClientError::SocketPathTooLong { .. }))
+                || matches!(cause.downcast_ref(), Some(DaemonError::SocketPathTooLong { .. }))
+            {
+                account.exit = Exit::Usage;
+            } else if let Some(error) = cause.downcast_ref::<io::Error>()
+                && error.kind() == io::ErrorKind::StorageFull
+            {
+                account.exit = Exit::DiskFull;
+                "free some space on the disk, then try again".clone_into(&mut account.hint);
             }
         }
         account
@@ -128,7 +145,7 @@ const ABOUT_A_MACHINE: [&str; 12] = [
 
 /// The hint with `machine` in each command that it names, so that it can be copied as it stands.
 pub(crate) fn hint_for(machine: &str, hint: &str) -> String {
-    if machine == crate::DEFAULT_MACHINE {
+    if machine == cove_api::DEFAULT_MACHINE {
         return hint.to_owned();
     }
     let mut parts = hint.split("cove ");
@@ -151,6 +168,10 @@ pub(crate) fn hint_for(machine: &str, hint: &str) -> String {
 pub(crate) fn report(error: &anyhow::Error, machine: &str, as_json: bool, passes_code: bool) -> ExitCode {
     if is_broken_pipe(error) {
         // The reader of our output has seen enough; there is nobody left to tell.
+        if passes_code {
+            // The program's own code will never be known, and this is what shells say of one that wrote to nobody.
+            return Exit::OutputGone.into();
+        }
         return Exit::Done.into();
     }
     let mut account = Account::of(error);
@@ -225,11 +246,19 @@ mod tests {
     fn a_daemon_that_did_not_start_brings_its_own_hint() {
         let error = LaunchError::Ended {
             why: "the socket's path is too long".into(),
+            code: Some(2),
             hint: "set COVE_HOME".into(),
         };
         let text = Account::of(&error.into()).text();
         assert!(text.starts_with("error: the daemon did not start: the socket's path is too long\n"));
         assert!(text.ends_with("hint: set COVE_HOME\n"), "{text}");
+    }
+
+    #[test]
+    fn a_socket_path_that_is_too_long_is_a_fault_of_what_was_asked_for() {
+        let socket = "/x".repeat(100).into();
+        let error = anyhow::Error::from(ClientError::SocketPathTooLong { socket });
+        assert_eq!(Account::of(&error).exit, Exit::Usage);
     }
 
     #[test]

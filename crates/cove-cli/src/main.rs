@@ -12,17 +12,25 @@ mod exit;
 mod failure;
 mod output;
 mod progress;
-mod quantity;
 mod terminal;
+mod time;
 
 use clap::Parser as _;
 use std::process::ExitCode;
 
-/// The machine that is there without having been created.
-const DEFAULT_MACHINE: &str = "default";
-
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(answer) => {
+            // When nobody can read it, the exit code has to do.
+            let _ = answer.print();
+            return match answer.exit_code() {
+                0 => exit::Exit::Done.into(),
+                _ if args::would_pass_the_programs_code(std::env::args_os()) => exit::Exit::CoveFailed.into(),
+                _ => exit::Exit::Usage.into(),
+            };
+        }
+    };
     let wants_json = args.global.json;
     let machine = args.global.machine.clone();
     let passes_code = args.command.passes_the_programs_code();

@@ -1,4 +1,5 @@
-//! Standard output, for data. Unlike `println!` nothing here panics when the reader has gone away.
+//! Standard output, for data, and standard error, for people. Unlike `println!` and `eprintln!` nothing here panics
+//! when the reader has gone away.
 
 use serde::Serialize;
 use std::io::{self, Write};
@@ -15,6 +16,11 @@ pub(crate) fn line(text: impl Into<String>) -> io::Result<()> {
     let mut text = text.into();
     text.push('\n');
     bytes(text.as_bytes())
+}
+
+/// One line for a person. If nobody can read it, there is nobody to tell.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// A value as JSON, over several lines.

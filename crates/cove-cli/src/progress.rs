@@ -7,7 +7,7 @@
 //! The line appears after half a second, so that what is quick stays quiet. A thread redraws it, because the spinner
 //! has to turn while nobody reports anything; [`Shown`] is shared with it and belongs to whoever holds the lock.
 
-use crate::quantity;
+use crate::time;
 use std::{
     io::{self, IsTerminal as _, Write as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -47,11 +47,23 @@ struct Shown {
 impl Progress {
     /// Begins to show an operation; `quiet` shows nothing at all.
     pub(crate) fn new(quiet: bool) -> Self {
-        let mode = match (quiet, io::stderr().is_terminal()) {
+        Self::in_mode(match (quiet, io::stderr().is_terminal()) {
             (true, _) => Mode::Quiet,
             (false, true) => Mode::Live,
             (false, false) => Mode::Lines,
-        };
+        })
+    }
+
+    /// Begins to show something that is mostly quick and has no stages, `what`: on a terminal alone, where its line goes
+    /// again.
+    pub(crate) fn brief(quiet: bool, what: &str) -> Self {
+        let live = !quiet && io::stderr().is_terminal();
+        let progress = Self::in_mode(if live { Mode::Live } else { Mode::Quiet });
+        progress.stage(what, None);
+        progress
+    }
+
+    fn in_mode(mode: Mode) -> Self {
         let shown = Arc::new(Mutex::new(Shown {
             since: Instant::now(),
             message: String::new(),
@@ -86,7 +98,7 @@ impl Progress {
 
     /// Ends the operation with a line that stays, followed by the time that it took.
     pub(crate) fn done(self, message: &str) {
-        let took = quantity::duration(lock(&self.shown).since.elapsed());
+        let took = time::words(lock(&self.shown).since.elapsed());
         let mode = self.mode;
         drop(self);
         if mode != Mode::Quiet {
@@ -131,7 +143,7 @@ impl Shown {
             text.push_str(&bar(fraction));
         }
         text.push_str("  ");
-        text.push_str(&quantity::duration(elapsed));
+        text.push_str(&time::words(elapsed));
         // A line that wraps could not be taken back.
         text.chars().take(columns.saturating_sub(1)).collect()
     }

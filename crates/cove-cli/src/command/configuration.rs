@@ -3,7 +3,7 @@
 use super::Session;
 use crate::{args, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
-use cove_api::{Applied, ErrorCode, Settings};
+use cove_api::{Applied, ErrorCode, Settings, make_private};
 use serde_json::{Value, json};
 use std::{
     env, fs,
@@ -28,10 +28,13 @@ pub(super) async fn run(session: &Session, what: args::Config) -> anyhow::Result
         }
         args::Config::Set { key, value, .. } => {
             let client = session.daemon().await?;
-            let applied = match value {
-                Some(value) => client.set(&key, &read_value(&value)).await?,
-                None => client.unset(&key).await?,
+            let change = async {
+                match value {
+                    Some(value) => client.set(&key, &read_value(&value)).await,
+                    None => client.unset(&key).await,
+                }
             };
+            let applied = session.during("Changing the setting", change).await?;
             tell(session, &applied)?;
         }
         args::Config::Edit => edit(session).await?,
@@ -101,31 +104,40 @@ fn tell(session: &Session, applied: &Applied) -> anyhow::Result<()> {
 async fn edit(session: &Session) -> anyhow::Result<()> {
     let client = session.daemon().await?;
     let before = client.settings_file().await?;
+    let kept = |copy: &Path| format!("your text is kept in {}", copy.display());
     let directory = session.dirs.settings();
     let directory = directory.parent().context("the settings file has no directory")?;
-    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    make_private(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let copy = directory.join(format!("settings.edit-{}.toml", std::process::id()));
-    fs::write(&copy, &before).with_context(|| format!("cannot write {}", copy.display()))?;
+    write_private(&copy, &before.text).with_context(|| format!("cannot write {}", copy.display()))?;
     let outcome = loop {
         if let Err(error) = open_editor(&copy) {
             break Err(error);
         }
-        let text = fs::read_to_string(&copy).with_context(|| format!("cannot read {}", copy.display()))?;
-        if text == before {
+        let text = match fs::read_to_string(&copy) {
+            Ok(text) => text,
+            Err(error) => {
+                let what =
+                    format!("cannot read what the editor left ({error}); the settings were not changed");
+                return Err(Failure::new(Exit::Usage, what, kept(&copy)).into());
+            }
+        };
+        if text == before.text {
             session.say("nothing was changed");
             break Ok(());
         }
-        match client.replace_settings_file(&text).await {
+        let replacing = client.replace_settings_file(&text, &before);
+        match session.during("Changing the settings", replacing).await {
             Ok(applied) => break tell(session, &applied),
+            Err(error) if error.code() == Some(ErrorCode::WrongState) => {
+                return Err(Failure::new(Exit::NotRunning, error.to_string(), kept(&copy)).into());
+            }
             Err(error) if error.code() == Some(ErrorCode::InvalidSetting) => {
-                eprintln!("error: {error}");
+                output::note(format_args!("error: {error}"));
                 if !ask_to_edit_again()? {
-                    return Err(Failure::new(
-                        Exit::Usage,
-                        "the settings were not changed",
-                        format!("your text is kept in {}", copy.display()),
-                    )
-                    .into());
+                    return Err(
+                        Failure::new(Exit::Usage, "the settings were not changed", kept(&copy)).into(),
+                    );
                 }
             }
             Err(error) => break Err(error.into()),
@@ -134,6 +146,17 @@ async fn edit(session: &Session) -> anyhow::Result<()> {
     // Left behind when it cannot be removed, which harms nobody.
     let _ = fs::remove_file(&copy);
     outcome
+}
+
+/// A new file that nobody else may read: the settings may hold a proxy's password.
+fn write_private(file: &Path, text: &str) -> io::Result<()> {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    // One of an earlier process with our number, which nobody has come back to.
+    let _ = fs::remove_file(file);
+    options.open(file)?.write_all(text.as_bytes())
 }
 
 fn open_editor(file: &Path) -> anyhow::Result<()> {
@@ -189,6 +212,19 @@ mod tests {
         assert_eq!(read_value("4"), json!("4"));
         assert_eq!(read_value("2 GiB"), json!("2 GiB"));
         assert_eq!(read_value("true"), json!("true"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_copy_for_the_editor_is_its_users_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = std::env::temp_dir().join(format!("cove-copy-{}", std::process::id()));
+        fs::write(&file, "of an earlier edit").unwrap();
+        write_private(&file, "secret").unwrap();
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        let text = fs::read_to_string(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert_eq!((mode & 0o777, text.as_str()), (0o600, "secret"));
     }
 
     #[test]

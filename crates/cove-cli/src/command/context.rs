@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::{args, exit::Exit, failure::Failure, output};
-use cove_api::{ContextState, DockerContext};
+use cove_api::{Client, ContextState, DockerContext, ErrorCode};
 use std::process::ExitCode;
 
 pub(super) async fn run(session: &Session, what: args::Context) -> anyhow::Result<ExitCode> {
@@ -10,14 +10,17 @@ pub(super) async fn run(session: &Session, what: args::Context) -> anyhow::Resul
     match what {
         args::Context::Show => {
             let context = client.context(&session.machine).await?;
+            let good = context.state == ContextState::Good;
             if session.json {
+                // One document, whatever it says: what is wrong with the context is part of it.
                 output::json(&context)?;
-            }
-            if context.state != ContextState::Good {
-                return Err(unusable(session, &context).into());
-            }
-            if !session.json {
+                if !good {
+                    return Ok(unusable(session, &context).tell(&session.machine));
+                }
+            } else if good {
                 output::line(context.name)?;
+            } else {
+                return Err(unusable(session, &context).into());
             }
         }
         args::Context::Use => {
@@ -28,7 +31,8 @@ pub(super) async fn run(session: &Session, what: args::Context) -> anyhow::Resul
                 status.endpoint.context
             ));
         }
-        args::Context::Remove => {
+        args::Context::Remove { all: true } => remove_all(session, &client).await?,
+        args::Context::Remove { all: false } => {
             client.remove_context(&session.machine).await?;
             session.say(&format!(
                 "removed the Docker context of machine `{}`",
@@ -37,6 +41,20 @@ pub(super) async fn run(session: &Session, what: args::Context) -> anyhow::Resul
         }
     }
     Ok(Exit::Done.into())
+}
+
+/// Removes those of every machine; one that is not ours to remove stays.
+async fn remove_all(session: &Session, client: &Client) -> anyhow::Result<()> {
+    for machine in client.machines().await? {
+        if let Err(error) = client.remove_context(&machine.name).await {
+            if error.code() != Some(ErrorCode::WrongState) {
+                return Err(error.into());
+            }
+            session.say(&format!("note: {error}"));
+        }
+    }
+    session.say("removed the Docker contexts of all machines");
+    Ok(())
 }
 
 /// Why Docker clients do not reach the machine by this context.

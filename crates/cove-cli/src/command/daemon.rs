@@ -43,23 +43,25 @@ fn serve(session: &Session, detached: bool) -> anyhow::Result<ExitCode> {
 fn leave_session() {
     #[cfg(unix)]
     if let Err(error) = rustix::process::setsid() {
-        eprintln!("note: the daemon stays in the terminal's session: {error}");
+        crate::output::note(format_args!(
+            "note: the daemon stays in the terminal's session: {error}"
+        ));
     }
 }
 
 async fn stop(session: &Session) -> anyhow::Result<ExitCode> {
     let client = Client::of(&session.dirs);
-    if daemon_link::running(&client).await?.is_none() {
+    let Some(daemon) = daemon_link::running(&client).await? else {
         session.say("the daemon is not running");
         return Ok(Exit::Done.into());
-    }
+    };
     let progress = Progress::new(session.quiet);
     progress.stage("Stopping the machines and the daemon", None);
     client.shutdown().await?;
-    // Answered once the machines have stopped; the process itself ends a moment later.
+    // Answered once the machines have stopped; the process itself ends a moment later, and may have a successor then.
     while daemon_link::running(&client)
         .await
-        .is_ok_and(|version| version.is_some())
+        .is_ok_and(|version| version.is_some_and(|version| version.pid == daemon.pid))
     {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }

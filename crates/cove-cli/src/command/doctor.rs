@@ -6,7 +6,8 @@ use cove_api::CheckState;
 use std::process::ExitCode;
 
 pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
-    let checks = session.daemon().await?.doctor().await?;
+    let client = session.daemon().await?;
+    let checks = session.during("Looking at everything", client.doctor()).await?;
     let broken = checks.iter().any(|check| check.state == CheckState::Failed);
     if session.json {
         output::json(&checks)?;

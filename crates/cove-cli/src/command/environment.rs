@@ -1,7 +1,8 @@
 //! env: how Docker clients reach the machine. Worked out from the directories alone; starts nothing.
 
 use super::Session;
-use crate::{DEFAULT_MACHINE, args::EnvShell, exit::Exit, failure::Failure, output};
+use crate::{args::EnvShell, exit::Exit, output};
+use cove_api::DEFAULT_MACHINE;
 use serde_json::json;
 use std::{env, path::Path, process::ExitCode};
 
@@ -12,25 +13,15 @@ pub(super) fn run(
     shell: Option<EnvShell>,
 ) -> anyhow::Result<ExitCode> {
     let machine = &session.machine;
-    // The default machine has a place from the first start on; that of another is made with it.
-    if machine != DEFAULT_MACHINE && !session.dirs.machine(machine).is_dir() {
-        return Err(Failure::new(
-            Exit::NotFound,
-            format!("there is no machine `{machine}`"),
-            format!(
-                "`cove machine list` shows those that are there; make it with: cove machine create {machine}"
-            ),
-        )
-        .into());
-    }
+    session.known_machine()?;
     let docker_host = docker_host(&session.dirs.docker_socket(&session.machine));
+    let value = (!unset).then_some(docker_host.as_str());
     if session.json {
-        output::json(&json!({ "DOCKER_HOST": docker_host }))?;
+        output::json(&json!({ "DOCKER_HOST": value }))?;
     } else if socket_only {
         output::line(docker_host)?;
     } else {
         let shell = shell.unwrap_or_else(shell_of_the_user);
-        let value = (!unset).then_some(docker_host.as_str());
         output::line(assignment(shell, value))?;
         if !unset {
             let of = if machine == DEFAULT_MACHINE {
@@ -44,7 +35,8 @@ pub(super) fn run(
     Ok(Exit::Done.into())
 }
 
-fn docker_host(socket: &Path) -> String {
+/// The value of `DOCKER_HOST` for a machine with this socket.
+pub(super) fn docker_host(socket: &Path) -> String {
     if cfg!(windows) {
         // Docker wants the pipe's name with forward slashes.
         format!("npipe://{}", socket.display()).replace('\\', "/")

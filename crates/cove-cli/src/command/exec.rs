@@ -7,19 +7,34 @@
 //! ```
 //!
 //! The process ends when its connection does, so that a command that is killed leaves nothing behind in the guest.
+//! That is also the way out for a signal that cannot reach the process, because input that it does not read is before it;
+//! where that input fills every buffer on the way, the guest learns of the end when the process reads again, or ends.
 
 use super::Session;
 use crate::{exit::Exit, failure::Failure, terminal};
 use anyhow::Context as _;
 use bytes::Bytes;
 use cove_api::{Client, Upgraded};
-use cove_wire::{Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
+use cove_wire::{Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA, WireError};
 use futures_util::{SinkExt as _, StreamExt as _};
-use std::{collections::BTreeMap, io, process::ExitCode};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    process::ExitCode,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::{Instant, sleep_until},
+};
 use tokio_util::codec::{FramedRead, FramedWrite};
 
-type Guest = FramedWrite<tokio::io::WriteHalf<Upgraded>, ExecCodec>;
+/// How long a signal waits behind input that is being sent, before it ends this command instead of the process.
+const GRACE: Duration = Duration::from_secs(1);
+/// So many signals end this command whatever the process does about them, as they end the Docker client.
+const INSISTENCE: u32 = 3;
+/// SIGHUP, as Linux counts.
+const HANG_UP: u8 = 1;
 
 pub(super) async fn shell(session: &Session) -> anyhow::Result<ExitCode> {
     let wanted = Exec {
@@ -57,9 +72,12 @@ pub(super) async fn run(client: &Client, machine: &str, wanted: &Exec) -> anyhow
         None => None,
     };
     let (from_guest, to_guest) = tokio::io::split(stream);
+    let mut host = HostEvents::new(wanted.terminal.is_some())?;
+    let guest = FramedWrite::new(to_guest, ExecCodec);
     let code = tokio::select! {
         code = show_output(FramedRead::new(from_guest, ExecCodec)) => code?,
-        error = pass_input(FramedWrite::new(to_guest, ExecCodec), wanted.terminal.is_some()) => return Err(error),
+        // The connection ends with this function, and the process with the connection.
+        signal = pass_input(tokio::io::stdin(), guest, &mut host) => 128 + i32::from(signal?),
     };
     drop(raw_mode);
     // An exit code has eight bits here, as it has in the guest.
@@ -97,53 +115,94 @@ async fn show_output(
     .into())
 }
 
-/// Passes on input, window sizes and signals until the guest takes no more. Never ends well by itself: the process's
-/// exit is what ends the command.
-async fn pass_input(mut guest: Guest, with_terminal: bool) -> anyhow::Error {
-    match try_pass_input(&mut guest, with_terminal).await {
-        Err(error) => error,
-        Ok(()) => {
-            // The guest takes no more input, which is its right; its output goes on.
-            std::future::pending().await
+/// Passes on input, window sizes and signals. Answers the signal that ends this command because the process cannot be
+/// reached by it: input that it does not read stands in the way, or the guest takes nothing any more, or it was sent
+/// [`INSISTENCE`] times. As long as none comes, the process's own end is what ends the command.
+async fn pass_input(
+    mut stdin: impl AsyncRead + Unpin,
+    mut guest: FramedWrite<impl AsyncWrite + Unpin, ExecCodec>,
+    host: &mut HostEvents,
+) -> anyhow::Result<u8> {
+    let mut buffer = vec![0; MAX_EXEC_DATA];
+    let mut open = true;
+    let mut signals = 0;
+    // What happened while something else was being sent.
+    let mut due = VecDeque::new();
+    loop {
+        let next = async {
+            match due.pop_front() {
+                Some(packet) => packet,
+                None => std::future::pending().await,
+            }
+        };
+        let packet = tokio::select! {
+            biased;
+            packet = next => packet,
+            event = host.next() => match event {
+                HostEvent::Resized => resize(),
+                HostEvent::Signal(number) => {
+                    signals += 1;
+                    if signals >= INSISTENCE {
+                        return Ok(number);
+                    }
+                    ExecPacket::Signal(number)
+                }
+                HostEvent::TerminalGone => return Ok(HANG_UP),
+            },
+            read = stdin.read(&mut buffer), if open => match read {
+                Ok(count) if count > 0 => ExecPacket::Stdin(Bytes::copy_from_slice(&buffer[..count])),
+                // A standard input that cannot be read is one that has ended.
+                _ => {
+                    open = false;
+                    ExecPacket::StdinEnd
+                }
+            },
+        };
+        let sending = guest.send(packet);
+        tokio::pin!(sending);
+        let mut ultimatum: Option<(u8, Instant)> = None;
+        let sent = loop {
+            let (signal, deadline) = ultimatum.unwrap_or((0, Instant::now()));
+            tokio::select! {
+                sent = &mut sending => break sent,
+                event = host.next() => match event {
+                    HostEvent::Resized => due.push_back(resize()),
+                    HostEvent::Signal(number) if ultimatum.is_some() => return Ok(number),
+                    HostEvent::Signal(number) => {
+                        signals += 1;
+                        ultimatum = Some((number, Instant::now() + GRACE));
+                        due.push_back(ExecPacket::Signal(number));
+                    }
+                    HostEvent::TerminalGone => return Ok(HANG_UP),
+                },
+                () = sleep_until(deadline), if ultimatum.is_some() => return Ok(signal),
+            }
+        };
+        match sent {
+            Ok(()) => {}
+            Err(WireError::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
+                // The guest takes no more input, which is its right; its output goes on.
+                return Ok(ended_by(host).await);
+            }
+            Err(error) => return Err(error).context("cannot send input to the machine"),
         }
     }
 }
 
-async fn try_pass_input(guest: &mut Guest, with_terminal: bool) -> anyhow::Result<()> {
-    let mut stdin = tokio::io::stdin();
-    let mut buffer = vec![0; MAX_EXEC_DATA];
-    let mut open = true;
-    let mut host = HostEvents::new(with_terminal)?;
+/// The signal that ends us, once nothing can be passed on.
+async fn ended_by(host: &mut HostEvents) -> u8 {
     loop {
-        let packet = tokio::select! {
-            read = stdin.read(&mut buffer), if open => {
-                match read {
-                    Ok(count) if count > 0 => ExecPacket::Stdin(Bytes::copy_from_slice(&buffer[..count])),
-                    // A standard input that cannot be read is one that has ended.
-                    _ => {
-                        open = false;
-                        ExecPacket::StdinEnd
-                    }
-                }
-            }
-            event = host.next() => match event {
-                HostEvent::Resized => {
-                    let (columns, rows) = terminal::size();
-                    ExecPacket::Resize { columns, rows }
-                }
-                HostEvent::Signal(number) => ExecPacket::Signal(number),
-                HostEvent::TerminalGone => {
-                    return Err(Failure::new(Exit::Failed, "the terminal has gone away", "").into());
-                }
-            },
-        };
-        if let Err(error) = guest.send(packet).await {
-            return match error {
-                cove_wire::WireError::Io(source) if source.kind() != io::ErrorKind::InvalidData => Ok(()),
-                error => Err(error).context("cannot send input to the machine"),
-            };
+        match host.next().await {
+            HostEvent::Resized => {}
+            HostEvent::Signal(number) => return number,
+            HostEvent::TerminalGone => return HANG_UP,
         }
     }
+}
+
+fn resize() -> ExecPacket {
+    let (columns, rows) = terminal::size();
+    ExecPacket::Resize { columns, rows }
 }
 
 /// What happens to us while the process runs.
@@ -227,5 +286,60 @@ impl HostEvents {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    /// Signals are the process's, so that the tests that send some take turns.
+    static SIGNALS: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+    fn signal_ourselves() {
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::INT).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_signal_behind_input_that_nobody_reads_ends_the_command() {
+        let _turn = SIGNALS.lock().await;
+        let mut host = HostEvents::new(false).unwrap();
+        let (ours, _never_read) = tokio::io::duplex(1024);
+        let guest = FramedWrite::new(ours, ExecCodec);
+        let ends = pass_input(tokio::io::repeat(b'y'), guest, &mut host);
+        let signals = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            signal_ourselves();
+        };
+        let (signal, ()) = timeout(GRACE * 10, async { tokio::join!(ends, signals) })
+            .await
+            .unwrap();
+        assert_eq!(signal.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_signal_is_passed_on_until_somebody_insists() {
+        let _turn = SIGNALS.lock().await;
+        let mut host = HostEvents::new(false).unwrap();
+        let (ours, theirs) = tokio::io::duplex(1024);
+        let ends = pass_input(tokio::io::empty(), FramedWrite::new(ours, ExecCodec), &mut host);
+        let guest = async {
+            let mut packets = FramedRead::new(theirs, ExecCodec);
+            assert_eq!(packets.next().await.unwrap().unwrap(), ExecPacket::StdinEnd);
+            for _ in 1..INSISTENCE {
+                signal_ourselves();
+                assert_eq!(packets.next().await.unwrap().unwrap(), ExecPacket::Signal(2));
+            }
+            signal_ourselves();
+            packets.next().await
+        };
+        let (signal, nothing) = timeout(GRACE * 10, async { tokio::join!(ends, guest) })
+            .await
+            .unwrap();
+        assert_eq!(signal.unwrap(), 2);
+        assert!(nothing.is_none(), "{nothing:?}");
     }
 }

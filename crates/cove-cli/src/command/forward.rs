@@ -1,14 +1,13 @@
 //! forward: a TCP port of this computer that leads into the guest, for as long as the command runs.
 //!
-//! Published ports (`docker run -p`) make this needless once the network does them; it stays useful for ports that
-//! nobody published.
+//! For ports that nobody published; those of `docker run -p` need no command.
 
 use super::Session;
-use crate::{args::Route, exit::Exit, output};
+use crate::{args::Route, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
 use cove_api::Client;
 use cove_wire::Dial;
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Pause after a failed accept, which is what running out of file descriptors looks like.
@@ -16,9 +15,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitCode> {
     let client = session.daemon().await?;
-    let listener = TcpListener::bind(route.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", route.listen))?;
+    let listener = TcpListener::bind(route.listen).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another program has this port; choose another one, or port 0 for a free one"
+            }
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+            _ => "",
+        };
+        Failure::new(
+            Exit::Failed,
+            format!("cannot listen on {}: {error}", route.listen),
+            hint,
+        )
+    })?;
     let listen = listener.local_addr().context("cannot tell the port")?;
     if session.json {
         output::line(
@@ -42,7 +52,7 @@ pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitC
                     if let Err(error) = carry(&client, &machine, peer, route).await
                         && !quiet
                     {
-                        eprintln!("note: {error:#}");
+                        output::note(format_args!("note: {error:#}"));
                     }
                 });
             }

@@ -22,7 +22,7 @@ pub(super) fn run(session: &Session, what: args::Image) -> anyhow::Result<ExitCo
 fn build(session: &Session, wanted: args::ImageBuild) -> anyhow::Result<ExitCode> {
     let options = BuildOptions {
         agent: wanted.agent.map_or_else(agent_beside_us, Ok)?,
-        output: wanted.output.unwrap_or_else(|| session.dirs.image()),
+        output: wanted.output.unwrap_or_else(|| session.dirs.own_image()),
         cache: session.dirs.cache().join("image"),
         recipe: wanted.recipe,
         offline: wanted.offline,

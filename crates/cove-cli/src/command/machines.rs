@@ -1,8 +1,8 @@
 //! machine list, create, delete.
 
 use super::{Session, status};
-use crate::{args, exit::Exit, failure::Failure, output, quantity, terminal};
-use cove_api::NewMachine;
+use crate::{args, exit::Exit, failure::Failure, output, terminal};
+use cove_api::{NewMachine, size};
 use std::{
     io::{self, BufRead as _, Write as _},
     process::ExitCode,
@@ -23,7 +23,9 @@ pub(super) async fn run(session: &Session, what: args::Machine) -> anyhow::Resul
                 memory_mib: memory,
                 disk_gib: disk,
             };
-            let status = session.daemon().await?.create_machine(&wanted).await?;
+            let client = session.daemon().await?;
+            let creating = client.create_machine(&wanted);
+            let status = session.during("Creating the machine", creating).await?;
             session.say(&format!(
                 "created machine `{0}`; start it with: cove start --machine {0}",
                 status.name
@@ -48,11 +50,11 @@ async fn list(session: &Session) -> anyhow::Result<ExitCode> {
         .map(|machine| {
             [
                 machine.name.clone(),
-                status::word(&machine.state),
+                status::word(&machine.state).to_owned(),
                 machine.backend.kind.clone(),
                 machine.cpus.to_string(),
-                quantity::bytes(u64::from(machine.memory_mib) << 20),
-                quantity::bytes(machine.disk_on_host),
+                size::about(u64::from(machine.memory_mib) << 20),
+                size::about(machine.disk_on_host),
             ]
         })
         .collect();
@@ -78,18 +80,21 @@ async fn delete(session: &Session, name: &str, confirm: Option<String>) -> anyho
         )
         .into());
     }
-    client.delete_machine(name, &confirmed).await?;
+    let deleting = client.delete_machine(name, &confirmed);
+    session.during("Deleting the machine", deleting).await?;
     session.say(&format!("deleted machine `{name}`"));
     Ok(Exit::Done.into())
 }
 
 fn ask(name: &str, bytes: u64) -> io::Result<String> {
-    eprintln!(
+    let mut shown = io::stderr().lock();
+    writeln!(
+        shown,
         "This deletes machine `{name}` with all its containers, images and volumes ({}).",
-        quantity::bytes(bytes)
-    );
-    eprint!("Its name, to confirm: ");
-    io::stderr().flush()?;
+        size::about(bytes)
+    )?;
+    write!(shown, "Its name, to confirm: ")?;
+    shown.flush()?;
     let mut line = String::new();
     io::stdin().lock().read_line(&mut line)?;
     Ok(line.trim().to_owned())

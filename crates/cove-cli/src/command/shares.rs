@@ -15,7 +15,10 @@ pub(super) async fn run(session: &Session, what: args::Share) -> anyhow::Result<
         args::Share::Add { path, read_only } => {
             let path = absolute(&path)?;
             let wanted = NewShare { path, read_only };
-            let share = session.daemon().await?.add_share(&wanted).await?;
+            let client = session.daemon().await?;
+            let share = session
+                .during("Sharing the folder", client.add_share(&wanted))
+                .await?;
             if session.json {
                 output::json(&share)?;
             }
@@ -25,7 +28,10 @@ pub(super) async fn run(session: &Session, what: args::Share) -> anyhow::Result<
         args::Share::Remove { path, force } => {
             let path = absolute(&path)?;
             let text = path.to_str().unwrap_or_default();
-            session.daemon().await?.remove_share(text, force).await?;
+            let client = session.daemon().await?;
+            session
+                .during("Taking the folder away", client.remove_share(text, force))
+                .await?;
             session.say(&format!("`{text}` is not shared any more"));
         }
     }

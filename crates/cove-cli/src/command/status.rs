@@ -3,23 +3,34 @@
 //! When no daemon runs, no engine can be reached: the machine is stopped as far as anybody can use it. A machine
 //! process that has outlived its daemon is noticed by its control socket, and then the daemon is started to adopt it.
 
-use super::Session;
-use crate::{daemon_link, exit::Exit, failure, output, quantity};
-use cove_api::{Client, MachineState, MachineStatus, Stage};
-use serde_json::json;
-use std::{process::ExitCode, time::Duration};
+use super::{Session, environment};
+use crate::{daemon_link, exit::Exit, failure, output, time};
+use cove_api::{Client, Dirs, MachineState, MachineStatus, Stage, size};
+use cove_daemon::MachineName;
+use serde_json::{Value, json};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// How long a daemon may look for its machine before it is asked how that is.
+const ADOPTION: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(session: &Session, timings: bool) -> anyhow::Result<ExitCode> {
     let mut client = Client::of(&session.dirs);
     if daemon_link::running(&client).await?.is_none() {
+        let name = session.known_machine()?;
         if !daemon_link::machine_outlived_daemon(&session.dirs, &session.machine).await {
-            return without_daemon(session);
+            return without_daemon(session, &name);
         }
         client = session.daemon().await?;
+        adopted(&client, &session.machine).await?;
     }
     let status = client.machine(&session.machine).await?;
     if session.json {
-        output::json(&status)?;
+        let mut fields = serde_json::to_value(&status)?;
+        fields["daemon"] = "running".into();
+        output::json(&fields)?;
     } else {
         for (name, value) in describe(&status) {
             output::line(format!("{name:<9} {value}"))?;
@@ -49,9 +60,43 @@ pub(super) async fn run(session: &Session, timings: bool) -> anyhow::Result<Exit
     .into())
 }
 
-fn without_daemon(session: &Session) -> anyhow::Result<ExitCode> {
+/// Waits until a daemon that has just begun has found the machine that its predecessor left, though not for ever.
+async fn adopted(client: &Client, machine: &str) -> anyhow::Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < ADOPTION && client.machine(machine).await?.state.is_looking() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// What a daemon would say has the same keys, null where only a daemon knows it.
+fn stopped(dirs: &Dirs, name: &MachineName) -> Value {
+    let socket = dirs.docker_socket(name.as_str());
+    json!({
+        "name": name.as_str(),
+        "state": "stopped",
+        "daemon": "stopped",
+        "backend": null,
+        "endpoint": {
+            "docker_host": environment::docker_host(&socket),
+            "socket": socket,
+            "context": name.context(),
+        },
+        "cpus": null,
+        "memory_mib": null,
+        "disk_size": null,
+        "disk_on_host": null,
+        "uptime_s": null,
+        "engine_version": null,
+        "memory_on_host": null,
+        "timings": [],
+        "notices": [],
+    })
+}
+
+fn without_daemon(session: &Session, name: &MachineName) -> anyhow::Result<ExitCode> {
     if session.json {
-        output::json(&json!({ "name": session.machine, "state": "stopped", "daemon": "stopped" }))?;
+        output::json(&stopped(&session.dirs, name))?;
     } else {
         output::line(format!("{:<9} {}", "machine", session.machine))?;
         output::line(format!("{:<9} stopped", "state"))?;
@@ -61,27 +106,31 @@ fn without_daemon(session: &Session) -> anyhow::Result<ExitCode> {
     Ok(Exit::NotRunning.into())
 }
 
-/// One word or few for a state.
-pub(super) fn word(state: &MachineState) -> String {
+/// One word for a state.
+pub(super) fn word(state: &MachineState) -> &'static str {
     match state {
-        MachineState::Stopped => "stopped".into(),
-        MachineState::Starting { stage } => format!("starting ({stage})"),
-        MachineState::Running => "running".into(),
-        MachineState::Paused => "paused".into(),
-        MachineState::Stopping => "stopping".into(),
-        MachineState::Failed { error, .. } => format!("failed: {}", error.message),
+        MachineState::Stopped => "stopped",
+        MachineState::Starting { .. } => "starting",
+        MachineState::Running => "running",
+        MachineState::Paused => "paused",
+        MachineState::Stopping => "stopping",
+        MachineState::Failed { .. } => "failed",
     }
 }
 
 fn describe(status: &MachineStatus) -> Vec<(&'static str, String)> {
-    let mut state = word(&status.state);
-    if let (MachineState::Running | MachineState::Paused, Some(uptime)) = (&status.state, status.uptime_s) {
-        let uptime = Duration::from_secs(uptime.max(1));
-        state = format!("{state} for {}", quantity::duration(uptime));
-    }
-    let memory_size = quantity::bytes(u64::from(status.memory_mib) << 20);
+    let word = word(&status.state);
+    let state = match (&status.state, status.uptime_s) {
+        (MachineState::Starting { stage }, _) => format!("{word} ({stage})"),
+        (MachineState::Failed { error, .. }, _) => format!("{word}: {}", error.message),
+        (MachineState::Running, Some(uptime)) => {
+            format!("{word} for {}", time::words(Duration::from_secs(uptime.max(1))))
+        }
+        _ => word.to_owned(),
+    };
+    let memory_size = size::about(u64::from(status.memory_mib) << 20);
     let memory = match status.memory_on_host {
-        Some(taken) => format!("{memory_size}, {} taken on this computer", quantity::bytes(taken)),
+        Some(taken) => format!("{memory_size}, {} taken on this computer", size::about(taken)),
         None => memory_size,
     };
     let mut rows = vec![
@@ -99,8 +148,8 @@ fn describe(status: &MachineStatus) -> Vec<(&'static str, String)> {
             "disk",
             format!(
                 "{} at most, {} taken on this computer",
-                quantity::bytes(status.disk_size),
-                quantity::bytes(status.disk_on_host)
+                size::about(status.disk_size),
+                size::about(status.disk_on_host)
             ),
         ),
         ("docker", status.endpoint.docker_host.clone()),
@@ -131,4 +180,46 @@ fn show_timings(stages: &[Stage]) -> anyhow::Result<()> {
     output::line("")?;
     output::table(["STAGE", "FROM", "TO", "TOOK"], &rows)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cove_api::{BackendReport, Endpoint};
+    use std::path::Path;
+
+    #[test]
+    fn a_status_has_the_same_keys_with_a_daemon_and_without() {
+        let status = MachineStatus {
+            name: "default".into(),
+            state: MachineState::Stopped,
+            backend: BackendReport {
+                kind: "emulated".into(),
+                reason: String::new(),
+            },
+            endpoint: Endpoint {
+                docker_host: String::new(),
+                socket: "/x".into(),
+                context: "cove".into(),
+            },
+            cpus: 1,
+            memory_mib: 1,
+            disk_size: 1,
+            disk_on_host: 1,
+            uptime_s: None,
+            engine_version: None,
+            memory_on_host: None,
+            timings: Vec::new(),
+            notices: Vec::new(),
+        };
+        let keys = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+        let mut with = serde_json::to_value(&status).unwrap();
+        with["daemon"] = "running".into();
+        let without = stopped(&Dirs::below(Path::new("/home")), &MachineName::default());
+        let (mut with_keys, mut without_keys) = (keys(&with), keys(&without));
+        with_keys.sort();
+        without_keys.sort();
+        assert_eq!(with_keys, without_keys);
+        assert_eq!(keys(&with["endpoint"]).len(), keys(&without["endpoint"]).len());
+    }
 }

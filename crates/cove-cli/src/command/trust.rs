@@ -15,7 +15,11 @@ pub(super) async fn run(session: &Session, what: args::Trust) -> anyhow::Result<
     match what {
         args::Trust::Add { file } => {
             let pem = read(&file)?;
-            let trusted = session.daemon().await?.trust(&NewCertificates { pem }).await?;
+            let client = session.daemon().await?;
+            let new = NewCertificates { pem };
+            let trusted = session
+                .during("Having the engines trust it", client.trust(&new))
+                .await?;
             tell(session, &trusted, "is trusted")?;
         }
         args::Trust::List => {
@@ -36,7 +40,10 @@ pub(super) async fn run(session: &Session, what: args::Trust) -> anyhow::Result<
             warn(session, &trusted);
         }
         args::Trust::Remove { fingerprint } => {
-            let trusted = session.daemon().await?.distrust(&fingerprint).await?;
+            let client = session.daemon().await?;
+            let trusted = session
+                .during("Having the engines forget it", client.distrust(&fingerprint))
+                .await?;
             tell(session, &trusted, "is not trusted any more")?;
         }
     }
