@@ -7,17 +7,26 @@
 //! Each request makes a connection of its own, so that a stream never holds up another request.
 
 mod answer;
+pub mod archive;
+mod body;
 
 pub use answer::{Bytes, Lines, Terminal};
 
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header};
+use body::Body;
+use http_body_util::{BodyExt as _, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    client::conn::http1,
+    header::{self, HeaderName},
+};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use std::{
     io,
     path::{Path, PathBuf},
 };
+use tokio::io::AsyncRead;
 
 /// Largest answer that is not a stream, in bytes. A thousand inspected containers are a tenth of it.
 const LARGEST: usize = 64 << 20;
@@ -63,6 +72,11 @@ impl EngineError {
     /// Whether the engine said that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
+    }
+
+    /// Whether the engine said that something else is in the way, such as a container that uses it.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Refused { status: 409, .. })
     }
 }
 
@@ -128,19 +142,56 @@ impl Engine {
 
     /// An answer that comes a JSON value a line.
     pub async fn lines(&self, method: Method, place: &Place) -> Result<Lines, EngineError> {
-        let (label, response) = self.send(method, place, None, None).await?;
+        let (label, response) = self.send(method, place, None, &[]).await?;
+        Ok(Lines::new(label, response.into_body()))
+    }
+
+    /// The same for what concerns a registry, which may want to know who asks: `credentials` is the value of the
+    /// engine's header for that, JSON in base64.
+    pub async fn lines_as(
+        &self,
+        method: Method,
+        place: &Place,
+        credentials: &str,
+    ) -> Result<Lines, EngineError> {
+        let headers = [(HeaderName::from_static("x-registry-auth"), credentials)];
+        let (label, response) = self.send(method, place, None, &headers).await?;
         Ok(Lines::new(label, response.into_body()))
     }
 
     /// An answer that comes as plain bytes.
     pub async fn bytes(&self, place: &Place) -> Result<Bytes, EngineError> {
-        let (label, response) = self.send(Method::GET, place, None, None).await?;
+        let (label, response) = self.send(Method::GET, place, None, &[]).await?;
         Ok(Bytes::new(label, response.into_body()))
+    }
+
+    /// `PUT` of an archive that is made while it is sent. What the engine did not want is not read to its end.
+    pub async fn put_archive<R>(&self, place: &Place, archive: R) -> Result<(), EngineError>
+    where
+        R: AsyncRead + Send + 'static,
+    {
+        let (label, response) = self
+            .send_body(Method::PUT, place, Some(Body::archive(archive)), &[])
+            .await?;
+        collect(&label, response).await?;
+        Ok(())
+    }
+
+    /// `POST` of an archive that is made while it is sent; the answer comes a JSON value a line.
+    pub async fn post_archive<R>(&self, place: &Place, archive: R) -> Result<Lines, EngineError>
+    where
+        R: AsyncRead + Send + 'static,
+    {
+        let (label, response) = self
+            .send_body(Method::POST, place, Some(Body::archive(archive)), &[])
+            .await?;
+        Ok(Lines::new(label, response.into_body()))
     }
 
     /// A connection that stops being HTTP: the terminal of an `exec` or an `attach`.
     pub async fn terminal(&self, place: &Place, body: &Value) -> Result<Terminal, EngineError> {
-        let (label, response) = self.send(Method::POST, place, Some(body), Some("tcp")).await?;
+        let upgrade = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp")];
+        let (label, response) = self.send(Method::POST, place, Some(body), &upgrade).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(EngineError::Unexpected {
                 request: label,
@@ -157,7 +208,7 @@ impl Engine {
     }
 
     async fn ask(&self, method: Method, place: &Place, body: Option<&Value>) -> Result<Value, EngineError> {
-        let (label, response) = self.send(method, place, body, None).await?;
+        let (label, response) = self.send(method, place, body, &[]).await?;
         let body = collect(&label, response).await?;
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(Value::Null);
@@ -173,29 +224,35 @@ impl Engine {
         method: Method,
         place: &Place,
         body: Option<&Value>,
-        upgrade: Option<&'static str>,
+        headers: &[(HeaderName, &str)],
+    ) -> Result<(String, Response<Incoming>), EngineError> {
+        self.send_body(method, place, body.map(Body::json), headers).await
+    }
+
+    async fn send_body(
+        &self,
+        method: Method,
+        place: &Place,
+        body: Option<Body>,
+        headers: &[(HeaderName, &str)],
     ) -> Result<(String, Response<Incoming>), EngineError> {
         let label = format!("{method} {}", place.0);
         let mut builder = Request::builder()
             .method(method)
             .uri(&place.0)
             .header(header::HOST, "docker");
-        if body.is_some() {
-            builder = builder.header(header::CONTENT_TYPE, "application/json");
+        if let Some(body) = &body {
+            builder = builder.header(header::CONTENT_TYPE, body.kind);
         }
-        if let Some(protocol) = upgrade {
-            builder = builder
-                .header(header::CONNECTION, "Upgrade")
-                .header(header::UPGRADE, protocol);
+        for (name, value) in headers {
+            builder = builder.header(name, *value);
         }
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request =
-            builder
-                .body(Full::<bytes::Bytes>::from(body))
-                .map_err(|error| EngineError::Unexpected {
-                    request: label.clone(),
-                    what: format!("a request that is no HTTP ({error})"),
-                })?;
+        let request = builder
+            .body(body.map_or_else(Body::nothing, |body| body.content))
+            .map_err(|error| EngineError::Unexpected {
+                request: label.clone(),
+                what: format!("a request that is no HTTP ({error})"),
+            })?;
         let stream = cove_api::transport::connect(&self.socket)
             .await
             .map_err(|source| EngineError::Unreachable {

@@ -105,3 +105,41 @@ async fn no_engine_names_the_socket() {
         .unwrap_err();
     assert!(error.to_string().contains("/nowhere/docker.sock"), "{error}");
 }
+
+#[tokio::test]
+async fn an_archive_is_sent_while_it_is_made() {
+    let (engine, _directory, heard) = engine(&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]);
+    let place = Place::of(&["containers", "web", "archive"]).with("path", "/srv");
+    engine.put_archive(&place, &b"an archive"[..]).await.unwrap();
+    let request = heard.await.unwrap();
+    assert!(
+        request.starts_with("PUT /containers/web/archive?path=%2Fsrv "),
+        "{request}"
+    );
+    assert!(request.contains("content-type: application/x-tar"), "{request}");
+}
+
+#[tokio::test]
+async fn a_registry_is_told_who_asks() {
+    let (engine, _directory, heard) =
+        engine(&["HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"status\":\"Pushing\"}\n"]);
+    let place = Place::of(&["images", "a/b", "push"]);
+    let mut lines = engine.lines_as(Method::POST, &place, "e30=").await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap()["status"], "Pushing");
+    assert!(heard.await.unwrap().contains("x-registry-auth: e30=\r\n"));
+}
+
+#[tokio::test]
+async fn what_the_engine_says_of_an_archive_comes_line_by_line() {
+    let (engine, _directory, heard) =
+        engine(&["HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"stream\":\"Loaded\"}\n"]);
+    let place = Place::of(&["images", "load"]);
+    let mut lines = engine.post_archive(&place, &b"an archive"[..]).await.unwrap();
+    assert_eq!(lines.next().await.unwrap().unwrap()["stream"], "Loaded");
+    assert!(
+        heard
+            .await
+            .unwrap()
+            .contains("content-type: application/x-tar\r\n")
+    );
+}

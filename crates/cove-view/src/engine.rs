@@ -1,6 +1,6 @@
 //! Images, volumes and networks as their lists show them. Who uses them the engine says in its list of containers.
 
-use crate::time;
+use crate::{Label, label, time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ts_rs::TS;
@@ -19,8 +19,8 @@ pub struct ImageRow {
     /// When it was made.
     #[ts(type = "number")]
     pub created_ms: i64,
-    /// How many containers were made from it.
-    pub containers: u32,
+    /// Names of the containers that were made from it.
+    pub users: Vec<String>,
 }
 
 /// One line of the list of volumes.
@@ -39,6 +39,8 @@ pub struct VolumeRow {
     /// When it was made.
     #[ts(type = "number")]
     pub created_ms: i64,
+    /// Its labels.
+    pub labels: Vec<Label>,
 }
 
 /// One line of the list of networks.
@@ -57,6 +59,60 @@ pub struct NetworkRow {
     pub containers: Vec<String>,
     /// Whether the engine made it, so that it cannot be removed.
     pub builtin: bool,
+    /// Whether it leads nowhere outside.
+    pub internal: bool,
+}
+
+/// A kind of thing that the engine keeps, and whose list may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum ThingKind {
+    /// Containers.
+    Container,
+    /// Images.
+    Image,
+    /// Volumes.
+    Volume,
+    /// Networks.
+    Network,
+}
+
+/// What was cleared away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Pruned {
+    /// Names or digests of what is gone.
+    pub removed: Vec<String>,
+    /// Bytes that became free; none for networks.
+    #[ts(type = "number")]
+    pub bytes: u64,
+}
+
+impl ThingKind {
+    /// The kind that an event of the engine is about.
+    pub fn of_event(event: &Value) -> Option<Self> {
+        match event["Type"].as_str()? {
+            "container" => Some(Self::Container),
+            "image" => Some(Self::Image),
+            "volume" => Some(Self::Volume),
+            "network" => Some(Self::Network),
+            _ => None,
+        }
+    }
+}
+
+impl Pruned {
+    /// Reads the answer of `POST /images/prune`, `/volumes/prune` or `/networks/prune`.
+    pub fn read(answer: &Value) -> Self {
+        let images = answer["ImagesDeleted"].as_array().into_iter().flatten();
+        // An image is told once by each name that it had and once by its digest; layers below have a digest, too.
+        let images = images.filter_map(|image| image["Untagged"].as_str().or(image["Deleted"].as_str()));
+        let others = ["VolumesDeleted", "NetworksDeleted"].map(|key| answer[key].as_array());
+        let others = others.into_iter().flatten().flatten().filter_map(Value::as_str);
+        Self {
+            removed: images.chain(others).map(str::to_owned).collect(),
+            bytes: answer["SpaceReclaimed"].as_u64().unwrap_or(0),
+        }
+    }
 }
 
 impl ImageRow {
@@ -70,7 +126,7 @@ impl ImageRow {
                 .collect(),
             size: image["Size"].as_u64().unwrap_or(0),
             created_ms: image["Created"].as_i64().unwrap_or(0).saturating_mul(1000),
-            containers: u32::try_from(users.count()).unwrap_or(u32::MAX),
+            users: users.filter_map(name_of).collect(),
             id: id.to_owned(),
         })
     }
@@ -89,6 +145,7 @@ impl VolumeRow {
             size: volume["UsageData"]["Size"].as_u64(),
             users: containers.iter().filter(mounts).filter_map(name_of).collect(),
             created_ms: volume["CreatedAt"].as_str().and_then(time::read_ms).unwrap_or(0),
+            labels: label::read(&volume["Labels"]),
             name: name.to_owned(),
         })
     }
@@ -109,6 +166,7 @@ impl NetworkRow {
             containers: containers.iter().filter(connected).filter_map(name_of).collect(),
             // These three the engine makes anew whenever they are not there.
             builtin: matches!(name, "bridge" | "host" | "none"),
+            internal: network["Internal"] == true,
             name: name.to_owned(),
         })
     }
@@ -137,7 +195,7 @@ mod tests {
         })];
         let image = json!({"Id": "sha256:aa", "RepoTags": ["postgres:17"], "Size": 7, "Created": 3});
         let image = ImageRow::read(&image, &containers).expect("it has an id");
-        assert_eq!((image.containers, image.created_ms), (1, 3000));
+        assert_eq!((image.users.len(), image.created_ms), (1, 3000));
         let volume = json!({"Name": "shop_data", "Driver": "local", "CreatedAt": "1970-01-01T00:00:01Z"});
         let volume = VolumeRow::read(&volume, &containers).expect("it has a name");
         assert_eq!(
@@ -156,6 +214,17 @@ mod tests {
         let image = json!({"Id": "sha256:aa", "RepoTags": ["<none>:<none>"], "Size": -1});
         let image = ImageRow::read(&image, &[]).expect("it has an id");
         assert!(image.tags.is_empty());
-        assert_eq!((image.size, image.containers), (0, 0));
+        assert_eq!((image.size, image.users.len()), (0, 0));
+    }
+
+    #[test]
+    fn what_was_cleared_away_is_named_whatever_it_was() {
+        let images =
+            json!({"ImagesDeleted": [{"Untagged": "a:1"}, {"Deleted": "sha256:aa"}], "SpaceReclaimed": 9});
+        let images = Pruned::read(&images);
+        assert_eq!((images.removed.len(), images.bytes), (2, 9));
+        let volumes = Pruned::read(&json!({"VolumesDeleted": ["data"], "SpaceReclaimed": 4}));
+        assert_eq!((volumes.removed, volumes.bytes), (vec!["data".to_owned()], 4));
+        assert_eq!(Pruned::read(&json!({"ImagesDeleted": null})).removed.len(), 0);
     }
 }

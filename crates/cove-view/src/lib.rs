@@ -7,22 +7,39 @@
 
 mod container;
 mod engine;
+mod files;
 mod folder;
+mod image;
 mod inside;
+mod label;
 mod log;
 mod machine;
-mod pull;
+mod network;
+mod removal;
 mod run;
+mod run_line;
+mod settings;
+mod task;
 mod time;
+mod transfer;
 pub mod typescript;
 mod usage;
 
 pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol};
-pub use engine::{ImageRow, NetworkRow, VolumeRow};
+pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
+pub use files::{Changes, FileChange, FileRow, FileRowKind, FileText, FilesView, Saved, files_root};
 pub use folder::{Dropped, Sharing};
+pub use image::{ImageDetails, Label, LayerRow};
 pub use inside::{MountRow, ProcessTable};
 pub use log::{LogLine, LogReader, LogStream};
 pub use machine::{CheckView, Failure, MachineNews, MachinePhase, MachineView, StageView, Step};
-pub use pull::PullProgress;
+pub use network::{Member, NetworkDetails, NewNetwork, Subnet};
+pub use removal::Removal;
 pub use run::{Mount, Publish, Restart, RunSpec, Variable};
+pub use run_line::run_line;
+pub use settings::{
+    DiffLine, DiffSign, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, TrustRow,
+};
+pub use task::TaskStep;
+pub use transfer::Transfer;
 pub use usage::Usage;

@@ -1,0 +1,332 @@
+//! The `docker run` that makes a container like one that is there.
+//!
+//! What the image says anyway is left out, as far as the image is known. What `docker run` has no option for, or what
+//! only the engine chose (its id, a name that it invented stays, its addresses), does not appear.
+
+use serde_json::Value;
+
+/// A command line, its words quoted for a POSIX shell.
+#[derive(Debug)]
+struct Line(Vec<String>);
+
+impl Line {
+    fn flag(&mut self, name: &str) {
+        self.0.push(format!("--{name}"));
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<String>) {
+        self.flag(name);
+        self.0.push(value.into());
+    }
+
+    /// An option that is given once for each element.
+    fn each(&mut self, name: &str, list: &Value) {
+        for value in strings(list) {
+            self.option(name, value);
+        }
+    }
+
+    fn text(&mut self, name: &str, value: &Value) {
+        if let Some(value) = value.as_str().filter(|value| !value.is_empty()) {
+            self.option(name, value);
+        }
+    }
+
+    fn number(&mut self, name: &str, value: &Value) {
+        if let Some(value) = value.as_i64().filter(|value| *value > 0) {
+            self.option(name, value.to_string());
+        }
+    }
+}
+
+/// Makes it from the engine's `GET /containers/ID/json` and, where it is there, `GET /images/ID/json`.
+pub fn run_line(container: &Value, image: &Value) -> String {
+    let (config, host, from) = (&container["Config"], &container["HostConfig"], &image["Config"]);
+    let mut line = Line(vec!["docker".into(), "run".into(), "--detach".into()]);
+    if let Some(name) = container["Name"].as_str() {
+        line.option("name", name.trim_start_matches('/'));
+    }
+    process(&mut line, container, config, from);
+    network(&mut line, config, host, container);
+    storage(&mut line, container, host);
+    limits(&mut line, host);
+    security(&mut line, host);
+    labels(&mut line, config, from);
+    // The entrypoint takes one word as an option; its further ones come in front of the command.
+    let mut behind: Vec<String> = Vec::new();
+    let replaced = config["Entrypoint"] != from["Entrypoint"];
+    if replaced {
+        let mut words = strings(&config["Entrypoint"]);
+        line.option("entrypoint", words.next().unwrap_or_default());
+        behind.extend(words.map(str::to_owned));
+    }
+    if replaced || config["Cmd"] != from["Cmd"] {
+        behind.extend(strings(&config["Cmd"]).map(str::to_owned));
+    }
+    line.0
+        .push(config["Image"].as_str().unwrap_or("IMAGE").to_owned());
+    line.0.extend(behind);
+    let words: Vec<String> = line.0.iter().map(|word| quote(word)).collect();
+    words.join(" ")
+}
+
+fn process(line: &mut Line, container: &Value, config: &Value, from: &Value) {
+    for (key, flag) in [("Tty", "tty"), ("OpenStdin", "interactive")] {
+        if config[key] == true {
+            line.flag(flag);
+        }
+    }
+    // The engine calls a container by its id where it was not told how.
+    if let Some(name) = config["Hostname"].as_str()
+        && !name.is_empty()
+        && !container["Id"].as_str().is_some_and(|id| id.starts_with(name))
+    {
+        line.option("hostname", name);
+    }
+    for (key, option) in [("User", "user"), ("WorkingDir", "workdir")] {
+        if config[key] != from[key] {
+            line.text(option, &config[key]);
+        }
+    }
+    if config["StopSignal"] != from["StopSignal"] {
+        line.text("stop-signal", &config["StopSignal"]);
+    }
+    let known: Vec<&str> = strings(&from["Env"]).collect();
+    for variable in strings(&config["Env"]).filter(|variable| !known.contains(variable)) {
+        line.option("env", variable);
+    }
+    let host = &container["HostConfig"];
+    if host["AutoRemove"] == true {
+        line.flag("rm");
+    }
+    match (
+        host["RestartPolicy"]["Name"].as_str().unwrap_or_default(),
+        host["RestartPolicy"]["MaximumRetryCount"].as_u64().unwrap_or(0),
+    ) {
+        ("" | "no", _) => {}
+        (name, 0) => line.option("restart", name),
+        (name, most) => line.option("restart", format!("{name}:{most}")),
+    }
+    if host["Init"] == true {
+        line.flag("init");
+    }
+}
+
+fn network(line: &mut Line, config: &Value, host: &Value, container: &Value) {
+    for (port, bindings) in host["PortBindings"].as_object().into_iter().flatten() {
+        let port = port.strip_suffix("/tcp").unwrap_or(port);
+        for binding in bindings.as_array().into_iter().flatten() {
+            let address = binding["HostIp"].as_str().unwrap_or_default();
+            let number = binding["HostPort"].as_str().unwrap_or_default();
+            line.option(
+                "publish",
+                match (address.is_empty(), address.contains(':')) {
+                    (true, _) if number.is_empty() => port.to_owned(),
+                    (true, _) => format!("{number}:{port}"),
+                    (false, false) => format!("{address}:{number}:{port}"),
+                    (false, true) => format!("[{address}]:{number}:{port}"),
+                },
+            );
+        }
+    }
+    if host["PublishAllPorts"] == true {
+        line.flag("publish-all");
+    }
+    let mode = host["NetworkMode"].as_str().unwrap_or_default();
+    if !matches!(mode, "" | "default" | "bridge") {
+        line.option("network", mode);
+    }
+    let own = container["NetworkSettings"]["Networks"][mode]["Aliases"].clone();
+    let short = |alias: &str| container["Id"].as_str().is_some_and(|id| id.starts_with(alias));
+    for alias in strings(&own).filter(|alias| !short(alias)) {
+        line.option("network-alias", alias);
+    }
+    for (key, option) in [
+        ("Dns", "dns"),
+        ("DnsSearch", "dns-search"),
+        ("ExtraHosts", "add-host"),
+    ] {
+        line.each(option, &host[key]);
+    }
+    if !matches!(config["Domainname"].as_str(), None | Some("")) {
+        line.text("domainname", &config["Domainname"]);
+    }
+}
+
+fn storage(line: &mut Line, container: &Value, host: &Value) {
+    line.each("volume", &host["Binds"]);
+    for mount in host["Mounts"].as_array().into_iter().flatten() {
+        let kind = mount["Type"].as_str().unwrap_or("volume");
+        let mut fields = vec![format!("type={kind}")];
+        for (key, field) in [("Source", "source"), ("Target", "target")] {
+            if let Some(value) = mount[key].as_str().filter(|value| !value.is_empty()) {
+                fields.push(format!("{field}={value}"));
+            }
+        }
+        if mount["ReadOnly"] == true {
+            fields.push("readonly".to_owned());
+        }
+        let fields: Vec<String> = fields.iter().map(|field| csv(field)).collect();
+        line.option("mount", fields.join(","));
+    }
+    for (target, options) in host["Tmpfs"].as_object().into_iter().flatten() {
+        let options = options.as_str().unwrap_or_default();
+        let colon = if options.is_empty() { "" } else { ":" };
+        line.option("tmpfs", format!("{target}{colon}{options}"));
+    }
+    line.each("volumes-from", &host["VolumesFrom"]);
+    if host["ReadonlyRootfs"] == true {
+        line.flag("read-only");
+    }
+    // What the engine gives every container is not asked for.
+    let shm = host["ShmSize"].as_u64().unwrap_or(0);
+    if shm != 0 && shm != 64 << 20 && container["State"].is_object() {
+        line.option("shm-size", shm.to_string());
+    }
+}
+
+fn limits(line: &mut Line, host: &Value) {
+    for (key, option) in [
+        ("Memory", "memory"),
+        ("MemoryReservation", "memory-reservation"),
+        ("CpuShares", "cpu-shares"),
+        ("PidsLimit", "pids-limit"),
+    ] {
+        line.number(option, &host[key]);
+    }
+    let nanos = host["NanoCpus"].as_u64().unwrap_or(0);
+    if nanos > 0 {
+        let part = format!("{:09}", nanos % 1_000_000_000);
+        let part = part.trim_end_matches('0');
+        let dot = if part.is_empty() { "" } else { "." };
+        line.option("cpus", format!("{}{dot}{part}", nanos / 1_000_000_000));
+    }
+    line.text("cpuset-cpus", &host["CpusetCpus"]);
+    for limit in host["Ulimits"].as_array().into_iter().flatten() {
+        if let (Some(name), Some(soft), Some(hard)) = (
+            limit["Name"].as_str(),
+            limit["Soft"].as_i64(),
+            limit["Hard"].as_i64(),
+        ) {
+            line.option("ulimit", format!("{name}={soft}:{hard}"));
+        }
+    }
+}
+
+fn security(line: &mut Line, host: &Value) {
+    if host["Privileged"] == true {
+        line.flag("privileged");
+    }
+    for (key, option) in [
+        ("CapAdd", "cap-add"),
+        ("CapDrop", "cap-drop"),
+        ("SecurityOpt", "security-opt"),
+        ("GroupAdd", "group-add"),
+    ] {
+        line.each(option, &host[key]);
+    }
+    for device in host["Devices"].as_array().into_iter().flatten() {
+        if let (Some(outside), Some(inside)) =
+            (device["PathOnHost"].as_str(), device["PathInContainer"].as_str())
+        {
+            line.option("device", format!("{outside}:{inside}"));
+        }
+    }
+    for (key, option) in [("PidMode", "pid"), ("UTSMode", "uts"), ("UsernsMode", "userns")] {
+        line.text(option, &host[key]);
+    }
+    if !matches!(host["IpcMode"].as_str(), None | Some("" | "private")) {
+        line.text("ipc", &host["IpcMode"]);
+    }
+    for (name, value) in host["Sysctls"].as_object().into_iter().flatten() {
+        line.option("sysctl", format!("{name}={}", value.as_str().unwrap_or_default()));
+    }
+}
+
+fn labels(line: &mut Line, config: &Value, from: &Value) {
+    for (key, value) in config["Labels"].as_object().into_iter().flatten() {
+        if from["Labels"].get(key) != Some(value) {
+            line.option("label", format!("{key}={}", value.as_str().unwrap_or_default()));
+        }
+    }
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = &str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+/// A field of a `--mount`, which is CSV.
+fn csv(field: &str) -> String {
+    if field.contains([',', '"', '\n']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
+/// A word as a POSIX shell reads it back unchanged.
+fn quote(word: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_@%+=:,./-".contains(letter);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_image_says_anyway_is_left_out() {
+        let image = json!({"Config": {"Env": ["PATH=/bin"], "Cmd": ["nginx"], "Entrypoint": ["/start.sh"],
+            "WorkingDir": "/srv", "Labels": {"maintainer": "x"}}});
+        let container = json!({
+            "Id": "4f6e2d0000000000", "Name": "/site",
+            "Config": {"Image": "nginx:alpine", "Hostname": "4f6e2d000000", "Env": ["PATH=/bin", "MOTD=it's on"],
+                "Cmd": ["nginx"], "Entrypoint": ["/start.sh"], "WorkingDir": "/srv", "Labels": {"maintainer": "x", "a": "b"}},
+            "HostConfig": {"NetworkMode": "bridge", "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
+                "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}], "53/udp": [{"HostIp": "::1", "HostPort": "53"}]},
+                "Binds": ["/home/u/a b:/srv:ro"], "NanoCpus": 1_500_000_000_u64, "Memory": 268_435_456,
+                "Mounts": [{"Type": "bind", "Source": "/a,b", "Target": "/c", "ReadOnly": true}]},
+        });
+        assert_eq!(
+            run_line(&container, &image),
+            "docker run --detach --name site --env 'MOTD=it'\\''s on' --restart on-failure:3 \
+             --publish '[::1]:53:53/udp' --publish 8080:80 --volume '/home/u/a b:/srv:ro' \
+             --mount 'type=bind,\"source=/a,b\",target=/c,readonly' --memory 268435456 --cpus 1.5 --label a=b nginx:alpine"
+        );
+    }
+
+    #[test]
+    fn another_entrypoint_brings_its_command_with_it() {
+        let container =
+            json!({"Name": "/x", "Config": {"Image": "i", "Entrypoint": ["sh", "-c"], "Cmd": ["echo hi"]}});
+        let image = json!({"Config": {"Entrypoint": null, "Cmd": ["echo hi"]}});
+        assert_eq!(
+            run_line(&container, &image),
+            "docker run --detach --name x --entrypoint sh i -c 'echo hi'"
+        );
+    }
+
+    #[test]
+    fn an_engines_answer_without_sense_still_gives_a_line() {
+        assert_eq!(run_line(&Value::Null, &json!([])), "docker run --detach IMAGE");
+    }
+
+    proptest! {
+        #[test]
+        fn a_shell_reads_every_word_back(word in "[^\\x00]{1,12}") {
+            let quoted = quote(&word);
+            let read = if let Some(inner) = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
+                inner.replace("'\\''", "'")
+            } else {
+                quoted.clone()
+            };
+            prop_assert_eq!(read, word);
+        }
+    }
+}
