@@ -1,14 +1,14 @@
 //! The Cove that this window shows: where it is, and what was last heard of it.
 
 use crate::failure::Refusal;
-use cove_api::{Client, Dirs, launch};
+use cove_api::{Client, DEFAULT_MACHINE, Dirs, launch};
 use cove_engine::Engine;
-use cove_view::{ContainerRow, MachineNews, MachinePhase};
+use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
 use std::{env, path::PathBuf};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
-/// The machine that is shown where `COVE_MACHINE` names no other.
-const DEFAULT_MACHINE: &str = "default";
+/// Changes that may wait for a page that is slow; one that misses some is told that everything changed.
+const CHANGES: usize = 256;
 
 /// One machine of one daemon. [`crate::follow`] owns what is in the two watched values.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Cove {
     pub(crate) news: watch::Sender<Option<MachineNews>>,
     /// The engine's containers; nothing while no engine answers.
     pub(crate) rows: watch::Sender<Option<Vec<ContainerRow>>>,
+    /// What of the engine's things changed, as its events say.
+    pub(crate) changes: broadcast::Sender<ThingKind>,
     /// Asks the follower to look for the daemon at once.
     pub(crate) look: Notify,
 }
@@ -38,6 +40,7 @@ impl Cove {
             program: program(),
             news: watch::Sender::new(None),
             rows: watch::Sender::new(None),
+            changes: broadcast::Sender::new(CHANGES),
             look: Notify::new(),
         })
     }

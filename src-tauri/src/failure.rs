@@ -21,6 +21,13 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// What an error says, and its causes.
+    pub(crate) fn because(error: &dyn Error, hint: &str) -> Self {
+        Self::new(with_causes(error), hint)
+    }
+}
+
 impl From<ClientError> for Refusal {
     fn from(error: ClientError) -> Self {
         let hint = match &error {

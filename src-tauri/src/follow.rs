@@ -13,7 +13,7 @@
 use crate::{cove::Cove, failure::Refusal};
 use cove_api::{Client, ClientError, Event, MachineStatus};
 use cove_engine::{Engine, EngineError, Place};
-use cove_view::{ContainerRow, MachineNews, MachinePhase};
+use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -66,7 +66,15 @@ fn see(cove: &Cove, status: MachineStatus) {
     cove.news.send_replace(Some(MachineNews::Seen { machine }));
 }
 
-/// Keeps [`Cove::rows`] true.
+/// Everything that has a list.
+pub(crate) const THINGS: [ThingKind; 4] = [
+    ThingKind::Container,
+    ThingKind::Image,
+    ThingKind::Volume,
+    ThingKind::Network,
+];
+
+/// Keeps [`Cove::rows`] true, and tells [`Cove::changes`].
 pub(crate) async fn containers(cove: Arc<Cove>) {
     let mut news = cove.news.subscribe();
     loop {
@@ -87,8 +95,13 @@ pub(crate) async fn containers(cove: Arc<Cove>) {
 }
 
 async fn follow_engine(cove: &Cove, engine: &Engine) -> Result<(), EngineError> {
-    let place = Place::of(&["events"]).with("filters", r#"{"type":["container"]}"#);
+    let place =
+        Place::of(&["events"]).with("filters", r#"{"type":["container","image","volume","network"]}"#);
     let mut events = engine.lines(hyper::Method::GET, &place).await?;
+    // What changed while nobody listened is not known. Nobody may be interested either, which is no mistake.
+    for kind in THINGS {
+        let _ = cove.changes.send(kind);
+    }
     loop {
         cove.rows.send_replace(Some(list(engine).await?));
         let due = Instant::now() + REFRESH;
@@ -100,7 +113,13 @@ async fn follow_engine(cove: &Cove, engine: &Engine) -> Result<(), EngineError> 
                 Ok(event) => match event? {
                     None => return Ok(()),
                     Some(event) if changes_the_list(&event) => {
-                        gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                        let kind = ThingKind::of_event(&event);
+                        if kind == Some(ThingKind::Container) {
+                            gathered.get_or_insert_with(|| Instant::now() + GATHER);
+                        }
+                        if let Some(kind) = kind {
+                            let _ = cove.changes.send(kind);
+                        }
                     }
                     Some(_) => {}
                 },

@@ -13,13 +13,18 @@
 
 mod commands;
 mod cove;
+mod drops;
 mod failure;
 mod follow;
+mod guest;
 mod instance;
+mod local;
 mod stream;
+mod task;
 mod terminal;
 mod tray;
 mod usage;
+mod volume;
 mod window;
 
 use cove::Cove;
@@ -46,10 +51,17 @@ fn main() -> ExitCode {
     };
     let app = tauri::Builder::default()
         .plugin(window::state_plugin())
+        .plugin(tauri_plugin_dialog::init())
         .invoke_handler(commands::handler())
-        .on_page_load(|webview, _| webview.state::<stream::Streams>().clear())
+        .on_page_load(|webview, _| {
+            webview.state::<stream::Streams>().clear();
+            webview.state::<task::Tasks>().clear();
+        })
+        .on_window_event(drops::remember)
         .manage(Arc::clone(&cove))
+        .manage(drops::Drops::default())
         .manage(stream::Streams::default())
+        .manage(task::Tasks::default())
         .manage(terminal::Terminals::default())
         .setup(move |app| {
             let handle = app.handle();

@@ -1,20 +1,35 @@
 import AxeBuilder from "@axe-core/playwright";
 import { expect, test } from "@playwright/test";
 
+/** A digest as the host in memory makes it. */
+function digestOf(name: string): string {
+  let number = 7;
+  for (const letter of name) number = (number * 31 + letter.charCodeAt(0)) % 1_000_003;
+  return `sha256:${number.toString(16).padStart(8, "0").repeat(8)}`;
+}
+
 const CONTAINER = "0001".repeat(16);
 const SCREENS: [string, string, string][] = [
   ["containers", "/", "shop-web-1"],
   ["logs", `/#/containers/${CONTAINER}/logs`, "400 lines"],
   ["stats", `/#/containers/${CONTAINER}/stats`, "Memory"],
   ["terminal", `/#/containers/${CONTAINER}/terminal`, "Terminal"],
+  ["files", `/#/containers/${CONTAINER}/files`, "Drop files here"],
   ["processes", `/#/containers/${CONTAINER}/processes`, "worker process"],
   ["mounts", `/#/containers/${CONTAINER}/mounts`, "/home/mara/shop/nginx.conf"],
   ["inspect", `/#/containers/${CONTAINER}/inspect`, "WorkingDir"],
   ["run", "/#/containers/new", "docker run --detach IMAGE"],
   ["images", "/#/images", "postgres:17"],
-  ["volumes", "/#/volumes", "shop_data"],
+  ["volumes", "/#/volumes", "118 MiB"],
   ["networks", "/#/networks", "172.17.0.0/16"],
+  ["image", `/#/images/${encodeURIComponent(digestOf("nginx:1.29-alpine"))}`, "apk add --no-cache nginx"],
+  ["volume", "/#/volumes/shop_data", "com.docker.compose.project"],
+  ["network", `/#/networks/${digestOf("network/shop_default").slice(7)}`, "Connected"],
+  ["tasks", "/#/images", "postgres:17"],
   ["machine", "/#/machine", "The machine is running"],
+  ["settings", "/#/machine/settings", "machine.memory"],
+  ["access", "/#/machine/access", "Shared folders"],
+  ["machine-logs", "/#/machine/logs", "engine: line 59"],
   ["starting", "/?machine=starting", "The machine is starting"],
   ["away", "/?machine=away", "daemon does not run"],
   ["stopped", "/?machine=stopped", "Start the machine"],
@@ -27,6 +42,13 @@ for (const theme of ["light", "dark"] as const) {
       await page.goto(address);
       await expect(page.getByText(text).first()).toBeVisible();
       if (name === "containers" || name === "stats") await page.waitForTimeout(2500);
+      if (name === "tasks") {
+        await page.keyboard.press("Control+j");
+        await page.getByRole("button", { name: "Pull" }).click();
+        await page.getByLabel("Image", { exact: true }).fill("ghcr.io/shop/search:2");
+        await page.keyboard.press("Enter");
+        await expect(page.getByText("Downloading").first()).toBeVisible();
+      }
       if (name === "terminal") await expect(page.locator(".xterm-accessibility-tree")).toContainText("shop-web-1");
       await page.screenshot({ path: `../docs/screenshots/${name}-${theme}.png` });
       const { violations } = await new AxeBuilder({ page }).analyze();

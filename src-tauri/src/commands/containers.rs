@@ -1,11 +1,12 @@
 //! What is done to a container, and what is read of it.
 
+use super::images::divided;
 use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
 };
-use cove_engine::Place;
-use cove_view::{MountRow, ProcessTable};
+use cove_engine::{EngineError, Place};
+use cove_view::{MountRow, ProcessTable, Removal};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -41,7 +42,8 @@ impl Action {
     }
 }
 
-/// Does it to a container. Volumes without a name go with the container that they were made for.
+/// Does it to a container. One that is removed is killed first if it runs, and volumes without a name go with it: the
+/// page asks the person first, and says so ([`removals`]).
 #[tauri::command]
 pub(crate) async fn act(cove: State<'_, Arc<Cove>>, action: Action, id: String) -> Answer<()> {
     apply(&cove, action, &id).await
@@ -52,7 +54,11 @@ pub(crate) async fn apply(cove: &Cove, action: Action, id: &str) -> Answer<()> {
     let engine = cove.engine();
     if action == Action::Remove {
         engine
-            .delete(&Place::of(&["containers", id]).with("v", "true"))
+            .delete(
+                &Place::of(&["containers", id])
+                    .with("v", "true")
+                    .with("force", "true"),
+            )
             .await?;
     } else {
         engine
@@ -60,6 +66,62 @@ pub(crate) async fn apply(cove: &Cove, action: Action, id: &str) -> Answer<()> {
             .await?;
     }
     Ok(())
+}
+
+/// What would be lost with each of these containers; those that are gone already are left out.
+#[tauri::command]
+pub(crate) async fn removals(cove: State<'_, Arc<Cove>>, ids: Vec<String>) -> Answer<Vec<Removal>> {
+    let engine = cove.engine();
+    let mut found = Vec::new();
+    for id in ids {
+        match engine.get(&Place::of(&["containers", &id, "json"])).await {
+            Ok(inspected) => found.extend(Removal::read(&inspected)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+/// Gives a container another name.
+#[tauri::command]
+pub(crate) async fn rename_container(cove: State<'_, Arc<Cove>>, id: String, name: String) -> Answer<()> {
+    let place = Place::of(&["containers", &id, "rename"]).with("name", &name);
+    cove.engine().post(&place, None).await?;
+    Ok(())
+}
+
+/// Makes an image of what a container holds now; its volumes and mounts stay out. The container pauses for it.
+#[tauri::command]
+pub(crate) async fn commit_container(
+    cove: State<'_, Arc<Cove>>,
+    id: String,
+    reference: String,
+    comment: String,
+) -> Answer<()> {
+    let (name, tag) = divided(&reference);
+    let place = Place::of(&["commit"])
+        .with("container", &id)
+        .with("repo", name)
+        .with("tag", tag)
+        .with("comment", &comment);
+    cove.engine().post(&place, None).await?;
+    Ok(())
+}
+
+/// The `docker run` that makes another container like this one.
+#[tauri::command]
+pub(crate) async fn run_line(cove: State<'_, Arc<Cove>>, id: String) -> Answer<String> {
+    let engine = cove.engine();
+    let container = engine.get(&Place::of(&["containers", &id, "json"])).await?;
+    let image = container["Image"].as_str().unwrap_or_default();
+    let image = match engine.get(&Place::of(&["images", image, "json"])).await {
+        Ok(image) => image,
+        // It was removed; then the line says all of what it said.
+        Err(EngineError::Refused { .. }) => Value::Null,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(cove_view::run_line(&container, &image))
 }
 
 /// What the engine knows of a container.

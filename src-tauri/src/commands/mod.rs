@@ -6,11 +6,18 @@
 )]
 
 pub(crate) mod containers;
+mod files;
 mod folders;
+pub(crate) mod images;
 mod lists;
 mod machine;
+mod networks;
 mod run;
+mod settings;
 mod streams;
+mod tasks;
+mod transfer;
+mod volumes;
 
 use tauri::{Wry, ipc::Invoke};
 
@@ -18,12 +25,31 @@ use tauri::{Wry, ipc::Invoke};
 pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static {
     tauri::generate_handler![
         containers::act,
+        containers::commit_container,
         containers::inspect,
         containers::mounts,
         containers::open_port,
         containers::processes,
+        containers::removals,
+        containers::rename_container,
+        containers::run_line,
+        files::files_at,
+        files::make_folder,
+        files::read_file,
+        files::remove_file,
+        files::rename_file,
+        files::write_file,
         folders::look_at,
         folders::share_folder,
+        images::image_details,
+        images::import_image,
+        images::load_images,
+        images::prune_images,
+        images::pull_image,
+        images::push_image,
+        images::remove_image,
+        images::save_images,
+        images::tag_image,
         lists::images,
         lists::networks,
         lists::volumes,
@@ -31,15 +57,42 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         machine::start_machine,
         machine::stop_machine,
         machine::watch_machine,
+        networks::connect_network,
+        networks::create_network,
+        networks::disconnect_network,
+        networks::network_details,
+        networks::prune_networks,
+        networks::remove_network,
         run::run,
+        settings::change_settings,
+        settings::distrust,
+        settings::settings,
+        settings::share_chosen,
+        settings::shares,
+        settings::trust_chosen,
+        settings::trusted,
+        settings::unshare,
         streams::close_terminal,
         streams::follow_log,
+        streams::follow_machine_log,
         streams::open_terminal,
         streams::resize_terminal,
         streams::taken,
         streams::type_in_terminal,
         streams::unwatch,
+        streams::watch_changes,
         streams::watch_containers,
         streams::watch_usage,
+        tasks::cancel_task,
+        transfer::download_file,
+        transfer::send_chosen,
+        transfer::send_dropped,
+        volumes::back_up_volume,
+        volumes::clone_volume,
+        volumes::create_volume,
+        volumes::empty_volume,
+        volumes::remove_volume,
+        volumes::restore_volume,
+        volumes::volume_sizes,
     ]
 }

@@ -3,18 +3,23 @@
 use crate::{
     cove::Cove,
     failure::Answer,
+    follow,
     stream::{Allowance, Streams},
     terminal::{self, Terminals},
     usage,
 };
+use cove_api::{LogQuery, LogSource};
 use cove_engine::{EngineError, Place};
-use cove_view::{ContainerRow, ContainerState, LogLine, LogReader, Usage};
+use cove_view::{ContainerRow, ContainerState, LogLine, LogReader, ThingKind, Usage};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tauri::{
     State,
     ipc::{Channel, InvokeResponseBody},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, sleep, timeout, timeout_at},
+};
 
 /// Lines that are sent together at most.
 const BATCH: usize = 2000;
@@ -24,6 +29,8 @@ const BATCHES: usize = 8;
 const GATHER: Duration = Duration::from_millis(30);
 /// So many of a log's last lines are read; the page keeps no more than twice as many.
 const TAIL: &str = "100000";
+/// So many of the last lines of a machine's log are read.
+const MACHINE_TAIL: u32 = 20_000;
 
 /// Tells the containers, at once and whenever they change. Nothing comes while no engine answers.
 #[tauri::command]
@@ -38,6 +45,37 @@ pub(crate) fn watch_containers(
         while rows.changed().await.is_ok() {
             let now = rows.borrow_and_update().clone();
             if now.is_some_and(|now| seen.send(now).is_err()) {
+                return;
+            }
+        }
+    })
+}
+
+/// Tells which lists have changed. Several changes that come together are told together.
+#[tauri::command]
+pub(crate) fn watch_changes(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    seen: Channel<Vec<ThingKind>>,
+) -> u32 {
+    let mut changes = cove.changes.subscribe();
+    streams.start(0, |_| async move {
+        loop {
+            let mut kinds = Vec::new();
+            let mut next = changes.recv().await;
+            loop {
+                match next {
+                    Ok(kind) if kinds.contains(&kind) => {}
+                    Ok(kind) => kinds.push(kind),
+                    Err(RecvError::Lagged(_)) => kinds.extend(follow::THINGS),
+                    Err(RecvError::Closed) => return,
+                }
+                match timeout(GATHER * 5, changes.recv()).await {
+                    Ok(more) if kinds.len() < follow::THINGS.len() => next = more,
+                    _ => break,
+                }
+            }
+            if seen.send(kinds).is_err() {
                 return;
             }
         }
@@ -144,6 +182,39 @@ async fn read_log(
             return Ok(());
         }
     }
+}
+
+/// Tells a log of the machine or of the daemon in batches, and what is added to it, until it ends.
+#[tauri::command]
+pub(crate) fn follow_machine_log(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    source: LogSource,
+    seen: Channel<Vec<LogLine>>,
+) -> u32 {
+    let cove = Arc::clone(&cove);
+    streams.start(BATCHES, |allowance| async move {
+        let wanted = LogQuery {
+            source,
+            follow: true,
+            tail: Some(MACHINE_TAIL),
+        };
+        let Ok(mut bytes) = cove.client().logs(&cove.machine, wanted).await else {
+            return;
+        };
+        let mut reader = LogReader::new(false);
+        let mut lines = Vec::new();
+        while let Ok(Some(data)) = bytes.next().await {
+            reader.take(&data, &mut lines);
+            while !lines.is_empty() {
+                let batch: Vec<LogLine> = lines.drain(..lines.len().min(BATCH)).collect();
+                allowance.spend(1).await;
+                if seen.send(batch).is_err() {
+                    return;
+                }
+            }
+        }
+    })
 }
 
 /// Opens a terminal in a container; its bytes come as they are, and an empty message is its end.

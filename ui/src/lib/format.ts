@@ -28,3 +28,11 @@ export function duration(seconds: number): string {
 export function day(ms: number): string {
   return new Date(ms).toISOString().slice(0, 10);
 }
+
+/** `2026-03-01 12:00`, where the hour matters, in the time of this computer. */
+export function moment(ms: number): string {
+  const at = new Date(ms);
+  if (Number.isNaN(at.getTime())) return "–";
+  const two = (value: number) => String(value).padStart(2, "0");
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}`;
+}

@@ -6,17 +6,24 @@ import type {
   CheckView,
   ContainerRow,
   Dropped,
-  ImageRow,
+  FilesView,
+  FileText,
   LogLine,
   MachineNews,
   MountRow,
-  NetworkRow,
   ProcessTable,
+  Removal,
   RunSpec,
+  Saved,
+  SettingsDiff,
+  SettingsView,
+  ShareRow,
   Step,
+  TaskStep,
+  TrustRow,
   Usage,
-  VolumeRow,
 } from "./types.gen";
+import type { ThingsHost } from "./things";
 
 export type * from "./types.gen";
 
@@ -24,6 +31,8 @@ export type * from "./types.gen";
 export type Stop = () => void;
 
 export type ContainerAction = "start" | "stop" | "restart" | "pause" | "unpause" | "kill" | "remove";
+
+export type MachineLogSource = "engine" | "console" | "agent" | "daemon" | "machine" | "containerd" | "kernel";
 
 /** What a person reads when something did not work. */
 export class HostError extends Error {
@@ -53,7 +62,13 @@ export interface TerminalLink {
 /** Something dragged from elsewhere: over the window, off it again, or let go. */
 export type Drag = { kind: "over" } | { kind: "off" } | { kind: "dropped"; paths: string[] };
 
-export interface Host {
+/** A long action, as the host sees it: where it tells its steps, and how it learns that it is to end. */
+export interface Job {
+  readonly signal: AbortSignal;
+  tell(step: TaskStep): void;
+}
+
+export interface Host extends ThingsHost {
   /** What the machine does at once, then again whenever something about it changes. */
   watchMachine(seen: (news: MachineNews) => void): Stop;
   /** Starts machine and daemon, and tells each stage. */
@@ -74,16 +89,53 @@ export interface Host {
   /** A shell in a running container. The next output comes when `seen` has dealt with the last. */
   openTerminal(id: string, size: TerminalSize, seen: (bytes: Uint8Array) => Promise<void>, ended: () => void): Promise<TerminalLink>;
   /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */
-  run(spec: RunSpec, step: (step: Step) => void): Promise<string>;
+  run(spec: RunSpec, job: Job): Promise<string>;
   /** Opens the page of a published port in the browser. */
   openPort(port: number): Promise<void>;
-
-  images(): Promise<ImageRow[]>;
-  volumes(): Promise<VolumeRow[]>;
-  networks(): Promise<NetworkRow[]>;
 
   watchDrags(seen: (drag: Drag) => void): Stop;
   lookAt(path: string): Promise<Dropped>;
   /** Lets containers mount a folder. A person was asked before. */
   shareFolder(path: string, readOnly: boolean): Promise<void>;
+
+  // The machine, more.
+  settings(): Promise<SettingsView>;
+  /** All of these keys, or none; null puts one back to its default. Unless applied, it only tells what that would come to. */
+  changeSettings(values: Record<string, string | null>, apply: boolean): Promise<SettingsDiff>;
+  shares(): Promise<ShareRow[]>;
+  /** Asks for a folder and shares it; whether one was chosen. */
+  shareChosen(readOnly: boolean): Promise<boolean>;
+  unshare(path: string): Promise<void>;
+  trusted(): Promise<TrustRow[]>;
+  /** Asks for a file of certificates and trusts them; whether one was chosen. */
+  trustChosen(): Promise<boolean>;
+  distrust(fingerprint: string): Promise<void>;
+  /** The last lines in batches, then what comes. */
+  followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop;
+
+  // Containers, more.
+  /** What would be lost with each of them; those that are gone are left out. */
+  removals(ids: string[]): Promise<Removal[]>;
+  renameContainer(id: string, name: string): Promise<void>;
+  /** Makes an image of what it holds, by that name. */
+  commitContainer(id: string, reference: string, comment: string): Promise<void>;
+  /** The `docker run` that makes another like it. */
+  runLine(id: string): Promise<string>;
+
+  // Files of a container, by absolute paths in it.
+  filesAt(id: string, path: string): Promise<FilesView>;
+  /** The text of a file of at most 1 MiB. */
+  readFile(id: string, path: string): Promise<FileText>;
+  /** Keeps mode and owner. Without a revision it writes whatever happened to the file since it was read. */
+  writeFile(id: string, path: string, text: string, revision: string | null): Promise<Saved>;
+  makeFolder(id: string, path: string, name: string): Promise<void>;
+  /** Only while the container runs, as is removing. */
+  renameFile(id: string, path: string, name: string): Promise<void>;
+  removeFile(id: string, path: string): Promise<void>;
+  /** Asks where to; a folder becomes a tar archive. The place, or null if a person chose none. */
+  downloadFile(id: string, path: string, folder: boolean): Promise<string | null>;
+  /** Asks which files to copy into a folder; how many were copied. */
+  sendChosen(id: string, folder: string): Promise<number>;
+  /** Copies what was dropped on the window into a folder; how many files and folders that were. */
+  sendDropped(id: string, folder: string, paths: string[]): Promise<number>;
 }

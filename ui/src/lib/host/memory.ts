@@ -9,24 +9,34 @@ import {
   type ContainerState,
   type Drag,
   type Dropped,
+  type FilesView,
+  type FileText,
   type Host,
   HostError,
-  type ImageRow,
+  type Job,
   type LogLine,
+  type MachineLogSource,
   type MachineNews,
   type MachineView,
   type MountRow,
-  type NetworkRow,
   type PortBinding,
   type ProcessTable,
+  type Removal,
   type RunSpec,
+  type Saved,
+  type SettingsDiff,
+  type SettingsView,
+  type ShareRow,
   type Step,
   type Stop,
   type TerminalLink,
   type TerminalSize,
+  type TrustRow,
   type Usage,
-  type VolumeRow,
 } from "./host";
+import { MemoryFiles } from "./memory-files";
+import { MemoryThings } from "./memory-things";
+import { MemorySettings, shareRows } from "./memory-settings";
 
 export interface MemorySize {
   containers: number;
@@ -114,7 +124,9 @@ const AFTER: Record<Exclude<ContainerAction, "remove">, [ContainerState, string]
   kill: ["exited", "Exited (137) 1 second ago"],
 };
 
-export class MemoryHost implements Host {
+export class MemoryHost extends MemoryThings implements Host {
+  readonly #settings = new MemorySettings();
+  readonly #files = new Map<string, MemoryFiles>();
   #rows: ContainerRow[];
   #machine: MachineView;
   readonly #lines: number;
@@ -124,8 +136,10 @@ export class MemoryHost implements Host {
   #away = false;
 
   constructor(size: MemorySize) {
+    super();
     this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
     this.#lines = size.lines;
+    this.stock(NOW);
     const running = size.machine === "running";
     this.#away = size.machine === "away";
     this.#machine = {
@@ -314,8 +328,8 @@ export class MemoryHost implements Host {
     window.open(`http://localhost:${port}/`, "_blank", "noreferrer");
   }
 
-  async run(spec: RunSpec, step: (step: Step) => void): Promise<string> {
-    step({ message: spec.image, fraction: 0.4 });
+  async run(spec: RunSpec, job: Job): Promise<string> {
+    if (!this.hasImage(spec.image)) await this.pullImage(spec.image, job);
     if (this.#rows.some((row) => row.name === spec.name)) {
       throw new HostError(`the name \`${spec.name}\` is in use`, "Choose another name, or remove the other container.");
     }
@@ -335,41 +349,8 @@ export class MemoryHost implements Host {
     return row.id;
   }
 
-  async images(): Promise<ImageRow[]> {
-    const names = [...new Set(this.#rows.map((row) => row.image))];
-    return names.map((name, index) => ({
-      id: `sha256:${(index + 11).toString(16).repeat(64).slice(0, 64)}`,
-      tags: [name],
-      size: (8 + index * 61) * MIB,
-      createdMs: NOW - (index + 1) * 86_400_000,
-      containers: this.#rows.filter((row) => row.image === name).length,
-    }));
-  }
-
-  async volumes(): Promise<VolumeRow[]> {
-    return this.#rows
-      .filter((row) => row.service === "db")
-      .map((row, index) => ({
-        name: `${row.project}_data`,
-        driver: "local",
-        size: (41 + index * 212) * MIB,
-        users: [row.name],
-        createdMs: row.createdMs,
-      }));
-  }
-
-  async networks(): Promise<NetworkRow[]> {
-    const projects = [...new Set(this.#rows.flatMap((row) => (row.project === null ? [] : [row.project])))];
-    const own = projects.map((project, index) => ({
-      id: (index + 3).toString(16).repeat(64).slice(0, 64),
-      name: `${project}_default`,
-      driver: "bridge",
-      subnets: [`172.${18 + (index % 200)}.0.0/16`],
-      containers: this.#rows.filter((row) => row.project === project).map((row) => row.name),
-      builtin: false,
-    }));
-    const bridge = { id: "b".repeat(64), name: "bridge", driver: "bridge", subnets: ["172.17.0.0/16"], builtin: true };
-    return [{ ...bridge, containers: this.#rows.filter((row) => row.project === null).map((row) => row.name) }, ...own];
+  protected containers(): readonly ContainerRow[] {
+    return this.#rows;
   }
 
   /** A browser tells no paths, so that tests let things fall by an event of their own. */
@@ -399,6 +380,121 @@ export class MemoryHost implements Host {
     this.#shared.set(path, readOnly);
   }
 
+  async settings(): Promise<SettingsView> {
+    return this.#settings.view();
+  }
+
+  async changeSettings(values: Record<string, string | null>, apply: boolean): Promise<SettingsDiff> {
+    return this.#settings.change(values, apply);
+  }
+
+  async shares(): Promise<ShareRow[]> {
+    return shareRows(this.#shared);
+  }
+
+  async shareChosen(readOnly: boolean): Promise<boolean> {
+    this.#shared.set("/srv/chosen", readOnly);
+    return true;
+  }
+
+  async unshare(path: string): Promise<void> {
+    if (!this.#shared.delete(path)) throw new HostError(`\`${path}\` is not shared`);
+  }
+
+  async trusted(): Promise<TrustRow[]> {
+    return this.#settings.trusted();
+  }
+
+  async trustChosen(): Promise<boolean> {
+    this.#settings.trust("CN=Chosen Root");
+    return true;
+  }
+
+  async distrust(fingerprint: string): Promise<void> {
+    this.#settings.distrust(fingerprint);
+  }
+
+  followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop {
+    const lines = Array.from({ length: 60 }, (_, index): LogLine => ({ ...sampleLine(index), stream: "stdout", text: `${source}: line ${index}` }));
+    const timer = setTimeout(() => seen(lines), 0);
+    return () => clearTimeout(timer);
+  }
+
+  async removals(ids: string[]): Promise<Removal[]> {
+    const rows = this.#rows.filter((row) => ids.includes(row.id));
+    return rows.map((row) => ({
+      id: row.id,
+      name: row.name,
+      running: row.state === "running" || row.state === "paused" || row.state === "restarting",
+      volumes: row.service === "cache" ? ["/data"] : [],
+    }));
+  }
+
+  async renameContainer(id: string, name: string): Promise<void> {
+    const row = this.#find(id);
+    if (this.#rows.some((other) => other.name === name)) throw new HostError(`the name \`${name}\` is in use`, "Choose another name.");
+    this.#rows = this.#rows.map((other) => (other === row ? { ...row, name } : other));
+    this.#tell();
+  }
+
+  async commitContainer(id: string): Promise<void> {
+    this.#find(id);
+  }
+
+  async runLine(id: string): Promise<string> {
+    const row = this.#find(id);
+    const ports = row.ports.flatMap((port) => (port.host === null ? [] : [`--publish ${port.host}:${port.container} `]));
+    return `docker run --detach --name ${row.name} ${ports.join("")}${row.image}`;
+  }
+
+  // Files of a container: see memory-files.ts.
+  async filesAt(id: string, path: string): Promise<FilesView> {
+    return this.#filesOf(id).at(path);
+  }
+
+  async readFile(id: string, path: string): Promise<FileText> {
+    return this.#filesOf(id).read(path);
+  }
+
+  async writeFile(id: string, path: string, text: string, revision: string | null): Promise<Saved> {
+    return this.#filesOf(id).write(path, text, revision);
+  }
+
+  async makeFolder(id: string, path: string, name: string): Promise<void> {
+    this.#filesOf(id).makeFolder(path, name);
+  }
+
+  async renameFile(id: string, path: string, name: string): Promise<void> {
+    this.#filesOf(id).rename(path, name);
+  }
+
+  async removeFile(id: string, path: string): Promise<void> {
+    this.#filesOf(id).remove(path);
+  }
+
+  async downloadFile(id: string, path: string, folder: boolean): Promise<string | null> {
+    await this.filesAt(id, path);
+    return `/home/mara/Downloads${path.slice(path.lastIndexOf("/"))}${folder ? ".tar" : ""}`;
+  }
+
+  async sendChosen(id: string, folder: string): Promise<number> {
+    return this.sendDropped(id, folder, ["/home/mara/chosen.txt"]);
+  }
+
+  async sendDropped(id: string, folder: string, paths: string[]): Promise<number> {
+    const files = this.#filesOf(id);
+    for (const path of paths) files.put(folder, path.slice(path.lastIndexOf("/") + 1), `sent from ${path}\n`);
+    return paths.length;
+  }
+
+  #filesOf(id: string): MemoryFiles {
+    const row = this.#find(id);
+    const files = this.#files.get(id) ?? new MemoryFiles(NOW);
+    files.running = row.state === "running" || row.state === "paused";
+    this.#files.set(id, files);
+    return files;
+  }
+
   #find(id: string): ContainerRow {
     const row = this.#rows.find((candidate) => candidate.id === id);
     if (row === undefined) throw new HostError(`there is no container ${id.slice(0, 12)}`);
@@ -423,5 +519,6 @@ export class MemoryHost implements Host {
 
   #tell(): void {
     for (const seen of this.#rowWatchers) seen(this.#rows);
+    this.changed("container");
   }
 }

@@ -1,5 +1,5 @@
 /** The host of the desktop application: commands and channels of `src-tauri`. */
-import { Channel, invoke } from "@tauri-apps/api/core";
+import { Channel } from "@tauri-apps/api/core";
 import { getCurrentWebview } from "@tauri-apps/api/webview";
 import {
   type CheckView,
@@ -7,64 +7,44 @@ import {
   type ContainerRow,
   type Drag,
   type Dropped,
+  type FilesView,
+  type FileText,
   type Host,
-  HostError,
-  type ImageRow,
+  type Job,
   type LogLine,
+  type MachineLogSource,
   type MachineNews,
   type MountRow,
-  type NetworkRow,
   type ProcessTable,
+  type Removal,
   type RunSpec,
+  type Saved,
+  type SettingsDiff,
+  type SettingsView,
+  type ShareRow,
   type Step,
   type Stop,
   type TerminalLink,
   type TerminalSize,
+  type TrustRow,
   type Usage,
-  type VolumeRow,
 } from "./host";
 import { inTurn } from "./in-turn";
+import { call, longCall, send, watch } from "./tauri-call";
+import { TauriThings } from "./tauri-things";
 
 /** Bytes of a terminal that are acknowledged together. */
 const ACKNOWLEDGE = 64 * 1024;
 
-async function call<T>(command: string, values: Record<string, unknown> = {}): Promise<T> {
-  try {
-    return await invoke<T>(command, values);
-  } catch (error) {
-    throw refusal(error);
-  }
-}
-
-/** Commands refuse with `{message, hint}`; what the shell itself refuses is a text. */
-function refusal(error: unknown): HostError {
-  if (typeof error === "object" && error !== null && "message" in error) {
-    return new HostError(String(error.message), "hint" in error ? String(error.hint) : "");
-  }
-  return new HostError(String(error));
-}
-
-/** A call whose failure is told by what the window shows next. */
-async function send(command: string, values: Record<string, unknown>): Promise<void> {
-  await call(command, values).catch((error: unknown) => console.warn(command, error));
-}
-
-/** Starts a stream; `seen` gets each message and the stream's number, once that is known. */
-function watch<T>(command: string, values: Record<string, unknown>, seen: (message: T, number: Promise<number>) => void): Stop {
-  let wanted = true;
-  const channel = new Channel<T>((message) => {
-    if (wanted) seen(message, number);
+/** A log in batches, each of which is acknowledged, so that the next ones come. */
+function watchBatches(command: string, values: Record<string, unknown>, seen: (lines: LogLine[]) => void): Stop {
+  return watch<LogLine[]>(command, values, (lines, number) => {
+    seen(lines);
+    void number.then((number) => send("taken", { number, amount: 1 }), () => undefined);
   });
-  const number = call<number>(command, { ...values, seen: channel });
-  number.catch((error: unknown) => console.warn(command, error));
-  return () => {
-    if (!wanted) return;
-    wanted = false;
-    void number.then((number) => send("unwatch", { number }), () => undefined);
-  };
 }
 
-export class TauriHost implements Host {
+export class TauriHost extends TauriThings implements Host {
   watchMachine(seen: (news: MachineNews) => void): Stop {
     return watch<MachineNews>("watch_machine", {}, (news) => seen(news));
   }
@@ -106,10 +86,7 @@ export class TauriHost implements Host {
   }
 
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop {
-    return watch<LogLine[]>("follow_log", { id }, (lines, number) => {
-      seen(lines);
-      void number.then((number) => send("taken", { number, amount: 1 }), () => undefined);
-    });
+    return watchBatches("follow_log", { id }, seen);
   }
 
   async openTerminal(
@@ -143,24 +120,12 @@ export class TauriHost implements Host {
     };
   }
 
-  run(spec: RunSpec, step: (step: Step) => void): Promise<string> {
-    return call("run", { spec, steps: new Channel<Step>(step) });
+  run(spec: RunSpec, job: Job): Promise<string> {
+    return longCall("run", { spec }, job);
   }
 
   openPort(port: number): Promise<void> {
     return call("open_port", { port });
-  }
-
-  images(): Promise<ImageRow[]> {
-    return call("images");
-  }
-
-  volumes(): Promise<VolumeRow[]> {
-    return call("volumes");
-  }
-
-  networks(): Promise<NetworkRow[]> {
-    return call("networks");
   }
 
   watchDrags(seen: (drag: Drag) => void): Stop {
@@ -178,5 +143,93 @@ export class TauriHost implements Host {
 
   shareFolder(path: string, readOnly: boolean): Promise<void> {
     return call("share_folder", { path, readOnly });
+  }
+
+  settings(): Promise<SettingsView> {
+    return call("settings");
+  }
+
+  changeSettings(values: Record<string, string | null>, apply: boolean): Promise<SettingsDiff> {
+    return call("change_settings", { values, apply });
+  }
+
+  shares(): Promise<ShareRow[]> {
+    return call("shares");
+  }
+
+  shareChosen(readOnly: boolean): Promise<boolean> {
+    return call("share_chosen", { readOnly });
+  }
+
+  unshare(path: string): Promise<void> {
+    return call("unshare", { path });
+  }
+
+  trusted(): Promise<TrustRow[]> {
+    return call("trusted");
+  }
+
+  trustChosen(): Promise<boolean> {
+    return call("trust_chosen");
+  }
+
+  distrust(fingerprint: string): Promise<void> {
+    return call("distrust", { fingerprint });
+  }
+
+  followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop {
+    return watchBatches("follow_machine_log", { source }, seen);
+  }
+
+  removals(ids: string[]): Promise<Removal[]> {
+    return call("removals", { ids });
+  }
+
+  renameContainer(id: string, name: string): Promise<void> {
+    return call("rename_container", { id, name });
+  }
+
+  commitContainer(id: string, reference: string, comment: string): Promise<void> {
+    return call("commit_container", { id, reference, comment });
+  }
+
+  runLine(id: string): Promise<string> {
+    return call("run_line", { id });
+  }
+
+  filesAt(id: string, path: string): Promise<FilesView> {
+    return call("files_at", { id, path });
+  }
+
+  readFile(id: string, path: string): Promise<FileText> {
+    return call("read_file", { id, path });
+  }
+
+  writeFile(id: string, path: string, text: string, revision: string | null): Promise<Saved> {
+    return call("write_file", { id, path, text, revision });
+  }
+
+  makeFolder(id: string, path: string, name: string): Promise<void> {
+    return call("make_folder", { id, path, name });
+  }
+
+  renameFile(id: string, path: string, name: string): Promise<void> {
+    return call("rename_file", { id, path, name });
+  }
+
+  removeFile(id: string, path: string): Promise<void> {
+    return call("remove_file", { id, path });
+  }
+
+  downloadFile(id: string, path: string, folder: boolean): Promise<string | null> {
+    return call("download_file", { id, path, folder });
+  }
+
+  sendChosen(id: string, folder: string): Promise<number> {
+    return call("send_chosen", { id, folder });
+  }
+
+  sendDropped(id: string, folder: string, paths: string[]): Promise<number> {
+    return call("send_dropped", { id, folder, paths });
   }
 }

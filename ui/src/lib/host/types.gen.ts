@@ -62,6 +62,18 @@ ports: Array<PortBinding>, };
 
 export type ContainerState = "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
 
+export type DiffLine = { 
+/**
+ * Whether it goes, comes or stays.
+ */
+sign: DiffSign, 
+/**
+ * The line.
+ */
+text: string, };
+
+export type DiffSign = "same" | "removed" | "added";
+
 export type Dropped = { 
 /**
  * Its absolute path.
@@ -98,7 +110,139 @@ message: string,
  */
 hint: string, };
 
+export type FileChange = "changed" | "added" | "deleted";
+
+export type FileRow = { 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * Whether its name is no text, so that it can be shown and not opened.
+ */
+garbled: boolean, 
+/**
+ * What it is.
+ */
+kind: FileRowKind, 
+/**
+ * Permissions as `ls` writes them, without the kind: `rwxr-xr-x`.
+ */
+permissions: string, 
+/**
+ * The numbers of owner and group: `0:0`.
+ */
+owner: string, 
+/**
+ * Its size in bytes.
+ */
+size: number, 
+/**
+ * When its content changed; nothing for one that is not there any more.
+ */
+modifiedMs: number | null, 
+/**
+ * Where a link leads, as it is written.
+ */
+target: string | null, 
+/**
+ * What differs from the image.
+ */
+change: FileChange | null, };
+
+export type FileRowKind = "folder" | "file" | "special";
+
+export type FileText = { 
+/**
+ * Its text.
+ */
+text: string, 
+/**
+ * Which state of the file this is; saving compares it.
+ */
+revision: string, };
+
+export type FilesView = { "kind": "folder", 
+/**
+ * Its path, links resolved.
+ */
+path: string, 
+/**
+ * Folders first, each part by its names.
+ */
+rows: Array<FileRow>, 
+/**
+ * Whether there are more than these.
+ */
+cut: boolean, 
+/**
+ * Whether the container runs: only then can files be renamed and removed, and only then are mounts seen.
+ */
+running: boolean, } | { "kind": "file", 
+/**
+ * Its path, links resolved.
+ */
+path: string, 
+/**
+ * It, as its folder shows it.
+ */
+row: FileRow, };
+
 export type Health = "starting" | "healthy" | "unhealthy";
+
+export type ImageDetails = { 
+/**
+ * Its digest, `sha256:…`.
+ */
+id: string, 
+/**
+ * Its names with tags.
+ */
+tags: Array<string>, 
+/**
+ * Names with the digests that registries know it by.
+ */
+digests: Array<string>, 
+/**
+ * `linux/amd64`.
+ */
+platform: string, 
+/**
+ * Bytes of all its layers.
+ */
+size: number, 
+/**
+ * When it was made.
+ */
+createdMs: number, 
+/**
+ * Entry point and command, as words.
+ */
+command: Array<string>, 
+/**
+ * Ports that it says it offers, `80/tcp`.
+ */
+ports: Array<string>, 
+/**
+ * Paths that it wants volumes for.
+ */
+volumes: Array<string>, 
+/**
+ * `NAME=value`.
+ */
+environment: Array<string>, 
+/**
+ * Who runs in it; empty: root.
+ */
+user: string, 
+/**
+ * Its labels.
+ */
+labels: Array<Label>, 
+/**
+ * Its layers and the steps between them, the newest first.
+ */
+layers: Array<LayerRow>, };
 
 export type ImageRow = { 
 /**
@@ -118,9 +262,33 @@ size: number,
  */
 createdMs: number, 
 /**
- * How many containers were made from it.
+ * Names of the containers that were made from it.
  */
-containers: number, };
+users: Array<string>, };
+
+export type Label = { 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * Its value.
+ */
+value: string, };
+
+export type LayerRow = { 
+/**
+ * What was done, as a line of a Dockerfile.
+ */
+command: string, 
+/**
+ * Bytes that it added; none for a step that only says something.
+ */
+size: number, 
+/**
+ * When it was done.
+ */
+createdMs: number, };
 
 export type LogLine = { 
 /**
@@ -220,6 +388,24 @@ timings: Array<StageView>,
  */
 notices: Array<string>, };
 
+export type Member = { 
+/**
+ * The container's full id.
+ */
+id: string, 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * Its addresses in this network; none while it does not run.
+ */
+addresses: Array<string>, 
+/**
+ * Other names that it answers to in this network.
+ */
+aliases: Array<string>, };
+
 export type Mount = { 
 /**
  * The folder's path or the volume's name.
@@ -252,6 +438,36 @@ target: string,
  */
 readOnly: boolean, };
 
+export type NetworkDetails = { 
+/**
+ * Its full id.
+ */
+id: string, 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * `bridge`, `host`, `none`, `macvlan` …
+ */
+driver: string, 
+/**
+ * Whether it leads nowhere outside.
+ */
+internal: boolean, 
+/**
+ * Its address ranges.
+ */
+subnets: Array<Subnet>, 
+/**
+ * Its labels.
+ */
+labels: Array<Label>, 
+/**
+ * Who is connected, by name.
+ */
+members: Array<Member>, };
+
 export type NetworkRow = { 
 /**
  * Its full id.
@@ -276,7 +492,29 @@ containers: Array<string>,
 /**
  * Whether the engine made it, so that it cannot be removed.
  */
-builtin: boolean, };
+builtin: boolean, 
+/**
+ * Whether it leads nowhere outside.
+ */
+internal: boolean, };
+
+export type NewNetwork = { 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * `bridge`, `macvlan` …
+ */
+driver: string, 
+/**
+ * Its address range, `172.30.0.0/16`; empty: the engine chooses one.
+ */
+subnet: string, 
+/**
+ * Whether it leads nowhere outside.
+ */
+internal: boolean, };
 
 export type PortBinding = { 
 /**
@@ -304,6 +542,16 @@ rows: Array<Array<string>>, };
 
 export type Protocol = "tcp" | "udp" | "sctp";
 
+export type Pruned = { 
+/**
+ * Names or digests of what is gone.
+ */
+removed: Array<string>, 
+/**
+ * Bytes that became free; none for networks.
+ */
+bytes: number, };
+
 export type Publish = { 
 /**
  * On this computer.
@@ -317,6 +565,24 @@ container: number,
  * Which protocol.
  */
 protocol: Protocol, };
+
+export type Removal = { 
+/**
+ * The container's id.
+ */
+id: string, 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * Whether it runs and would be killed.
+ */
+running: boolean, 
+/**
+ * Where volumes without a name are mounted in it, which go with it.
+ */
+volumes: Array<string>, };
 
 export type Restart = "no" | "on-failure" | "unless-stopped" | "always";
 
@@ -354,6 +620,82 @@ restart: Restart,
  */
 remove: boolean, };
 
+export type Saved = { "kind": "done", 
+/**
+ * Its state now.
+ */
+revision: string, } | { "kind": "conflict" };
+
+export type SettingField = "line" | "switch" | "json";
+
+export type SettingRow = { 
+/**
+ * Its key, such as `machine.cpus`.
+ */
+key: string, 
+/**
+ * The value in force, as text; JSON where it is neither text, number nor switch.
+ */
+value: string, 
+/**
+ * The value where nothing is set.
+ */
+default: string, 
+/**
+ * Whether the file sets it.
+ */
+set: boolean, 
+/**
+ * What it is for.
+ */
+description: string, 
+/**
+ * What it takes, in words.
+ */
+accepts: string, 
+/**
+ * How it is typed.
+ */
+field: SettingField, };
+
+export type SettingsDiff = { 
+/**
+ * Lines of the file that change, with those around them; none if nothing does.
+ */
+lines: Array<DiffLine>, 
+/**
+ * Running machines that only heed it after a restart.
+ */
+restartNeeded: Array<string>, };
+
+export type SettingsView = { 
+/**
+ * The file that they stand in.
+ */
+file: string, 
+/**
+ * Each of them.
+ */
+rows: Array<SettingRow>, 
+/**
+ * What is wrong with the file, whose last good values these are.
+ */
+problem: Failure | null, };
+
+export type ShareRow = { 
+/**
+ * The folder.
+ */
+path: string, 
+/**
+ * Whether containers may only read.
+ */
+readOnly: boolean, 
+/**
+ * Why the machine does not have it although it runs.
+ */
+missing: string | null, };
+
 export type Sharing = "no" | "read-only" | "read-write";
 
 export type StageView = { 
@@ -379,6 +721,62 @@ message: string,
  * How far the whole is, from 0 to 1; absent where nobody knows.
  */
 fraction: number | null, };
+
+export type Subnet = { 
+/**
+ * `172.18.0.0/16`.
+ */
+range: string, 
+/**
+ * The address that leads outside; empty where there is none.
+ */
+gateway: string, };
+
+export type TaskStep = { "kind": "whole", 
+/**
+ * What is being done, in words; empty where the title says it all.
+ */
+message: string, 
+/**
+ * From 0 to 1; absent where nobody knows.
+ */
+fraction: number | null, } | { "kind": "part", 
+/**
+ * Which part, of this task.
+ */
+id: string, 
+/**
+ * Its name for a person.
+ */
+label: string, 
+/**
+ * What happens to it.
+ */
+note: string, 
+/**
+ * From 0 to 1; absent where nobody knows.
+ */
+fraction: number | null, } | { "kind": "line", 
+/**
+ * Without the line's end; may hold ANSI colours.
+ */
+text: string, };
+
+export type ThingKind = "container" | "image" | "volume" | "network";
+
+export type TrustRow = { 
+/**
+ * By which it is told from others.
+ */
+fingerprint: string, 
+/**
+ * Whom it names.
+ */
+subject: string, 
+/**
+ * Its last moment.
+ */
+expires: string, };
 
 export type Usage = { 
 /**
@@ -444,4 +842,8 @@ users: Array<string>,
 /**
  * When it was made.
  */
-createdMs: number, };
+createdMs: number, 
+/**
+ * Its labels.
+ */
+labels: Array<Label>, };

@@ -1,6 +1,9 @@
 /** What the containers' screen shows: rows, filter, selection. The rows belong to the host; the rest belongs here. */
 import { SvelteMap, SvelteSet } from "svelte/reactivity";
-import type { ContainerAction, ContainerRow, Host, Stop, Usage } from "../host";
+import type { ContainerAction, ContainerRow, Failure, Host, Stop, Usage } from "../host";
+import { say } from "../words/index.svelte";
+import { failureOf } from "./failure";
+import { Files } from "./files.svelte";
 
 export type Filter = "all" | "running" | "stopped";
 /** How many readings a sparkline holds. */
@@ -45,9 +48,9 @@ export function actionsFor(row: ContainerRow): ContainerAction[] {
   switch (row.state) {
     case "running":
     case "restarting":
-      return ["stop", "restart", "pause", "kill"];
+      return ["stop", "restart", "pause", "kill", "remove"];
     case "paused":
-      return ["unpause", "stop", "kill"];
+      return ["unpause", "stop", "kill", "remove"];
     case "created":
     case "exited":
       return ["start", "remove"];
@@ -71,6 +74,8 @@ export class Containers {
   readonly visible = $derived(matching(this.rows ?? [], this.search, this.filter));
   readonly groups = $derived(grouped(this.visible));
   readonly #host: Host;
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
+  readonly #files = new Map<string, Files>();
 
   constructor(host: Host) {
     this.#host = host;
@@ -84,12 +89,24 @@ export class Containers {
     return () => stops.forEach((stop) => stop());
   }
 
+  /** A container's files. What is typed there stays while a person looks elsewhere. */
+  filesOf(id: string): Files {
+    const files = this.#files.get(id) ?? new Files(this.#host, id);
+    this.#files.set(id, files);
+    return files;
+  }
+
   row(id: string): ContainerRow | undefined {
     return this.rows?.find((row) => row.id === id);
   }
 
   toggle(id: string): void {
     if (!this.selected.delete(id)) this.selected.add(id);
+  }
+
+  /** Selects all that the search and the filter let through. */
+  selectVisible(): void {
+    for (const row of this.visible) this.selected.add(row.id);
   }
 
   /** Does it to all of `ids` for which it makes sense, and goes on after one that failed. */
@@ -99,18 +116,24 @@ export class Containers {
       const row = this.row(id);
       return row !== undefined && actionsFor(row).includes(action) && !this.busy.has(id);
     });
+    const failures: Failure[] = [];
     await Promise.all(
       wanted.map(async (id) => {
         this.busy.add(id);
         try {
           await this.#host.act(action, id);
         } catch (error) {
-          this.failure = failureOf(error);
+          failures.push(failureOf(error));
         } finally {
           this.busy.delete(id);
         }
       }),
     );
+    const first = failures[0] ?? null;
+    this.failure =
+      first === null || wanted.length === 1
+        ? first
+        : { message: `${say("someFailed", { failed: failures.length, count: wanted.length })} ${first.message}`, hint: first.hint };
   }
 
   async openPort(port: number): Promise<void> {
@@ -128,6 +151,7 @@ export class Containers {
     const alive = new Set(rows.map((row) => row.id));
     for (const id of this.selected) if (!alive.has(id)) this.selected.delete(id);
     for (const id of this.usage.keys()) if (!alive.has(id)) this.usage.delete(id);
+    for (const id of this.#files.keys()) if (!alive.has(id)) this.#files.delete(id);
   }
 
   #measure(usage: ReadonlyMap<string, Usage>): void {
@@ -144,9 +168,4 @@ export function rate(readings: readonly Usage[], count: (reading: Usage) => numb
     const seconds = before === undefined ? 0 : (reading.atMs - before.atMs) / 1000;
     return before === undefined || seconds <= 0 ? 0 : Math.max(0, count(reading) - count(before)) / seconds;
   });
-}
-
-export function failureOf(error: unknown): { message: string; hint: string } {
-  if (error instanceof Error) return { message: error.message, hint: "hint" in error ? String(error.hint) : "" };
-  return { message: String(error), hint: "" };
 }

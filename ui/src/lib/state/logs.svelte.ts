@@ -129,7 +129,7 @@ export class Log {
     return lines;
   }
 
-  follow(host: Host, id: string): Stop {
+  follow(host: Pick<Host, "followLog">, id: string): Stop {
     this.#ring = new Ring(MOST_LINES);
     this.#searchAnew();
     return host.followLog(id, (batch) => this.#take(batch));

@@ -1,7 +1,7 @@
 /** The machine as the window shows it. Its state belongs to the daemon; here is what was last heard. */
 import type { Failure, Host, MachineView, Step, Stop } from "../host";
 import { say, type Word } from "../words/index.svelte";
-import { failureOf } from "./containers.svelte";
+import { failureOf } from "./failure";
 
 const HEADLINES: Record<MachineView["phase"], Word> = {
   stopped: "machineStopped",

@@ -1,0 +1,244 @@
+//! A container's files: looked at and renamed by the guest's agent, read and written as the engine's archives.
+
+use crate::{
+    cove::Cove,
+    failure::{Answer, Refusal},
+    guest,
+};
+use cove_engine::{
+    Engine, Place,
+    archive::{self, ArchiveError, Head},
+};
+use cove_view::{Changes, FileText, FilesView, Saved, files_root};
+use cove_wire::{AGENT_PROGRAM, FILES_ARGUMENT, FilesAnswer, FilesCall, FilesQuestion, FilesRoot};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tauri::State;
+
+/// The largest text that is shown and edited, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// What may stand before a file's content in its archive: blocks, and records with long names and attributes.
+const PREFIX: u64 = 256 << 10;
+
+/// What is at a path of a container.
+#[tauri::command]
+pub(crate) async fn files_at(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<FilesView> {
+    let engine = cove.engine();
+    let place = Place::of(&["containers", &id, "changes"]);
+    let (root, changes) = tokio::join!(root(&engine, &id), engine.get(&place));
+    let root = root?;
+    let running = matches!(root, FilesRoot::Running { .. });
+    // Without them files can be seen all the same.
+    let changes = changes.map(|list| Changes::read(&list)).unwrap_or_default();
+    match ask(&cove, root, FilesCall::Look { path }).await? {
+        FilesAnswer::Folder { path, entries, cut } => {
+            Ok(FilesView::folder(path, entries, cut, running, &changes))
+        }
+        FilesAnswer::Other { path, entry } => Ok(FilesView::file(path, entry, &changes)),
+        FilesAnswer::Done | FilesAnswer::Refused(_) => Err(nonsense()),
+    }
+}
+
+/// A file's text.
+#[tauri::command]
+pub(crate) async fn read_file(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<FileText> {
+    let (head, content) = read(&cove.engine(), &id, &path).await?;
+    let revision = revision(&head, &content);
+    match String::from_utf8(content) {
+        Ok(text) if !text.contains('\0') => Ok(FileText { text, revision }),
+        _ => Err(Refusal::new(
+            "this file is no text",
+            "Download it to open it elsewhere.",
+        )),
+    }
+}
+
+/// Writes a file's text anew, with mode, owner and attributes kept, unless it changed since it was read at `revision`.
+/// Without one it is written whatever happened to it.
+#[tauri::command]
+pub(crate) async fn write_file(
+    cove: State<'_, Arc<Cove>>,
+    id: String,
+    path: String,
+    text: String,
+    revision: Option<String>,
+) -> Answer<Saved> {
+    let engine = cove.engine();
+    let (folder, name) = divided(&path)?;
+    let (found, content) = read(&engine, &id, &path).await?;
+    if revision.is_some_and(|known| known != self::revision(&found, &content)) {
+        return Ok(Saved::Conflict);
+    }
+    let head = Head {
+        modified_s: now_s(),
+        size: text.len() as u64,
+        ..found
+    };
+    put(
+        &engine,
+        &id,
+        folder,
+        archive::of_file(name, &head, text.as_bytes())?,
+    )
+    .await?;
+    // A program may have been quicker than we: what is there now counts.
+    let (head, content) = read(&engine, &id, &path).await?;
+    if content != text.as_bytes() {
+        return Ok(Saved::Conflict);
+    }
+    Ok(Saved::Done {
+        revision: self::revision(&head, &content),
+    })
+}
+
+/// Makes a folder in a folder.
+#[tauri::command]
+pub(crate) async fn make_folder(
+    cove: State<'_, Arc<Cove>>,
+    id: String,
+    path: String,
+    name: String,
+) -> Answer<()> {
+    let engine = cove.engine();
+    let made = archive::of_folder(&name, now_s())?;
+    let wanted = format!("{}/{name}", path.trim_end_matches('/'));
+    // An archive would change what is there already.
+    let answer = ask(&cove, root(&engine, &id).await?, FilesCall::Look { path: wanted }).await;
+    if answer.is_ok() {
+        return Err(Refusal::new(
+            format!("`{name}` is there already"),
+            "Choose another name.",
+        ));
+    }
+    put(&engine, &id, &path, made).await
+}
+
+/// Gives a file or folder of a running container another name.
+#[tauri::command]
+pub(crate) async fn rename_file(
+    cove: State<'_, Arc<Cove>>,
+    id: String,
+    path: String,
+    name: String,
+) -> Answer<()> {
+    change(&cove, &id, FilesCall::Rename { path, name }).await
+}
+
+/// Removes a file, or a folder with all that is in it, of a running container. The page asks the person first.
+#[tauri::command]
+pub(crate) async fn remove_file(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<()> {
+    change(&cove, &id, FilesCall::Remove { path }).await
+}
+
+async fn change(cove: &Cove, id: &str, call: FilesCall) -> Answer<()> {
+    let root = root(&cove.engine(), id).await?;
+    if !matches!(root, FilesRoot::Running { .. }) {
+        return Err(Refusal::new(
+            "files of a container that does not run cannot be renamed or removed",
+            "Start the container first.",
+        ));
+    }
+    match ask(cove, root, call).await? {
+        FilesAnswer::Done => Ok(()),
+        FilesAnswer::Folder { .. } | FilesAnswer::Other { .. } | FilesAnswer::Refused(_) => Err(nonsense()),
+    }
+}
+
+async fn root(engine: &Engine, id: &str) -> Answer<FilesRoot> {
+    let inspected = engine.get(&Place::of(&["containers", id, "json"])).await?;
+    files_root(&inspected).ok_or_else(|| {
+        Refusal::new(
+            "the files of this container cannot be found while it does not run",
+            "Start the container to see its files.",
+        )
+    })
+}
+
+async fn ask(cove: &Cove, root: FilesRoot, call: FilesCall) -> Answer<FilesAnswer> {
+    let question = serde_json::to_string(&FilesQuestion { root, call }).map_err(|_| nonsense())?;
+    let answer = guest::output(cove, &[AGENT_PROGRAM, FILES_ARGUMENT, &question]).await?;
+    match serde_json::from_slice(&answer).map_err(|_| nonsense())? {
+        FilesAnswer::Refused(why) => Err(Refusal::new(why, "")),
+        answer => Ok(answer),
+    }
+}
+
+fn nonsense() -> Refusal {
+    Refusal::new(
+        "the machine's agent gave an answer that makes no sense",
+        "If Cove was upgraded since the machine started, restart the machine.",
+    )
+}
+
+async fn read(engine: &Engine, id: &str, path: &str) -> Answer<(Head, Vec<u8>)> {
+    let mut bytes = engine.bytes(&archive_of(id, path)).await?;
+    let mut archive = Vec::new();
+    while let Some(data) = bytes.next().await? {
+        archive.extend_from_slice(&data);
+        // More than a file that is small enough can be. What is there tells how large it is.
+        if archive.len() as u64 > LARGEST + PREFIX {
+            break;
+        }
+    }
+    Ok(archive::read_file(&archive[..], LARGEST)?)
+}
+
+async fn put(engine: &Engine, id: &str, folder: &str, archive: Vec<u8>) -> Answer<()> {
+    let place = archive_of(id, folder).with("noOverwriteDirNonDir", "true");
+    Ok(engine.put_archive(&place, std::io::Cursor::new(archive)).await?)
+}
+
+/// The place of what the engine sends of a path, and puts into it.
+pub(super) fn archive_of(id: &str, path: &str) -> Place {
+    Place::of(&["containers", id, "archive"]).with("path", path)
+}
+
+/// A path's folder and its name in it.
+pub(super) fn divided(path: &str) -> Answer<(&str, &str)> {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let name = archive::checked(name)?;
+    Ok((if folder.is_empty() { "/" } else { folder }, name))
+}
+
+/// Names a state of a file. Its time would not do: the engine tells it in seconds.
+fn revision(head: &Head, content: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    format!("{}-{:o}-{:016x}", head.size, head.mode, hasher.finish())
+}
+
+fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+impl From<ArchiveError> for Refusal {
+    fn from(error: ArchiveError) -> Self {
+        let hint = match &error {
+            ArchiveError::TooLarge { .. } => {
+                "Files of up to 1 MiB are shown here; download it to open it elsewhere."
+            }
+            _ => "",
+        };
+        Self::because(&error, hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_divided_into_folder_and_name() {
+        let parts = |path| divided(path).ok();
+        assert_eq!(parts("/etc/motd"), Some(("/etc", "motd")));
+        assert_eq!(parts("/motd"), Some(("/", "motd")));
+        for path in ["/", "", "/etc/", "/etc/.."] {
+            assert_eq!(parts(path), None, "{path}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Volumes: made, emptied, copied, written to files and read from them, removed.
+
+use crate::{
+    cove::Cove,
+    failure::{Answer, Refusal},
+    local::{self, Told},
+    task::{Report, Tasks},
+    volume::Helper,
+};
+use cove_engine::{Engine, Place};
+use cove_view::{Label, TaskStep};
+use serde_json::{Map, Value, json};
+use std::{collections::HashMap, sync::Arc};
+use tauri::{AppHandle, State, ipc::Channel};
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
+
+/// Makes a volume.
+#[tauri::command]
+pub(crate) async fn create_volume(
+    cove: State<'_, Arc<Cove>>,
+    name: String,
+    labels: Vec<Label>,
+) -> Answer<()> {
+    create(&cove.engine(), &name, labels).await
+}
+
+/// The engine itself hands out an existing one without a word, and this would then write into somebody's data.
+async fn create(engine: &Engine, name: &str, labels: Vec<Label>) -> Answer<()> {
+    if !name.is_empty() {
+        match engine.get(&Place::of(&["volumes", name])).await {
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                return Err(Refusal::new(
+                    format!("there is a volume {name} already"),
+                    "Choose another name.",
+                ));
+            }
+        }
+    }
+    let labels: Map<_, _> = labels
+        .into_iter()
+        .map(|label| (label.name, Value::from(label.value)))
+        .collect();
+    let body = json!({"Name": name, "Labels": labels});
+    engine
+        .post(&Place::of(&["volumes", "create"]), Some(&body))
+        .await?;
+    Ok(())
+}
+
+/// Bytes of each volume. The engine has to count them, which takes its time.
+#[tauri::command]
+pub(crate) async fn volume_sizes(cove: State<'_, Arc<Cove>>) -> Answer<HashMap<String, u64>> {
+    let place = Place::of(&["system", "df"]).with("type", "volume");
+    let used = cove.engine().get(&place).await?;
+    let volumes = used["Volumes"].as_array().into_iter().flatten();
+    let sizes = volumes.filter_map(|volume| {
+        Some((
+            volume["Name"].as_str()?.to_owned(),
+            volume["UsageData"]["Size"].as_u64()?,
+        ))
+    });
+    Ok(sizes.collect())
+}
+
+/// Removes a volume and everything in it.
+#[tauri::command]
+pub(crate) async fn remove_volume(cove: State<'_, Arc<Cove>>, name: String) -> Answer<()> {
+    cove.engine().delete(&Place::of(&["volumes", &name])).await?;
+    Ok(())
+}
+
+/// Deletes everything in a volume and keeps the volume.
+#[tauri::command]
+pub(crate) async fn empty_volume(
+    cove: State<'_, Arc<Cove>>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
+    name: String,
+) -> Answer<()> {
+    let engine = cove.engine();
+    tasks
+        .run(task, steps, |report| async move {
+            let helper = Helper::of(&engine, &name, true, &report).await?;
+            helper.empty().await?;
+            Ok(helper.remove().await?)
+        })
+        .await
+}
+
+/// Writes a volume to a tar file where a person says; where that is, or nothing if they said nothing.
+#[tauri::command]
+pub(crate) async fn back_up_volume(
+    app: AppHandle,
+    cove: State<'_, Arc<Cove>>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
+    name: String,
+) -> Answer<Option<String>> {
+    let engine = cove.engine();
+    tasks
+        .run(task, steps, |report| async move {
+            let Some(to) = local::place_for(&app, &format!("{name}.tar")).await? else {
+                return Ok(None);
+            };
+            let helper = Helper::of(&engine, &name, false, &report).await?;
+            local::save(helper.read().await?, &to, &report).await?;
+            helper.remove().await?;
+            Ok(Some(to.display().to_string()))
+        })
+        .await
+}
+
+/// Makes a volume of what a tar file holds; whether a person chose one. What exists is never written over.
+#[tauri::command]
+pub(crate) async fn restore_volume(
+    app: AppHandle,
+    cove: State<'_, Arc<Cove>>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
+    name: String,
+) -> Answer<bool> {
+    let engine = cove.engine();
+    tasks
+        .run(task, steps, |report| async move {
+            let Some(path) = local::existing(&app).await? else {
+                return Ok(false);
+            };
+            let archive = local::open(&path, &report).await?;
+            fill(&engine, &name, Archive::Content, archive, &report).await?;
+            Ok(true)
+        })
+        .await
+}
+
+/// Makes a volume with the content of another.
+#[tauri::command]
+pub(crate) async fn clone_volume(
+    cove: State<'_, Arc<Cove>>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
+    name: String,
+    to: String,
+) -> Answer<()> {
+    let engine = cove.engine();
+    tasks
+        .run(task, steps, |report| async move {
+            let helper = Helper::of(&engine, &name, false, &report).await?;
+            let content = StreamReader::new(Box::pin(local::again(helper.read_whole().await?)));
+            let content = Told::new(content, None, &report);
+            fill(&engine, &to, Archive::Whole, content, &report).await?;
+            Ok(helper.remove().await?)
+        })
+        .await
+}
+
+/// What an archive is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Archive {
+    /// What is in a volume, as anybody may have packed it.
+    Content,
+    /// A volume with its own owner and mode.
+    Whole,
+}
+
+/// A new volume with this content, or none.
+async fn fill(
+    engine: &Engine,
+    name: &str,
+    kind: Archive,
+    archive: impl AsyncRead + Send + 'static,
+    report: &Report,
+) -> Answer<()> {
+    create(engine, name, Vec::new()).await?;
+    let half = Unfinished {
+        engine: engine.clone(),
+        name: Some(name.to_owned()),
+    };
+    let helper = Helper::of(engine, name, true, report).await?;
+    let written = match kind {
+        Archive::Content => helper.write(archive).await,
+        Archive::Whole => helper.write_whole(archive).await,
+    };
+    // A volume in use cannot be removed, and the helper uses it.
+    helper.remove().await?;
+    written?;
+    half.keep();
+    Ok(())
+}
+
+/// A volume that is not whole yet. It goes when its task breaks off.
+struct Unfinished {
+    engine: Engine,
+    name: Option<String>,
+}
+
+impl Unfinished {
+    fn keep(mut self) {
+        self.name = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(name) = self.name.take() else {
+            return;
+        };
+        let engine = self.engine.clone();
+        tauri::async_runtime::spawn(async move {
+            // Its helper may still be about to go. What stays after that is seen in the list.
+            for _ in 0..20 {
+                match engine.delete(&Place::of(&["volumes", &name])).await {
+                    Err(error) if error.is_conflict() => {
+                        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+                    }
+                    _ => return,
+                }
+            }
+        });
+    }
+}

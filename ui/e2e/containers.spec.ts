@@ -1,0 +1,55 @@
+import AxeBuilder from "@axe-core/playwright";
+import { expect, test } from "@playwright/test";
+
+const CONTAINER = "0001".repeat(16);
+
+test("removing several at once names those that run and the volumes that go with them", async ({ page }) => {
+  await page.goto("/");
+  await page.getByRole("searchbox").fill("shop-");
+  await page.locator(".item").first().getByRole("checkbox").check();
+  await page.getByRole("button", { name: "Select all 5" }).click();
+  await page.getByRole("button", { name: "Remove", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByText(/^Remove shop-.*\?/)).toBeVisible();
+  await expect(dialog.getByText(/Still running, and killed: .*shop-web-1/)).toBeVisible();
+  await expect(dialog.getByText("shop-cache-1:/data")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
+  await dialog.getByRole("button", { name: "Remove 5" }).click();
+  await expect(page.getByText("Nothing matches")).toBeVisible();
+});
+
+test("a container is renamed, and a name that is taken is said to be", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/logs`);
+  await page.getByRole("button", { name: "Rename" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByRole("button", { name: "Rename" })).toBeDisabled();
+  await dialog.getByRole("textbox").fill("shop-db-1");
+  await dialog.getByRole("button", { name: "Rename" }).click();
+  await expect(page.getByText("the name `shop-db-1` is in use")).toBeVisible();
+  await page.getByRole("button", { name: "Rename" }).click();
+  await page.getByRole("dialog").getByRole("textbox").fill("front");
+  await page.getByRole("dialog").getByRole("button", { name: "Rename" }).click();
+  await expect(page.getByRole("heading", { name: "front" })).toBeVisible();
+});
+
+test("what the engine knows is searched as a tree, and read as JSON", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/inspect`);
+  await expect(page.getByText("WorkingDir")).toBeVisible();
+  await page.getByRole("searchbox", { name: "Search keys and values" }).fill("utc");
+  await expect(page.getByText('"TZ=UTC"')).toBeVisible();
+  await expect(page.getByText("WorkingDir")).toHaveCount(0);
+  await page.getByRole("button", { name: "JSON" }).click();
+  await expect(page.locator("pre").getByText("WorkingDir")).toBeVisible();
+});
+
+test("an image is made of a container, and the run command copied", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto(`/#/containers/${CONTAINER}/logs`);
+  await page.getByRole("button", { name: "Commit" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Commit" }).click();
+  await expect(page.getByText("The image shop-web-1:latest was made.")).toBeVisible();
+  await page.getByRole("button", { name: "Copy run" }).click();
+  await expect(page.getByText("Copied: docker run --detach --name shop-web-1")).toBeVisible();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toContain("--publish 8000:80");
+});

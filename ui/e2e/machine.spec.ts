@@ -1,0 +1,41 @@
+import AxeBuilder from "@axe-core/playwright";
+import { expect, test } from "@playwright/test";
+
+test("a setting is shown as it would stand in the file before it is applied, and a wrong one is refused", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  const cpus = page.getByLabel("machine.cpus", { exact: true });
+  await cpus.fill("many");
+  await page.getByRole("button", { name: "Review" }).click();
+  await expect(page.getByText('`machine.cpus` cannot be "many"')).toBeVisible();
+  await cpus.fill("4");
+  await page.getByRole("button", { name: "Review" }).click();
+  await expect(page.getByText("+ machine.cpus = 4")).toBeVisible();
+  await expect(page.getByText("takes effect with the machine's next start")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await page.getByRole("button", { name: "Apply" }).click();
+  await expect(page.getByText("The machine heeds the change after a restart.")).toBeVisible();
+  await page.reload();
+  await page.getByRole("link", { name: "Overview" }).click();
+  await expect(page.getByText("Last start")).toBeVisible();
+});
+
+test("folders and certificates are added and, after a yes, taken away", async ({ page }) => {
+  await page.goto("/#/machine/access");
+  await page.getByRole("button", { name: "Share a folder…" }).click();
+  await expect(page.getByText("/srv/chosen")).toBeVisible();
+  await page.getByRole("button", { name: "Stop sharing /srv/chosen" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Stop sharing" }).click();
+  await expect(page.getByText("/srv/chosen")).toHaveCount(0);
+  await page.getByRole("button", { name: /^Stop trusting CN=Mara/ }).click();
+  await expect(page.getByText("Registries with certificates of this authority")).toBeVisible();
+  await page.getByRole("dialog").getByRole("button", { name: "Stop trusting" }).click();
+  await expect(page.getByText("Mara Ltd")).toHaveCount(0);
+});
+
+test("each log of the machine can be read", async ({ page }) => {
+  await page.goto("/#/machine/logs");
+  await expect(page.getByText("engine: line 59")).toBeVisible();
+  await page.getByRole("button", { name: "console" }).click();
+  await expect(page.getByText("console: line 59")).toBeVisible();
+});

@@ -1,0 +1,62 @@
+/** Commands and channels of `src-tauri`, whatever they are about. */
+import { Channel, invoke } from "@tauri-apps/api/core";
+import { HostError, type Job, type Stop, type TaskStep } from "./host";
+
+export async function call<T>(command: string, values: Record<string, unknown> = {}): Promise<T> {
+  try {
+    return await invoke<T>(command, values);
+  } catch (error) {
+    throw refusal(error);
+  }
+}
+
+/** Commands refuse with `{message, hint}`; what the shell itself refuses is a text. */
+function refusal(error: unknown): HostError {
+  if (typeof error === "object" && error !== null && "message" in error) {
+    return new HostError(String(error.message), "hint" in error ? String(error.hint) : "");
+  }
+  return new HostError(String(error));
+}
+
+/** A call whose failure is told by what the window shows next. */
+export async function send(command: string, values: Record<string, unknown>): Promise<void> {
+  await call(command, values).catch((error: unknown) => console.warn(command, error));
+}
+
+/** Numbers of tasks, which are the page's. */
+let tasks = 0;
+
+/** A command that takes long. It can be cancelled once its first message is there; before, there is nothing to cancel. */
+export async function longCall<T>(command: string, values: Record<string, unknown>, job: Job): Promise<T> {
+  tasks += 1;
+  const task = tasks;
+  let begun: () => void = () => undefined;
+  const begins = new Promise<void>((done) => (begun = done));
+  const steps = new Channel<TaskStep[]>((told) => {
+    begun();
+    for (const step of told) job.tell(step);
+  });
+  const cancel = () => void begins.then(() => send("cancel_task", { task }));
+  if (job.signal.aborted) cancel();
+  job.signal.addEventListener("abort", cancel, { once: true });
+  try {
+    return await call<T>(command, { ...values, task, steps });
+  } finally {
+    job.signal.removeEventListener("abort", cancel);
+  }
+}
+
+/** Starts a stream; `seen` gets each message and the stream's number, once that is known. */
+export function watch<T>(command: string, values: Record<string, unknown>, seen: (message: T, number: Promise<number>) => void): Stop {
+  let wanted = true;
+  const channel = new Channel<T>((message) => {
+    if (wanted) seen(message, number);
+  });
+  const number = call<number>(command, { ...values, seen: channel });
+  number.catch((error: unknown) => console.warn(command, error));
+  return () => {
+    if (!wanted) return;
+    wanted = false;
+    void number.then((number) => send("unwatch", { number }), () => undefined);
+  };
+}

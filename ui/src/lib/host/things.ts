@@ -1,0 +1,55 @@
+/** What a host offers of images, volumes and networks. */
+import type { Job, Stop } from "./host";
+import type {
+  ImageDetails,
+  ImageRow,
+  Label,
+  NetworkDetails,
+  NetworkRow,
+  NewNetwork,
+  Pruned,
+  ThingKind,
+  VolumeRow,
+} from "./types.gen";
+
+export interface ThingsHost {
+  /** Which lists have changed, whenever some have. What changed before is not told. */
+  watchChanges(seen: (kinds: ThingKind[]) => void): Stop;
+
+  images(): Promise<ImageRow[]>;
+  imageDetails(id: string): Promise<ImageDetails>;
+  pullImage(reference: string, job: Job): Promise<void>;
+  pushImage(reference: string, job: Job): Promise<void>;
+  tagImage(id: string, reference: string): Promise<void>;
+  /** Removes a name, or by its digest an image; forced also while containers made from it are there. */
+  removeImage(reference: string, force: boolean): Promise<void>;
+  /** Removes images without a name, or all that no container was made from. */
+  pruneImages(unused: boolean): Promise<Pruned>;
+  /** Asks where to, and writes a tar file there; null where the person chose nothing. */
+  saveImages(references: string[], job: Job): Promise<string | null>;
+  /** Loads a tar file that was dropped, or asks for one; false where the person chose nothing. */
+  loadImages(dropped: string | null, job: Job): Promise<boolean>;
+  /** Asks for a tar file of a root file system; false where the person chose nothing. */
+  importImage(reference: string, job: Job): Promise<boolean>;
+
+  volumes(): Promise<VolumeRow[]>;
+  /** Bytes of each volume, which the engine counts when it is asked. */
+  volumeSizes(): Promise<ReadonlyMap<string, number>>;
+  createVolume(name: string, labels: Label[]): Promise<void>;
+  removeVolume(name: string): Promise<void>;
+  emptyVolume(name: string, job: Job): Promise<void>;
+  cloneVolume(name: string, to: string, job: Job): Promise<void>;
+  /** Asks where to, and writes a tar file there; null where the person chose nothing. */
+  backUpVolume(name: string, job: Job): Promise<string | null>;
+  /** Asks for a tar file and makes a new volume of it; false where the person chose nothing. */
+  restoreVolume(name: string, job: Job): Promise<boolean>;
+
+  networks(): Promise<NetworkRow[]>;
+  networkDetails(id: string): Promise<NetworkDetails>;
+  /** Its id. */
+  createNetwork(network: NewNetwork): Promise<string>;
+  connectNetwork(id: string, container: string): Promise<void>;
+  disconnectNetwork(id: string, container: string): Promise<void>;
+  removeNetwork(id: string): Promise<void>;
+  pruneNetworks(): Promise<Pruned>;
+}

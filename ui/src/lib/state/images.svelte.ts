@@ -1,0 +1,92 @@
+/** What is done to images: each long action a task, with the command that it stands for. */
+import { quote } from "../command-line";
+import type { Host, ImageRow } from "../host";
+import { say } from "../words/index.svelte";
+import { Listing } from "./listing.svelte";
+import type { About, Tasks } from "./tasks.svelte";
+
+export type ImageFilter = "all" | "unused" | "dangling";
+
+export function nameOf(row: ImageRow): string {
+  return row.tags[0] ?? row.id.replace("sha256:", "").slice(0, 12);
+}
+
+/** Whether the filter lets an image through. */
+export function passes(row: ImageRow, filter: ImageFilter): boolean {
+  return filter === "all" || (filter === "unused" ? row.users.length === 0 : row.tags.length === 0);
+}
+
+function about(word: "pullOf" | "pushOf" | "saveOf" | "loadOf" | "importOf", name: string, command: string): About {
+  return { title: say(word, { name }), command };
+}
+
+export class Images {
+  readonly list: Listing<ImageRow>;
+  #filter = $state<ImageFilter>("all");
+
+  constructor(
+    readonly host: Host,
+    readonly tasks: Tasks,
+  ) {
+    this.list = new Listing<ImageRow>(host, {
+      read: () => host.images(),
+      key: (row) => row.id,
+      text: (row) => `${row.tags.join(" ")} ${row.id}`,
+      kinds: ["image", "container"],
+    });
+  }
+
+  get filter(): ImageFilter {
+    return this.#filter;
+  }
+
+  set filter(filter: ImageFilter) {
+    this.#filter = filter;
+    this.list.filter = filter === "all" ? null : (row) => passes(row, filter);
+  }
+
+  pull(reference: string): void {
+    this.tasks.begin(about("pullOf", reference, `docker pull ${quote(reference)}`), (job) => this.host.pullImage(reference, job));
+  }
+
+  push(reference: string): void {
+    this.tasks.begin(about("pushOf", reference, `docker push ${quote(reference)}`), (job) => this.host.pushImage(reference, job));
+  }
+
+  save(rows: readonly ImageRow[]): Promise<void> {
+    const names = rows.map((row) => row.tags[0] ?? row.id);
+    const file = `${nameOfAll(rows).replaceAll(/[/:]/g, "-")}.tar`;
+    return this.#chosen(about("saveOf", nameOfAll(rows), `docker save --output ${quote(file)} ${names.map(quote).join(" ")}`), (job) =>
+      this.host.saveImages(names, job),
+    );
+  }
+
+  load(dropped: string | null): Promise<void> {
+    const file = dropped?.split("/").pop() ?? say("tarFile");
+    return this.#chosen(about("loadOf", file, `docker load --input ${quote(dropped ?? "FILE.tar")}`), (job) => this.host.loadImages(dropped, job));
+  }
+
+  import(reference: string): Promise<void> {
+    return this.#chosen(about("importOf", reference, `docker import FILE.tar ${quote(reference)}`), (job) => this.host.importImage(reference, job));
+  }
+
+  /** By its digest where it has several names, all of which a person was told. */
+  remove(rows: readonly ImageRow[]): Promise<boolean> {
+    return this.list.each(rows, (row) =>
+      this.host.removeImage(row.tags.length === 1 ? (row.tags[0] ?? row.id) : row.id, row.tags.length > 1 || row.users.length > 0),
+    );
+  }
+
+  /** What a person chose no file for did not happen. */
+  async #chosen(about: About, work: Parameters<Tasks["begin"]>[1]): Promise<void> {
+    const { task, ended } = this.tasks.begin(about, work);
+    const outcome = await ended;
+    if (outcome.kind === "done" && (outcome.value === null || outcome.value === false)) this.tasks.forget(task);
+  }
+}
+
+function nameOfAll(rows: readonly ImageRow[]): string {
+  const [first] = rows;
+  if (first === undefined) return "";
+  return rows.length === 1 ? nameOf(first) : `${nameOf(first)} + ${rows.length - 1}`;
+}

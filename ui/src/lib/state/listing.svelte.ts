@@ -1,0 +1,124 @@
+/** A list of things of the engine: read when it is shown, read again when the engine says that something changed. */
+import { SvelteSet } from "svelte/reactivity";
+import type { Failure, Host, Stop, ThingKind } from "../host";
+import { failureOf } from "./failure";
+
+export interface Source<Row> {
+  read: () => Promise<Row[]>;
+  key: (row: Row) => string;
+  /** What the search looks at. */
+  text: (row: Row) => string;
+  /** Changes of these kinds change the list. */
+  kinds: readonly ThingKind[];
+}
+
+export class Listing<Row> {
+  /** Null until the engine has answered. */
+  rows = $state.raw<Row[] | null>(null);
+  search = $state("");
+  /** What else is asked of a row. */
+  filter = $state.raw<((row: Row) => boolean) | null>(null);
+  /** Why the engine does not tell the list; what was told before stays. */
+  unread = $state.raw<Failure | null>(null);
+  /** Why something that was done to rows did not work. */
+  failure = $state.raw<Failure | null>(null);
+  readonly selected = new SvelteSet<string>();
+  /** Keys of rows with something under way. */
+  readonly busy = new SvelteSet<string>();
+  /** Counts the readings, for what is read along with the list. */
+  readings = $state(0);
+  readonly visible = $derived.by(() => {
+    const words = this.search.toLowerCase().split(/\s+/).filter(Boolean);
+    return (this.rows ?? []).filter((row) => {
+      const text = this.source.text(row).toLowerCase();
+      return (this.filter === null || this.filter(row)) && words.every((word) => text.includes(word));
+    });
+  });
+  readonly chosen = $derived((this.rows ?? []).filter((row) => this.selected.has(this.source.key(row))));
+  /** A person may leave the list and come back while it is read. */
+  #followers = 0;
+  #reading = false;
+  #again = false;
+
+  constructor(
+    readonly host: Host,
+    readonly source: Source<Row>,
+  ) {}
+
+  follow(): Stop {
+    this.#followers += 1;
+    void this.#read();
+    const stop = this.host.watchChanges((kinds) => {
+      if (kinds.some((kind) => this.source.kinds.includes(kind))) void this.#read();
+    });
+    return () => {
+      this.#followers -= 1;
+      stop();
+    };
+  }
+
+  row(key: string | null): Row | undefined {
+    return this.rows?.find((row) => this.source.key(row) === key);
+  }
+
+  toggle(key: string): void {
+    if (!this.selected.delete(key)) this.selected.add(key);
+  }
+
+  /** Selects all that is shown, or nothing where all of it is selected. */
+  toggleAll(): void {
+    const keys = this.visible.map((row) => this.source.key(row));
+    const all = keys.every((key) => this.selected.has(key));
+    for (const key of keys) {
+      if (all) this.selected.delete(key);
+      else this.selected.add(key);
+    }
+  }
+
+  /** Does it to each, and goes on after one that failed. Says whether all went well. */
+  async each(rows: readonly Row[], act: (row: Row) => Promise<unknown>): Promise<boolean> {
+    this.failure = null;
+    await Promise.all(
+      rows.map(async (row) => {
+        const key = this.source.key(row);
+        this.busy.add(key);
+        try {
+          await act(row);
+          this.selected.delete(key);
+        } catch (error) {
+          this.failure = failureOf(error);
+        } finally {
+          this.busy.delete(key);
+        }
+      }),
+    );
+    return this.failure === null;
+  }
+
+  /** One reading at a time: of two, the older might come last. */
+  async #read(): Promise<void> {
+    this.#again = this.#reading;
+    if (this.#reading) return;
+    this.#reading = true;
+    try {
+      const rows = await this.source.read();
+      if (this.#followers === 0) return;
+      this.rows = rows;
+      this.unread = null;
+      this.readings += 1;
+      // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
+      const alive = new Set(rows.map((row) => this.source.key(row)));
+      for (const key of this.selected) if (!alive.has(key)) this.selected.delete(key);
+    } catch (error) {
+      if (this.#followers > 0) this.unread = failureOf(error);
+    } finally {
+      this.#reading = false;
+      if (this.#again && this.#followers > 0) void this.#read();
+    }
+  }
+}
+
+/** Some names of many: `a, b, c, d, e + 7`. */
+export function some(names: readonly string[]): string {
+  return names.length > 5 ? `${names.slice(0, 5).join(", ")} + ${names.length - 5}` : names.join(", ");
+}

@@ -1,0 +1,42 @@
+/** The list of networks, and where a diagram of one puts its containers. */
+import type { Host, Member, NetworkRow } from "../host";
+import { Listing } from "./listing.svelte";
+
+export function networkList(host: Host): Listing<NetworkRow> {
+  return new Listing<NetworkRow>(host, {
+    read: () => host.networks(),
+    key: (row) => row.id,
+    text: (row) => `${row.name} ${row.driver} ${row.subnets.join(" ")}`,
+    kinds: ["network", "container"],
+  });
+}
+
+/** Containers that a diagram shows; the list beside it shows all. */
+export const MOST_DRAWN = 12;
+
+export interface Knot {
+  member: Member;
+  x: number;
+  y: number;
+}
+
+/**
+ * Containers above and below the line that the network is, in turn, so that names have room. They are drawn in a
+ * space of `width`, the line at `middle`.
+ */
+export function knots(members: readonly Member[], width: number, middle: number, distance: number): Knot[] {
+  const drawn = members.slice(0, MOST_DRAWN);
+  const columns = Math.max(1, Math.ceil(drawn.length / 2));
+  return drawn.map((member, index) => ({
+    member,
+    x: ((Math.floor(index / 2) + 0.5) * width) / columns,
+    y: index % 2 === 0 ? middle - distance : middle + distance,
+  }));
+}
+
+/** `172.30.0.0/16`, or an IPv6 range; what else the engine refuses, it says itself. */
+export function isRange(text: string): boolean {
+  const parts = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})\/(\d{1,2})$/.exec(text);
+  if (parts !== null) return parts.slice(1, 5).every((part) => Number(part) < 256) && Number(parts[5]) <= 32;
+  return /^[0-9a-f:]+\/\d{1,3}$/i.test(text) && text.includes("::") && Number(text.split("/")[1]) <= 128;
+}

@@ -1,0 +1,129 @@
+/**
+ * Long actions: a pull, a build, a backup. They belong to the window and not to a screen, so that they go on when it
+ * is left.
+ *
+ *            begin                        the host answers
+ *   (none) ────────▶ running ──┬─────────────────────────────▶ done, or failed with why
+ *                              └── cancel ──▶ cancelled
+ */
+import { SvelteMap } from "svelte/reactivity";
+import type { Failure, Job, TaskStep } from "../host";
+import { failureOf } from "./failure";
+
+/** Ended tasks that are kept. */
+const KEPT = 20;
+/** Lines of a task that are kept. */
+const LINES = 5000;
+
+export interface About {
+  /** Words and object: `Pull nginx:alpine`. */
+  title: string;
+  /** What does the same in a terminal; empty where no one command does. */
+  command: string;
+}
+
+export interface Part {
+  label: string;
+  note: string;
+  fraction: number | null;
+}
+
+export type Outcome<T> = { kind: "done"; value: T } | { kind: "failed"; failure: Failure } | { kind: "cancelled" };
+
+export class Task {
+  state = $state<"running" | "done" | "failed" | "cancelled">("running");
+  message = $state("");
+  fraction = $state<number | null>(null);
+  failure = $state.raw<Failure | null>(null);
+  /** By the host's name for each, in the order in which they came. */
+  readonly parts = new SvelteMap<string, Part>();
+  lines = $state.raw<readonly string[]>([]);
+  /** Whether a person has been told how it ended. */
+  seen = $state(false);
+  readonly #abort = new AbortController();
+
+  constructor(
+    readonly id: number,
+    readonly about: About,
+  ) {}
+
+  /** Asks the host to end it. */
+  cancel(): void {
+    this.#abort.abort();
+  }
+
+  async follow<T>(work: (job: Job) => Promise<T>): Promise<Outcome<T>> {
+    try {
+      const value = await work({ signal: this.#abort.signal, tell: (step) => this.#take(step) });
+      this.state = "done";
+      return { kind: "done", value };
+    } catch (error) {
+      if (this.#abort.signal.aborted) {
+        this.state = "cancelled";
+        return { kind: "cancelled" };
+      }
+      this.failure = failureOf(error);
+      this.state = "failed";
+      return { kind: "failed", failure: this.failure };
+    }
+  }
+
+  #take(step: TaskStep): void {
+    if (step.kind === "whole") {
+      [this.message, this.fraction] = [step.message, step.fraction];
+    } else if (step.kind === "part") {
+      this.parts.set(step.id, { label: step.label, note: step.note, fraction: step.fraction });
+    } else {
+      this.lines = [...this.lines.slice(1 - LINES), step.text];
+    }
+  }
+}
+
+export class Tasks {
+  /** The newest first. */
+  list = $state.raw<readonly Task[]>([]);
+  /** Whether the drawer is open, and on which task. */
+  open = $state(false);
+  chosen = $state<number | null>(null);
+  readonly running = $derived(this.list.filter((task) => task.state === "running"));
+  /** Those that ended while nobody watched, and nobody has heard of yet. */
+  readonly unseen = $derived(this.open ? [] : this.list.filter((task) => task.state !== "running" && !task.seen));
+  readonly shown = $derived(this.list.find((task) => task.id === this.chosen) ?? this.list[0] ?? null);
+  #next = 1;
+
+  /** Begins a task. What it came to is its promise's value, which is never refused. */
+  begin<T>(about: About, work: (job: Job) => Promise<T>): { task: Task; ended: Promise<Outcome<T>> } {
+    const task = new Task(this.#next, about);
+    this.#next += 1;
+    let kept = 0;
+    this.list = [task, ...this.list.filter((other) => other.state === "running" || (kept += 1) < KEPT)];
+    this.chosen = task.id;
+    const ended = task.follow(work).then((outcome) => {
+      // Who cancelled it knows.
+      if (outcome.kind === "cancelled" || this.open) task.seen = true;
+      return outcome;
+    });
+    return { task, ended };
+  }
+
+  show(task: Task): void {
+    task.seen = true;
+    this.chosen = task.id;
+    this.open = true;
+  }
+
+  toggle(): void {
+    this.open = !this.open;
+    if (this.open) for (const task of this.list) if (task.state !== "running") task.seen = true;
+  }
+
+  /** What did not happen at all, such as a backup to a file that nobody chose. */
+  forget(task: Task): void {
+    this.list = this.list.filter((other) => other !== task);
+  }
+
+  /** Forgets the ones that have ended. */
+  clear(): void {
+    this.list = this.running;
+  }
+}

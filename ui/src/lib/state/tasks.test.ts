@@ -1,0 +1,78 @@
+import { describe, expect, it } from "vitest";
+import { HostError, type Job, type TaskStep } from "../host";
+import { Tasks } from "./tasks.svelte";
+
+const ABOUT = { title: "Pull nginx", command: "docker pull nginx" };
+
+/** Work that a test goes on with by hand. */
+function work() {
+  let job: Job | undefined;
+  let done: (value: number) => void = () => undefined;
+  let fail: (error: Error) => void = () => undefined;
+  const start = (given: Job) => {
+    job = given;
+    return new Promise<number>((resolve, reject) => {
+      [done, fail] = [resolve, reject];
+      given.signal.addEventListener("abort", () => reject(new HostError("cancelled")));
+    });
+  };
+  return { start, tell: (step: TaskStep) => job?.tell(step), done: (value: number) => done(value), fail: (error: Error) => fail(error) };
+}
+
+describe("a task", () => {
+  it("keeps the last word on each part, every line and the whole", async () => {
+    const tasks = new Tasks();
+    const pull = work();
+    const { task, ended } = tasks.begin(ABOUT, pull.start);
+    pull.tell({ kind: "part", id: "a", label: "a", note: "Downloading", fraction: 0.2 });
+    pull.tell({ kind: "part", id: "b", label: "b", note: "Waiting", fraction: null });
+    pull.tell({ kind: "part", id: "a", label: "a", note: "Pull complete", fraction: 1 });
+    pull.tell({ kind: "line", text: "Digest: sha256:00" });
+    pull.tell({ kind: "whole", message: "", fraction: 0.5 });
+    expect([...task.parts.values()].map((part) => [part.note, part.fraction])).toEqual([["Pull complete", 1], ["Waiting", null]]);
+    expect(task.lines).toEqual(["Digest: sha256:00"]);
+    expect(task.fraction).toBe(0.5);
+    pull.done(42);
+    expect(await ended).toEqual({ kind: "done", value: 42 });
+    expect(task.state).toBe("done");
+  });
+
+  it("that fails says why and what to do", async () => {
+    const tasks = new Tasks();
+    const pull = work();
+    const { task, ended } = tasks.begin(ABOUT, pull.start);
+    pull.fail(new HostError("no such image", "Check the name."));
+    expect(await ended).toEqual({ kind: "failed", failure: { message: "no such image", hint: "Check the name." } });
+    expect(tasks.unseen).toEqual([task]);
+  });
+
+  it("that is cancelled is no failure, and nobody is told of it", async () => {
+    const tasks = new Tasks();
+    const { task, ended } = tasks.begin(ABOUT, work().start);
+    task.cancel();
+    expect(await ended).toEqual({ kind: "cancelled" });
+    expect([task.state, task.failure, tasks.unseen.length, tasks.running.length]).toEqual(["cancelled", null, 0, 0]);
+  });
+
+  it("is told of once: in the drawer or by a toast", async () => {
+    const tasks = new Tasks();
+    const pull = work();
+    const { ended } = tasks.begin(ABOUT, pull.start);
+    pull.done(1);
+    await ended;
+    expect(tasks.unseen.length).toBe(1);
+    tasks.toggle();
+    tasks.toggle();
+    expect(tasks.unseen).toEqual([]);
+  });
+});
+
+it("ended tasks are forgotten one day, running ones never", async () => {
+  const tasks = new Tasks();
+  const running = tasks.begin(ABOUT, work().start).task;
+  for (let count = 0; count < 50; count += 1) await tasks.begin(ABOUT, () => Promise.resolve()).ended;
+  expect(tasks.list.length).toBeLessThan(25);
+  expect(tasks.list).toContain(running);
+  tasks.clear();
+  expect(tasks.list).toEqual([running]);
+});
