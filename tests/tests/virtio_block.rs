@@ -313,7 +313,7 @@ fn a_chain_that_loops_comes_back_and_moves_no_more_than_a_request_may() -> Resul
             )?;
             rig.guest.requests.offer(place)?;
             rig.guest.requests.publish()?;
-            let used = rig.guest.next_used()?;
+            let used = rig.guest.requests.next_used()?;
             ensure!(used.head == place && used.written <= 1, "{way:?}: {used:?}");
         }
         rig.check_untouched()?;
@@ -372,7 +372,10 @@ fn requests_in_flight_survive_a_pause_and_each_is_answered_once() -> Result<()> 
             );
             rig.guest.resume()?;
             for _ in 0..20 {
-                ensure!(rig.guest.next_used()?.written == 64 * 1024 + 1, "{way:?}");
+                ensure!(
+                    rig.guest.requests.next_used()?.written == 64 * 1024 + 1,
+                    "{way:?}"
+                );
             }
             ensure!(rig.guest.requests.take_used()?.is_none(), "{way:?}");
         }

@@ -229,7 +229,7 @@ fn malformed_chains_come_back_empty_and_the_device_goes_on() -> Result<()> {
         ] {
             rig.guest.requests.add(&chain)?;
             rig.guest.requests.publish()?;
-            let used = rig.guest.next_used()?;
+            let used = rig.guest.requests.next_used()?;
             ensure!(used.written <= 16, "{way:?}: {used:?} for {chain:?}");
         }
         ensure!(rig.guest.walk("share")?.is_ok(), "{way:?}");

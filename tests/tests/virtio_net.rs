@@ -1,7 +1,7 @@
 //! The network device through its queues and its stream, called directly and over vhost-user.
 
 use std::io::{ErrorKind, Write};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,7 @@ use anyhow::{Result, ensure};
 use cove_tests::driver::block::buffer;
 use cove_tests::driver::event::{self, Event};
 use cove_tests::driver::memory::START;
-use cove_tests::driver::net::{
-    FEATURE_MERGEABLE, HEADER, NetGuest, QUEUE_SIZE, SLOT, Wire, framed, next_used,
-};
+use cove_tests::driver::net::{FEATURE_MERGEABLE, HEADER, NetGuest, QUEUE_SIZE, SLOT, Wire, framed};
 use cove_tests::driver::queue::{DESC_NEXT, DESC_WRITE, Descriptor};
 use cove_tests::driver::rig::{WAYS, Way};
 use cove_tests::driver::transport::{InProcess, VhostUser};
@@ -36,7 +34,7 @@ struct Rig {
     wire: Wire,
     listener: UnixListener,
     _service: Option<vhost_user::Server>,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Rig {
@@ -63,8 +61,22 @@ impl Rig {
             guest,
             listener,
             _service: service,
-            _dir: dir,
+            dir,
         })
+    }
+
+    /// Ends the connection, and has nobody found at the socket until [`Self::call_in`].
+    fn hang_up(&mut self) -> Result<()> {
+        std::fs::rename(self.dir.path().join("net"), self.dir.path().join("away"))?;
+        self.wire = Wire(UnixStream::pair()?.0);
+        Ok(())
+    }
+
+    /// Takes the device's next call.
+    fn call_in(&mut self) -> Result<()> {
+        std::fs::rename(self.dir.path().join("away"), self.dir.path().join("net"))?;
+        self.wire = Wire::accept(&self.listener)?;
+        Ok(())
     }
 
     /// That frames still go both ways, and that none is under way that should not be.
@@ -288,7 +300,7 @@ fn a_peer_that_does_not_read_holds_the_guest_up_and_misses_nothing() -> Result<(
             ensure!(rig.wire.receive()? == frame(9, 60_000), "{way:?}");
         }
         for _ in returned..QUEUE_SIZE {
-            next_used(&mut rig.guest.transmit)?;
+            rig.guest.transmit.next_used()?;
         }
         rig.check_alive()?;
     }
@@ -368,7 +380,7 @@ fn hostile_chains_come_back_and_the_device_goes_on() -> Result<()> {
         rig.guest.transmit.write_descriptor(20, looped)?;
         rig.guest.transmit.offer(20)?;
         rig.guest.transmit.publish()?;
-        next_used(&mut rig.guest.transmit)?;
+        rig.guest.transmit.next_used()?;
         rig.check_alive()?;
     }
     Ok(())
@@ -458,14 +470,14 @@ fn hostile_receive_buffers_come_back_empty_and_the_frame_takes_others() -> Resul
         rig.wire.send(&first)?;
         rig.guest.post(2, SLOT)?;
         for head in bad {
-            let used = next_used(&mut rig.guest.receive)?;
+            let used = rig.guest.receive.next_used()?;
             ensure!(used.head == head && used.written == 0, "{way:?}: {used:?}");
         }
         ensure!(rig.guest.receive()? == first, "{way:?}");
         rig.guest.receive.offer(40)?;
         rig.guest.receive.publish()?;
         rig.wire.send(&frame(6, 40))?;
-        let used = next_used(&mut rig.guest.receive)?;
+        let used = rig.guest.receive.next_used()?;
         ensure!(
             used.head == 40 && used.written <= u32::from(QUEUE_SIZE),
             "{way:?}: {used:?}"
@@ -502,12 +514,11 @@ fn the_device_calls_again_when_the_peer_hangs_up_and_the_link_says_so() -> Resul
             rig.wire.0.write_all(&framed(&frame(1, 500))?[..300])?;
             rig.guest.send(&frame(2, 100))?;
             ensure!(rig.wire.receive()? == frame(2, 100), "{way:?}");
-            let before = std::mem::replace(&mut rig.wire, Wire(std::os::unix::net::UnixStream::pair()?.0));
-            drop(before);
+            rig.hang_up()?;
             rig.guest.await_link(false)?;
             // Nobody listens, and nobody is waited for.
             rig.guest.send(&frame(3, 100))?;
-            rig.wire = Wire::accept(&rig.listener)?;
+            rig.call_in()?;
             rig.guest.await_link(true)?;
             rig.wire.send(&frame(4, 700))?;
             ensure!(rig.guest.receive()? == frame(4, 700), "{way:?}");
@@ -523,9 +534,9 @@ fn a_peer_that_leaves_while_the_guest_has_no_buffers_is_noticed() -> Result<()> 
         let mut rig = Rig::new(way)?;
         rig.guest.await_link(true)?;
         rig.wire.send(&frame(1, 100))?;
-        rig.wire = Wire(std::os::unix::net::UnixStream::pair()?.0);
+        rig.hang_up()?;
         rig.guest.await_link(false)?;
-        rig.wire = Wire::accept(&rig.listener)?;
+        rig.call_in()?;
         rig.check_alive()?;
     }
     Ok(())

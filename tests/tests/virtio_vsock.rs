@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cove_tests::driver::rig::{CID, Rig, WAYS, read_all, read_ok};
 use cove_tests::driver::stream::Stream;
-use cove_tests::driver::vsock::{BUF_ALLOC, Options, Ports};
+use cove_tests::driver::vsock::{BUF_ALLOC, Options, PATIENCE, Ports};
 use cove_virtio::vsock::packet::{Header, Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use cove_virtio::vsock::{Vsock, VsockConfig};
 
@@ -187,14 +187,14 @@ fn a_host_that_is_gone_is_announced_and_its_port_freed_with_or_without_the_guest
     for way in WAYS {
         let mut rig = Rig::new(way).unwrap();
         let (host, guest) = rig.connect(80).unwrap();
+        let before = Instant::now();
         drop(host);
         let shutdown = rig.guest.expect(guest.ports, Op::Shutdown).unwrap();
         assert_eq!(shutdown.header.flags, SHUTDOWN_BOTH);
         // No RST from the guest: the device ends the wait itself, after about two seconds.
-        let before = Instant::now();
         rig.guest.expect(guest.ports, Op::Rst).unwrap();
         let waited = before.elapsed();
-        assert!((1500..4000).contains(&waited.as_millis()), "{waited:?}");
+        assert!(waited >= Duration::from_millis(1900), "{waited:?}");
         rig.prove_alive().unwrap();
     }
 }
@@ -236,11 +236,21 @@ fn a_guest_that_does_not_read_is_never_sent_more_than_linux_takes() {
         let (mut host, guest) = rig.connect(80).unwrap();
         host.set_nonblocking(true).unwrap();
         let (mut packets, mut bytes, mut written) = (0u32, 0u32, 0);
-        // Writes of a few bytes, as fast as the device takes them, so that each could become a packet; then what the
-        // device still has to say.
-        for patience in std::iter::repeat_n(0, 50_000).chain([20; 20]) {
-            written += host.write(&[1, 2, 3]).unwrap_or_default();
-            if let Some(packet) = rig.guest.receive_within(Duration::from_millis(patience)).unwrap()
+        // Writes of a few bytes, as fast as the device takes them, so that each could become a packet; until it takes
+        // no more, and has nothing more to say.
+        let (deadline, mut silent) = (Instant::now() + 3 * PATIENCE, 0);
+        while silent < 20 {
+            assert!(Instant::now() < deadline, "the device was never held back");
+            let taken = host.write(&[1, 2, 3]);
+            written += taken.as_ref().unwrap_or(&0);
+            let patience = if taken.is_ok() { 0 } else { 20 };
+            let packet = rig.guest.receive_within(Duration::from_millis(patience)).unwrap();
+            silent = if taken.is_ok() || packet.is_some() {
+                0
+            } else {
+                silent + 1
+            };
+            if let Some(packet) = packet
                 && !packet.is(Op::CreditRequest)
             {
                 assert!(packet.is(Op::Rw), "{packet:?}");
@@ -327,11 +337,12 @@ fn a_stream_that_gets_its_credit_in_time_does_not_ask_for_it() {
                     fwd_cnt: received,
                     ..rig.guest.header(guest.ports, Op::CreditUpdate)
                 };
+                let sending = Instant::now();
                 rig.guest.send(&update, &[]).unwrap();
                 told = received;
                 // On a busy computer.
                 late += u32::from(last.elapsed() > Duration::from_millis(15));
-                last = Instant::now();
+                last = sending;
             }
         }
         assert!(

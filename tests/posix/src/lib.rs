@@ -11,8 +11,10 @@ mod attributes;
 mod data;
 mod names;
 mod transcript;
+mod watch;
 
 pub use transcript::Transcript;
+pub use watch::watch;
 
 use rustix::fs::{Gid, Mode, Uid};
 use std::path::Path;

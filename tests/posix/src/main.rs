@@ -1,5 +1,6 @@
 //! `posix compare NATIVE SHARED`: says what differs between two directories, and fails where that is not known.
-//! `posix ping SOCKET`: asks the Docker engine at a unix socket whether it is there.
+//! `posix watch DIRECTORY`: says what inotify says of it.
+//! `posix ask SOCKET PATH`: says what the Docker engine at a unix socket answers to `GET PATH`, byte by byte.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
@@ -23,9 +24,16 @@ fn main() -> std::process::ExitCode {
                 ExitCode::FAILURE
             }
         }
-        ["ping", socket] => match ping(Path::new(socket)) {
+        ["watch", directory] => match cove_posix::watch(Path::new(directory)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("watching {directory} failed: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["ask", socket, path] => match ask(Path::new(socket), path) {
             Ok(answer) => {
-                println!("{answer}");
+                print!("{answer}");
                 ExitCode::SUCCESS
             }
             Err(error) => {
@@ -34,22 +42,24 @@ fn main() -> std::process::ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: posix compare NATIVE SHARED | posix ping SOCKET");
+            eprintln!("usage: posix compare NATIVE SHARED | posix watch DIRECTORY | posix ask SOCKET PATH");
             ExitCode::FAILURE
         }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn ping(socket: &std::path::Path) -> std::io::Result<String> {
+fn ask(socket: &std::path::Path, path: &str) -> std::io::Result<String> {
     use std::io::{Read as _, Write as _};
 
     let mut engine = std::os::unix::net::UnixStream::connect(socket)?;
-    engine.write_all(b"GET /_ping HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n")?;
+    write!(
+        engine,
+        "GET {path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\r\n"
+    )?;
     let mut answer = String::new();
     engine.read_to_string(&mut answer)?;
-    let body = answer.rsplit("\r\n").find(|line| !line.is_empty());
-    Ok(body.unwrap_or_default().to_owned())
+    Ok(answer)
 }
 
 #[cfg(not(target_os = "linux"))]

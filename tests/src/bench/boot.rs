@@ -3,12 +3,12 @@
 //! The yardstick is the kernel's own time to its `/init`, which is the same work for everybody who boots this kernel
 //! on this computer: the engine should answer within three times that.
 
+use super::table::{self, Row, Target};
 use crate::harness::Cove;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
-    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -16,7 +16,7 @@ use std::{
 const BOOTS: usize = 5;
 /// How often the state is asked for, and the median time that this may take.
 const ASKS: usize = 100;
-const STATUS_TARGET: Duration = Duration::from_millis(20);
+const STATUS_TARGET_MS: f64 = 20.0;
 /// The engine answers when this stage ends.
 const ENGINE: &str = "dockerd";
 /// The kernel's own part: from its start to its `/init`.
@@ -34,7 +34,6 @@ pub fn run(out: &Path) -> Result<()> {
     let boots = (0..BOOTS).map(|_| boot(&cove)).collect::<Result<Vec<_>>>()?;
     let medians = medians(&boots);
     let (kernel, ready) = yardstick(&medians)?;
-    let ratio = micros(ready) / micros(kernel);
 
     println!(
         "{:<24} {:>9} {:>9} {:>9} {:>12}",
@@ -53,35 +52,34 @@ pub fn run(out: &Path) -> Result<()> {
             seconds(end.saturating_sub(start))
         );
     }
-    println!(
-        "\nkernel to /init {}, kernel to engine {}: {ratio:.2} times (target: at most {TARGET})",
-        seconds(kernel),
-        seconds(ready)
-    );
+    println!();
     cove.start();
     let answer = status_time(&cove);
-    println!(
-        "cove status answers in {} (median of {ASKS}; target: at most {})",
-        milliseconds(answer),
-        milliseconds(STATUS_TARGET)
-    );
     let status = cove.status();
     cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
-    let report = json!({
+    let rows = [
+        Row {
+            name: "kernel to engine, beside kernel to /init".into(),
+            unit: "s",
+            ours: micros(ready) / 1e6,
+            peer: Some(micros(kernel) / 1e6),
+            target: Some(Target::AtMost(TARGET)),
+        },
+        Row {
+            name: format!("`cove status`, median of {ASKS}"),
+            unit: "ms",
+            ours: answer.as_secs_f64() * 1e3,
+            peer: None,
+            target: Some(Target::OursAtMost(STATUS_TARGET_MS)),
+        },
+    ];
+    let about = json!({
         "backend": status["backend"],
         "boots": boots.iter().map(stages_as_json).collect::<Vec<_>>(),
         "first": stages_as_json(&first),
         "medians": stages_as_json(&medians),
-        "kernel_to_init_us": kernel,
-        "kernel_to_engine_us": ready,
-        "ratio": ratio,
-        "target": TARGET,
-        "status_us": u64::try_from(answer.as_micros())?,
     });
-    let text = serde_json::to_string_pretty(&report)?;
-    fs::write(out, text).with_context(|| format!("cannot write {}", out.display()))?;
-    println!("written to {}", out.display());
-    Ok(())
+    table::report(&rows, about, out)
 }
 
 /// One start and stop.
@@ -104,10 +102,6 @@ fn status_time(cove: &Cove) -> Duration {
         .collect();
     times.sort_unstable();
     times[times.len() / 2]
-}
-
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1e3)
 }
 
 fn stages_in(status: &Value) -> Option<Stages> {

@@ -1,4 +1,4 @@
-//! `bench boot FILE`, `bench vsock FILE`: what `cargo xtask bench` runs.
+//! `bench boot|events|fs|net|vsock FILE`: what `cargo xtask bench` runs.
 
 #[cfg(target_os = "linux")]
 fn main() -> anyhow::Result<()> {
@@ -9,12 +9,17 @@ fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["boot", out] => bench::boot::run(&PathBuf::from(out)),
+        ["events", out] => bench::events::run(&PathBuf::from(out)),
+        ["fs", out] => bench::fs::run(&PathBuf::from(out)),
+        // What `bench fs` starts to be measured.
+        ["serve-fs", socket, folder] => bench::fs::serve(socket.as_ref(), folder.as_ref()),
+        ["net", out] => bench::net::run(&PathBuf::from(out)),
         ["vsock", out] => bench::vsock::run(&PathBuf::from(out)),
         // What `bench vsock` starts to be measured.
         ["serve-vsock", socket, host, cid] => {
             bench::vsock::serve(socket.as_ref(), host.as_ref(), cid.parse()?)
         }
-        _ => anyhow::bail!("usage: bench boot|vsock FILE"),
+        _ => anyhow::bail!("usage: bench boot|events|fs|net|vsock FILE"),
     }
 }
 

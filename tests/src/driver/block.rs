@@ -1,16 +1,12 @@
 //! A driver for the disk device, request by request.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result, ensure};
 use cove_virtio::device::{FEATURE_EVENT_IDX, FEATURE_VERSION_1};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::event;
 use super::memory::SharedMemory;
 use super::queue::{Buffer, DriverQueue, Used};
 use super::transport::Transport;
-use super::vsock::PATIENCE;
 
 /// Entries of the queue.
 const QUEUE_SIZE: u16 = 64;
@@ -140,7 +136,7 @@ impl BlockGuest {
     pub fn submit(&mut self, chain: &[Buffer]) -> Result<Used> {
         let head = self.requests.add(chain)?.context("the queue is full")?;
         self.requests.publish()?;
-        let used = self.next_used()?;
+        let used = self.requests.next_used()?;
         ensure!(used.head == head, "another chain came back");
         Ok(used)
     }
@@ -153,23 +149,6 @@ impl BlockGuest {
             2 => Ok(Some(Status::Unsupported)),
             UNANSWERED => Ok(None),
             other => anyhow::bail!("there is no status {other}"),
-        }
-    }
-
-    /// Waits for a chain that the device returns, whatever it is.
-    pub fn next_used(&mut self) -> Result<Used> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(used) = self.requests.take_used()? {
-                return Ok(used);
-            }
-            if !self.requests.arm()? {
-                let rest = deadline.saturating_duration_since(Instant::now());
-                ensure!(
-                    event::wait(&[&self.requests.call], rest)?,
-                    "the device does not answer"
-                );
-            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! A driver for the file system device, request by request.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use cove_fs::abi::{self, EntryOut, InHeader, InitExtIn, InitIn, OutHeader, op};
@@ -9,16 +8,14 @@ use cove_virtio::device::{FEATURE_EVENT_IDX, FEATURE_VERSION_1};
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::event;
 use super::memory::SharedMemory;
-use super::queue::{Buffer, DriverQueue, Used};
+use super::queue::{Buffer, DriverQueue};
 use super::transport::Transport;
-use super::vsock::PATIENCE;
 
 /// Entries of each queue, as Linux and QEMU have it.
 const QUEUE_SIZE: u16 = 128;
-/// Bytes of each request's place in memory, and as many for its answer.
-const SLOT: u32 = 64 * 1024;
+/// Bytes of each request's place in memory, and as many for its answer: the 128 KiB that Linux reads ahead, and headers.
+const SLOT: u32 = 132 * 1024;
 /// How many requests may be in flight.
 const SLOTS: u16 = 32;
 
@@ -34,6 +31,8 @@ pub struct FsGuest {
     pub urgent: DriverQueue,
     /// Queue 1, for requests.
     pub requests: DriverQueue,
+    /// The user and group that requests come from; root's at first.
+    pub caller: (u32, u32),
     features: u64,
     area: u64,
     free: Vec<u16>,
@@ -63,6 +62,7 @@ impl FsGuest {
             memory,
             urgent,
             requests,
+            caller: (0, 0),
             features,
             area,
             free: (0..SLOTS).collect(),
@@ -92,15 +92,34 @@ impl FsGuest {
 
     /// Puts a request into the queue, its answer's buffer cut in two as Linux does. Returns its number.
     pub fn submit(&mut self, opcode: u32, node: u64, body: &[&[u8]]) -> Result<u64> {
+        self.submit_sized(opcode, node, body, (0, SLOT - 16))
+    }
+
+    /// The same with data as Linux has it, whose bytes are whatever the memory held before: so many after the body, and
+    /// room for so many in the answer. For measurements, which are not to be of how fast this driver copies.
+    pub fn submit_sized(
+        &mut self,
+        opcode: u32,
+        node: u64,
+        body: &[&[u8]],
+        (stale, room): (u32, u32),
+    ) -> Result<u64> {
         self.unique += 1;
         let body = body.concat();
-        let len = u32::try_from(size_of::<InHeader>() + body.len())?;
-        ensure!(len <= SLOT, "the request is too large for this driver");
+        let len = u32::try_from(size_of::<InHeader>() + body.len())?
+            .checked_add(stale)
+            .context("the request is too large")?;
+        ensure!(
+            len <= SLOT && room <= SLOT - 16,
+            "the request is too large for this driver"
+        );
         let header = InHeader {
             len,
             opcode,
             unique: self.unique,
             node,
+            uid: self.caller.0,
+            gid: self.caller.1,
             pid: 7,
             ..InHeader::default()
         };
@@ -112,7 +131,7 @@ impl FsGuest {
         let buffers = [
             buffer(request, len, false),
             buffer(answer, 16, true),
-            buffer(answer + 16, SLOT - 16, true),
+            buffer(answer + 16, room, true),
         ];
         let head = self.requests.add(&buffers)?.context("the queue is full")?;
         self.in_flight.insert(head, (slot, self.unique));
@@ -122,7 +141,12 @@ impl FsGuest {
 
     /// Waits for the next answer: the request's number, and what it says.
     pub fn next_answer(&mut self) -> Result<(u64, Reply)> {
-        let used = self.next_used()?;
+        self.next_answer_start(SLOT)
+    }
+
+    /// The same with no more than the first `most` bytes of what it says.
+    pub fn next_answer_start(&mut self, most: u32) -> Result<(u64, Reply)> {
+        let used = self.requests.next_used()?;
         let (slot, unique) = self
             .in_flight
             .remove(&used.head)
@@ -133,7 +157,7 @@ impl FsGuest {
             used.written <= SLOT,
             "the device claims to have written past the end"
         );
-        let mut bytes = vec![0; used.written as usize];
+        let mut bytes = vec![0; used.written.min(most.saturating_add(16)) as usize];
         let (_, answer) = self.places(slot);
         self.memory.memory.read_slice(&mut bytes, GuestAddress(answer))?;
         let (header, data) = OutHeader::read_from_prefix(&bytes)
@@ -150,23 +174,6 @@ impl FsGuest {
             Err(-header.error)
         };
         Ok((unique, reply))
-    }
-
-    /// Waits for a chain that the device returns, whatever it is.
-    pub fn next_used(&mut self) -> Result<Used> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Some(used) = self.requests.take_used()? {
-                return Ok(used);
-            }
-            if !self.requests.arm()? {
-                let rest = deadline.saturating_duration_since(Instant::now());
-                ensure!(
-                    event::wait(&[&self.requests.call], rest)?,
-                    "the device does not answer"
-                );
-            }
-        }
     }
 
     /// One request and its answer, with nothing else in flight.

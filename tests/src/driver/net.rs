@@ -11,7 +11,6 @@ use cove_virtio::device::{FEATURE_EVENT_IDX, FEATURE_VERSION_1};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::block::buffer;
-use super::event;
 use super::memory::SharedMemory;
 use super::queue::{Buffer, DriverQueue, Used};
 use super::transport::Transport;
@@ -135,7 +134,7 @@ impl NetGuest {
 
     /// Waits for the next receive buffer, and frees it.
     pub fn next_buffer(&mut self) -> Result<Vec<u8>> {
-        let used = next_used(&mut self.receive)?;
+        let used = self.receive.next_used()?;
         let slot = self
             .posted
             .remove(&used.head)
@@ -178,7 +177,7 @@ impl NetGuest {
     pub fn submit(&mut self, chain: &[Buffer]) -> Result<Used> {
         let head = self.transmit.add(chain)?.context("the queue is full")?;
         self.transmit.publish()?;
-        let used = next_used(&mut self.transmit)?;
+        let used = self.transmit.next_used()?;
         ensure!(used.head == head, "another chain came back");
         ensure!(used.written == 0, "the device wrote to what it is to read");
         Ok(used)
@@ -204,24 +203,6 @@ impl NetGuest {
         }
         self.free_all();
         self.resume()
-    }
-}
-
-/// Waits for a chain that the device returns, whatever it is.
-pub fn next_used(queue: &mut DriverQueue) -> Result<Used> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(used) = queue.take_used()? {
-            return Ok(used);
-        }
-        if !queue.arm()? {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            ensure!(
-                event::wait(&[&queue.call], rest)?,
-                "the device does not answer on queue {}",
-                queue.index
-            );
-        }
     }
 }
 

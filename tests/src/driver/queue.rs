@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use cove_virtio::device::GuestMemory;
 use vm_memory::{Bytes, GuestAddress};
 
-use super::event::Event;
+use super::event::{self, Event};
 use super::memory::SharedMemory;
+use super::vsock::PATIENCE;
 
 /// `VIRTQ_DESC_F_NEXT`: the chain goes on at `next`.
 pub const DESC_NEXT: u16 = 1;
@@ -87,7 +89,7 @@ pub struct DriverQueue {
     chains: Vec<Vec<u16>>,
     next_available: u16,
     announced: u16,
-    next_used: u16,
+    taken: u16,
 }
 
 impl DriverQueue {
@@ -109,7 +111,7 @@ impl DriverQueue {
             chains: Vec::new(),
             next_available: 0,
             announced: 0,
-            next_used: 0,
+            taken: 0,
         };
         queue.clear(false)?;
         Ok(queue)
@@ -120,7 +122,7 @@ impl DriverQueue {
         self.event_idx = event_idx;
         self.free = (0..self.size).rev().collect();
         self.chains = vec![Vec::new(); usize::from(self.size)];
-        (self.next_available, self.announced, self.next_used) = (0, 0, 0);
+        (self.next_available, self.announced, self.taken) = (0, 0, 0);
         let entries = usize::from(self.size);
         for (address, len) in [
             (self.descriptors, 16 * entries),
@@ -207,19 +209,37 @@ impl DriverQueue {
     /// The next chain that the device returned, if any.
     pub fn take_used(&mut self) -> Result<Option<Used>> {
         let index: u16 = self.memory.load(GuestAddress(self.used + 2), Ordering::Acquire)?;
-        if u16::from_le(index) == self.next_used {
+        if u16::from_le(index) == self.taken {
             return Ok(None);
         }
-        let address = self.used + 4 + 8 * u64::from(self.next_used % self.size);
+        let address = self.used + 4 + 8 * u64::from(self.taken % self.size);
         let entry: u64 = self.memory.read_obj(GuestAddress(address))?;
         let entry = u64::from_le(entry).to_le_bytes();
         let head = u16::from_le_bytes([entry[0], entry[1]]);
         let written = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-        self.next_used = self.next_used.wrapping_add(1);
+        self.taken = self.taken.wrapping_add(1);
         if let Some(chain) = self.chains.get_mut(usize::from(head)) {
             self.free.append(chain);
         }
         Ok(Some(Used { head, written }))
+    }
+
+    /// Waits for a chain that the device returns, whatever it is.
+    pub fn next_used(&mut self) -> Result<Used> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(used) = self.take_used()? {
+                return Ok(used);
+            }
+            if !self.arm()? {
+                let rest = deadline.saturating_duration_since(Instant::now());
+                ensure!(
+                    event::wait(&[&self.call], rest)?,
+                    "the device does not answer on queue {}",
+                    self.index
+                );
+            }
+        }
     }
 
     /// Asks to be signalled about the next chain returned; true when one has been returned meanwhile.
@@ -227,11 +247,11 @@ impl DriverQueue {
         if self.event_idx {
             let address = self.available + 4 + 2 * u64::from(self.size);
             self.memory
-                .store(self.next_used.to_le(), GuestAddress(address), Ordering::Relaxed)?;
+                .store(self.taken.to_le(), GuestAddress(address), Ordering::Relaxed)?;
             fence(Ordering::SeqCst);
         }
         let index: u16 = self.memory.load(GuestAddress(self.used + 2), Ordering::Acquire)?;
-        Ok(u16::from_le(index) != self.next_used)
+        Ok(u16::from_le(index) != self.taken)
     }
 
     /// How many chains the device has been given in all, modulo 2¹⁶.

@@ -446,7 +446,27 @@ impl Guest {
         found.with_context(|| format!("nothing came for {ports:?}"))
     }
 
-    /// The next packet of a connection, which must be `op`. Credit updates are passed over unless asked for.
+    /// Waits until the device has dealt with everything that was sent, and takes what it said of it meanwhile.
+    pub fn catch_up(&mut self) -> Result<Vec<Packet>> {
+        // Answers come in order, and this one can be no other's.
+        let nobody = Ports {
+            guest: u32::MAX - 2,
+            host: u32::MAX - 3,
+        };
+        self.send(&self.header(nobody, Op::Rw), &[])?;
+        let mut said = Vec::new();
+        loop {
+            let packet = self
+                .receive_within(PATIENCE)?
+                .context("the device does not answer")?;
+            if packet.header.dst_port == nobody.guest && packet.is(Op::Rst) {
+                return Ok(said);
+            }
+            said.push(packet);
+        }
+    }
+
+    /// The next packet of a connection, which must be `op`. What is said of credit is passed over unless asked for.
     pub fn expect(&mut self, ports: Ports, op: Op) -> Result<Packet> {
         loop {
             let packet = self.receive_for(ports)?;
@@ -454,7 +474,7 @@ impl Guest {
                 return Ok(packet);
             }
             ensure!(
-                packet.is(Op::CreditUpdate),
+                packet.is(Op::CreditUpdate) || packet.is(Op::CreditRequest),
                 "expected {op:?}, got {:?}",
                 packet.header
             );

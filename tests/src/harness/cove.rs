@@ -193,10 +193,19 @@ impl Cove {
 
     /// The machine processes, without the confined ones that they started.
     pub fn machine_processes(&self) -> Vec<i32> {
-        let parts = self.processes_named("--part");
-        let mut machines = self.processes_named("machine-process");
-        machines.retain(|pid| !parts.contains(pid));
-        machines
+        let processes = self.processes();
+        let machine = |pid: &i32| {
+            processes
+                .get(pid)
+                .is_some_and(|words| words.contains("machine-process"))
+        };
+        // A child of one is a part of it, also while it has not become another program yet.
+        let is_part = |pid: &i32| parent(*pid).is_some_and(|parent| machine(&parent));
+        processes
+            .keys()
+            .copied()
+            .filter(|pid| machine(pid) && !is_part(pid))
+            .collect()
     }
 
     /// `kill -9`.
@@ -259,6 +268,14 @@ impl Drop for Cove {
             eventually("every process to end", || self.processes().is_empty());
         }
     }
+}
+
+/// The process that has started this one.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let (_, after) = stat.rsplit_once(") ")?;
+    after.split(' ').nth(1)?.parse().ok()
 }
 
 /// The words of `/proc/PID/cmdline` or `environ`, a blank between them.

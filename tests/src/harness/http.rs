@@ -144,7 +144,9 @@ impl Wire {
         }
     }
 
-    fn exactly(&mut self, length: usize) -> Vec<u8> {
+    /// Reads as many bytes.
+    #[track_caller]
+    pub fn exactly(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         if let Err(error) = self.0.read_exact(&mut bytes) {
             panic!("the connection ended within an answer: {error}");

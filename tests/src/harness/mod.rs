@@ -20,6 +20,7 @@ mod command;
 mod cove;
 mod http;
 mod kit;
+mod running;
 mod suite;
 mod wait;
 
@@ -27,5 +28,6 @@ pub use command::{Cmd, Finished};
 pub use cove::Cove;
 pub use http::{Response, Wire};
 pub use kit::Kit;
-pub use suite::{Pace, Test, run};
-pub use wait::{eventually, free_port, within};
+pub use running::Running;
+pub use suite::{Pace, Test, run, words_of};
+pub use wait::{eventually, free_port, within, within_telling};

@@ -3,6 +3,7 @@
 use super::Cove;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{
+    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::Arc,
@@ -63,18 +64,26 @@ fn selected(arguments: &Arguments, test: &str) -> bool {
 fn attempt(cove: &Cove, body: fn(&Cove)) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| body(cove))).map_err(|panic| {
         cove.mark_failed();
-        panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-            .unwrap_or_else(|| "it panicked without words".into())
+        words_of(&*panic)
     })
 }
 
-/// A suite's tests from the paths of their functions, whose last part is the test's name.
+/// What a test that panicked has said.
+pub fn words_of(panic: &(dyn Any + Send)) -> String {
+    let words = panic.downcast_ref::<String>().cloned();
+    words
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "it panicked without words".into())
+}
+
+/// A suite's tests from the paths of their functions, whose last part is the test's name. They are given a [`Cove`], or
+/// what stands before `=>`.
 #[macro_export]
 macro_rules! tests {
+    ($given:ty => $($module:ident :: $test:ident),* $(,)?) => {
+        [$((concat!(stringify!($module), "::", stringify!($test)), $module::$test as fn(&$given))),*]
+    };
     ($($module:ident :: $test:ident),* $(,)?) => {
-        [$((concat!(stringify!($module), "::", stringify!($test)), $module::$test as fn(&$crate::harness::Cove))),*]
+        $crate::tests![$crate::harness::Cove => $($module::$test),*]
     };
 }

@@ -50,6 +50,7 @@ pub fn spec(place: &Place<'_>, arguments: &[&str]) -> Result<MachineSpec> {
             .chain(&["mitigations=off"])
             .map(|argument| (*argument).to_owned())
             .collect(),
+        own: Vec::new(),
     })
 }
 

@@ -1,7 +1,8 @@
 //! `docker build`, by the classic builder and by `BuildKit`.
 
-use crate::docker;
-use cove_tests::harness::{Cmd, Cove, Finished, eventually, free_port};
+use crate::{copy_program, docker, which};
+use cove_tests::harness::{Cmd, Cove, Finished, Running, eventually, free_port};
+use sha2::{Digest as _, Sha256};
 use std::{
     fs,
     io::Write as _,
@@ -91,8 +92,10 @@ pub(crate) fn what_dockerignore_names_is_not_sent(cove: &Cove) {
         ("code", ""),
         ("secrets/key", ""),
     ];
-    built(build(cove, "ignored", &files));
-    assert_eq!(output(cove, "ignored"), "./code\n./keep.log");
+    for builder in ["1", "0"] {
+        built(build(cove, "ignored", &files).env("DOCKER_BUILDKIT", builder));
+        assert_eq!(output(cove, "ignored"), "./code\n./keep.log", "builder {builder}");
+    }
 }
 
 pub(crate) fn a_cache_mount_lasts_from_build_to_build(cove: &Cove) {
@@ -112,90 +115,127 @@ pub(crate) fn a_secret_is_seen_by_its_step_and_kept_in_no_layer(cove: &Cove) {
         ("token.txt", "hunter2"),
     ];
     built(build(cove, "secretive", &files).arg("--secret=id=token,src=token.txt"));
-    let archive = docker(cove, "save secretive").run().stdout;
+    let saved = docker(cove, "save secretive").run();
+    assert_eq!(saved.code, Some(0), "{}", saved.stderr);
+    let archive = saved.stdout;
     assert!(!archive.windows(7).any(|window| window == b"hunter2"));
     assert_eq!(docker(cove, "run --rm secretive").run().text(), "7");
     docker(cove, "rmi secretive").ok();
 }
 
+/// A step asks the agent of this computer for its keys, by a client that this computer has.
 pub(crate) fn the_hosts_ssh_agent_is_forwarded_into_a_step(cove: &Cove) {
-    let socket = cove.scratch().join("agent.sock");
-    let mut agent = cove.program("ssh-agent").arg("-D").arg("-a").arg(&socket).spawn();
+    let place = folder(
+        cove,
+        "agented",
+        &[(
+            "Dockerfile",
+            "FROM alpine\nCOPY root /\nRUN --mount=type=ssh ssh-add -L > /keys\nCMD cat /keys\n",
+        )],
+    );
+    copy_program(cove, &which("ssh-add"), &place.join("root"), "/usr/bin/ssh-add");
+    let (socket, key) = (cove.scratch().join("agent.sock"), cove.scratch().join("key"));
+    let agent = cove.program("ssh-agent").arg("-D").arg("-a").arg(&socket).spawn();
+    let _agent = Running(agent);
     eventually("the agent's socket", || socket.exists());
-    let dockerfile = "FROM alpine\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo $SSH_AUTH_SOCK > /seen\nCMD cat /seen\n";
-    let finished = build(cove, "agented", &[("Dockerfile", dockerfile)])
-        .args(["--ssh", "default"])
+    let make = ["-q", "-t", "ed25519", "-N", "", "-C", "a-key-of-this-test", "-f"];
+    cove.program("ssh-keygen").args(make).arg(&key).ok();
+    cove.program("ssh-add")
+        .arg("-q")
+        .arg(&key)
         .env("SSH_AUTH_SOCK", &socket)
-        .run();
-    agent.kill().unwrap();
-    agent.wait().unwrap();
-    assert_eq!(finished.code, Some(0), "{finished}");
-    assert!(output(cove, "agented").starts_with("/run/buildkit/ssh_agent"));
+        .ok();
+    built(
+        docker(cove, "build -t agented --ssh default .")
+            .directory(&place)
+            .env("SSH_AUTH_SOCK", &socket)
+            .limit(LIMIT),
+    );
+    let known = fs::read_to_string(key.with_extension("pub")).unwrap();
+    assert_eq!(output(cove, "agented"), known.trim_end());
 }
 
 pub(crate) fn a_context_comes_from_standard_input_or_an_archive(cove: &Cove) {
-    docker(cove, "build -q -t from-stdin -")
-        .input("FROM alpine\nCMD echo no context\n")
-        .ok();
-    assert_eq!(output(cove, "from-stdin"), "no context");
-    let place = folder(
-        cove,
-        "archive",
-        &[
-            ("Dockerfile", "FROM alpine\nCOPY word /\nCMD cat /word\n"),
-            ("word", "packed\n"),
-        ],
-    );
-    let archive = cove
-        .program("tar")
-        .args(["-c", "-z", "."])
-        .directory(&place)
-        .run();
-    docker(cove, "build -q -t from-archive -")
-        .input(archive.stdout)
-        .ok();
-    assert_eq!(output(cove, "from-archive"), "packed");
+    let files = [
+        ("Dockerfile", "FROM alpine\nCOPY . /all/\nCMD cat /all/word\n"),
+        ("word", "packed\n"),
+    ];
+    let place = folder(cove, "archive", &files);
+    let tar = || {
+        let tar = cove
+            .program("tar")
+            .args(["-c", "-z", "."])
+            .directory(&place)
+            .run();
+        assert_eq!(tar.code, Some(0), "{}", tar.stderr);
+        tar.stdout
+    };
+    for builder in ["1", "0"] {
+        let build = |input: Vec<u8>| {
+            let build = docker(cove, "build -q -t given -").input(input);
+            built(build.env("DOCKER_BUILDKIT", builder).limit(LIMIT));
+            output(cove, "given")
+        };
+        let alone = b"FROM alpine\nCMD echo no context\n".to_vec();
+        assert_eq!(build(alone), "no context");
+        assert_eq!(build(tar()), "packed", "builder {builder}");
+    }
 }
 
+/// By the classic builder, whose client clones by itself, and by `BuildKit`, which clones in the machine, with what is
+/// nested in the repository.
 pub(crate) fn a_context_comes_from_a_git_repository(cove: &Cove) {
-    let place = folder(
-        cove,
-        "repository/app",
+    let base = cove.scratch().join("builds/repositories");
+    let commit = |name: &str, files: &[(&str, &str)]| {
+        let place = folder(cove, &format!("repositories/{name}"), files);
+        let git = move |line: &str| {
+            cove.program("git")
+                .args(["-c", "user.name=a", "-c", "user.email=a@example.org"])
+                .args(["-c", "protocol.file.allow=always"])
+                .args(line.split(' '))
+                .directory(&place)
+                .ok()
+        };
+        git("init -q -b trunk");
+        git("add .");
+        git("commit -q -m first");
+        git
+    };
+    let part = commit("part", &[("word", "nested\n")]);
+    let app = commit(
+        "app",
         &[
-            ("Dockerfile", "FROM alpine\nCOPY word /\nCMD cat /word\n"),
+            (
+                "Dockerfile",
+                "FROM alpine\nCOPY . /all\nCMD cat /all/word; cat /all/part/word\n",
+            ),
             ("word", "committed\n"),
         ],
     );
-    let git = |line: &str| {
-        cove.program("git")
-            .args(["-c", "user.name=a", "-c", "user.email=a@example.org"])
-            .args(line.split(' '))
-            .directory(&place)
-            .ok()
-    };
-    git("init -q -b trunk");
-    git("add .");
-    git("commit -q -m first");
+    let program = format!("{}/git-daemon", part("--exec-path"));
     let port = free_port();
-    let mut server = cove
-        .program(&format!("{}/git-daemon", git("--exec-path")))
+    let server = cove
+        .program(&program)
         .args(["--listen=127.0.0.1", "--export-all", "--reuseaddr"])
         .arg(format!("--port={port}"))
-        .arg(format!("--base-path={}", place.parent().unwrap().display()))
+        .arg(format!("--base-path={}", base.display()))
         .spawn();
+    let _server = Running(server);
     eventually("git's server", || {
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
     });
-    // The classic client clones it by itself, so that the repository may be one that only this computer reaches.
-    let finished = docker(cove, "build -q -t from-git")
-        .arg(format!("git://127.0.0.1:{port}/app#trunk"))
-        .env("DOCKER_BUILDKIT", "0")
-        .limit(LIMIT)
-        .run();
-    server.kill().unwrap();
-    server.wait().unwrap();
-    assert_eq!(finished.code, Some(0), "{finished}");
-    assert_eq!(output(cove, "from-git"), "committed");
+    app("submodule --quiet add ../part part");
+    // Relative to where it is cloned from, so that it is found by whichever name that is reached.
+    app("config -f .gitmodules submodule.part.url ../part");
+    app("add .");
+    app("commit -q -m second");
+    for (builder, host) in [("0", "127.0.0.1"), ("1", "host.docker.internal")] {
+        let build = docker(cove, "build -q -t from-git")
+            .arg(format!("git://{host}:{port}/app#trunk"))
+            .env("DOCKER_BUILDKIT", builder);
+        built(build.limit(LIMIT));
+        assert_eq!(output(cove, "from-git"), "committed\nnested", "builder {builder}");
+    }
 }
 
 pub(crate) fn the_result_may_be_files_on_this_computer(cove: &Cove) {
@@ -208,17 +248,29 @@ pub(crate) fn the_result_may_be_files_on_this_computer(cove: &Cove) {
     assert_eq!(fs::read_to_string(place.join("out/made")).unwrap(), "made\n");
 }
 
+/// A step that is done anew writes something else.
+const UNREPEATABLE: &str = "FROM alpine\nRUN cat /proc/sys/kernel/random/uuid > /once\nCMD cat /once\n";
+
 pub(crate) fn a_cache_travels_with_its_image(cove: &Cove) {
-    let files = [("Dockerfile", "FROM alpine\nRUN echo slow step > /slow\n")];
-    let inline = || build(cove, "cache-source", &files).arg("--build-arg=BUILDKIT_INLINE_CACHE=1");
-    built(inline());
+    let build = || {
+        build(cove, "cache-source", &[("Dockerfile", UNREPEATABLE)])
+            .arg("--build-arg=BUILDKIT_INLINE_CACHE=1")
+    };
+    built(build());
+    let once = docker(cove, "run --rm cache-source").ok();
     let archive = docker(cove, "save cache-source").run().stdout;
-    docker(cove, "rmi cache-source").ok();
-    docker(cove, "builder prune -af").ok();
+    let forget = || {
+        docker(cove, "rmi cache-source").ok();
+        docker(cove, "builder prune -af").ok();
+    };
+    forget();
     docker(cove, "load").input(archive).ok();
-    let again = built(inline().arg("--cache-from=cache-source"));
-    assert!(again.stderr.contains("CACHED"), "{again}");
-    docker(cove, "rmi cache-source").ok();
+    built(build().arg("--cache-from=cache-source"));
+    assert_eq!(docker(cove, "run --rm cache-source").ok(), once);
+    forget();
+    built(build());
+    assert_ne!(docker(cove, "run --rm cache-source").ok(), once);
+    forget();
 }
 
 pub(crate) fn a_context_of_a_gibibyte_is_sent(cove: &Cove) {
@@ -227,21 +279,29 @@ pub(crate) fn a_context_of_a_gibibyte_is_sent(cove: &Cove) {
         "large",
         &[(
             "Dockerfile",
-            "FROM alpine\nRUN --mount=target=/context wc -c < /context/large > /length\nCMD cat /length\n",
+            "FROM alpine\nRUN --mount=target=/context sha256sum < /context/large > /sum\nCMD cat /sum\n",
         )],
     );
     let mut file = fs::File::create(place.join("large")).unwrap();
-    let block: Vec<u8> = (0..1 << 20)
+    let mut sum = Sha256::new();
+    let mut block: Vec<u8> = (0..1 << 20)
         .map(|n: u32| n.wrapping_mul(2_654_435_761).to_le_bytes()[3])
         .collect();
-    for _ in 0..1024 {
+    for number in 0..1024_u32 {
+        // No two are the same.
+        block[..4].copy_from_slice(&number.to_le_bytes());
         file.write_all(&block).unwrap();
+        sum.update(&block);
     }
     docker(cove, "build -q -t large .")
         .directory(&place)
         .limit(LIMIT * 2)
         .ok();
-    assert_eq!(output(cove, "large"), "1073741824");
+    let sum = sum
+        .finalize()
+        .iter()
+        .fold(String::new(), |sum, byte| sum + &format!("{byte:02x}"));
+    assert_eq!(output(cove, "large"), format!("{sum}  -"));
     docker(cove, "builder prune -af").ok();
     fs::remove_dir_all(place).unwrap();
 }

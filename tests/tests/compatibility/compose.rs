@@ -1,12 +1,13 @@
 //! Compose projects, shaped as people have them, of the one image that is there without a registry.
 
-use crate::docker;
-use cove_tests::harness::{Cmd, Cove, eventually, free_port, within};
+use crate::{Shared, docker};
+use cove_tests::harness::{Cmd, Cove, Running, eventually, free_port, within};
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     path::PathBuf,
+    thread::sleep,
     time::Duration,
 };
 
@@ -100,20 +101,24 @@ pub(crate) fn profiles_select_services_and_health_orders_them(cove: &Cove) {
 services:
   base:
     image: alpine
-    command: sh -c 'sleep 1; touch /tmp/up; sleep 600'
-    healthcheck: {test: test -e /tmp/up, interval: 300ms, retries: 100}
+    volumes: ['order:/order']
+    command: sh -c 'sleep 1; touch /order/up; sleep 600'
+    healthcheck: {test: test -e /order/up, interval: 300ms, retries: 100}
   migrate:
     image: alpine
-    command: 'true'
+    volumes: ['order:/order']
+    command: sh -c 'test -e /order/up && sleep 1 && touch /order/migrated'
     depends_on: {base: {condition: service_healthy}}
   app:
     image: alpine
-    command: sleep 600
+    volumes: ['order:/order']
+    command: sh -c 'test -e /order/migrated && sleep 600'
     depends_on: {migrate: {condition: service_completed_successfully}}
   debug:
     image: alpine
     command: sleep 600
     profiles: [debug]
+volumes: {order: {}}
 ";
     let project = Project::new(cove, "ordered", &[("compose.yaml", compose)]);
     project.compose("up -d").ok();
@@ -134,7 +139,7 @@ services:
       args: {WHO: compose}
     image: built-by-compose
     volumes: [\"./data:/data\", \"cache:/cache\"]
-    environment: [FROM_FILE]
+    environment: [PASSED_ON]
     env_file: settings.env
 volumes: {cache: {}}
 ";
@@ -145,19 +150,20 @@ volumes: {cache: {}}
             ("compose.yaml", compose),
             (
                 "Dockerfile",
-                "FROM alpine\nARG WHO\nENV WHO=$WHO\nCMD echo $WHO $SETTING > /data/out; touch /cache/x\n",
+                "FROM alpine\nARG WHO\nENV WHO=$WHO\nCMD echo $WHO $SETTING $PASSED_ON >> /data/out; cat /cache/runs >> /data/out; echo run >> /cache/runs\n",
             ),
             ("settings.env", "SETTING=from a file\n"),
         ],
     );
-    fs::create_dir(project.directory.join("data")).unwrap();
-    cove.cove(["share", "add"]).arg(&project.directory).ok();
-    project.compose("run --rm --build tool").ok();
-    let out = fs::read_to_string(project.directory.join("data/out")).unwrap();
-    assert_eq!(out, "compose from a file\n");
-    let directory = project.directory.clone();
+    let data = Shared::new(cove, project.directory.join("data"));
+    for arguments in ["run --rm --build tool", "run --rm tool"] {
+        project.compose(arguments).env("PASSED_ON", "and from here").ok();
+    }
+    let out = fs::read_to_string(data.join("out")).unwrap();
+    // The volume has kept what the first run left.
+    let line = "compose from a file and from here\n";
+    assert_eq!(out, format!("{line}{line}run\n"));
     drop(project);
-    cove.cove(["share", "remove"]).arg(directory).ok();
     docker(cove, "rmi built-by-compose").ok();
 }
 
@@ -192,36 +198,50 @@ services:
   site:
     build: .
     image: watched-site
-    command: sleep 600
+    init: true
+    command: sh -c 'cat /conf/setting > /used; sleep 600'
     develop:
-      watch: [{path: ./pages, target: /pages, action: sync}]
+      watch:
+        - {path: ./pages, target: /pages, action: sync}
+        - {path: ./conf, target: /conf, action: sync+restart}
+        - {path: ./recipe, action: rebuild}
 ";
     let project = Project::new(
         cove,
         "live",
         &[
             ("compose.yaml", compose),
-            ("Dockerfile", "FROM alpine\nCOPY pages /pages\n"),
+            (
+                "Dockerfile",
+                "FROM alpine\nCOPY recipe pages /pages/\nCOPY conf /conf\n",
+            ),
+            ("recipe", "first\n"),
         ],
     );
-    let page = project.directory.join("pages/index");
-    fs::create_dir(project.directory.join("pages")).unwrap();
-    fs::write(&page, "first\n").unwrap();
+    let write = |file: &str, text: &str| {
+        let path = project.directory.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("pages/index", "first\n");
+    write("conf/setting", "first\n");
     project.compose("up -d --build").ok();
-    let seen = || project.compose("exec -T site cat /pages/index").ok();
-    assert_eq!(seen(), "first");
-    let mut watching = project.compose("watch --no-up").spawn();
-    // The watcher begins in its own time: the edit is repeated until it is carried over.
-    let carried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        eventually("the edit", || {
-            fs::write(&page, "second\n").unwrap();
-            std::thread::sleep(Duration::from_millis(500));
-            seen() == "second"
-        });
-    }));
-    watching.kill().unwrap();
-    watching.wait().unwrap();
+    let seen = |file: &str| project.compose(&format!("exec -T site cat {file}")).run().text();
+    for file in ["/pages/index", "/pages/recipe", "/used"] {
+        eventually(file, || seen(file) == "first");
+    }
+    let watching = Running(project.compose("watch --no-up").spawn());
+    // The watcher begins in its own time: the first edit is repeated until it is carried over.
+    within(LIMIT, "an edit", || {
+        write("pages/index", "second\n");
+        sleep(Duration::from_secs(1));
+        (seen("/pages/index") == "second").then_some(())
+    });
+    for (file, shown) in [("conf/setting", "/used"), ("recipe", "/pages/recipe")] {
+        write(file, "second\n");
+        within(LIMIT, file, || (seen(shown) == "second").then_some(()));
+    }
+    drop(watching);
     drop(project);
     docker(cove, "rmi watched-site").ok();
-    assert!(carried.is_ok(), "no edit was carried over");
 }

@@ -1,8 +1,9 @@
 //! Containers: every state and every edge between, and all that is done with them meanwhile.
 
-use crate::docker;
-use cove_tests::harness::{Cove, eventually};
-use std::{fs, time::Duration};
+use crate::{docker, docker_on_a_terminal};
+use cove_tests::harness::{Cove, Running, Wire, eventually, within};
+use serde_json::Value;
+use std::{fs, io::Write as _, time::Duration};
 
 fn inspect(cove: &Cove, container: &str, format: &str) -> String {
     cove.docker(["inspect", "--format", format, container]).ok()
@@ -12,39 +13,113 @@ fn state(cove: &Cove, container: &str) -> String {
     inspect(cove, container, "{{.State.Status}}")
 }
 
-pub(crate) fn a_container_goes_through_every_state(cove: &Cove) {
-    docker(cove, "create --name states alpine sleep 600").ok();
-    assert_eq!(state(cove, "states"), "created");
-    for (action, then) in [
-        ("start", "running"),
-        ("pause", "paused"),
-        ("unpause", "running"),
-        ("restart -t 0", "running"),
-        ("stop -t 0", "exited"),
-        ("start", "running"),
-        ("kill", "exited"),
-    ] {
-        docker(cove, &format!("{action} states")).ok();
-        eventually(then, || state(cove, "states") == then);
+/// What every action does in every state: the state after it, or how it is refused.
+const EDGES: [(&str, Actions); 4] = [
+    (
+        "created",
+        [
+            ("start", Ok("running")),
+            ("restart -t 0", Ok("running")),
+            ("stop -t 0", Ok("created")),
+            ("pause", Err("is not running")),
+            ("unpause", Err("is not paused")),
+            ("kill", Err("is not running")),
+            ("exec % true", Err("is not running")),
+            ("rm", Ok(GONE)),
+        ],
+    ),
+    (
+        "running",
+        [
+            ("start", Ok("running")),
+            ("restart -t 0", Ok("running")),
+            ("stop -t 0", Ok("exited")),
+            ("pause", Ok("paused")),
+            ("unpause", Err("is not paused")),
+            ("kill", Ok("exited")),
+            ("exec % true", Ok("running")),
+            ("rm", Err("container is running")),
+        ],
+    ),
+    (
+        "paused",
+        [
+            ("start", Err("cannot start a paused container")),
+            ("restart -t 0", Ok("running")),
+            ("stop -t 0", Ok("exited")),
+            ("pause", Err("is already paused")),
+            ("unpause", Ok("running")),
+            ("kill", Ok("exited")),
+            ("exec % true", Err("is paused")),
+            ("rm", Err("container is paused")),
+        ],
+    ),
+    (
+        "exited",
+        [
+            ("start", Ok("running")),
+            ("restart -t 0", Ok("running")),
+            ("stop -t 0", Ok("exited")),
+            ("pause", Err("is not running")),
+            ("unpause", Err("is not paused")),
+            ("kill", Err("is not running")),
+            ("exec % true", Err("is not running")),
+            ("rm", Ok(GONE)),
+        ],
+    ),
+];
+type Actions = [(&'static str, Result<&'static str, &'static str>); 8];
+const GONE: &str = "gone";
+
+/// Brings a new container into a state.
+fn bring(cove: &Cove, container: &str, into: &str) {
+    docker(cove, &format!("create --name {container} alpine sleep 600")).ok();
+    let actions: &[&str] = match into {
+        "created" => &[],
+        "running" => &["start"],
+        "paused" => &["start", "pause"],
+        _ => &["start", "kill"],
+    };
+    for action in actions {
+        docker(cove, &format!("{action} {container}")).ok();
     }
-    docker(cove, "start states").ok();
-    cove.docker(["rm", "states"])
-        .run()
-        .fails_with(1)
-        .says(&["container is running"]);
-    docker(cove, "rm -f states").ok();
+    eventually(into, || state(cove, container) == into);
 }
 
-pub(crate) fn edges_that_do_not_exist_are_refused(cove: &Cove) {
-    docker(cove, "create --name edges alpine true").ok();
-    for (action, why) in [
-        ("pause", "is not running"),
-        ("unpause", "is not"),
-        ("kill", "is not running"),
-    ] {
-        cove.docker([action, "edges"]).run().fails_with(1).says(&[why]);
+pub(crate) fn every_action_does_in_every_state_what_it_should(cove: &Cove) {
+    const NAME: &str = "edges";
+    for (before, actions) in EDGES {
+        for (action, after) in actions {
+            bring(cove, NAME, before);
+            let line = match action.split_once('%') {
+                Some((first, rest)) => format!("{first}{NAME}{rest}"),
+                None => format!("{action} {NAME}"),
+            };
+            let done = docker(cove, &line).run();
+            match after {
+                Ok(after) => {
+                    assert_eq!(done.code, Some(0), "{before}, {action}: {done}");
+                    eventually(after, || {
+                        let now = cove
+                            .docker(["inspect", "--format", "{{.State.Status}}", NAME])
+                            .run();
+                        if after == GONE {
+                            now.code == Some(1)
+                        } else {
+                            now.text() == after
+                        }
+                    });
+                }
+                Err(why) => {
+                    done.fails_with(1).says(&[why]);
+                    assert_eq!(state(cove, NAME), before, "{action} was refused");
+                }
+            }
+            // By force it goes from wherever it is.
+            docker(cove, &format!("rm -f {NAME}")).run();
+            docker(cove, &format!("inspect {NAME}")).run().fails_with(1);
+        }
     }
-    docker(cove, "rm edges").ok();
 }
 
 pub(crate) fn a_restart_policy_is_heeded_as_often_as_it_says(cove: &Cove) {
@@ -57,6 +132,21 @@ pub(crate) fn a_restart_policy_is_heeded_as_often_as_it_says(cove: &Cove) {
     eventually("an orderly end", || state(cove, "content") == "exited");
     assert_eq!(inspect(cove, "content", "{{.RestartCount}}"), "0");
     docker(cove, "rm content").ok();
+    // Whatever its end was, but not when somebody has stopped it.
+    docker(cove, "run -d --name always --restart always alpine sleep 600").ok();
+    docker(cove, "run -d --name never --restart no alpine sleep 600").ok();
+    // From within the machine, since the engine does not restart what was killed through it.
+    for container in ["always", "never"] {
+        let process = inspect(cove, container, "{{.State.Pid}}");
+        cove.cove(["exec", "kill", "-9", &process]).ok();
+    }
+    eventually("another life", || {
+        inspect(cove, "always", "{{.RestartCount}} {{.State.Status}}") == "1 running"
+    });
+    eventually("the end without one", || state(cove, "never") == "exited");
+    docker(cove, "stop -t 0 always").ok();
+    assert_eq!(state(cove, "always"), "exited");
+    docker(cove, "rm always never").ok();
 }
 
 pub(crate) fn a_health_check_tells_well_from_unwell(cove: &Cove) {
@@ -84,9 +174,18 @@ pub(crate) fn init_reaps_and_passes_signals_on(cove: &Cove) {
         .ok()
         .replace('\0', " ");
     assert!(first.contains("docker-init"), "{first}");
+    // A child whose parent has ended is the first process's: it is reaped when it ends.
     docker(cove, "run -d --init --name reaper alpine sh -c")
-        .arg("trap 'exit 33' TERM; while :; do sleep 0.2; done")
+        .arg("(sleep 0.1 &); trap 'exit 33' TERM; echo ready; while :; do sleep 0.2; done")
         .ok();
+    eventually("its handler", || docker(cove, "logs reaper").ok() == "ready");
+    eventually("the orphan to be reaped", || {
+        let states = docker(cove, "exec reaper sh -c")
+            .arg("cat /proc/[0-9]*/stat")
+            .run()
+            .text();
+        !states.contains("(sleep) Z") && !states.contains("sleep 0.1")
+    });
     docker(cove, "stop reaper").ok();
     assert_eq!(inspect(cove, "reaper", "{{.State.ExitCode}}"), "33");
     docker(cove, "rm reaper").ok();
@@ -130,6 +229,13 @@ pub(crate) fn a_terminal_is_one_and_a_pipe_is_none(cove: &Cove) {
         .input("through a pipe")
         .ok();
     assert_eq!(piped, "through a pipe");
+    // A terminal on this side has its size on the other, too.
+    docker(cove, "run -d --name sized alpine sleep 600").ok();
+    for command in ["run --rm -it alpine stty size", "exec -it sized stty size"] {
+        let screen = docker_on_a_terminal(cove, command).run();
+        assert!(screen.text().contains("31 97"), "{command}: {screen}");
+    }
+    docker(cove, "rm -f sized").ok();
 }
 
 pub(crate) fn exec_joins_a_container_as_it_is_told(cove: &Cove) {
@@ -174,7 +280,10 @@ pub(crate) fn a_change_is_copied_and_the_layer_below_stays(cove: &Cove) {
         assert!(changes.lines().any(|line| line == change), "{change}: {changes}");
     }
     // Another container of the same image sees nothing of it.
-    docker(cove, "run --rm alpine test -e /etc/issue").ok();
+    let unchanged = docker(cove, "run --rm alpine sh -c")
+        .arg("test -e /etc/issue && cat /etc/motd")
+        .ok();
+    assert!(!unchanged.contains("more"), "{unchanged}");
     docker(cove, "rm changed").ok();
 }
 
@@ -183,6 +292,28 @@ pub(crate) fn what_runs_can_be_looked_at(cove: &Cove) {
     assert!(docker(cove, "top watched").ok().contains("sleep 600"));
     let stats = docker(cove, "stats --no-stream --format {{.Name}}/{{.PIDs}} watched").ok();
     assert_eq!(stats, "watched/1");
+    // A stream of them, each of which knows how much the processor has done since the one before.
+    docker(cove, "exec -d watched sh -c")
+        .arg("while :; do :; done")
+        .ok();
+    let mut wire = Wire::connect(&cove.docker_socket());
+    wire.send("GET", "/containers/watched/stats", "Connection: close\r\n", "");
+    assert_eq!(wire.head().0, 200);
+    let mut stream = Vec::new();
+    within(Duration::from_mins(1), "a reading of a busy processor", || {
+        stream.extend(wire.some());
+        let lines = stream.split(|byte| *byte == b'\n');
+        let mut readings = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        let is_busy = |reading: &Value| {
+            let number = |path: &str| reading.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+            let before = number("/precpu_stats/cpu_usage/total_usage");
+            before > 0
+                && number("/cpu_stats/cpu_usage/total_usage") > before
+                && number("/memory_stats/usage") > 0
+        };
+        readings.any(|reading| is_busy(&reading)).then_some(())
+    });
+    drop(wire);
     docker(cove, "rename watched seen").ok();
     docker(cove, "update --memory 64m --memory-swap 64m seen").ok();
     assert_eq!(
@@ -226,4 +357,18 @@ pub(crate) fn attach_follows_and_wait_answers_with_the_code(cove: &Cove) {
     assert_eq!(attached.text(), "said hello");
     assert_eq!(docker(cove, "wait attached").ok(), "3");
     docker(cove, "rm attached").ok();
+    // Into what runs already, and out of it again by the keys for that, while it goes on.
+    docker(cove, "run -dit --name joined alpine cat").ok();
+    let mut client = docker_on_a_terminal(cove, "attach joined").spawn();
+    let mut keyboard = client.stdin.take().unwrap();
+    let mut client = Running(client);
+    keyboard.write_all(b"hello\n").unwrap();
+    eventually("what was typed", || {
+        docker(cove, "logs joined").ok().contains("hello")
+    });
+    // Only now is the terminal the container's, and these keys are not for this computer's end of it.
+    keyboard.write_all(b"\x10\x11").unwrap();
+    eventually("the client to let go", || client.0.try_wait().unwrap().is_some());
+    assert_eq!(state(cove, "joined"), "running");
+    docker(cove, "rm -f joined").ok();
 }

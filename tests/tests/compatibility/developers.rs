@@ -1,14 +1,24 @@
 //! What developers use besides `docker`: its Python client, testcontainers, a job that has Docker inside its container,
 //! dev containers.
 
-use crate::docker;
-use cove_tests::harness::{Cmd, Cove, within};
+use crate::{Shared, copy_program, docker, docker_host};
+use bollard::{
+    Docker,
+    exec::{CreateExecOptions, StartExecResults},
+    models::ContainerCreateBody,
+    query_parameters::{AttachContainerOptionsBuilder, EventsOptionsBuilder},
+};
+use cove_tests::harness::{Cmd, Cove, Running, within};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::io::AsyncWriteExt as _;
+
+const LIMIT: Duration = Duration::from_mins(3);
 
 /// Building a dev container takes several images and containers, one after the other.
 const DEV_CONTAINER: Duration = Duration::from_mins(10);
@@ -19,10 +29,7 @@ fn python(cove: &Cove, script: &str) -> Cmd {
     cove.program("python3")
         .env("PYTHONPATH", packages)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env(
-            "DOCKER_HOST",
-            format!("unix://{}", cove.docker_socket().display()),
-        )
+        .env("DOCKER_HOST", docker_host(cove))
         .args(["-c", script])
 }
 
@@ -98,6 +105,76 @@ print(client.makefile().readline().strip(), box.get_wrapped_container().id, flus
 time.sleep(600)
 "#;
 
+/// The same from Rust.
+pub(crate) fn bollard_does_what_its_users_do(cove: &Cove) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let all = async { tokio::time::timeout(LIMIT, use_bollard(cove.docker_socket())).await };
+    runtime.block_on(all).unwrap().unwrap();
+}
+
+async fn use_bollard(socket: PathBuf) -> Result<(), bollard::errors::Error> {
+    let socket = socket.display().to_string();
+    let docker = Docker::connect_with_unix(&socket, 120, bollard::API_DEFAULT_VERSION)?
+        .negotiate_version()
+        .await?;
+    assert_eq!(docker.ping().await?, "OK");
+    let body = ContainerCreateBody {
+        image: Some("alpine".into()),
+        cmd: Some(
+            ["sh", "-c", "while read line; do echo got $line; done"]
+                .map(str::to_owned)
+                .into(),
+        ),
+        open_stdin: Some(true),
+        ..Default::default()
+    };
+    let id = docker.create_container(None, body).await?.id;
+    let options = AttachContainerOptionsBuilder::new()
+        .stdin(true)
+        .stdout(true)
+        .stream(true)
+        .build();
+    let mut attached = docker.attach_container(&id, Some(options)).await?;
+    docker.start_container(&id, None).await?;
+    attached.input.write_all(b"one\ntwo\n").await?;
+    let mut heard = String::new();
+    while heard.len() < "got one\ngot two\n".len() {
+        let some = attached.output.next().await.unwrap()?;
+        heard += &String::from_utf8_lossy(&some.into_bytes());
+    }
+    assert_eq!(heard, "got one\ngot two\n");
+    let exec = CreateExecOptions {
+        cmd: Some(vec!["sh", "-c", "echo out; exit 3"]),
+        attach_stdout: Some(true),
+        ..Default::default()
+    };
+    let exec = docker.create_exec(&id, exec).await?.id;
+    let StartExecResults::Attached { output, .. } = docker.start_exec(&exec, None).await? else {
+        panic!("it is not attached")
+    };
+    let output: Vec<_> = output.try_collect().await?;
+    assert_eq!(output.len(), 1);
+    assert_eq!(docker.inspect_exec(&exec).await?.exit_code, Some(3));
+    docker.kill_container(&id, None).await?;
+    // An end that is no success is an error of this client.
+    match docker.wait_container(&id, None).next().await {
+        Some(Err(bollard::errors::Error::DockerContainerWaitError { code: 137, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    docker.remove_container(&id, None).await?;
+    let gone = docker.inspect_container(&id, None).await;
+    let Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) = gone else {
+        panic!("{gone:?}")
+    };
+    let options = EventsOptionsBuilder::new().since("0").until("1").build();
+    let events: Vec<_> = docker.events(Some(options)).try_collect().await?;
+    assert!(events.is_empty(), "{events:?}");
+    Ok(())
+}
+
 /// The reaper is the suite's own, under the name by which testcontainers asks for Ryuk, whose image has to come from a
 /// registry. What is shown of it is the way: the socket mounted by its path on this computer, the port, the protocol.
 pub(crate) fn testcontainers_start_wait_and_are_reaped(cove: &Cove) {
@@ -114,16 +191,14 @@ pub(crate) fn testcontainers_start_wait_and_are_reaped(cove: &Cove) {
         session = session.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host");
     }
     let mut session = session.spawn();
+    let (output, mut errors) = (session.stdout.take().unwrap(), session.stderr.take().unwrap());
+    let session = Running(session);
     let mut said = String::new();
-    BufReader::new(session.stdout.take().unwrap())
-        .read_line(&mut said)
-        .unwrap();
+    BufReader::new(output).read_line(&mut said).unwrap();
     let words: Vec<&str> = said.split_whitespace().collect();
     // It ends without a chance to tidy up.
-    session.kill().unwrap();
-    session.wait().unwrap();
+    drop(session);
     let mut complaints = String::new();
-    let mut errors = session.stderr.take().unwrap();
     errors.read_to_string(&mut complaints).unwrap();
     assert!(
         words.len() == 2 && words[0] == "hello",
@@ -143,14 +218,7 @@ pub(crate) fn testcontainers_start_wait_and_are_reaped(cove: &Cove) {
 
 pub(crate) fn a_job_in_a_container_uses_docker_through_the_socket(cove: &Cove) {
     let context = cove.scratch().join("job");
-    fs::create_dir_all(context.join("root/usr/bin")).unwrap();
-    let client = &cove.kit().docker;
-    fs::copy(client, context.join("root/usr/bin/docker")).unwrap();
-    for library in libraries(cove, client) {
-        let copy = context.join("root").join(library.trim_start_matches('/'));
-        fs::create_dir_all(copy.parent().unwrap()).unwrap();
-        fs::copy(&library, copy).unwrap();
-    }
+    copy_program(cove, &cove.kit().docker, &context.join("root"), "/usr/bin/docker");
     docker(cove, "build -q -t job -f -")
         .arg(&context)
         .input("FROM alpine\nCOPY root /\n")
@@ -176,15 +244,6 @@ pub(crate) fn a_job_in_a_container_uses_docker_through_the_socket(cove: &Cove) {
     docker(cove, "rmi job").ok();
 }
 
-/// What a program of this computer is linked with, its loader included; nothing when it needs nothing.
-fn libraries(cove: &Cove, program: &Path) -> Vec<String> {
-    let told = cove.program("ldd").arg(program).run().text();
-    told.split_whitespace()
-        .filter(|word| word.starts_with('/') && !word.ends_with(':'))
-        .map(str::to_owned)
-        .collect()
-}
-
 const DEV_CONTAINER_JSON: &str = r#"{
     "name": "burrow",
     "build": { "dockerfile": "Dockerfile" },
@@ -202,7 +261,7 @@ const FEATURE_JSON: &str = r#"{
 }"#;
 
 pub(crate) fn a_dev_container_is_built_with_its_feature_and_entered(cove: &Cove) {
-    let folder = cove.scratch().join("burrow");
+    let folder = Shared::new(cove, cove.scratch().join("burrow"));
     let own = folder.join(".devcontainer");
     fs::create_dir_all(own.join("greeting")).unwrap();
     fs::write(own.join("devcontainer.json"), DEV_CONTAINER_JSON).unwrap();
@@ -218,19 +277,15 @@ pub(crate) fn a_dev_container_is_built_with_its_feature_and_entered(cove: &Cove)
     )
     .unwrap();
     fs::write(folder.join("source"), "print('hi')\n").unwrap();
-    cove.cove(["share", "add"]).arg(&folder).ok();
     let program = cove.kit().devcontainer.as_ref().unwrap();
     let devcontainer = |verb: &str| {
         cove.program("node")
-            .env(
-                "DOCKER_HOST",
-                format!("unix://{}", cove.docker_socket().display()),
-            )
+            .env("DOCKER_HOST", docker_host(cove))
             .arg(program)
             .args([verb, "--docker-path"])
             .arg(&cove.kit().docker)
             .arg("--workspace-folder")
-            .arg(&folder)
+            .arg(&*folder)
             .limit(DEV_CONTAINER)
     };
     // The Dockerfile's front end is the builder's own: another one would have to come from a registry.
@@ -254,5 +309,4 @@ pub(crate) fn a_dev_container_is_built_with_its_feature_and_entered(cove: &Cove)
         )
         .ok();
     docker(cove, "volume rm burrow-cache").ok();
-    cove.cove(["share", "remove"]).arg(&folder).ok();
 }

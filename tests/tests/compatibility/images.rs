@@ -25,6 +25,16 @@ pub(crate) fn layers_are_shared_between_images(cove: &Cove) {
     assert_eq!(a[..trunk.len()], trunk);
     assert_eq!(b[..trunk.len()], trunk);
     assert_ne!(a.last(), b.last());
+    // On the disk, too: the directories that lie below both are the same ones.
+    let below = |image: &str| -> Vec<String> {
+        let directories = docker(cove, "image inspect --format {{.GraphDriver.Data.LowerDir}}")
+            .arg(image)
+            .ok();
+        directories.split(':').map(str::to_owned).collect()
+    };
+    let shared = below("branch-a");
+    assert_eq!(shared.len(), trunk.len());
+    assert_eq!(below("branch-b"), shared);
     docker(cove, "rmi branch-a branch-b").ok();
 }
 

@@ -1,7 +1,8 @@
 //! Networks, as containers see them.
 
-use crate::docker;
+use crate::{docker, output_of};
 use cove_tests::harness::{Cove, eventually};
+use std::net::{Ipv4Addr, TcpListener};
 
 /// A server at port 80 that answers with its own name.
 fn serve(cove: &Cove, name: &str, options: &str) {
@@ -10,12 +11,12 @@ fn serve(cove: &Cove, name: &str, options: &str) {
         &format!("run -d --name {name} {options} alpine nc -lk -p 80 -e hostname"),
     )
     .ok();
-}
-
-fn run(cove: &Cove, options: &str, script: &str) -> String {
-    docker(cove, &format!("run --rm {options} alpine sh -c"))
-        .arg(script)
-        .ok()
+    eventually("the server", || {
+        docker(cove, &format!("exec {name} nc -z 127.0.0.1 80"))
+            .run()
+            .code
+            == Some(0)
+    });
 }
 
 fn address(cove: &Cove, container: &str, network: &str) -> String {
@@ -31,7 +32,7 @@ pub(crate) fn the_default_bridge_connects_by_address(cove: &Cove) {
     serve(cove, "bridged", "--hostname bridged");
     let at = address(cove, "bridged", "bridge");
     assert_eq!(
-        run(cove, "--network bridge", &format!("nc {at} 80 < /dev/null")),
+        output_of(cove, "--network bridge", &format!("nc {at} 80 < /dev/null")),
         "bridged"
     );
     docker(cove, "rm -f bridged").ok();
@@ -46,29 +47,47 @@ pub(crate) fn a_network_of_ones_own_has_names_aliases_and_fixed_addresses(cove: 
     );
     for name in ["named", "other", "172.30.5.77"] {
         assert_eq!(
-            run(cove, "--network own", &format!("nc {name} 80 < /dev/null")),
+            output_of(cove, "--network own", &format!("nc {name} 80 < /dev/null")),
             "named",
             "{name}"
         );
     }
     // Another network does not know the name and does not reach the address.
-    let stranger = docker(cove, "run --rm alpine nc -w 2 172.30.5.77 80").run();
-    assert_ne!(stranger.code, Some(0));
+    docker(cove, "network create other").ok();
+    for (name, why) in [("named", "bad address"), ("172.30.5.77", "")] {
+        let stranger = docker(cove, "run --rm --network other alpine nc -w 3")
+            .args([name, "80"])
+            .run();
+        stranger.fails_with(1).says(&[why]);
+    }
+    docker(cove, "network rm other").ok();
     docker(cove, "rm -f named").ok();
     docker(cove, "network rm own").ok();
 }
 
 pub(crate) fn an_internal_network_leads_nowhere_else(cove: &Cove) {
     docker(cove, "network create --internal inner").ok();
-    assert_eq!(
-        run(cove, "--network inner", "ip route | grep -c default || true"),
-        "0"
+    serve(cove, "insider", "--network inner --hostname insider");
+    serve(cove, "outsider", "--hostname outsider");
+    let ask = |who: &str| format!("nc -w 3 {who} 80 < /dev/null || echo no answer");
+    assert_eq!(output_of(cove, "--network inner", &ask("insider")), "insider");
+    // This computer and what is in another network: each answers, but not to those within.
+    let outsider = address(cove, "outsider", "bridge");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let ours = format!(
+        "nc -z -w 3 host.docker.internal {} && echo host || echo no answer",
+        listener.local_addr().unwrap().port()
     );
+    assert_eq!(output_of(cove, "", &ask(&outsider)), "outsider");
+    assert_eq!(output_of(cove, "", &ours), "host");
+    assert_eq!(output_of(cove, "--network inner", &ask(&outsider)), "no answer");
+    assert_eq!(output_of(cove, "--network inner", &ours), "no answer");
+    docker(cove, "rm -f insider outsider").ok();
     docker(cove, "network rm inner").ok();
 }
 
 pub(crate) fn host_is_the_machines_own_network_and_none_is_none(cove: &Cove) {
-    let devices = |options: &str| run(cove, options, "ls /sys/class/net | tr '\\n' ' '");
+    let devices = |options: &str| output_of(cove, options, "ls /sys/class/net | tr '\\n' ' '");
     let host = devices("--network host");
     assert!(host.contains("docker0") && host.contains("lo"), "{host}");
     assert_eq!(devices("--network none").trim(), "lo");
@@ -76,7 +95,7 @@ pub(crate) fn host_is_the_machines_own_network_and_none_is_none(cove: &Cove) {
 
 pub(crate) fn a_container_is_linked_the_old_way(cove: &Cove) {
     serve(cove, "server", "--hostname server --expose 80");
-    let linked = run(
+    let linked = output_of(
         cove,
         "--link server:backend",
         "nc backend 80 < /dev/null; env | grep BACKEND_PORT_80_TCP_PORT",
@@ -91,7 +110,7 @@ pub(crate) fn a_running_container_is_connected_and_disconnected(cove: &Cove) {
     let devices = || docker(cove, "exec joiner ls /sys/class/net").ok();
     docker(cove, "network connect --alias newcomer late joiner").ok();
     assert!(devices().contains("eth1"));
-    run(cove, "--network late", "ping -c 1 -W 5 newcomer");
+    output_of(cove, "--network late", "ping -c 1 -W 5 newcomer");
     docker(cove, "network disconnect late joiner").ok();
     assert!(!devices().contains("eth1"));
     docker(cove, "rm -f joiner").ok();
@@ -105,7 +124,7 @@ pub(crate) fn ipv6_networks_carry_ipv6(cove: &Cove) {
         "run -d --name sixth --network six --ip6 fd00:beef::6 alpine sleep 600",
     )
     .ok();
-    run(cove, "--network six", "ping -6 -c 1 -W 5 fd00:beef::6");
+    output_of(cove, "--network six", "ping -6 -c 1 -W 5 fd00:beef::6");
     docker(cove, "rm -f sixth").ok();
     docker(cove, "network rm six").ok();
 }

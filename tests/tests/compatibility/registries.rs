@@ -2,7 +2,7 @@
 //! `host.docker.internal`.
 
 use crate::docker;
-use cove_tests::harness::{Cmd, Cove, eventually, free_port};
+use cove_tests::harness::{Cmd, Cove, Running, eventually, free_port};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use serde_json::Value;
 use std::{
@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -40,7 +40,7 @@ pub(crate) fn prepare(cove: &Cove) {
 
 /// A registry; dropping it ends it.
 struct Registry {
-    process: Child,
+    _process: Running,
     name: String,
 }
 
@@ -65,7 +65,7 @@ impl Registry {
             .spawn()
             .unwrap();
         let registry = Self {
-            process,
+            _process: Running(process),
             name: format!("{HOST}:{port}"),
         };
         eventually("the registry to listen", || {
@@ -95,14 +95,6 @@ impl Registry {
 
     fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.name)
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        // It has nothing to lose.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 
@@ -227,12 +219,17 @@ pub(crate) fn what_is_no_authority_is_not_trusted(cove: &Cove) {
     assert_eq!(list["certificates"], serde_json::json!([]));
 }
 
-pub(crate) fn an_insecure_registry_is_used_and_a_mirror_is_asked_first(cove: &Cove) {
+/// The port of the registry that [`prepare`] has named.
+fn plain_port(cove: &Cove) -> u16 {
     let names = cove
         .cove(["config", "get", "engine.insecure-registries", "--json"])
         .ok();
     let names: Vec<String> = serde_json::from_str(&names).unwrap();
-    let port = names[0].rsplit(':').next().unwrap().parse().unwrap();
+    names[0].rsplit(':').next().unwrap().parse().unwrap()
+}
+
+pub(crate) fn an_insecure_registry_is_used_and_a_mirror_is_asked_first(cove: &Cove) {
+    let port = plain_port(cove);
     let registry = Registry::serve(cove, port, "");
     let image = registry.image("library/mirrored:1");
     docker(cove, "build -q -t")
@@ -257,11 +254,7 @@ pub(crate) fn an_insecure_registry_is_used_and_a_mirror_is_asked_first(cove: &Co
 }
 
 pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
-    let names = cove
-        .cove(["config", "get", "engine.insecure-registries", "--json"])
-        .ok();
-    let names: Vec<String> = serde_json::from_str(&names).unwrap();
-    let port = names[0].rsplit(':').next().unwrap().parse().unwrap();
+    let port = plain_port(cove);
     let directory = place(cove, "helper");
     let htpasswd = directory.join("htpasswd");
     fs::write(&htpasswd, HTPASSWD).unwrap();
@@ -299,6 +292,59 @@ pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
     assert!(!kept.exists());
     docker("push -q").arg(&image).run().fails_with(1);
     docker("rmi").arg(&image).ok();
+}
+
+/// The client joins the images of two processors by their names alone, and the engine takes its own.
+pub(crate) fn one_name_has_an_image_for_each_processor(cove: &Cove) {
+    let port = plain_port(cove);
+    let registry = Registry::serve(cove, port, "");
+    let foreign = cove.kit().foreign.as_ref().unwrap().join("arm64/busybox");
+    let context = place(cove, "joined");
+    fs::copy(foreign, context.join("busybox")).unwrap();
+    for (name, dockerfile, platform) in [
+        ("amd64", "FROM alpine\nCMD uname -m\n", "linux/amd64"),
+        (
+            "arm64",
+            "FROM scratch\nCOPY busybox /bin/sh\nCMD uname -m\n",
+            "linux/arm64",
+        ),
+    ] {
+        let image = registry.image(&format!("part:{name}"));
+        docker(cove, "build -q -f - --platform")
+            .args([platform, "-t", &image])
+            .arg(&context)
+            .input(dockerfile)
+            .ok();
+        docker(cove, "push -q").arg(&image).ok();
+        docker(cove, "rmi").arg(&image).ok();
+    }
+    // On this computer the registry has another name.
+    let ours = |name: &str| format!("127.0.0.1:{port}/{name}");
+    docker(cove, "buildx imagetools create -t")
+        .args([ours("whole:1"), ours("part:amd64"), ours("part:arm64")])
+        .ok();
+    let manifest = docker(cove, "buildx imagetools inspect --raw")
+        .arg(ours("whole:1"))
+        .ok();
+    let manifest: Value = serde_json::from_str(&manifest).unwrap();
+    let platforms: Vec<&str> = manifest["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|part| part["platform"]["architecture"].as_str())
+        .collect();
+    assert_eq!(platforms, ["amd64", "arm64"], "{manifest}");
+    let whole = registry.image("whole:1");
+    for (platform, machine) in [(None, "x86_64"), (Some("linux/arm64"), "aarch64")] {
+        let option: Vec<&str> = platform
+            .into_iter()
+            .flat_map(|name| ["--platform", name])
+            .collect();
+        docker(cove, "pull -q").args(&option).arg(&whole).ok();
+        let ran = docker(cove, "run --rm").args(&option).arg(&whole).ok();
+        assert_eq!(ran, machine);
+        docker(cove, "rmi").arg(&whole).ok();
+    }
 }
 
 /// A credential helper as Docker describes it: verbs, and JSON or a server's name on standard input. It keeps what it

@@ -39,7 +39,12 @@ impl Drop for Swarm<'_> {
 }
 
 pub(crate) fn a_service_is_scaled_updated_and_rolled_back(cove: &Cove) {
-    docker(cove, "tag alpine:latest alpine:next").ok();
+    docker(cove, "build -q -t alpine:next -")
+        .input("FROM alpine\nRUN echo next > /release\n")
+        .ok();
+    docker(cove, "build -q -t alpine:broken -")
+        .input("FROM alpine\nRUN rm /bin/sleep\n")
+        .ok();
     let swarm = Swarm::begin(cove);
     docker(cove, "service create -q --no-resolve-image --name work --replicas 1 --stop-grace-period 0s --update-monitor 100ms --rollback-monitor 100ms alpine sleep 600").ok();
     swarm.tasks("work", "one task", &["alpine:latest"]);
@@ -47,15 +52,36 @@ pub(crate) fn a_service_is_scaled_updated_and_rolled_back(cove: &Cove) {
     swarm.tasks("work", "three tasks", &["alpine:latest"; 3]);
     docker(
         cove,
-        "service update -q --no-resolve-image --update-order start-first --image alpine:next work",
+        "service update -d --no-resolve-image --update-order start-first --update-delay 2s --image alpine:next work",
     )
     .ok();
     swarm.tasks("work", "the new image", &["alpine:next"; 3]);
+    // One after the other, with the delay between them.
+    let tasks = docker(cove, "service ps -q --filter desired-state=running work").ok();
+    let made = docker(cove, "inspect --type task --format {{.CreatedAt.UnixMilli}}")
+        .args(tasks.lines())
+        .ok();
+    let mut made: Vec<u64> = made.lines().map(|made| made.parse().unwrap()).collect();
+    made.sort_unstable();
+    assert!(
+        made.len() == 3 && made.windows(2).all(|two| two[1] - two[0] >= 2000),
+        "{made:?}"
+    );
+    let ids = docker(cove, "ps -q --filter label=com.docker.swarm.service.name=work").ok();
+    let newest = ids.lines().next().unwrap();
+    assert_eq!(cove.docker(["exec", newest, "cat", "/release"]).ok(), "next");
     docker(cove, "service rollback -q work").ok();
     swarm.tasks("work", "the old image", &["alpine:latest"; 3]);
+    // What does not start is taken back without being asked.
+    docker(cove, "service update -d --no-resolve-image --update-delay 0s --update-failure-action rollback --image alpine:broken work").ok();
+    within(Duration::from_mins(3), "the update to be taken back", || {
+        let state = docker(cove, "service inspect --format {{.UpdateStatus.State}} work").ok();
+        (state == "rollback_completed").then_some(())
+    });
+    swarm.tasks("work", "the image that works", &["alpine:latest"; 3]);
     docker(cove, "service rm work").ok();
     drop(swarm);
-    docker(cove, "rmi alpine:next").ok();
+    docker(cove, "rmi alpine:next alpine:broken").ok();
 }
 
 pub(crate) fn a_task_that_dies_is_replaced(cove: &Cove) {

@@ -1,14 +1,8 @@
 //! Volumes, bind mounts, tmpfs.
 
-use crate::docker;
+use crate::{Shared, docker, output_of};
 use cove_tests::harness::Cove;
 use std::fs;
-
-fn run(cove: &Cove, options: &str, script: &str) -> String {
-    docker(cove, &format!("run --rm {options} alpine sh -c"))
-        .arg(script)
-        .ok()
-}
 
 pub(crate) fn an_empty_volume_is_filled_from_the_image(cove: &Cove) {
     let dockerfile =
@@ -20,7 +14,7 @@ pub(crate) fn an_empty_volume_is_filled_from_the_image(cove: &Cove) {
             .ok()
     };
     assert_eq!(read("-v seedling:/seed"), "from the image\n7:8");
-    run(cove, "-v seedling:/v", "echo changed > /v/file");
+    output_of(cove, "-v seedling:/v", "echo changed > /v/file");
     assert_eq!(
         read("-v seedling:/seed"),
         "changed\n7:8",
@@ -39,7 +33,7 @@ pub(crate) fn containers_share_a_volume_at_the_same_time(cove: &Cove) {
     docker(cove, "run -d --name reader -v channel:/c alpine sh -c")
         .arg("until [ -s /c/word ]; do sleep 0.1; done; cat /c/word")
         .ok();
-    run(
+    output_of(
         cove,
         "-v channel:/c",
         "echo heard > /c/word.new && mv /c/word.new /c/word",
@@ -92,7 +86,7 @@ pub(crate) fn an_anonymous_volume_goes_with_its_container_if_asked(cove: &Cove) 
 }
 
 pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
-    run(
+    output_of(
         cove,
         "-v precious:/v",
         "mkdir /v/d && echo gold > /v/d/nugget && chown 5:6 /v/d/nugget && chmod 640 /v/d/nugget",
@@ -104,7 +98,7 @@ pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
         .input(archive.stdout)
         .ok();
     assert_eq!(
-        run(
+        output_of(
             cove,
             "-v precious:/v",
             "cat /v/d/nugget; stat -c '%u:%g %a' /v/d/nugget"
@@ -115,7 +109,7 @@ pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
 }
 
 pub(crate) fn a_tmpfs_has_its_size_and_forgets(cove: &Cove) {
-    let df = run(
+    let df = output_of(
         cove,
         "--tmpfs /t:size=4m,mode=1770",
         "df -k /t | awk 'NR==2 {print $1, $2}'; stat -c %a /t",
@@ -130,10 +124,8 @@ pub(crate) fn a_tmpfs_has_its_size_and_forgets(cove: &Cove) {
 }
 
 pub(crate) fn a_host_folder_is_bound_both_ways_and_read_only_if_asked(cove: &Cove) {
-    let folder = cove.scratch().join("bound");
-    fs::create_dir_all(&folder).unwrap();
+    let folder = Shared::new(cove, cove.scratch().join("bound"));
     fs::write(folder.join("from-host"), "hello").unwrap();
-    cove.cove(["share", "add"]).arg(&folder).ok();
     let bind = |options: &str, script: &str| {
         let mount = format!("type=bind,src={},dst=/b{options}", folder.display());
         docker(cove, "run --rm --mount")
@@ -165,35 +157,27 @@ pub(crate) fn a_host_folder_is_bound_both_ways_and_read_only_if_asked(cove: &Cov
         .run()
         .fails_with(125)
         .says(&["bind source path does not exist"]);
-    cove.cove(["share", "remove"]).arg(&folder).ok();
 }
 
 pub(crate) fn a_mount_made_later_propagates_if_asked(cove: &Cove) {
-    let folder = cove.scratch().join("propagated");
-    fs::create_dir_all(folder.join("inner")).unwrap();
-    cove.cove(["share", "add"]).arg(&folder).ok();
+    let folder = Shared::new(cove, cove.scratch().join("propagated"));
+    fs::create_dir(folder.join("inner")).unwrap();
     let volume = |propagation: &str| format!("{}:/p:{propagation}", folder.display());
-    docker(cove, "run -d --name observer -v")
-        .args([&volume("rslave"), "alpine", "sleep", "600"])
-        .ok();
-    docker(cove, "run --rm --privileged -v")
-        .args([
-            &volume("rshared"),
-            "alpine",
-            "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            "size=64k",
-            "none",
-            "/p/inner",
-        ])
-        .ok();
-    let seen = docker(cove, "exec observer df -k /p/inner").ok();
-    assert!(seen.contains(" 64 "), "{seen}");
-    docker(cove, "rm -f observer").ok();
-    docker(cove, "run --rm --privileged -v")
-        .args([&volume("rshared"), "alpine", "umount", "/p/inner"])
-        .ok();
-    cove.cove(["share", "remove"]).arg(&folder).ok();
+    for (name, propagation) in [("follower", "rslave"), ("recluse", "rprivate")] {
+        docker(cove, "run -d --name")
+            .args([name, "-v", &volume(propagation), "alpine", "sleep", "600"])
+            .ok();
+    }
+    let with_rights = |words: &[&str]| {
+        docker(cove, "run --rm --privileged -v")
+            .args([&volume("rshared"), "alpine"])
+            .args(words)
+            .ok()
+    };
+    with_rights(&["mount", "-t", "tmpfs", "none", "/p/inner"]);
+    let kind = |name: &str| docker(cove, &format!("exec {name} stat -f -c %T /p/inner")).ok();
+    assert_eq!(kind("follower"), "tmpfs");
+    assert_ne!(kind("recluse"), "tmpfs");
+    docker(cove, "rm -f follower recluse").ok();
+    with_rights(&["umount", "/p/inner"]);
 }

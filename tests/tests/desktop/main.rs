@@ -3,6 +3,9 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
+mod files;
+mod settings;
+mod things;
 mod webdriver;
 mod window;
 
@@ -28,7 +31,14 @@ fn main() -> ExitCode {
             window::a1_first_run_starts_the_machine_and_shows_how_far_it_is,
             window::a2_a_container_that_is_run_in_the_form_shows_its_log,
             window::a3_a_terminal_in_a_container_answers,
+            files::a3_files_of_a_container_are_edited_made_and_renamed,
+            files::a3_files_of_a_container_that_never_ran_are_seen,
             window::a4_what_another_client_does_is_seen_at_once,
+            things::a4_an_image_is_named_saved_and_loaded_again,
+            things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
+            things::a4_a_network_is_made_and_a_container_connected,
+            settings::a4_a_setting_is_reviewed_applied_and_put_back,
+            settings::a4_the_machines_logs_are_read,
             window::a5_a_second_start_ends_and_leaves_the_first_window,
             window::a6_the_page_can_call_nothing_but_what_is_listed,
             window::a7_containers_and_machine_are_stopped_in_the_window,

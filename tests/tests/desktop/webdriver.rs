@@ -1,13 +1,13 @@
 //! The window under a virtual display, and what a person would do in it, by `WebDriver`.
 
-use cove_tests::harness::Cove;
+use cove_tests::harness::{Cove, Running};
 use serde_json::{Value, json};
 use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -24,17 +24,6 @@ pub(crate) fn program() -> Option<PathBuf> {
     env::var_os("COVE_TEST_DESKTOP")
         .map(PathBuf::from)
         .filter(|program| program.is_file())
-}
-
-/// Ends its process when it goes.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// An open window. Dropping it closes it; the machine goes on.
@@ -180,18 +169,30 @@ impl Window {
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Clicks the button or link of that name.
+    /// Clicks the button or link of that name; once more where it was drawn anew between the look and the click.
     #[track_caller]
     pub(crate) fn press(&self, name: &str) {
-        let element = self.find(&format!(
+        let xpath = format!(
             "//*[(self::button or self::a) and not(@disabled) and (normalize-space()='{name}' or @aria-label='{name}')]"
-        ));
-        self.click(&element);
+        );
+        let began = Instant::now();
+        while let Err(why) = self.try_click(&self.find(&xpath)) {
+            let anew = why.contains("stale element reference") && began.elapsed() < SOON;
+            assert!(
+                anew,
+                "cannot press {name}: {why}; picture: {}",
+                self.picture("click")
+            );
+        }
+    }
+
+    fn try_click(&self, element: &str) -> Result<Value, String> {
+        self.session("POST", &format!("/element/{element}/click"), Some(&json!({})))
     }
 
     #[track_caller]
     pub(crate) fn click(&self, element: &str) {
-        if let Err(why) = self.session("POST", &format!("/element/{element}/click"), Some(&json!({}))) {
+        if let Err(why) = self.try_click(element) {
             panic!("cannot click: {why}; picture: {}", self.picture("click"));
         }
     }
@@ -202,6 +203,54 @@ impl Window {
         if let Err(why) = self.session("POST", &format!("/element/{element}/value"), Some(&keys)) {
             panic!("cannot type: {why}");
         }
+    }
+
+    /// Chooses a path in the system's dialog for files, which is no part of the page: by its keyboard.
+    #[track_caller]
+    pub(crate) fn choose(&self, path: &Path) {
+        let began = Instant::now();
+        let dialog = loop {
+            // The window itself is called after its screen.
+            let seen = self.xdotool(&["search", "--onlyvisible", "--name", "File|Save|Open"]);
+            if let Some(dialog) = seen.lines().next() {
+                break dialog.to_owned();
+            }
+            assert!(
+                began.elapsed() < SOON,
+                "no dialog appears; picture: {}",
+                self.picture("dialog")
+            );
+            sleep(Duration::from_millis(200));
+        };
+        self.xdotool(&["windowfocus", "--sync", &dialog]);
+        // Both kinds of dialog have a field for a path; the one for opening shows it at the first slash.
+        self.xdotool(&["key", "--window", "0", "ctrl+a"]);
+        self.xdotool(&["type", "/"]);
+        // What is typed while the field appears is lost.
+        sleep(Duration::from_secs(1));
+        let rest = path.display().to_string();
+        self.xdotool(&["type", "--delay", "20", rest.trim_start_matches('/')]);
+        self.xdotool(&["key", "Return"]);
+        while self
+            .xdotool(&["search", "--onlyvisible", "--name", "File|Save|Open"])
+            .contains(&dialog)
+        {
+            assert!(
+                began.elapsed() < SOON,
+                "the dialog stays; picture: {}",
+                self.picture("dialog")
+            );
+            sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn xdotool(&self, words: &[&str]) -> String {
+        let output = Command::new("xdotool")
+            .args(words)
+            .env("DISPLAY", &self.display)
+            .output()
+            .expect("cannot start xdotool");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Runs a script in the page and returns what it returns.

@@ -5,7 +5,6 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
@@ -32,6 +31,19 @@ pub(crate) fn exec_keeps_streams_code_environment_and_directory_apart(cove: &Cov
 pub(crate) fn exec_ends_with_its_input(cove: &Cove) {
     let counted = cove.cove(["exec", "wc", "-c"]).input(vec![b'y'; 200_000]).ok();
     assert_eq!(counted.trim(), "200000");
+}
+
+/// Input that the program does not read must not stand before the signal that ends the command. The program itself learns
+/// of it only when it reads or the machine stops: the end of a stream is behind what it did not read, on a vsock too.
+pub(crate) fn exec_is_interrupted_though_its_input_is_not_read(cove: &Cove) {
+    let script = r#"yes | timeout --preserve-status --signal INT 8 "$PROGRAM" exec sleep 98765"#;
+    cove.program("sh")
+        .args(["-c", script])
+        .env("PROGRAM", &cove.kit().program)
+        .run()
+        .fails_with(130);
+    // It may have ended by then, and then there is nothing to end.
+    cove.cove(["exec", "pkill", "-f", "^sleep 98765"]).run();
 }
 
 /// Under `script`, which gives the command a terminal as a person would have one.
@@ -89,10 +101,17 @@ pub(crate) fn cove_docker_is_the_guests_own_client(cove: &Cove) {
 }
 
 pub(crate) fn every_log_can_be_read(cove: &Cove) {
+    // The kernel is quiet there unless something is wrong.
+    let speak = "echo spoken on the console >/dev/console";
+    cove.cove(["exec", "sh", "-c", speak]).ok();
+    eventually("the console to be heard", || {
+        cove.cove(["logs", "console"]).ok().contains("spoken")
+    });
     for (source, word) in [
-        ("daemon", ""),
-        ("console", ""),
-        ("agent", ""),
+        ("daemon", "the daemon runs"),
+        ("console", "spoken on the console"),
+        ("machine", "network"),
+        ("agent", "the agent starts"),
         ("engine", "API listen on"),
         ("containerd", "containerd"),
         ("kernel", "Linux version"),
@@ -161,10 +180,9 @@ pub(crate) fn editing_the_settings_validates_before_it_replaces(cove: &Cove) {
     let before = fs::read_to_string(&settings).unwrap_or_default();
     let editor = |name: &str, script: &str| {
         let path = cove.scratch().join(name);
-        let written = fs::write(&path, format!("#!/bin/sh\n{script}\n"))
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)));
+        let written = fs::write(&path, script);
         assert!(written.is_ok(), "{written:?}");
-        path
+        format!("sh {}", path.display())
     };
     let breaks = editor("breaks", "echo 'machine.cpus = \"lots\"' > \"$1\"");
     cove.cove(["config", "edit"])
@@ -184,6 +202,8 @@ pub(crate) fn editing_the_settings_validates_before_it_replaces(cove: &Cove) {
 }
 
 pub(crate) fn a_machine_is_created_listed_and_deleted_only_when_confirmed(cove: &Cove) {
+    // A machine of one's own is a table of the settings.
+    let _turn = SETTINGS.lock().unwrap_or_else(PoisonError::into_inner);
     cove.cove([
         "machine", "create", "second", "--cpus", "1", "--memory", "512MiB", "--disk", "4GiB",
     ])

@@ -49,10 +49,11 @@ pub(crate) fn the_exit_code_of_a_container_is_passed_on(cove: &Cove) {
 
 pub(crate) fn a_container_can_be_stopped_killed_paused_and_removed(cove: &Cove) {
     let name = "lifecycle";
-    let script = "trap 'echo asked to stop; exit 7' TERM; while :; do sleep 0.2; done";
+    let script = "trap 'echo asked to stop; exit 7' TERM; echo ready; while :; do sleep 0.2; done";
     cove.docker(["run", "-d", "--name", name, "alpine", "sh", "-c", script])
         .ok();
     assert_eq!(state_of(cove, name), "running");
+    eventually("its handler", || cove.docker(["logs", name]).ok() == "ready");
     cove.docker(["pause", name]).ok();
     assert_eq!(state_of(cove, name), "paused");
     cove.docker(["unpause", name]).ok();

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             images::a_gibibyte_is_loaded_and_saved_whole,
             command::exec_keeps_streams_code_environment_and_directory_apart,
             command::exec_ends_with_its_input,
+            command::exec_is_interrupted_though_its_input_is_not_read,
             command::two_hundred_programs_leave_nothing_behind,
             command::a_shell_has_a_terminal_of_our_size,
             command::cove_docker_is_the_guests_own_client,

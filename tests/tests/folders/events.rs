@@ -35,8 +35,10 @@ impl<'a> Watcher<'a> {
         harness::eventually("the watcher to have looked", || {
             watcher.log().iter().any(|line| line == "looked")
         });
-        // From the last word to the watch it is a moment, and nothing says when it is over.
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        harness::eventually("the watch", || {
+            let watches = "grep -qs '^inotify wd' /proc/[0-9]*/fdinfo/*";
+            cove.docker(["exec", name, "sh", "-c", watches]).run().code == Some(0)
+        });
         watcher.seen.set(watcher.log().len());
         watcher
     }
@@ -147,4 +149,53 @@ pub(crate) fn what_containers_do_themselves_is_not_told_twice(cove: &Cove) {
     ];
     std::thread::sleep(std::time::Duration::from_secs(2));
     watcher.expect("its own changes", &expected);
+}
+
+/// In a namespace of users that may watch few directories.
+pub(crate) fn where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so(_: &Cove) {
+    const LIMIT: usize = 30;
+    let cove = Cove::new("folders-few-watches");
+    let few = format!("echo {LIMIT} > /proc/sys/user/max_fanotify_marks && exec \"$0\" start");
+    let words = ["--user", "--map-current-user", "--keep-caps", "sh", "-c", &few];
+    let program = cove.kit().program.clone();
+    cove.program("unshare")
+        .args(words)
+        .arg(program)
+        .limit(std::time::Duration::from_mins(5))
+        .ok();
+    let folder = at_home(&cove, "large");
+    for number in 0..2 * LIMIT {
+        fs::create_dir(folder.join(number.to_string())).unwrap();
+        fs::write(folder.join(number.to_string()).join("file"), "before").unwrap();
+    }
+    let bind = format!("{}:/src", folder.display());
+    let run = [
+        "run", "-d", "--init", "--name", "looker", "-v", &bind, "alpine", "sleep", "1000",
+    ];
+    cove.docker(run).ok();
+    let read_all = "cat /src/*/file | grep -o before | wc -l";
+    let read = |script: &str| cove.docker(["exec", "looker", "sh", "-c", script]).ok();
+    assert_eq!(read(read_all), (2 * LIMIT).to_string());
+    let looked_at = cove.cove(["doctor"]).run().text();
+    let line = looked_at.lines().find(|line| line.contains("folders of default"));
+    assert!(
+        line.is_some_and(|line| line.contains("and no more can be")),
+        "{looked_at}"
+    );
+    for number in 0..2 * LIMIT {
+        let file = folder.join(number.to_string()).join("file");
+        // Of the same length, and some by replacement.
+        if number % 2 == 0 {
+            fs::write(file, "behind").unwrap();
+        } else {
+            fs::write(file.with_extension("new"), "behind").unwrap();
+            fs::rename(file.with_extension("new"), file).unwrap();
+        }
+    }
+    // What is not watched is believed for a second.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(
+        read("cat /src/*/file | grep -o behind | wc -l"),
+        (2 * LIMIT).to_string()
+    );
 }

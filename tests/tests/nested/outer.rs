@@ -9,12 +9,12 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use cove_image::Cpio;
 use cove_machine::{Availability, Backend as _, Kvm};
-use cove_tests::harness::Kit;
+use cove_tests::harness::{Kit, Running};
 use cove_tests::nested::MARK;
 
 /// Modules for KVM, for the host's files and for a network card that leads nowhere, in the order in which they need each
@@ -39,17 +39,6 @@ const KERNEL_ARGUMENTS: &str =
 pub(crate) struct Outcomes {
     trials: HashMap<String, Result<(), String>>,
     console: String,
-}
-
-/// A process that ends with its owner.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has ended already, unless something failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 impl Outcomes {

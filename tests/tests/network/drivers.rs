@@ -1,6 +1,15 @@
 //! The engine's network drivers that need more of the guest's kernel than a bridge.
 
-use cove_tests::harness::Cove;
+use cove_tests::harness::{Cove, eventually, free_port, within};
+use std::{
+    io::{self, Read as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Two containers on a network of `driver` hear each other.
 #[track_caller]
@@ -46,12 +55,26 @@ pub(crate) fn containers_on_an_ipvlan_network_hear_each_other(cove: &Cove) {
     two_hear_each_other(cove, "ipvlan");
 }
 
-/// From within its network. Ports that services publish end in the guest so far.
+/// From within its network, by its name.
 pub(crate) fn a_swarm_of_one_serves_from_an_overlay_network(cove: &Cove) {
     cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
         .ok();
     cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
         .ok();
+    serve(cove, &["--replicas", "1"], "served");
+    // By the service's name on its network, from another container.
+    let script = "until nc -w 5 served 80 </dev/null; do sleep 1; done";
+    let served = cove
+        .docker(["run", "--rm", "--network", "over", "alpine", "sh", "-c", script])
+        .ok();
+    assert_eq!(served, "served");
+    cove.docker(["service", "rm", "served"]).ok();
+    cove.docker(["swarm", "leave", "--force"]).ok();
+}
+
+/// A service on the overlay network that answers `answer`.
+#[track_caller]
+fn serve(cove: &Cove, options: &[&str], answer: &str) {
     cove.docker([
         "service",
         "create",
@@ -61,14 +84,80 @@ pub(crate) fn a_swarm_of_one_serves_from_an_overlay_network(cove: &Cove) {
         "--network",
         "over",
     ])
-    .args(["--no-resolve-image", "alpine"])
-    .args(["nc", "-lk", "-p", "80", "-e", "echo", "served"])
+    .args(options)
+    .args(["--no-resolve-image", "--stop-grace-period", "2s", "--env"])
+    .arg(format!("ANSWER={answer}"))
+    .args(["alpine", "sh", "-c", "exec nc -lk -p 80 -e sh -c 'echo $ANSWER'"])
     .ok();
-    // By the service's name on its network, from another container.
-    let script = "until nc -w 5 served 80 </dev/null; do sleep 1; done";
-    let served = cove
-        .docker(["run", "--rm", "--network", "over", "alpine", "sh", "-c", script])
+}
+
+/// What the service answers through its port on this computer.
+fn ask(port: u16) -> io::Result<String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.is_empty() {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(answer.trim_end().to_owned())
+}
+
+pub(crate) fn a_service_is_updated_without_a_failed_request_through_its_port(cove: &Cove) {
+    let port = free_port();
+    cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
         .ok();
-    assert_eq!(served, "served");
+    cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
+        .ok();
+    serve(
+        cove,
+        &["--replicas", "2", "--publish", &format!("{port}:80")],
+        "before",
+    );
+    within(LIMIT, "the service to answer on this computer", || {
+        ask(port).is_ok_and(|answer| answer == "before").then_some(())
+    });
+    within(LIMIT, "both tasks to run", || {
+        let running = cove.docker(["service", "ls", "--format", "{{.Replicas}}"]).ok();
+        (running == "2/2").then_some(())
+    });
+    let updated = AtomicBool::new(false);
+    let answers = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = Vec::new();
+            while !updated.load(Ordering::Relaxed) {
+                answers.push(ask(port));
+            }
+            answers.push(ask(port));
+            answers
+        });
+        cove.docker(["service", "update", "--quiet", "--update-order", "start-first"])
+            .args(["--update-monitor", "1s", "--env-add", "ANSWER=after", "served"])
+            .ok();
+        updated.store(true, Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    let failed: Vec<&io::Error> = answers
+        .iter()
+        .filter_map(|answer| answer.as_ref().err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} requests failed: {failed:?}",
+        failed.len(),
+        answers.len()
+    );
+    assert!(
+        answers.len() > 10,
+        "{} requests are too few to show anything",
+        answers.len()
+    );
+    assert_eq!(answers.last().unwrap().as_deref().ok(), Some("after"));
+    println!("{} requests during the update, none failed", answers.len());
+    cove.docker(["service", "rm", "served"]).ok();
+    eventually("the service's port is released", || {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+    });
     cove.docker(["swarm", "leave", "--force"]).ok();
 }

@@ -4,36 +4,56 @@
 
 mod by_name;
 mod drivers;
+mod explain;
 mod outbound;
+mod proxies;
 mod published;
 
 use cove_tests::{harness, tests};
 use std::process::ExitCode;
 
+/// Says that the slow tests are wanted, too.
+const ALL: &str = "COVE_TEST_ALL";
+
 fn main() -> ExitCode {
+    let usual: &[harness::Test] = &tests![
+        published::a_published_port_answers_as_soon_as_run_returns,
+        published::a_port_of_the_engines_choice_is_known_at_once,
+        published::a_port_in_use_fails_run_in_the_engines_words,
+        published::a_port_vanishes_with_its_container,
+        published::datagrams_reach_a_container_and_come_back,
+        published::half_close_and_much_data_pass_unharmed,
+        published::ports_survive_a_daemon_that_is_killed,
+        published::published_ports_are_listed_with_their_containers,
+        by_name::a_container_is_reached_by_its_name_without_a_published_port,
+        outbound::a_container_reaches_the_hosts_loopback_by_name,
+        outbound::datagrams_of_a_container_reach_the_host_and_come_back,
+        outbound::large_transfers_arrive_whole_in_both_directions,
+        outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers,
+        outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
+        outbound::the_way_out_comes_back_when_its_program_is_killed,
+        drivers::containers_on_a_macvlan_network_hear_each_other,
+        drivers::containers_on_an_ipvlan_network_hear_each_other,
+        drivers::a_swarm_of_one_serves_from_an_overlay_network,
+        proxies::containers_get_this_computers_proxies_where_that_is_wanted,
+        explain::every_hop_at_which_a_way_can_stop_is_found,
+    ];
+    // The last of them restarts the machine.
+    let slow: &[harness::Test] = &tests![
+        published::a_hundred_containers_in_a_row_answer_at_once,
+        drivers::a_service_is_updated_without_a_failed_request_through_its_port,
+        proxies::builds_get_this_computers_proxies_where_that_is_wanted,
+        proxies::the_engine_reaches_registries_through_a_proxy_on_loopback,
+    ];
+    let all = if std::env::var_os(ALL).is_some() {
+        slow
+    } else {
+        &[]
+    };
     harness::run(
         "network",
         harness::Pace::InTurn,
         harness::Cove::start,
-        &tests![
-            published::a_published_port_answers_as_soon_as_run_returns,
-            published::a_port_of_the_engines_choice_is_known_at_once,
-            published::a_port_in_use_fails_run_in_the_engines_words,
-            published::a_port_vanishes_with_its_container,
-            published::datagrams_reach_a_container_and_come_back,
-            published::half_close_and_much_data_pass_unharmed,
-            published::ports_survive_a_daemon_that_is_killed,
-            published::published_ports_are_listed_with_their_containers,
-            by_name::a_container_is_reached_by_its_name_without_a_published_port,
-            outbound::a_container_reaches_the_hosts_loopback_by_name,
-            outbound::datagrams_of_a_container_reach_the_host_and_come_back,
-            outbound::large_transfers_arrive_whole_in_both_directions,
-            outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers,
-            outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
-            outbound::the_way_out_comes_back_when_its_program_is_killed,
-            drivers::containers_on_a_macvlan_network_hear_each_other,
-            drivers::containers_on_an_ipvlan_network_hear_each_other,
-            drivers::a_swarm_of_one_serves_from_an_overlay_network,
-        ],
+        &[usual, all].concat(),
     )
 }

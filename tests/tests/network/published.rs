@@ -54,6 +54,31 @@ pub(crate) fn a_published_port_answers_as_soon_as_run_returns(cove: &Cove) {
     }
 }
 
+/// With an HTTP client that tries once. Removing one takes place beside running the next, since it takes as long.
+pub(crate) fn a_hundred_containers_in_a_row_answer_at_once(cove: &Cove) {
+    let page = "printf 'HTTP/1.0 200 OK\\r\\nContent-Length: 6\\r\\n\\r\\nhello\\n'";
+    let mut missed = Vec::new();
+    std::thread::scope(|scope| {
+        let mut removing = None::<std::thread::ScopedJoinHandle<'_, ()>>;
+        for round in 1..=100 {
+            let (port, name) = (free_port(), format!("prompt-{round}"));
+            publish(cove, &name, &format!("{port}:80"), page);
+            let got = cove
+                .program("curl")
+                .args(["-sS", "--max-time", "60", &format!("http://localhost:{port}/")])
+                .run();
+            if got.text() != "hello" {
+                missed.push(format!("{round}: {got}"));
+            }
+            if let Some(removing) = removing.replace(scope.spawn(move || remove(cove, &name))) {
+                removing.join().unwrap();
+            }
+        }
+    });
+    println!("a hundred containers, {} missed", missed.len());
+    assert!(missed.is_empty(), "{missed:?}");
+}
+
 pub(crate) fn a_port_of_the_engines_choice_is_known_at_once(cove: &Cove) {
     publish(cove, "chosen", "127.0.0.1::80", "echo chosen");
     let shown = cove.docker(["port", "chosen", "80/tcp"]).ok();

@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 mod refusals {
@@ -29,10 +30,12 @@ fn main() -> ExitCode {
             refusals::a_missing_qemu_is_named_with_what_to_install,
             refusals::a_socket_path_that_is_too_long_is_refused_with_what_to_set,
             refusals::a_full_disk_is_said_to_be_full,
+            refusals::a_disk_that_fills_up_holds_the_machine_until_there_is_space,
             refusals::a_settings_file_with_a_mistake_is_named_with_the_line,
             refusals::a_runtime_directory_that_others_can_enter_is_refused,
             refusals::status_of_a_stopped_cove_starts_nothing,
             refusals::an_unknown_machine_is_not_found,
+            refusals::a_line_that_makes_no_sense_exits_as_what_it_asks_for_would,
             refusals::the_exit_codes_are_documented,
             refusals::completions_are_printed_for_every_shell,
         ],
@@ -162,31 +165,77 @@ pub(crate) fn a_socket_path_that_is_too_long_is_refused_with_what_to_set(_: &Cov
         cove.cove([command])
             .env("COVE_HOME", &long)
             .run()
-            .fails_with(1)
+            .fails_with(2)
             .says(&["bytes long", "COVE_HOME"]);
     }
 }
 
-/// On a file system of 24 MiB.
+/// A script in a namespace in which Cove's home is a file system of so many MiB, at `$COVE_HOME`.
+fn on_small_disk(cove: &Cove, mib: u32, script: &str) -> Cmd {
+    let script = format!(
+        r#"
+        set -e
+        mount -t tmpfs -o size={mib}m tmpfs "$COVE_HOME"
+        mkdir "$COVE_HOME/data"
+        ln -s "$IMAGE" "$COVE_HOME/data/image"
+        {script}
+        "#
+    );
+    in_namespace(cove, &script).env("IMAGE", &cove.kit().image)
+}
+
 pub(crate) fn a_full_disk_is_said_to_be_full(_: &Cove) {
     let cove = Cove::new("full-disk");
     let script = r#"
-        set -e
-        mkdir "$PLACE/small"
-        mount -t tmpfs -o size=24m tmpfs "$PLACE/small"
-        mkdir "$PLACE/small/data"
-        ln -s "$IMAGE" "$PLACE/small/data/image"
-        export COVE_HOME="$PLACE/small"
         code=0
         "$PROGRAM" start || code=$?
         "$PROGRAM" daemon stop
         exit $code
     "#;
-    in_namespace(&cove, script)
-        .env("IMAGE", &cove.kit().image)
+    on_small_disk(&cove, 24, script)
         .run()
         .fails_with(9)
         .says(&["hint: "]);
+}
+
+/// A machine whose data no longer fits is held where it is, and goes on when there is space: the container notices
+/// nothing but the time.
+pub(crate) fn a_disk_that_fills_up_holds_the_machine_until_there_is_space(_: &Cove) {
+    let cove = Cove::new("filled-disk");
+    let script = r#"
+        trap '"$PROGRAM" daemon stop' EXIT
+        state() {
+            for _ in $(seq 240); do
+                "$PROGRAM" --json status >"$PLACE/status" || true
+                ! grep -q "state.: .$1" "$PLACE/status" || return 0
+                sleep 0.5
+            done
+            cat "$PLACE/status"
+            return 1
+        }
+        "$PROGRAM" config set shares '[]'
+        "$PROGRAM" start
+        free=$(df --output=avail -m "$COVE_HOME" | tail -1)
+        fallocate -l $((free - 20))M "$COVE_HOME/filler"
+        "$PROGRAM" exec sh -c 'dd if=/dev/urandom of=/var/lib/docker/data bs=1M count=64 2>/dev/null; sync; echo written' \
+            >"$PLACE/written" 2>"$PLACE/complaint" &
+        writer=$!
+        state paused
+        "$PROGRAM" status 2>&1 | grep "disk is full"
+        rm "$COVE_HOME/filler"
+        state running
+        wait $writer
+        cat "$PLACE/written"
+        "$PROGRAM" exec sh -c 'wc -c </var/lib/docker/data; dmesg | grep -ci "i/o error" || true'
+    "#;
+    let finished = on_small_disk(&cove, 900, script)
+        .limit(Duration::from_mins(5))
+        .run();
+    finished.fails_with(0);
+    let said = finished.text();
+    for expected in ["disk is full", "written\n67108864\n0"] {
+        assert!(said.contains(expected), "nothing says `{expected}`: {finished}");
+    }
 }
 
 pub(crate) fn a_settings_file_with_a_mistake_is_named_with_the_line(_: &Cove) {
@@ -229,22 +278,65 @@ pub(crate) fn status_of_a_stopped_cove_starts_nothing(_: &Cove) {
 
 pub(crate) fn an_unknown_machine_is_not_found(_: &Cove) {
     let cove = Cove::new("unknown");
-    cove.cove(["start", "--machine", "nowhere"])
-        .run()
-        .fails_with(4)
-        .says(&["nowhere"]);
+    // Before there is a daemon, and when there is one; a name that is none is not looked for in other directories.
+    for daemon in [false, true] {
+        for name in ["nowhere", ".."] {
+            for command in ["status", "env"] {
+                cove.cove([command, "--machine", name])
+                    .run()
+                    .fails_with(4)
+                    .says(&[name, "cove machine list"]);
+            }
+        }
+        assert_eq!(cove.processes().is_empty(), !daemon, "{:?}", cove.processes());
+        for command in ["start", "stop", "pause", "ports"] {
+            cove.cove([command, "--machine", "nowhere"])
+                .run()
+                .fails_with(4)
+                .says(&["nowhere"]);
+        }
+        cove.cove(["exec", "--machine", "nowhere", "true"])
+            .run()
+            .fails_with(125)
+            .says(&["nowhere"]);
+    }
+}
+
+pub(crate) fn a_line_that_makes_no_sense_exits_as_what_it_asks_for_would(cove: &Cove) {
+    for (line, code) in [
+        (vec!["start", "--nope"], 2),
+        (vec!["exec", "--nope", "true"], 125),
+        (vec!["exec", "-e", "NOT_SET_ANYWHERE", "true"], 125),
+        (vec!["shell", "extra"], 125),
+    ] {
+        cove.cove(line).run().fails_with(code);
+    }
 }
 
 pub(crate) fn the_exit_codes_are_documented(cove: &Cove) {
     let table = cove.cove(["help", "exit-codes"]).ok();
+    let listed: serde_json::Value =
+        serde_json::from_str(&cove.cove(["--json", "exit-codes"]).ok()).unwrap_or_default();
+    let codes: Vec<u64> = listed
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry["code"].as_u64())
+        .collect();
+    assert!(codes.len() > 20, "{listed}");
     let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
     let readme = fs::read_to_string(readme).unwrap_or_default();
-    for code in ["0", "3", "5", "9", "125"] {
-        assert!(table.contains(&format!("{code}  ")), "{code} is not in: {table}");
+    let in_readme = |code: u64| {
+        // The verdicts of `net explain` share a line, each with its meaning.
+        readme.contains(&format!("| {code} |"))
+            || (20..30).contains(&code) && readme.contains(&format!(" {code} "))
+    };
+    for code in codes {
         assert!(
-            readme.contains(&format!("| {code} |")),
-            "{code} is not in the README's table"
+            table.contains(&format!("\n{code:>5}  ")),
+            "{code} is not in: {table}"
         );
+        assert!(in_readme(code), "{code} is not in the README's table");
     }
 }
 

@@ -10,11 +10,13 @@ mod subject;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::measure::{Crowd, RoundTrip};
+use self::subject::Subject;
 pub use self::subject::serve;
-use self::subject::{Kind, Subject};
+use super::peer::{self, Kind};
+use super::table::{self, Row, Target, median};
 
 /// Each figure is the median of this many runs.
 const ROUNDS: usize = 7;
@@ -40,34 +42,10 @@ enum Way {
     ToHost,
 }
 
-/// A figure of both, and what it should be.
-struct Row {
-    name: String,
-    unit: &'static str,
-    ours: f64,
-    peer: Option<f64>,
-    target: Option<Target>,
-}
-
-#[derive(Clone, Copy)]
-enum Target {
-    AtLeast(f64),
-    AtMost(f64),
-    /// A value of ours alone.
-    Ours(f64),
-}
-
 /// Measures, prints a table, and writes everything to `out` as JSON.
 pub fn run(out: &Path) -> Result<()> {
     subject::raise_descriptor_limit()?;
-    let tools = out.parent().unwrap_or(Path::new(".")).join("tools");
-    let peer = match subject::peer_program(&tools) {
-        Ok(program) => Some(program),
-        Err(error) => {
-            println!("peer missing: only our own figures follow ({error:#})");
-            None
-        }
-    };
+    let peer = subject::PEER.find_or_say(&peer::tools_beside(out));
     let mut kinds = vec![Kind::Ours];
     kinds.extend(peer.map(Kind::Peer));
 
@@ -112,28 +90,11 @@ pub fn run(out: &Path) -> Result<()> {
     }
     rows.extend(crowd(&kinds)?);
 
-    print(&rows);
-    let missed: Vec<&str> = rows
-        .iter()
-        .filter(|row| row.met() == Some(false))
-        .map(|row| row.name.as_str())
-        .collect();
-    println!(
-        "\n{}",
-        if missed.is_empty() {
-            "all targets met".to_owned()
-        } else {
-            format!("missed: {}", missed.join("; "))
-        }
-    );
-    let report = json!({
-        "peer": "vhost-device-vsock 0.3.0",
-        "rounds": ROUNDS,
-        "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
-        "missed": missed,
-    });
-    std::fs::write(out, serde_json::to_vec_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", out.display()))
+    table::report(
+        &rows,
+        json!({ "peer": subject::PEER.title(), "rounds": ROUNDS }),
+        out,
+    )
 }
 
 /// A crowd of connections at once.
@@ -190,65 +151,4 @@ fn rounds<T>(kinds: &[Kind], name: &str, measure: impl Fn(&mut Subject) -> Resul
         }
     }
     Ok(samples)
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-impl Row {
-    fn ratio(&self) -> Option<f64> {
-        self.peer.map(|peer| self.ours / peer)
-    }
-
-    fn met(&self) -> Option<bool> {
-        match self.target? {
-            Target::AtLeast(target) => Some(self.ratio()? >= target),
-            Target::AtMost(target) => Some(self.ratio()? <= target),
-            Target::Ours(target) => Some(self.ours >= target),
-        }
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "unit": self.unit,
-            "ours": self.ours,
-            "peer": self.peer,
-            "ratio": self.ratio(),
-            "met": self.met(),
-        })
-    }
-}
-
-fn print(rows: &[Row]) {
-    println!(
-        "{:<52} {:>8} {:>9} {:>9} {:>7}  target",
-        "", "", "ours", "peer", "ratio"
-    );
-    for row in rows {
-        let optional =
-            |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
-        let target = match row.target {
-            Some(Target::AtLeast(target)) => format!("≥ {target}×"),
-            Some(Target::AtMost(target)) => format!("≤ {target}×"),
-            Some(Target::Ours(target)) => format!("ours ≥ {target}"),
-            None => String::new(),
-        };
-        let verdict = match row.met() {
-            Some(true) => " met",
-            Some(false) => " MISSED",
-            None => "",
-        };
-        println!(
-            "{:<52} {:>8} {:>9.2} {:>9} {:>7}  {target}{verdict}",
-            row.name,
-            row.unit,
-            row.ours,
-            optional(row.peer),
-            optional(row.ratio()),
-        );
-    }
 }

@@ -1,47 +1,34 @@
 //! A device under measurement, in a process of its own.
 
-use std::fmt;
 use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use cove_virtio::vhost_user;
 use cove_virtio::vsock::{Vsock, VsockConfig};
 use rustix::process::{Resource, Rlimit};
 use tempfile::TempDir;
 
+use crate::bench::peer::{Kind, Peer};
 use crate::driver::rig::read_ok;
 use crate::driver::stream::Stream;
 use crate::driver::transport::VhostUser;
 use crate::driver::vsock::{Guest, Options, PATIENCE, Ports};
+use crate::harness::Running;
 
 const CID: u64 = 42;
-const PEER: (&str, &str) = ("vhost-device-vsock", "0.3.0");
-
-/// Whose device it is.
-pub(super) enum Kind {
-    /// Ours, served by this very program.
-    Ours,
-    /// The peer's program.
-    Peer(PathBuf),
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Ours => "our device",
-            Self::Peer(_) => "the peer",
-        })
-    }
-}
+pub(super) const PEER: Peer = Peer {
+    name: "vhost-device-vsock",
+    version: "0.3.0",
+    variable: "COVE_BENCH_VSOCK_PEER",
+};
 
 /// A running device with a guest. Dropping it ends its process.
 pub(super) struct Subject {
     pub(super) guest: Guest,
-    process: Child,
+    _process: Running,
     dir: TempDir,
 }
 
@@ -67,30 +54,15 @@ impl Subject {
                 command
             }
         };
-        let mut process = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot start {kind}"))?;
-        let deadline = Instant::now() + PATIENCE;
-        while !socket.exists() {
-            let ended = process.try_wait()?;
-            ensure!(
-                ended.is_none() && Instant::now() < deadline,
-                "{kind} does not serve"
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let guest =
-            VhostUser::connect(&socket, 2).and_then(|front_end| Guest::boot(front_end, Options::linux(CID)));
-        match guest {
-            Ok(guest) => Ok(Self { guest, process, dir }),
-            Err(error) => {
-                let _ = process.kill();
-                let _ = process.wait();
-                Err(error.context(format!("cannot boot a guest on {kind}")))
-            }
-        }
+        let process = kind.serve(&mut command, &socket)?;
+        let guest = VhostUser::connect(&socket, 2)
+            .and_then(|front_end| Guest::boot(front_end, Options::linux(CID)))
+            .with_context(|| format!("cannot boot a guest on {kind}"))?;
+        Ok(Self {
+            guest,
+            _process: process,
+            dir,
+        })
     }
 
     /// A connection from a host program, both ends.
@@ -121,49 +93,10 @@ impl Subject {
     }
 }
 
-impl Drop for Subject {
-    fn drop(&mut self) {
-        // Ended already, if these fail.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Serves our device until killed: what [`Kind::Ours`] starts.
 pub fn serve(socket: &Path, host: &Path, cid: u64) -> Result<()> {
     let device = Vsock::new(VsockConfig::new(cid, host))?;
     Ok(vhost_user::serve(device, socket)?.wait()?)
-}
-
-/// The peer's program: what `COVE_BENCH_VSOCK_PEER` names, or else one that is installed below `tools`.
-pub(super) fn peer_program(tools: &Path) -> Result<PathBuf> {
-    if let Some(program) = std::env::var_os("COVE_BENCH_VSOCK_PEER") {
-        return Ok(program.into());
-    }
-    let (name, version) = PEER;
-    let tools = std::path::absolute(tools).context("there is no current directory")?;
-    let program = tools.join("bin").join(name);
-    if !program.exists() {
-        println!("installing {name} {version} to compare with");
-        // Cargo tells the programs it runs which toolchain and target directory to use; the peer has its own.
-        let status = Command::new("cargo")
-            .args([
-                "install",
-                name,
-                "--version",
-                version,
-                "--locked",
-                "--quiet",
-                "--root",
-            ])
-            .arg(&tools)
-            .current_dir(std::env::temp_dir())
-            .stdin(Stdio::null())
-            .status()
-            .context("cannot run cargo")?;
-        ensure!(status.success(), "cargo install {name} failed");
-    }
-    Ok(program)
 }
 
 /// A crowd of connections needs a crowd of descriptors, here and in the devices' processes, which inherit the limit.

@@ -1,0 +1,99 @@
+//! The file system device side by side with `virtiofsd`, both driven by the same userspace driver over vhost-user, each
+//! in a process of its own, in turns, on one directory tree.
+//!
+//! The driver asks what a Linux guest would ask (the requests of an open and a close, reads as large as its
+//! read-ahead) but does not touch file data, so that what is measured is the device and not the driver. Each
+//! measurement is made twice: with one request at a time, where most of the time goes into waking each other up, which
+//! costs both sides the same; and with many in flight, where the server is never idle.
+
+mod guest;
+mod measure;
+mod subject;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use self::subject::Subject;
+pub use self::subject::serve;
+use super::peer::{self, Kind};
+use super::table::{self, Row, Target, median};
+
+/// Each figure is the median of this many runs.
+const ROUNDS: usize = 7;
+/// At least this many times the peer's throughput of data.
+const DATA_TARGET: f64 = 1.0;
+/// At least this many times the peer's rate of everything else.
+const METADATA_TARGET: f64 = 1.5;
+
+/// What is measured, in order, with its unit.
+const FIGURES: [(&str, &str, f64); 15] = [
+    ("sequential read", "MiB/s", DATA_TARGET),
+    ("sequential write", "MiB/s", DATA_TARGET),
+    ("random read of 4 KiB", "1000/s", DATA_TARGET),
+    ("random write of 4 KiB", "1000/s", DATA_TARGET),
+    ("first lookup", "1000/s", METADATA_TARGET),
+    ("lookup", "1000/s", METADATA_TARGET),
+    ("lookup of what is not there", "1000/s", METADATA_TARGET),
+    ("getattr", "1000/s", METADATA_TARGET),
+    ("open and close", "1000/s", METADATA_TARGET),
+    ("readdir, entries", "1000/s", METADATA_TARGET),
+    ("readdirplus, entries", "1000/s", METADATA_TARGET),
+    ("create and close", "1000/s", METADATA_TARGET),
+    ("rename", "1000/s", METADATA_TARGET),
+    ("unlink", "1000/s", METADATA_TARGET),
+    ("mkdir and rmdir", "1000/s", METADATA_TARGET),
+];
+
+/// How many requests are in flight at most, and what that is called.
+const DEPTHS: [(usize, &str); 2] = [(1, "one at a time"), (16, "16 in flight")];
+
+/// What one run found, by name.
+type Figures = BTreeMap<&'static str, f64>;
+
+/// Measures, prints a table, and writes everything to `out` as JSON.
+pub fn run(out: &Path) -> Result<()> {
+    let mut kinds = vec![Kind::Ours];
+    kinds.extend(
+        subject::PEER
+            .find_or_say(&peer::tools_beside(out))
+            .map(Kind::Peer),
+    );
+    let tree = measure::Tree::make(tempfile::tempdir()?)?;
+
+    let mut rows = Vec::new();
+    for (depth, label) in DEPTHS {
+        let mut samples: Vec<Vec<Figures>> = kinds.iter().map(|_| Vec::new()).collect();
+        for _ in 0..ROUNDS {
+            for (kind, samples) in kinds.iter().zip(&mut samples) {
+                let mut subject = Subject::start(kind, tree.path())?;
+                let figures = measure::all(&mut subject, &tree, depth);
+                samples.push(figures.with_context(|| format!("measuring {kind}, {label}"))?);
+            }
+        }
+        let figure = |kind: usize, name: &str| {
+            let of_kind: Vec<f64> = samples
+                .get(kind)?
+                .iter()
+                .filter_map(|run| run.get(name))
+                .copied()
+                .collect();
+            (!of_kind.is_empty()).then(|| median(&of_kind))
+        };
+        for (name, unit, target) in FIGURES {
+            rows.push(Row {
+                name: format!("{name}, {label}"),
+                unit,
+                ours: figure(0, name).with_context(|| format!("nobody measured: {name}"))?,
+                peer: figure(1, name),
+                target: Some(Target::AtLeast(target)),
+            });
+        }
+    }
+    println!("in a guest, emulated: {}", guest::ABOUT);
+    rows.extend(guest::rows(&kinds)?);
+    let about = json!({ "peer": subject::PEER.title(), "rounds": ROUNDS, "guest": guest::ABOUT });
+    table::report(&rows, about, out)
+}

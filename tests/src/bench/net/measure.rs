@@ -1,0 +1,140 @@
+//! One run of each measurement. What the far end does is told in `cove-meter`.
+
+use super::site::{METER, Site, Way};
+use anyhow::{Context as _, Result, ensure};
+use std::{
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+/// Bytes that a run of a stream moves.
+const BULK: u32 = 48 << 20;
+const PIECE: usize = 64 << 10;
+/// Connections, and round trips, of one run.
+const CONNECTIONS: u32 = 60;
+const TRIPS: usize = 200;
+/// Nothing takes longer than this unless it has stopped.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Where containers find this computer's loopback.
+const HOST: &str = "192.168.127.1";
+
+fn connect(site: &Site, way: Way) -> Result<TcpStream> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, site.port(way)));
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)
+        .with_context(|| format!("cannot connect to port {}", address.port()))?;
+    prepared(stream)
+}
+
+fn prepared(stream: TcpStream) -> Result<TcpStream> {
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn ask(stream: &mut TcpStream, what: u8) -> Result<()> {
+    let mut request = vec![what];
+    request.extend(u64::from(BULK).to_be_bytes());
+    Ok(stream.write_all(&request)?)
+}
+
+fn send(stream: &mut TcpStream) -> Result<()> {
+    let piece = vec![7; PIECE];
+    for _ in 0..BULK as usize / PIECE {
+        stream.write_all(&piece)?;
+    }
+    Ok(())
+}
+
+fn receive(stream: &mut TcpStream) -> Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut left = BULK as usize;
+    while left > 0 {
+        let got = stream.read(&mut buffer)?;
+        ensure!(got > 0, "the connection ended {left} bytes too early");
+        left = left.saturating_sub(got);
+    }
+    Ok(())
+}
+
+fn rate(began: Instant) -> f64 {
+    f64::from(BULK) / f64::from(1 << 20) / began.elapsed().as_secs_f64()
+}
+
+/// MiB/s into the container.
+pub(super) fn inward(site: &Site, way: Way) -> Result<f64> {
+    let mut stream = connect(site, way)?;
+    let began = Instant::now();
+    ask(&mut stream, b't')?;
+    send(&mut stream)?;
+    stream.read_exact(&mut [0])?;
+    Ok(rate(began))
+}
+
+/// MiB/s out of the container.
+pub(super) fn outward(site: &Site, way: Way) -> Result<f64> {
+    let mut stream = connect(site, way)?;
+    let began = Instant::now();
+    ask(&mut stream, b'g')?;
+    receive(&mut stream)?;
+    Ok(rate(began))
+}
+
+/// Connections a second, each good for one byte there and back.
+pub(super) fn connections(site: &Site, way: Way) -> Result<f64> {
+    let began = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let mut stream = connect(site, way)?;
+        stream.write_all(b"ex")?;
+        stream.read_exact(&mut [0])?;
+    }
+    Ok(f64::from(CONNECTIONS) / began.elapsed().as_secs_f64())
+}
+
+/// The median round trip of a byte, in microseconds.
+pub(super) fn round_trip(site: &Site, way: Way) -> Result<f64> {
+    let mut stream = connect(site, way)?;
+    stream.write_all(b"e")?;
+    let mut trips = Vec::with_capacity(TRIPS);
+    for _ in 0..TRIPS {
+        let began = Instant::now();
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])?;
+        trips.push(began.elapsed());
+    }
+    trips.sort_unstable();
+    Ok(trips[TRIPS / 2].as_secs_f64() * 1e6)
+}
+
+/// Has the container connect to this computer, which then is at the other end.
+fn called(site: &Site, what: u8) -> Result<TcpStream> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let port = listener.local_addr()?.port();
+    let mut control = connect(site, Way::Published)?;
+    ask(&mut control, what)?;
+    control.write_all(format!("{HOST}:{port}\n").as_bytes())?;
+    let (stream, _) = listener
+        .accept()
+        .with_context(|| format!("{METER} did not connect"))?;
+    prepared(stream)
+}
+
+/// MiB/s from the container through its way out.
+pub(super) fn upload(site: &Site, _: Way) -> Result<f64> {
+    let mut stream = called(site, b'G')?;
+    let began = Instant::now();
+    receive(&mut stream)?;
+    let rate = rate(began);
+    stream.write_all(b".")?;
+    Ok(rate)
+}
+
+/// MiB/s to the container on a connection that it made.
+pub(super) fn download(site: &Site, _: Way) -> Result<f64> {
+    let mut stream = called(site, b'T')?;
+    let began = Instant::now();
+    send(&mut stream)?;
+    stream.read_exact(&mut [0])?;
+    Ok(rate(began))
+}

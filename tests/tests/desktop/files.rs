@@ -1,0 +1,76 @@
+//! Files of containers in the window, checked from within the containers.
+
+use crate::webdriver::{SOON, Window};
+use cove_tests::harness::{Cove, eventually};
+
+/// Opens the Files tab of a container.
+fn files(window: &Window, container: &str) {
+    let row = window.find(&format!("//a[.//span[normalize-space()='{container}']]"));
+    window.click(&row);
+    window.press("Files");
+}
+
+fn open(window: &Window, name: &str) {
+    let button = window.find_within(SOON, &format!("//button[@title='{name}' and not(@disabled)]"));
+    window.click(&button);
+}
+
+pub(crate) fn a3_files_of_a_container_are_edited_made_and_renamed(cove: &Cove) {
+    let inside = |script: &str| cove.docker(["exec", "hello", "sh", "-c", script]).ok();
+    inside("printf 'one\\n' >/etc/motd && chown 7:8 /etc/motd && chmod 640 /etc/motd && rm /etc/issue");
+    let window = Window::open(cove);
+    files(&window, "hello");
+    open(&window, "etc");
+    // What the image had and the container removed.
+    window.find("//*[@class and contains(@class, 'gone')]//*[normalize-space()='issue']");
+    open(&window, "motd");
+    let text = window.find("//textarea[@aria-label='/etc/motd']");
+    window.type_into(&text, "two, from the window");
+    window.picture("6a-editor");
+    window.press("Save");
+    eventually("the file to be saved", || !window.text().contains("not saved"));
+    assert_eq!(
+        inside("cat /etc/motd; echo; stat -c '%a %u:%g' /etc/motd"),
+        "one\ntwo, from the window\n640 7:8"
+    );
+    // Somebody else writes, which saving again notices.
+    inside("echo three >>/etc/motd");
+    window.type_into(&text, ", lost?");
+    window.press("Save");
+    window.reads("Nothing was saved.");
+    assert!(inside("cat /etc/motd").ends_with("three"));
+    window.press("Overwrite");
+    eventually("the file to be overwritten", || {
+        !window.text().contains("not saved")
+    });
+    assert!(inside("cat /etc/motd").ends_with("window, lost?"));
+    window.press("Back to the folder");
+    window.find("//div[contains(@class, 'file')][.//button[@title='motd']]//*[normalize-space()='changed']");
+
+    window.press("New folder");
+    let name = window.find("//dialog//input");
+    window.type_into(&name, "made");
+    window.press("Create");
+    window.press("Rename made");
+    let name = window.find("//dialog//input");
+    // The name is selected, so that typing replaces it.
+    window.type_into(&name, "renamed");
+    window.click(&window.find("//dialog//button[normalize-space()='Rename']"));
+    window.find("//button[contains(@title, 'renamed')]");
+    let found = inside("ls -d /etc/*named; ls -d /etc/made 2>&1 || true");
+    assert!(found.starts_with("/etc/") && found.contains("renamed"), "{found}");
+    assert!(found.contains("No such file"), "{found}");
+    window.picture("6b-files");
+}
+
+pub(crate) fn a3_files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
+    cove.docker(["create", "--name", "still", "alpine"]).ok();
+    let window = Window::open(cove);
+    files(&window, "still");
+    window.reads("The container does not run");
+    open(&window, "etc");
+    open(&window, "alpine-release");
+    window.find("//textarea[@aria-label='/etc/alpine-release']");
+    window.picture("6c-stopped");
+    cove.docker(["rm", "still"]).ok();
+}

@@ -1,0 +1,49 @@
+//! The machine's settings and logs in the window, checked with the command.
+
+use crate::webdriver::Window;
+use cove_tests::harness::{Cove, eventually};
+
+/// Clears a field as a person would: what it held is not typed over by `WebDriver`.
+fn refill(window: &Window, xpath: &str, text: &str) {
+    let field = window.find(xpath);
+    // Control and A, as WebDriver writes keys.
+    window.type_into(&field, "\u{e009}a\u{e000}");
+    window.type_into(&field, text);
+}
+
+pub(crate) fn a4_a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
+    let grace = || cove.cove(["config", "get", "machine.stop-grace", "--json"]).ok();
+    let before = grace();
+    let window = Window::open(cove);
+    window.press("Machine");
+    window.press("Settings");
+    let field = "//input[@id='machine.stop-grace']";
+    refill(&window, field, "a while");
+    window.press("Review");
+    window.reads("it takes a time such as");
+    refill(&window, field, "7 s");
+    window.press("Review");
+    window.reads("+ stop-grace = \"7 s\"");
+    assert_eq!(grace(), before, "a review changed the setting");
+    window.picture("7a-settings");
+    window.press("Apply");
+    eventually("the setting to change", || grace().contains("7 s"));
+    window.press("Back to the default of machine.stop-grace");
+    window.press("Review");
+    window.reads("− stop-grace = \"7 s\"");
+    window.press("Apply");
+    eventually("the setting to be put back", || grace() == before);
+}
+
+pub(crate) fn a4_the_machines_logs_are_read(cove: &Cove) {
+    let window = Window::open(cove);
+    window.press("Machine");
+    window.press("Logs");
+    window.find("//*[@role='log']//*[contains(., 'API listen on')]");
+    window.press("kernel");
+    // Its last lines, which are of containers' networks.
+    window.find("//*[@role='log']//*[contains(., 'docker0')]");
+    window.press("Folders and trust");
+    window.reads("Shared folders");
+    window.picture("7b-access");
+}
