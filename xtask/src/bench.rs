@@ -1,8 +1,9 @@
-//! `cargo xtask bench`: builds what is measured, then has the bench program of the tests measure it.
+//! `cargo xtask bench`: builds what is measured, then has the bench program of the tests measure it. A goal that was
+//! missed is a result: the exit code is 0, the last line counts them, and `met` in the JSON says it to a script.
 
 use crate::{
     build,
-    layout::Layout,
+    layout::{Layout, Profile},
     process::{self, cargo, step},
     setup::{self, DockerClient},
 };
@@ -12,6 +13,9 @@ use std::{fs, process::ExitCode};
 pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
     let results = layout.target().join("bench");
     fs::create_dir_all(&results).with_context(|| format!("cannot create {}", results.display()))?;
+    if what == "fs" {
+        setup::virtiofsd_libraries(layout)?;
+    }
     let mut command = cargo(layout);
     command.args([
         "run",
@@ -25,13 +29,24 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
         what,
     ]);
     command.arg(results.join(format!("{what}.json")));
-    if what == "boot" {
+    if what != "vsock" {
         setup::machine_tools(layout)?;
-        let programs = build::programs(layout, false)?;
+        let programs = build::programs(layout, Profile::Dev, false)?;
         build::image(layout, &programs, false)?;
+        build::container_programs(layout)?;
         command.env("COVE_TEST_PROGRAM", programs.cove);
         command.env("COVE_TEST_IMAGE", layout.image());
         command.env("COVE_TEST_DOCKER", DockerClient::plain(layout)?.program);
+        for (variable, program) in [
+            ("COVE_TEST_POSIX", "cove-posix"),
+            ("COVE_BENCH_FILES", "cove-files"),
+            ("COVE_BENCH_METER", "cove-meter"),
+        ] {
+            command.env(variable, layout.container_program(program));
+        }
+    }
+    if what == "net" {
+        command.env("COVE_BENCH_DROPBEAR", setup::ssh_server(layout)?);
     }
     step(&format!("Measuring: {what}"));
     process::run(&mut command)?;

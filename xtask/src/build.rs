@@ -3,7 +3,7 @@
 use crate::{
     check::DESKTOP,
     front_end,
-    layout::Layout,
+    layout::{Layout, Profile},
     process::{self, cargo, step},
 };
 use anyhow::Result;
@@ -19,9 +19,12 @@ pub(crate) struct Programs {
 }
 
 /// Builds `cove` and the guest agent, and the desktop application with its front end if `desktop`.
-pub(crate) fn programs(layout: &Layout, desktop: bool) -> Result<Programs> {
+pub(crate) fn programs(layout: &Layout, profile: Profile, desktop: bool) -> Result<Programs> {
     let mut command = cargo(layout);
     command.args(["build", "--quiet", "--locked", "--package", "cove-cli"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
     if desktop {
         step("Building the front end");
         front_end::build(layout)?;
@@ -34,7 +37,7 @@ pub(crate) fn programs(layout: &Layout, desktop: bool) -> Result<Programs> {
     });
     process::run(&mut command)?;
     Ok(Programs {
-        cove: layout.cove(),
+        cove: layout.cove(profile),
         agent: agent(layout)?,
     })
 }

@@ -7,6 +7,15 @@ use std::path::{Path, PathBuf};
 /// address holds 107.
 const LONGEST_HOME: usize = 60;
 
+/// How programs are compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quickly, for work on them and for tests.
+    Dev,
+    /// For people.
+    Release,
+}
+
 /// The places that the commands use.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
@@ -37,13 +46,28 @@ impl Layout {
     }
 
     /// The `cove` program.
-    pub(crate) fn cove(&self) -> PathBuf {
-        self.target.join("debug/cove")
+    pub(crate) fn cove(&self, profile: Profile) -> PathBuf {
+        self.programs(profile).join("cove")
     }
 
     /// The desktop application.
-    pub(crate) fn desktop(&self) -> PathBuf {
-        self.target.join("debug/cove-desktop")
+    pub(crate) fn desktop(&self, profile: Profile) -> PathBuf {
+        self.programs(profile).join("cove-desktop")
+    }
+
+    fn programs(&self, profile: Profile) -> PathBuf {
+        self.target.join(match profile {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        })
+    }
+
+    /// Debian packages.
+    pub(crate) fn packages(&self, profile: Profile) -> PathBuf {
+        self.target.join(match profile {
+            Profile::Dev => "deb/debug",
+            Profile::Release => "deb",
+        })
     }
 
     /// The guest agent.

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask run · test · bench · check · docs · image`.
+//! The project's own commands: `cargo xtask run · test · bench · check · deb · docs · image`.
 //!
 //! Each does all its own set-up, says what it installs, and does nothing twice: a second run finds everything in place.
 //!
@@ -11,6 +11,7 @@
 mod bench;
 mod build;
 mod check;
+mod deb;
 mod front_end;
 mod layout;
 mod process;
@@ -21,7 +22,7 @@ mod test;
 mod unprivileged;
 
 use anyhow::{Result, bail};
-use layout::Layout;
+use layout::{Layout, Profile};
 use std::process::ExitCode;
 
 const HELP: &str = "\
@@ -36,8 +37,11 @@ Usage: cargo xtask COMMAND [OPTIONS]
                            check, build, then every test as an ordinary user
                            --fast: no machine is booted · --all: what takes minutes as well
                            FILTER: only tests whose names contain it, without check
-  bench boot|vsock         measure; a table here, JSON below target/bench
+  bench boot|events|fs|net|vsock
+                           measure; a table here, JSON below target/bench
   check                    formatting, lints, other targets, licences, spelling, unused dependencies
+  deb [--debug]            build the Debian package below target/deb
+                           --debug: of the programs that the tests are run with, which is quicker
   docs                     write the pages below docs that are made from the tests
   image [--refresh]        build the guest image below target/image
                            --refresh: look for newer packages
@@ -61,10 +65,18 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["run"] => run::run(&layout, false),
         ["run", "--once"] => run::run(&layout, true),
         ["test"] => test::run(&layout, &test::Selection::everything()),
-        ["test", "--all"] => test::run(&layout, &test::Selection::with_what_takes_long()),
+        ["test", "--all"] => {
+            let outcome = test::run(&layout, &test::Selection::with_what_takes_long())?;
+            // The page says what was just proven.
+            if outcome == ExitCode::SUCCESS {
+                docs(&layout)?;
+            }
+            Ok(outcome)
+        }
         ["test", "--fast"] => test::run(&layout, &test::Selection::without_machine()),
+        ["test", "--all", filter] => test::run(&layout, &test::Selection::only_with_what_takes_long(filter)),
         ["test", filter] if !filter.starts_with('-') => test::run(&layout, &test::Selection::only(filter)),
-        ["bench", what @ ("boot" | "vsock")] => bench::run(&layout, what),
+        ["bench", what @ ("boot" | "events" | "fs" | "net" | "vsock")] => bench::run(&layout, what),
         ["check"] => {
             setup::rust_targets(&setup::CHECKED_TARGETS)?;
             let desktop = setup::desktop_tools(&layout, false)?;
@@ -72,6 +84,8 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
             println!("\neverything checked");
             Ok(ExitCode::SUCCESS)
         }
+        ["deb"] => deb::run(&layout, Profile::Release),
+        ["deb", "--debug"] => deb::run(&layout, Profile::Dev),
         ["docs"] => docs(&layout),
         ["image"] => image(&layout, false),
         ["image", "--refresh"] => image(&layout, true),
@@ -95,7 +109,7 @@ fn docs(layout: &Layout) -> Result<ExitCode> {
 
 fn image(layout: &Layout, refresh: bool) -> Result<ExitCode> {
     setup::image_tools(layout)?;
-    let programs = build::programs(layout, false)?;
+    let programs = build::programs(layout, Profile::Dev, false)?;
     build::image(layout, &programs, refresh)?;
     println!("{}", layout.image().display());
     Ok(ExitCode::SUCCESS)

@@ -2,7 +2,7 @@
 
 use crate::{
     build,
-    layout::Layout,
+    layout::{Layout, Profile},
     process::{self, capture, note, step},
     setup::{self, DockerClient},
 };
@@ -38,7 +38,7 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     setup::machine_tools(layout)?;
     let docker = DockerClient::plain(layout)?;
     let window = has_display() && !once && setup::desktop_tools(layout, false)?;
-    let programs = build::programs(layout, window)?;
+    let programs = build::programs(layout, Profile::Dev, window)?;
     build::image(layout, &programs, false)?;
     let home = layout.home()?;
     use_image(&home, &layout.image())?;
@@ -68,7 +68,7 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     println!("In your shell:   . {}", variables.display());
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
     if window {
-        demo.open_window(&layout.desktop())?;
+        demo.open_window(&layout.desktop(Profile::Dev))?;
     }
     if once || !io::stdout().is_terminal() {
         return Ok(ExitCode::SUCCESS);

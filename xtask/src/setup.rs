@@ -4,11 +4,15 @@
 //! commands say what is needed and end.
 
 mod apt;
+mod clean_root;
 mod clients;
 mod docker;
+mod programs;
 
+pub(crate) use clean_root::clean_root;
 pub(crate) use clients::{devcontainer, python_clients};
-pub(crate) use docker::{DockerClient, foreign_programs, registry};
+pub(crate) use docker::{DockerClient, foreign_programs, registry, ssh_server};
+pub(crate) use programs::{postgres, vite};
 
 use crate::{
     layout::Layout,
@@ -90,8 +94,32 @@ const DESKTOP_TOOLS: [Need; 2] = [
     },
 ];
 
+/// What a Debian package is made with, besides `dpkg-deb`, which is on every Debian.
+const PACKAGE_TOOLS: [Need; 1] = [Need {
+    package: "dpkg-dev",
+    what: "dpkg-shlibdeps, which says what packages a program's libraries are in",
+    is_there: || find("dpkg-shlibdeps").is_some(),
+    from_backports: false,
+}];
+
+/// What the package's tests make a clean root with.
+const MMDEBSTRAP: Need = Need {
+    package: "mmdebstrap",
+    what: "mmdebstrap, which makes the clean Debian that the package is tried in",
+    is_there: || find("mmdebstrap").is_some(),
+    from_backports: false,
+};
+
+/// The same where it is not root who makes it.
+const UIDMAP: Need = Need {
+    package: "uidmap",
+    what: "newuidmap, by which an ordinary user unpacks files of several users",
+    is_there: || find("newuidmap").is_some(),
+    from_backports: false,
+};
+
 /// What driving its window takes, in tests.
-const WINDOW_TOOLS: [Need; 2] = [
+const WINDOW_TOOLS: [Need; 3] = [
     Need {
         package: "webkit2gtk-driver",
         what: "WebKitWebDriver, which does in the window what a person would",
@@ -102,6 +130,28 @@ const WINDOW_TOOLS: [Need; 2] = [
         package: "xvfb",
         what: "Xvfb, a display for a window that nobody looks at",
         is_there: || find("Xvfb").is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "xdotool",
+        what: "xdotool, which types into dialogs that are no part of a page",
+        is_there: || find("xdotool").is_some(),
+        from_backports: false,
+    },
+];
+
+/// What building virtiofsd takes, which `bench fs` compares with.
+const VIRTIOFSD_LIBRARIES: [Need; 2] = [
+    Need {
+        package: "libcap-ng-dev",
+        what: "a library that virtiofsd is built with",
+        is_there: || std::path::Path::new("/usr/include/cap-ng.h").exists(),
+        from_backports: false,
+    },
+    Need {
+        package: "libseccomp-dev",
+        what: "another one",
+        is_there: || std::path::Path::new("/usr/include/seccomp.h").exists(),
         from_backports: false,
     },
 ];
@@ -120,11 +170,9 @@ pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> 
         ));
         return Ok(false);
     }
-    let [webkit, tray] = DESKTOP_TOOLS;
-    let [driver, display] = WINDOW_TOOLS;
-    let mut needs = vec![webkit, tray];
+    let mut needs = Vec::from(DESKTOP_TOOLS);
     if with_window {
-        needs.extend([driver, display]);
+        needs.extend(WINDOW_TOOLS);
     }
     let missing: Vec<&str> = needs
         .iter()
@@ -147,6 +195,21 @@ pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> 
 pub(crate) fn image_tools(layout: &Layout) -> Result<()> {
     install_missing(layout, &IMAGE_TOOLS)?;
     rust_targets(&[AGENT_TARGET])
+}
+
+/// Whether a Debian package can be made, with what is there or what was installed for it; says why where not.
+pub(crate) fn package_tools(layout: &Layout) -> Result<bool> {
+    if find("dpkg-deb").is_none() || find("apt-get").is_none() {
+        note("skipped the Debian package: it is made where dpkg and apt are");
+        return Ok(false);
+    }
+    install_missing(layout, &PACKAGE_TOOLS)?;
+    Ok(true)
+}
+
+/// What the peer of `bench fs` is built with.
+pub(crate) fn virtiofsd_libraries(layout: &Layout) -> Result<()> {
+    install_missing(layout, &VIRTIOFSD_LIBRARIES)
 }
 
 /// Everything that running a machine takes, the image included.

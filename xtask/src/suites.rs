@@ -1,4 +1,4 @@
-//! Test executables: built by cargo, run one by one as an ordinary user, counted.
+//! Test executables: built by cargo, run as an ordinary user, counted.
 
 use crate::{
     check::DESKTOP,
@@ -12,9 +12,13 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
+
+/// A suite that has ended may have left a process behind that holds its output; it is not waited for any longer.
+const LEFT_OPEN: Duration = Duration::from_secs(5);
 
 /// One test executable.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +110,9 @@ fn suite_in(message: &str) -> Option<Suite> {
     })
 }
 
+/// The variable by which a suite's processes are known.
+const MARK: &str = "COVE_TEST_SUITE";
+
 /// How to run a suite.
 #[derive(Debug)]
 pub(crate) struct How<'a> {
@@ -130,18 +137,24 @@ pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Tally> {
         command.env(name, value);
     }
     command.env("CARGO_MANIFEST_DIR", &suite.directory);
+    let mark = format!("{}-{}", std::process::id(), suite.title());
+    command.env(MARK, &mark);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = spawn(&mut command, suite)?;
-    let stdout = collect(child.stdout.take(), how.live);
-    let stderr = collect(child.stderr.take(), how.live);
+    let live = how.live.then_some(suite.name.as_str());
+    let stdout = Output::collect(child.stdout.take(), live);
+    let stderr = Output::collect(child.stderr.take(), live);
     let timed_out = !wait_until(&mut child, began + how.limit)?;
     let status = child.wait()?;
-    // A thread that only reads lines does not panic.
-    let stdout = stdout.join().unwrap_or_default();
-    let stderr = stderr.join().unwrap_or_default();
+    if timed_out {
+        end_marked(&mark);
+    }
+    let patience = Instant::now() + LEFT_OPEN;
+    let stdout = stdout.text_by(patience);
+    let stderr = stderr.text_by(patience);
     let tally = tally_in(&stdout);
     let mut counted = tally.unwrap_or_default();
     if !status.success() || tally.is_none() {
@@ -205,22 +218,66 @@ fn kill_group(child: &mut Child) {
     let _ = child.kill();
 }
 
-fn collect(stream: Option<impl std::io::Read + Send + 'static>, live: bool) -> thread::JoinHandle<String> {
-    thread::spawn(move || {
-        let mut all = String::new();
-        let Some(stream) = stream else {
-            return all;
-        };
-        for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            if live {
-                println!("    {line}");
+/// Ends what a killed suite has left: daemons and machines, which are in groups of their own.
+fn end_marked(mark: &str) {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, Signal, kill_process};
+        let variable = format!("{MARK}={mark}");
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for process in processes {
+            let number = process.file_name().to_string_lossy().parse().ok();
+            // Of those that ended in this moment, and those of others, there is nothing to read.
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            if environment
+                .split(|byte| *byte == 0)
+                .any(|entry| entry == variable.as_bytes())
+                && let Some(pid) = number.and_then(Pid::from_raw)
+            {
+                let _ = kill_process(pid, Signal::KILL);
             }
-            all.push_str(&line);
-            all.push('\n');
         }
-        all
-    })
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = mark;
+}
+
+/// What a suite writes to one of its streams.
+struct Output {
+    text: Arc<Mutex<String>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Output {
+    /// Reads `stream` to its end; the lines are shown as they come, if `live` names whose they are.
+    fn collect(stream: Option<impl std::io::Read + Send + 'static>, live: Option<&str>) -> Self {
+        let text = Arc::new(Mutex::new(String::new()));
+        let live = live.map(str::to_owned);
+        let reader = thread::spawn({
+            let text = Arc::clone(&text);
+            move || {
+                let Some(stream) = stream else { return };
+                for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                    let line = String::from_utf8_lossy(&line);
+                    if let Some(whose) = &live {
+                        println!("    {whose:>13} | {line}");
+                    }
+                    let mut text = text.lock().unwrap_or_else(PoisonError::into_inner);
+                    text.push_str(&line);
+                    text.push('\n');
+                }
+            }
+        });
+        Self { text, reader }
+    }
+
+    /// What has come when the stream ends, or at `deadline` if it is held open.
+    fn text_by(self, deadline: Instant) -> String {
+        while !self.reader.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+        std::mem::take(&mut *self.text.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Adds up the closing lines of Rust's test harness; nothing when there is none.
@@ -249,6 +306,7 @@ fn tally_in(output: &str) -> Option<Tally> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write as _;
 
     #[test]
     fn the_closing_line_is_counted() {
@@ -260,6 +318,42 @@ mod tests {
             skipped: 2,
         };
         assert_eq!(tally_in(output), Some(expected));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_killed_suite_left_is_ended_and_nothing_else() {
+        let mark = format!("a-test-of-{}", std::process::id());
+        let cat = |value: &str| {
+            let (stdin, stdout) = (Stdio::piped(), Stdio::piped());
+            let mut cat = Command::new("cat")
+                .env(MARK, value)
+                .stdin(stdin)
+                .stdout(stdout)
+                .spawn()
+                .unwrap();
+            // Its environment can be read once it runs: only the program itself can say so.
+            cat.stdin.as_mut().unwrap().write_all(b"?").unwrap();
+            cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            cat
+        };
+        let (mut left, mut other) = (cat(&mark), cat(&format!("{mark}-and-another")));
+        end_marked(&mark);
+        // Waiting closes what it reads: one that lives ends then, and well.
+        assert!(!left.wait().unwrap().success());
+        assert!(other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn output_that_is_held_open_is_not_waited_for() {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(b"test a ... ok\n").unwrap();
+        let output = Output::collect(Some(reader), None);
+        while output.text.lock().unwrap().is_empty() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(output.text_by(Instant::now()), "test a ... ok\n");
+        drop(writer);
     }
 
     #[test]

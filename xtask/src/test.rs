@@ -1,8 +1,8 @@
 //! `cargo xtask test`: check, build, and every test as an ordinary user.
 
 use crate::{
-    build, check, front_end,
-    layout::Layout,
+    build, check, deb, front_end,
+    layout::{Layout, Profile},
     process::{note, step},
     setup::{self, DockerClient},
     suites::{self, How, Suite, Tally},
@@ -11,21 +11,21 @@ use crate::{
 use anyhow::Result;
 use std::{
     fs,
+    panic::resume_unwind,
     path::PathBuf,
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
-/// Suites that boot machines; the others need nothing but their executable.
-const MACHINE_SUITES: [&str; 8] = [
-    "nested",
-    "refusals",
-    "engine",
-    "folders",
-    "network",
-    "compatibility",
-    "desktop",
-    "recovery",
+/// Suites that boot machines, one after the other in each lane; the others need nothing but their executable, and go
+/// before those of the second lane. Two machines at a time are what two processors bear: those of the first lane keep
+/// more than one busy.
+const LANES: [&[&str]; 2] = [
+    &["compatibility", "engine"],
+    &[
+        "nested", "refusals", "package", "desktop", "network", "recovery", "folders",
+    ],
 ];
 const UNIT_LIMIT: Duration = Duration::from_mins(10);
 const MACHINE_LIMIT: Duration = Duration::from_mins(25);
@@ -77,6 +77,14 @@ impl Selection {
             filter: Some(filter.to_owned()),
         }
     }
+
+    /// The same among those that take minutes as well.
+    pub(crate) fn only_with_what_takes_long(filter: &str) -> Self {
+        Self {
+            long: true,
+            ..Self::only(filter)
+        }
+    }
 }
 
 pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
@@ -86,6 +94,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
         setup::machine_tools(layout)?;
     }
     let desktop = setup::desktop_tools(layout, selection.machine)?;
+    let package = selection.machine && desktop && setup::package_tools(layout)?;
     if selection.check {
         setup::rust_targets(&setup::CHECKED_TARGETS)?;
         check::everything(layout, desktop)?;
@@ -96,18 +105,24 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     }
     step("Building the programs and their tests");
     let features = if selection.machine { "cove-tests/e2e" } else { "" };
-    let mut suites = suites::build(layout, features, desktop)?;
-    // The quick ones first, the machines last.
-    suites.sort_by_key(|suite| machine_rank(suite).map_or(0, |rank| rank + 1));
+    let suites = suites::build(layout, features, desktop)?;
     let mut environment = if selection.machine {
         prepare_machine(layout, desktop)?
     } else {
         Vec::new()
     };
 
+    if package {
+        let package = deb::pack(layout, Profile::Dev)?;
+        let root = setup::clean_root(layout, &package, selection.long)?;
+        environment.push(("COVE_TEST_CLEAN_ROOT", root));
+        environment.push(("COVE_TEST_PACKAGE", package));
+    }
     if selection.long {
         environment.push(("COVE_TEST_ALL", "1".into()));
         environment.push(("COVE_TEST_DEVCONTAINER", setup::devcontainer(layout)?));
+        environment.push(("COVE_TEST_POSTGRES", setup::postgres(layout)?));
+        environment.push(("COVE_TEST_VITE", setup::vite(layout)?));
     }
 
     step("Running the tests");
@@ -120,20 +135,31 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     runner.writable(&layout.target().join("tmp"))?;
     let mut sum = Tally::default();
     let mut failed = Vec::new();
-    for suite in &suites {
-        let boots = machine_rank(suite).is_some();
-        let tally = suites::run(
+    let run = |suite: &Suite| {
+        suites::run(
             suite,
             &How {
                 runner: &runner,
                 environment: &environment,
                 arguments: selection.filter.as_slice(),
-                live: boots,
-                limit: limit(suite),
+                live: machine_rank(suite).is_some(),
+                limit: limit(suite, selection.long),
             },
-        )?;
+        )
+    };
+    let run_all = |lane: Vec<Suite>| -> Vec<_> {
+        lane.into_iter()
+            .map(|suite| (run(&suite), suite.title()))
+            .collect()
+    };
+    let outcomes = thread::scope(|scope| {
+        let lanes = in_lanes(suites).map(|lane| scope.spawn(|| run_all(lane)));
+        lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    for (tally, title) in outcomes.into_iter().flatten() {
+        let tally = tally?;
         if tally.failed > 0 {
-            failed.push(suite.title());
+            failed.push(title);
         }
         sum.add(tally);
     }
@@ -157,23 +183,37 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     })
 }
 
-/// A suite that takes longer is killed.
-fn limit(suite: &Suite) -> Duration {
-    match machine_rank(suite) {
+/// A suite that takes longer is killed; with tests that take minutes it has twice as long.
+fn limit(suite: &Suite, long: bool) -> Duration {
+    let limit = match machine_rank(suite) {
         Some(_) if suite.name == "nested" => NESTED_LIMIT,
         Some(_) => MACHINE_LIMIT,
         None => UNIT_LIMIT,
-    }
+    };
+    if long { 2 * limit } else { limit }
 }
 
-fn machine_rank(suite: &Suite) -> Option<usize> {
-    MACHINE_SUITES.iter().position(|name| *name == suite.name)
+/// The lane of a suite that boots machines, and its place in it.
+fn machine_rank(suite: &Suite) -> Option<(usize, usize)> {
+    LANES.iter().enumerate().find_map(|(lane, names)| {
+        let place = names.iter().position(|name| *name == suite.name)?;
+        Some((lane, place))
+    })
+}
+
+/// The suites in the order in which they run.
+fn in_lanes(mut suites: Vec<Suite>) -> [Vec<Suite>; LANES.len()] {
+    suites.sort_by_key(|suite| machine_rank(suite).map(|(_, place)| place));
+    let (first, second) = suites
+        .into_iter()
+        .partition(|suite| machine_rank(suite).is_some_and(|(lane, _)| lane == 0));
+    [first, second]
 }
 
 /// Builds what a machine is made of; the variables tell the suites where it is.
 fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, PathBuf)>> {
     let programs = build::Programs {
-        cove: layout.cove(),
+        cove: layout.cove(Profile::Dev),
         agent: build::agent(layout)?,
     };
     build::image(layout, &programs, false)?;
@@ -192,7 +232,7 @@ fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, 
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];
     if desktop {
-        environment.push(("COVE_TEST_DESKTOP", layout.desktop()));
+        environment.push(("COVE_TEST_DESKTOP", layout.desktop(Profile::Dev)));
     }
     if let Some(plugins) = docker.plugins {
         environment.push(("COVE_TEST_PLUGINS", plugins));

@@ -74,6 +74,21 @@ impl PrivateApt {
         })
     }
 
+    /// The first of its suites, or the release that they belong to.
+    pub(super) fn release(&self) -> &str {
+        &self.release
+    }
+
+    /// The file that names its suites.
+    pub(super) fn sources(&self) -> PathBuf {
+        self.directory.join("sources.list")
+    }
+
+    /// The directory of its lists.
+    pub(super) fn lists(&self) -> PathBuf {
+        self.directory.join("lists")
+    }
+
     /// The suite to take newer packages from, where this release has one.
     pub(super) fn backports(&self) -> Option<String> {
         // From Debian 13 on the release itself has what is wanted.
@@ -119,13 +134,46 @@ impl PrivateApt {
             .with_context(|| format!("apt-get downloaded no {package}"))
     }
 
+    /// Downloads packages with everything that they depend on into `directory`, and returns the files. A package may be
+    /// a file.
+    pub(super) fn download_all(&self, packages: &[&str], directory: &Path) -> Result<Vec<PathBuf>> {
+        let partial = directory.join("partial");
+        fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
+        // Of a computer on which nothing is installed, everything is missing.
+        let nothing = directory.join("status");
+        fs::write(&nothing, "").with_context(|| format!("cannot write {}", nothing.display()))?;
+        let mut command = self.configured(Command::new("apt-get"));
+        for (option, path) in [
+            ("Dir::State::status", &nothing),
+            ("Dir::Cache::archives", &directory.into()),
+        ] {
+            command.arg("-o").arg(format!("{option}={}", path.display()));
+        }
+        // Nothing of the system's is touched, so its locks need not be held.
+        command.args(["-o", "Debug::NoLocking=1", "-q", "-y", "install"]);
+        command
+            .args(["--download-only", "--no-install-recommends"])
+            .args(packages);
+        let names = packages.join(", ");
+        process::run_quietly(&mut command)
+            .with_context(|| format!("cannot download {names} with all libraries"))?;
+        let files = fs::read_dir(directory)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.path());
+        let archives: Vec<_> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .collect();
+        anyhow::ensure!(!archives.is_empty(), "apt-get downloaded nothing for {names}");
+        Ok(archives)
+    }
+
     fn configured(&self, mut command: Command) -> Command {
         let mut set = |option: &str, path: &Path| {
             command.arg("-o").arg(format!("{option}={}", path.display()));
         };
-        set("Dir::State::Lists", &self.directory.join("lists"));
+        set("Dir::State::Lists", &self.lists());
         set("Dir::Cache", &self.directory.join("cache"));
-        set("Dir::Etc::SourceList", &self.directory.join("sources.list"));
+        set("Dir::Etc::SourceList", &self.sources());
         set("Dir::Etc::SourceParts", Path::new("/dev/null"));
         if let Some(architecture) = self.architecture {
             command.args(["-o", &format!("APT::Architecture={architecture}")]);

@@ -48,7 +48,7 @@ pub(crate) fn devcontainer(layout: &Layout) -> Result<PathBuf> {
 }
 
 /// Fills `place` with `fill`, unless it holds `wanted` already.
-fn once(place: &Path, wanted: &str, fill: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn once(place: &Path, wanted: &str, fill: impl FnOnce() -> Result<()>) -> Result<()> {
     let mark = place.join("complete");
     if fs::read_to_string(&mark).is_ok_and(|there| there == wanted) {
         return Ok(());

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// The Debian release whose Docker packages are used; they run on older releases as they are.
-const SUITE: &str = "trixie";
+pub(super) const SUITE: &str = "trixie";
 
 /// A Docker client and the directory of its plugins.
 #[derive(Debug, Clone)]
@@ -97,6 +97,26 @@ pub(crate) fn foreign_programs(layout: &Layout) -> Result<PathBuf> {
         link(&program, &directory.join("busybox"))?;
     }
     Ok(place)
+}
+
+/// A directory with dropbear, an ssh server, and every library that it needs, as they lie in a root directory.
+pub(crate) fn ssh_server(layout: &Layout) -> Result<PathBuf> {
+    const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+    let directory = "dropbear";
+    for (package, file) in [
+        ("dropbear-bin", "usr/sbin/dropbear".to_owned()),
+        ("libc6", format!("{LIBRARIES}/libc.so.6")),
+        ("libcrypt1", format!("{LIBRARIES}/libcrypt.so.1.1.0")),
+        ("zlib1g", format!("{LIBRARIES}/libz.so.1")),
+        ("libtomcrypt1", format!("{LIBRARIES}/libtomcrypt.so.1")),
+        ("libtommath1", format!("{LIBRARIES}/libtommath.so.1")),
+        ("libgmp10", format!("{LIBRARIES}/libgmp.so.10")),
+    ] {
+        unpacked(layout, package, directory, &file, || {
+            PrivateApt::of_suite(layout, SUITE)
+        })?;
+    }
+    Ok(layout.tools().join(directory))
 }
 
 /// A file of a Debian package, unpacked below the tools directory.
