@@ -30,28 +30,39 @@ impl PrivateApt {
     /// With the suites of this computer's Debian release, its backports among them.
     pub(super) fn of_this_release(layout: &Layout) -> Result<Self> {
         let release = codename()?;
-        let suites = [
+        let mirrors = Mirrors::of_this_computer()?;
+        let mut sources = [
             release.clone(),
             format!("{release}-updates"),
             format!("{release}-backports"),
-        ];
-        Self::new(layout, &release, &suites, None)
+        ]
+        .map(|suite| source(&mirrors.main, &suite))
+        .to_vec();
+        // A library that came from there has its headers there, too, and nowhere else.
+        sources.extend(
+            mirrors
+                .security
+                .map(|mirror| source(&mirror, &format!("{release}-security"))),
+        );
+        Self::new(layout, &release, &sources, None)
     }
 
     /// With one suite, to download from.
     pub(super) fn of_suite(layout: &Layout, suite: &str) -> Result<Self> {
-        Self::new(layout, suite, &[suite.to_owned()], None)
+        let sources = [source(&Mirrors::of_this_computer()?.main, suite)];
+        Self::new(layout, suite, &sources, None)
     }
 
     /// With one suite of another processor's packages, to download from.
     pub(super) fn of_processor(layout: &Layout, suite: &str, architecture: &'static str) -> Result<Self> {
-        Self::new(layout, suite, &[suite.to_owned()], Some(architecture))
+        let sources = [source(&Mirrors::of_this_computer()?.main, suite)];
+        Self::new(layout, suite, &sources, Some(architecture))
     }
 
     fn new(
         layout: &Layout,
         release: &str,
-        suites: &[String],
+        sources: &[String],
         architecture: Option<&'static str>,
     ) -> Result<Self> {
         let place = architecture.map_or_else(|| release.to_owned(), |other| format!("{release}-{other}"));
@@ -60,11 +71,6 @@ impl PrivateApt {
             let part = directory.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
         }
-        let mirror = mirror()?;
-        let sources: Vec<String> = suites
-            .iter()
-            .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
-            .collect();
         let list = directory.join("sources.list");
         fs::write(&list, sources.concat()).with_context(|| format!("cannot write {}", list.display()))?;
         Ok(Self {
@@ -185,25 +191,45 @@ impl PrivateApt {
     }
 }
 
-/// The Debian mirror that this computer is configured for.
-fn mirror() -> Result<String> {
-    let targets = capture(Command::new("apt-get").args([
+/// One suite of a mirror, as a line of apt's list of sources.
+fn source(mirror: &str, suite: &str) -> String {
+    format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n")
+}
+
+/// The Debian mirrors that this computer is configured for.
+struct Mirrors {
+    main: String,
+    /// That of security updates, which is often another one.
+    security: Option<String>,
+}
+
+impl Mirrors {
+    fn of_this_computer() -> Result<Self> {
+        let targets = index_targets()?;
+        let release = codename()?;
+        let main = mirror_among(&targets, &release).with_context(|| {
+            format!("apt is not configured for Debian {release}: no mirror to install packages from")
+        })?;
+        let security = mirror_among(&targets, &format!("{release}-security"));
+        Ok(Self { main, security })
+    }
+}
+
+/// What apt is configured for: an address and a suite on each line.
+fn index_targets() -> Result<String> {
+    capture(Command::new("apt-get").args([
         "indextargets",
         "--format",
         "$(REPO_URI) $(RELEASE)",
         "Created-By: Packages",
     ]))
-    .context("cannot read apt's configuration")?;
-    let release = codename()?;
-    mirror_among(&targets, &release).with_context(|| {
-        format!("apt is not configured for Debian {release}: no mirror to install packages from")
-    })
+    .context("cannot read apt's configuration")
 }
 
-fn mirror_among(targets: &str, release: &str) -> Option<String> {
+fn mirror_among(targets: &str, wanted: &str) -> Option<String> {
     targets.lines().find_map(|line| {
         let (uri, suite) = line.split_once(' ')?;
-        (suite == release).then(|| uri.trim_end_matches('/').to_owned())
+        (suite == wanted).then(|| uri.trim_end_matches('/').to_owned())
     })
 }
 
@@ -234,6 +260,10 @@ mod tests {
         assert_eq!(
             mirror_among(targets, "bookworm").as_deref(),
             Some("http://a/debian")
+        );
+        assert_eq!(
+            mirror_among(targets, "bookworm-security").as_deref(),
+            Some("http://a/debian-security")
         );
         assert_eq!(mirror_among(targets, "trixie"), None);
     }
