@@ -1,7 +1,10 @@
 //! The disk device through its queue, called directly and over vhost-user.
 
+use std::env;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::process::Command;
+use std::sync::mpsc;
 
 use anyhow::{Result, ensure};
 use cove_tests::driver::block::{Answer, BlockGuest, Status, buffer, op, range};
@@ -14,6 +17,7 @@ use cove_virtio::block::{Access, Block};
 use cove_virtio::device::FEATURE_EVENT_IDX;
 use cove_virtio::vhost_user;
 use tempfile::TempDir;
+use vm_memory::{Bytes, GuestAddress};
 
 const SECTOR: usize = 512;
 /// Sectors of the disk.
@@ -44,6 +48,11 @@ impl Rig {
         std::fs::write(&path, content(0, DISK))?;
         let file = File::options().read(true).write(true).open(&path)?;
         let device = Block::new(file.try_clone()?, access, "the-disk")?;
+        Self::before(way, device, file, dir, unknown)
+    }
+
+    /// A driver before a disk on `file`.
+    fn before(way: Way, device: Block, file: File, dir: TempDir, unknown: u64) -> Result<Self> {
         let (guest, service) = match way {
             Way::InProcess => (BlockGuest::boot(InProcess::new(device), unknown)?, None),
             Way::VhostUser => {
@@ -396,6 +405,72 @@ fn a_broken_queue_is_signalled_and_a_reset_repairs_it() -> Result<()> {
         ensure!(told, "{way:?}: nobody says that the queue is broken");
         rig.guest.reboot()?;
         rig.check_untouched()?;
+    }
+    Ok(())
+}
+
+/// On a file system of one mebibyte, in a namespace in which an ordinary user may mount one: the test calls itself there.
+#[test]
+fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result<()> {
+    const SMALL: &str = "COVE_TEST_SMALL_FILE_SYSTEM";
+    const WRITTEN: usize = 512 * 1024;
+    let Some(small) = env::var_os(SMALL) else {
+        let place = tempfile::tempdir()?;
+        let mount = r#"mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@""#;
+        let inside = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", mount])
+            .arg(place.path())
+            .arg(env::current_exe()?)
+            .arg("a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards")
+            .args(["--exact", "--nocapture"])
+            .env(SMALL, place.path())
+            .status()?;
+        ensure!(inside.success(), "{inside}");
+        return Ok(());
+    };
+    for way in WAYS {
+        let dir = tempfile::tempdir_in(&small)?;
+        let ballast = dir.path().join("ballast");
+        std::fs::write(&ballast, vec![1; 768 * 1024])?;
+        let path = dir.path().join("disk");
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        file.set_len(DISK as u64)?;
+        let mut device = Block::new(file.try_clone()?, Access::ReadWrite, "the-disk")?;
+        let (tell, full) = mpsc::channel();
+        device.on_full(move || {
+            let _ = tell.send(());
+        });
+        let mut rig = Rig::before(way, device, file, dir, 0)?;
+
+        let data = content(0, WRITTEN);
+        rig.guest
+            .memory
+            .memory
+            .write_slice(&data, GuestAddress(rig.guest.data))?;
+        let (header, status) = rig.guest.frame(op::WRITE, 0)?;
+        let body = buffer(rig.guest.data, u32::try_from(WRITTEN)?, false);
+        ensure!(rig.guest.requests.add(&[header, body, status])?.is_some());
+        rig.guest.requests.publish()?;
+        full.recv_timeout(PATIENCE)?;
+        ensure!(
+            rig.guest.status()?.is_none(),
+            "{way:?}: the guest was told something"
+        );
+        ensure!(
+            rig.guest.pause()? == 0,
+            "{way:?}: the request is not in the queue"
+        );
+        rig.guest.resume()?;
+        full.recv_timeout(PATIENCE)?;
+
+        std::fs::remove_file(ballast)?;
+        rig.guest.requests.next_used()?;
+        ensure!(rig.guest.status()? == Some(Status::Ok), "{way:?}");
+        ensure!(rig.file(0, WRITTEN)? == data, "{way:?}");
     }
     Ok(())
 }

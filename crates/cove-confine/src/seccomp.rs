@@ -34,6 +34,8 @@ pub enum Thread {
     Disk,
     /// Serves random numbers.
     Entropy,
+    /// Gives memory back to the host.
+    Balloon,
     /// Serves connections over unix sockets: those of the guest, or its network.
     Connections,
     /// Serves files of shared folders.
@@ -41,10 +43,11 @@ pub enum Thread {
 }
 
 /// The kinds, in the order of their programs.
-const KINDS: [Thread; 5] = [
+const KINDS: [Thread; 6] = [
     Thread::Vcpu,
     Thread::Disk,
     Thread::Entropy,
+    Thread::Balloon,
     Thread::Connections,
     Thread::Files,
 ];
@@ -124,7 +127,7 @@ fn thread(kind: Thread) -> Result<Rules, ConfineError> {
     let mut rules = life()?;
     match kind {
         Thread::Vcpu => controls(&mut rules, &kvm()?),
-        Thread::Entropy => {}
+        Thread::Entropy | Thread::Balloon => {}
         Thread::Disk => add(&mut rules, DISK),
         Thread::Connections => {
             add(&mut rules, CONNECTIONS);

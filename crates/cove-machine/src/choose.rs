@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preference {
-    /// The fastest that this computer can run, of those that need not be asked for.
+    /// The fastest that this computer can run.
     #[default]
     Auto,
     /// Hardware virtualisation or nothing.
@@ -67,14 +67,9 @@ fn choose_from(preference: Preference, backends: &[Arc<dyn Backend>]) -> Choice 
         Preference::Emulated => Some(BackendKind::Emulated),
     };
     let by_name = named.and_then(|kind| considered.iter().position(|(considered, _)| *considered == kind));
-    let reservations: Vec<_> = backends.iter().map(|backend| backend.reservation()).collect();
-    let first_available =
-        considered
-            .iter()
-            .zip(&reservations)
-            .position(|((_, availability), reservation)| {
-                matches!(availability, Availability::Available { .. }) && reservation.is_none()
-            });
+    let first_available = considered
+        .iter()
+        .position(|(_, availability)| matches!(availability, Availability::Available { .. }));
     // With nothing available, emulation is the one whose absence a person can do something about.
     let index = by_name.or(first_available).unwrap_or(considered.len() - 1);
     let (kind, availability) = &considered[index];
@@ -86,10 +81,9 @@ fn choose_from(preference: Preference, backends: &[Arc<dyn Backend>]) -> Choice 
         (Availability::Available { evidence }, _) => {
             let passed: Vec<_> = considered[..index]
                 .iter()
-                .zip(&reservations)
-                .filter_map(|((_, availability), reservation)| match availability {
+                .filter_map(|(_, availability)| match availability {
                     Availability::Unavailable { why, .. } => Some(why.as_str()),
-                    Availability::Available { .. } => *reservation,
+                    Availability::Available { .. } => None,
                 })
                 .collect();
             if passed.is_empty() {
@@ -111,11 +105,7 @@ mod tests {
     use super::*;
     use crate::{Features, Machine, MachineError, MachineSpec};
 
-    struct Fake(
-        BackendKind,
-        Result<&'static str, &'static str>,
-        Option<&'static str>,
-    );
+    struct Fake(BackendKind, Result<&'static str, &'static str>);
 
     #[async_trait::async_trait]
     impl Backend for Fake {
@@ -136,9 +126,6 @@ mod tests {
         fn features(&self) -> Features {
             Features::default()
         }
-        fn reservation(&self) -> Option<&'static str> {
-            self.2
-        }
         async fn start(&self, _: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {
             Err(MachineError::Ended)
         }
@@ -149,8 +136,8 @@ mod tests {
 
     fn pair(kvm: Result<&'static str, &'static str>) -> Vec<Arc<dyn Backend>> {
         vec![
-            Arc::new(Fake(BackendKind::Kvm, kvm, None)),
-            Arc::new(Fake(BackendKind::Emulated, Ok("QEMU 10.0.2"), None)),
+            Arc::new(Fake(BackendKind::Kvm, kvm)),
+            Arc::new(Fake(BackendKind::Emulated, Ok("QEMU 10.0.2"))),
         ]
     }
 
@@ -170,17 +157,6 @@ mod tests {
             choice.reason,
             "emulated (QEMU 10.0.2), because there is no /dev/kvm"
         );
-    }
-
-    #[test]
-    fn auto_passes_over_what_has_to_be_asked_for_and_says_why() {
-        let mut backends = pair(Ok("SVM"));
-        backends[0] = Arc::new(Fake(BackendKind::Kvm, Ok("SVM"), Some("it is new")));
-        let choice = choose_from(Preference::Auto, &backends);
-        assert_eq!(choice.backend.kind(), BackendKind::Emulated);
-        assert_eq!(choice.reason, "emulated (QEMU 10.0.2), because it is new");
-        let choice = choose_from(Preference::Kvm, &backends);
-        assert_eq!(choice.backend.kind(), BackendKind::Kvm);
     }
 
     #[test]

@@ -134,11 +134,6 @@ pub trait Backend: Send + Sync {
     /// What its machines can do.
     fn features(&self) -> Features;
 
-    /// Why a computer that can run it does not take it by itself, where a person has to ask for it.
-    fn reservation(&self) -> Option<&'static str> {
-        None
-    }
-
     /// Whether its machines reach the network. A machine runs without it, and published ports work.
     fn outbound(&self) -> Availability {
         Availability::Unavailable {

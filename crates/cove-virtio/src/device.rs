@@ -40,6 +40,8 @@ pub enum DeviceType {
     Block = 2,
     /// Random numbers.
     Entropy = 4,
+    /// Memory that the guest does not use.
+    Balloon = 5,
     /// Sockets between guest and host.
     Vsock = 19,
     /// Shared folders.

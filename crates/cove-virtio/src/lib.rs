@@ -14,7 +14,9 @@
 //! | [`fs`] | the device for shared folders, in front of the file server `cove-fs` |
 //! | [`net`] | the network device |
 //! | [`rng`] | the entropy device |
-//! | `one_queue` | the thread behind devices that have one queue |
+//! | [`balloon`] | the device by which a guest says which memory it does not use |
+//! | `discard` | memory given back to the host |
+//! | `one_thread` | the thread behind devices whose queues need no more than one |
 //! | `stop` | how a device's thread is told to end |
 //! | [`vhost_user`] | serves any `Device` on a unix socket |
 //!
@@ -22,11 +24,13 @@
 
 #![cfg(target_os = "linux")]
 
+pub mod balloon;
 pub mod block;
 pub mod device;
+mod discard;
 pub mod fs;
 pub mod net;
-mod one_queue;
+mod one_thread;
 pub mod queue;
 pub mod rng;
 mod scatter;

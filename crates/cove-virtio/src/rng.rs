@@ -12,7 +12,7 @@ use crate::device::{
     Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, FEATURE_VERSION_1,
     GuestMemory, QueueSpec,
 };
-use crate::one_queue::{Service, Session};
+use crate::one_thread::{Served, Service, Session};
 use crate::queue::{Chain, DeviceQueue, Direction, gather};
 
 /// Most bytes that one request gets. Linux asks for 64 at a time.
@@ -65,7 +65,7 @@ impl Device for Rng {
         if self.session.is_some() {
             return Err(DeviceError::AlreadyActive);
         }
-        self.session = Some(Session::begin(activation, Serving)?);
+        self.session = Some(Session::begin(activation, QUEUES, Serving)?);
         Ok(())
     }
 
@@ -89,15 +89,15 @@ impl Service for Serving {
     const NAME: &'static str = "entropy";
     const KIND: Thread = Thread::Entropy;
 
-    fn serve(&mut self, memory: &GuestMemory, chain: Chain<'_>) -> u32 {
+    fn serve(&mut self, _queue: u16, memory: &GuestMemory, chain: Chain<'_>) -> Served {
         let mut slices = Vec::new();
-        match gather(memory, chain, Direction::Writable, &mut slices) {
+        Served::Done(match gather(memory, chain, Direction::Writable, &mut slices) {
             Ok(_) => fill(&slices),
             Err(error) => {
                 tracing::debug!(%error, "a request for entropy is malformed");
                 0
             }
-        }
+        })
     }
 }
 

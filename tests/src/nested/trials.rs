@@ -11,10 +11,13 @@ use cove_wire::{Call, network as addresses};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Place;
 use super::guest::{Guest, PATIENCE, spec};
+
+/// What the container does: what it is given, what it answers, and memory that it takes until its end.
+const TASK: &str = "cat /shared/word && echo from a container > /shared/answer && head -c 33554432 /dev/zero > /dev/shm/taken";
 
 /// Bytes before each piece of a container's output, in the engine's framing.
 const FRAME: usize = 8;
@@ -60,7 +63,7 @@ fn confined(guest: &Guest) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     println!("filters of each thread: {filters:?}");
-    for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy"] {
+    for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy", "balloon"] {
         let of_kind = filters.iter().find(|(name, _)| name == kind);
         // Three for the process, one of its own.
         ensure!(
@@ -69,6 +72,30 @@ fn confined(guest: &Guest) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The monitor takes less of the host's memory than it once took, by so many KiB: what a guest frees is reported, some
+/// seconds later.
+async fn gives_back(guest: &Guest, kib: u64) -> Result<()> {
+    let monitor = guest.machine.processes()[1];
+    let given = async {
+        loop {
+            let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
+            let field = |name: &str| -> Option<u64> {
+                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+                line.trim().strip_suffix(" kB")?.parse().ok()
+            };
+            let (most, now) = field("VmHWM:")
+                .zip(field("VmRSS:"))
+                .context("no memory is told of")?;
+            if now + kib <= most {
+                return anyhow::Ok(());
+            }
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let given = timeout(PATIENCE, given).await;
+    given.context("the guest gives no memory back")?
 }
 
 /// From the kernel to a container's output: both disks, the socket device and a shared folder carry it. A pause in between
@@ -106,7 +133,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     let id = images[0]["Id"].as_str().context("no image was loaded")?;
     let config = json!({
         "Image": id,
-        "Cmd": ["/bin/sh", "-c", "cat /shared/word && echo from a container > /shared/answer"],
+        "Cmd": ["/bin/sh", "-c", TASK],
         "HostConfig": { "NetworkMode": "none", "Binds": [format!("{path}:/shared")] },
     });
     guest
@@ -136,6 +163,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
         .engine_json("POST", "/containers/first/wait", &json!({}))
         .await?;
     ensure!(ended["StatusCode"] == 0, "the container ended with {ended}");
+    gives_back(&guest, 16 << 10).await?;
     let (_, output) = guest
         .engine("GET", "/containers/first/logs?stdout=1", "text/plain", b"")
         .await?;

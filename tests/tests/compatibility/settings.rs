@@ -60,8 +60,15 @@ pub(crate) fn a_cache_is_exported_and_one_build_serves_several_processors_by_set
     let _set = Set::new(cove, "engine.features.containerd-snapshotter", "true");
     let place = cove.scratch().join("exported-cache");
     fs::create_dir_all(&place).unwrap();
+    // With this store, BuildKit asks the registry for what FROM names before it looks at home.
+    docker(cove, "create --name starter alpine").ok();
+    docker(cove, "export -o starter.tar starter")
+        .directory(&place)
+        .ok();
+    docker(cove, "rm starter").ok();
     // A step that is done anew writes something else.
-    let once = "FROM alpine\nRUN cat /proc/sys/kernel/random/uuid > /once\nCMD cat /once\n";
+    let once =
+        "FROM scratch\nADD starter.tar /\nRUN cat /proc/sys/kernel/random/uuid > /once\nCMD cat /once\n";
     fs::write(place.join("Dockerfile"), once).unwrap();
     let build = |option: &str| {
         docker(cove, "buildx build -q -t once")

@@ -1,4 +1,5 @@
-//! Whatever dies, the next command finds its way back, and the engine's data is there.
+//! Whatever dies, the next command finds its way back, and the engine's data is there. What the guest gives up, the host
+//! has back.
 //!
 //! The tests break the machine in turn, so they run one at a time, and each begins by making sure that it runs.
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
             recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
             recovery::killing_daemon_and_machine_together_leaves_a_clean_slate,
             recovery::data_survives_an_orderly_restart,
+            recovery::memory_that_the_guest_frees_is_the_hosts_again,
             recovery::a_stop_during_a_start_stops,
             recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
             recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
@@ -226,6 +228,25 @@ pub(crate) fn data_survives_an_orderly_restart(cove: &Cove) {
         !logs.contains("recovery complete"),
         "the data disk was not unmounted in order"
     );
+}
+
+/// A file in memory takes the host's memory while it is there, and not afterwards, though the machine has had it.
+pub(crate) fn memory_that_the_guest_frees_is_the_hosts_again(cove: &Cove) {
+    const TAKEN: u64 = 256 << 20;
+    cove.start();
+    let on_host = || {
+        let status: serde_json::Value = serde_json::from_str(&cove.cove(["status", "--json"]).ok()).unwrap();
+        status["memory_on_host"].as_u64().unwrap()
+    };
+    let take = format!("head -c {TAKEN} /dev/zero > /dev/shm/taken");
+    cove.cove(["exec", "sh", "-c", &take]).ok();
+    let with_it = on_host();
+    assert!(with_it > TAKEN, "{with_it} bytes are less than the guest uses");
+    cove.cove(["exec", "rm", "/dev/shm/taken"]).ok();
+    // The kernel reports what is free in large pieces, some seconds later; small ones stay.
+    within(Duration::from_mins(1), "the host to have its memory back", || {
+        (on_host() < with_it - TAKEN / 2).then_some(())
+    });
 }
 
 pub(crate) fn a_stop_during_a_start_stops(cove: &Cove) {

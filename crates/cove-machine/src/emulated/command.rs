@@ -90,6 +90,11 @@ pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>)
     line.disk(DATA_DEVICE, &spec.data_disk, Access::ReadWrite);
     line.option("-object", "rng-random,id=entropy,filename=/dev/urandom");
     line.option("-device", "virtio-rng-pci,rng=entropy");
+    // Memory that the guest does not use is given back, within seconds. QEMU's own device, since it is QEMU's memory.
+    line.option(
+        "-device",
+        "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on",
+    );
     let vhost = sockets::vhost(&spec.runtime);
     line.option(
         "-chardev",

@@ -37,10 +37,6 @@ pub(crate) const FEATURES: Features = Features {
     hardware: true,
 };
 
-/// A monitor that no real processor has run yet is for those who ask for it.
-const RESERVATION: &str = "the monitor for KVM has run on nested, emulated hardware only (it can be asked for: cove config set \
-                           machine.backend kvm)";
-
 /// Most vCPUs, as many as the ACPI tables can list.
 const MOST_CPUS: u32 = 254;
 
@@ -83,10 +79,6 @@ impl Backend for Kvm {
 
     fn features(&self) -> Features {
         FEATURES
-    }
-
-    fn reservation(&self) -> Option<&'static str> {
-        Some(RESERVATION)
     }
 
     fn outbound(&self) -> Availability {

@@ -26,6 +26,7 @@ use crate::{
     },
 };
 use cove_virtio::{
+    balloon::Balloon,
     block::{Access, Block, Gauge},
     device::Device,
     net::Cable,
@@ -64,6 +65,8 @@ pub(crate) struct Monitor {
     parts: Parts,
     machine: Machine,
     ends: mpsc::UnboundedReceiver<(u64, End)>,
+    /// The data disk waits for space on the host.
+    full: mpsc::UnboundedReceiver<()>,
 }
 
 /// What every machine is made of that this monitor has, one after the other.
@@ -110,7 +113,12 @@ impl Monitor {
         Shared { vsock, fs, net }: Shared,
         console: Console,
     ) -> Result<Self, MachineError> {
-        let data = disk(&spec.data_disk, Access::ReadWrite, "data")?;
+        let mut data = disk(&spec.data_disk, Access::ReadWrite, "data")?;
+        let (starved, full) = mpsc::unbounded_channel();
+        data.on_full(move || {
+            // Nobody listens any more to a machine that was given up.
+            let _ = starved.send(());
+        });
         let gauge = data.gauge();
         let cable = net.cable();
         // Until somebody says that the network is there.
@@ -122,6 +130,7 @@ impl Monitor {
             Box::new(fs),
             Box::new(net),
             Box::new(Rng::new()),
+            Box::new(Balloon::new()),
         ];
         let (sender, ends) = mpsc::unbounded_channel();
         Ok(Self {
@@ -134,6 +143,7 @@ impl Monitor {
             },
             machine: Machine::Ready(devices),
             ends,
+            full,
         })
     }
 
@@ -160,6 +170,7 @@ impl Monitor {
             parts,
             machine,
             mut ends,
+            mut full,
         } = self;
         let Machine::Begun(running) = machine else {
             return Err(io::Error::other("the guest does not run"));
@@ -188,6 +199,10 @@ impl Monitor {
                     supervisor.waiting.push_back(asked);
                     None
                 },
+                Some(()) = full.recv() => {
+                    supervisor.hold();
+                    None
+                }
                 Ok(()) = plugged.changed() => {
                     supervisor.plug(*plugged.borrow_and_update());
                     None
@@ -259,6 +274,17 @@ impl Supervisor {
                 Order::Kill => reply(answer, Ok(())),
             }
         }
+    }
+
+    /// Has the guest stand still, in the moment in which the host has no space for what it writes: it loses nothing, and
+    /// whoever hears of the pause lets it go on.
+    fn hold(&mut self) {
+        tracing::warn!("the host's disk is full, so the guest stands still");
+        let (answer, _) = oneshot::channel();
+        self.waiting.push_back(Asked {
+            order: Order::Pause,
+            answer,
+        });
     }
 
     /// Takes what a job brought about; returns why the machine ends, if that is it.

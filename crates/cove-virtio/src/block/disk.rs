@@ -4,7 +4,7 @@
 //! written, before the file is touched.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,14 @@ pub(super) enum Refusal {
     /// The disk is read-only.
     #[error("the disk is read-only")]
     ReadOnly,
+    /// The host has no space for it.
+    #[error("cannot {operation} the disk's file for want of space")]
+    Full {
+        /// What was attempted.
+        operation: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The host's file refused.
     #[error("cannot {operation} the disk's file")]
     Io {
@@ -56,6 +64,16 @@ pub(super) enum Refusal {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl Refusal {
+    /// The host's file refused an operation that can be tried again as it is.
+    fn of(operation: &'static str, source: std::io::Error) -> Self {
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { operation, source },
+            _ => Self::Io { operation, source },
+        }
+    }
 }
 
 /// The size of the file in sectors. Unlike the metadata, seeking also tells that of a block device.
@@ -136,7 +154,8 @@ impl Disk {
         })
     }
 
-    /// Makes everything written so far outlast a power failure.
+    /// Makes everything written so far outlast a power failure. What fails once may not fail a second time, and still be
+    /// lost, so that this is never tried again.
     pub(super) fn flush(&self) -> Result<(), Refusal> {
         self.file.sync_data().map_err(|source| Refusal::Io {
             operation: "flush",
@@ -170,10 +189,7 @@ impl Disk {
             let now = usize::try_from(end - offset).map_or(ZEROES.len(), |rest| rest.min(ZEROES.len()));
             self.file
                 .write_all_at(&ZEROES[..now], offset)
-                .map_err(|source| Refusal::Io {
-                    operation: OPERATION,
-                    source,
-                })?;
+                .map_err(|source| Refusal::of(OPERATION, source))?;
             offset += now as u64;
         }
         Ok(())
@@ -197,10 +213,7 @@ impl Disk {
                 Err(Errno::INTR) => {}
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
                 Err(error) => {
-                    return Err(Refusal::Io {
-                        operation,
-                        source: error.into(),
-                    });
+                    return Err(Refusal::of(operation, error.into()));
                 }
             }
         }
@@ -242,14 +255,14 @@ fn transfer<'m>(
     slices: &mut Vec<VolatileSlice<'m>>,
     call: impl Fn(&[VolatileSlice<'m>], i64) -> std::io::Result<usize>,
 ) -> Result<(), Refusal> {
-    let failed = |source| Refusal::Io { operation, source };
+    let failed = |source| Refusal::of(operation, source);
     let mut offset = extent.offset;
     while !slices.is_empty() {
-        let place = i64::try_from(offset).map_err(|_| failed(std::io::ErrorKind::InvalidInput.into()))?;
+        let place = i64::try_from(offset).map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
         let moved = call(slices, place).map_err(failed)?;
         if moved == 0 {
             // Somebody has cut the file short.
-            return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(failed(ErrorKind::UnexpectedEof.into()));
         }
         scatter::advance(slices, moved);
         offset += moved as u64;

@@ -9,7 +9,9 @@
 //! | [`request`] | one request: what its buffers mean, and the answer |
 //! | [`serving`] | the disk as one driver negotiated it |
 //!
-//! There is one queue, served by one thread, a request at a time: the page cache answers most of them at once.
+//! There is one queue, served by one thread, a request at a time: the page cache answers most of them at once. A request
+//! for which the host has no space waits in the queue until there is some, since a guest that is told of an error gives
+//! its file system up.
 
 mod disk;
 mod request;
@@ -24,7 +26,7 @@ use crate::device::{
     Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, FEATURE_VERSION_1,
     QueueSpec, read_config_space,
 };
-use crate::one_queue::Session;
+use crate::one_thread::Session;
 use crate::queue::DeviceQueue;
 
 /// Bytes of a sector, whatever the disk's own blocks are (section 5.2.4).
@@ -103,8 +105,12 @@ pub enum BlockError {
 /// The disk device. Dropping it ends its thread and closes the file, without a flush.
 pub struct Block {
     disk: Arc<Disk>,
+    on_full: Option<OnFull>,
     session: Option<Session>,
 }
+
+/// Hears that a request waits for space on the host. Called from the device's thread; must not block.
+type OnFull = Arc<dyn Fn() + Send + Sync>;
 
 impl Block {
     /// A disk on `file`, which the guest knows by the name `id`. Its size is the file's, until [`Gauge::measure`]
@@ -112,8 +118,14 @@ impl Block {
     pub fn new(file: File, access: Access, id: &str) -> Result<Self, BlockError> {
         Ok(Self {
             disk: Arc::new(Disk::new(file, access, id)?),
+            on_full: None,
             session: None,
         })
+    }
+
+    /// Has `tell` called whenever a request begins to wait for space on the host.
+    pub fn on_full(&mut self, tell: impl Fn() + Send + Sync + 'static) {
+        self.on_full = Some(Arc::new(tell));
     }
 
     /// Measures the disk while the device is in the hands of its transport.
@@ -196,8 +208,10 @@ impl Device for Block {
             disk: Arc::clone(&self.disk),
             features: activation.features,
             complained: false,
+            on_full: self.on_full.clone(),
+            full: false,
         };
-        self.session = Some(Session::begin(activation, serving)?);
+        self.session = Some(Session::begin(activation, QUEUES, serving)?);
         Ok(())
     }
 

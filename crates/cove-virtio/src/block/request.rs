@@ -42,7 +42,8 @@ struct Range {
 }
 
 /// Carries out a request whose buffers are `readable` and `writable`, for a driver that agreed on `features`. Returns
-/// how many bytes it wrote from the start of `writable` on, and why the request was refused, if it was.
+/// how many bytes it wrote from the start of `writable` on, and why the request was refused, if it was. Of one that finds
+/// the host full the driver is told nothing: it can be carried out anew from its beginning.
 pub(super) fn serve<'m>(
     disk: &Disk,
     features: u64,
@@ -54,6 +55,7 @@ pub(super) fn serve<'m>(
     };
     let done = execute(disk, features, readable, writable);
     let code = match done {
+        Err(full @ Refusal::Full { .. }) => return (0, Err(full)),
         Ok(_) => STATUS_OK,
         Err(Refusal::Unsupported(_)) => STATUS_UNSUPPORTED,
         Err(_) => STATUS_ERROR,

@@ -14,7 +14,7 @@ use crate::{
         stop::Stopped,
     },
 };
-use cove_api::{ApiError, BackendReport, MachineState};
+use cove_api::{ApiError, BackendReport, ErrorCode, MachineState};
 use cove_machine::{BackendKind, Exit, ExitCause, MachineError};
 use cove_wire::{Call, EngineState};
 use std::{
@@ -309,7 +309,15 @@ impl Owner {
         if session.is_none() {
             self.gone();
         }
-        let error = failure.report(full);
+        let mut error = failure.report(full);
+        // The monitor is younger than QEMU, which a person may prefer to a second try.
+        if self.snapshot.backend.kind == BackendKind::Kvm.to_string()
+            && matches!(error.code, ErrorCode::MachineFailed | ErrorCode::Timeout)
+        {
+            error.hint.push_str(
+                "; should it fail again, `cove config set machine.backend emulated` does without hardware virtualisation",
+            );
+        }
         tracing::error!(code = ?error.code, "the machine failed: {}", error.message);
         self.phase = Phase::Failed {
             error: error.clone(),
@@ -354,14 +362,10 @@ impl Owner {
         if self.ticks == 0 || by_the_wall.abs_diff(passed) > JUMP {
             set_clock(session);
         }
-        let then = match session.machine.kind() {
-            BackendKind::Emulated => "the machine stands still",
-            _ => "containers fail",
-        };
         let low = host::free_space(self.place.directory()).filter(|&free| free < LOW_FREE);
         let message = low.map(|free| {
             format!(
-                "only {} are free on the disk that holds the machine's data; when it is full, {then}",
+                "only {} are free on the disk that holds the machine's data; when it is full, the machine stands still",
                 cove_api::size::about(free)
             )
         });
