@@ -30,7 +30,8 @@ impl fmt::Display for Control {
             f,
             "Package: cove\nVersion: {version}\nArchitecture: {architecture}"
         )?;
-        writeln!(f, "Maintainer: The Cove authors <authors@cove.invalid>")?;
+        // dpkg wants the field and not an address in it, and the project has none to give.
+        writeln!(f, "Maintainer: Cove developers")?;
         writeln!(
             f,
             "Installed-Size: {installed_kib}\nSection: admin\nPriority: optional"
