@@ -18,13 +18,13 @@ use std::{
     ffi::OsString,
     fs, io,
     os::unix::ffi::OsStringExt as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// The engine's image has no more layers than this.
 const MAX_LAYERS: usize = 512;
 /// Where the engine keeps layers. Nothing else is read as one.
-const LAYERS: &str = "/var/lib/docker/";
+const LAYERS: &str = "/var/lib/docker";
 
 /// An entered root.
 #[derive(Debug)]
@@ -86,9 +86,7 @@ fn overlay(layers: &[String]) -> Result<OwnedFd, FilesError> {
     }
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(step("fsopen"))?;
     for layer in layers {
-        if !layer.starts_with(LAYERS) || layer.contains("/../") {
-            return Err(FilesError::Path(layer.clone()));
-        }
+        check_layer(layer)?;
         // One by one: all in one string would not fit for an image of many layers.
         fsconfig_set_string(&overlay, "lowerdir+", layer.as_str()).map_err(step("a layer"))?;
     }
@@ -97,6 +95,16 @@ fn overlay(layers: &[String]) -> Result<OwnedFd, FilesError> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOSUID;
     fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(step("fsmount"))
+}
+
+/// Refuses what is not below the engine's directory, or leads out of it.
+fn check_layer(layer: &str) -> Result<(), FilesError> {
+    let below = Path::new(layer).strip_prefix(LAYERS);
+    let mut parts = below.into_iter().flat_map(Path::components).peekable();
+    if parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_))) {
+        return Ok(());
+    }
+    Err(FilesError::Path(layer.to_owned()))
 }
 
 /// The mount points of a `mountinfo`, but for the root itself.
@@ -151,16 +159,29 @@ mod tests {
 
     #[test]
     fn only_what_the_engine_keeps_is_taken_for_a_layer() {
-        // Where overlays cannot be made at all, that is refused earlier.
-        for layer in ["/etc", "/var/lib/docker/../../../etc", "relative"] {
-            assert!(overlay(&[layer.to_owned()]).is_err(), "{layer}");
+        for layer in ["/var/lib/docker/overlay2/5f0a/diff", "/var/lib/docker/overlay2/l/X..Y"] {
+            assert!(check_layer(layer).is_ok(), "{layer}");
         }
-        assert!(
-            running(
-                std::process::id().try_into().expect("it fits"),
-                "0123456789abcdef"
-            )
-            .is_err()
-        );
+        for layer in [
+            "",
+            "relative",
+            "/etc",
+            "/var/lib/docker",
+            "/var/lib/docker/",
+            "/var/lib/dockerish/diff",
+            "/var/lib/docker/..",
+            "/var/lib/docker/overlay2/..",
+            "/var/lib/docker/../../../etc",
+            "/var/lib/../lib/docker/diff",
+            "./var/lib/docker/diff",
+        ] {
+            assert!(check_layer(layer).is_err(), "{layer}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_the_containers_is_not_entered() {
+        let ours = std::process::id().try_into().expect("it fits");
+        assert!(running(ours, "0123456789abcdef").is_err());
     }
 }
