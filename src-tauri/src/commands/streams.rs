@@ -17,8 +17,8 @@ use tauri::{
     ipc::{Channel, InvokeResponseBody},
 };
 use tokio::{
-    sync::broadcast::error::RecvError,
-    time::{Instant, sleep, timeout, timeout_at},
+    sync::broadcast::{self, error::RecvError},
+    time::{Instant, sleep, timeout_at},
 };
 
 /// Lines that are sent together at most.
@@ -27,6 +27,8 @@ const BATCH: usize = 2000;
 const BATCHES: usize = 8;
 /// Lines that come within this time are sent together.
 const GATHER: Duration = Duration::from_millis(30);
+/// Changes of lists within this time of the first are told together.
+const TOGETHER: Duration = Duration::from_millis(150);
 /// So many of a log's last lines are read; the page keeps no more than twice as many.
 const TAIL: &str = "100000";
 /// So many of the last lines of a machine's log are read.
@@ -60,26 +62,40 @@ pub(crate) fn watch_changes(
 ) -> u32 {
     let mut changes = cove.changes.subscribe();
     streams.start(0, |_| async move {
-        loop {
-            let mut kinds = Vec::new();
-            let mut next = changes.recv().await;
-            loop {
-                match next {
-                    Ok(kind) if kinds.contains(&kind) => {}
-                    Ok(kind) => kinds.push(kind),
-                    Err(RecvError::Lagged(_)) => kinds.extend(follow::THINGS),
-                    Err(RecvError::Closed) => return,
-                }
-                match timeout(GATHER * 5, changes.recv()).await {
-                    Ok(more) if kinds.len() < follow::THINGS.len() => next = more,
-                    _ => break,
-                }
-            }
+        while let Some(kinds) = gather(&mut changes).await {
             if seen.send(kinds).is_err() {
                 return;
             }
         }
     })
+}
+
+/// The lists that changed within a moment of the next change, each once; nothing at the end. The moment is that of the
+/// first change: an engine that never pauses would otherwise be told of never.
+async fn gather(changes: &mut broadcast::Receiver<ThingKind>) -> Option<Vec<ThingKind>> {
+    let mut kinds = Vec::new();
+    let mut next = changes.recv().await;
+    let due = Instant::now() + TOGETHER;
+    loop {
+        let told = match next {
+            Ok(kind) => vec![kind],
+            Err(RecvError::Lagged(_)) => follow::THINGS.to_vec(),
+            // What was gathered is told first; the end comes again.
+            Err(RecvError::Closed) => return Some(kinds).filter(|kinds| !kinds.is_empty()),
+        };
+        for kind in told {
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        if kinds.len() == follow::THINGS.len() {
+            return Some(kinds);
+        }
+        match timeout_at(due, changes.recv()).await {
+            Ok(more) => next = more,
+            Err(_) => return Some(kinds),
+        }
+    }
 }
 
 /// Tells what running containers use.
@@ -286,4 +302,43 @@ pub(crate) fn unwatch(streams: State<'_, Streams>, number: u32) {
 #[tauri::command]
 pub(crate) fn taken(streams: State<'_, Streams>, number: u32, amount: u32) {
     streams.taken(number, amount);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn changes_without_a_pause_are_told_all_the_same() {
+        let (sender, mut changes) = broadcast::channel(16);
+        let steady = async {
+            loop {
+                let _ = sender.send(ThingKind::Container);
+                sleep(TOGETHER / 10).await;
+            }
+        };
+        tokio::select! {
+            () = steady => {}
+            told = timeout(TOGETHER * 20, gather(&mut changes)) => {
+                assert_eq!(told.ok().flatten(), Some(vec![ThingKind::Container]));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn each_list_is_told_once_and_after_missed_changes_all_are() {
+        let (sender, mut changes) = broadcast::channel(2);
+        for kind in [ThingKind::Volume, ThingKind::Volume] {
+            sender.send(kind).unwrap();
+        }
+        assert_eq!(gather(&mut changes).await, Some(vec![ThingKind::Volume]));
+        for _ in 0..5 {
+            sender.send(ThingKind::Image).unwrap();
+        }
+        let all = gather(&mut changes).await.unwrap();
+        assert_eq!(all.len(), follow::THINGS.len());
+        drop(sender);
+        while gather(&mut changes).await.is_some() {}
+    }
 }
