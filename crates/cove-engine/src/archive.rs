@@ -1,4 +1,4 @@
-//! The engine's archives of single files: reading one out of what the engine sends, and making what it takes.
+//! The engine's archives of single files and folders: reading one out of what the engine sends, and making what it takes.
 //!
 //! What comes out of a container is hostile: names are not used at all, sizes are only believed as far as bytes follow.
 //! What goes in are names that a person chose, without any path.
@@ -9,7 +9,7 @@ mod send;
 pub use send::{Sent, send};
 
 use std::io::{self, Read};
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Archive, Builder, Entry, EntryType, Header};
 
 /// Why an archive is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,12 @@ pub enum ArchiveError {
         /// Its size in bytes.
         size: u64,
     },
+    /// What stands in front of the file, such as its attributes, is longer than that of any file.
+    #[error("the engine sent more than {most} bytes in front of a file")]
+    TooMuchAhead {
+        /// How many there may be.
+        most: u64,
+    },
     /// The name could mean something else than a name.
     #[error("`{0}` is not a name for a file")]
     Name(String),
@@ -37,7 +43,7 @@ pub enum ArchiveError {
     Making(#[source] io::Error),
 }
 
-/// What is known of a file besides its content: what is kept when it is written anew.
+/// What is known of a file or folder besides its content: what is kept when it is written anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Permissions, with set-user-ID, set-group-ID and sticky bit.
@@ -74,30 +80,75 @@ pub fn with_file<T>(
     archive: impl Read,
     take: impl FnOnce(Head, &mut dyn Read) -> Result<T, ArchiveError>,
 ) -> Result<T, ArchiveError> {
-    let (attributes, archive) = attributes::peek(archive).map_err(ArchiveError::Broken)?;
+    let (attributes, archive) = attributes::peek(archive)?;
     let mut archive = Archive::new(archive);
     let mut entries = archive.entries().map_err(ArchiveError::Broken)?;
     let mut entry = entries
         .next()
         .ok_or(ArchiveError::Empty)?
         .map_err(ArchiveError::Broken)?;
-    let header = entry.header();
-    if !matches!(header.entry_type(), EntryType::Regular | EntryType::Continuous) {
+    let kind = entry.header().entry_type();
+    if !matches!(kind, EntryType::Regular | EntryType::Continuous) {
         return Err(ArchiveError::NoFile);
     }
-    let head = Head {
+    let head = head_of(&entry, attributes)?;
+    take(head, &mut entry)
+}
+
+/// The folder itself, where an archive of what is in a folder begins with it (`./`), as those of the engine and of tar
+/// do; nothing where it does not. An engine that such an archive is put into leaves the folder itself as it is.
+pub fn read_root(archive: impl Read) -> Result<Option<Head>, ArchiveError> {
+    let (attributes, archive) = attributes::peek(archive)?;
+    let mut archive = Archive::new(archive);
+    let mut entries = archive.entries().map_err(ArchiveError::Broken)?;
+    match entries.next() {
+        None => Ok(None),
+        Some(Err(error)) => Err(ArchiveError::Broken(error)),
+        Some(Ok(entry)) => {
+            let root = matches!(&*entry.path_bytes(), b"." | b"./");
+            if !root || !entry.header().entry_type().is_dir() {
+                return Ok(None);
+            }
+            head_of(&entry, attributes).map(Some)
+        }
+    }
+}
+
+fn head_of<R: Read>(entry: &Entry<'_, R>, attributes: attributes::Attributes) -> Result<Head, ArchiveError> {
+    let header = entry.header();
+    Ok(Head {
         mode: header.mode().map_err(ArchiveError::Broken)? & 0o7777,
         uid: header.uid().map_err(ArchiveError::Broken)?,
         gid: header.gid().map_err(ArchiveError::Broken)?,
         modified_s: header.mtime().map_err(ArchiveError::Broken)?,
         size: entry.size(),
         attributes,
-    };
-    take(head, &mut entry)
+    })
 }
 
 /// An archive of one file.
 pub fn of_file(name: &str, head: &Head, content: &[u8]) -> Result<Vec<u8>, ArchiveError> {
+    of_one(EntryType::Regular, name, head, content)
+}
+
+/// An archive of one empty folder with this owner, mode, time and attributes.
+pub fn of_folder(name: &str, head: &Head) -> Result<Vec<u8>, ArchiveError> {
+    of_one(EntryType::Directory, name, head, &[])
+}
+
+/// A new folder's head: it belongs to root, and all may enter it.
+pub fn new_folder(modified_s: u64) -> Head {
+    Head {
+        mode: 0o755,
+        uid: 0,
+        gid: 0,
+        modified_s,
+        size: 0,
+        attributes: Vec::new(),
+    }
+}
+
+fn of_one(kind: EntryType, name: &str, head: &Head, content: &[u8]) -> Result<Vec<u8>, ArchiveError> {
     let mut archive = Builder::new(Vec::new());
     let attributes: Vec<(String, &[u8])> = head
         .attributes
@@ -110,26 +161,11 @@ pub fn of_file(name: &str, head: &Head, content: &[u8]) -> Result<Vec<u8>, Archi
             .append_pax_extensions(records)
             .map_err(ArchiveError::Making)?;
     }
-    let mut header = header(
-        EntryType::Regular,
-        head.mode,
-        content.len() as u64,
-        head.modified_s,
-    );
+    let mut header = header(kind, head.mode, content.len() as u64, head.modified_s);
     header.set_uid(head.uid);
     header.set_gid(head.gid);
     archive
         .append_data(&mut header, checked(name)?, content)
-        .and_then(|()| archive.into_inner())
-        .map_err(ArchiveError::Making)
-}
-
-/// An archive of one empty folder, which belongs to root and which all may enter.
-pub fn of_folder(name: &str, modified_s: u64) -> Result<Vec<u8>, ArchiveError> {
-    let mut archive = Builder::new(Vec::new());
-    let mut header = header(EntryType::Directory, 0o755, 0, modified_s);
-    archive
-        .append_data(&mut header, checked(name)?, io::empty())
         .and_then(|()| archive.into_inner())
         .map_err(ArchiveError::Making)
 }

@@ -130,6 +130,15 @@ impl Engine {
         self.ask(Method::GET, place, None).await
     }
 
+    /// `HEAD`: whether there is such a thing. What is no answer to that is an error.
+    pub async fn has(&self, place: &Place) -> Result<bool, EngineError> {
+        match self.send(Method::HEAD, place, None, &[]).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `POST`, with a body where there is one; the answer as JSON, null where it is empty.
     pub async fn post(&self, place: &Place, body: Option<&Value>) -> Result<Value, EngineError> {
         self.ask(Method::POST, place, body).await

@@ -143,3 +143,23 @@ async fn what_the_engine_says_of_an_archive_comes_line_by_line() {
             .contains("content-type: application/x-tar\r\n")
     );
 }
+
+#[tokio::test]
+async fn only_what_the_engine_says_is_not_there_is_absent() {
+    for (answer, expected) in [
+        (&["HTTP/1.1 200 OK\r\n\r\n"], Some(true)),
+        (
+            &["HTTP/1.1 404 Not Found\r\nContent-Length: 41\r\n\r\n"],
+            Some(false),
+        ),
+        (
+            &["HTTP/1.1 500 Internal Server Error\r\nContent-Length: 9\r\n\r\n"],
+            None,
+        ),
+        (&["nonsense"], None),
+    ] {
+        let (engine, _directory, _) = engine(answer);
+        let found = engine.has(&Place::of(&["containers", "web", "archive"])).await;
+        assert_eq!(found.ok(), expected, "{answer:?}");
+    }
+}

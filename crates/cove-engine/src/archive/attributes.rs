@@ -1,36 +1,68 @@
-//! Extended attributes in front of an archive's first file: PAX records (pax(1), "pax Extended Header").
+//! What stands in front of an archive's first entry: PAX records (pax(1), "pax Extended Header") and GNU's long names.
 //!
 //! A record is `LENGTH KEY=VALUE\n`, the length being that of all of it, so that a value may hold line ends, as
 //! capabilities do. The `tar` crate divides records at line ends and loses those; so they are read here, before it
-//! reads the same bytes.
+//! reads the same bytes. It also gathers all of them whatever their size, which is therefore bounded here.
 
-use std::io::{self, Cursor, Read};
+use super::ArchiveError;
+use std::io::{Cursor, Read};
 use tar::{EntryType, Header};
 
 /// Extended attributes travel under this prefix, such as the capabilities of a program.
 pub(super) const PREFIX: &str = "SCHILY.xattr.";
 /// A block of an archive.
 const BLOCK: usize = 512;
-/// Records that are read at most, in bytes. Linux lets the attributes of most file systems have 64 KiB.
-const MOST: u64 = 128 << 10;
+/// What may stand in front of an entry, in bytes. Linux lets the attributes of most file systems have 64 KiB.
+pub(super) const MOST: u64 = 128 << 10;
 
 /// Attributes by name.
 pub(super) type Attributes = Vec<(String, Vec<u8>)>;
 
-/// Reads them, and returns the archive whole again.
-pub(super) fn peek<R: Read>(mut archive: R) -> io::Result<(Attributes, impl Read)> {
-    let mut begin = Vec::with_capacity(BLOCK);
-    archive.by_ref().take(BLOCK as u64).read_to_end(&mut begin)?;
+/// Reads the first entry's attributes, and returns the archive whole again. What is in front of that entry is in memory
+/// then, and is bounded.
+pub(super) fn peek<R: Read>(mut archive: R) -> Result<(Attributes, impl Read), ArchiveError> {
+    let mut begin = Vec::with_capacity(2 * BLOCK);
     let mut attributes = Vec::new();
-    if let Some(block) = begin.first_chunk::<BLOCK>() {
+    loop {
+        let at = begin.len();
+        take(&mut archive, BLOCK as u64, &mut begin)?;
+        let Some(block) = begin[at..].first_chunk::<BLOCK>() else {
+            break;
+        };
         let header = Header::from_byte_slice(block);
-        let size = header.entry_size().unwrap_or(0);
-        if header.entry_type() == EntryType::XHeader && size <= MOST {
-            archive.by_ref().take(size).read_to_end(&mut begin)?;
-            attributes = records(&begin[BLOCK..]);
+        let kind = header.entry_type();
+        // Holes are told in blocks of their own, as many as the sender likes; the engine sends none.
+        if kind.is_gnu_sparse() {
+            return Err(ArchiveError::NoFile);
+        }
+        let ahead = kind == EntryType::XHeader
+            || kind == EntryType::XGlobalHeader
+            || kind == EntryType::GNULongName
+            || kind == EntryType::GNULongLink;
+        if !ahead {
+            break;
+        }
+        let size = header.entry_size().map_err(ArchiveError::Broken)?;
+        let whole = size.checked_next_multiple_of(BLOCK as u64);
+        let room = MOST.saturating_sub(begin.len() as u64);
+        let whole = whole
+            .filter(|&whole| whole <= room)
+            .ok_or(ArchiveError::TooMuchAhead { most: MOST })?;
+        let from = begin.len();
+        take(&mut archive, whole, &mut begin)?;
+        if kind == EntryType::XHeader {
+            let end = begin
+                .len()
+                .min(from + usize::try_from(size).unwrap_or(usize::MAX));
+            attributes = records(&begin[from..end]);
         }
     }
     Ok((attributes, Cursor::new(begin).chain(archive)))
+}
+
+fn take(archive: &mut impl Read, most: u64, to: &mut Vec<u8>) -> Result<(), ArchiveError> {
+    archive.take(most).read_to_end(to).map_err(ArchiveError::Broken)?;
+    Ok(())
 }
 
 fn records(mut rest: &[u8]) -> Attributes {

@@ -10,8 +10,11 @@ use std::{
 };
 use tar::{Builder, EntryType};
 
+/// Names of what was left out that are told.
+const NAMED: usize = 5;
+
 /// What was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Files, folders and links.
     pub entries: u64,
@@ -19,6 +22,8 @@ pub struct Sent {
     pub bytes: u64,
     /// Sockets, pipes and devices, which are left out.
     pub left_out: u64,
+    /// The first five of those, as they would have been called.
+    pub left_out_names: Vec<String>,
 }
 
 /// Writes an archive of these files and folders, each under its own name. They belong to root, as they do after
@@ -54,6 +59,9 @@ pub fn send(paths: &[PathBuf], to: impl Write) -> io::Result<Sent> {
             sent.bytes += found.len();
         } else {
             sent.left_out += 1;
+            if sent.left_out_names.len() < NAMED {
+                sent.left_out_names.push(name.display().to_string());
+            }
             continue;
         }
         sent.entries += 1;

@@ -45,15 +45,84 @@ fn what_is_too_large_is_refused_before_it_is_read() {
 
 #[test]
 fn a_folder_is_no_file_and_a_path_no_name() {
-    let archive = of_folder("new", 0).unwrap();
+    let archive = of_folder("new", &new_folder(0)).unwrap();
     assert!(matches!(read_file(&archive[..], 9), Err(ArchiveError::NoFile)));
     assert!(matches!(read_file(io::empty(), 9), Err(ArchiveError::Empty)));
     for name in ["", ".", "..", "a/b", "/a", "a\0b"] {
         assert!(
-            matches!(of_folder(name, 0), Err(ArchiveError::Name(_))),
+            matches!(of_folder(name, &new_folder(0)), Err(ArchiveError::Name(_))),
             "{name:?}"
         );
     }
+}
+
+#[test]
+fn a_folders_own_owner_and_mode_are_read_and_told_again() {
+    let content = |name: &str| {
+        let mut archive = Builder::new(Vec::new());
+        let value: &[u8] = b"a\nb";
+        archive
+            .append_pax_extensions([("SCHILY.xattr.user.note", value)])
+            .unwrap();
+        let mut header = header(EntryType::Directory, 0o2750, 0, 7);
+        header.set_uid(70);
+        header.set_gid(71);
+        header.set_path(name).unwrap();
+        header.set_cksum();
+        archive.append(&header, io::empty()).unwrap();
+        archive.append_dir("inner", ".").unwrap();
+        archive.into_inner().unwrap()
+    };
+    let root = read_root(&content("./")[..]).unwrap().unwrap();
+    assert_eq!((root.mode, root.uid, root.gid), (0o2750, 70, 71));
+    assert_eq!(root.attributes, [("user.note".to_owned(), b"a\nb".to_vec())]);
+    let told = of_folder("volume", &root).unwrap();
+    let mut told = Archive::new(&told[..]);
+    let entry = told.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(entry.path().unwrap().to_str(), Some("volume"));
+    assert_eq!(entry.header().uid().unwrap(), 70);
+    assert_eq!(entry.header().mode().unwrap(), 0o2750);
+    assert!(entry.header().entry_type().is_dir());
+    // What begins with something else says nothing of the folder.
+    assert_eq!(read_root(&content("inner/")[..]).unwrap(), None);
+    assert_eq!(read_root(io::empty()).unwrap(), None);
+    assert!(read_root(&b"this is no archive".repeat(99)[..]).is_err());
+}
+
+/// The header of something that stands in front of an entry, and says that it has so many bytes.
+fn ahead(kind: EntryType, size: u64) -> Vec<u8> {
+    let mut header = header(kind, 0, size, 0);
+    header.set_path("ahead").unwrap();
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[test]
+fn what_stands_in_front_of_a_file_is_bounded_however_it_is_divided() {
+    let too_much = |archive: &mut dyn Read| {
+        let found = read_file(archive, 9);
+        assert!(
+            matches!(found, Err(ArchiveError::TooMuchAhead { .. })),
+            "{found:?}"
+        );
+    };
+    for kind in [
+        EntryType::XHeader,
+        EntryType::XGlobalHeader,
+        EntryType::GNULongName,
+        EntryType::GNULongLink,
+    ] {
+        for size in [attributes::MOST + 1, u64::MAX >> 1] {
+            too_much(&mut ahead(kind, size).chain(io::repeat(b'a')));
+        }
+    }
+    // Each of them is small, and there is no end of them.
+    let mut one = ahead(EntryType::GNULongName, 1);
+    one.resize(1024, b'a');
+    too_much(&mut &one.repeat(1000)[..]);
+    // So are the blocks that tell of holes.
+    let sparse = ahead(EntryType::GNUSparse, 0);
+    assert!(matches!(read_file(&sparse[..], 9), Err(ArchiveError::NoFile)));
 }
 
 #[cfg(unix)]
@@ -72,7 +141,8 @@ fn a_folder_is_sent_with_its_links_as_links_and_without_its_sockets() {
         Sent {
             entries: 4,
             bytes: 4,
-            left_out: 1
+            left_out: 1,
+            left_out_names: vec!["site/socket".to_owned()],
         }
     );
     let mut seen = Vec::new();
