@@ -1,7 +1,7 @@
 //! What is in a folder.
 
 use super::{FilesError, failed};
-use cove_wire::{FileEntry, FileKind, FileLink, FilesAnswer, MAX_ENTRIES};
+use cove_wire::{FileEntry, FileKind, FileLink, FilesAnswer, InMount, MAX_ENTRIES};
 use std::{
     ffi::OsStr,
     fs::{self, FileType, Metadata},
@@ -13,8 +13,8 @@ use std::{
 /// Permission bits with set-user-ID, set-group-ID and sticky bit (inode(7)).
 const PERMISSIONS: u32 = 0o7777;
 
-/// Looks at a folder or file of this process's root.
-pub(super) fn at(path: &Path) -> Result<FilesAnswer, FilesError> {
+/// Looks at a folder or file of this process's root, and says which of these mounts it is in.
+pub(super) fn at(path: &Path, mounts: &[String]) -> Result<FilesAnswer, FilesError> {
     if !path.is_absolute() {
         return Err(FilesError::Path(path.display().to_string()));
     }
@@ -26,7 +26,11 @@ pub(super) fn at(path: &Path) -> Result<FilesAnswer, FilesError> {
     let found = fs::symlink_metadata(&path).map_err(failed("look at", &path))?;
     if !found.is_dir() {
         let entry = entry(&path, path.file_name().unwrap_or_default(), &found);
-        return Ok(FilesAnswer::Other { path: text, entry });
+        return Ok(FilesAnswer::Other {
+            within: innermost(&path, mounts),
+            path: text,
+            entry,
+        });
     }
     let mut entries = Vec::new();
     let mut cut = false;
@@ -47,6 +51,21 @@ pub(super) fn at(path: &Path) -> Result<FilesAnswer, FilesError> {
         path: text,
         entries,
         cut,
+        within: innermost(&path, mounts),
+    })
+}
+
+/// The mount that is nearest above a path, by where their links lead. One that is not there is not mounted now.
+fn innermost(path: &Path, mounts: &[String]) -> Option<InMount> {
+    let points = mounts
+        .iter()
+        .filter_map(|mount| Some((fs::canonicalize(mount).ok()?, mount)));
+    let (point, mount) = points
+        .filter(|(point, _)| path.starts_with(point))
+        .max_by_key(|(point, _)| point.components().count())?;
+    Some(InMount {
+        mount: mount.clone(),
+        inner: path.strip_prefix(point).ok()?.to_str()?.to_owned(),
     })
 }
 
@@ -102,11 +121,12 @@ mod tests {
             path,
             mut entries,
             cut,
-        } = at(scratch.path()).expect("it can be read")
+            within,
+        } = at(scratch.path(), &[]).expect("it can be read")
         else {
             panic!("not a folder");
         };
-        assert_eq!((Path::new(&path), cut), (folder.as_path(), false));
+        assert_eq!((Path::new(&path), cut, within), (folder.as_path(), false, None));
         entries.sort_by(|one, other| one.name.cmp(&other.name));
         let [file, link, loose, garbled] = &entries[..] else {
             panic!("{entries:?}");
@@ -121,13 +141,38 @@ mod tests {
         assert_eq!(link.link, wanted("file", Some(FileKind::File)));
         assert_eq!(loose.link, wanted("nowhere", None));
         assert!(garbled.garbled);
-        let linked = at(&folder.join("link")).expect("it can be read");
-        let FilesAnswer::Other { path, entry } = linked else {
+        let linked = at(&folder.join("link"), &[]).expect("it can be read");
+        let FilesAnswer::Other { path, entry, .. } = linked else {
             panic!("not a file");
         };
         assert_eq!(
             (Path::new(&path), entry.kind),
             (folder.join("file").as_path(), FileKind::File)
         );
+    }
+
+    #[test]
+    fn the_innermost_mount_is_told_wherever_links_lead_to_it() {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let folder = fs::canonicalize(scratch.path()).expect("its path");
+        fs::create_dir_all(folder.join("run/data/inner")).expect("folders");
+        fs::create_dir(folder.join("run/data-not")).expect("a folder");
+        symlink("run", folder.join("alias")).expect("a link");
+        let text = |path: &str| folder.join(path).to_str().expect("UTF-8").to_owned();
+        let mounts = [text("run"), text("alias/data"), text("nowhere")];
+        let within = |path: &str| {
+            let within = match at(&folder.join(path), &mounts).expect("it can be read") {
+                FilesAnswer::Folder { within, .. } | FilesAnswer::Other { within, .. } => within,
+                other => panic!("{other:?}"),
+            };
+            within.map(|within| (within.mount, within.inner))
+        };
+        assert_eq!(within("run/data"), Some((text("alias/data"), String::new())));
+        assert_eq!(
+            within("run/data/inner"),
+            Some((text("alias/data"), "inner".into()))
+        );
+        assert_eq!(within("run/data-not"), Some((text("run"), "data-not".into())));
+        assert_eq!(within("."), None);
     }
 }

@@ -65,7 +65,7 @@ fn answer(question: &OsString) -> Result<FilesAnswer, FilesError> {
     let question: FilesQuestion = serde_json::from_slice(question.as_encoded_bytes())?;
     let root = Root::enter(&question.root)?;
     match &question.call {
-        FilesCall::Look { path } => look::at(Path::new(path)),
+        FilesCall::Look { path, mounts } => look::at(Path::new(path), mounts),
         FilesCall::Remove { path } => {
             let path = place(path)?;
             root.check_no_mount_in(&path)?;

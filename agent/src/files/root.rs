@@ -159,7 +159,10 @@ mod tests {
 
     #[test]
     fn only_what_the_engine_keeps_is_taken_for_a_layer() {
-        for layer in ["/var/lib/docker/overlay2/5f0a/diff", "/var/lib/docker/overlay2/l/X..Y"] {
+        for layer in [
+            "/var/lib/docker/overlay2/5f0a/diff",
+            "/var/lib/docker/overlay2/l/X..Y",
+        ] {
             assert!(check_layer(layer).is_ok(), "{layer}");
         }
         for layer in [

@@ -11,6 +11,11 @@ pub const AGENT_PROGRAM: &str = "/usr/sbin/cove-agent";
 pub const FILES_ARGUMENT: &str = "files";
 /// Entries of a folder that are told of at most.
 pub const MAX_ENTRIES: usize = 5000;
+/// Mounts that are asked about at most, and the length of all their paths in bytes: a question is one argument of a
+/// program, which Linux bounds by 128 KiB.
+pub const MAX_MOUNTS: usize = 256;
+/// See [`MAX_MOUNTS`].
+pub const MAX_MOUNTS_LENGTH: usize = 32 << 10;
 
 /// A question about a container's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +49,10 @@ pub enum FilesCall {
     Look {
         /// The folder's or file's path.
         path: String,
+        /// Where something is mounted in the container, as it was asked for when that was made: links on the way to it
+        /// are those of the container.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        mounts: Vec<String>,
     },
     /// Removes a file, or a folder with all that is in it, unless something is mounted there. Answered by
     /// [`FilesAnswer::Done`].
@@ -72,6 +81,9 @@ pub enum FilesAnswer {
         entries: Vec<FileEntry>,
         /// Whether there is more.
         cut: bool,
+        /// The innermost of the mounts asked about that it is in, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<InMount>,
     },
     /// Something else.
     Other {
@@ -79,11 +91,23 @@ pub enum FilesAnswer {
         path: String,
         /// What it is.
         entry: FileEntry,
+        /// The innermost of the mounts asked about that it is in, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        within: Option<InMount>,
     },
     /// It was done.
     Done,
     /// It was not, for this reason.
     Refused(String),
+}
+
+/// Where something is in a mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InMount {
+    /// The mount, as it was asked about.
+    pub mount: String,
+    /// The path from there; empty for what is mounted itself.
+    pub inner: String,
 }
 
 /// Something in a folder.

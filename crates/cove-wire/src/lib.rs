@@ -40,7 +40,7 @@ pub use control::{
 pub use exec::{ExecCodec, ExecPacket, MAX_EXEC_DATA};
 pub use files::{
     AGENT_PROGRAM, FILES_ARGUMENT, FileEntry, FileKind, FileLink, FilesAnswer, FilesCall, FilesQuestion,
-    FilesRoot, MAX_ENTRIES,
+    FilesRoot, InMount, MAX_ENTRIES, MAX_MOUNTS, MAX_MOUNTS_LENGTH,
 };
 pub use frame::{Codec, HEADER_LEN, MAX_FRAME, WireError, body_len, decode, encode};
 pub use look::{Attempt, Look, MAX_ADDRESSES, MAX_LISTENERS, NameSource, Seen, Sight, listeners};
