@@ -11,6 +11,23 @@ export function nameOf(row: ImageRow): string {
   return row.tags[0] ?? row.id.replace("sha256:", "").slice(0, 12);
 }
 
+/** How a whole image is removed: by its digest where it has several names, all of which a person was told. */
+export function removalOf(row: ImageRow): { reference: string; force: boolean } {
+  const [only, ...others] = row.tags;
+  const reference = only !== undefined && others.length === 0 ? only : row.id;
+  return { reference, force: others.length > 0 || row.users.length > 0 };
+}
+
+/** The commands that remove images just so: only those are forced that have to be. */
+export function removalCommand(rows: readonly ImageRow[]): string {
+  const removals = rows.map(removalOf);
+  const lines = [false, true].flatMap((forced) => {
+    const names = removals.filter(({ force }) => force === forced).map(({ reference }) => quote(reference));
+    return names.length === 0 ? [] : [`docker rmi ${forced ? "--force " : ""}${names.join(" ")}`];
+  });
+  return lines.join("\n");
+}
+
 /** Whether the filter lets an image through. */
 export function passes(row: ImageRow, filter: ImageFilter): boolean {
   return filter === "all" || (filter === "unused" ? row.users.length === 0 : row.tags.length === 0);
@@ -70,11 +87,11 @@ export class Images {
     return this.#chosen(about("importOf", reference, `docker import FILE.tar ${quote(reference)}`), (job) => this.host.importImage(reference, job));
   }
 
-  /** By its digest where it has several names, all of which a person was told. */
   remove(rows: readonly ImageRow[]): Promise<boolean> {
-    return this.list.each(rows, (row) =>
-      this.host.removeImage(row.tags.length === 1 ? (row.tags[0] ?? row.id) : row.id, row.tags.length > 1 || row.users.length > 0),
-    );
+    return this.list.each(rows, (row) => {
+      const { reference, force } = removalOf(row);
+      return this.host.removeImage(reference, force);
+    });
   }
 
   /** What a person chose no file for did not happen. */
