@@ -48,6 +48,10 @@ pub struct SettingsChange {
     /// Whether the file is written. Otherwise the change is only checked, and what it would come to is told.
     #[serde(default)]
     pub apply: bool,
+    /// The [mark](SettingsOutcome::mark) of the file that a person was shown the change of: if it is another by now, an
+    /// [`ErrorCode::WrongState`](crate::ErrorCode::WrongState) says so, and nothing is written.
+    #[serde(default)]
+    pub instead_of: Option<String>,
 }
 
 /// What a change comes to.
@@ -55,6 +59,9 @@ pub struct SettingsChange {
 pub struct SettingsOutcome {
     /// The file's text without the change.
     pub before: String,
+    /// What tells that text from every other: 64 hexadecimal digits, those of the settings file's `ETag`.
+    #[serde(default)]
+    pub mark: String,
     /// The file's text with it.
     pub after: String,
     /// Running machines that only heed the change after a restart.

@@ -61,6 +61,8 @@ pub struct SettingsDiff {
     pub lines: Vec<DiffLine>,
     /// Running machines that only heed it after a restart.
     pub restart_needed: Vec<String>,
+    /// The file that this is a change of: it is only applied to that.
+    pub mark: String,
 }
 
 /// A line of a difference.
@@ -141,6 +143,7 @@ impl From<SettingsOutcome> for SettingsDiff {
         Self {
             lines: shortened(&difference(&outcome.before, &outcome.after)),
             restart_needed: outcome.restart_needed,
+            mark: outcome.mark,
         }
     }
 }
@@ -254,6 +257,7 @@ mod tests {
         let diff = SettingsDiff::from(SettingsOutcome {
             before: before.into(),
             after: before.replace("b\n", "B\n").replace("f\n", ""),
+            mark: String::new(),
             restart_needed: Vec::new(),
         });
         assert_eq!(signs(&diff.lines), " -+  - ");

@@ -23,12 +23,13 @@ pub(crate) async fn settings(cove: State<'_, Arc<Cove>>) -> Answer<SettingsView>
     Ok(cove.daemon().await?.settings().await?.into())
 }
 
-/// Changes settings, or only says what that would come to. Nothing puts a key back to its default.
+/// Changes settings if the file is still the one that a person was shown the change of, or, where they were shown none
+/// yet, only says what that would come to. Nothing puts a key back to its default.
 #[tauri::command]
 pub(crate) async fn change_settings(
     cove: State<'_, Arc<Cove>>,
     values: BTreeMap<String, Option<String>>,
-    apply: bool,
+    shown: Option<String>,
 ) -> Answer<SettingsDiff> {
     if values.contains_key(SHARES) {
         return Err(Refusal::new(
@@ -41,7 +42,8 @@ pub(crate) async fn change_settings(
         values: values
             .map(|(key, value)| (key, value.map(Value::String)))
             .collect(),
-        apply,
+        apply: shown.is_some(),
+        instead_of: shown,
     };
     Ok(cove.daemon().await?.change_settings(&change).await?.into())
 }

@@ -66,13 +66,19 @@ pub(super) async fn change(server: &Server, request: &mut Request<Incoming>) -> 
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_ref()));
     let (before, after, values) = file.changed(pairs)?;
+    let mark = settings::mark(&before);
     if change.apply {
-        file.replace(&after, Some(&settings::mark(&before)))?;
+        // What is written is made of `before`, whatever was asked for; and that is what was shown, if it has the mark.
+        if let Some(shown) = &change.instead_of {
+            file.check_is(&before, shown)?;
+        }
+        file.replace(&after, Some(&mark))?;
         server.machines.reconsider().await;
         server.context.emit(Event::Settings);
     }
     Ok(body::json(&SettingsOutcome {
         before,
+        mark,
         after,
         restart_needed: stale(server, &values),
     }))

@@ -350,6 +350,7 @@ async fn several_settings_change_together_or_not_at_all_and_can_be_tried_first()
             .map(|(key, value)| ((*key).to_owned(), (!value.is_null()).then(|| value.clone())))
             .collect(),
         apply,
+        instead_of: None,
     };
     let wanted = [
         ("machine.memory", json!("3 GiB")),
@@ -381,7 +382,23 @@ async fn several_settings_change_together_or_not_at_all_and_can_be_tried_first()
         "half of a change was written"
     );
 
-    let done = client.change_settings(&change(&wanted, true)).await.unwrap();
+    // Somebody changes the file after a person has seen what the change comes to.
+    let shown = cove_api::SettingsChange {
+        instead_of: Some(tried.mark.clone()),
+        ..change(&wanted, true)
+    };
+    client.set("machine.cpus", &json!(1)).await.unwrap();
+    let meanwhile = client.settings_file().await.unwrap().text;
+    assert_eq!(code(client.change_settings(&shown).await), ErrorCode::WrongState);
+    assert_eq!(client.settings_file().await.unwrap().text, meanwhile);
+    client.unset("machine.cpus").await.unwrap();
+    let tried = client.change_settings(&change(&wanted, false)).await.unwrap();
+    let shown = cove_api::SettingsChange {
+        instead_of: Some(tried.mark),
+        ..shown
+    };
+    let done = client.change_settings(&shown).await.unwrap();
+    assert_eq!(done.after, tried.after);
     assert_eq!(done.after, client.settings_file().await.unwrap().text);
     assert_eq!(client.setting("machine.memory").await.unwrap(), json!("3 GiB"));
     let back = [("machine.memory", serde_json::Value::Null)];

@@ -349,12 +349,18 @@ impl SettingsFile {
     pub(crate) fn replace(&self, text: &str, instead_of: Option<&str>) -> Result<(), SettingsError> {
         read::read(text, self.home.as_deref()).map_err(|problem| self.invalid(problem))?;
         let _alone = self.alone();
-        if let Some(expected) = instead_of
-            && mark(&self.text()?) != expected
-        {
-            return Err(SettingsError::Outdated(self.path.clone()));
+        if let Some(expected) = instead_of {
+            self.check_is(&self.text()?, expected)?;
         }
         self.write(text)
+    }
+
+    /// Refuses a text of the file that has another [mark].
+    pub(crate) fn check_is(&self, text: &str, expected: &str) -> Result<(), SettingsError> {
+        if mark(text) == expected {
+            return Ok(());
+        }
+        Err(SettingsError::Outdated(self.path.clone()))
     }
 
     fn alone(&self) -> MutexGuard<'_, ()> {

@@ -100,8 +100,11 @@ export interface Host extends ThingsHost {
 
   // The machine, more.
   settings(): Promise<SettingsView>;
-  /** All of these keys, or none; null puts one back to its default. Unless applied, it only tells what that would come to. */
-  changeSettings(values: Record<string, string | null>, apply: boolean): Promise<SettingsDiff>;
+  /**
+   * All of these keys, or none; null puts one back to its default. With the mark of the difference that a person was
+   * shown they are applied, if that is still the difference; without, it only tells what they would come to.
+   */
+  changeSettings(values: Record<string, string | null>, shown: string | null): Promise<SettingsDiff>;
   shares(): Promise<ShareRow[]>;
   /** Asks for a folder and shares it; whether one was chosen. */
   shareChosen(readOnly: boolean): Promise<boolean>;

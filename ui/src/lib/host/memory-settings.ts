@@ -28,7 +28,7 @@ export class MemorySettings {
     return { file: "/home/mara/.config/cove/settings.toml", rows, problem: null };
   }
 
-  change(values: Record<string, string | null>, apply: boolean): SettingsDiff {
+  change(values: Record<string, string | null>, shown: string | null): SettingsDiff {
     const after = new Map(this.#set);
     for (const [key, value] of Object.entries(values)) {
       const row = ROWS.find((row) => row.key === key);
@@ -45,11 +45,15 @@ export class MemorySettings {
       ...old.filter((line) => !now.includes(line)).map((text) => ({ sign: "removed" as const, text })),
       ...now.filter((line) => !old.includes(line)).map((text) => ({ sign: "added" as const, text })),
     ];
-    if (apply) {
+    const mark = old.join("\n");
+    if (shown !== null) {
+      if (shown !== mark) {
+        throw new HostError("the settings file was changed meanwhile; it was left as it is", "read the file as it is now, and make the change to that");
+      }
       this.#set.clear();
       for (const [key, value] of after) this.#set.set(key, value);
     }
-    return { lines, restartNeeded: Object.keys(values).some((key) => AT_START.test(key)) ? ["default"] : [] };
+    return { lines, restartNeeded: Object.keys(values).some((key) => AT_START.test(key)) ? ["default"] : [], mark };
   }
 
   trusted(): TrustRow[] {

@@ -384,8 +384,8 @@ export class MemoryHost extends MemoryThings implements Host {
     return this.#settings.view();
   }
 
-  async changeSettings(values: Record<string, string | null>, apply: boolean): Promise<SettingsDiff> {
-    return this.#settings.change(values, apply);
+  async changeSettings(values: Record<string, string | null>, shown: string | null): Promise<SettingsDiff> {
+    return this.#settings.change(values, shown);
   }
 
   async shares(): Promise<ShareRow[]> {

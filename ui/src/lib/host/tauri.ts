@@ -149,8 +149,8 @@ export class TauriHost extends TauriThings implements Host {
     return call("settings");
   }
 
-  changeSettings(values: Record<string, string | null>, apply: boolean): Promise<SettingsDiff> {
-    return call("change_settings", { values, apply });
+  changeSettings(values: Record<string, string | null>, shown: string | null): Promise<SettingsDiff> {
+    return call("change_settings", { values, shown });
   }
 
   shares(): Promise<ShareRow[]> {

@@ -666,7 +666,11 @@ lines: Array<DiffLine>,
 /**
  * Running machines that only heed it after a restart.
  */
-restartNeeded: Array<string>, };
+restartNeeded: Array<string>, 
+/**
+ * The file that this is a change of: it is only applied to that.
+ */
+mark: string, };
 
 export type SettingsView = { 
 /**

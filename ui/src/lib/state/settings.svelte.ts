@@ -32,7 +32,7 @@ export class SettingsForm {
   view = $state.raw<SettingsView | null>(null);
   /** What was typed, by key; null puts a key back to its default. */
   readonly drafts = new SvelteMap<string, string | null>();
-  /** What the drafts come to, once that was asked for. */
+  /** What the drafts come to, once that was asked for; nothing once they are others. */
   diff = $state.raw<SettingsDiff | null>(null);
   /** Machines that wait for a restart since the last change. */
   restartNeeded = $state.raw<readonly string[]>([]);
@@ -40,6 +40,9 @@ export class SettingsForm {
   busy = $state(false);
   readonly sections = $derived(sections(this.view?.rows ?? []));
   readonly #host: Host;
+  /** The drafts that `diff` is about. */
+  #shown: Record<string, string | null> = {};
+  #typings = 0;
 
   constructor(host: Host) {
     this.#host = host;
@@ -51,21 +54,22 @@ export class SettingsForm {
   }
 
   type(row: SettingRow, value: string): void {
-    this.diff = null;
+    this.#forget();
     if (value === row.value) this.drafts.delete(row.key);
     // An empty field asks for nothing of one's own.
     else this.drafts.set(row.key, value.trim() === "" ? null : value);
   }
 
   reset(row: SettingRow): void {
-    this.diff = null;
+    this.#forget();
     if (row.set) this.drafts.set(row.key, null);
     else this.drafts.delete(row.key);
   }
 
   discard(): void {
     this.drafts.clear();
-    [this.diff, this.failure] = [null, null];
+    this.#forget();
+    this.failure = null;
   }
 
   read(): Promise<void> {
@@ -76,17 +80,31 @@ export class SettingsForm {
 
   review(): Promise<void> {
     return this.#attempt(async () => {
-      this.diff = await this.#host.changeSettings(Object.fromEntries(this.drafts), false);
+      const [values, typings] = [Object.fromEntries(this.drafts), this.#typings];
+      const diff = await this.#host.changeSettings(values, null);
+      // What was typed meanwhile is not in it.
+      if (typings === this.#typings) [this.diff, this.#shown] = [diff, values];
     });
   }
 
-  apply(): Promise<void> {
-    return this.#attempt(async () => {
-      const done = await this.#host.changeSettings(Object.fromEntries(this.drafts), true);
-      this.drafts.clear();
-      [this.diff, this.restartNeeded] = [null, done.restartNeeded];
-      this.view = await this.#host.settings();
+  /** Applies what is shown, and nothing else: if the file is another by now, it is to be reviewed once more. */
+  async apply(): Promise<void> {
+    const [diff, values] = [this.diff, this.#shown];
+    if (diff === null) return;
+    await this.#attempt(async () => {
+      const done = await this.#host.changeSettings(values, diff.mark);
+      for (const [key, value] of Object.entries(values)) if (this.drafts.get(key) === value) this.drafts.delete(key);
+      this.restartNeeded = done.restartNeeded;
     });
+    this.#forget();
+    const failure = this.failure;
+    await this.read();
+    this.failure ??= failure;
+  }
+
+  #forget(): void {
+    this.#typings += 1;
+    this.diff = null;
   }
 
   async #attempt(what: () => Promise<void>): Promise<void> {

@@ -11,7 +11,7 @@ async function form() {
     if (found === undefined) throw new Error(`no setting ${key}`);
     return found;
   };
-  return { settings, row };
+  return { host, settings, row };
 }
 
 it("what is typed changes nothing until it is applied, and shows before what it comes to", async () => {
@@ -26,6 +26,9 @@ it("what is typed changes nothing until it is applied, and shows before what it 
   expect([row("machine.cpus").value, settings.drafts.size]).toEqual(["4", 0]);
   settings.reset(row("machine.cpus"));
   await settings.apply();
+  expect(row("machine.cpus").value, "nobody saw what it comes to").toBe("4");
+  await settings.review();
+  await settings.apply();
   expect([row("machine.cpus").value, row("machine.cpus").set]).toEqual(["2", false]);
 });
 
@@ -37,4 +40,23 @@ it("what the daemon refuses is kept as it was typed, with the reason", async () 
   expect(settings.value(row("machine.cpus"))).toBe("none");
   settings.type(row("machine.cpus"), "2");
   expect(settings.drafts.size).toBe(0);
+});
+
+it("what is applied is what was shown, and not what the file or the drafts have become since", async () => {
+  const { host, settings, row } = await form();
+  settings.type(row("machine.cpus"), "4");
+  await settings.review();
+  const other = { "proxy.http": "http://proxy" };
+  await host.changeSettings(other, (await host.changeSettings(other, null)).mark);
+  await settings.apply();
+  expect(settings.failure?.message).toContain("changed meanwhile");
+  expect([row("machine.cpus").value, row("proxy.http").value, settings.value(row("machine.cpus"))]).toEqual(["2", "http://proxy", "4"]);
+  // It is shown anew, and what is typed while it is asked for is not in it.
+  const review = settings.review();
+  settings.type(row("machine.cpus"), "8");
+  await review;
+  expect(settings.diff).toBeNull();
+  await settings.review();
+  await settings.apply();
+  expect([row("machine.cpus").value, settings.drafts.size]).toEqual(["8", 0]);
 });
