@@ -1,10 +1,17 @@
 //! The Cove that this window shows: where it is, and what was last heard of it.
 
-use crate::failure::Refusal;
+use crate::{
+    alive::Alive,
+    failure::{Answer, Refusal},
+};
 use cove_api::{Client, DEFAULT_MACHINE, Dirs, launch};
 use cove_engine::Engine;
 use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
-use std::{env, path::PathBuf};
+use std::{
+    env,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 use tokio::sync::{Notify, broadcast, watch};
 
 /// Changes that may wait for a page that is slow; one that misses some is told that everything changed.
@@ -25,6 +32,8 @@ pub(crate) struct Cove {
     pub(crate) changes: broadcast::Sender<ThingKind>,
     /// Asks the follower to look for the daemon at once.
     pub(crate) look: Notify,
+    /// That this window lives, from when somebody may want to know.
+    alive: Mutex<Option<Alive>>,
 }
 
 impl Cove {
@@ -42,6 +51,7 @@ impl Cove {
             rows: watch::Sender::new(None),
             changes: broadcast::Sender::new(CHANGES),
             look: Notify::new(),
+            alive: Mutex::default(),
         })
     }
 
@@ -60,6 +70,21 @@ impl Cove {
     /// The engine behind the gateway.
     pub(crate) fn engine(&self) -> Engine {
         Engine::at(self.dirs.docker_socket(&self.machine))
+    }
+
+    /// The name of this window, by which others can find out whether it lives.
+    pub(crate) fn window(&self) -> Answer<String> {
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(alive) = &*alive {
+            return Ok(alive.name().to_owned());
+        }
+        let claimed = Alive::claim(&self.dirs).map_err(|error| {
+            Refusal::new(
+                format!("cannot write to {}: {error}", self.dirs.runtime().display()),
+                "Check the directory's owner and permissions.",
+            )
+        })?;
+        Ok(alive.insert(claimed).name().to_owned())
     }
 
     /// What the machine does, as far as is known.

@@ -10,7 +10,7 @@
 //! The first look starts the daemon, as any command would. Later ones do not: a daemon that was stopped stays so until
 //! a person wants something of it.
 
-use crate::{cove::Cove, failure::Refusal};
+use crate::{cove::Cove, failure::Refusal, volume};
 use cove_api::{Client, ClientError, Event, MachineStatus};
 use cove_engine::{Engine, EngineError, Place};
 use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
@@ -94,7 +94,7 @@ pub(crate) async fn containers(cove: Arc<Cove>) {
     }
 }
 
-async fn follow_engine(cove: &Cove, engine: &Engine) -> Result<(), EngineError> {
+async fn follow_engine(cove: &Arc<Cove>, engine: &Engine) -> Result<(), EngineError> {
     let place =
         Place::of(&["events"]).with("filters", r#"{"type":["container","image","volume","network"]}"#);
     let mut events = engine.lines(hyper::Method::GET, &place).await?;
@@ -102,6 +102,7 @@ async fn follow_engine(cove: &Cove, engine: &Engine) -> Result<(), EngineError> 
     for kind in THINGS {
         let _ = cove.changes.send(kind);
     }
+    clear_left_overs(cove, engine);
     loop {
         cove.rows.send_replace(Some(list(engine).await?));
         let due = Instant::now() + REFRESH;
@@ -126,6 +127,19 @@ async fn follow_engine(cove: &Cove, engine: &Engine) -> Result<(), EngineError> 
             }
         }
     }
+}
+
+/// Beside the list, which is not to wait for it.
+fn clear_left_overs(cove: &Arc<Cove>, engine: &Engine) {
+    let (cove, engine) = (Arc::clone(cove), engine.clone());
+    tauri::async_runtime::spawn(async move {
+        if let Err(refusal) = volume::clear_left_overs(&cove, &engine).await {
+            eprintln!(
+                "cannot clear away what earlier windows left: {}",
+                refusal.0.message
+            );
+        }
+    });
 }
 
 /// Terminals and health checks come as events as well, several a second; the list is the same after them.

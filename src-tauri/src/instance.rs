@@ -8,7 +8,7 @@ use cove_api::{
     Dirs,
     transport::{self, Listener},
 };
-use std::{fs, io};
+use std::{fs, io, path::Path};
 use tauri::AppHandle;
 
 /// What became of claiming the window.
@@ -32,7 +32,7 @@ pub(crate) async fn claim(dirs: &Dirs) -> Claim {
         return Claim::Second;
     }
     let bind = || {
-        private_directory(dirs)?;
+        private_directory(dirs.runtime())?;
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -45,13 +45,13 @@ pub(crate) async fn claim(dirs: &Dirs) -> Claim {
     }
 }
 
-/// The directory for sockets, as the daemon makes it: nobody else's to enter.
-fn private_directory(dirs: &Dirs) -> io::Result<()> {
+/// A directory such as that for sockets, as the daemon makes it: nobody else's to enter.
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dirs.runtime())
+    builder.create(path)
 }
 
 impl Instance {

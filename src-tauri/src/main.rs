@@ -11,6 +11,7 @@
 //! The two followers own `news` and `rows`; everybody else watches them. The window may be closed and the program with
 //! it at any time: machines belong to the daemon and go on.
 
+mod alive;
 mod commands;
 mod cove;
 mod drops;

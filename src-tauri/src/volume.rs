@@ -3,36 +3,63 @@
 //! ```text
 //!  create ──▶ helper container with the volume at /volume ──archive──▶ file, or another helper
 //!                 │
-//!                 └── removed when it is let go of, whether that is well or by a cancelled task
+//!                 ├── removed when it is let go of, whether that is well or by a cancelled task
+//!                 └── of a window that has ended: removed by the next one that reaches the engine
 //! ```
 //!
 //! A helper never runs, but to empty a volume: the engine mounts volumes for archives of stopped containers, too.
 
 use crate::{
+    alive,
     commands::images,
+    cove::Cove,
     failure::{Answer, Refusal},
     task::Report,
 };
-use cove_engine::{Bytes, Engine, EngineError, Place};
+use cove_engine::{
+    Bytes, Engine, EngineError, Place,
+    archive::{self, Head},
+};
 use cove_view::LogReader;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::{any::Any, io::Cursor, sync::Arc};
 use tokio::io::AsyncRead;
 
 /// An image that every machine has.
 const IMAGE: &str = "alpine:latest";
 /// Where the volume is in the helper.
 const AT: &str = "/volume";
+/// Its name there.
+const NAME: &str = "volume";
+/// The label of every helper.
+const HELPER: &str = "dev.cove.helper";
+/// The label that says whose helper it is: the name of a window.
+const WINDOW: &str = "dev.cove.window";
+
+/// What is let go of only when a helper is, however late the engine has made it.
+pub(crate) type Held = Option<Arc<dyn Any + Send + Sync>>;
 
 /// A container that mounts a volume. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Helper {
     engine: Engine,
     id: String,
+    _held: Held,
 }
 
 impl Helper {
-    /// A helper for `volume`, which has to be there; it may only read unless `writes`.
-    pub(crate) async fn of(engine: &Engine, volume: &str, writes: bool, report: &Report) -> Answer<Self> {
+    /// A helper for `volume`, which has to be there, to read it.
+    pub(crate) async fn reading(cove: &Cove, volume: &str, report: &Report) -> Answer<Self> {
+        Self::of(cove, volume, false, None, report).await
+    }
+
+    /// One that may write, too.
+    pub(crate) async fn writing(cove: &Cove, volume: &str, held: Held, report: &Report) -> Answer<Self> {
+        Self::of(cove, volume, true, held, report).await
+    }
+
+    async fn of(cove: &Cove, volume: &str, writes: bool, held: Held, report: &Report) -> Answer<Self> {
+        let engine = cove.engine();
         // To mount one that is not there would make it.
         engine.get(&Place::of(&["volumes", volume])).await?;
         let body = json!({
@@ -42,30 +69,50 @@ impl Helper {
             "Cmd": [AT, "-mindepth", "1", "-delete"],
             "User": "0:0",
             "NetworkDisabled": true,
-            "Labels": {"dev.cove.helper": "volume"},
+            "Labels": {HELPER: "volume", WINDOW: cove.window()?},
             "HostConfig": {"Mounts": [{
                 "Type": "volume", "Source": volume, "Target": AT, "ReadOnly": !writes,
                 "VolumeOptions": {"NoCopy": true},
             }]},
         });
-        let place = Place::of(&["containers", "create"]);
-        let created = match engine.post(&place, Some(&body)).await {
-            Err(error) if error.is_not_found() => {
-                images::pull(engine, IMAGE, report).await?;
-                engine.post(&place, Some(&body)).await?
-            }
-            created => created?,
-        };
-        match created["Id"].as_str() {
-            Some(id) => Ok(Self {
-                engine: engine.clone(),
-                id: id.to_owned(),
-            }),
-            None => Err(Refusal::new(
-                "the engine created a container and did not name it",
-                "",
-            )),
+        if let Some(helper) = Self::create(&engine, &body, held.clone()).await? {
+            return Ok(helper);
         }
+        images::pull(&engine, IMAGE, report).await?;
+        Self::create(&engine, &body, held).await?.ok_or_else(|| {
+            Refusal::new(
+                format!("the engine has no image {IMAGE} although it has just pulled it"),
+                "Try again.",
+            )
+        })
+    }
+
+    /// Creates it, if its image is there. That goes on to its end whatever becomes of who asked: the engine may have made
+    /// a container whose id nobody would read otherwise, and which nobody could remove.
+    async fn create(engine: &Engine, body: &Value, held: Held) -> Answer<Option<Self>> {
+        let (engine, body) = (engine.clone(), body.clone());
+        let creating = tauri::async_runtime::spawn(async move {
+            let place = Place::of(&["containers", "create"]);
+            let created = match engine.post(&place, Some(&body)).await {
+                Err(error) if error.is_not_found() => return Ok(None),
+                created => created?,
+            };
+            match created["Id"].as_str() {
+                Some(id) => Ok(Some(Self {
+                    id: id.to_owned(),
+                    engine,
+                    _held: held,
+                })),
+                None => Err(Refusal::new(
+                    "the engine created a container and did not name it",
+                    "",
+                )),
+            }
+        });
+        // Where nobody waits any more, what it came to is dropped when it is there, and the container with it.
+        creating
+            .await
+            .map_err(|error| Refusal::because(&error, "Try again."))?
     }
 
     /// The volume's content as a tar archive.
@@ -94,6 +141,12 @@ impl Helper {
     ) -> Result<(), EngineError> {
         let place = Place::of(&["containers", &self.id, "archive"]).with("path", "/");
         self.engine.put_archive(&place, archive).await
+    }
+
+    /// Gives the volume itself this owner and mode, and keeps what is in it.
+    pub(crate) async fn write_root(&self, head: &Head) -> Answer<()> {
+        let archive = archive::of_folder(NAME, head)?;
+        Ok(self.write_whole(Cursor::new(archive)).await?)
     }
 
     /// Deletes everything in the volume.
@@ -133,6 +186,24 @@ impl Drop for Helper {
         // An engine that has just ended keeps it; it does nothing there.
         tauri::async_runtime::spawn(async move { remove(&engine, &id).await });
     }
+}
+
+/// Removes helpers of windows that have ended. Those of windows that live are left to them.
+pub(crate) async fn clear_left_overs(cove: &Cove, engine: &Engine) -> Answer<()> {
+    let place = Place::of(&["containers", "json"])
+        .with("all", "true")
+        .with("filters", &json!({"label": [HELPER]}).to_string());
+    let list = engine.get(&place).await?;
+    for helper in list.as_array().into_iter().flatten() {
+        let window = helper["Labels"][WINDOW].as_str().unwrap_or_default();
+        // Whose life is not known may live.
+        if let (Some(id), Ok(false)) = (helper["Id"].as_str(), alive::lives(&cove.dirs, window)) {
+            remove(engine, id).await?;
+        }
+    }
+    // No window needs them any more; what cannot be removed is tried again the next time.
+    let _ = alive::tidy(&cove.dirs);
+    Ok(())
 }
 
 async fn remove(engine: &Engine, id: &str) -> Result<(), EngineError> {

@@ -7,10 +7,21 @@ use crate::{
     task::{Report, Tasks},
     volume::Helper,
 };
-use cove_engine::{Engine, Place};
+use cove_engine::{
+    Engine, Place,
+    archive::{self, Head},
+};
 use cove_view::{Label, TaskStep};
 use serde_json::{Map, Value, json};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    fs::File,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use tauri::{AppHandle, State, ipc::Channel};
 use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
@@ -81,10 +92,9 @@ pub(crate) async fn empty_volume(
     steps: Channel<Vec<TaskStep>>,
     name: String,
 ) -> Answer<()> {
-    let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
-            let helper = Helper::of(&engine, &name, true, &report).await?;
+            let helper = Helper::writing(&cove, &name, None, &report).await?;
             helper.empty().await?;
             Ok(helper.remove().await?)
         })
@@ -101,13 +111,12 @@ pub(crate) async fn back_up_volume(
     steps: Channel<Vec<TaskStep>>,
     name: String,
 ) -> Answer<Option<String>> {
-    let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
             let Some(to) = local::place_for(&app, &format!("{name}.tar")).await? else {
                 return Ok(None);
             };
-            let helper = Helper::of(&engine, &name, false, &report).await?;
+            let helper = Helper::reading(&cove, &name, &report).await?;
             local::save(helper.read().await?, &to, &report).await?;
             helper.remove().await?;
             Ok(Some(to.display().to_string()))
@@ -125,14 +134,14 @@ pub(crate) async fn restore_volume(
     steps: Channel<Vec<TaskStep>>,
     name: String,
 ) -> Answer<bool> {
-    let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
             let Some(path) = local::existing(&app).await? else {
                 return Ok(false);
             };
             let archive = local::open(&path, &report).await?;
-            fill(&engine, &name, Archive::Content, archive, &report).await?;
+            let root = local::blocking(move || root_of(&path)).await?;
+            fill(&cove, &name, Archive::Content(root), archive, &report).await?;
             Ok(true)
         })
         .await
@@ -148,44 +157,57 @@ pub(crate) async fn clone_volume(
     name: String,
     to: String,
 ) -> Answer<()> {
-    let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
-            let helper = Helper::of(&engine, &name, false, &report).await?;
+            let helper = Helper::reading(&cove, &name, &report).await?;
             let content = StreamReader::new(Box::pin(local::again(helper.read_whole().await?)));
             let content = Told::new(content, None, &report);
-            fill(&engine, &to, Archive::Whole, content, &report).await?;
+            fill(&cove, &to, Archive::Whole, content, &report).await?;
             Ok(helper.remove().await?)
         })
         .await
 }
 
+/// The owner and mode of the volume itself, where a tar file tells them. One that is compressed does not here, nor does
+/// one that is broken, which the engine will say.
+fn root_of(path: &Path) -> Option<Head> {
+    archive::read_root(File::open(path).ok()?).ok().flatten()
+}
+
 /// What an archive is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Archive {
-    /// What is in a volume, as anybody may have packed it.
-    Content,
+    /// What is in a volume, as anybody may have packed it, and what is known of the volume itself.
+    Content(Option<Head>),
     /// A volume with its own owner and mode.
     Whole,
 }
 
 /// A new volume with this content, or none.
 async fn fill(
-    engine: &Engine,
+    cove: &Cove,
     name: &str,
     kind: Archive,
     archive: impl AsyncRead + Send + 'static,
     report: &Report,
 ) -> Answer<()> {
-    create(engine, name, Vec::new()).await?;
-    let half = Unfinished {
-        engine: engine.clone(),
-        name: Some(name.to_owned()),
-    };
-    let helper = Helper::of(engine, name, true, report).await?;
+    let engine = cove.engine();
+    create(&engine, name, Vec::new()).await?;
+    let half = Arc::new(Unfinished {
+        engine,
+        name: name.to_owned(),
+        kept: AtomicBool::new(false),
+    });
+    // A volume that was removed before its helper is made would be made again by that.
+    let helper = Helper::writing(cove, name, Some(half.clone()), report).await?;
     let written = match kind {
-        Archive::Content => helper.write(archive).await,
-        Archive::Whole => helper.write_whole(archive).await,
+        Archive::Content(None) => helper.write(archive).await.map_err(Refusal::from),
+        // The engine passes over the folder itself that it puts an archive into.
+        Archive::Content(Some(root)) => match helper.write(archive).await {
+            Ok(()) => helper.write_root(&root).await,
+            Err(error) => Err(error.into()),
+        },
+        Archive::Whole => helper.write_whole(archive).await.map_err(Refusal::from),
     };
     // A volume in use cannot be removed, and the helper uses it.
     helper.remove().await?;
@@ -197,21 +219,22 @@ async fn fill(
 /// A volume that is not whole yet. It goes when its task breaks off.
 struct Unfinished {
     engine: Engine,
-    name: Option<String>,
+    name: String,
+    kept: AtomicBool,
 }
 
 impl Unfinished {
-    fn keep(mut self) {
-        self.name = None;
+    fn keep(&self) {
+        self.kept.store(true, Ordering::Release);
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        let Some(name) = self.name.take() else {
+        if self.kept.load(Ordering::Acquire) {
             return;
-        };
-        let engine = self.engine.clone();
+        }
+        let (engine, name) = (self.engine.clone(), std::mem::take(&mut self.name));
         tauri::async_runtime::spawn(async move {
             // Its helper may still be about to go. What stays after that is seen in the list.
             for _ in 0..20 {
@@ -223,5 +246,22 @@ impl Drop for Unfinished {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tells_nothing_of_the_volume_itself_is_content_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.tar");
+        assert_eq!(root_of(&path), None);
+        std::fs::write(&path, "this is no archive").unwrap();
+        assert_eq!(root_of(&path), None);
+        let other = archive::of_folder("inner", &archive::new_folder(0)).unwrap();
+        std::fs::write(&path, other).unwrap();
+        assert_eq!(root_of(&path), None);
     }
 }
