@@ -1,37 +1,39 @@
-//! What was dropped on the window. Only that, and what a person chose in a dialog, is read for the page: a page that
-//! names another path of this computer is refused.
+//! What a person gave to the window: dropped on it, or chose in a dialog of its own. Only that is read for the page and
+//! shared with machines: a page that names another path of this computer is refused.
 
 use crate::failure::{Answer, Refusal};
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 use tauri::{DragDropEvent, Manager as _, Runtime, Window, WindowEvent};
 
-/// Paths that are remembered.
-const KEPT: usize = 256;
+/// Paths that are remembered. A person may select thousands of files and drop them together.
+const KEPT: usize = 10_000;
 
-/// The paths that were dropped last.
+/// The paths that were given last.
 #[derive(Debug, Default)]
 pub(crate) struct Drops(Mutex<VecDeque<PathBuf>>);
 
 impl Drops {
-    fn add(&self, paths: &[PathBuf]) {
+    /// Remembers what a person gave.
+    pub(crate) fn add(&self, paths: &[PathBuf]) {
         let mut dropped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         dropped.extend(paths.iter().take(KEPT).cloned());
         let more = dropped.len().saturating_sub(KEPT);
         dropped.drain(..more);
     }
 
-    /// Refuses paths that were not dropped.
+    /// Refuses paths that were not given.
     pub(crate) fn check(&self, paths: &[PathBuf]) -> Answer<()> {
         let dropped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match paths.iter().find(|path| !dropped.contains(path)) {
+        let given: HashSet<&PathBuf> = dropped.iter().collect();
+        match paths.iter().find(|path| !given.contains(path)) {
             None => Ok(()),
             Some(path) => Err(Refusal::new(
-                format!("{} was not dropped on the window", path.display()),
-                "Drop it once more.",
+                format!("{} was neither dropped on the window nor chosen", path.display()),
+                "Drop or choose it once more.",
             )),
         }
     }
@@ -49,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_dropped_is_read() {
+    fn only_what_was_given_is_read() {
         let drops = Drops::default();
         drops.add(&["/home/u/a".into(), "/home/u/b".into()]);
         assert!(drops.check(&["/home/u/b".into()]).is_ok());

@@ -2,6 +2,7 @@
 
 use crate::{
     cove::Cove,
+    drops::Drops,
     failure::{Answer, Refusal},
 };
 use cove_api::NewShare;
@@ -20,9 +21,15 @@ const COMPOSE: [&str; 4] = [
     "docker-compose.yml",
 ];
 
-/// What a dropped path is. Symbolic links are followed, since a share is a real folder.
+/// What a dropped path is. Symbolic links are followed, since a share is a real folder; where they lead is then given to
+/// the window, too.
 #[tauri::command]
-pub(crate) async fn look_at(cove: State<'_, Arc<Cove>>, path: PathBuf) -> Answer<Dropped> {
+pub(crate) async fn look_at(
+    cove: State<'_, Arc<Cove>>,
+    drops: State<'_, Drops>,
+    path: PathBuf,
+) -> Answer<Dropped> {
+    drops.check(std::slice::from_ref(&path))?;
     let cannot = |error: std::io::Error| {
         Refusal::new(
             format!("cannot look at {}: {error}", path.display()),
@@ -37,6 +44,7 @@ pub(crate) async fn look_at(cove: State<'_, Arc<Cove>>, path: PathBuf) -> Answer
             "Rename it, so that containers can be told of it.",
         ));
     };
+    drops.add(std::slice::from_ref(&found));
     let shares = cove.daemon().await?.shares().await?;
     let mut compose = None;
     for name in COMPOSE {
@@ -56,9 +64,15 @@ pub(crate) async fn look_at(cove: State<'_, Arc<Cove>>, path: PathBuf) -> Answer
     })
 }
 
-/// Shares a folder with the machines. The page asks the person first.
+/// Shares a folder that was dropped on the window with the machines. The page asks the person first.
 #[tauri::command]
-pub(crate) async fn share_folder(cove: State<'_, Arc<Cove>>, path: PathBuf, read_only: bool) -> Answer<()> {
+pub(crate) async fn share_folder(
+    cove: State<'_, Arc<Cove>>,
+    drops: State<'_, Drops>,
+    path: PathBuf,
+    read_only: bool,
+) -> Answer<()> {
+    drops.check(std::slice::from_ref(&path))?;
     let share = cove
         .daemon()
         .await?
