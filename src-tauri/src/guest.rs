@@ -14,18 +14,13 @@ use tokio_util::codec::Framed;
 const LONGEST: usize = 4 << 20;
 /// Of what a program says of its failure, so much is shown.
 const COMPLAINT: usize = 2000;
-/// How long it may take. A folder whose file system does not answer would otherwise keep the page waiting for ever.
+/// How long a question may take. A folder whose file system does not answer would otherwise keep the page waiting for
+/// ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs it and returns what it wrote.
+/// Runs it and returns what it wrote, unless that takes too long.
 pub(crate) async fn output(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
-    let exec = Exec {
-        command: command.iter().map(|&word| word.to_owned()).collect(),
-        environment: BTreeMap::new(),
-        directory: None,
-        terminal: None,
-    };
-    match timeout(PATIENCE, collect(cove, &exec)).await {
+    match timeout(PATIENCE, output_of_work(cove, command)).await {
         Ok(answer) => answer,
         Err(_) => Err(Refusal::new(
             format!("the machine did not answer within {} s", PATIENCE.as_secs()),
@@ -34,8 +29,15 @@ pub(crate) async fn output(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
     }
 }
 
-async fn collect(cove: &Cove, exec: &Exec) -> Answer<Vec<u8>> {
-    let stream = cove.client().exec(&cove.machine, exec).await?;
+/// Runs it and returns what it wrote, however long that takes. The machine ends it when this is dropped.
+pub(crate) async fn output_of_work(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
+    let exec = Exec {
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        environment: BTreeMap::new(),
+        directory: None,
+        terminal: None,
+    };
+    let stream = cove.client().exec(&cove.machine, &exec).await?;
     let mut packets = Framed::new(stream, ExecCodec);
     let (mut said, mut complaint) = (Vec::new(), Vec::new());
     let broken = || Refusal::new("the machine broke off its answer", "Try again.");

@@ -160,7 +160,8 @@ impl<R: AsyncRead + Unpin> AsyncRead for Told<R> {
     }
 }
 
-fn come(bytes: u64, all: Option<u64>) -> TaskStep {
+/// So many bytes have come.
+pub(crate) fn come(bytes: u64, all: Option<u64>) -> TaskStep {
     TaskStep::Whole {
         message: format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20),
         fraction: all.map(|all| TaskStep::fraction(bytes, all)),

@@ -1,9 +1,11 @@
 //! Files within a container: what a folder shows, and where the agent finds it.
 
-use cove_wire::{FileEntry, FileKind, FilesRoot};
+use crate::{MountRow, Sharing};
+use cove_api::Share;
+use cove_wire::{FileEntry, FileKind, FilesRoot, InMount};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 use ts_rs::TS;
 
 /// What is at a path of a container.
@@ -20,6 +22,8 @@ pub enum FilesView {
         cut: bool,
         /// Whether the container runs: only then can files be renamed and removed, and only then are mounts seen.
         running: bool,
+        /// What it is where it is not the container's own.
+        outside: Option<Outside>,
     },
     /// A file.
     File {
@@ -27,7 +31,73 @@ pub enum FilesView {
         path: String,
         /// It, as its folder shows it.
         row: FileRow,
+        /// What it is where it is not the container's own.
+        outside: Option<Outside>,
     },
+}
+
+/// What a path in a container is where something is mounted: whoever changes it there changes this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Outside {
+    /// What it is.
+    pub kind: OutsideKind,
+    /// Its path on this computer or in the machine; of a volume, the name.
+    pub place: String,
+}
+
+/// Where something is that is mounted in a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum OutsideKind {
+    /// On this computer.
+    Host,
+    /// In a volume.
+    Volume,
+    /// Among the machine's own files.
+    Machine,
+}
+
+/// What became of files that were to be copied into a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "lowercase", rename_all_fields = "camelCase")]
+pub enum Upload {
+    /// They are there.
+    Done {
+        /// Sockets, pipes and devices, which were left out.
+        #[ts(type = "number")]
+        left_out: u64,
+        /// The first of those.
+        left_out_names: Vec<String>,
+    },
+    /// Nothing was copied: there are things of these names, and nobody said that they may be written over.
+    Taken {
+        /// Their names.
+        names: Vec<String>,
+    },
+}
+
+impl Outside {
+    /// What something in a mount is. Folders that are bound without being shared are the machine's; where it is not
+    /// known what is shared, they are taken for this computer's.
+    pub fn of(within: &InMount, mounts: &[MountRow], shares: Option<&[Share]>) -> Option<Self> {
+        let mount = mounts.iter().find(|mount| mount.target == within.mount)?;
+        let source = Path::new(&mount.source);
+        let kind = match mount.kind.as_str() {
+            "volume" => OutsideKind::Volume,
+            "bind" => match shares.map(|shares| Sharing::of(source, shares)) {
+                Some(Sharing::No) => OutsideKind::Machine,
+                Some(Sharing::ReadOnly | Sharing::ReadWrite) | None => OutsideKind::Host,
+            },
+            // Memory that goes with the container is its own.
+            _ => return None,
+        };
+        let place = if kind == OutsideKind::Volume || within.inner.is_empty() {
+            mount.source.clone()
+        } else {
+            source.join(&within.inner).display().to_string()
+        };
+        Some(Self { kind, place })
+    }
 }
 
 /// Something in a folder.
@@ -139,6 +209,7 @@ impl FilesView {
         entries: Vec<FileEntry>,
         cut: bool,
         running: bool,
+        outside: Option<Outside>,
         changes: &Changes,
     ) -> Self {
         let here = path.trim_end_matches('/');
@@ -167,15 +238,17 @@ impl FilesView {
             rows,
             cut,
             running,
+            outside,
         }
     }
 
     /// A file.
-    pub fn file(path: String, entry: FileEntry, changes: &Changes) -> Self {
+    pub fn file(path: String, entry: FileEntry, outside: Option<Outside>, changes: &Changes) -> Self {
         let change = changes.0.get(&path).copied();
         Self::File {
             row: FileRow::new(entry, change),
             path,
+            outside,
         }
     }
 }
@@ -294,7 +367,8 @@ mod tests {
             entry("covered", FileKind::File, None),
             entry("sub", FileKind::Folder, None),
         ];
-        let FilesView::Folder { rows, .. } = FilesView::folder("/etc".into(), entries, false, true, &changes)
+        let FilesView::Folder { rows, .. } =
+            FilesView::folder("/etc".into(), entries, false, true, None, &changes)
         else {
             panic!("not a folder");
         };
@@ -313,6 +387,7 @@ mod tests {
             vec![entry("etc", FileKind::Folder, None)],
             false,
             true,
+            None,
             &changes,
         );
         assert!(
@@ -332,6 +407,50 @@ mod tests {
         assert_eq!(kind(Some(FileKind::Folder)), FileRowKind::Folder);
         assert_eq!(kind(Some(FileKind::File)), FileRowKind::File);
         assert_eq!(kind(None), FileRowKind::Special);
+    }
+
+    #[test]
+    fn what_is_in_a_mount_says_whose_it_is() {
+        let mount = |kind: &str, source: &str, target: &str| MountRow {
+            kind: kind.into(),
+            source: source.into(),
+            target: target.into(),
+            read_only: false,
+        };
+        let mounts = [
+            mount("bind", "/home/u/shop", "/srv"),
+            mount("volume", "shop_data", "/var/run/data"),
+            mount("bind", "/var/lib/thing", "/thing"),
+            mount("tmpfs", "", "/tmp"),
+        ];
+        let shares = [Share {
+            path: "/home/u".into(),
+            read_only: false,
+            machines: Vec::new(),
+            missing: Vec::new(),
+        }];
+        let of = |mount: &str, inner: &str| {
+            let within = InMount {
+                mount: mount.into(),
+                inner: inner.into(),
+            };
+            Outside::of(&within, &mounts, Some(&shares)).map(|found| (found.kind, found.place))
+        };
+        assert_eq!(of("/srv", ""), Some((OutsideKind::Host, "/home/u/shop".into())));
+        assert_eq!(
+            of("/srv", "img/a"),
+            Some((OutsideKind::Host, "/home/u/shop/img/a".into()))
+        );
+        assert_eq!(
+            of("/var/run/data", "pg"),
+            Some((OutsideKind::Volume, "shop_data".into()))
+        );
+        assert_eq!(
+            of("/thing", "x"),
+            Some((OutsideKind::Machine, "/var/lib/thing/x".into()))
+        );
+        assert_eq!(of("/tmp", "x"), None);
+        assert_eq!(of("/nowhere", ""), None);
     }
 
     #[test]

@@ -27,7 +27,10 @@ mod usage;
 
 pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol};
 pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
-pub use files::{Changes, FileChange, FileRow, FileRowKind, FileText, FilesView, Saved, files_root};
+pub use files::{
+    Changes, FileChange, FileRow, FileRowKind, FileText, FilesView, Outside, OutsideKind, Saved, Upload,
+    files_root,
+};
 pub use folder::{Dropped, Sharing};
 pub use image::{ImageDetails, Label, LayerRow};
 pub use inside::{MountRow, ProcessTable};

@@ -4,9 +4,9 @@ use crate::{
     CheckView, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
     FileRowKind, FileText, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow, LogLine, LogStream,
     MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork,
-    PortBinding, ProcessTable, Protocol, Pruned, Publish, Removal, Restart, RunSpec, Saved, SettingField,
-    SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet, TaskStep, ThingKind,
-    TrustRow, Usage, Variable, VolumeRow,
+    Outside, OutsideKind, PortBinding, ProcessTable, Protocol, Pruned, Publish, Removal, Restart, RunSpec,
+    Saved, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet,
+    TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -52,6 +52,8 @@ pub fn module() -> String {
         NetworkDetails,
         NetworkRow,
         NewNetwork,
+        Outside,
+        OutsideKind,
         PortBinding,
         ProcessTable,
         Protocol,
@@ -73,6 +75,7 @@ pub fn module() -> String {
         TaskStep,
         ThingKind,
         TrustRow,
+        Upload,
         Usage,
         Variable,
         VolumeRow,

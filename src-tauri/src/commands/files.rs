@@ -4,19 +4,24 @@ use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
     guest,
+    task::Tasks,
 };
 use cove_engine::{
     Engine, Place,
     archive::{self, ArchiveError, Head},
 };
-use cove_view::{Changes, FileText, FilesView, Saved, files_root};
-use cove_wire::{AGENT_PROGRAM, FILES_ARGUMENT, FilesAnswer, FilesCall, FilesQuestion, FilesRoot};
+use cove_view::{Changes, FileText, FilesView, MountRow, Outside, Saved, TaskStep, files_root};
+use cove_wire::{
+    AGENT_PROGRAM, FILES_ARGUMENT, FilesAnswer, FilesCall, FilesQuestion, FilesRoot, InMount, MAX_MOUNTS,
+    MAX_MOUNTS_LENGTH,
+};
+use serde_json::Value;
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tauri::State;
+use tauri::{State, ipc::Channel};
 
 /// The largest text that is shown and edited, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -28,18 +33,52 @@ const PREFIX: u64 = 256 << 10;
 pub(crate) async fn files_at(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<FilesView> {
     let engine = cove.engine();
     let place = Place::of(&["containers", &id, "changes"]);
-    let (root, changes) = tokio::join!(root(&engine, &id), engine.get(&place));
-    let root = root?;
+    let (inspected, changes) = tokio::join!(inspect(&engine, &id), engine.get(&place));
+    let inspected = inspected?;
+    let root = root_of(&inspected)?;
+    let mounts = MountRow::read_all(&inspected);
     let running = matches!(root, FilesRoot::Running { .. });
     // Without them files can be seen all the same.
     let changes = changes.map(|list| Changes::read(&list)).unwrap_or_default();
-    match ask(&cove, root, FilesCall::Look { path }).await? {
-        FilesAnswer::Folder { path, entries, cut } => {
-            Ok(FilesView::folder(path, entries, cut, running, &changes))
+    let call = FilesCall::Look {
+        path,
+        mounts: targets(&mounts),
+    };
+    match ask(&cove, root, call).await? {
+        FilesAnswer::Folder {
+            path,
+            entries,
+            cut,
+            within,
+        } => {
+            let outside = outside(&cove, within, &mounts).await;
+            Ok(FilesView::folder(path, entries, cut, running, outside, &changes))
         }
-        FilesAnswer::Other { path, entry } => Ok(FilesView::file(path, entry, &changes)),
+        FilesAnswer::Other { path, entry, within } => {
+            let outside = outside(&cove, within, &mounts).await;
+            Ok(FilesView::file(path, entry, outside, &changes))
+        }
         FilesAnswer::Done | FilesAnswer::Refused(_) => Err(nonsense()),
     }
+}
+
+/// Where something is mounted, as far as a question can hold it.
+fn targets(mounts: &[MountRow]) -> Vec<String> {
+    let mut length = 0;
+    let targets = mounts.iter().map(|mount| mount.target.clone());
+    targets
+        .take(MAX_MOUNTS)
+        .take_while(|target| {
+            length += target.len();
+            length <= MAX_MOUNTS_LENGTH
+        })
+        .collect()
+}
+
+async fn outside(cove: &Cove, within: Option<InMount>, mounts: &[MountRow]) -> Option<Outside> {
+    let within = within?;
+    let shares = cove.client().shares().await.ok();
+    Outside::of(&within, mounts, shares.as_deref())
 }
 
 /// A file's text.
@@ -103,11 +142,9 @@ pub(crate) async fn make_folder(
     name: String,
 ) -> Answer<()> {
     let engine = cove.engine();
-    let made = archive::of_folder(&name, now_s())?;
-    let wanted = format!("{}/{name}", path.trim_end_matches('/'));
+    let made = archive::of_folder(&name, &archive::new_folder(now_s()))?;
     // An archive would change what is there already.
-    let answer = ask(&cove, root(&engine, &id).await?, FilesCall::Look { path: wanted }).await;
-    if answer.is_ok() {
+    if has(&engine, &id, &path, &name).await? {
         return Err(Refusal::new(
             format!("`{name}` is there already"),
             "Choose another name.",
@@ -124,32 +161,54 @@ pub(crate) async fn rename_file(
     path: String,
     name: String,
 ) -> Answer<()> {
-    change(&cove, &id, FilesCall::Rename { path, name }).await
+    let root = root_of_running(&inspect(&cove.engine(), &id).await?)?;
+    done(&ask(&cove, root, FilesCall::Rename { path, name }).await?)
 }
 
-/// Removes a file, or a folder with all that is in it, of a running container. The page asks the person first.
+/// Removes a file, or a folder with all that is in it, of a running container. The page asks the person first. What was
+/// removed before it is cancelled is gone.
 #[tauri::command]
-pub(crate) async fn remove_file(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<()> {
-    change(&cove, &id, FilesCall::Remove { path }).await
+pub(crate) async fn remove_file(
+    cove: State<'_, Arc<Cove>>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
+    id: String,
+    path: String,
+) -> Answer<()> {
+    tasks
+        .run(task, steps, |_| async move {
+            let root = root_of_running(&inspect(&cove.engine(), &id).await?)?;
+            let question = question(root, FilesCall::Remove { path })?;
+            let command = [AGENT_PROGRAM, FILES_ARGUMENT, &question];
+            done(&read_answer(&guest::output_of_work(&cove, &command).await?)?)
+        })
+        .await
 }
 
-async fn change(cove: &Cove, id: &str, call: FilesCall) -> Answer<()> {
-    let root = root(&cove.engine(), id).await?;
-    if !matches!(root, FilesRoot::Running { .. }) {
-        return Err(Refusal::new(
-            "files of a container that does not run cannot be renamed or removed",
-            "Start the container first.",
-        ));
-    }
-    match ask(cove, root, call).await? {
+fn done(answer: &FilesAnswer) -> Answer<()> {
+    match answer {
         FilesAnswer::Done => Ok(()),
         FilesAnswer::Folder { .. } | FilesAnswer::Other { .. } | FilesAnswer::Refused(_) => Err(nonsense()),
     }
 }
 
-async fn root(engine: &Engine, id: &str) -> Answer<FilesRoot> {
-    let inspected = engine.get(&Place::of(&["containers", id, "json"])).await?;
-    files_root(&inspected).ok_or_else(|| {
+async fn inspect(engine: &Engine, id: &str) -> Answer<Value> {
+    Ok(engine.get(&Place::of(&["containers", id, "json"])).await?)
+}
+
+fn root_of_running(inspected: &Value) -> Answer<FilesRoot> {
+    match root_of(inspected)? {
+        root @ FilesRoot::Running { .. } => Ok(root),
+        FilesRoot::Layers(_) => Err(Refusal::new(
+            "files of a container that does not run cannot be renamed or removed",
+            "Start the container first.",
+        )),
+    }
+}
+
+fn root_of(inspected: &Value) -> Answer<FilesRoot> {
+    files_root(inspected).ok_or_else(|| {
         Refusal::new(
             "the files of this container cannot be found while it does not run",
             "Start the container to see its files.",
@@ -158,9 +217,16 @@ async fn root(engine: &Engine, id: &str) -> Answer<FilesRoot> {
 }
 
 async fn ask(cove: &Cove, root: FilesRoot, call: FilesCall) -> Answer<FilesAnswer> {
-    let question = serde_json::to_string(&FilesQuestion { root, call }).map_err(|_| nonsense())?;
-    let answer = guest::output(cove, &[AGENT_PROGRAM, FILES_ARGUMENT, &question]).await?;
-    match serde_json::from_slice(&answer).map_err(|_| nonsense())? {
+    let question = question(root, call)?;
+    read_answer(&guest::output(cove, &[AGENT_PROGRAM, FILES_ARGUMENT, &question]).await?)
+}
+
+fn question(root: FilesRoot, call: FilesCall) -> Answer<String> {
+    serde_json::to_string(&FilesQuestion { root, call }).map_err(|_| nonsense())
+}
+
+fn read_answer(answer: &[u8]) -> Answer<FilesAnswer> {
+    match serde_json::from_slice(answer).map_err(|_| nonsense())? {
         FilesAnswer::Refused(why) => Err(Refusal::new(why, "")),
         answer => Ok(answer),
     }
@@ -189,6 +255,13 @@ async fn read(engine: &Engine, id: &str, path: &str) -> Answer<(Head, Vec<u8>)> 
 async fn put(engine: &Engine, id: &str, folder: &str, archive: Vec<u8>) -> Answer<()> {
     let place = archive_of(id, folder).with("noOverwriteDirNonDir", "true");
     Ok(engine.put_archive(&place, std::io::Cursor::new(archive)).await?)
+}
+
+/// Whether there is something of that name in a folder. The engine is asked, which sees what is mounted also while the
+/// container does not run, as it does when it writes there.
+pub(super) async fn has(engine: &Engine, id: &str, folder: &str, name: &str) -> Answer<bool> {
+    let path = format!("{}/{name}", folder.trim_end_matches('/'));
+    Ok(engine.has(&archive_of(id, &path)).await?)
 }
 
 /// The place of what the engine sends of a path, and puts into it.

@@ -1,20 +1,28 @@
 //! Files that are copied between this computer and a container. Which ones, a person says: by a dialog that this
 //! program opens, or by dropping them on the window.
 
-use super::files::{archive_of, divided};
+use super::files::{archive_of, divided, has};
 use crate::{
     cove::Cove,
     drops::Drops,
     failure::{Answer, Refusal},
-    local,
+    local::{self, Told, come},
+    task::{Report, Tasks},
 };
-use cove_engine::{Bytes, Engine, archive};
+use cove_engine::{
+    Bytes, Engine,
+    archive::{self, ArchiveError, Sent},
+};
+use cove_view::{TaskStep, Upload};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
+    collections::HashSet,
+    ffi::OsStr,
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tauri::{AppHandle, State};
+use tauri::{AppHandle, State, ipc::Channel};
 use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::io::SyncIoBridge;
 
@@ -22,12 +30,20 @@ use tokio_util::io::SyncIoBridge;
 const AHEAD: usize = 256 << 10;
 /// Pieces of an answer that may be under way to the disk.
 const PIECES: usize = 16;
+/// Bytes that are written together.
+const CHUNK: usize = 64 << 10;
+/// Questions that the engine is asked at once.
+const QUESTIONS: usize = 8;
 
 /// Copies a file, or a folder as a tar archive, to where a person says; where that is, or nothing if they said nothing.
 #[tauri::command]
+#[expect(clippy::too_many_arguments, reason = "a command's arguments are its message")]
 pub(crate) async fn download_file(
     app: AppHandle,
     cove: State<'_, Arc<Cove>>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
     id: String,
     path: String,
     folder: bool,
@@ -38,49 +54,114 @@ pub(crate) async fn download_file(
     } else {
         name.to_owned()
     };
-    let Some(to) = local::place_for(&app, &name).await? else {
-        return Ok(None);
-    };
-    let bytes = cove.engine().bytes(&archive_of(&id, &path)).await?;
-    save(bytes, to.clone(), folder).await?;
-    Ok(Some(to.display().to_string()))
+    let engine = cove.engine();
+    tasks
+        .run(task, steps, |report| async move {
+            let Some(to) = local::place_for(&app, &name).await? else {
+                return Ok(None);
+            };
+            let bytes = engine.bytes(&archive_of(&id, &path)).await?;
+            if folder {
+                local::save(bytes, &to, &report).await?;
+            } else {
+                save_file(bytes, to.clone(), &report).await?;
+            }
+            Ok(Some(to.display().to_string()))
+        })
+        .await
 }
 
-/// Asks for files and copies them into a folder of a container; how many things were copied.
+/// Asks for files to copy into a container; none if a person chose none.
 #[tauri::command]
-pub(crate) async fn send_chosen(
-    app: AppHandle,
-    cove: State<'_, Arc<Cove>>,
-    id: String,
-    folder: String,
-) -> Answer<u64> {
+pub(crate) async fn choose_files(app: AppHandle, drops: State<'_, Drops>) -> Answer<Vec<String>> {
     let paths = local::several(&app).await?;
-    if paths.is_empty() {
-        return Ok(0);
-    }
-    send(&cove.engine(), &id, &folder, paths).await
+    drops.add(&paths);
+    let text = |path: PathBuf| {
+        path.into_os_string().into_string().map_err(|path| {
+            Refusal::new(
+                format!("the path {} is not UTF-8", path.display()),
+                "Rename it, so that containers can be told of it.",
+            )
+        })
+    };
+    paths.into_iter().map(text).collect()
 }
 
-/// Copies what was dropped on the window into a folder of a container; how many things were copied.
+/// Copies what was chosen or dropped into a folder of a container, unless there are things of the same names there which
+/// nobody said may be written over.
 #[tauri::command]
-pub(crate) async fn send_dropped(
+#[expect(clippy::too_many_arguments, reason = "a command's arguments are its message")]
+pub(crate) async fn send_files(
     cove: State<'_, Arc<Cove>>,
     drops: State<'_, Drops>,
+    tasks: State<'_, Tasks>,
+    task: u32,
+    steps: Channel<Vec<TaskStep>>,
     id: String,
     folder: String,
     paths: Vec<PathBuf>,
-) -> Answer<u64> {
+    replace: HashSet<String>,
+) -> Answer<Upload> {
     drops.check(&paths)?;
-    send(&cove.engine(), &id, &folder, paths).await
+    let wanted: Vec<String> = names(&paths)?
+        .into_iter()
+        .filter(|name| !replace.contains(name))
+        .collect();
+    let engine = cove.engine();
+    tasks
+        .run(task, steps, |report| async move {
+            let names = taken(&engine, &id, &folder, wanted).await?;
+            if !names.is_empty() {
+                return Ok(Upload::Taken { names });
+            }
+            let Sent {
+                left_out,
+                left_out_names,
+                ..
+            } = send(&engine, &id, &folder, paths, &report).await?;
+            Ok(Upload::Done {
+                left_out,
+                left_out_names,
+            })
+        })
+        .await
 }
 
-async fn send(engine: &Engine, id: &str, folder: &str, paths: Vec<PathBuf>) -> Answer<u64> {
+/// What these would be called in a folder. Of two with one name, one would be lost.
+fn names(paths: &[PathBuf]) -> Answer<Vec<String>> {
+    let mut names = Vec::with_capacity(paths.len());
+    let mut seen = HashSet::new();
+    for path in paths {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let name = archive::checked(name)?;
+        if !seen.insert(name) {
+            return Err(Refusal::new(
+                format!("two of them are called {name}"),
+                "Copy them one after the other, into two folders.",
+            ));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// Which of these names there are in a folder.
+async fn taken(engine: &Engine, id: &str, folder: &str, names: Vec<String>) -> Answer<Vec<String>> {
+    let asked = stream::iter(names).map(|name| async move {
+        let taken = has(engine, id, folder, &name).await?;
+        Ok::<_, Refusal>(taken.then_some(name))
+    });
+    let found: Vec<Option<String>> = asked.buffered(QUESTIONS).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+async fn send(engine: &Engine, id: &str, folder: &str, paths: Vec<PathBuf>, report: &Report) -> Answer<Sent> {
     let (near, far) = tokio::io::duplex(AHEAD);
     let making = tokio::task::spawn_blocking(move || archive::send(&paths, SyncIoBridge::new(far)));
     let place = archive_of(id, folder).with("noOverwriteDirNonDir", "true");
-    let taken = engine.put_archive(&place, near).await;
+    let taken = engine.put_archive(&place, Told::new(near, None, report)).await;
     match making.await.map_err(|error| unfinished(&error))? {
-        Ok(sent) => taken.map(|()| sent.entries).map_err(Refusal::from),
+        Ok(sent) => Ok(taken.map(|()| sent)?),
         // What the engine refused is not read to its end, which is not what went wrong.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
             Err(taken.map_or_else(Refusal::from, |()| Refusal::because(&error, "Try again.")))
@@ -92,75 +173,100 @@ async fn send(engine: &Engine, id: &str, folder: &str, paths: Vec<PathBuf>) -> A
     }
 }
 
-/// Writes an answer beside its place and then into it, so that a download that breaks off leaves nothing.
-async fn save(mut bytes: Bytes, to: PathBuf, whole: bool) -> Answer<()> {
+/// Writes the file of an answer beside its place and then into it, so that a download that breaks off or is cancelled
+/// leaves nothing.
+async fn save_file(mut bytes: Bytes, to: PathBuf, report: &Report) -> Answer<()> {
     let (pieces, received) = mpsc::channel(PIECES);
-    let writing = tokio::task::spawn_blocking(move || write(Pieces::new(received), &to, whole));
+    let report = report.clone();
+    let writing = tokio::task::spawn_blocking(move || write(Pieces::new(received), &to, &report));
     let mut broken = None;
     loop {
-        match bytes.next().await {
-            Ok(Some(data)) => {
-                if pieces.send(Ok(data)).await.is_err() {
-                    break;
-                }
-            }
-            Ok(None) => break,
+        let piece = match bytes.next().await {
+            Ok(Some(data)) => Piece::Data(data),
+            Ok(None) => Piece::End,
             Err(error) => {
-                let _ = pieces.send(Err(io::ErrorKind::BrokenPipe.into())).await;
                 broken = Some(error);
                 break;
             }
+        };
+        let ended = matches!(piece, Piece::End);
+        // The writer needs no more where it has the whole file, or cannot write it.
+        if pieces.send(piece).await.is_err() || ended {
+            break;
         }
     }
     drop(pieces);
     let written = writing.await.map_err(|error| unfinished(&error))?;
-    match broken {
-        Some(error) => Err(error.into()),
-        None => written,
+    match (written, broken) {
+        (Err(_), Some(error)) => Err(error.into()),
+        (written, _) => written,
     }
 }
 
-fn write(mut from: Pieces, to: &Path, whole: bool) -> Answer<()> {
+fn write(from: Pieces, to: &Path, report: &Report) -> Answer<()> {
     let cannot = |error| local::cannot_write(to, &error);
     let mut beside = local::new_file_beside(to).map_err(cannot)?;
-    if whole {
-        io::copy(&mut from, &mut beside).map_err(cannot)?;
-    } else {
-        archive::with_file(from, |head, content| {
-            let count = io::copy(content, &mut beside).map_err(archive::ArchiveError::Broken)?;
-            if count == head.size {
-                Ok(())
-            } else {
-                Err(archive::ArchiveError::Broken(io::ErrorKind::UnexpectedEof.into()))
+    let mut failed = None;
+    archive::with_file(from, |head, content| {
+        let mut buffer = vec![0; CHUNK];
+        let mut count = 0;
+        loop {
+            let more = content.read(&mut buffer).map_err(ArchiveError::Broken)?;
+            if more == 0 {
+                break;
             }
-        })?;
+            if let Err(error) = beside.write_all(&buffer[..more]) {
+                failed = Some(error);
+                return Ok(());
+            }
+            count += more as u64;
+            report.tell(come(count, Some(head.size)));
+        }
+        if count == head.size {
+            Ok(())
+        } else {
+            Err(ArchiveError::Broken(io::ErrorKind::UnexpectedEof.into()))
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(cannot(error));
     }
     beside.flush().map_err(cannot)?;
+    beside.as_file().sync_all().map_err(cannot)?;
     beside.persist(to).map_err(|error| cannot(error.error))?;
     Ok(())
 }
 
+/// A part of an answer. Its end is said, since one that was cancelled only ceases.
+enum Piece {
+    Data(bytes::Bytes),
+    End,
+}
+
 /// Pieces of an answer, read as one.
 struct Pieces {
-    received: mpsc::Receiver<io::Result<bytes::Bytes>>,
+    received: mpsc::Receiver<Piece>,
     rest: bytes::Bytes,
+    ended: bool,
 }
 
 impl Pieces {
-    fn new(received: mpsc::Receiver<io::Result<bytes::Bytes>>) -> Self {
+    fn new(received: mpsc::Receiver<Piece>) -> Self {
         Self {
             received,
             rest: bytes::Bytes::new(),
+            ended: false,
         }
     }
 }
 
 impl Read for Pieces {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
+        while self.rest.is_empty() && !self.ended {
             match self.received.blocking_recv() {
-                Some(next) => self.rest = next?,
-                None => return Ok(0),
+                Some(Piece::Data(data)) => self.rest = data,
+                Some(Piece::End) => self.ended = true,
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
         let count = buffer.len().min(self.rest.len());
@@ -171,4 +277,54 @@ impl Read for Pieces {
 
 fn unfinished(error: &JoinError) -> Refusal {
     Refusal::because(error, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cove_engine::archive::Head;
+
+    #[test]
+    fn two_things_of_one_name_are_not_copied_into_one() {
+        let paths = ["/a/notes", "/b/site", "/c/notes"].map(PathBuf::from);
+        assert_eq!(names(&paths[..2]).ok(), Some(vec!["notes".into(), "site".into()]));
+        let refusal = names(&paths).err().map(|refusal| refusal.0.message);
+        assert_eq!(refusal.as_deref(), Some("two of them are called notes"));
+        assert!(names(&["/".into()]).is_err());
+    }
+
+    /// Writes what comes of a file of five bytes, and says what is in the folder then.
+    fn downloaded(pieces: impl IntoIterator<Item = Piece>) -> (bool, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, received) = mpsc::channel(PIECES);
+        for piece in pieces {
+            assert!(sender.try_send(piece).is_ok());
+        }
+        drop(sender);
+        let done = write(
+            Pieces::new(received),
+            &folder.path().join("file"),
+            &Report::default(),
+        );
+        let left = std::fs::read_dir(folder.path()).unwrap();
+        let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        (done.is_ok(), left.collect())
+    }
+
+    #[test]
+    fn a_download_that_is_cancelled_leaves_nothing() {
+        let head = Head {
+            size: 5,
+            ..archive::new_folder(0)
+        };
+        let whole = bytes::Bytes::from(archive::of_file("file", &head, b"hello").unwrap());
+        let data = |end: usize| Piece::Data(whole.slice(..end));
+        assert_eq!(
+            downloaded([data(whole.len()), Piece::End]),
+            (true, vec!["file".into()])
+        );
+        assert_eq!(downloaded([data(514)]), (false, Vec::new()));
+        assert_eq!(downloaded([data(514), Piece::End]), (false, Vec::new()));
+        assert_eq!(downloaded([]), (false, Vec::new()));
+    }
 }

@@ -21,6 +21,7 @@ import type {
   Step,
   TaskStep,
   TrustRow,
+  Upload,
   Usage,
 } from "./types.gen";
 import type { ThingsHost } from "./things";
@@ -94,8 +95,9 @@ export interface Host extends ThingsHost {
   openPort(port: number): Promise<void>;
 
   watchDrags(seen: (drag: Drag) => void): Stop;
+  /** Only of what was dropped. */
   lookAt(path: string): Promise<Dropped>;
-  /** Lets containers mount a folder. A person was asked before. */
+  /** Lets containers mount a folder that was dropped. A person was asked before. */
   shareFolder(path: string, readOnly: boolean): Promise<void>;
 
   // The machine, more.
@@ -134,11 +136,12 @@ export interface Host extends ThingsHost {
   makeFolder(id: string, path: string, name: string): Promise<void>;
   /** Only while the container runs, as is removing. */
   renameFile(id: string, path: string, name: string): Promise<void>;
-  removeFile(id: string, path: string): Promise<void>;
+  /** A folder goes with what is in it. */
+  removeFile(id: string, path: string, job: Job): Promise<void>;
   /** Asks where to; a folder becomes a tar archive. The place, or null if a person chose none. */
-  downloadFile(id: string, path: string, folder: boolean): Promise<string | null>;
-  /** Asks which files to copy into a folder; how many were copied. */
-  sendChosen(id: string, folder: string): Promise<number>;
-  /** Copies what was dropped on the window into a folder; how many files and folders that were. */
-  sendDropped(id: string, folder: string, paths: string[]): Promise<number>;
+  downloadFile(id: string, path: string, folder: boolean, job: Job): Promise<string | null>;
+  /** Asks for files of this computer; none if a person chose none. */
+  chooseFiles(): Promise<string[]>;
+  /** Copies what was chosen or dropped into a folder, if there is nothing of the same names but what may be replaced. */
+  sendFiles(id: string, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload>;
 }

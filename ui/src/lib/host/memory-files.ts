@@ -1,5 +1,5 @@
 /** The files of one container of the host in memory: a tree that keeps what is done to it. */
-import { type FileChange, type FileRow, HostError, type FilesView, type FileText, type Saved } from "./host";
+import { type FileChange, type FileRow, HostError, type FilesView, type FileText, type Outside, type Saved } from "./host";
 
 interface Entry {
   kind: "folder" | "file";
@@ -12,7 +12,17 @@ interface Entry {
   target: string | null;
 }
 
-const MOUNTS = ["/srv", "/var/lib/data"];
+const MOUNTS: readonly (Outside & { target: string })[] = [
+  { target: "/srv", kind: "host", place: "/home/mara/shop" },
+  { target: "/var/lib/data", kind: "volume", place: "shop_data" },
+];
+
+function outside(path: string): Outside | null {
+  const mount = MOUNTS.find(({ target }) => `${path}/`.startsWith(`${target}/`));
+  if (mount === undefined) return null;
+  const { kind, place, target } = mount;
+  return { kind, place: kind === "volume" ? place : place + path.slice(target.length) };
+}
 
 export class MemoryFiles {
   running = true;
@@ -32,6 +42,8 @@ export class MemoryFiles {
       ["/etc/nginx/mime.types", "types {\n    text/html html;\n}\n", {}],
       ["/etc/nginx/modules", "", { target: "/usr/lib/nginx/modules", permissions: "rwxrwxrwx" }],
       ["/etc/nginx/scgi_params", "", { change: "deleted" }],
+      ["/srv/index.html", "<h1>Shop</h1>\n", { owner: "1000:1000" }],
+      ["/var/lib/data/orders.db", "7731\n", { owner: "999:999" }],
       ["/var/log/access.log", "GET / 200\n", { owner: "101:101" }],
     ];
     for (const [path, text, more] of files) this.#set(path, { kind: "file", text, ...more });
@@ -41,12 +53,12 @@ export class MemoryFiles {
   at(path: string): FilesView {
     const here = path.replace(/\/+$/, "");
     const entry = this.#get(here);
-    if (entry.kind === "file") return { kind: "file", path: here, row: this.#row(here, entry) };
+    if (entry.kind === "file") return { kind: "file", path: here, row: this.#row(here, entry), outside: outside(here) };
     const rows = [...this.#entries]
       .filter(([inner]) => inner !== "" && inner.slice(0, inner.lastIndexOf("/")) === here)
       .map(([inner, found]) => this.#row(inner, found))
       .sort((a, b) => Number(a.kind !== "folder") - Number(b.kind !== "folder") || (a.name < b.name ? -1 : 1));
-    return { kind: "folder", path: here || "/", rows, cut: false, running: this.running };
+    return { kind: "folder", path: here || "/", rows, cut: false, running: this.running, outside: outside(here) };
   }
 
   read(path: string): FileText {
@@ -68,6 +80,11 @@ export class MemoryFiles {
     const made = this.#inside(path, name);
     if (this.#entries.has(made)) throw new HostError(`\`${name}\` is there already`, "Choose another name.");
     this.#set(made, { kind: "folder", change: "added" });
+  }
+
+  has(path: string, name: string): boolean {
+    const entry = this.#entries.get(this.#inside(path, name));
+    return entry !== undefined && entry.change !== "deleted";
   }
 
   put(path: string, name: string, text: string): void {
@@ -95,8 +112,8 @@ export class MemoryFiles {
   #mayChange(path: string): void {
     this.#get(path);
     if (!this.running) throw new HostError("files of a container that does not run cannot be renamed or removed", "Start the container first.");
-    const mount = MOUNTS.find((mount) => `${mount}/`.startsWith(`${path}/`));
-    if (mount !== undefined) throw new HostError(`${mount} is mounted there; what is mounted is not removed or renamed`);
+    const mount = MOUNTS.find(({ target }) => `${target}/`.startsWith(`${path}/`));
+    if (mount !== undefined) throw new HostError(`${mount.target} is mounted there; what is mounted is not removed or renamed`);
   }
 
   #inside(path: string, name: string): string {

@@ -125,7 +125,7 @@ export abstract class MemoryThings implements ThingsHost {
   }
 
   async saveImages(references: string[], job: Job): Promise<string | null> {
-    await this.#work(job);
+    await this.work(job);
     return `/home/mara/${(references[0] ?? "images").replaceAll(/[/:]/g, "-")}.tar`;
   }
 
@@ -174,25 +174,25 @@ export abstract class MemoryThings implements ThingsHost {
   }
 
   async emptyVolume(name: string, job: Job): Promise<void> {
-    await this.#work(job);
+    await this.work(job);
     this.#volume(name).bytes = 0;
     this.changed("volume");
   }
 
   async cloneVolume(name: string, to: string, job: Job): Promise<void> {
     const { bytes } = this.#volume(name);
-    await this.#work(job);
+    await this.work(job);
     this.#addVolume(to, bytes, []);
   }
 
   async backUpVolume(name: string, job: Job): Promise<string | null> {
     this.#volume(name);
-    await this.#work(job);
+    await this.work(job);
     return `/home/mara/${name}.tar`;
   }
 
   async restoreVolume(name: string, job: Job): Promise<boolean> {
-    await this.#work(job);
+    await this.work(job);
     this.#addVolume(name, 41 * MIB, []);
     return true;
   }
@@ -270,7 +270,8 @@ export abstract class MemoryThings implements ThingsHost {
     return this.containers().filter((row) => tags.includes(row.image)).map((row) => row.name);
   }
 
-  async #work(job: Job): Promise<void> {
+  /** Something that takes a moment and tells how far it is. */
+  protected async work(job: Job): Promise<void> {
     for (let part = 1; part <= 10; part += 1) {
       await step(job);
       job.tell({ kind: "whole", message: `${part * 4}.0 MiB`, fraction: part / 10 });

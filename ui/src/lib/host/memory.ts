@@ -32,9 +32,11 @@ import {
   type TerminalLink,
   type TerminalSize,
   type TrustRow,
+  type Upload,
   type Usage,
 } from "./host";
 import { MemoryFiles } from "./memory-files";
+import { step } from "./memory-images";
 import { MemoryThings } from "./memory-things";
 import { MemorySettings, shareRows } from "./memory-settings";
 
@@ -468,23 +470,31 @@ export class MemoryHost extends MemoryThings implements Host {
     this.#filesOf(id).rename(path, name);
   }
 
-  async removeFile(id: string, path: string): Promise<void> {
+  async removeFile(id: string, path: string, job: Job): Promise<void> {
+    await step(job);
     this.#filesOf(id).remove(path);
   }
 
-  async downloadFile(id: string, path: string, folder: boolean): Promise<string | null> {
+  async downloadFile(id: string, path: string, folder: boolean, job: Job): Promise<string | null> {
     await this.filesAt(id, path);
+    await this.work(job);
     return `/home/mara/Downloads${path.slice(path.lastIndexOf("/"))}${folder ? ".tar" : ""}`;
   }
 
-  async sendChosen(id: string, folder: string): Promise<number> {
-    return this.sendDropped(id, folder, ["/home/mara/chosen.txt"]);
+  async chooseFiles(): Promise<string[]> {
+    return ["/home/mara/chosen.txt"];
   }
 
-  async sendDropped(id: string, folder: string, paths: string[]): Promise<number> {
+  /** What is called like a socket is one, and left out. */
+  async sendFiles(id: string, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload> {
     const files = this.#filesOf(id);
-    for (const path of paths) files.put(folder, path.slice(path.lastIndexOf("/") + 1), `sent from ${path}\n`);
-    return paths.length;
+    const name = (path: string) => path.slice(path.lastIndexOf("/") + 1);
+    const names = paths.map(name).filter((name) => !replace.includes(name) && files.has(folder, name));
+    if (names.length > 0) return { kind: "taken", names };
+    await this.work(job);
+    const leftOut = paths.filter((path) => path.endsWith(".sock"));
+    for (const path of paths) if (!leftOut.includes(path)) files.put(folder, name(path), `sent from ${path}\n`);
+    return { kind: "done", leftOut: leftOut.length, leftOutNames: leftOut.map(name) };
   }
 
   #filesOf(id: string): MemoryFiles {

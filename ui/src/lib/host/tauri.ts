@@ -27,6 +27,7 @@ import {
   type TerminalLink,
   type TerminalSize,
   type TrustRow,
+  type Upload,
   type Usage,
 } from "./host";
 import { inTurn } from "./in-turn";
@@ -217,19 +218,19 @@ export class TauriHost extends TauriThings implements Host {
     return call("rename_file", { id, path, name });
   }
 
-  removeFile(id: string, path: string): Promise<void> {
-    return call("remove_file", { id, path });
+  removeFile(id: string, path: string, job: Job): Promise<void> {
+    return longCall("remove_file", { id, path }, job);
   }
 
-  downloadFile(id: string, path: string, folder: boolean): Promise<string | null> {
-    return call("download_file", { id, path, folder });
+  downloadFile(id: string, path: string, folder: boolean, job: Job): Promise<string | null> {
+    return longCall("download_file", { id, path, folder }, job);
   }
 
-  sendChosen(id: string, folder: string): Promise<number> {
-    return call("send_chosen", { id, folder });
+  chooseFiles(): Promise<string[]> {
+    return call("choose_files");
   }
 
-  sendDropped(id: string, folder: string, paths: string[]): Promise<number> {
-    return call("send_dropped", { id, folder, paths });
+  sendFiles(id: string, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload> {
+    return longCall("send_files", { id, folder, paths, replace }, job);
   }
 }

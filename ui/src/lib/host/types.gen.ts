@@ -178,7 +178,11 @@ cut: boolean,
 /**
  * Whether the container runs: only then can files be renamed and removed, and only then are mounts seen.
  */
-running: boolean, } | { "kind": "file", 
+running: boolean, 
+/**
+ * What it is where it is not the container's own.
+ */
+outside: Outside | null, } | { "kind": "file", 
 /**
  * Its path, links resolved.
  */
@@ -186,7 +190,11 @@ path: string,
 /**
  * It, as its folder shows it.
  */
-row: FileRow, };
+row: FileRow, 
+/**
+ * What it is where it is not the container's own.
+ */
+outside: Outside | null, };
 
 export type Health = "starting" | "healthy" | "unhealthy";
 
@@ -516,6 +524,18 @@ subnet: string,
  */
 internal: boolean, };
 
+export type Outside = { 
+/**
+ * What it is.
+ */
+kind: OutsideKind, 
+/**
+ * Its path on this computer or in the machine; of a volume, the name.
+ */
+place: string, };
+
+export type OutsideKind = "host" | "volume" | "machine";
+
 export type PortBinding = { 
 /**
  * In the container.
@@ -781,6 +801,20 @@ subject: string,
  * Its last moment.
  */
 expires: string, };
+
+export type Upload = { "kind": "done", 
+/**
+ * Sockets, pipes and devices, which were left out.
+ */
+leftOut: number, 
+/**
+ * The first of those.
+ */
+leftOutNames: Array<string>, } | { "kind": "taken", 
+/**
+ * Their names.
+ */
+names: Array<string>, };
 
 export type Usage = { 
 /**

@@ -4,6 +4,7 @@ import type { ContainerAction, ContainerRow, Failure, Host, Stop, Usage } from "
 import { say } from "../words/index.svelte";
 import { failureOf } from "./failure";
 import { Files } from "./files.svelte";
+import type { Tasks } from "./tasks.svelte";
 
 export type Filter = "all" | "running" | "stopped";
 /** How many readings a sparkline holds. */
@@ -77,7 +78,10 @@ export class Containers {
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
   readonly #files = new Map<string, Files>();
 
-  constructor(host: Host) {
+  constructor(
+    host: Host,
+    readonly tasks: Tasks,
+  ) {
     this.#host = host;
   }
 
@@ -91,7 +95,7 @@ export class Containers {
 
   /** A container's files. What is typed there stays while a person looks elsewhere. */
   filesOf(id: string): Files {
-    const files = this.#files.get(id) ?? new Files(this.#host, id);
+    const files = this.#files.get(id) ?? new Files(this.#host, this.tasks, id);
     this.#files.set(id, files);
     return files;
   }

@@ -2,10 +2,11 @@ import { describe, expect, it } from "vitest";
 import { MemoryHost } from "../host/memory";
 import type { Usage } from "../host";
 import { actionsFor, Containers, grouped, matching, rate } from "./containers.svelte";
+import { Tasks } from "./tasks.svelte";
 
 function followed(containers = 14) {
   const host = new MemoryHost({ containers, lines: 0, machine: "running" });
-  const state = new Containers(host);
+  const state = new Containers(host, new Tasks());
   const stop = state.follow();
   return { host, state, stop };
 }

@@ -1,6 +1,10 @@
 /** What the Files tab shows of one container: a folder, and the file that is open. */
-import type { Failure, FileRow, FilesView, Host } from "../host";
+import { quote } from "../command-line";
+import type { Failure, FileRow, FilesView, Host, Job, Outside } from "../host";
+import { say } from "../words/index.svelte";
 import { failureOf } from "./failure";
+import { some } from "./listing.svelte";
+import type { About, Outcome, Tasks } from "./tasks.svelte";
 
 /** How lines end. A text box knows one way only, so that a file of mixed ones would be changed by saving it. */
 export type Endings = "lf" | "crlf" | "mixed";
@@ -23,9 +27,32 @@ export function crumbs(path: string): { name: string; path: string }[] {
   return [{ name: "/", path: "/" }, ...names.map((name, index) => ({ name, path: `/${names.slice(0, index + 1).join("/")}` }))];
 }
 
+/** What something in a mount is, in words; empty where it is the container's own. */
+export function outsideWords(outside: Outside | null, name: string | null): string {
+  if (outside === null) return "";
+  const words = { host: "onThisComputer", volume: "inVolume", machine: "inMachine" } as const;
+  const place = outside.kind === "volume" || name === null ? outside.place : within(outside.place, name);
+  return say(words[outside.kind], { place });
+}
+
+/** What is to be copied into a folder, where some of it is there already. */
+export interface Replacing {
+  folder: string;
+  outside: Outside | null;
+  paths: string[];
+  names: string[];
+}
+
+/** Where a person chose no place, or has to be asked first. */
+function didNothing(value: unknown): boolean {
+  return value === null || (typeof value === "object" && "kind" in value && value.kind === "taken");
+}
+
 /** A file that is open. */
 export class OpenFile {
   readonly path: string;
+  /** What is changed by saving it, where that is not the container's own. */
+  readonly outside: Outside | null;
   readonly endings: Endings;
   /** As the text box has it: lines end by a line feed. */
   text = $state("");
@@ -37,8 +64,9 @@ export class OpenFile {
   readonly changed = $derived(this.text !== this.#saved);
   #revision: string;
 
-  constructor(path: string, text: string, revision: string) {
+  constructor(path: string, text: string, revision: string, outside: Outside | null = null) {
     this.path = path;
+    this.outside = outside;
     this.endings = endingsOf(text);
     this.text = this.#saved = text.replace(/\r\n/g, "\n");
     this.#revision = revision;
@@ -67,12 +95,20 @@ export class Files {
   file = $state.raw<OpenFile | null>(null);
   busy = $state(false);
   failure = $state.raw<Failure | null>(null);
+  /** How something that was begun here ended, if that is worth telling. */
+  told = $state("");
+  /** Whether a person sees this now. */
+  watched = false;
+  /** What is copied once a person says so. */
+  replacing = $state.raw<Replacing | null>(null);
   readonly #host: Host;
+  readonly #tasks: Tasks;
   readonly #id: string;
   #openings = 0;
 
-  constructor(host: Host, id: string) {
+  constructor(host: Host, tasks: Tasks, id: string) {
     this.#host = host;
+    this.#tasks = tasks;
     this.#id = id;
   }
 
@@ -93,7 +129,7 @@ export class Files {
       }
       const { text, revision } = await this.#host.readFile(this.#id, found.path);
       if (opening !== this.#openings || file !== this.file) return;
-      this.file = new OpenFile(found.path, text, revision);
+      this.file = new OpenFile(found.path, text, revision, found.outside);
     });
   }
 
@@ -115,25 +151,66 @@ export class Files {
     return this.#change(() => this.#host.renameFile(this.#id, within(this.path, row.name), name));
   }
 
-  remove(row: FileRow): Promise<void> {
-    return this.#change(() => this.#host.removeFile(this.#id, within(this.path, row.name)));
+  async remove(row: FileRow, container: string): Promise<void> {
+    const path = within(this.path, row.name);
+    const about = { title: say("deleteOf", { path, name: container }), command: `docker exec ${quote(container)} rm -r ${quote(path)}` };
+    await this.#task(about, (job) => this.#host.removeFile(this.#id, path, job));
   }
 
-  /** Where it was saved, or null. */
-  async download(row: FileRow): Promise<string | null> {
-    let place: string | null = null;
+  async download(row: FileRow, container: string): Promise<void> {
+    const path = within(this.path, row.name);
+    const about = { title: say("downloadOf", { path, name: container }), command: `docker cp ${quote(`${container}:${path}`)} .` };
+    const ended = await this.#task(about, (job) => this.#host.downloadFile(this.#id, path, row.kind === "folder", job));
+    if (ended.kind === "done" && ended.value !== null) this.told = say("savedTo", { place: ended.value });
+  }
+
+  async choose(container: string): Promise<void> {
+    let paths: string[] = [];
     await this.#attempt(async () => {
-      place = await this.#host.downloadFile(this.#id, within(this.path, row.name), row.kind === "folder");
+      paths = await this.#host.chooseFiles();
     });
-    return place;
+    if (paths.length > 0) await this.take(paths, container);
   }
 
-  choose(): Promise<void> {
-    return this.#change(() => this.#host.sendChosen(this.#id, this.path));
+  /** Copies into the folder that is shown. What would be written over is asked about first. */
+  take(paths: string[], container: string): Promise<void> {
+    return this.#send({ folder: this.path, outside: this.folder?.outside ?? null, paths, names: [] }, container);
   }
 
-  take(paths: string[]): Promise<void> {
-    return this.#change(() => this.#host.sendDropped(this.#id, this.path, paths));
+  /** What a person said of what would be written over. */
+  async replace(yes: boolean, container: string): Promise<void> {
+    const wanted = this.replacing;
+    this.replacing = null;
+    if (yes && wanted !== null) await this.#send(wanted, container);
+  }
+
+  async #send(wanted: Replacing, container: string): Promise<void> {
+    const { folder, paths, names } = wanted;
+    const what = some(paths.map((path) => path.split("/").pop() ?? path));
+    const command = paths.map((path) => `docker cp ${quote(path)} ${quote(`${container}:${folder}`)}`).join("\n");
+    const about = { title: say("uploadOf", { what, path: folder, name: container }), command };
+    const ended = await this.#task(about, (job) => this.#host.sendFiles(this.#id, folder, paths, names, job));
+    if (ended.kind !== "done") return;
+    // What was agreed to stays so; more may have come meanwhile.
+    if (ended.value.kind === "taken") this.replacing = { ...wanted, names: [...names, ...ended.value.names] };
+    else if (ended.value.leftOut > 0) {
+      const { leftOut, leftOutNames } = ended.value;
+      const names = leftOutNames.join(", ") + (leftOut > leftOutNames.length ? ` + ${leftOut - leftOutNames.length}` : "");
+      this.told = say("leftOut", { names });
+    }
+  }
+
+  /** Something long, and then the folder as it is now, unless a person is on the way to another. */
+  async #task<T>(about: About, work: (job: Job) => Promise<T>): Promise<Outcome<T>> {
+    [this.told, this.failure] = ["", null];
+    const { task, ended } = this.#tasks.begin(about, work);
+    const outcome = await ended;
+    if (outcome.kind === "done" && didNothing(outcome.value)) this.#tasks.forget(task);
+    else if (this.file === null && !this.busy) await this.open(this.path);
+    // What is told here needs no toast.
+    if (this.watched) task.seen = true;
+    if (outcome.kind === "failed") this.failure = outcome.failure;
+    return outcome;
   }
 
   /** A change, and then the folder as it is now, whether that worked or not. */

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { MemoryHost } from "../host/memory";
-import { crumbs, endingsOf, Files, OpenFile } from "./files.svelte";
+import { crumbs, endingsOf, Files, OpenFile, outsideWords } from "./files.svelte";
+import { Tasks } from "./tasks.svelte";
 
 const ID = "0001".repeat(16);
 const host = () => new MemoryHost({ containers: 1, lines: 0, machine: "running" });
@@ -40,7 +41,7 @@ describe("a file that is open", () => {
 describe("what is open", () => {
   it("stays when a folder that was asked for before answers after it", async () => {
     const memory = host();
-    const files = new Files(memory, ID);
+    const files = new Files(memory, new Tasks(), ID);
     await files.open("/");
     let answer = () => {};
     const late = new Promise<void>((done) => (answer = done));
@@ -60,7 +61,7 @@ describe("what is open", () => {
 
 describe("a folder", () => {
   it("says what failed and shows what is there all the same", async () => {
-    const files = new Files(host(), ID);
+    const files = new Files(host(), new Tasks(), ID);
     await files.open("/etc");
     const row = files.folder?.rows.find(({ name }) => name === "hostname");
     if (row === undefined) throw new Error("no such row");
@@ -69,8 +70,54 @@ describe("a folder", () => {
     expect(files.folder?.rows.map(({ name }) => name)).toContain("hostname");
   });
 
+  it("in a mount says whose it is, and so does what is in it", async () => {
+    const files = new Files(host(), new Tasks(), ID);
+    await files.open("/srv");
+    expect(outsideWords(files.folder?.outside ?? null, "index.html")).toBe("/home/mara/shop/index.html on this computer");
+    await files.open("/srv/index.html");
+    expect(files.file?.outside).toEqual({ kind: "host", place: "/home/mara/shop/index.html" });
+    await files.close();
+    await files.open("/var/lib/data");
+    expect(outsideWords(files.folder?.outside ?? null, "orders.db")).toBe("part of the volume shop_data");
+    await files.open("/etc");
+    expect(outsideWords(files.folder?.outside ?? null, "passwd")).toBe("");
+  });
+
   it("is reached by its crumbs", () => {
     expect(crumbs("/etc/nginx").map(({ path }) => path)).toEqual(["/", "/etc", "/etc/nginx"]);
     expect(crumbs("/")).toHaveLength(1);
+  });
+});
+
+describe("files that are copied in", () => {
+  it("are written over nothing that a person was not asked about", async () => {
+    const [memory, tasks] = [host(), new Tasks()];
+    const files = new Files(memory, tasks, ID);
+    await files.open("/etc");
+    const before = (await memory.readFile(ID, "/etc/passwd")).text;
+    await files.take(["/home/mara/passwd", "/home/mara/new.txt"], "web");
+    expect(files.replacing?.names).toEqual(["passwd"]);
+    expect(tasks.list, "nothing happened").toEqual([]);
+    expect((await memory.readFile(ID, "/etc/passwd")).text).toBe(before);
+    await files.replace(false, "web");
+    expect([files.replacing, (await memory.readFile(ID, "/etc/passwd")).text]).toEqual([null, before]);
+    await files.take(["/home/mara/passwd"], "web");
+    await files.replace(true, "web");
+    expect((await memory.readFile(ID, "/etc/passwd")).text).toBe("sent from /home/mara/passwd\n");
+    expect(tasks.list.map(({ state, about }) => [state, about.command])).toEqual([["done", "docker cp /home/mara/passwd web:/etc"]]);
+  });
+
+  it("say what was left out, and are a task that can be cancelled", async () => {
+    const tasks = new Tasks();
+    const files = new Files(host(), tasks, ID);
+    await files.open("/tmp");
+    await files.take(["/run/app.sock", "/home/mara/a"], "web");
+    expect(files.told).toContain("app.sock");
+    expect(files.folder?.rows.map(({ name }) => name)).toEqual(["a"]);
+    const taking = files.take(["/home/mara/b"], "web");
+    tasks.list[0]?.cancel();
+    await taking;
+    expect(tasks.list[0]?.state).toBe("cancelled");
+    expect(files.folder?.rows.map(({ name }) => name)).toEqual(["a"]);
   });
 });
