@@ -40,19 +40,25 @@ impl Cove {
     /// The Cove of this user's directories.
     pub(crate) fn from_environment() -> Result<Self, Refusal> {
         let dirs = Dirs::from_env().map_err(|error| Refusal::new(error.to_string(), ""))?;
-        Ok(Self {
+        let machine = env::var("COVE_MACHINE").ok().filter(|name| !name.is_empty());
+        Ok(Self::of(
             dirs,
-            machine: env::var("COVE_MACHINE")
-                .ok()
-                .filter(|name| !name.is_empty())
-                .unwrap_or_else(|| DEFAULT_MACHINE.to_owned()),
+            machine.unwrap_or_else(|| DEFAULT_MACHINE.to_owned()),
+        ))
+    }
+
+    /// This machine of the Cove of these directories.
+    pub(crate) fn of(dirs: Dirs, machine: String) -> Self {
+        Self {
+            dirs,
+            machine,
             program: program(),
             news: watch::Sender::new(None),
             rows: watch::Sender::new(None),
             changes: broadcast::Sender::new(CHANGES),
             look: Notify::new(),
             alive: Mutex::default(),
-        })
+        }
     }
 
     /// A client of the daemon, whether it runs or not.

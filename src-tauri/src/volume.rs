@@ -216,3 +216,129 @@ async fn remove(engine: &Engine, id: &str) -> Result<(), EngineError> {
         other => other.map(drop),
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use cove_api::Dirs;
+    use std::{fs, time::Duration};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+        sync::{Semaphore, mpsc},
+        time::timeout,
+    };
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    /// A Cove whose engine answers with this list of containers, makes one once it may, and tells what it is asked.
+    struct Scene {
+        cove: Cove,
+        heard: mpsc::UnboundedReceiver<String>,
+        may_create: Arc<Semaphore>,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Scene {
+        fn set(list: impl Fn(&Cove) -> Value) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let cove = Cove::of(Dirs::below(directory.path()), "default".to_owned());
+            let socket = cove.dirs.docker_socket(&cove.machine);
+            fs::create_dir_all(socket.parent().unwrap()).unwrap();
+            let listener = UnixListener::bind(&socket).unwrap();
+            let list = list(&cove).to_string();
+            let (tell, heard) = mpsc::unbounded_channel();
+            let may_create = Arc::new(Semaphore::new(0));
+            let gate = Arc::clone(&may_create);
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    let (tell, gate, list) = (tell.clone(), Arc::clone(&gate), list.clone());
+                    tokio::spawn(async move {
+                        let mut request = vec![0; 8192];
+                        let count = stream.read(&mut request).await.unwrap();
+                        let request = String::from_utf8_lossy(&request[..count]).into_owned();
+                        let line = request.lines().next().unwrap_or_default().to_owned();
+                        let _ = tell.send(line.clone());
+                        let answer = if line.starts_with("POST /containers/create") {
+                            gate.acquire().await.unwrap().forget();
+                            r#"{"Id":"made"}"#.to_owned()
+                        } else if line.starts_with("GET /containers/json") {
+                            list
+                        } else {
+                            "{}".to_owned()
+                        };
+                        let length = answer.len();
+                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}");
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    });
+                }
+            });
+            Self {
+                cove,
+                heard,
+                may_create,
+                _directory: directory,
+            }
+        }
+
+        async fn hears(&mut self, begin: &str) -> String {
+            let heard = async {
+                loop {
+                    let line = self.heard.recv().await.unwrap();
+                    if line.starts_with(begin) {
+                        return line;
+                    }
+                }
+            };
+            timeout(SOON, heard).await.unwrap()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_is_made_after_its_task_was_cancelled_is_removed_and_then_what_it_was_for() {
+        struct Told(mpsc::UnboundedSender<()>);
+        impl Drop for Told {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+            }
+        }
+        let mut scene = Scene::set(|_| Value::Null);
+        let (told, mut let_go) = mpsc::unbounded_channel();
+        let held: Held = Some(Arc::new(Told(told)));
+        let report = Report::default();
+        {
+            let cove = Cove::of(scene.cove.dirs.clone(), scene.cove.machine.clone());
+            let making = Helper::writing(&cove, "data", held, &report);
+            tokio::select! {
+                _ = making => panic!("it was made"),
+                _ = scene.hears("POST /containers/create") => {}
+            }
+        }
+        assert!(let_go.try_recv().is_err(), "let go of before the helper was made");
+        scene.may_create.add_permits(1);
+        scene.hears("DELETE /containers/made?").await;
+        assert_eq!(timeout(SOON, let_go.recv()).await.unwrap(), Some(()));
+    }
+
+    #[tokio::test]
+    async fn helpers_of_ended_windows_are_cleared_away_and_those_of_living_ones_are_not() {
+        let helper =
+            |id: &str, window: Value| json!({"Id": id, "Labels": {HELPER: "volume", WINDOW: window}});
+        let mut scene = Scene::set(|cove| {
+            json!([
+                helper("ours", json!(cove.window().ok())),
+                helper("ended", json!("gone1234")),
+                helper("unmarked", Value::Null),
+            ])
+        });
+        let engine = scene.cove.engine();
+        assert!(clear_left_overs(&scene.cove, &engine).await.is_ok());
+        let mut removed = Vec::new();
+        while let Ok(line) = scene.heard.try_recv() {
+            if let Some(rest) = line.strip_prefix("DELETE /containers/") {
+                removed.extend(rest.split('?').next().map(str::to_owned));
+            }
+        }
+        assert_eq!(removed, ["ended", "unmarked"]);
+    }
+}

@@ -69,6 +69,52 @@ test("folders are made, renamed and, after a yes, deleted; a mount is not", asyn
   await expect(page.locator(".file", { hasText: "srv" })).toBeVisible();
 });
 
+test("what is deleted or edited in a mount is named as what it is elsewhere", async ({ page }) => {
+  await page.goto(FILES);
+  await page.getByRole("button", { name: /^srv/ }).click();
+  await expect(page.getByText("This is /home/mara/shop on this computer. What is changed here is changed there.")).toBeVisible();
+  await page.getByRole("button", { name: "Rename index.html" }).click();
+  await expect(page.getByRole("dialog").getByText("This is /home/mara/shop/index.html on this computer.")).toBeVisible();
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: "Delete index.html" }).click();
+  await expect(page.getByRole("dialog").getByText("What is lost is /home/mara/shop/index.html on this computer.")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
+  await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: /^index\.html/ }).click();
+  await expect(page.getByText("This is /home/mara/shop/index.html on this computer.")).toBeVisible();
+});
+
+test("what would be written over is asked about by its name, and what was left out is said", async ({ page }) => {
+  await page.goto(FILES);
+  await page.getByRole("button", { name: /^etc/ }).first().click();
+  await drop(page, "/home/mara/passwd");
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByText("There are already things of these names in /etc: passwd.")).toBeVisible();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await page.getByRole("button", { name: /^passwd/ }).click();
+  await expect(page.getByRole("textbox", { name: "/etc/passwd" })).toHaveValue(/nginx:x:101/);
+  await page.getByRole("button", { name: "Back to the folder" }).click();
+  await drop(page, "/home/mara/passwd");
+  await dialog.getByRole("button", { name: "Overwrite" }).click();
+  await expect(page.locator(".file", { hasText: "passwd" }).getByText("28 B")).toBeVisible();
+  await drop(page, "/run/app.sock");
+  await expect(page.getByText("Copied, but for what is no file, folder or link: app.sock")).toBeVisible();
+});
+
+test("a download is a task, which can be cancelled", async ({ page }) => {
+  await page.goto(FILES);
+  await page.keyboard.press("Control+j");
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  await page.getByRole("button", { name: "Download var" }).click();
+  await expect(drawer.getByText("Download /var of shop-web-1").first()).toBeVisible();
+  await drawer.getByRole("button", { name: "Cancel" }).click();
+  await expect(drawer.getByText("cancelled")).toBeVisible();
+  await expect(page.getByText("Saved as")).toHaveCount(0);
+  await page.getByRole("button", { name: "Download var" }).click();
+  await expect(page.getByText("Saved as /home/mara/Downloads/var.tar")).toBeVisible();
+});
+
 test("a binary file says that it is none to edit, and a stopped container what cannot be done", async ({ page }) => {
   await page.goto(FILES);
   await page.getByRole("button", { name: /^bin/ }).click();

@@ -96,3 +96,32 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         volumes::volume_sizes,
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    /// The names in double quotes that begin the lines of a text, one a line, without what stands before them.
+    fn names(text: &str, before: &str) -> Vec<String> {
+        let lines = text.lines().map(|line| line.trim().trim_end_matches(','));
+        lines
+            .filter_map(|line| line.strip_prefix('"')?.strip_prefix(before)?.strip_suffix('"'))
+            .map(|name| name.replace('-', "_"))
+            .collect()
+    }
+
+    #[test]
+    fn the_lists_of_commands_are_the_same_and_in_order() {
+        let listed = names(include_str!("../../build.rs"), "");
+        assert!(listed.len() > 50 && listed.is_sorted(), "{listed:?}");
+        assert_eq!(
+            names(include_str!("../../capabilities/main.json"), "allow-"),
+            listed
+        );
+        let handled = include_str!("mod.rs").lines().filter_map(|line| {
+            let name = line.strip_prefix("        ")?.strip_suffix(',')?;
+            Some(name.split_once("::")?.1.to_owned())
+        });
+        let mut handled: Vec<String> = handled.collect();
+        handled.sort();
+        assert_eq!(handled, listed);
+    }
+}
