@@ -217,7 +217,8 @@ async fn remove(engine: &Engine, id: &str) -> Result<(), EngineError> {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use cove_api::Dirs;
