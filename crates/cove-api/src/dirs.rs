@@ -176,6 +176,11 @@ impl Dirs {
         self.machines().join(name)
     }
 
+    /// The window's history of builds.
+    pub fn builds(&self) -> PathBuf {
+        self.data.join("builds")
+    }
+
     /// The daemon's and the machine processes' logs.
     pub fn logs(&self) -> PathBuf {
         self.data.join("logs")

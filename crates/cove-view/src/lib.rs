@@ -5,6 +5,9 @@
 //!
 //! Times are milliseconds since 1970, as JavaScript has them; sizes are bytes.
 
+mod build;
+mod build_progress;
+mod compose;
 mod container;
 mod engine;
 mod files;
@@ -25,6 +28,9 @@ mod transfer;
 pub mod typescript;
 mod usage;
 
+pub use build::{BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState};
+pub use build_progress::BuildProgress;
+pub use compose::{ComposeAction, ComposeProgress, ProjectRow, ServiceRow, line_of_project};
 pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol};
 pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
 pub use files::{

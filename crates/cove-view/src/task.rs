@@ -1,5 +1,6 @@
 //! What a long action tells while it goes on: a pull, a build, a backup.
 
+use crate::BuildStep;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -24,6 +25,11 @@ pub enum TaskStep {
         note: String,
         /// From 0 to 1; absent where nobody knows.
         fraction: Option<f32>,
+    },
+    /// Where a step of a build stands. Replaces what was told of the same step before.
+    Build {
+        /// The step.
+        step: BuildStep,
     },
     /// A line of what it writes.
     Line {

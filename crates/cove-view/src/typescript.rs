@@ -1,12 +1,13 @@
 //! The front end's types, made from this crate's.
 
 use crate::{
-    CheckView, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
+    BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState, CheckView,
+    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
     FileRowKind, FileText, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow, LogLine, LogStream,
     MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork,
-    Outside, OutsideKind, PortBinding, ProcessTable, Protocol, Pruned, Publish, Removal, Restart, RunSpec,
-    Saved, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet,
-    TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
+    Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned, Publish, Removal, Restart,
+    RunSpec, Saved, ServiceRow, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing,
+    StageView, Step, Subnet, TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -24,7 +25,15 @@ pub fn module() -> String {
         )+};
     }
     declare!(
+        BuildDetails,
+        BuildHistory,
+        BuildOutcome,
+        BuildRow,
+        BuildSpec,
+        BuildStep,
+        BuildStepState,
         CheckView,
+        ComposeAction,
         ContainerRow,
         ContainerState,
         DiffLine,
@@ -56,6 +65,7 @@ pub fn module() -> String {
         OutsideKind,
         PortBinding,
         ProcessTable,
+        ProjectRow,
         Protocol,
         Pruned,
         Publish,
@@ -63,6 +73,7 @@ pub fn module() -> String {
         Restart,
         RunSpec,
         Saved,
+        ServiceRow,
         SettingField,
         SettingRow,
         SettingsDiff,

@@ -1,5 +1,131 @@
 // Made from crates/cove-view. Do not edit: COVE_UPDATE_TYPES=1 cargo test -p cove-view
 
+export type BuildDetails = { 
+/**
+ * Its steps, in the order in which BuildKit named them.
+ */
+steps: Array<BuildStep>, 
+/**
+ * What it wrote, one line each, with the escape sequences that these came with.
+ */
+log: Array<string>, };
+
+export type BuildHistory = { 
+/**
+ * The newest first.
+ */
+builds: Array<BuildRow>, 
+/**
+ * Where a file was put that could not be read.
+ */
+damaged: string | null, };
+
+export type BuildOutcome = "running" | "done" | "failed" | "cancelled";
+
+export type BuildRow = { 
+/**
+ * Names it among all builds.
+ */
+id: string, 
+/**
+ * What was asked for.
+ */
+spec: BuildSpec, 
+/**
+ * When it began.
+ */
+startedMs: number, 
+/**
+ * How long it took, in milliseconds.
+ */
+tookMs: number, 
+/**
+ * How it ended.
+ */
+outcome: BuildOutcome, 
+/**
+ * Why it failed; empty where it did not.
+ */
+failure: string, 
+/**
+ * Steps that BuildKit took or found done.
+ */
+steps: number, 
+/**
+ * Those of them that it found done.
+ */
+cached: number, };
+
+export type BuildSpec = { 
+/**
+ * The folder that the build may read, an absolute path.
+ */
+folder: string, 
+/**
+ * The Dockerfile, relative to the folder; empty: `Dockerfile`.
+ */
+dockerfile: string, 
+/**
+ * The image's name; empty: none.
+ */
+tag: string, 
+/**
+ * The stage to build; empty: the last one.
+ */
+target: string, 
+/**
+ * Platforms such as `linux/arm64`; none: the machine's own.
+ */
+platforms: Array<string>, 
+/**
+ * Build arguments.
+ */
+args: Array<Variable>, };
+
+export type BuildStep = { 
+/**
+ * Its number, from 1 on, as the log has it.
+ */
+number: number, 
+/**
+ * The stage that it belongs to, with the platform where there are several; absent for what belongs to none.
+ */
+stage: string | null, 
+/**
+ * Its place in the stage, such as `2/4`; empty where it has none.
+ */
+place: string, 
+/**
+ * What it does, such as `RUN npm ci`.
+ */
+name: string, 
+/**
+ * How far it is.
+ */
+state: BuildStepState, 
+/**
+ * When it began.
+ */
+startedMs: number | null, 
+/**
+ * How long it took, in milliseconds; absent until it has ended.
+ */
+tookMs: number | null, 
+/**
+ * What of it is under way, such as a layer that is extracted; empty where nothing is.
+ */
+note: string, 
+/**
+ * How much of that has been done, from 0 to 1; absent where nobody knows.
+ */
+fraction: number | null, 
+/**
+ * Why it failed; empty where it did not.
+ */
+error: string, };
+
+export type BuildStepState = "waiting" | "running" | "done" | "cached" | "failed" | "cancelled";
+
 export type CheckView = { 
 /**
  * What was looked at.
@@ -17,6 +143,8 @@ evidence: string,
  * What to do about it; empty when nothing.
  */
 fix: string, };
+
+export type ComposeAction = "up" | "stop" | "restart" | "down";
 
 export type ContainerRow = { 
 /**
@@ -560,6 +688,24 @@ titles: Array<string>,
  */
 rows: Array<Array<string>>, };
 
+export type ProjectRow = { 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * The folder that its paths are relative to, an absolute path; absent where its containers do not say.
+ */
+folder: string | null, 
+/**
+ * Its files, absolute paths, in the order in which each changes what those before it say.
+ */
+files: Array<string>, 
+/**
+ * Its services by name.
+ */
+services: Array<ServiceRow>, };
+
 export type Protocol = "tcp" | "udp" | "sctp";
 
 export type Pruned = { 
@@ -645,6 +791,20 @@ export type Saved = { "kind": "done",
  * Its state now.
  */
 revision: string, } | { "kind": "conflict" };
+
+export type ServiceRow = { 
+/**
+ * Its name.
+ */
+name: string, 
+/**
+ * The image that it runs; empty where it is built and was not yet.
+ */
+image: string, 
+/**
+ * Its containers; none until it was brought up.
+ */
+containers: Array<ContainerRow>, };
 
 export type SettingField = "line" | "switch" | "json";
 
@@ -780,7 +940,11 @@ note: string,
 /**
  * From 0 to 1; absent where nobody knows.
  */
-fraction: number | null, } | { "kind": "line", 
+fraction: number | null, } | { "kind": "build", 
+/**
+ * The step.
+ */
+step: BuildStep, } | { "kind": "line", 
 /**
  * Without the line's end; may hold ANSI colours.
  */
