@@ -4,7 +4,7 @@
 use crate::failure::{Answer, Refusal};
 use std::{
     collections::{HashSet, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 use tauri::{DragDropEvent, Manager as _, Runtime, Window, WindowEvent};
@@ -23,6 +23,13 @@ impl Drops {
         dropped.extend(paths.iter().take(KEPT).cloned());
         let more = dropped.len().saturating_sub(KEPT);
         dropped.drain(..more);
+    }
+
+    /// Remembers a path that a person named otherwise: in a dialog, or by a link that was dropped.
+    pub(crate) fn admit(&self, path: &Path) {
+        if self.check(&[path.to_owned()]).is_err() {
+            self.add(&[path.to_owned()]);
+        }
     }
 
     /// Refuses paths that were not given.
@@ -60,6 +67,8 @@ mod tests {
                 .check(&["/home/u/b".into(), "/home/u/.ssh/id".into()])
                 .is_err()
         );
+        drops.admit(Path::new("/home/u/c"));
+        assert!(drops.check(&["/home/u/c".into()]).is_ok());
         drops.add(&vec![PathBuf::from("/x"); KEPT]);
         assert!(drops.check(&["/home/u/b".into()]).is_err(), "kept for ever");
     }

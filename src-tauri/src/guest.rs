@@ -1,11 +1,15 @@
-//! A program in the guest that answers one question and ends.
+//! Programs in the guest: one that answers a question and ends, and the Docker client, whose words are followed.
+//!
+//! A program ends when it is let go of: its connection closes, and the agent hangs up on its process group.
 
 use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
 };
-use cove_wire::{Exec, ExecCodec, ExecPacket};
-use futures_util::StreamExt as _;
+use bytes::Bytes;
+use cove_api::Upgraded;
+use cove_wire::{CLIENTS_SOCKET, Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
+use futures_util::{SinkExt as _, StreamExt as _};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
 use tokio_util::codec::Framed;
@@ -18,9 +22,106 @@ const COMPLAINT: usize = 2000;
 /// ever.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs it and returns what it wrote, unless that takes too long.
+/// A program that runs.
+pub(crate) struct Program(Framed<Upgraded, ExecCodec>);
+
+/// What a program does next.
+pub(crate) enum Said {
+    /// It wrote to its standard output.
+    Out(Bytes),
+    /// It wrote to its standard error.
+    Err(Bytes),
+    /// It ended with this code.
+    Ended(i32),
+}
+
+/// What a program wrote, and the code that it ended with.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: Vec<u8>,
+    /// The beginning of what it wrote to its standard error.
+    pub(crate) complaint: String,
+}
+
+impl Program {
+    /// Starts a program and gives it all of its input.
+    pub(crate) async fn start(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Self> {
+        let stream = cove.client().exec(&cove.machine, exec).await?;
+        let mut packets = Framed::new(stream, ExecCodec);
+        let pieces = input.chunks(MAX_EXEC_DATA);
+        let pieces = pieces.map(|piece| ExecPacket::Stdin(Bytes::copy_from_slice(piece)));
+        for packet in pieces.chain([ExecPacket::StdinEnd]) {
+            // A program that takes no input may have ended; what it says of that is read below.
+            if packets.send(packet).await.is_err() {
+                break;
+            }
+        }
+        Ok(Self(packets))
+    }
+
+    /// What it does next; nothing follows its end.
+    pub(crate) async fn next(&mut self) -> Answer<Said> {
+        let broken = || Refusal::new("the machine broke off its answer", "Try again.");
+        while let Some(packet) = self.0.next().await {
+            match packet.map_err(|_| broken())? {
+                ExecPacket::Stdout(data) => return Ok(Said::Out(data)),
+                ExecPacket::Stderr(data) => return Ok(Said::Err(data)),
+                ExecPacket::Exit(code) => return Ok(Said::Ended(code)),
+                // Only ever sent by our side.
+                ExecPacket::Stdin(_)
+                | ExecPacket::StdinEnd
+                | ExecPacket::Resize { .. }
+                | ExecPacket::Signal(_) => {}
+            }
+        }
+        Err(broken())
+    }
+}
+
+/// The machine's Docker client with these words, in a folder that the machine has. As for `cove docker`, its way to the
+/// engine is the gateway.
+pub(crate) fn docker(words: Vec<String>, folder: Option<&str>) -> Exec {
+    Exec {
+        command: std::iter::once("docker".to_owned()).chain(words).collect(),
+        environment: BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]),
+        directory: folder.map(str::to_owned),
+        terminal: None,
+    }
+}
+
+/// Runs the agent, or another program that is part of every machine, and returns what it wrote.
 pub(crate) async fn output(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
-    match timeout(PATIENCE, output_of_work(cove, command)).await {
+    answer_of(finished(cove, &program(command), &[]).await?)
+}
+
+/// The same, however long it takes. The machine ends the program when this is dropped.
+pub(crate) async fn output_of_work(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
+    answer_of(collect(cove, &program(command), &[]).await?)
+}
+
+fn answer_of(Ended { code, out, complaint }: Ended) -> Answer<Vec<u8>> {
+    if code == 0 {
+        return Ok(out);
+    }
+    Err(Refusal::new(
+        format!("the machine's agent ended with {code}: {complaint}"),
+        "If Cove was upgraded since the machine started, restart the machine.",
+    ))
+}
+
+/// A program with its arguments.
+pub(crate) fn program(command: &[&str]) -> Exec {
+    Exec {
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        environment: BTreeMap::new(),
+        directory: None,
+        terminal: None,
+    }
+}
+
+/// Runs a program until it has ended, with `input`.
+pub(crate) async fn finished(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Ended> {
+    match timeout(PATIENCE, collect(cove, exec, input)).await {
         Ok(answer) => answer,
         Err(_) => Err(Refusal::new(
             format!("the machine did not answer within {} s", PATIENCE.as_secs()),
@@ -29,42 +130,23 @@ pub(crate) async fn output(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
     }
 }
 
-/// Runs it and returns what it wrote, however long that takes. The machine ends it when this is dropped.
-pub(crate) async fn output_of_work(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
-    let exec = Exec {
-        command: command.iter().map(|&word| word.to_owned()).collect(),
-        environment: BTreeMap::new(),
-        directory: None,
-        terminal: None,
-    };
-    let stream = cove.client().exec(&cove.machine, &exec).await?;
-    let mut packets = Framed::new(stream, ExecCodec);
-    let (mut said, mut complaint) = (Vec::new(), Vec::new());
-    let broken = || Refusal::new("the machine broke off its answer", "Try again.");
-    while let Some(packet) = packets.next().await {
-        match packet.map_err(|_| broken())? {
-            ExecPacket::Stdout(data) => said.extend_from_slice(&data),
-            ExecPacket::Stderr(data) => {
+async fn collect(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Ended> {
+    let mut program = Program::start(cove, exec, input).await?;
+    let (mut out, mut complaint) = (Vec::new(), Vec::new());
+    loop {
+        match program.next().await? {
+            Said::Out(data) => out.extend_from_slice(&data),
+            Said::Err(data) => {
                 let room = COMPLAINT.saturating_sub(complaint.len());
                 complaint.extend_from_slice(&data[..data.len().min(room)]);
             }
-            ExecPacket::Exit(0) => return Ok(said),
-            ExecPacket::Exit(code) => {
-                let words = String::from_utf8_lossy(&complaint);
-                return Err(Refusal::new(
-                    format!("the machine's agent ended with {code}: {}", words.trim()),
-                    "If Cove was upgraded since the machine started, restart the machine.",
-                ));
+            Said::Ended(code) => {
+                let complaint = String::from_utf8_lossy(&complaint).trim().to_owned();
+                return Ok(Ended { code, out, complaint });
             }
-            // Only ever sent by our side.
-            ExecPacket::Stdin(_)
-            | ExecPacket::StdinEnd
-            | ExecPacket::Resize { .. }
-            | ExecPacket::Signal(_) => {}
         }
-        if said.len() > LONGEST {
+        if out.len() > LONGEST {
             return Err(Refusal::new("the machine's answer is longer than it may be", ""));
         }
     }
-    Err(broken())
 }

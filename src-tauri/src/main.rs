@@ -18,6 +18,7 @@ mod drops;
 mod failure;
 mod follow;
 mod guest;
+mod history;
 mod instance;
 mod local;
 mod stream;
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
         .on_window_event(drops::remember)
         .manage(Arc::clone(&cove))
         .manage(drops::Drops::default())
+        .manage(Arc::new(history::History::at(cove.dirs.builds())))
+        .manage(commands::compose::Opened::default())
         .manage(stream::Streams::default())
         .manage(task::Tasks::default())
         .manage(terminal::Terminals::default())

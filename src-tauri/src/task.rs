@@ -45,6 +45,8 @@ struct Untold {
     whole: Option<TaskStep>,
     /// The last word on each part, in the order in which they came.
     parts: Vec<(String, TaskStep)>,
+    /// The last word on each step of a build.
+    builds: Vec<TaskStep>,
     lines: VecDeque<TaskStep>,
     skipped: usize,
 }
@@ -136,6 +138,16 @@ impl Report {
                     untold.parts.push((id, step));
                 }
             }
+            TaskStep::Build { step: told } => {
+                let number = told.number;
+                let is_it = |known: &&mut TaskStep| matches!(known, TaskStep::Build { step } if step.number == number);
+                if let Some(before) = untold.builds.iter_mut().find(is_it) {
+                    *before = step;
+                } else {
+                    // A build has no more of them than its reader lets it have.
+                    untold.builds.push(step);
+                }
+            }
             TaskStep::Line { .. } => {
                 if untold.lines.len() == LINES {
                     untold.lines.pop_front();
@@ -160,6 +172,7 @@ impl Report {
         });
         let parts = untold.parts.into_iter().map(|(_, part)| part);
         parts
+            .chain(untold.builds)
             .chain(skipped)
             .chain(untold.lines)
             .chain(untold.whole)

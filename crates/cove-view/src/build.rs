@@ -45,7 +45,7 @@ pub struct BuildRow {
     pub outcome: BuildOutcome,
     /// Why it failed; empty where it did not.
     pub failure: String,
-    /// Steps that BuildKit took or found done.
+    /// Steps that `BuildKit` took or found done.
     pub steps: u32,
     /// Those of them that it found done.
     pub cached: u32,
@@ -68,7 +68,7 @@ pub enum BuildOutcome {
 /// All that is known of a build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 pub struct BuildDetails {
-    /// Its steps, in the order in which BuildKit named them.
+    /// Its steps, in the order in which `BuildKit` named them.
     pub steps: Vec<BuildStep>,
     /// What it wrote, one line each, with the escape sequences that these came with.
     pub log: Vec<String>,
@@ -83,7 +83,7 @@ pub struct BuildHistory {
     pub damaged: Option<String>,
 }
 
-/// One step of a build: an instruction of the Dockerfile, or what BuildKit does before and after them.
+/// One step of a build: an instruction of the Dockerfile, or what `BuildKit` does before and after them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
 pub struct BuildStep {

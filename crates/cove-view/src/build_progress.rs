@@ -1,6 +1,6 @@
-//! How far BuildKit is with a build, from what `docker buildx build --progress=rawjson` writes.
+//! How far `BuildKit` is with a build, from what `docker buildx build --progress=rawjson` writes.
 //!
-//! Each line is one JSON object, BuildKit's `SolveStatus`: vertices, which are the steps, told again whenever something
+//! Each line is one JSON object, `BuildKit`'s `SolveStatus`: vertices, which are the steps, told again whenever something
 //! about them changes; statuses, which are parts of a step under way; logs, pieces of what a step writes, in base64; and
 //! warnings. Lines that are none are words of the client's, such as why it failed. A build runs programs of its
 //! Dockerfile, which write what they like: everything is bounded, and what is beyond the bounds is left out.
@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 
-/// Longest line of the client's, in bytes. BuildKit cuts what a step writes into far smaller pieces.
+/// Longest line of the client's, in bytes. `BuildKit` cuts what a step writes into far smaller pieces.
 const LONGEST: usize = 1 << 20;
 /// Longest line of a log that is kept, in bytes; what is longer goes on in another line.
 const LINE: usize = 8 * 1024;
@@ -31,7 +31,7 @@ pub struct BuildProgress {
     /// Whether the line that is still to come is longer than it may be.
     skipping: bool,
     steps: Vec<Step>,
-    /// Positions in `steps`, by BuildKit's digests.
+    /// Positions in `steps`, by `BuildKit`'s digests.
     known: HashMap<String, usize>,
     log: VecDeque<String>,
     log_bytes: usize,
@@ -81,7 +81,7 @@ impl BuildProgress {
         told
     }
 
-    /// The steps in the order in which BuildKit named them.
+    /// The steps in the order in which `BuildKit` named them.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = &BuildStep> {
         self.steps.iter().map(|step| &step.seen)
     }
@@ -118,17 +118,15 @@ impl BuildProgress {
         if text.is_empty() {
             return;
         }
-        match serde_json::from_str::<Value>(text) {
-            Ok(status @ Value::Object(_)) => self.status(&status, told),
-            _ => {
-                let text: String = cut(text, LINE);
-                self.words.push_back(text.clone());
-                if self.words.len() > WORDS {
-                    self.words.pop_front();
-                }
-                self.write(text, told);
-            }
+        if let Ok(status @ Value::Object(_)) = serde_json::from_str(text) {
+            return self.status(&status, told);
         }
+        let text = cut(text, LINE);
+        self.words.push_back(text.clone());
+        if self.words.len() > WORDS {
+            self.words.pop_front();
+        }
+        self.write(text, told);
     }
 
     fn status(&mut self, status: &Value, told: &mut Vec<TaskStep>) {
@@ -324,7 +322,7 @@ fn read(vertex: &Value, step: &mut BuildStep) {
     }
 }
 
-/// A vertex's name as stage, place in it, and what is done: `[linux/arm64 build 2/4] RUN make`. What BuildKit does of
+/// A vertex's name as stage, place in it, and what is done: `[linux/arm64 build 2/4] RUN make`. What `BuildKit` does of
 /// its own accord stands behind `[internal]` or `[auth]`, or behind nothing.
 fn parts_of(name: &str) -> (Option<String>, String, String) {
     let bracketed = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));

@@ -5,6 +5,8 @@
     reason = "Tauri hands a command its arguments by value"
 )]
 
+mod builds;
+pub(crate) mod compose;
 pub(crate) mod containers;
 mod files;
 mod folders;
@@ -24,6 +26,16 @@ use tauri::{Wry, ipc::Invoke};
 /// All of them. `build.rs` lists them once more, and the capability says which a window may call.
 pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static {
     tauri::generate_handler![
+        builds::build_details,
+        builds::build_image,
+        builds::builds,
+        builds::forget_builds,
+        compose::compose,
+        compose::follow_project_log,
+        compose::open_project,
+        compose::projects,
+        compose::read_project_file,
+        compose::write_project_file,
         containers::act,
         containers::commit_container,
         containers::inspect,
@@ -39,6 +51,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         files::remove_file,
         files::rename_file,
         files::write_file,
+        folders::choose_folder,
         folders::look_at,
         folders::share_folder,
         images::image_details,

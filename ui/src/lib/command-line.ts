@@ -1,5 +1,5 @@
 /** The command line that does what the form does. */
-import type { RunSpec, Variable } from "./host";
+import type { BuildSpec, ComposeAction, ProjectRow, RunSpec, Variable } from "./host";
 
 /** A word as a POSIX shell reads it back unchanged. */
 export function quote(word: string): string {
@@ -48,4 +48,27 @@ export function splitWords(text: string): string[] {
     words.push(found[0].replace(/"([^"]*)"|'([^']*)'/g, (_, double?: string, single?: string) => double ?? single ?? ""));
   }
   return words;
+}
+
+/** `docker build …`, in one line. A Dockerfile's path is relative to the working directory there, and not to the folder. */
+export function buildCommand(spec: BuildSpec): string {
+  const words = ["docker", "build"];
+  const say = (option: string, value: string) => {
+    if (value !== "") words.push(option, value);
+  };
+  const folder = spec.folder || "FOLDER";
+  say("--tag", spec.tag);
+  say("--file", spec.dockerfile === "" || spec.dockerfile.startsWith("/") ? spec.dockerfile : `${folder.replace(/\/+$/, "")}/${spec.dockerfile}`);
+  say("--target", spec.target);
+  say("--platform", spec.platforms.join(","));
+  for (const { name, value } of spec.args) say("--build-arg", `${name}=${value}`);
+  words.push(folder);
+  return words.map(quote).join(" ");
+}
+
+/** `docker compose …`, in one line. */
+export function composeCommand(project: Pick<ProjectRow, "name" | "files">, action: ComposeAction): string {
+  const files = project.files.flatMap((file) => ["--file", file]);
+  const words = ["docker", "compose", "--project-name", project.name, ...files, ...(action === "up" ? ["up", "--detach"] : [action])];
+  return words.map(quote).join(" ");
 }

@@ -24,6 +24,11 @@ export function duration(seconds: number): string {
   return parts.join(" ") || "0 s";
 }
 
+/** Milliseconds as seconds with a tenth, or as the two largest units from a minute on. */
+export function seconds(ms: number): string {
+  return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : duration(ms / 1000);
+}
+
 /** `2026-03-01`, where a person needs the day and no more. */
 export function day(ms: number): string {
   return new Date(ms).toISOString().slice(0, 10);

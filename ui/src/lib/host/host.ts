@@ -24,6 +24,7 @@ import type {
   Upload,
   Usage,
 } from "./types.gen";
+import type { ProjectsHost } from "./projects";
 import type { ThingsHost } from "./things";
 
 export type * from "./types.gen";
@@ -69,7 +70,7 @@ export interface Job {
   tell(step: TaskStep): void;
 }
 
-export interface Host extends ThingsHost {
+export interface Host extends ProjectsHost, ThingsHost {
   /** What the machine does at once, then again whenever something about it changes. */
   watchMachine(seen: (news: MachineNews) => void): Stop;
   /** Starts machine and daemon, and tells each stage. */
@@ -95,9 +96,9 @@ export interface Host extends ThingsHost {
   openPort(port: number): Promise<void>;
 
   watchDrags(seen: (drag: Drag) => void): Stop;
-  /** Only of what was dropped. */
+  /** What was dropped. */
   lookAt(path: string): Promise<Dropped>;
-  /** Lets containers mount a folder that was dropped. A person was asked before. */
+  /** Lets containers mount a folder that was dropped or chosen. A person was asked before. */
   shareFolder(path: string, readOnly: boolean): Promise<void>;
 
   // The machine, more.

@@ -83,6 +83,13 @@ export class MemoryImages {
     if (!this.has(tag)) this.#images = [this.#made(tag, (8 + (numberOf(tag) % 90)) * MIB, 2), ...this.#images];
   }
 
+  /** An image that was built: what had its name before loses it. */
+  add(reference: string): void {
+    const tag = withTag(reference);
+    const others = this.#images.map((image) => ({ ...image, tags: image.tags.filter((known) => known !== tag) }));
+    this.#images = [{ ...this.#made(tag, 61 * MIB, 0), id: digestOf(`${tag}/built`) }, ...others.filter((image) => image.id !== digestOf(`${tag}/built`))];
+  }
+
   async push(reference: string, job: Job): Promise<void> {
     this.#find(reference);
     if (!reference.includes("/")) {

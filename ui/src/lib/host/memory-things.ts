@@ -2,8 +2,9 @@
  * Images, volumes and networks of the host in memory. Who uses them follows from the containers, as in the engine;
  * what is done to them stays done.
  */
-import { type ContainerRow, type Job, HostError, type Stop } from "./host";
+import { type Job, HostError, type Stop } from "./host";
 import { digestOf, MemoryImages, step } from "./memory-images";
+import { MemoryProjects } from "./memory-projects";
 import type { ThingsHost } from "./things";
 import type {
   ImageDetails,
@@ -36,19 +37,18 @@ interface Network {
   members: Set<string>;
 }
 
-export abstract class MemoryThings implements ThingsHost {
+export abstract class MemoryThings extends MemoryProjects implements ThingsHost {
   #images = new MemoryImages([], 0);
   #volumes: Volume[] = [];
   #networks: Network[] = [];
   #now = 0;
   readonly #watchers = new Set<(kinds: ThingKind[]) => void>();
 
-  protected abstract containers(): readonly ContainerRow[];
-
   /** What is there before anything was done: what the containers need, and something that nobody uses. */
   protected stock(now: number): void {
     const rows = this.containers();
     this.#now = now;
+    this.stockBuilds(now);
     this.#images = new MemoryImages([...new Set(rows.map((row) => row.image))], now);
     if (rows.length > 0) this.#images.addUnused();
     this.#volumes = rows.filter((row) => row.service === "db").map((row, index) => ({
@@ -79,6 +79,11 @@ export abstract class MemoryThings implements ThingsHost {
 
   protected changed(kind: ThingKind): void {
     for (const seen of this.#watchers) seen([kind]);
+  }
+
+  protected built(tag: string): void {
+    this.#images.add(tag);
+    this.changed("image");
   }
 
   protected hasImage(reference: string): boolean {

@@ -355,6 +355,11 @@ export class MemoryHost extends MemoryThings implements Host {
     return this.#rows;
   }
 
+  protected setContainers(rows: ContainerRow[]): void {
+    this.#rows = rows;
+    this.#tell();
+  }
+
   /** A browser tells no paths, so that tests let things fall by an event of their own. */
   watchDrags(seen: (drag: Drag) => void): Stop {
     const hear = (event: Event) => {
@@ -373,7 +378,7 @@ export class MemoryHost extends MemoryThings implements Host {
       name,
       folder: !name.includes("."),
       dockerfile: name === "shop",
-      compose: null,
+      compose: name === "shop" || name === "forum" ? "compose.yaml" : null,
       shared: readOnly === undefined ? "no" : readOnly ? "read-only" : "read-write",
     };
   }

@@ -1,6 +1,6 @@
 /** Commands and channels of `src-tauri`, whatever they are about. */
 import { Channel, invoke } from "@tauri-apps/api/core";
-import { HostError, type Job, type Stop, type TaskStep } from "./host";
+import { HostError, type Job, type LogLine, type Stop, type TaskStep } from "./host";
 
 export async function call<T>(command: string, values: Record<string, unknown> = {}): Promise<T> {
   try {
@@ -59,4 +59,12 @@ export function watch<T>(command: string, values: Record<string, unknown>, seen:
     wanted = false;
     void number.then((number) => send("unwatch", { number }), () => undefined);
   };
+}
+
+/** A log in batches, each of which is acknowledged, so that the next ones come. */
+export function watchBatches(command: string, values: Record<string, unknown>, seen: (lines: LogLine[]) => void): Stop {
+  return watch<LogLine[]>(command, values, (lines, number) => {
+    seen(lines);
+    void number.then((number) => send("taken", { number, amount: 1 }), () => undefined);
+  });
 }

@@ -1,6 +1,7 @@
 /** Images, volumes and networks of the desktop application. */
 import type { Job, Stop } from "./host";
 import { call, longCall, watch } from "./tauri-call";
+import { TauriProjects } from "./tauri-projects";
 import type { ThingsHost } from "./things";
 import type {
   ImageDetails,
@@ -14,7 +15,7 @@ import type {
   VolumeRow,
 } from "./types.gen";
 
-export class TauriThings implements ThingsHost {
+export class TauriThings extends TauriProjects implements ThingsHost {
   watchChanges(seen: (kinds: ThingKind[]) => void): Stop {
     return watch<ThingKind[]>("watch_changes", {}, (kinds) => seen(kinds));
   }

@@ -31,19 +31,11 @@ import {
   type Usage,
 } from "./host";
 import { inTurn } from "./in-turn";
-import { call, longCall, send, watch } from "./tauri-call";
+import { call, longCall, send, watch, watchBatches } from "./tauri-call";
 import { TauriThings } from "./tauri-things";
 
 /** Bytes of a terminal that are acknowledged together. */
 const ACKNOWLEDGE = 64 * 1024;
-
-/** A log in batches, each of which is acknowledged, so that the next ones come. */
-function watchBatches(command: string, values: Record<string, unknown>, seen: (lines: LogLine[]) => void): Stop {
-  return watch<LogLine[]>(command, values, (lines, number) => {
-    seen(lines);
-    void number.then((number) => send("taken", { number, amount: 1 }), () => undefined);
-  });
-}
 
 export class TauriHost extends TauriThings implements Host {
   watchMachine(seen: (news: MachineNews) => void): Stop {

@@ -73,7 +73,7 @@ export class OpenFile {
   }
 
   /** Saves it; over what another wrote meanwhile only by `force`. */
-  async save(host: Host, id: string, force = false): Promise<void> {
+  async save(host: Pick<Host, "writeFile">, id: string, force = false): Promise<void> {
     if (this.saving || this.endings === "mixed") return;
     [this.saving, this.failure] = [true, null];
     const text = this.text;

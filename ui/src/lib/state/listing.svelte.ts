@@ -47,9 +47,9 @@ export class Listing<Row> {
 
   follow(): Stop {
     this.#followers += 1;
-    void this.#read();
+    void this.refresh();
     const stop = this.host.watchChanges((kinds) => {
-      if (kinds.some((kind) => this.source.kinds.includes(kind))) void this.#read();
+      if (kinds.some((kind) => this.source.kinds.includes(kind))) void this.refresh();
     });
     return () => {
       this.#followers -= 1;
@@ -95,8 +95,8 @@ export class Listing<Row> {
     return this.failure === null;
   }
 
-  /** One reading at a time: of two, the older might come last. */
-  async #read(): Promise<void> {
+  /** Reads the list. One reading at a time: of two, the older might come last. */
+  async refresh(): Promise<void> {
     this.#again = this.#reading;
     if (this.#reading) return;
     this.#reading = true;
@@ -113,7 +113,7 @@ export class Listing<Row> {
       if (this.#followers > 0) this.unread = failureOf(error);
     } finally {
       this.#reading = false;
-      if (this.#again && this.#followers > 0) void this.#read();
+      if (this.#again && this.#followers > 0) void this.refresh();
     }
   }
 }

@@ -7,7 +7,10 @@
  *                              └── cancel ──▶ cancelled
  */
 import { SvelteMap } from "svelte/reactivity";
-import type { Failure, Job, TaskStep } from "../host";
+import { untrack } from "svelte";
+import type { BuildStep, Failure, Job, Stop, TaskStep } from "../host";
+import { say } from "../words/index.svelte";
+import { seconds } from "../format";
 import { failureOf } from "./failure";
 
 /** Ended tasks that are kept. */
@@ -37,10 +40,14 @@ export class Task {
   failure = $state.raw<Failure | null>(null);
   /** By the host's name for each, in the order in which they came. */
   readonly parts = new SvelteMap<string, Part>();
+  /** The steps of a build, by their numbers. */
+  readonly steps = new SvelteMap<number, BuildStep>();
   lines = $state.raw<readonly string[]>([]);
   /** Whether a person has been told how it ended. */
   seen = $state(false);
   readonly #abort = new AbortController();
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it
+  readonly #watchers = new Set<(lines: readonly string[]) => void>();
 
   constructor(
     readonly id: number,
@@ -50,6 +57,13 @@ export class Task {
   /** Asks the host to end it. */
   cancel(): void {
     this.#abort.abort();
+  }
+
+  /** Tells the lines that are kept, at once, and then each that comes. */
+  watchLines(seen: (lines: readonly string[]) => void): Stop {
+    untrack(() => seen(this.lines));
+    this.#watchers.add(seen);
+    return () => this.#watchers.delete(seen);
   }
 
   async follow<T>(work: (job: Job) => Promise<T>): Promise<Outcome<T>> {
@@ -73,8 +87,14 @@ export class Task {
       [this.message, this.fraction] = [step.message, step.fraction];
     } else if (step.kind === "part") {
       this.parts.set(step.id, { label: step.label, note: step.note, fraction: step.fraction });
+    } else if (step.kind === "build") {
+      const { number, name, state, tookMs, note, fraction } = step.step;
+      this.steps.set(number, step.step);
+      const took = tookMs === null || state === "cached" ? "" : ` · ${seconds(tookMs)}`;
+      this.parts.set(String(number), { label: name, note: note || `${say(`step_${state}`)}${took}`, fraction });
     } else {
       this.lines = [...this.lines.slice(1 - LINES), step.text];
+      for (const seen of this.#watchers) seen([step.text]);
     }
   }
 }

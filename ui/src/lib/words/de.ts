@@ -1,5 +1,6 @@
 import type { Word } from "./en";
 import { files } from "./files.de";
+import { projects } from "./projects.de";
 import { settings } from "./settings.de";
 
 export const de: Record<Word, string> = {
@@ -112,7 +113,7 @@ export const de: Record<Word, string> = {
   read: "Gelesen",
   written: "Geschrieben",
   daemonAway: "Der Dienst von Cove läuft nicht",
-  dropHere: "Ordner hier loslassen, um ihn in einen Container einzuhängen",
+  dropHere: "Ordner hier loslassen, um ihn einzuhängen, zu bauen oder hochzufahren",
   dropFile: "Nur Ordner lassen sich einhängen. Zieh den Ordner her, in dem die Datei liegt.",
   dropShare: "Container sehen diesen Ordner noch nicht. Freigeben erlaubt es ihnen, bis du es mit `cove share remove` beendest.",
   dropShared: "In einen neuen Container einhängen?",
@@ -138,6 +139,7 @@ export const de: Record<Word, string> = {
   runOf: "{image} starten",
 
   ...files,
+  ...projects,
   ...settings,
   // Images, Volumes, Netzwerke
   selectAll: "Alle auswählen",

@@ -1,4 +1,5 @@
 import { files } from "./files.en";
+import { projects } from "./projects.en";
 import { settings } from "./settings.en";
 
 export const en = {
@@ -111,7 +112,7 @@ export const en = {
   read: "Read",
   written: "Written",
   daemonAway: "Cove's daemon does not run",
-  dropHere: "Drop a folder to mount it in a container",
+  dropHere: "Drop a folder to mount, build or bring it up",
   dropFile: "Only folders can be mounted. Drop the folder that holds it.",
   dropShare: "Containers cannot see this folder yet. Sharing it lets them, until you end that with `cove share remove`.",
   dropShared: "Mount it in a new container?",
@@ -137,6 +138,7 @@ export const en = {
   runOf: "Run {image}",
 
   ...files,
+  ...projects,
   ...settings,
   // Images, volumes, networks
   selectAll: "Select all",
