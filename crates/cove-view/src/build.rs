@@ -97,9 +97,6 @@ pub struct BuildStep {
     pub name: String,
     /// How far it is.
     pub state: BuildStepState,
-    /// When it began.
-    #[ts(type = "number | null")]
-    pub started_ms: Option<i64>,
     /// How long it took, in milliseconds; absent until it has ended.
     #[ts(type = "number | null")]
     pub took_ms: Option<u64>,
@@ -115,8 +112,6 @@ pub struct BuildStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildStepState {
-    /// What it needs is not there yet.
-    Waiting,
     /// It is under way.
     Running,
     /// It was done.
@@ -133,7 +128,7 @@ impl BuildSpec {
     /// The words of the command that builds it in its folder, without `docker`. Each value shares a word with its
     /// option, so that none is taken for another option.
     pub fn words(&self) -> Vec<String> {
-        let mut words: Vec<String> = ["buildx", "build", "--progress=rawjson"]
+        let mut words: Vec<String> = ["buildx", "build", "--progress=plain"]
             .map(str::to_owned)
             .to_vec();
         let mut say = |option: &str, value: &str| {
@@ -203,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_is_not_said_and_no_value_becomes_an_option() {
-        assert_eq!(spec().words(), ["buildx", "build", "--progress=rawjson", "."]);
+        assert_eq!(spec().words(), ["buildx", "build", "--progress=plain", "."]);
         let full = BuildSpec {
             dockerfile: "-api.Dockerfile".into(),
             tag: "shop/api:dev".into(),

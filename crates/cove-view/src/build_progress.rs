@@ -1,18 +1,23 @@
-//! How far `BuildKit` is with a build, from what `docker buildx build --progress=rawjson` writes.
+//! How far `BuildKit` is with a build, from what `docker buildx build --progress=plain` writes.
 //!
-//! Each line is one JSON object, `BuildKit`'s `SolveStatus`: vertices, which are the steps, told again whenever something
-//! about them changes; statuses, which are parts of a step under way; logs, pieces of what a step writes, in base64; and
-//! warnings. Lines that are none are words of the client's, such as why it failed. A build runs programs of its
-//! Dockerfile, which write what they like: everything is bounded, and what is beyond the bounds is left out.
+//! Each step has a number, from 1 on, and each of its lines begins with it:
+//!
+//! ```text
+//!  #5 [base 2/3] RUN make          its title: stage, place in it, what it does
+//!  #5 0.213 cc -o a a.c            what it wrote, behind the seconds since its beginning
+//!  #5 sha256:.. 1.05MB / 3.41MB    what of it is under way
+//!  #5 ...                          another one is written about; the title is written again before it goes on
+//!  #5 DONE 1.4s                    or CACHED, CANCELED, ERROR: why
+//! ```
+//!
+//! Other lines are the client's words, such as why the build failed. The machine's buildx knows no format for programs.
+//! A build runs programs of its Dockerfile, which write what they like, but each line of theirs stands behind number and
+//! seconds; and everything is bounded, and what is beyond the bounds is left out.
 
-use crate::{BuildStep, BuildStepState, TaskStep, time};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde_json::Value;
+use crate::{BuildStep, BuildStepState, TaskStep};
 use std::collections::{HashMap, VecDeque};
 
-/// Longest line of the client's, in bytes. `BuildKit` cuts what a step writes into far smaller pieces.
-const LONGEST: usize = 1 << 20;
-/// Longest line of a log that is kept, in bytes; what is longer goes on in another line.
+/// Longest line that is kept, in bytes; of what is longer, the beginning.
 const LINE: usize = 8 * 1024;
 /// Longest name, in characters.
 const NAME: usize = 400;
@@ -28,24 +33,13 @@ const WORDS: usize = 20;
 pub struct BuildProgress {
     /// The beginning of a line whose end is still to come.
     open: Vec<u8>,
-    /// Whether the line that is still to come is longer than it may be.
-    skipping: bool,
-    steps: Vec<Step>,
-    /// Positions in `steps`, by `BuildKit`'s digests.
-    known: HashMap<String, usize>,
+    steps: Vec<BuildStep>,
+    /// Positions in `steps`, by `BuildKit`'s numbers.
+    known: HashMap<u32, usize>,
     log: VecDeque<String>,
     log_bytes: usize,
     cut: bool,
     words: VecDeque<String>,
-}
-
-#[derive(Debug)]
-struct Step {
-    seen: BuildStep,
-    /// Whether the log has its title.
-    titled: bool,
-    /// The beginning of a line of its log.
-    open: Vec<u8>,
 }
 
 impl BuildProgress {
@@ -55,9 +49,7 @@ impl BuildProgress {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.open(&bytes[..end]);
             let line = std::mem::take(&mut self.open);
-            if !std::mem::take(&mut self.skipping) {
-                self.line(&line, &mut told);
-            }
+            self.line(&String::from_utf8_lossy(&line), &mut told);
             bytes = &bytes[end + 1..];
         }
         self.open(bytes);
@@ -67,23 +59,18 @@ impl BuildProgress {
     /// Says what a last line without an end tells. Steps that have not ended are ended with the build.
     pub fn finish(&mut self) -> Vec<TaskStep> {
         let mut told = self.take(b"\n");
-        for step in 0..self.steps.len() {
-            let rest = std::mem::take(&mut self.steps[step].open);
-            if !rest.is_empty() {
-                self.write_of(step, &rest, &mut told);
-            }
-            let seen = &mut self.steps[step].seen;
-            if matches!(seen.state, BuildStepState::Waiting | BuildStepState::Running) {
-                seen.state = BuildStepState::Cancelled;
-                told.push(TaskStep::Build { step: seen.clone() });
+        for step in &mut self.steps {
+            if step.state == BuildStepState::Running {
+                step.end(BuildStepState::Cancelled);
+                told.push(TaskStep::Build { step: step.clone() });
             }
         }
         told
     }
 
     /// The steps in the order in which `BuildKit` named them.
-    pub fn steps(&self) -> impl ExactSizeIterator<Item = &BuildStep> {
-        self.steps.iter().map(|step| &step.seen)
+    pub fn steps(&self) -> &[BuildStep] {
+        &self.steps
     }
 
     /// What was written, one line each.
@@ -104,161 +91,97 @@ impl BuildProgress {
     }
 
     fn open(&mut self, bytes: &[u8]) {
-        if self.skipping || self.open.len() + bytes.len() > LONGEST {
-            self.skipping = true;
-            self.open.clear();
-        } else {
-            self.open.extend_from_slice(bytes);
-        }
+        let room = LINE.saturating_sub(self.open.len());
+        self.open.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    fn line(&mut self, line: &[u8], told: &mut Vec<TaskStep>) {
-        let text = String::from_utf8_lossy(line);
-        let text = text.trim_end();
-        if text.is_empty() {
-            return;
-        }
-        if let Ok(status @ Value::Object(_)) = serde_json::from_str(text) {
-            return self.status(&status, told);
-        }
-        let text = cut(text, LINE);
-        self.words.push_back(text.clone());
-        if self.words.len() > WORDS {
-            self.words.pop_front();
-        }
-        self.write(text, told);
-    }
-
-    fn status(&mut self, status: &Value, told: &mut Vec<TaskStep>) {
-        let all = |key: &str| status[key].as_array().into_iter().flatten();
-        for vertex in all("vertexes") {
-            self.vertex(vertex, told);
-        }
-        for part in all("statuses") {
-            self.part(part, told);
-        }
-        for piece in all("logs") {
-            if let Some(step) = self.step_of(piece)
-                && let Some(data) = decoded(&piece["data"])
-            {
-                self.piece(step, &data, told);
+    fn line(&mut self, line: &str, told: &mut Vec<TaskStep>) {
+        // Of what a program wrote over and over on one line, the last counts.
+        let line = line.trim_end();
+        let (numbered, rest) = match line.rsplit_once('\r') {
+            Some((before, last)) => (before, last),
+            None => (line, line),
+        };
+        let Some((number, text)) = numbered_line(numbered) else {
+            if !line.is_empty() {
+                self.words.push_back(line.to_owned());
+                if self.words.len() > WORDS {
+                    self.words.pop_front();
+                }
+                self.write(line.to_owned(), told);
             }
-        }
-        for warning in all("warnings") {
-            if let Some(short) = decoded(&warning["short"]) {
-                let text = String::from_utf8_lossy(&short);
-                self.write(format!("WARNING: {}", cut(text.trim(), LINE)), told);
-            }
-        }
-    }
-
-    fn step_of(&self, of: &Value) -> Option<usize> {
-        self.known.get(of["vertex"].as_str()?).copied()
-    }
-
-    fn vertex(&mut self, vertex: &Value, told: &mut Vec<TaskStep>) {
-        let Some(digest) = vertex["digest"].as_str().filter(|digest| digest.len() <= NAME) else {
             return;
         };
-        let position = match self.known.get(digest) {
-            Some(&position) => position,
-            None if self.steps.len() < STEPS => {
-                let number = u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX);
-                self.steps.push(Step::new(number));
-                self.known.insert(digest.to_owned(), self.steps.len() - 1);
-                self.steps.len() - 1
-            }
-            None => return,
+        let said = match self.known.get(&number) {
+            _ if number == 0 => true,
+            Some(&position) => self.more(position, text, told),
+            None => self.begin(number, text, told),
         };
-        let before = self.steps[position].seen.clone();
-        let seen = &mut self.steps[position].seen;
-        read(vertex, seen);
-        if *seen == before {
-            return;
-        }
-        let now = seen.clone();
-        told.push(TaskStep::Build { step: now.clone() });
-        if now.state == before.state || now.state == BuildStepState::Waiting {
-            return;
-        }
-        self.title(position, told);
-        if let Some(end) = ended(&now) {
-            let rest = std::mem::take(&mut self.steps[position].open);
-            if !rest.is_empty() {
-                self.write_of(position, &rest, told);
-            }
-            self.write(format!("#{} {end}", now.number), told);
+        if said {
+            let again = numbered.len() != line.len();
+            let shown = if again {
+                format!("#{number} {rest}")
+            } else {
+                line.to_owned()
+            };
+            self.write(shown, told);
         }
     }
 
-    fn part(&mut self, part: &Value, told: &mut Vec<TaskStep>) {
-        let Some(position) = self.step_of(part) else {
-            return;
-        };
-        let seen = &mut self.steps[position].seen;
-        if seen.state != BuildStepState::Running {
-            return;
+    /// A line with a number that is new is the step's title.
+    fn begin(&mut self, number: u32, title: &str, told: &mut Vec<TaskStep>) -> bool {
+        if self.steps.len() >= STEPS {
+            return true;
         }
-        let id = part["id"].as_str().unwrap_or_default();
-        let (current, total) = (part["current"].as_u64(), part["total"].as_u64());
-        let fraction = match (current, total) {
-            (Some(current), Some(total)) if total > 0 => Some(TaskStep::fraction(current, total)),
-            _ => None,
-        };
-        let over = part["completed"].is_string();
-        let (note, fraction) = if over {
-            (String::new(), None)
-        } else {
-            (cut(id, NAME), fraction)
-        };
-        if (&seen.note, seen.fraction) != (&note, fraction) {
-            (seen.note, seen.fraction) = (note, fraction);
-            told.push(TaskStep::Build { step: seen.clone() });
-        }
-    }
-
-    fn piece(&mut self, position: usize, mut data: &[u8], told: &mut Vec<TaskStep>) {
-        while !data.is_empty() {
-            let open = &mut self.steps[position].open;
-            let room = LINE.saturating_sub(open.len()).max(1);
-            let window = &data[..data.len().min(room)];
-            let end = window.iter().position(|&byte| byte == b'\n');
-            open.extend_from_slice(&window[..end.unwrap_or(window.len())]);
-            data = &data[end.map_or(window.len(), |end| end + 1)..];
-            if end.is_some() || open.len() >= LINE {
-                let line = std::mem::take(open);
-                self.write_of(position, &line, told);
-            }
-        }
-    }
-
-    fn title(&mut self, position: usize, told: &mut Vec<TaskStep>) {
-        let step = &mut self.steps[position];
-        if std::mem::replace(&mut step.titled, true) {
-            return;
-        }
-        let BuildStep {
+        let (stage, place, name) = parts_of(title);
+        let step = BuildStep {
             number,
             stage,
             place,
             name,
-            ..
-        } = &step.seen;
-        let at = [stage.as_deref().unwrap_or_default(), place].join(" ");
-        let title = match at.trim() {
-            "" => format!("#{number} {name}"),
-            at => format!("#{number} [{at}] {name}"),
+            state: BuildStepState::Running,
+            took_ms: None,
+            note: String::new(),
+            fraction: None,
+            error: String::new(),
         };
-        self.write(title, told);
+        self.known.insert(number, self.steps.len());
+        self.steps.push(step.clone());
+        told.push(TaskStep::Build { step });
+        true
     }
 
-    /// A line of a step's. Of what a program wrote over and over on one line, the last counts.
-    fn write_of(&mut self, position: usize, line: &[u8], told: &mut Vec<TaskStep>) {
-        self.title(position, told);
-        let text = String::from_utf8_lossy(line);
-        let text = text.trim_end_matches('\r');
-        let text = text.rsplit('\r').next().unwrap_or(text);
-        self.write(format!("#{} {text}", self.steps[position].seen.number), told);
+    /// Another line of a step; whether it says anything.
+    fn more(&mut self, position: usize, text: &str, told: &mut Vec<TaskStep>) -> bool {
+        let step = &mut self.steps[position];
+        let before = step.clone();
+        if text == "..." || parts_of(text).2 == step.name {
+            return false;
+        }
+        if let Some(why) = text.strip_prefix("ERROR: ") {
+            why.clone_into(&mut step.error);
+            step.end(BuildStepState::Failed);
+        } else if text == "CACHED" {
+            step.end(BuildStepState::Cached);
+        } else if text == "CANCELED" {
+            step.end(BuildStepState::Cancelled);
+        } else if let Some(took) = text.strip_prefix("DONE ").and_then(milliseconds) {
+            step.took_ms = Some(took);
+            // It may be cached and yet have had to be fetched.
+            step.end(match step.state {
+                BuildStepState::Cached => BuildStepState::Cached,
+                _ => BuildStepState::Done,
+            });
+        } else if step.state == BuildStepState::Running && !is_output(text) {
+            let over = text.ends_with(" done");
+            step.note = if over { String::new() } else { cut(text, NAME) };
+            step.fraction = if over { None } else { fraction(text) };
+        }
+        if *step != before {
+            let step = step.clone();
+            told.push(TaskStep::Build { step });
+        }
+        true
     }
 
     fn write(&mut self, line: String, told: &mut Vec<TaskStep>) {
@@ -274,55 +197,57 @@ impl BuildProgress {
     }
 }
 
-impl Step {
-    fn new(number: u32) -> Self {
-        Self {
-            seen: BuildStep {
-                number,
-                stage: None,
-                place: String::new(),
-                name: String::new(),
-                state: BuildStepState::Waiting,
-                started_ms: None,
-                took_ms: None,
-                note: String::new(),
-                fraction: None,
-                error: String::new(),
-            },
-            titled: false,
-            open: Vec::new(),
-        }
+impl BuildStep {
+    fn end(&mut self, state: BuildStepState) {
+        self.state = state;
+        (self.note, self.fraction) = (String::new(), None);
     }
 }
 
-/// Reads a vertex into a step.
-fn read(vertex: &Value, step: &mut BuildStep) {
-    let when = |key: &str| vertex[key].as_str().and_then(time::read_ms);
-    (step.stage, step.place, step.name) = parts_of(vertex["name"].as_str().unwrap_or_default());
-    step.error = cut(vertex["error"].as_str().unwrap_or_default(), LINE);
-    step.started_ms = when("started").or(step.started_ms);
-    let completed = when("completed");
-    let took = |from: i64| completed.map(|to| to.saturating_sub(from).max(0).unsigned_abs());
-    step.took_ms = step.started_ms.and_then(took);
-    step.state = if step.error.contains("context canceled") {
-        BuildStepState::Cancelled
-    } else if !step.error.is_empty() {
-        BuildStepState::Failed
-    } else if vertex["cached"] == true {
-        BuildStepState::Cached
-    } else if completed.is_some() {
-        BuildStepState::Done
-    } else if step.started_ms.is_some() {
-        BuildStepState::Running
-    } else {
-        BuildStepState::Waiting
+/// `#5 text` as 5 and `text`.
+fn numbered_line(line: &str) -> Option<(u32, &str)> {
+    let (number, text) = line.strip_prefix('#')?.split_once(' ')?;
+    Some((number.parse().ok()?, text))
+}
+
+/// Whether a program wrote it: then the seconds since the step's beginning stand before it.
+fn is_output(text: &str) -> bool {
+    let (seconds, _) = text.split_once(' ').unwrap_or((text, ""));
+    seconds.contains('.') && milliseconds(seconds).is_some()
+}
+
+/// `1.4s` or `1.4` in milliseconds.
+fn milliseconds(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.trim_end_matches('s').split_once('.').unwrap_or((text, "0"));
+    let digits =
+        |text: &str| !text.is_empty() && text.len() < 10 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let thousandths: String = fraction.chars().chain("000".chars()).take(3).collect();
+    Some(whole.parse::<u64>().ok()? * 1000 + thousandths.parse::<u64>().ok()?)
+}
+
+/// How much of `sha256:.. 1.05MB / 3.41MB 0.4s` has come.
+fn fraction(text: &str) -> Option<f32> {
+    let (come, all) = text.split_once(" / ")?;
+    let size = |word: &str| -> Option<u64> {
+        let unit = word.find(|letter: char| letter.is_ascii_alphabetic())?;
+        let factor = match &word[unit..] {
+            "B" => 1,
+            "kB" => 1000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            _ => return None,
+        };
+        Some(milliseconds(&word[..unit])?.checked_mul(factor)? / 1000)
     };
-    if step.state != BuildStepState::Running {
-        (step.note, step.fraction) = (String::new(), None);
-    }
+    let come = size(come.rsplit(' ').next()?)?;
+    let all = size(all.split(' ').next()?)?;
+    (all > 0).then(|| TaskStep::fraction(come, all))
 }
 
-/// A vertex's name as stage, place in it, and what is done: `[linux/arm64 build 2/4] RUN make`. What `BuildKit` does of
+/// A title as stage, place in it, and what is done: `[linux/arm64 build 2/4] RUN make`. What `BuildKit` does of
 /// its own accord stands behind `[internal]` or `[auth]`, or behind nothing.
 fn parts_of(name: &str) -> (Option<String>, String, String) {
     let bracketed = name.strip_prefix('[').and_then(|rest| rest.split_once("] "));
@@ -346,24 +271,6 @@ fn parts_of(name: &str) -> (Option<String>, String, String) {
         "internal" | "auth" => (None, String::new(), what),
         stage => (Some(cut(stage, NAME)), cut(place, NAME), what),
     }
-}
-
-/// How the log says that a step has ended; nothing while it has not.
-fn ended(step: &BuildStep) -> Option<String> {
-    match step.state {
-        BuildStepState::Waiting | BuildStepState::Running => None,
-        BuildStepState::Done => {
-            let took = step.took_ms.unwrap_or(0);
-            Some(format!("DONE {}.{}s", took / 1000, took % 1000 / 100))
-        }
-        BuildStepState::Cached => Some("CACHED".to_owned()),
-        BuildStepState::Failed => Some(format!("ERROR: {}", step.error)),
-        BuildStepState::Cancelled => Some("CANCELED".to_owned()),
-    }
-}
-
-fn decoded(data: &Value) -> Option<Vec<u8>> {
-    BASE64_STANDARD.decode(data.as_str()?).ok()
 }
 
 fn cut(text: &str, longest: usize) -> String {

@@ -128,7 +128,7 @@ async fn build(cove: &Cove, spec: &BuildSpec, progress: &mut BuildProgress, repo
 
 /// Keeps a build. That it cannot be kept is no reason for it to fail.
 async fn keep(history: &Arc<History>, progress: &BuildProgress, row: impl FnOnce(u32, u32) -> BuildRow) {
-    let steps: Vec<_> = progress.steps().cloned().collect();
+    let steps = progress.steps().to_vec();
     let count = |cached: bool| {
         let counted = steps.iter().filter(|step| {
             let is_cached = step.state == BuildStepState::Cached;

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "how a test fails")]
 
 mod files;
+mod projects;
 mod settings;
 mod things;
 mod webdriver;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
             things::a4_an_image_is_named_saved_and_loaded_again,
             things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
             things::a4_a_network_is_made_and_a_container_connected,
+            projects::a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
+            projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,
             settings::a4_a_setting_is_reviewed_applied_and_put_back,
             settings::a4_the_machines_logs_are_read,
             window::a5_a_second_start_ends_and_leaves_the_first_window,

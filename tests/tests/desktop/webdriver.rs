@@ -16,6 +16,8 @@ use std::{
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 /// How long a machine may take to start on a busy computer.
 pub(crate) const BOOT: Duration = Duration::from_mins(6);
+/// What the system's dialogs for files and folders are called.
+const DIALOGS: &str = "File|Save|Open|Folder";
 /// The key of an element's reference in `WebDriver`'s JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -211,7 +213,7 @@ impl Window {
         let began = Instant::now();
         let dialog = loop {
             // The window itself is called after its screen.
-            let seen = self.xdotool(&["search", "--onlyvisible", "--name", "File|Save|Open"]);
+            let seen = self.xdotool(&["search", "--onlyvisible", "--name", DIALOGS]);
             if let Some(dialog) = seen.lines().next() {
                 break dialog.to_owned();
             }
@@ -232,7 +234,7 @@ impl Window {
         self.xdotool(&["type", "--delay", "20", rest.trim_start_matches('/')]);
         self.xdotool(&["key", "Return"]);
         while self
-            .xdotool(&["search", "--onlyvisible", "--name", "File|Save|Open"])
+            .xdotool(&["search", "--onlyvisible", "--name", DIALOGS])
             .contains(&dialog)
         {
             assert!(

@@ -48,10 +48,9 @@ volumes:
   data:
 `;
 
-function stepOf(index: number, state: BuildStep["state"], startedMs: number): BuildStep {
+function stepOf(index: number, state: BuildStep["state"]): BuildStep {
   const [stage, place, name, tookMs] = STEPS[index] ?? [null, "", "", 0, []];
-  const under = state === "running" || state === "waiting";
-  return { number: index + 1, stage, place, name, state, startedMs: state === "waiting" ? null : startedMs, tookMs: under ? null : (tookMs ?? 0), note: "", fraction: null, error: "" };
+  return { number: index + 1, stage, place, name, state, tookMs: state === "running" ? null : (tookMs ?? 0), note: "", fraction: null, error: "" };
 }
 
 function titleOf(index: number): string {
@@ -224,16 +223,16 @@ export abstract class MemoryProjects implements ProjectsHost {
       const broken = row.outcome === "failed" && index === 6;
       wrote(titleOf(index));
       if (tookMs !== null) {
-        took({ ...stepOf(index, "running", row.startedMs), note: index === 1 ? "resolving" : "" });
+        took({ ...stepOf(index, "running"), note: index === 1 ? "resolving" : "" });
         for (const line of lines) wrote(`#${index + 1} ${line}`);
       }
       if (broken) {
-        took({ ...stepOf(index, "failed", row.startedMs), error: FAILURE });
+        took({ ...stepOf(index, "failed"), error: FAILURE });
         wrote(`#${index + 1} ERROR: ${FAILURE}`);
         wrote(`ERROR: failed to solve: ${FAILURE}`);
         return;
       }
-      took(stepOf(index, tookMs === null ? "cached" : "done", row.startedMs));
+      took(stepOf(index, tookMs === null ? "cached" : "done"));
       wrote(`#${index + 1} ${tookMs === null ? "CACHED" : `DONE ${(tookMs / 1000).toFixed(1)}s`}`);
     }
   }

@@ -2,7 +2,7 @@
 
 export type BuildDetails = { 
 /**
- * Its steps, in the order in which BuildKit named them.
+ * Its steps, in the order in which `BuildKit` named them.
  */
 steps: Array<BuildStep>, 
 /**
@@ -48,7 +48,7 @@ outcome: BuildOutcome,
  */
 failure: string, 
 /**
- * Steps that BuildKit took or found done.
+ * Steps that `BuildKit` took or found done.
  */
 steps: number, 
 /**
@@ -104,10 +104,6 @@ name: string,
  */
 state: BuildStepState, 
 /**
- * When it began.
- */
-startedMs: number | null, 
-/**
  * How long it took, in milliseconds; absent until it has ended.
  */
 tookMs: number | null, 
@@ -124,7 +120,7 @@ fraction: number | null,
  */
 error: string, };
 
-export type BuildStepState = "waiting" | "running" | "done" | "cached" | "failed" | "cancelled";
+export type BuildStepState = "running" | "done" | "cached" | "failed" | "cancelled";
 
 export type CheckView = { 
 /**

@@ -18,7 +18,7 @@ async function builds() {
 }
 
 function step(change: Partial<BuildStep>): BuildStep {
-  return { number: 1, stage: null, place: "", name: "x", state: "done", startedMs: 0, tookMs: 100, note: "", fraction: null, error: "", ...change };
+  return { number: 1, stage: null, place: "", name: "x", state: "done", tookMs: 100, note: "", fraction: null, error: "", ...change };
 }
 
 describe("builds", () => {

@@ -35,7 +35,6 @@ export const projects: Record<keyof typeof words, string> = {
   build_cancelled: "abgebrochen",
   cachedSteps: "{cached} von {steps} aus dem Cache",
   steps: "Schritte",
-  step_waiting: "wartet",
   step_running: "läuft",
   step_done: "fertig",
   step_cached: "aus dem Cache",

@@ -34,7 +34,6 @@ export const projects = {
   build_cancelled: "cancelled",
   cachedSteps: "{cached} of {steps} cached",
   steps: "Steps",
-  step_waiting: "waiting",
   step_running: "running",
   step_done: "done",
   step_cached: "cached",
