@@ -25,8 +25,9 @@ services:
     command: [sh, -c, 'echo up and running; sleep 600']
 ";
 
-/// A folder in the home folder, which machines have.
+/// A folder in the home folder, which machines have. The machine runs, unless this test is the only one.
 fn folder(cove: &Cove, name: &str, files: &[(&str, &str)]) -> PathBuf {
+    cove.start();
     let folder = cove.scratch().join(name);
     fs::create_dir(&folder).expect("it can be made");
     for (file, text) in files {
