@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 /// As buildx 0.13 writes a build of two stages, the second of which fails.
-const RECORDED: &str = r##"#0 building with "default" instance using docker driver
+const RECORDED: &str = r#"#0 building with "default" instance using docker driver
 
 #1 [internal] load build definition from Dockerfile
 #1 transferring dockerfile: 120B done
@@ -32,7 +32,7 @@ const RECORDED: &str = r##"#0 building with "default" instance using docker driv
 0.104 /bin/sh: make: not found
 ------
 ERROR: failed to solve: process "/bin/sh -c make" did not complete successfully: exit code: 127
-"##;
+"#;
 
 fn read_all(text: &[u8], piece: usize) -> (BuildProgress, Vec<TaskStep>) {
     let mut progress = BuildProgress::default();
