@@ -43,6 +43,9 @@ fn choose(window: &Window, button: &str, folder: &Path) {
 }
 
 fn build(window: &Window) {
+    // What tells of an earlier one may lie over the button for a moment.
+    let toasts = "return document.querySelectorAll('[role=status] .toast').length";
+    eventually("the toasts to go", || window.script(toasts, &[]) == 0);
     window.click(&window.find("//form//button[normalize-space()='Build' and not(@disabled)]"));
     window.find_within(
         BOOT,

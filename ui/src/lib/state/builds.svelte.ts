@@ -40,6 +40,8 @@ export class Builds {
   readonly list: Listing<BuildRow>;
   /** Where a history was put that could not be read. */
   damaged = $state<string | null>(null);
+  /** The build that a person looks at, whose end needs no toast. */
+  watched: string | null = null;
   /** Builds under way, by their names. */
   readonly #live = new SvelteMap<string, { row: BuildRow; task: Task }>();
 
@@ -75,6 +77,7 @@ export class Builds {
     this.#live.set(id, { row, task });
     void this.list.refresh();
     const over = ended.then(async () => {
+      if (this.watched === id) task.seen = true;
       this.#live.delete(id);
       await this.list.refresh();
     });

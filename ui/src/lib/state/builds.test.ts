@@ -23,7 +23,7 @@ function step(change: Partial<BuildStep>): BuildStep {
 
 describe("builds", () => {
   it("keep their name from beginning to end, and are in the list all the while", async () => {
-    const { state, stop } = await builds();
+    const { state, tasks, stop } = await builds();
     const { id, ended } = state.begin(SPEC);
     await new Promise((done) => setTimeout(done, 100));
     expect(state.list.rows?.[0]).toMatchObject({ id, outcome: "running" });
@@ -31,6 +31,11 @@ describe("builds", () => {
     await ended;
     expect(state.taskOf(id)).toBeNull();
     expect(state.list.rows?.filter((row) => row.id === id)).toMatchObject([{ outcome: "done", cached: 4 }]);
+    expect(tasks.unseen.length).toBe(1);
+    const second = state.begin(SPEC);
+    state.watched = second.id;
+    await second.ended;
+    expect(tasks.unseen.length).toBe(1);
     stop();
   });
 
