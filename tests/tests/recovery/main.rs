@@ -3,6 +3,8 @@
 //!
 //! The tests break the machine in turn, so they run one at a time, and each begins by making sure that it runs.
 
+#![expect(clippy::unwrap_used, reason = "how a test fails")]
+
 use cove_tests::{
     harness::{self, Cove, Pace, Wire, eventually, within},
     tests,
