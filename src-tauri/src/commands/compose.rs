@@ -151,12 +151,12 @@ fn without_containers(mut project: ProjectRow) -> ProjectRow {
 
 async fn act(cove: &Cove, project: &ProjectRow, action: ComposeAction, report: &Report) -> Answer<()> {
     let folder = match &project.folder {
-        Some(folder) if folders::in_machine(cove, Path::new(folder)).await.is_ok() => Some(folder.as_str()),
-        Some(folder) if action == ComposeAction::Up => {
-            folders::in_machine(cove, Path::new(folder)).await?;
-            Some(folder.as_str())
-        }
-        _ => None,
+        Some(folder) => match folders::in_machine(cove, Path::new(folder)).await {
+            Ok(()) => Some(folder.as_str()),
+            Err(refusal) if action == ComposeAction::Up => return Err(refusal),
+            Err(_) => None,
+        },
+        None => None,
     };
     if action == ComposeAction::Up && (folder.is_none() || project.files.is_empty()) {
         return Err(Refusal::new(
