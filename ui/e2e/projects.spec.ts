@@ -10,8 +10,10 @@ async function clean(page: Page) {
 }
 
 /** Lets a folder fall on the window. */
-function drop(page: Page, path: string) {
-  return page.evaluate((path) => {
+async function drop(page: Page, path: string) {
+  // Nobody listens before the window is there.
+  await expect(page.getByRole("navigation", { name: "Cove" })).toBeVisible();
+  await page.evaluate((path) => {
     window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths: [path] } }));
   }, path);
 }
