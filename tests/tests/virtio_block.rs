@@ -424,8 +424,14 @@ fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result
             .arg("a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards")
             .args(["--exact", "--nocapture"])
             .env(SMALL, place.path())
-            .status()?;
-        ensure!(inside.success(), "{inside}");
+            .output()?;
+        let said = String::from_utf8_lossy(&inside.stdout);
+        ensure!(
+            inside.status.success(),
+            "{said}{}",
+            String::from_utf8_lossy(&inside.stderr)
+        );
+        ensure!(said.contains("1 passed"), "it did not find itself: {said}");
         return Ok(());
     };
     for way in WAYS {

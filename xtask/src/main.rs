@@ -17,6 +17,7 @@ mod layout;
 mod process;
 mod run;
 mod setup;
+mod space;
 mod suites;
 mod test;
 mod unprivileged;

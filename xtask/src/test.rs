@@ -5,6 +5,7 @@ use crate::{
     layout::{Layout, Profile},
     process::{note, step},
     setup::{self, DockerClient},
+    space,
     suites::{self, How, Suite, Tally},
     unprivileged::Runner,
 };
@@ -152,6 +153,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
             .map(|suite| (run(&suite), suite.title()))
             .collect()
     };
+    let space = space::Watch::begin(layout.target());
     let outcomes = thread::scope(|scope| {
         let lanes = in_lanes(suites).map(|lane| scope.spawn(|| run_all(lane)));
         lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
@@ -165,6 +167,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     }
     println!();
     note(&format!("took {} min", began.elapsed().as_secs().div_ceil(60)));
+    note(&format!("the least that was free: {}", space.end()));
     if !failed.is_empty() {
         note(&format!(
             "failed: {}; logs of machines: {}",

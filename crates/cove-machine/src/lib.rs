@@ -185,7 +185,8 @@ pub trait Machine: Send + Sync {
         Vec::new()
     }
 
-    /// Whether the vCPUs are stopped on request; a machine may be adopted in this state.
+    /// Whether the vCPUs stand still: on request, or since the host had no space for what the guest wrote. A machine may
+    /// be adopted in this state.
     fn paused(&self) -> bool {
         false
     }
@@ -258,7 +259,7 @@ pub trait Machine: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum MachineEvent {
-    /// The vCPUs stopped on request.
+    /// The vCPUs stopped, on request or since the host had no space for what the guest wrote.
     Paused,
     /// The vCPUs go on.
     Resumed,

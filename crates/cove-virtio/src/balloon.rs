@@ -25,23 +25,22 @@ use vm_memory::{GuestMemory as _, GuestMemoryRegion as _, VolatileSlice};
 /// `VIRTIO_BALLOON_F_REPORTING`: the guest reports free pages.
 const FEATURE_REPORTING: u64 = 1 << 5;
 
-/// The queue of reports. Queues of features that are not offered have no index, so that it follows the first two.
+/// The first queue that may be the one of reports. The specification gives it the index 4 (section 5.5.2); Linux counts
+/// only queues of features that are offered, and so has it follow the first two. No other feature here has a queue.
 const REPORTING: u16 = 2;
 
-const QUEUES: &[QueueSpec] = &[
-    QueueSpec {
-        max_size: 64,
-        required: true,
-    },
-    QueueSpec {
-        max_size: 64,
-        required: true,
-    },
-    QueueSpec {
-        max_size: 64,
-        required: false,
-    },
-];
+const QUEUES: &[QueueSpec] = &[MUST, MUST, MAY, MAY, MAY];
+
+/// Those for inflating and deflating.
+const MUST: QueueSpec = QueueSpec {
+    max_size: 64,
+    required: true,
+};
+
+const MAY: QueueSpec = QueueSpec {
+    required: false,
+    ..MUST
+};
 
 /// The balloon device.
 #[derive(Default)]
@@ -52,6 +51,8 @@ pub struct Balloon {
 /// Takes reports.
 struct Serving {
     mapping: Mapping,
+    /// Whether the driver said that it reports.
+    reporting: bool,
 }
 
 impl Balloon {
@@ -94,7 +95,9 @@ impl Device for Balloon {
         } else {
             Mapping::Anonymous
         };
-        self.session = Some(Session::begin(activation, QUEUES, Serving { mapping })?);
+        let reporting = activation.features & FEATURE_REPORTING != 0;
+        let serving = Serving { mapping, reporting };
+        self.session = Some(Session::begin(activation, QUEUES, serving)?);
         Ok(())
     }
 
@@ -119,7 +122,7 @@ impl Service for Serving {
     const KIND: Thread = Thread::Balloon;
 
     fn serve(&mut self, queue: u16, memory: &GuestMemory, chain: Chain<'_>) -> Served {
-        if queue == REPORTING {
+        if self.reporting && queue >= REPORTING {
             let mut slices = Vec::new();
             match gather(memory, chain, Direction::Writable, &mut slices) {
                 Ok(_) => self.discard(&slices),

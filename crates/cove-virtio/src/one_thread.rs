@@ -10,7 +10,7 @@
 //!
 //! What a request is, the device's [`Service`] knows. The thread owns the queues; the device gets them back by joining
 //! the thread. It takes one request of each queue in turn, and looks for `stop` between two requests, so none is in
-//! flight when it ends. A request that cannot be done yet stays in its queue, where those behind it wait, too.
+//! flight when it ends. A request that cannot be done yet stays in its queue, and the whole device rests with it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

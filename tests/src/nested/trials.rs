@@ -16,7 +16,10 @@ use tokio::time::{sleep, timeout};
 use super::Place;
 use super::guest::{Guest, PATIENCE, spec};
 
-/// What the container does: what it is given, what it answers, and memory that it takes until its end.
+/// Memory that the container takes until its end.
+const TAKEN_KIB: u64 = 32 << 10;
+
+/// What the container does: what it is given, what it answers, and memory.
 const TASK: &str = "cat /shared/word && echo from a container > /shared/answer && head -c 33554432 /dev/zero > /dev/shm/taken";
 
 /// Bytes before each piece of a container's output, in the engine's framing.
@@ -74,25 +77,37 @@ fn confined(guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// The monitor takes less of the host's memory than it once took, by so many KiB: what a guest frees is reported, some
-/// seconds later.
-async fn gives_back(guest: &Guest, kib: u64) -> Result<()> {
+/// What the monitor takes of the host's memory, in KiB.
+struct Taken {
+    most: u64,
+    now: u64,
+}
+
+fn memory_of(guest: &Guest) -> Result<Taken> {
     let monitor = guest.machine.processes()[1];
+    let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
+    let field = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let (most, now) = field("VmHWM:")
+        .zip(field("VmRSS:"))
+        .context("no memory is told of")?;
+    Ok(Taken { most, now })
+}
+
+/// What the container took is the host's again, though the guest has had it: free memory is reported, some seconds later.
+async fn gives_back(guest: &Guest, before: u64) -> Result<()> {
+    let most = memory_of(guest)?.most;
+    ensure!(
+        most >= before + TAKEN_KIB / 2,
+        "{before} KiB before the container and {most} at most"
+    );
     let given = async {
-        loop {
-            let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
-            let field = |name: &str| -> Option<u64> {
-                let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-                line.trim().strip_suffix(" kB")?.parse().ok()
-            };
-            let (most, now) = field("VmHWM:")
-                .zip(field("VmRSS:"))
-                .context("no memory is told of")?;
-            if now + kib <= most {
-                return anyhow::Ok(());
-            }
+        while memory_of(guest)?.now + TAKEN_KIB / 2 > most {
             sleep(Duration::from_millis(500)).await;
         }
+        anyhow::Ok(())
     };
     let given = timeout(PATIENCE, given).await;
     given.context("the guest gives no memory back")?
@@ -156,6 +171,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     guest.machine.resume().await?;
     ensure!(events.recv().await? == MachineEvent::Resumed, "it does not go on");
 
+    let before = memory_of(&guest)?.now;
     guest
         .engine_json("POST", "/containers/first/start", &json!({}))
         .await?;
@@ -163,7 +179,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
         .engine_json("POST", "/containers/first/wait", &json!({}))
         .await?;
     ensure!(ended["StatusCode"] == 0, "the container ended with {ended}");
-    gives_back(&guest, 16 << 10).await?;
+    gives_back(&guest, before).await?;
     let (_, output) = guest
         .engine("GET", "/containers/first/logs?stdout=1", "text/plain", b"")
         .await?;

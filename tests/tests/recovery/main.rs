@@ -240,10 +240,14 @@ pub(crate) fn memory_that_the_guest_frees_is_the_hosts_again(cove: &Cove) {
         let status: serde_json::Value = serde_json::from_str(&cove.cove(["status", "--json"]).ok()).unwrap();
         status["memory_on_host"].as_u64().unwrap()
     };
+    let before = on_host();
     let take = format!("head -c {TAKEN} /dev/zero > /dev/shm/taken");
     cove.cove(["exec", "sh", "-c", &take]).ok();
     let with_it = on_host();
-    assert!(with_it > TAKEN, "{with_it} bytes are less than the guest uses");
+    assert!(
+        with_it > before + TAKEN / 2,
+        "{before} bytes, and {with_it} with the file"
+    );
     cove.cove(["exec", "rm", "/dev/shm/taken"]).ok();
     // The kernel reports what is free in large pieces, some seconds later; small ones stay.
     within(Duration::from_mins(1), "the host to have its memory back", || {

@@ -22,7 +22,7 @@ use super::{
 use crate::{host, settings::Share};
 use cove_wire::{BootConfig, Call, EngineState, FaultCode};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How long a guest may take until its agent answers. Emulated ones take seconds, on a busy computer many.
 const GREETING: Duration = Duration::from_mins(3);
@@ -30,6 +30,8 @@ const GREETING: Duration = Duration::from_mins(3);
 const BOOT: Duration = Duration::from_mins(15);
 /// How long the engine may take after that.
 const ENGINE: Duration = Duration::from_mins(5);
+/// How long a machine that stood for want of space rests before it goes on.
+const REST: Duration = Duration::from_secs(1);
 /// About as many stages as a guest reports, for the progress bar.
 const USUAL_STAGES: u8 = 12;
 
@@ -155,6 +157,15 @@ impl Job {
                             Failure::NoSpace {
                                 path: self.place.data_disk(),
                                 free,
+                            }
+                        }
+                        _ if session.machine.paused() => {
+                            // There was no space in that moment, and there is some by now; or what is free may not be
+                            // used, which is no reason to try without a rest.
+                            sleep(REST).await;
+                            match session.machine.resume().await {
+                                Ok(()) => continue,
+                                Err(error) => Failure::Backend(error),
                             }
                         }
                         _ => continue,

@@ -78,6 +78,16 @@ impl Failure {
         matches!(self, Self::Cancelled | Self::Boot(_) | Self::EngineSilent { .. })
     }
 
+    /// Whether another hypervisor might not have failed like this.
+    pub(super) fn may_be_the_hypervisors(&self) -> bool {
+        matches!(
+            self,
+            Self::Silent { .. }
+                | Self::Exited(ExitCause::HypervisorDied { .. } | ExitCause::Vanished)
+                | Self::Backend(MachineError::StartFailed { .. })
+        )
+    }
+
     /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
     pub(crate) fn report(self, full: bool) -> ApiError {
         let message = self.to_string();

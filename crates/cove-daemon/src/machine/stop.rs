@@ -2,17 +2,23 @@
 
 use super::{
     agent::{CallError, Happening},
+    disk::LEAST_FREE,
     session::Session,
 };
-use cove_machine::{Exit, ExitCause, MachineError};
+use crate::host;
+use cove_machine::{Exit, ExitCause, Machine, MachineError};
 use cove_wire::Call;
-use std::time::Duration;
+use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 /// How long the engine may take beyond the grace that containers have.
 pub(super) const ENGINE: Duration = Duration::from_secs(30);
 /// How long the guest may take to unmount and power off after that.
 pub(super) const POWER_OFF: Duration = Duration::from_secs(30);
+
+/// How often a machine that stands still on its way down is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How a machine was taken down.
 #[derive(Debug)]
@@ -29,6 +35,10 @@ pub(super) async fn stop(
     kill: CancellationToken,
 ) -> Result<Stopped, MachineError> {
     session.errand = None;
+    let (machine, disk) = (
+        Arc::clone(&session.machine),
+        session.record.spec.data_disk.clone(),
+    );
     let orderly = async {
         if paused {
             session.machine.resume().await?;
@@ -42,6 +52,7 @@ pub(super) async fn stop(
     };
     let notice = tokio::select! {
         notice = orderly => notice,
+        never = keep_going(machine, &disk) => match never {},
         () = kill.cancelled() => session.machine.kill().await.map(|_| None),
     };
     match notice {
@@ -58,6 +69,22 @@ pub(super) async fn stop(
                 }),
                 Err(error) => Err(error),
             }
+        }
+    }
+}
+
+/// Lets a machine go on that stands still since the host had no space for what it wrote, once there is some: it has more
+/// to write before it can power off.
+async fn keep_going(machine: Arc<dyn Machine>, disk: &Path) -> Infallible {
+    let mut looks = interval(LOOK);
+    loop {
+        looks.tick().await;
+        let space = disk.parent().and_then(host::free_space);
+        if machine.paused()
+            && space.is_some_and(|free| free >= LEAST_FREE)
+            && let Err(error) = machine.resume().await
+        {
+            tracing::debug!(%error, "the machine does not go on");
         }
     }
 }

@@ -61,7 +61,7 @@ impl Guest {
         matches!(self.phase, Phase::Running | Phase::Paused)
     }
 
-    /// Its vCPUs have been stopped on request. Returns what is to be told, if it is news.
+    /// Its vCPUs have been stopped. Returns what is to be told, if it is news.
     pub(super) fn paused(&mut self) -> Option<MachineEvent> {
         self.turn(Phase::Running, Phase::Paused)
             .then_some(MachineEvent::Paused)

@@ -7,6 +7,8 @@
 //!       └── pause, resume, restart ─ jobs ─┴───────────┘ ── events ──▶
 //! ```
 //!
+//! The data disk, too, may ask for a pause: when the host has no space for what the guest writes.
+//!
 //! The one task that runs [`Monitor::supervise`] owns the machine's state ([`super::guest`]). What may take a moment, such
 //! as waiting for a disk before a pause, is a job on another thread, one at a time and in the order in which it was
 //! asked for; a kill waits for none of them.
@@ -280,10 +282,16 @@ impl Supervisor {
     /// whoever hears of the pause lets it go on.
     fn hold(&mut self) {
         tracing::warn!("the host's disk is full, so the guest stands still");
-        let (answer, _) = oneshot::channel();
+        let (answer, held) = oneshot::channel();
         self.waiting.push_back(Asked {
             order: Order::Pause,
             answer,
+        });
+        tokio::spawn(async move {
+            if let Ok(Err(why)) = held.await {
+                // The disk tells again.
+                tracing::warn!(why, "the guest could not be held");
+            }
         });
     }
 

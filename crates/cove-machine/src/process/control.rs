@@ -33,7 +33,7 @@ pub(crate) fn reply(answer: oneshot::Sender<Result<(), String>>, result: Result<
 /// Where the owner of the machine's state tells what happens.
 #[derive(Debug)]
 pub(crate) struct Audience {
-    /// Whether the vCPUs are stopped on request.
+    /// Whether the vCPUs stand still.
     pub(crate) paused: watch::Sender<bool>,
     /// What happens, except for the end.
     pub(crate) events: broadcast::Sender<MachineEvent>,
@@ -53,7 +53,7 @@ impl Audience {
 pub(crate) struct Desk {
     /// The greeting, as it was when the machine started.
     pub(crate) hello: Hello,
-    /// Whether the vCPUs are stopped on request.
+    /// Whether the vCPUs stand still.
     pub(crate) paused: watch::Receiver<bool>,
     /// What happens.
     pub(crate) events: broadcast::Sender<MachineEvent>,

@@ -51,7 +51,7 @@ pub(crate) struct Hello {
     pub(crate) notices: Vec<String>,
     /// How the process that faces the guest is confined.
     pub(crate) confinement: Vec<Layer>,
-    /// Whether the vCPUs are stopped on request.
+    /// Whether the vCPUs stand still.
     pub(crate) paused: bool,
     /// The folders that the guest may reach.
     pub(crate) shares: Vec<Share>,

@@ -62,12 +62,21 @@ pub(crate) struct Remote {
 #[derive(Debug)]
 struct Shared {
     spec: MachineSpec,
-    paused: AtomicBool,
+    vcpus: watch::Sender<Vcpus>,
     shares: Mutex<Vec<Share>>,
     /// Somebody wants it killed: an end without an account is this and no mystery.
     killing: AtomicBool,
     events: broadcast::Sender<MachineEvent>,
     exit: watch::Sender<Option<Exit>>,
+}
+
+/// Whether the vCPUs run. Only what the machine process says changes it: a guest that is let go on while the host's disk
+/// is still full stands again before the answer has arrived.
+#[derive(Debug, Clone, Copy)]
+struct Vcpus {
+    paused: bool,
+    /// How often they were said to have stopped or gone on.
+    turns: u64,
 }
 
 #[derive(Debug)]
@@ -82,7 +91,10 @@ impl Remote {
         let (exit_sender, exit) = watch::channel(None);
         let shared = Arc::new(Shared {
             spec: spec.clone(),
-            paused: AtomicBool::new(hello.paused),
+            vcpus: watch::Sender::new(Vcpus {
+                paused: hello.paused,
+                turns: 0,
+            }),
             shares: Mutex::new(hello.shares),
             killing: AtomicBool::new(false),
             events: broadcast::channel(EVENTS).0,
@@ -106,6 +118,21 @@ impl Remote {
 
     async fn order(&self, operation: &'static str, order: Order) -> Result<(), MachineError> {
         self.ask(operation, Request::Machine(order)).await.map(drop)
+    }
+
+    /// The same for an order that stops the vCPUs or lets them go on: returns once the event that says so has arrived, too.
+    async fn turn(&self, operation: &'static str, order: Order, paused: bool) -> Result<(), MachineError> {
+        let mut vcpus = self.shared.vcpus.subscribe();
+        let before = *vcpus.borrow();
+        self.order(operation, order).await?;
+        if before.paused != paused {
+            let told = vcpus.wait_for(|now| now.turns != before.turns);
+            // Without it the machine is as it was asked to be all the same.
+            if timeout(PATIENCE, told).await.is_err() {
+                tracing::warn!(operation, "the machine process does not say what it did");
+            }
+        }
+        Ok(())
     }
 
     async fn ask(&self, operation: &'static str, request: Request) -> Result<Reply, MachineError> {
@@ -143,20 +170,15 @@ impl Machine for Remote {
     }
 
     fn paused(&self) -> bool {
-        self.shared.paused.load(Ordering::Relaxed)
+        self.shared.vcpus.borrow().paused
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
-        self.order("pause", Order::Pause).await?;
-        // The event that says so may still be on its way.
-        self.shared.paused.store(true, Ordering::Relaxed);
-        Ok(())
+        self.turn("pause", Order::Pause, true).await
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        self.order("resume", Order::Resume).await?;
-        self.shared.paused.store(false, Ordering::Relaxed);
-        Ok(())
+        self.turn("resume", Order::Resume, false).await
     }
 
     async fn stop(&self, grace: Duration) -> Result<Exit, MachineError> {
@@ -262,6 +284,13 @@ impl Machine for Remote {
 }
 
 impl Shared {
+    fn turned(&self, paused: bool) {
+        self.vcpus.send_modify(|vcpus| {
+            vcpus.paused = paused;
+            vcpus.turns += 1;
+        });
+    }
+
     fn shares(&self) -> MutexGuard<'_, Vec<Share>> {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -285,7 +314,7 @@ async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc
         }
         match settle(&shared).await {
             Settled::Alive(greeted) => {
-                shared.paused.store(greeted.hello.paused, Ordering::Relaxed);
+                shared.turned(greeted.hello.paused);
                 *shared.shares() = greeted.hello.shares;
                 line = greeted.line;
                 for (_, answer) in unanswered.drain() {
@@ -345,7 +374,7 @@ async fn converse(
                         let _ = answer.send(result);
                     }
                     Ok(Said::Event(event)) => {
-                        shared.paused.store(matches!(event, MachineEvent::Paused), Ordering::Relaxed);
+                        shared.turned(matches!(event, MachineEvent::Paused));
                         let _ = shared.events.send(event);
                     }
                     Err(why) => {

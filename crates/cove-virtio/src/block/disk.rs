@@ -167,9 +167,12 @@ impl Disk {
     pub(super) fn discard(&self, sector: u64, count: u32) -> Result<(), Refusal> {
         self.check_writable()?;
         let extent = self.extent(sector, u64::from(count) * SECTOR)?;
-        // Only advice: a file that cannot have holes keeps its bytes.
-        self.fallocate("discard from", FallocateFlags::PUNCH_HOLE, extent)
-            .map(drop)
+        // Only advice: a file that cannot have holes keeps its bytes, and so does one whose file system is so full that
+        // it cannot even write down that there is a hole.
+        match self.fallocate("discard from", FallocateFlags::PUNCH_HOLE, extent) {
+            Ok(_) | Err(Refusal::Full { .. }) => Ok(()),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Makes `count` sectors read as zeroes; with `unmap`, by giving back their space where possible.

@@ -123,7 +123,7 @@ impl Block {
         })
     }
 
-    /// Has `tell` called whenever a request begins to wait for space on the host.
+    /// Has `tell` called when a request begins to wait for space on the host, and now and then while it waits.
     pub fn on_full(&mut self, tell: impl Fn() + Send + Sync + 'static) {
         self.on_full = Some(Arc::new(tell));
     }
@@ -209,7 +209,7 @@ impl Device for Block {
             features: activation.features,
             complained: false,
             on_full: self.on_full.clone(),
-            full: false,
+            starved: 0,
         };
         self.session = Some(Session::begin(activation, QUEUES, serving)?);
         Ok(())

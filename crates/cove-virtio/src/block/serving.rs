@@ -10,6 +10,9 @@ use crate::device::GuestMemory;
 use crate::one_thread::{Served, Service};
 use crate::queue::{Chain, split};
 
+/// A request that waits for space is told of every so many times that it was tried.
+const TOLD_EVERY: u32 = 10;
+
 /// The disk as one driver negotiated it.
 pub(super) struct Serving {
     pub(super) disk: Arc<Disk>,
@@ -18,8 +21,8 @@ pub(super) struct Serving {
     pub(super) complained: bool,
     /// Hears that a request waits for space.
     pub(super) on_full: Option<OnFull>,
-    /// A request waits for space, which has been said.
-    pub(super) full: bool,
+    /// How often the request at hand has found no space.
+    pub(super) starved: u32,
 }
 
 impl Service for Serving {
@@ -37,12 +40,14 @@ impl Service for Serving {
                         return Served::Later;
                     }
                     Err(refusal) => self.log(&refusal),
-                    Ok(()) => self.full = false,
+                    Ok(()) => {}
                 }
+                self.starved = 0;
                 Served::Done(written)
             }
             Err(error) => {
                 tracing::debug!(%error, "a request to a disk is malformed");
+                self.starved = 0;
                 Served::Done(0)
             }
         }
@@ -50,9 +55,11 @@ impl Service for Serving {
 }
 
 impl Serving {
-    /// A request has to wait.
+    /// A request has to wait. That is told at first, and again for as long as nobody takes the disk out of use.
     fn starve(&mut self, refusal: &Refusal) {
-        if std::mem::replace(&mut self.full, true) {
+        let before = self.starved;
+        self.starved = before.saturating_add(1);
+        if !before.is_multiple_of(TOLD_EVERY) {
             return;
         }
         let error: &dyn std::error::Error = refusal;

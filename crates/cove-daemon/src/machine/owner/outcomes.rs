@@ -14,7 +14,7 @@ use crate::{
         stop::Stopped,
     },
 };
-use cove_api::{ApiError, BackendReport, ErrorCode, MachineState};
+use cove_api::{ApiError, BackendReport, MachineState};
 use cove_machine::{BackendKind, Exit, ExitCause, MachineError};
 use cove_wire::{Call, EngineState};
 use std::{
@@ -252,6 +252,19 @@ impl Owner {
                 self.phase = Phase::Paused(session);
             }
             Phase::Paused(session) if !session.machine.paused() => self.resumed(session),
+            // One that is left to be looked into stays what it is, and is let go on all the same.
+            Phase::Failed {
+                session: Some(mut session),
+                error,
+                console_tail,
+            } => {
+                session.held = session.machine.paused();
+                self.phase = Phase::Failed {
+                    session: Some(session),
+                    error,
+                    console_tail,
+                };
+            }
             other => self.phase = other,
         }
     }
@@ -266,9 +279,21 @@ impl Owner {
 
     /// Lets a machine go on that was held for the lack of space, once there is some. Answers whether it did.
     pub(super) async fn relieve(&mut self) -> bool {
-        let held = matches!(&self.phase, Phase::Paused(session) if session.held);
-        if !held || self.is_full() {
+        if self.is_full() {
             return false;
+        }
+        match &self.phase {
+            Phase::Paused(session) if session.held => {}
+            Phase::Failed {
+                session: Some(session),
+                ..
+            } if session.held => {
+                if let Err(error) = session.machine.resume().await {
+                    tracing::warn!("what is left of the machine could not go on: {error}");
+                }
+                return false;
+            }
+            _ => return false,
         }
         tracing::info!("there is space again");
         if let Err(error) = self.resume().await {
@@ -309,11 +334,11 @@ impl Owner {
         if session.is_none() {
             self.gone();
         }
-        let mut error = failure.report(full);
         // The monitor is younger than QEMU, which a person may prefer to a second try.
-        if self.snapshot.backend.kind == BackendKind::Kvm.to_string()
-            && matches!(error.code, ErrorCode::MachineFailed | ErrorCode::Timeout)
-        {
+        let of_the_monitor =
+            self.snapshot.backend.kind == BackendKind::Kvm.to_string() && failure.may_be_the_hypervisors();
+        let mut error = failure.report(full);
+        if of_the_monitor {
             error.hint.push_str(
                 "; should it fail again, `cove config set machine.backend emulated` does without hardware virtualisation",
             );
