@@ -58,12 +58,17 @@ pub enum ComposeAction {
 }
 
 impl ProjectRow {
-    /// The projects of the engine's list of containers, by name, and those that were opened and have none.
-    pub fn read_all(containers: &[Value], opened: &[Self]) -> Vec<Self> {
+    /// The projects of the engine's list of containers, by name, those that a person `opened`, and those that were
+    /// `seen` when they had containers. The folder and files of an opened project are those that the person chose.
+    ///
+    /// Labels are what somebody wrote, and an image can carry them. So folder and files are only told where all
+    /// containers that say something say the same, and where no path leads upwards.
+    pub fn read_all(containers: &[Value], opened: &[Self], seen: &[Self]) -> Vec<Self> {
         let mut projects: BTreeMap<String, Self> = opened
             .iter()
             .map(|project| (project.name.clone(), project.clone()))
             .collect();
+        let mut said: BTreeMap<String, Vec<Labelled>> = BTreeMap::new();
         for container in containers {
             let label = |name: &str| container["Labels"][name].as_str().filter(|text| !text.is_empty());
             let (Some(name), Some(row)) = (label(PROJECT), ContainerRow::read(container)) else {
@@ -75,12 +80,12 @@ impl ProjectRow {
                 files: Vec::new(),
                 services: Vec::new(),
             });
-            // What was opened is what a person chose; labels are what somebody wrote.
-            if project.folder.is_none() {
-                project.folder = label(FOLDER)
-                    .filter(|path| path.starts_with('/'))
-                    .map(str::to_owned);
-                project.files = files(label(FILES).unwrap_or_default(), project.folder.as_deref());
+            if label(FOLDER).is_some() || label(FILES).is_some() {
+                let labelled = Labelled::read(label(FOLDER), label(FILES));
+                let said = said.entry(name.to_owned()).or_default();
+                if !said.contains(&labelled) {
+                    said.push(labelled);
+                }
             }
             let service = label(SERVICE).unwrap_or(&row.name).to_owned();
             match project.services.iter_mut().find(|known| known.name == service) {
@@ -97,6 +102,25 @@ impl ProjectRow {
                 }),
             }
         }
+        for project in projects.values_mut() {
+            let is_opened = opened.iter().any(|known| known.name == project.name);
+            let said = said.get(&project.name).map(Vec::as_slice);
+            if let (false, Some([labelled])) = (is_opened, said) {
+                project.folder.clone_from(&labelled.folder);
+                project.files.clone_from(&labelled.files);
+            }
+        }
+        for before in seen {
+            match projects.get_mut(&before.name) {
+                None => {
+                    projects.insert(before.name.clone(), before.clone());
+                }
+                Some(now) if now.folder == before.folder && now.files == before.files => {
+                    now.add_services(&before.services);
+                }
+                Some(_) => {}
+            }
+        }
         let mut projects: Vec<_> = projects.into_values().collect();
         for project in &mut projects {
             project.services.sort_by(|one, other| one.name.cmp(&other.name));
@@ -105,6 +129,18 @@ impl ProjectRow {
             }
         }
         projects
+    }
+
+    /// Adds those of these services that it has not, without their containers.
+    fn add_services(&mut self, services: &[ServiceRow]) {
+        for service in services {
+            if self.services.iter().all(|known| known.name != service.name) {
+                self.services.push(ServiceRow {
+                    containers: Vec::new(),
+                    ..service.clone()
+                });
+            }
+        }
     }
 
     /// A project that was opened, from what `docker compose config --format json` says of it.
@@ -129,19 +165,40 @@ impl ProjectRow {
     /// The words of `docker` that name this project, behind which a command stands. In place of `replaced`, if it is one
     /// of its files, standard input is read.
     pub fn words(&self, replaced: Option<&str>) -> Vec<String> {
+        let mut words = self.words_of_name();
+        // Without files, compose would look for some in the folder.
+        let folder = self.folder.as_deref().filter(|_| !self.files.is_empty());
+        words.extend(words_of_files(folder, &self.files, replaced));
+        words
+    }
+
+    /// The words of `docker` that name this project alone, whatever became of its files.
+    pub fn words_of_name(&self) -> Vec<String> {
         let mut words: Vec<String> = ["compose", "--ansi=never", "--progress=plain"]
             .map(str::to_owned)
             .to_vec();
         words.push(format!("--project-name={}", self.name));
-        if let Some(folder) = self.folder.as_ref().filter(|_| !self.files.is_empty()) {
-            words.push(format!("--project-directory={folder}"));
-            for file in &self.files {
-                let file = if replaced == Some(file) { "-" } else { file };
-                words.push(format!("--file={file}"));
-            }
-        }
         words
     }
+}
+
+/// The words of compose that name a project's folder and files.
+pub fn words_of_files(folder: Option<&str>, files: &[String], replaced: Option<&str>) -> Vec<String> {
+    let folder = folder.map(|folder| format!("--project-directory={folder}"));
+    let files = files.iter().map(|file| {
+        let file = if replaced == Some(file) { "-" } else { file };
+        format!("--file={file}")
+    });
+    folder.into_iter().chain(files).collect()
+}
+
+/// Whether compose takes this for a project's name.
+pub fn is_project_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.bytes().next().is_some_and(is_plain)
+        && name
+            .bytes()
+            .all(|byte| is_plain(byte) || matches!(byte, b'-' | b'_'))
 }
 
 impl ComposeAction {
@@ -156,15 +213,42 @@ impl ComposeAction {
     }
 }
 
-/// The files of a label, which separates them by commas. Old versions of compose wrote them relative to the folder.
-fn files(label: &str, folder: Option<&str>) -> Vec<String> {
+/// Where the labels of one container say that its project is.
+#[derive(Debug, PartialEq, Eq)]
+struct Labelled {
+    folder: Option<String>,
+    files: Vec<String>,
+}
+
+impl Labelled {
+    fn read(folder: Option<&str>, named: Option<&str>) -> Self {
+        let folder = folder.filter(|path| is_plain_path(path));
+        Self {
+            // With some of its files a project would be another one.
+            files: files(named.unwrap_or_default(), folder).unwrap_or_default(),
+            folder: folder.map(str::to_owned),
+        }
+    }
+}
+
+/// The files of a label, which separates them by commas; nothing if one of them cannot be meant. Old versions of compose
+/// wrote them relative to the folder.
+fn files(label: &str, folder: Option<&str>) -> Option<Vec<String>> {
     let named = label.split(',').filter(|file| !file.is_empty()).take(MOST);
-    let absolute = named.filter_map(|file| match folder {
-        _ if file.starts_with('/') => Some(file.to_owned()),
-        Some(folder) => Some(format!("{}/{file}", folder.trim_end_matches('/'))),
-        None => None,
+    let absolute = named.map(|file| {
+        let path = match folder {
+            _ if file.starts_with('/') => file.to_owned(),
+            Some(folder) => format!("{}/{file}", folder.trim_end_matches('/')),
+            None => return None,
+        };
+        is_plain_path(&path).then_some(path)
     });
     absolute.collect()
+}
+
+/// Whether this is an absolute path that leads nowhere upwards and stays on its line.
+fn is_plain_path(path: &str) -> bool {
+    path.starts_with('/') && path.split('/').all(|part| part != "..") && !path.contains(char::is_control)
 }
 
 /// What compose says while it brings a project up or down: `Container shop-db-1  Started`, a line for each change.
@@ -281,17 +365,17 @@ mod tests {
                 "/home/u/shop",
                 "/home/u/shop/compose.yaml,extra.yaml",
             ),
-            container("shop-web-1", "shop", "web", "/elsewhere", "/etc/passwd"),
             container(
-                "shop-db-1",
+                "shop-web-1",
                 "shop",
-                "db",
+                "web",
                 "/home/u/shop",
-                "/home/u/shop/compose.yaml",
+                "/home/u/shop/compose.yaml,/home/u/shop/extra.yaml",
             ),
+            container("shop-db-1", "shop", "db", "", ""),
             json!({"Id": "alone", "Names": ["/alone"], "Labels": {}}),
         ];
-        let projects = ProjectRow::read_all(&list, &[]);
+        let projects = ProjectRow::read_all(&list, &[], &[]);
         assert_eq!(projects.len(), 1);
         let shop = &projects[0];
         assert_eq!(shop.folder.as_deref(), Some("/home/u/shop"));
@@ -315,7 +399,7 @@ mod tests {
         let opened = ProjectRow::of_config(&config, "/home/u/shop", vec!["/home/u/shop/compose.yaml".into()]);
         let opened = opened.expect("it has a name");
         let list = [container("shop-web-1", "shop", "web", "/etc", "/etc/shadow")];
-        let projects = ProjectRow::read_all(&list, &[opened]);
+        let projects = ProjectRow::read_all(&list, &[opened], &[]);
         assert_eq!(projects[0].files, ["/home/u/shop/compose.yaml"]);
         let services: Vec<_> = projects[0]
             .services
@@ -324,6 +408,57 @@ mod tests {
             .collect();
         assert_eq!(services, [("job", 0), ("web", 1)]);
         assert_eq!(ProjectRow::of_config(&json!([]), "/x", Vec::new()), None);
+    }
+
+    #[test]
+    fn labels_that_disagree_or_lead_upwards_say_nothing_of_where_a_project_is() {
+        let place = |list: &[Value]| {
+            let project = ProjectRow::read_all(list, &[], &[]).remove(0);
+            (project.folder, project.files)
+        };
+        let ours = container("shop-web-1", "shop", "web", "/home/u/shop", "/home/u/shop/a.yaml");
+        let found = (
+            Some("/home/u/shop".to_owned()),
+            vec!["/home/u/shop/a.yaml".to_owned()],
+        );
+        assert_eq!(place(std::slice::from_ref(&ours)), found);
+        let image = container("x", "shop", "web", "/home/u/shop", "/home/u/shop/b.yaml");
+        assert_eq!(place(&[image, ours]), (None, Vec::new()));
+        let upwards = container("x", "shop", "web", "/home/u/../../var", "a.yaml");
+        assert_eq!(place(&[upwards]), (None, Vec::new()));
+        let upwards = container("x", "shop", "web", "/home/u", "a.yaml,../b.yaml");
+        assert_eq!(place(&[upwards]), (Some("/home/u".to_owned()), Vec::new()));
+    }
+
+    #[test]
+    fn what_was_seen_is_there_without_containers_and_labels_override_it() {
+        let seen = |folder: &str| {
+            let config = json!({"name": "shop", "services": {"job": {}, "web": {}}});
+            let files = vec![format!("{folder}/a.yaml")];
+            ProjectRow::of_config(&config, folder, files).expect("it has a name")
+        };
+        let services = |project: &ProjectRow| project.services.len();
+        let projects = ProjectRow::read_all(&[], &[], &[seen("/s")]);
+        assert_eq!(projects, [seen("/s")]);
+        let list = [container("shop-web-1", "shop", "web", "/s", "a.yaml")];
+        let projects = ProjectRow::read_all(&list, &[], &[seen("/s")]);
+        assert_eq!(
+            (projects[0].folder.as_deref(), services(&projects[0])),
+            (Some("/s"), 2)
+        );
+        let projects = ProjectRow::read_all(&list, &[], &[seen("/moved")]);
+        assert_eq!(
+            (projects[0].folder.as_deref(), services(&projects[0])),
+            (Some("/s"), 1)
+        );
+    }
+
+    #[test]
+    fn names_are_those_that_compose_takes() {
+        assert!(is_project_name("shop-2_b"));
+        for name in ["", "-shop", "Shop", "shop web", "../shop"] {
+            assert!(!is_project_name(name), "{name}");
+        }
     }
 
     #[test]
@@ -345,6 +480,8 @@ mod tests {
                 "--file=-"
             ]
         );
+        project.folder = None;
+        assert_eq!(project.words(Some("/s/b"))[4..], ["--file=/s/a", "--file=-"]);
     }
 
     #[test]

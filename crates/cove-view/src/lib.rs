@@ -30,7 +30,9 @@ mod usage;
 
 pub use build::{BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState};
 pub use build_progress::BuildProgress;
-pub use compose::{ComposeAction, ComposeProgress, ProjectRow, ServiceRow, line_of_project};
+pub use compose::{
+    ComposeAction, ComposeProgress, ProjectRow, ServiceRow, is_project_name, line_of_project, words_of_files,
+};
 pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol};
 pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
 pub use files::{

@@ -1,9 +1,9 @@
 //! Compose projects: found by their containers' labels or opened by a person, brought up and down by the machine's own
-//! compose, their logs followed, their files edited.
+//! compose, their logs followed.
 //!
 //! The page names projects and never a path: which folder and which files a project has is what a person opened, or
-//! what the labels say. Files are read and written in the machine. So nothing that labels or links may name leads to
-//! what is not shared.
+//! what the labels say, which an image may have brought along. So before anything of them is used, the machine follows
+//! their links, and where these end has to lie in what is shared ([`placed`]).
 
 use crate::{
     commands::folders,
@@ -16,46 +16,75 @@ use crate::{
 };
 use cove_engine::Place;
 use cove_view::{
-    ComposeAction, ComposeProgress, ContainerState, FileText, LogLine, LogReader, ProjectRow, Saved,
-    TaskStep, line_of_project,
+    ComposeAction, ComposeProgress, ContainerState, LogLine, LogReader, LogStream, ProjectRow, TaskStep,
+    is_project_name, line_of_project, words_of_files,
 };
+use cove_wire::Exec;
 use serde_json::Value;
 use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tauri::{State, ipc::Channel};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-/// The largest file that is shown and edited, in bytes.
-const LARGEST: usize = 1 << 20;
 /// Projects that are remembered without containers.
 const OPENED: usize = 50;
 /// Batches of a log that may be under way to the page.
 const BATCHES: usize = 8;
 /// So many of the last lines of each container's log are read.
 const TAIL: &str = "2000";
+/// Of what compose says of a failure, so many of the last bytes are shown.
+const COMPLAINT: usize = 2000;
 /// How long between the end of a project's log and the next look.
 const AGAIN: Duration = Duration::from_millis(500);
-
-/// Projects that a person opened, the newest last.
+/// A log that was followed for so long was there, even if nobody wrote.
+const A_WHILE: Duration = Duration::from_secs(5);
+/// How long the pause becomes where looking leads to nothing.
+const AT_LAST: Duration = Duration::from_mins(1);
+/// Projects that are remembered, the newest last.
 #[derive(Debug, Default)]
-pub(crate) struct Opened(Mutex<Vec<ProjectRow>>);
+pub(crate) struct Opened(Mutex<Remembered>);
+
+#[derive(Debug, Clone, Default)]
+struct Remembered {
+    /// Those that a person opened: their folders and files count.
+    opened: Vec<ProjectRow>,
+    /// Those that had containers when something was done to them. What labels say later counts more.
+    seen: Vec<ProjectRow>,
+}
 
 impl Opened {
-    fn all(&self) -> Vec<ProjectRow> {
+    fn all(&self) -> Remembered {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, project: ProjectRow) {
-        let mut opened = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.retain(|known| known.name != project.name);
-        opened.push(project);
-        let more = opened.len().saturating_sub(OPENED);
-        opened.drain(..more);
+    fn open(&self, project: ProjectRow) {
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.seen.retain(|known| known.name != project.name);
+        put(&mut remembered.opened, project);
     }
+
+    /// Remembers a project as it is now. One that a person opened keeps its folder and files.
+    fn see(&self, mut project: ProjectRow) {
+        for service in &mut project.services {
+            service.containers.clear();
+        }
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Remembered { opened, seen } = &mut *remembered;
+        match opened.iter_mut().find(|known| known.name == project.name) {
+            Some(known) => known.services = project.services,
+            None => put(seen, project),
+        }
+    }
+}
+
+fn put(projects: &mut Vec<ProjectRow>, project: ProjectRow) {
+    projects.retain(|known| known.name != project.name);
+    projects.push(project);
+    let more = projects.len().saturating_sub(OPENED);
+    projects.drain(..more);
 }
 
 /// The projects that have containers, and those that were opened.
@@ -73,10 +102,11 @@ async fn all(cove: &Cove, opened: &Opened) -> Answer<Vec<ProjectRow>> {
         Value::Array(containers) => containers,
         _ => Vec::new(),
     };
-    Ok(ProjectRow::read_all(&containers, &opened.all()))
+    let Remembered { opened, seen } = opened.all();
+    Ok(ProjectRow::read_all(&containers, &opened, &seen))
 }
 
-async fn find(cove: &Cove, opened: &Opened, name: &str) -> Answer<ProjectRow> {
+pub(super) async fn find(cove: &Cove, opened: &Opened, name: &str) -> Answer<ProjectRow> {
     let projects = all(cove, opened).await?;
     let found = projects.into_iter().find(|project| project.name == name);
     found.ok_or_else(|| {
@@ -96,27 +126,79 @@ pub(crate) async fn open_project(
     folder: PathBuf,
 ) -> Answer<String> {
     drops.check(std::slice::from_ref(&folder))?;
-    folders::in_machine(&cove, &folder).await?;
-    let (Some(file), Some(path)) = (folders::compose_file(&folder).await, folder.to_str()) else {
+    let (files, Some(path)) = (folders::compose_files(&folder).await?, folder.to_str()) else {
         return Err(Refusal::new(
-            format!("there is no compose file in {}", folder.display()),
-            "Choose a folder that holds a compose.yaml.",
+            format!("the path {} is not UTF-8", folder.display()),
+            "Rename it, so that compose can be told of it.",
         ));
     };
-    let mut files = vec![format!("{}/{file}", path.trim_end_matches('/'))];
-    files.extend(folders::override_of(&folder, &file).await);
-    let words = ["compose", "--ansi=never", "config", "--format=json"].map(str::to_owned);
-    let exec = guest::docker(words.to_vec(), Some(path));
-    let said = guest::finished(&cove, &exec, &[]).await?;
-    if said.code != 0 {
-        return Err(invalid(&file, &said.complaint));
+    if files.is_empty() {
+        return Err(Refusal::new(
+            format!("there is no compose file in {path}"),
+            "Choose a folder that holds a compose.yaml.",
+        ));
     }
-    let config: Value = serde_json::from_slice(&said.out).unwrap_or_default();
-    let project = ProjectRow::of_config(&config, path, files)
-        .ok_or_else(|| Refusal::new("compose said nothing of this project", "Try again."))?;
+    placed(&cove, path, &files).await?;
+    let mut words = ["compose", "--ansi=never"].map(str::to_owned).to_vec();
+    words.extend(words_of_files(Some(path), &files, None));
+    let project = match config(&cove, words, path).await? {
+        Ok(config) => ProjectRow::of_config(&config, path, files),
+        Err(complaint) => return Err(invalid(&files[0], &complaint)),
+    };
+    let project =
+        project.ok_or_else(|| Refusal::new("compose said nothing of this project", "Try again."))?;
     let name = project.name.clone();
-    opened.add(project);
+    opened.open(project);
     Ok(name)
+}
+
+/// What compose makes of a project's files, or its complaint.
+async fn config(cove: &Cove, mut words: Vec<String>, folder: &str) -> Answer<Result<Value, String>> {
+    words.extend(["config", "--format=json"].map(str::to_owned));
+    let said = guest::finished(cove, &guest::docker(words, Some(folder)), &[]).await?;
+    Ok(match said.code {
+        0 => Ok(serde_json::from_slice(&said.out).unwrap_or_default()),
+        _ => Err(said.complaint),
+    })
+}
+
+/// Where a project's folder and files are in the machine, behind all links, in that order. Refuses one of which something
+/// lies in nothing that is shared with the machine.
+pub(super) async fn placed(cove: &Cove, folder: &str, files: &[String]) -> Answer<Vec<String>> {
+    let named: Vec<&str> = std::iter::once(folder)
+        .chain(files.iter().map(String::as_str))
+        .collect();
+    let paths: Vec<&Path> = named.iter().map(Path::new).collect();
+    folders::all_in_machine(cove, &paths).await?;
+    let command: Vec<&str> = std::iter::once("realpath").chain(named.iter().copied()).collect();
+    let out = run(cove, &command, &[], "find the files in", folder).await?;
+    let places: Vec<String> = String::from_utf8(out)
+        .map(|text| text.lines().map(str::to_owned).collect())
+        .unwrap_or_default();
+    // A line for each is what makes them the places of these.
+    if places.len() != paths.len() {
+        return Err(Refusal::new(
+            format!("the machine did not say where all files of {folder} are"),
+            "Rename those whose names hold line breaks.",
+        ));
+    }
+    let paths: Vec<&Path> = places.iter().map(Path::new).collect();
+    folders::all_in_machine(cove, &paths).await?;
+    Ok(places)
+}
+
+/// The folder of a project whose files are known.
+pub(super) fn folder_of(project: &ProjectRow) -> Answer<&str> {
+    let folder = project.folder.as_deref().filter(|_| !project.files.is_empty());
+    folder.ok_or_else(|| {
+        Refusal::new(
+            format!(
+                "the containers of {} do not say where its files are, or do not say the same",
+                project.name
+            ),
+            "Open the folder that holds its compose file.",
+        )
+    })
 }
 
 /// Brings a project up or down, stops it or starts it anew.
@@ -130,54 +212,59 @@ pub(crate) async fn compose(
     name: String,
     action: ComposeAction,
 ) -> Answer<()> {
-    let project = find(&cove, &opened, &name).await?;
-    // What is brought down stays in the list, so that it can be brought up again.
-    if project.folder.is_some() {
-        opened.add(without_containers(project.clone()));
-    }
     tasks
         .run(task, steps, |report| async move {
-            act(&cove, &project, action, &report).await
+            let project = find(&cove, &opened, &name).await?;
+            let (mut words, folder) = words_for(&cove, &opened, &project, action).await?;
+            words.extend(action.words().iter().map(|&word| word.to_owned()));
+            follow(&cove, &guest::docker(words, folder.as_deref()), &report).await
         })
         .await
 }
 
-fn without_containers(mut project: ProjectRow) -> ProjectRow {
-    for service in &mut project.services {
-        service.containers.clear();
+/// The words that name a project for what is done to it, and the folder to say them in.
+async fn words_for(
+    cove: &Cove,
+    opened: &Opened,
+    project: &ProjectRow,
+    action: ComposeAction,
+) -> Answer<(Vec<String>, Option<String>)> {
+    let by_name = (project.words_of_name(), None);
+    match action {
+        ComposeAction::Up => {
+            let folder = folder_of(project)?;
+            placed(cove, folder, &project.files).await?;
+            // What compose cannot read it says once more when it is to bring it up.
+            let now = match config(cove, project.words(None), folder).await {
+                Ok(Ok(config)) => ProjectRow::of_config(&config, folder, project.files.clone()),
+                _ => None,
+            };
+            opened.see(now.unwrap_or_else(|| project.clone()));
+            Ok((project.words(None), Some(folder.to_owned())))
+        }
+        // Files tell nothing of what runs that its containers do not, and they may be gone.
+        ComposeAction::Stop | ComposeAction::Restart => Ok(by_name),
+        ComposeAction::Down => {
+            let Ok(folder) = folder_of(project) else {
+                return Ok(by_name);
+            };
+            // What is brought down stays in the list, so that it can be brought up again.
+            opened.see(project.clone());
+            if placed(cove, folder, &project.files).await.is_err() {
+                return Ok(by_name);
+            }
+            match config(cove, project.words(None), folder).await {
+                Ok(Ok(_)) => Ok((project.words(None), Some(folder.to_owned()))),
+                // What is wrong with its files is no reason to let it run.
+                _ => Ok(by_name),
+            }
+        }
     }
-    project
 }
 
-async fn act(cove: &Cove, project: &ProjectRow, action: ComposeAction, report: &Report) -> Answer<()> {
-    let folder = match &project.folder {
-        Some(folder) => match folders::in_machine(cove, Path::new(folder)).await {
-            Ok(()) => Some(folder.as_str()),
-            Err(refusal) if action == ComposeAction::Up => return Err(refusal),
-            Err(_) => None,
-        },
-        None => None,
-    };
-    if action == ComposeAction::Up && (folder.is_none() || project.files.is_empty()) {
-        return Err(Refusal::new(
-            format!(
-                "the containers of {} do not say where its files are",
-                project.name
-            ),
-            "Open the folder that holds its compose file.",
-        ));
-    }
-    let mut words = match folder {
-        Some(_) => project.words(None),
-        // What is there can be stopped and removed by the project's name alone.
-        None => ProjectRow {
-            files: Vec::new(),
-            ..project.clone()
-        }
-        .words(None),
-    };
-    words.extend(action.words().iter().map(|&word| word.to_owned()));
-    let mut program = Program::start(cove, &guest::docker(words, folder), &[]).await?;
+/// Tells what compose says until it has ended.
+async fn follow(cove: &Cove, exec: &Exec, report: &Report) -> Answer<()> {
+    let mut program = Program::start(cove, exec, &[]).await?;
     let mut progress = ComposeProgress::default();
     loop {
         match program.next().await? {
@@ -206,10 +293,37 @@ pub(crate) fn follow_project_log(
 ) -> u32 {
     let cove = Arc::clone(&cove);
     streams.start(BATCHES, |allowance| async move {
+        if !is_project_name(&name) {
+            let _ = seen.send(vec![said_line(format!("compose takes no project {name}"))]);
+            return;
+        }
         let mut since = None;
+        let mut pause = AGAIN;
+        let mut complained = String::new();
         // A break is followed by another try once a container runs; what it wrote in between is kept for us.
-        while let Ok(true) | Err(_) = read_log(&cove, &name, &mut since, &seen, &allowance).await {
-            sleep(AGAIN).await;
+        loop {
+            let (before, began) = (since, Instant::now());
+            let complaint = match read_log(&cove, &name, &mut since, &seen, &allowance).await {
+                Ok(LogEnd::Unwanted) => return,
+                Ok(LogEnd::Ended) => String::new(),
+                Ok(LogEnd::Failed(complaint)) => complaint,
+                Err(refusal) => refusal.0.message,
+            };
+            // The same words again would only push the log out of sight.
+            if !complaint.is_empty() && complaint != complained {
+                allowance.spend(1).await;
+                let lines = complaint.lines().map(|line| said_line(line.to_owned()));
+                if seen.send(lines.collect()).is_err() {
+                    return;
+                }
+                complained = complaint;
+            }
+            if since == before && began.elapsed() < A_WHILE {
+                pause = (pause * 2).min(AT_LAST);
+            } else {
+                (pause, complained) = (AGAIN, String::new());
+            }
+            sleep(pause).await;
             let mut rows = cove.rows.subscribe();
             let runs = rows.wait_for(|rows| {
                 rows.iter()
@@ -223,14 +337,33 @@ pub(crate) fn follow_project_log(
     })
 }
 
-/// Reads it until it ends; whether somebody still wants it.
+/// A line that no container wrote.
+fn said_line(text: String) -> LogLine {
+    LogLine {
+        at_ms: 0,
+        stream: LogStream::Stderr,
+        text,
+    }
+}
+
+/// How the reading of a log ended.
+enum LogEnd {
+    /// Nobody wants it any more.
+    Unwanted,
+    /// It ended, as it does when no container runs.
+    Ended,
+    /// Compose could not read it, and said this.
+    Failed(String),
+}
+
+/// Reads it until it ends.
 async fn read_log(
     cove: &Cove,
     name: &str,
     since: &mut Option<i64>,
     seen: &Channel<Vec<LogLine>>,
     allowance: &Allowance,
-) -> Answer<bool> {
+) -> Answer<LogEnd> {
     let mut words: Vec<String> = ["compose", "--ansi=never"].map(str::to_owned).to_vec();
     words.push(format!("--project-name={name}"));
     words.extend(["logs", "--follow", "--timestamps", "--no-color"].map(str::to_owned));
@@ -240,16 +373,21 @@ async fn read_log(
     });
     let mut program = Program::start(cove, &guest::docker(words, None), &[]).await?;
     let mut reader = LogReader::new(false);
-    let mut ended = false;
-    while !ended {
+    let mut complaint = Vec::new();
+    let mut ended = None;
+    while ended.is_none() {
         let mut lines = Vec::new();
         match program.next().await? {
             Said::Out(data) => reader.take(&data, &mut lines),
             // Compose's own words, such as that a container has ended.
-            Said::Err(_) => {}
-            Said::Ended(_) => {
+            Said::Err(data) => {
+                complaint.extend_from_slice(&data);
+                let more = complaint.len().saturating_sub(COMPLAINT);
+                complaint.drain(..more);
+            }
+            Said::Ended(code) => {
                 reader.finish(&mut lines);
-                ended = true;
+                ended = Some(code);
             }
         }
         let lines: Vec<LogLine> = lines.into_iter().map(line_of_project).collect();
@@ -257,83 +395,28 @@ async fn read_log(
             continue;
         }
         if let Some(last) = lines.iter().map(|line| line.at_ms).max().filter(|&at| at > 0) {
-            *since = Some(last + 1);
+            // One container's lines may come long after another's later ones.
+            *since = (*since).max(Some(last + 1));
         }
         allowance.spend(1).await;
         if seen.send(lines).is_err() {
-            return Ok(false);
+            return Ok(LogEnd::Unwanted);
         }
     }
-    Ok(true)
-}
-
-/// The text of one of a project's files.
-#[tauri::command]
-pub(crate) async fn read_project_file(
-    cove: State<'_, Arc<Cove>>,
-    opened: State<'_, Opened>,
-    name: String,
-    file: String,
-) -> Answer<FileText> {
-    let project = find(&cove, &opened, &name).await?;
-    read(&cove, file_of(&project, &file)?).await
-}
-
-/// Writes one of a project's files anew, in one step and with its mode and owner, once compose finds the project valid
-/// with it, and unless it changed since it was read at `revision`. Without one it is written whatever happened to it.
-#[tauri::command]
-pub(crate) async fn write_project_file(
-    cove: State<'_, Arc<Cove>>,
-    opened: State<'_, Opened>,
-    name: String,
-    file: String,
-    text: String,
-    revision: Option<String>,
-) -> Answer<Saved> {
-    let project = find(&cove, &opened, &name).await?;
-    let file = file_of(&project, &file)?;
-    if text.len() > LARGEST {
-        return Err(too_large(file));
-    }
-    check(&cove, &project, file, &text).await?;
-    if revision.is_some() && revision != Some(read(&cove, file).await?.revision) {
-        return Ok(Saved::Conflict);
-    }
-    write(&cove, file, &text).await?;
-    let found = read(&cove, file).await?;
-    if found.text != text {
-        return Ok(Saved::Conflict);
-    }
-    Ok(Saved::Done {
-        revision: found.revision,
+    Ok(match ended {
+        None | Some(0) => LogEnd::Ended,
+        Some(code) => {
+            let words = String::from_utf8_lossy(&complaint).trim().to_owned();
+            LogEnd::Failed(if words.is_empty() {
+                format!("compose ended with {code}")
+            } else {
+                words
+            })
+        }
     })
 }
 
-/// A file that the project really has.
-fn file_of<'a>(project: &'a ProjectRow, file: &str) -> Answer<&'a str> {
-    let known = project.files.iter().find(|known| *known == file);
-    known.map(String::as_str).ok_or_else(|| {
-        Refusal::new(
-            format!("{file} is no file of the project {}", project.name),
-            "Open its folder again.",
-        )
-    })
-}
-
-/// Has compose read the project with this text in place of a file.
-async fn check(cove: &Cove, project: &ProjectRow, file: &str, text: &str) -> Answer<()> {
-    let mut words = project.words(Some(file));
-    words.extend(["config", "--quiet"].map(str::to_owned));
-    let exec = guest::docker(words, project.folder.as_deref());
-    let said = guest::finished(cove, &exec, text.as_bytes()).await?;
-    if said.code == 0 {
-        Ok(())
-    } else {
-        Err(invalid(file, &said.complaint))
-    }
-}
-
-fn invalid(file: &str, complaint: &str) -> Refusal {
+pub(super) fn invalid(file: &str, complaint: &str) -> Refusal {
     let name = file.rsplit('/').next().unwrap_or(file);
     Refusal::new(
         format!("{name} is not valid: {complaint}"),
@@ -341,54 +424,47 @@ fn invalid(file: &str, complaint: &str) -> Refusal {
     )
 }
 
-async fn read(cove: &Cove, file: &str) -> Answer<FileText> {
-    let most = (LARGEST + 1).to_string();
-    let out = run(cove, &["head", "-c", &most, "--", file], &[], "read", file).await?;
-    if out.len() > LARGEST {
-        return Err(too_large(file));
-    }
-    let mut hasher = DefaultHasher::new();
-    out.hash(&mut hasher);
-    let revision = format!("{}-{:016x}", out.len(), hasher.finish());
-    match String::from_utf8(out) {
-        Ok(text) if !text.contains('\0') => Ok(FileText { text, revision }),
-        _ => Err(Refusal::new(format!("{file} is no text"), "")),
-    }
-}
-
-/// A copy with the file's mode and owner gets the text and then the file's name; a link is followed to the file first.
-async fn write(cove: &Cove, file: &str, text: &str) -> Answer<()> {
-    let place = run(cove, &["readlink", "-f", "--", file], &[], "write", file).await?;
-    let place = String::from_utf8_lossy(&place);
-    let place = place.trim_end_matches('\n');
-    let beside = format!("{place}.cove-{}", std::process::id());
-    let into = format!("of={beside}");
-    let steps: [(&[&str], &[u8]); 3] = [
-        (&["cp", "-p", "--", place, &beside], &[]),
-        (&["dd", &into, "conv=fsync"], text.as_bytes()),
-        (&["mv", "-f", "--", &beside, place], &[]),
-    ];
-    for (command, input) in steps {
-        if let Err(refusal) = run(cove, command, input, "write", file).await {
-            // What failed is told; that it could not be cleared away as well would only hide it.
-            let _ = run(cove, &["rm", "-f", "--", &beside], &[], "remove", &beside).await;
-            return Err(refusal);
-        }
-    }
-    Ok(())
-}
-
-async fn run(cove: &Cove, command: &[&str], input: &[u8], what: &str, file: &str) -> Answer<Vec<u8>> {
+pub(super) async fn run(
+    cove: &Cove,
+    command: &[&str],
+    input: &[u8],
+    what: &str,
+    file: &str,
+) -> Answer<Vec<u8>> {
     let said = guest::finished(cove, &guest::program(command), input).await?;
     if said.code == 0 {
         return Ok(said.out);
     }
-    Err(Refusal::new(
-        format!("cannot {what} {file}: {}", said.complaint),
-        "See that its folder is shared with the machine, and for writing if it is to be changed.",
-    ))
+    Err(cannot(what, file, &said.complaint))
 }
 
-fn too_large(file: &str) -> Refusal {
-    Refusal::new(format!("{file} is larger than 1 MiB"), "Open it elsewhere.")
+pub(super) fn cannot(what: &str, file: &str, complaint: &str) -> Refusal {
+    Refusal::new(
+        format!("cannot {what} {file}: {complaint}"),
+        "See that its folder is shared with the machine, and for writing if it is to be changed.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_never_counts_as_opened_and_what_was_opened_keeps_its_folder() {
+        let project = |folder: &str, services: Value| {
+            let config = serde_json::json!({"name": "shop", "services": services});
+            ProjectRow::of_config(&config, folder, vec![format!("{folder}/compose.yaml")]).unwrap()
+        };
+        let opened = Opened::default();
+        opened.see(project("/labels", serde_json::json!({})));
+        assert!(opened.all().opened.is_empty());
+        opened.open(project("/chosen", serde_json::json!({})));
+        opened.see(project("/labels", serde_json::json!({"web": {}})));
+        let Remembered { opened, seen } = opened.all();
+        assert!(seen.is_empty());
+        assert_eq!(
+            (opened[0].folder.as_deref(), opened[0].services.len()),
+            (Some("/chosen"), 1)
+        );
+    }
 }

@@ -14,6 +14,7 @@ pub(crate) mod images;
 mod lists;
 mod machine;
 mod networks;
+mod project_files;
 mod run;
 mod settings;
 mod streams;
@@ -34,8 +35,6 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         compose::follow_project_log,
         compose::open_project,
         compose::projects,
-        compose::read_project_file,
-        compose::write_project_file,
         containers::act,
         containers::commit_container,
         containers::inspect,
@@ -76,6 +75,8 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         networks::network_details,
         networks::prune_networks,
         networks::remove_network,
+        project_files::read_project_file,
+        project_files::write_project_file,
         run::run,
         settings::change_settings,
         settings::distrust,
