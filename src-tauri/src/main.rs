@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         .on_window_event(drops::remember)
         .manage(Arc::clone(&cove))
         .manage(drops::Drops::default())
-        .manage(Arc::new(history::History::at(cove.dirs.builds())))
+        .manage(Arc::new(history::History::of(cove.dirs.clone())))
         .manage(commands::compose::Opened::default())
         .manage(stream::Streams::default())
         .manage(task::Tasks::default())

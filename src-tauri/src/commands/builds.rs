@@ -47,18 +47,29 @@ pub(crate) async fn build_image(
             "This is a mistake of the window's; open it again.",
         ));
     }
-    named(&drops, &history, Path::new(&spec.folder)).await?;
-    folders::in_machine(&cove, Path::new(&spec.folder)).await?;
     let mut progress = BuildProgress::default();
     let mut outcome = None;
     let (started_ms, began) = (now_ms(), Instant::now());
     let answer = tasks
         .run(task, steps, |report| {
-            let (cove, spec) = (&**cove, &spec);
+            let (cove, spec, drops, history) = (&**cove, &spec, &*drops, &*history);
             let (progress, outcome) = (&mut progress, &mut outcome);
+            let row = BuildRow {
+                id: id.clone(),
+                spec: spec.clone(),
+                started_ms,
+                took_ms: 0,
+                outcome: BuildOutcome::Running,
+                failure: String::new(),
+                steps: 0,
+                cached: 0,
+            };
             async move {
+                named(drops, history, Path::new(&spec.folder)).await?;
+                folders::in_machine(cove, Path::new(&spec.folder)).await?;
                 // What is cancelled gets no further than this.
                 *outcome = Some(BuildOutcome::Cancelled);
+                begin(cove, history, row, &report).await;
                 let answer = build(cove, spec, progress, &report).await;
                 report.tell_all(progress.finish());
                 *outcome = Some(match answer {
@@ -124,6 +135,24 @@ async fn build(cove: &Cove, spec: &BuildSpec, progress: &mut BuildProgress, repo
             }
         }
     }
+}
+
+/// Keeps that a build began, so that it is not lost with its window. That it cannot be kept is told with what the build
+/// tells.
+async fn begin(cove: &Cove, history: &Arc<History>, row: BuildRow, report: &Report) {
+    let history = Arc::clone(history);
+    let began = match cove.window() {
+        Ok(window) => local::blocking(move || history.begin(row, window)).await,
+        Err(refusal) => Err(refusal),
+    };
+    let refused = match began {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => cannot("change", &error),
+        Err(refusal) => refusal,
+    };
+    report.tell(TaskStep::Line {
+        text: refused.0.message,
+    });
 }
 
 /// Keeps a build. That it cannot be kept is no reason for it to fail.
