@@ -188,22 +188,30 @@ impl Drop for Helper {
     }
 }
 
-/// Removes helpers of windows that have ended. Those of windows that live are left to them.
+/// Removes helpers of windows that have ended. Those of windows that live are left to them. One that cannot be removed
+/// does not keep the others; the first refusal is what this returns.
 pub(crate) async fn clear_left_overs(cove: &Cove, engine: &Engine) -> Answer<()> {
     let place = Place::of(&["containers", "json"])
         .with("all", "true")
         .with("filters", &json!({"label": [HELPER]}).to_string());
     let list = engine.get(&place).await?;
+    let ours = cove.window().ok();
+    let mut refused = None;
     for helper in list.as_array().into_iter().flatten() {
         let window = helper["Labels"][WINDOW].as_str().unwrap_or_default();
+        if ours.as_deref() == Some(window) {
+            continue;
+        }
         // Whose life is not known may live.
-        if let (Some(id), Ok(false)) = (helper["Id"].as_str(), alive::lives(&cove.dirs, window)) {
-            remove(engine, id).await?;
+        if let (Some(id), Ok(false)) = (helper["Id"].as_str(), alive::lives(&cove.dirs, window))
+            && let Err(error) = remove(engine, id).await
+        {
+            refused.get_or_insert(error);
         }
     }
     // No window needs them any more; what cannot be removed is tried again the next time.
     let _ = alive::tidy(&cove.dirs);
-    Ok(())
+    refused.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn remove(engine: &Engine, id: &str) -> Result<(), EngineError> {
@@ -269,7 +277,12 @@ mod tests {
                             "{}".to_owned()
                         };
                         let length = answer.len();
-                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{answer}");
+                        let status = if line.starts_with("DELETE /containers/refused") {
+                            "500 Internal Server Error"
+                        } else {
+                            "200 OK"
+                        };
+                        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{answer}");
                         let _ = stream.write_all(answer.as_bytes()).await;
                     });
                 }
@@ -322,24 +335,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn helpers_of_ended_windows_are_cleared_away_and_those_of_living_ones_are_not() {
+    async fn helpers_of_ended_windows_are_cleared_away_past_a_refusal_and_those_of_living_ones_are_not() {
         let helper =
             |id: &str, window: Value| json!({"Id": id, "Labels": {HELPER: "volume", WINDOW: window}});
         let mut scene = Scene::set(|cove| {
             json!([
                 helper("ours", json!(cove.window().ok())),
+                helper("refused", json!("gone5678")),
                 helper("ended", json!("gone1234")),
                 helper("unmarked", Value::Null),
             ])
         });
         let engine = scene.cove.engine();
-        assert!(clear_left_overs(&scene.cove, &engine).await.is_ok());
+        assert!(clear_left_overs(&scene.cove, &engine).await.is_err());
         let mut removed = Vec::new();
         while let Ok(line) = scene.heard.try_recv() {
             if let Some(rest) = line.strip_prefix("DELETE /containers/") {
                 removed.extend(rest.split('?').next().map(str::to_owned));
             }
         }
-        assert_eq!(removed, ["ended", "unmarked"]);
+        assert_eq!(removed, ["refused", "ended", "unmarked"]);
     }
 }

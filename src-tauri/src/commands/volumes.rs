@@ -191,13 +191,7 @@ async fn fill(
     archive: impl AsyncRead + Send + 'static,
     report: &Report,
 ) -> Answer<()> {
-    let engine = cove.engine();
-    create(&engine, name, Vec::new()).await?;
-    let half = Arc::new(Unfinished {
-        engine,
-        name: name.to_owned(),
-        kept: AtomicBool::new(false),
-    });
+    let half = Arc::new(Unfinished::create(cove.engine(), name.to_owned()).await?);
     // A volume that was removed before its helper is made would be made again by that.
     let helper = Helper::writing(cove, name, Some(half.clone()), report).await?;
     let written = match kind {
@@ -224,6 +218,23 @@ struct Unfinished {
 }
 
 impl Unfinished {
+    /// Makes an empty one. That goes on to its end whatever becomes of who asked: the engine may have made a volume that
+    /// nobody would remove otherwise.
+    async fn create(engine: Engine, name: String) -> Answer<Self> {
+        let creating = tauri::async_runtime::spawn(async move {
+            create(&engine, &name, Vec::new()).await?;
+            Ok(Self {
+                engine,
+                name,
+                kept: AtomicBool::new(false),
+            })
+        });
+        // Where nobody waits any more, what it came to is dropped when it is there, and the volume with it.
+        creating
+            .await
+            .map_err(|error| Refusal::because(&error, "Try again."))?
+    }
+
     fn keep(&self) {
         self.kept.store(true, Ordering::Release);
     }
