@@ -32,8 +32,20 @@ impl Drops {
         }
     }
 
-    /// Refuses paths that were not given.
+    /// Refuses more paths than are remembered, of which the first would be forgotten before they are read.
+    pub(crate) fn check_count(paths: &[PathBuf]) -> Answer<()> {
+        if paths.len() <= KEPT {
+            return Ok(());
+        }
+        Err(Refusal::new(
+            format!("these are {} files; at once it may be {KEPT}", paths.len()),
+            "Choose the folder that holds them, or fewer.",
+        ))
+    }
+
+    /// Refuses paths that were not given, and more than can be.
     pub(crate) fn check(&self, paths: &[PathBuf]) -> Answer<()> {
+        Self::check_count(paths)?;
         let dropped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let given: HashSet<&PathBuf> = dropped.iter().collect();
         match paths.iter().find(|path| !given.contains(path)) {
@@ -69,6 +81,9 @@ mod tests {
         );
         drops.admit(Path::new("/home/u/c"));
         assert!(drops.check(&["/home/u/c".into()]).is_ok());
+        let refusal = drops.check(&vec![PathBuf::from("/home/u/c"); KEPT + 1]);
+        let message = refusal.err().map(|refusal| refusal.0.message);
+        assert!(message.is_some_and(|message| message.contains("at once")));
         drops.add(&vec![PathBuf::from("/x"); KEPT]);
         assert!(drops.check(&["/home/u/b".into()]).is_err(), "kept for ever");
     }

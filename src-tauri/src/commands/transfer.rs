@@ -34,6 +34,8 @@ const PIECES: usize = 16;
 const CHUNK: usize = 64 << 10;
 /// Questions that the engine is asked at once.
 const QUESTIONS: usize = 8;
+/// Names that are told of at once.
+const SHOWN: usize = 20;
 
 /// Copies a file, or a folder as a tar archive, to where a person says; where that is, or nothing if they said nothing.
 #[tauri::command]
@@ -75,6 +77,7 @@ pub(crate) async fn download_file(
 #[tauri::command]
 pub(crate) async fn choose_files(app: AppHandle, drops: State<'_, Drops>) -> Answer<Vec<String>> {
     let paths = local::several(&app).await?;
+    Drops::check_count(&paths)?;
     drops.add(&paths);
     let text = |path: PathBuf| {
         path.into_os_string().into_string().map_err(|path| {
@@ -103,10 +106,9 @@ pub(crate) async fn send_files(
     replace: HashSet<String>,
 ) -> Answer<Upload> {
     drops.check(&paths)?;
-    let wanted: Vec<String> = names(&paths)?
+    let (agreed, wanted) = names(&paths)?
         .into_iter()
-        .filter(|name| !replace.contains(name))
-        .collect();
+        .partition(|name| replace.contains(name));
     let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
@@ -114,17 +116,47 @@ pub(crate) async fn send_files(
             if !names.is_empty() {
                 return Ok(Upload::Taken { names });
             }
+            let mut replacing = Replacing {
+                names: agreed,
+                report: report.clone(),
+            };
             let Sent {
                 left_out,
                 left_out_names,
                 ..
             } = send(&engine, &id, &folder, paths, &report).await?;
+            replacing.names.clear();
             Ok(Upload::Done {
                 left_out,
                 left_out_names,
             })
         })
         .await
+}
+
+/// What is being written over. The engine writes into the files themselves, so that what is cancelled leaves a part of
+/// one; where this is dropped with names, it tells of them.
+struct Replacing {
+    names: Vec<String>,
+    report: Report,
+}
+
+impl Drop for Replacing {
+    fn drop(&mut self) {
+        if self.names.is_empty() {
+            return;
+        }
+        let shown = self.names[..self.names.len().min(SHOWN)].join(", ");
+        let more = match self.names.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        self.report.tell(TaskStep::Line {
+            text: format!(
+                "It broke off while these were written over, and they may not be whole: {shown}{more}"
+            ),
+        });
+    }
 }
 
 /// What these would be called in a folder. Of two with one name, one would be lost.
@@ -291,6 +323,24 @@ mod tests {
         let refusal = names(&paths).err().map(|refusal| refusal.0.message);
         assert_eq!(refusal.as_deref(), Some("two of them are called notes"));
         assert!(names(&["/".into()]).is_err());
+    }
+
+    #[test]
+    fn what_breaks_off_while_it_is_written_over_is_named() {
+        let report = Report::default();
+        let mut replacing = Replacing {
+            names: vec!["notes".into(), "site".into()],
+            report: report.clone(),
+        };
+        replacing.names.clear();
+        drop(replacing);
+        assert!(report.take().is_empty());
+        drop(Replacing {
+            names: vec!["notes".into(), "site".into()],
+            report: report.clone(),
+        });
+        let told = report.take();
+        assert!(matches!(&told[..], [TaskStep::Line { text }] if text.ends_with("whole: notes, site")));
     }
 
     /// Writes what comes of a file of five bytes, and says what is in the folder then.
