@@ -101,9 +101,26 @@ test("a dropped folder is built or brought up, after it was shared with a yes", 
   await dialog(page).getByLabel(/Build an image/).check();
   await dialog(page).getByRole("button", { name: "Share and build" }).click();
   await expect(page.getByRole("form").getByText("docker build --tag shop:latest /srv/shop")).toBeVisible();
+  await page.getByRole("form").getByRole("link", { name: "Close" }).click();
   await drop(page, "/srv/forum");
   await dialog(page).getByRole("button", { name: "Share and bring up" }).click();
   await expect(page.getByRole("region", { name: "Details of forum" }).getByRole("link", { name: /forum-web-1/ })).toBeVisible();
+});
+
+test("a folder dropped on the build form is what is built, and no mount of the next container", async ({ page }) => {
+  await page.goto("/#/builds/new");
+  const form = page.getByRole("form", { name: "Build an image" });
+  await expect(form).toBeVisible();
+  await drop(page, "/home/mara/shop");
+  await expect(form.getByText("docker build --tag shop:latest /home/mara/shop")).toBeVisible();
+  await expect(dialog(page)).toHaveCount(0);
+  await drop(page, "/srv/forum");
+  await expect(form.getByText("docker build --tag forum:latest /srv/forum")).toBeVisible();
+  await expect(form.getByText("The machine cannot see this folder yet.")).toBeVisible();
+  await drop(page, "/home/mara/notes.txt");
+  await expect(form.getByText("notes.txt is no folder.")).toBeVisible();
+  await page.goto("/#/containers/new");
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("");
 });
 
 test("where nothing was built or composed yet, the screens say what to do", async ({ page }) => {
