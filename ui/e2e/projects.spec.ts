@@ -56,6 +56,22 @@ test("a build that fails says where and why, is built again with the same answer
   await expect(row(page, "failed")).toHaveCount(0);
 });
 
+test("a build that is refused says why where it was begun", async ({ page }) => {
+  await page.goto("/#/builds/new");
+  const form = page.getByRole("form", { name: "Build an image" });
+  await form.getByRole("button", { name: "Choose a folder…" }).click();
+  await form.getByLabel("Build arguments").fill("A=1\nA=2");
+  await form.getByRole("button", { name: "Build", exact: true }).click();
+  const side = page.getByRole("region", { name: "Details of shop:latest" });
+  await expect(side.getByText("two arguments have the same name")).toBeVisible();
+  await expect(side.getByText("Change it and try again.")).toBeVisible();
+  await expect(row(page, "shop:latest").getByText("failed")).toBeVisible();
+  await clean(page);
+  await side.getByRole("button", { name: "Remove from history" }).click();
+  await dialog(page).getByRole("button", { name: "Remove from history" }).click();
+  await expect(row(page, "shop:latest")).toHaveCount(0);
+});
+
 test("a build is cancelled where it is followed, and kept as that", async ({ page }) => {
   await page.goto("/#/builds/new");
   await page.getByRole("button", { name: "Choose a folder…" }).click();

@@ -1,6 +1,7 @@
 /**
  * Builds and compose projects of the host in memory. Projects follow from the containers, as by compose's labels; a build
- * takes the steps of one Dockerfile, and a target that is called `broken` fails.
+ * takes the steps of one Dockerfile, and a target that is called `broken` fails. As the engine's host does, it refuses to
+ * build from a folder that is not shared.
  */
 import { type ContainerRow, HostError, type Job, type LogLine, type Stop } from "./host";
 import { numberOf, step } from "./memory-images";
@@ -58,6 +59,9 @@ function titleOf(index: number): string {
   return stage === null ? `#${index + 1} ${name}` : `#${index + 1} [${stage} ${place}] ${name}`;
 }
 
+/** What a person chooses, one after another. */
+const FOLDERS = ["/home/mara/shop", "/home/mara/blog", "/srv/forum"];
+
 const FAILURE = 'process "/bin/sh -c npm run build" did not complete successfully: exit code: 1';
 
 /** A name as the engine's builds have it, for a build that was there before. */
@@ -71,6 +75,8 @@ export abstract class MemoryProjects implements ProjectsHost {
   #opened: { name: string; folder: string }[] = [];
   readonly #files = new Map<string, { text: string; revision: number }>();
   #present = 0;
+  /** How many folders were chosen so far. */
+  #choices = 0;
 
   protected abstract containers(): readonly ContainerRow[];
   protected abstract setContainers(rows: ContainerRow[]): void;
@@ -96,10 +102,14 @@ export abstract class MemoryProjects implements ProjectsHost {
   }
 
   async chooseFolder(): Promise<Dropped | null> {
-    return this.lookAt("/home/mara/shop");
+    const folder = FOLDERS[this.#choices % FOLDERS.length] ?? "/";
+    this.#choices += 1;
+    return this.lookAt(folder);
   }
 
   async buildImage(id: string, spec: BuildSpec, job: Job): Promise<void> {
+    if (new Set(spec.args.map(({ name }) => name)).size < spec.args.length) throw new HostError("two arguments have the same name", "Change it and try again.");
+    if ((await this.lookAt(spec.folder)).shared === "no") throw new HostError(`${spec.folder} is not shared with the machine`, "Choose the folder once more, which asks whether to share it, or use: cove share add");
     const fails = spec.target === "broken";
     const row: BuildRow = { id, spec, startedMs: this.#present, tookMs: 5410, outcome: fails ? "failed" : "done", failure: fails ? `the build failed: ${FAILURE}` : "", steps: 0, cached: 0 };
     const [seen, log]: [BuildStep[], string[]] = [[], []];

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { buildCommand } from "../command-line";
 import { MemoryHost } from "../host/memory";
-import type { BuildSpec, BuildStep } from "../host";
+import { type BuildSpec, type BuildStep, HostError } from "../host";
 import { BuildForm, imageName } from "./build-form.svelte";
 import { Builds, stagesOf } from "./builds.svelte";
 import { Tasks } from "./tasks.svelte";
@@ -66,6 +66,35 @@ describe("builds", () => {
   });
 });
 
+describe("a build that the host does not keep", () => {
+  it("says why it was refused, in the list and without a toast to whom looks at it, until it is forgotten", async () => {
+    const { state, tasks, stop } = await builds();
+    const { id, ended } = state.begin({ ...SPEC, folder: "/srv/forum" });
+    state.watched = id;
+    await ended;
+    expect(state.list.row(id)).toMatchObject({ outcome: "failed", failure: "/srv/forum is not shared with the machine" });
+    expect(state.taskOf(id)?.failure?.hint).toContain("cove share add");
+    expect(tasks.unseen.length).toBe(0);
+    await state.forget((state.list.rows ?? []).filter((row) => row.id === id));
+    expect(state.list.row(id)).toBeUndefined();
+    stop();
+  });
+
+  it("is not running any more where the history cannot be read after its end", async () => {
+    const { host, state, stop } = await builds();
+    const { id, ended } = state.begin(SPEC);
+    const read = host.builds.bind(host);
+    host.builds = async () => { throw new HostError("cannot read the history of builds"); };
+    await ended;
+    expect(state.list.row(id)).toMatchObject({ outcome: "done", cached: 4 });
+    expect(state.list.unread?.message).toContain("cannot read");
+    host.builds = read;
+    await state.list.refresh();
+    expect([state.taskOf(id), state.list.rows?.filter((row) => row.id === id).length]).toEqual([null, 1]);
+    stop();
+  });
+});
+
 describe("steps", () => {
   it("stand by their stages with what was cached and how long that took", () => {
     const stages = stagesOf([step({ number: 1 }), step({ number: 2, stage: "a", state: "cached", tookMs: 0 }), step({ number: 3 }), step({ number: 4, stage: "a", tookMs: 900 })]);
@@ -85,8 +114,37 @@ describe("the form", () => {
     expect(form.ready).toBe(true);
     expect(form.command).toBe("docker build --tag my-shop:latest --file '/home/mara/My Shop/web.Dockerfile' --platform linux/amd64,linux/arm64 --build-arg A=1 --build-arg 'B=two words' '/home/mara/My Shop'");
     const again = new BuildForm();
-    again.fill(form.spec);
+    again.fill(form.spec, "read-write");
     expect(again.spec).toEqual(form.spec);
+  });
+
+  it("carries nothing over to another folder but what a person typed", async () => {
+    const host = new MemoryHost({ containers: 14, lines: 0, machine: "running" });
+    const choose = async () => {
+      const folder = await host.chooseFolder();
+      if (folder === null) throw new Error("nothing was chosen");
+      return folder;
+    };
+    const form = new BuildForm();
+    form.take(await choose());
+    form.writing = true;
+    form.take(await choose());
+    expect([form.tag, form.writing]).toEqual(["blog:latest", false]);
+    form.tag = "mine:1";
+    form.take(await choose());
+    expect(form.tag).toBe("mine:1");
+    form.fill({ ...SPEC, target: "build", args: [{ name: "COMMIT", value: "9e1f" }] }, "read-only");
+    form.dockerfile = "web.Dockerfile";
+    form.take(await host.lookAt("/home/mara/blog"));
+    expect(form.spec).toMatchObject({ tag: "blog:latest", target: "", dockerfile: "web.Dockerfile", args: [] });
+  });
+
+  it("asks how the folder of an earlier build is shared now", async () => {
+    const { host, state, stop } = await builds();
+    await host.shareFolder("/home/mara/shop", true);
+    await host.shareFolder("/home/ma", false);
+    expect(await Promise.all(["/home/mara/shop/api", "/home/mara/shops", "/home/marab"].map((folder) => state.sharing(folder)))).toEqual(["read-only", "read-write", "no"]);
+    stop();
   });
 
   it("proposes names that an image may have", () => {
