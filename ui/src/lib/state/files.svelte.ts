@@ -99,8 +99,8 @@ export class Files {
   told = $state("");
   /** Whether a person sees this now. */
   watched = false;
-  /** What is copied once a person says so. */
-  replacing = $state.raw<Replacing | null>(null);
+  /** What is copied once a person says so: the question that they see, and those that came while they read it. */
+  #questions = $state.raw<readonly Replacing[]>([]);
   readonly #host: Host;
   readonly #tasks: Tasks;
   readonly #id: string;
@@ -110,6 +110,11 @@ export class Files {
     this.#host = host;
     this.#tasks = tasks;
     this.#id = id;
+  }
+
+  /** What a person is asked now. */
+  get replacing(): Replacing | null {
+    return this.#questions[0] ?? null;
   }
 
   get path(): string {
@@ -177,11 +182,11 @@ export class Files {
     return this.#send({ folder: this.path, outside: this.folder?.outside ?? null, paths, names: [] }, container);
   }
 
-  /** What a person said of what would be written over. */
-  async replace(yes: boolean, container: string): Promise<void> {
-    const wanted = this.replacing;
-    this.replacing = null;
-    if (yes && wanted !== null) await this.#send(wanted, container);
+  /** What a person said of what they were asked. */
+  async replace(wanted: Replacing, yes: boolean, container: string): Promise<void> {
+    if (!this.#questions.includes(wanted)) return;
+    this.#questions = this.#questions.filter((other) => other !== wanted);
+    if (yes) await this.#send(wanted, container);
   }
 
   async #send(wanted: Replacing, container: string): Promise<void> {
@@ -192,7 +197,7 @@ export class Files {
     const ended = await this.#task(about, (job) => this.#host.sendFiles(this.#id, folder, paths, names, job));
     if (ended.kind !== "done") return;
     // What was agreed to stays so; more may have come meanwhile.
-    if (ended.value.kind === "taken") this.replacing = { ...wanted, names: [...names, ...ended.value.names] };
+    if (ended.value.kind === "taken") this.#questions = [...this.#questions, { ...wanted, names: [...names, ...ended.value.names] }];
     else if (ended.value.leftOut > 0) {
       const { leftOut, leftOutNames } = ended.value;
       const names = leftOutNames.join(", ") + (leftOut > leftOutNames.length ? ` + ${leftOut - leftOutNames.length}` : "");

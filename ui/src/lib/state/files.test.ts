@@ -89,6 +89,12 @@ describe("a folder", () => {
   });
 });
 
+/** Answers the question that is asked now. */
+async function answer(files: Files, yes: boolean) {
+  if (files.replacing === null) throw new Error("nothing is asked");
+  await files.replace(files.replacing, yes, "web");
+}
+
 describe("files that are copied in", () => {
   it("are written over nothing that a person was not asked about", async () => {
     const [memory, tasks] = [host(), new Tasks()];
@@ -99,12 +105,30 @@ describe("files that are copied in", () => {
     expect(files.replacing?.names).toEqual(["passwd"]);
     expect(tasks.list, "nothing happened").toEqual([]);
     expect((await memory.readFile(ID, "/etc/passwd")).text).toBe(before);
-    await files.replace(false, "web");
+    await answer(files, false);
     expect([files.replacing, (await memory.readFile(ID, "/etc/passwd")).text]).toEqual([null, before]);
     await files.take(["/home/mara/passwd"], "web");
-    await files.replace(true, "web");
+    await answer(files, true);
     expect((await memory.readFile(ID, "/etc/passwd")).text).toBe("sent from /home/mara/passwd\n");
     expect(tasks.list.map(({ state, about }) => [state, about.command])).toEqual([["done", "docker cp /home/mara/passwd web:/etc"]]);
+  });
+
+  it("are asked about one after another, however many come while a person reads", async () => {
+    const memory = host();
+    const files = new Files(memory, new Tasks(), ID);
+    await files.open("/etc");
+    await files.take(["/home/mara/passwd"], "web");
+    const first = files.replacing;
+    await files.take(["/home/mara/hostname"], "web");
+    expect(files.replacing).toBe(first);
+    await answer(files, true);
+    expect(files.replacing?.names).toEqual(["hostname"]);
+    if (first !== null) await files.replace(first, true, "web");
+    expect(files.replacing?.names, "an answer counts once").toEqual(["hostname"]);
+    const before = (await memory.readFile(ID, "/etc/hostname")).text;
+    await answer(files, false);
+    expect([files.replacing, (await memory.readFile(ID, "/etc/hostname")).text]).toEqual([null, before]);
+    expect((await memory.readFile(ID, "/etc/passwd")).text).toBe("sent from /home/mara/passwd\n");
   });
 
   it("say what was left out, and are a task that can be cancelled", async () => {
