@@ -86,7 +86,7 @@ test("a project is brought down after a look at what goes, and up again", async 
   await expect(side.getByRole("link", { name: /shop-db-1/ })).toBeVisible();
   await side.getByRole("button", { name: "Bring down" }).click();
   await expect(dialog(page).getByText(/Bring down shop\? .*shop-db-1/)).toBeVisible();
-  await expect(dialog(page).getByText("docker compose --project-name shop --file /home/mara/shop/compose.yaml down")).toBeVisible();
+  await expect(dialog(page).getByText("docker compose --project-name=shop --project-directory=/home/mara/shop --file=/home/mara/shop/compose.yaml down")).toBeVisible();
   await clean(page);
   await dialog(page).getByRole("button", { name: "Bring down" }).click();
   await expect(side.getByText("not created").first()).toBeVisible();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { quote, readEnvironment, runCommand, splitWords } from "./command-line";
+import { composeCommand, quote, readEnvironment, runCommand, splitWords } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -43,6 +43,17 @@ describe("the command line", () => {
   it("quotes the empty word", () => {
     expect(quote("")).toBe("''");
   });
+});
+
+it("names a project by its folder and files where compose reads them, and else by its name", () => {
+  const project = { name: "shop", folder: "/home/mara/my shop", files: ["/home/mara/my shop/compose.yaml", "/home/mara/my shop/dev.yaml"] };
+  const named = "docker compose --project-name=shop";
+  const read = `${named} '--project-directory=/home/mara/my shop' '--file=/home/mara/my shop/compose.yaml' '--file=/home/mara/my shop/dev.yaml'`;
+  expect(composeCommand(project, "up")).toBe(`${read} up --detach`);
+  expect(composeCommand(project, "down")).toBe(`${read} down`);
+  expect(composeCommand(project, "restart")).toBe(`${named} restart`);
+  expect(composeCommand({ ...project, folder: null }, "down")).toBe(`${named} down`);
+  expect(composeCommand({ ...project, files: [] }, "down")).toBe(`${named} down`);
 });
 
 it("reads a pasted .env with comments, exports and quotes", () => {

@@ -66,9 +66,17 @@ export function buildCommand(spec: BuildSpec): string {
   return words.map(quote).join(" ");
 }
 
-/** `docker compose …`, in one line. */
-export function composeCommand(project: Pick<ProjectRow, "name" | "files">, action: ComposeAction): string {
-  const files = project.files.flatMap((file) => ["--file", file]);
-  const words = ["docker", "compose", "--project-name", project.name, ...files, ...(action === "up" ? ["up", "--detach"] : [action])];
+/**
+ * `docker compose …`, in one line, by the rule of `ProjectRow::words`; how compose writes is left out. What only concerns
+ * containers goes by the project's name, and so does `down` where the folder is not known.
+ */
+export function composeCommand(project: Pick<ProjectRow, "name" | "folder" | "files">, action: ComposeAction): string {
+  const { name, folder, files } = project;
+  const words = ["docker", "compose", `--project-name=${name}`];
+  if (action === "up" || (action === "down" && folder !== null)) {
+    if (folder !== null && files.length > 0) words.push(`--project-directory=${folder}`);
+    words.push(...files.map((file) => `--file=${file}`));
+  }
+  words.push(...(action === "up" ? ["up", "--detach"] : [action]));
   return words.map(quote).join(" ");
 }

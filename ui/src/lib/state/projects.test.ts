@@ -25,7 +25,7 @@ describe("projects", () => {
     expect(running(row(state, "shop"))).toBeGreaterThan(0);
     await state.act("down", row(state, "shop"));
     expect(containersOf(row(state, "shop"))).toEqual([]);
-    expect(tasks.list[0]?.about.command).toBe("docker compose --project-name shop --file /home/mara/shop/compose.yaml down");
+    expect(tasks.list[0]?.about.command).toBe("docker compose --project-name=shop --project-directory=/home/mara/shop --file=/home/mara/shop/compose.yaml down");
     await state.act("up", row(state, "shop"));
     expect(running(row(state, "shop"))).toBe(2);
     expect(tasks.list[0]?.parts.get("Container shop-web-1")?.note).toBe("Started");
