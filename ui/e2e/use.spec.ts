@@ -93,7 +93,7 @@ test("a folder dropped on the window is shared only after a yes, and mounted in 
   await expect(page.getByText("Containers cannot see this folder yet.")).toBeVisible();
   const { violations } = await new AxeBuilder({ page }).analyze();
   expect(violations.map((violation) => violation.id)).toEqual([]);
-  await page.getByLabel("Containers may only read").check();
+  await expect(page.getByLabel("Containers may only read")).toBeChecked();
   await page.getByRole("button", { name: "Share and mount" }).click();
   await expect(page.getByText("--mount type=bind,source=/srv/site,target=/mnt/site,readonly")).toBeVisible();
 });
