@@ -8,6 +8,9 @@
 //! The other half of the device, by which a host takes memory that the guest does use, is not driven: the size that is
 //! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned.
 //!
+//! No machine has it yet: under nested KVM a guest was not seen to give memory back through it. Emulated machines have
+//! QEMU's own.
+//!
 //! What a guest reports is discarded whatever is in it. A guest that reports pages that it uses loses what was there,
 //! which is its own.
 

@@ -1,6 +1,7 @@
 //! Guest memory given back to the host: what was in it is gone, and the guest finds zeroes where it touches it again.
 
-// UNSAFETY: `madvise` takes a raw address, and the guest's memory must not be seen through a reference.
+// UNSAFETY: `madvise` takes a raw address, and the guest's memory must not be seen through a reference. `sysconf` is
+// unsafe as every function of the C library is.
 #![expect(unsafe_code, reason = "madvise on guest memory takes raw addresses")]
 
 use rustix::mm::{Advice, madvise};
@@ -17,7 +18,7 @@ pub(crate) enum Mapping {
 
 /// Gives back the whole pages within `slice`, and returns how many bytes that are.
 pub(crate) fn discard(slice: &VolatileSlice<'_>, mapping: Mapping) -> rustix::io::Result<usize> {
-    let page = rustix::param::page_size();
+    let page = page_size();
     let guard = slice.ptr_guard_mut();
     let skipped = guard.as_ptr().align_offset(page);
     let len = slice.len().saturating_sub(skipped) / page * page;
@@ -36,6 +37,15 @@ pub(crate) fn discard(slice: &VolatileSlice<'_>, mapping: Mapping) -> rustix::io
     Ok(len)
 }
 
+/// Bytes of a page of the host. From the C library, which has known it since the process began: where this runs, nothing
+/// may be opened to find it out.
+fn page_size() -> usize {
+    // SAFETY: it takes a number, returns one, and touches no memory of ours.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    // It fails for names that it does not know, which this is none of.
+    usize::try_from(size).unwrap_or(1 << 16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,7 +53,7 @@ mod tests {
 
     #[test]
     fn whole_pages_within_are_zeroes_again_and_nothing_beside_them_is() {
-        let page = rustix::param::page_size();
+        let page = page_size();
         let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 4 * page)]).unwrap();
         memory.write_slice(&vec![7; 4 * page], GuestAddress(0)).unwrap();
         let slice = memory.get_slice(GuestAddress(1), 3 * page).unwrap();
@@ -57,7 +67,7 @@ mod tests {
 
     #[test]
     fn less_than_a_page_is_kept() {
-        let page = rustix::param::page_size();
+        let page = page_size();
         let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 2 * page)]).unwrap();
         let slice = memory.get_slice(GuestAddress(1), page).unwrap();
         assert_eq!(discard(&slice, Mapping::Anonymous), Ok(0));

@@ -28,7 +28,6 @@ use crate::{
     },
 };
 use cove_virtio::{
-    balloon::Balloon,
     block::{Access, Block, Gauge},
     device::Device,
     net::Cable,
@@ -132,7 +131,6 @@ impl Monitor {
             Box::new(fs),
             Box::new(net),
             Box::new(Rng::new()),
-            Box::new(Balloon::new()),
         ];
         let (sender, ends) = mpsc::unbounded_channel();
         Ok(Self {
