@@ -9,7 +9,12 @@ use super::{Session, exec};
 use crate::{exit::Exit, failure::Failure, terminal};
 use cove_api::Client;
 use cove_wire::{CLIENTS_SOCKET, Exec};
-use std::{collections::BTreeMap, env, process::ExitCode};
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 /// What stands before the command and takes the next word with it.
 const GLOBAL_WITH_VALUE: [&str; 9] = [
@@ -42,11 +47,16 @@ const REMOTE: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
 
 pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Result<ExitCode> {
     let daemon = session.daemon().await?;
-    let here = shared_here(&daemon, &session.machine).await?;
-    if here.is_none()
-        && let Some(command) = needs_files(&arguments)
-    {
-        return Err(not_shared(session, command).into());
+    let shared = shared(&daemon, &session.machine).await?;
+    let here = shared_here(&shared);
+    if let Some(Files { command, paths }) = files_of(&arguments) {
+        if here.is_none() {
+            return Err(not_shared(session, command, &working_directory()).into());
+        }
+        let foreign = |path: &&&str| !shared.iter().any(|share| Path::new(path).starts_with(share));
+        if let Some(path) = paths.iter().find(foreign) {
+            return Err(not_shared(session, command, path).into());
+        }
     }
     let wanted = Exec {
         command: std::iter::once("docker".to_owned()).chain(arguments).collect(),
@@ -57,27 +67,36 @@ pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Re
     exec::run(&daemon, &session.machine, &wanted).await
 }
 
+/// The folders that the machine has.
+async fn shared(daemon: &Client, machine: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let shares = daemon.shares().await?.into_iter();
+    let here = shares.filter(|share| share.machines.iter().any(|name| name == machine));
+    Ok(here.map(|share| share.path).collect())
+}
+
 /// The working directory, if the machine has it.
 #[cfg(unix)]
-async fn shared_here(daemon: &Client, machine: &str) -> anyhow::Result<Option<String>> {
-    let Ok(here) = super::shares::working_directory() else {
-        return Ok(None);
-    };
-    let shares = daemon.shares().await?;
-    let shared = shares
-        .iter()
-        .any(|share| share.machines.iter().any(|name| name == machine) && here.starts_with(&share.path));
-    Ok(here.to_str().filter(|_| shared).map(str::to_owned))
+fn shared_here(shared: &[PathBuf]) -> Option<String> {
+    let here = super::shares::working_directory().ok()?;
+    let shared = shared.iter().any(|share| here.starts_with(share));
+    here.to_str().filter(|_| shared).map(str::to_owned)
 }
 
 /// Drive paths are elsewhere in the guest, where its client would not find them by the names that we give it.
 #[cfg(not(unix))]
-async fn shared_here(_: &Client, _: &str) -> anyhow::Result<Option<String>> {
-    Ok(None)
+fn shared_here(_: &[PathBuf]) -> Option<String> {
+    None
+}
+
+/// What a command that reads or writes files here says of them.
+struct Files<'a> {
+    command: &'a str,
+    /// Those that are named from the root. What is named otherwise lies below the working directory, most often.
+    paths: Vec<&'a str>,
 }
 
 /// The command among the arguments, if it reads or writes files here.
-fn needs_files(arguments: &[String]) -> Option<&str> {
+fn files_of(arguments: &[String]) -> Option<Files<'_>> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if words.contains(&"--help") {
         return None;
@@ -113,7 +132,20 @@ fn needs_files(arguments: &[String]) -> Option<&str> {
         "save" | "export" => says("-o", "--output"),
         _ => false,
     };
-    needs.then_some(command)
+    let paths = match what {
+        // The words of a compose command may be a container's command, in which paths are the container's.
+        "compose" | "stack" => Vec::new(),
+        _ => rest.iter().filter_map(|word| from_root(word)).collect(),
+    };
+    needs.then_some(Files { command, paths })
+}
+
+/// The path within a word of the command line, if it is a file of this computer named from the root.
+fn from_root(word: &str) -> Option<&str> {
+    let attached = ["-o", "-i", "-f", "--output=", "--input=", "--file="];
+    let value = attached.iter().find_map(|option| word.strip_prefix(option));
+    // The machine has devices of its own: its standard output goes to ours.
+    Some(value.unwrap_or(word)).filter(|path| path.starts_with('/') && !path.starts_with("/dev/"))
 }
 
 /// The first word that is no option, and what follows it.
@@ -131,18 +163,21 @@ fn next_command<'a, 'w>(words: &'w [&'a str], with_value: &[&str]) -> Option<(&'
     None
 }
 
-fn not_shared(session: &Session, command: &str) -> Failure {
-    let here = env::current_dir().map_or_else(
+fn working_directory() -> String {
+    env::current_dir().map_or_else(
         |_| "the working directory".to_owned(),
         |here| here.display().to_string(),
-    );
+    )
+}
+
+fn not_shared(session: &Session, command: &str, place: &str) -> Failure {
     Failure::new(
         Exit::Failed,
         format!(
-            "`docker {command}` reads or writes files here, and {here} is not shared with machine `{}`",
+            "`docker {command}` reads or writes files of this computer, and {place} is not shared with machine `{}`",
             session.machine
         ),
-        "share it with `cove share add .`, or use a Docker client of this computer: eval \"$(cove env)\"",
+        "share its folder with `cove share add FOLDER`, or use a Docker client of this computer: eval \"$(cove env)\"",
     )
 }
 
@@ -152,7 +187,32 @@ mod tests {
 
     fn needs(line: &str) -> bool {
         let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        needs_files(&arguments).is_some()
+        files_of(&arguments).is_some()
+    }
+
+    fn paths(line: &str) -> Vec<String> {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let files = files_of(&arguments);
+        files.map_or_else(Vec::new, |files| {
+            files.paths.iter().map(|path| (*path).to_owned()).collect()
+        })
+    }
+
+    #[test]
+    fn files_named_from_the_root_are_found() {
+        assert_eq!(paths("save -o /a/x.tar alpine"), ["/a/x.tar"]);
+        assert_eq!(paths("save --output=/a/x.tar alpine"), ["/a/x.tar"]);
+        assert_eq!(paths("image load -i/a/x.tar"), ["/a/x.tar"]);
+        assert_eq!(paths("cp web:/etc/hosts /a/hosts"), ["/a/hosts"]);
+        assert_eq!(paths("build -f /a/Dockerfile /b"), ["/a/Dockerfile", "/b"]);
+        for line in [
+            "save -o x.tar alpine",
+            "save -o /dev/stdout alpine",
+            "compose exec web ls /etc",
+            "ps",
+        ] {
+            assert!(paths(line).is_empty(), "{line}");
+        }
     }
 
     #[test]
