@@ -8,17 +8,19 @@
 //! The other half of the device, by which a host takes memory that the guest does use, is not driven: the size that is
 //! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned.
 //!
-//! No machine has it yet: under nested KVM a guest was not seen to give memory back through it. Emulated machines have
-//! QEMU's own.
-//!
 //! What a guest reports is discarded whatever is in it. A guest that reports pages that it uses loses what was there,
-//! which is its own.
+//! which is its own. A guest that fills its free pages with a pattern says so, and with which: pages that come back from
+//! the host are zeroes, so nothing is discarded for a guest that expects anything else. Linux reports nothing to a device
+//! that it cannot tell.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use cove_confine::seccomp::Thread;
 
 use crate::device::{
     Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, FEATURE_VERSION_1,
-    GuestMemory, QueueSpec,
+    GuestMemory, QueueSpec, read_config_space,
 };
 use crate::discard::{Mapping, discard};
 use crate::one_thread::{Served, Service, Session};
@@ -27,6 +29,12 @@ use vm_memory::{GuestMemory as _, GuestMemoryRegion as _, VolatileSlice};
 
 /// `VIRTIO_BALLOON_F_REPORTING`: the guest reports free pages.
 const FEATURE_REPORTING: u64 = 1 << 5;
+/// `VIRTIO_BALLOON_F_PAGE_POISON`: the guest tells what it expects in its free pages.
+const FEATURE_PAGE_POISON: u64 = 1 << 4;
+
+/// Where the configuration space (section 5.5.4) has the pattern, as four bytes.
+const POISON: usize = 12;
+const CONFIG_LEN: usize = POISON + size_of::<u32>();
 
 /// The first queue that may be the one of reports. The specification gives it the index 4 (section 5.5.2); Linux counts
 /// only queues of features that are offered, and so has it follow the first two. No other feature here has a queue.
@@ -48,7 +56,19 @@ const MAY: QueueSpec = QueueSpec {
 /// The balloon device.
 #[derive(Default)]
 pub struct Balloon {
-    session: Option<Session>,
+    session: Session,
+    /// The pattern in the guest's free pages, as it was written.
+    poison: Arc<Poison>,
+}
+
+/// The bytes of the pattern. The guest may write them one by one, and while the device works.
+#[derive(Default)]
+struct Poison([AtomicU8; 4]);
+
+impl Poison {
+    fn bytes(&self) -> [u8; 4] {
+        self.0.each_ref().map(|byte| byte.load(Ordering::Acquire))
+    }
 }
 
 /// Takes reports.
@@ -56,16 +76,13 @@ struct Serving {
     mapping: Mapping,
     /// Whether the driver said that it reports.
     reporting: bool,
+    poison: Arc<Poison>,
 }
 
 impl Balloon {
     /// A balloon that nobody inflates.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    fn end_session(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.session.take().map_or(Ok(Vec::new()), Session::end)
     }
 }
 
@@ -75,7 +92,11 @@ impl Device for Balloon {
     }
 
     fn features(&self) -> u64 {
-        FEATURE_VERSION_1 | FEATURE_INDIRECT_DESC | FEATURE_EVENT_IDX | FEATURE_REPORTING
+        FEATURE_VERSION_1
+            | FEATURE_INDIRECT_DESC
+            | FEATURE_EVENT_IDX
+            | FEATURE_REPORTING
+            | FEATURE_PAGE_POISON
     }
 
     fn queues(&self) -> &'static [QueueSpec] {
@@ -83,14 +104,23 @@ impl Device for Balloon {
     }
 
     /// No pages are asked for, and none are there.
-    fn read_config(&self, _offset: u64, data: &mut [u8]) {
-        data.fill(0);
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        let mut config = [0; CONFIG_LEN];
+        config[POISON..].copy_from_slice(&self.poison.bytes());
+        read_config_space(&config, offset, data);
+    }
+
+    /// Only the pattern is the guest's to write.
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        for (at, byte) in (offset..).zip(data) {
+            let place = usize::try_from(at).ok().and_then(|at| at.checked_sub(POISON));
+            if let Some(slot) = place.and_then(|place| self.poison.0.get(place)) {
+                slot.store(*byte, Ordering::Release);
+            }
+        }
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
-        if self.session.is_some() {
-            return Err(DeviceError::AlreadyActive);
-        }
         let regions = activation.memory.iter();
         let shared = regions.map(|region| region.file_offset().is_some()).next();
         let mapping = if shared == Some(true) {
@@ -99,24 +129,22 @@ impl Device for Balloon {
             Mapping::Anonymous
         };
         let reporting = activation.features & FEATURE_REPORTING != 0;
-        let serving = Serving { mapping, reporting };
-        self.session = Some(Session::begin(activation, QUEUES, serving)?);
-        Ok(())
+        let poison = Arc::clone(&self.poison);
+        let serving = Serving {
+            mapping,
+            reporting,
+            poison,
+        };
+        self.session.begin(activation, QUEUES, serving)
     }
 
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.end_session()
+        self.session.end()
     }
 
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.end_session()
-    }
-}
-
-impl Drop for Balloon {
-    fn drop(&mut self) {
-        // It logs what goes wrong.
-        let _ = self.end_session();
+        self.poison = Arc::default();
+        self.session.end()
     }
 }
 
@@ -125,7 +153,7 @@ impl Service for Serving {
     const KIND: Thread = Thread::Balloon;
 
     fn serve(&mut self, queue: u16, memory: &GuestMemory, chain: Chain<'_>) -> Served {
-        if self.reporting && queue >= REPORTING {
+        if self.reporting && queue >= REPORTING && self.poison.bytes() == [0; 4] {
             let mut slices = Vec::new();
             match gather(memory, chain, Direction::Writable, &mut slices) {
                 Ok(_) => self.discard(&slices),

@@ -50,8 +50,13 @@ pub(crate) trait Service: Send + 'static {
     fn serve(&mut self, queue: u16, memory: &GuestMemory, chain: Chain<'_>) -> Served;
 }
 
-/// The session as the device holds it.
+/// A device's session, while a driver has the device. Dropping it ends the session.
+#[derive(Default)]
 pub(crate) struct Session {
+    running: Option<Running>,
+}
+
+struct Running {
     stop: Arc<Stop>,
     thread: JoinHandle<Vec<DeviceQueue>>,
 }
@@ -66,12 +71,16 @@ struct Worker<S> {
 }
 
 impl Session {
-    /// Begins one, in which `service` answers on the queues that the device has by `specs`.
+    /// Begins, with `service` answering on the queues that the device has by `specs`.
     pub(crate) fn begin<S: Service>(
+        &mut self,
         activation: Activation,
         specs: &[QueueSpec],
         service: S,
-    ) -> Result<Self, DeviceError> {
+    ) -> Result<(), DeviceError> {
+        if self.running.is_some() {
+            return Err(DeviceError::AlreadyActive);
+        }
         let os = |operation| move |source| DeviceError::Os { operation, source };
         let Activation {
             memory,
@@ -105,16 +114,27 @@ impl Session {
                 worker.queues
             })
             .map_err(os("start a thread"))?;
-        Ok(Self { stop, thread })
+        self.running = Some(Running { stop, thread });
+        Ok(())
     }
 
-    /// Ends it with every chain that was taken returned, and hands the queues back.
-    pub(crate) fn end(self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.stop.request();
-        self.thread.join().map_err(|_| {
+    /// Ends with every chain that was taken returned, and hands the queues back: none if no session was under way.
+    pub(crate) fn end(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+        let Some(Running { stop, thread }) = self.running.take() else {
+            return Ok(Vec::new());
+        };
+        stop.request();
+        thread.join().map_err(|_| {
             tracing::error!("the thread of a device panicked");
             DeviceError::WorkerGone
         })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It logs what goes wrong.
+        let _ = self.end();
     }
 }
 

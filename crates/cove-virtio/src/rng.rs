@@ -26,7 +26,7 @@ const QUEUES: &[QueueSpec] = &[QueueSpec {
 /// The entropy device.
 #[derive(Default)]
 pub struct Rng {
-    session: Option<Session>,
+    session: Session,
 }
 
 /// Answers requests with random bytes.
@@ -36,10 +36,6 @@ impl Rng {
     /// An entropy device.
     pub fn new() -> Self {
         Self::default()
-    }
-
-    fn end_session(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.session.take().map_or(Ok(Vec::new()), Session::end)
     }
 }
 
@@ -62,26 +58,15 @@ impl Device for Rng {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
-        if self.session.is_some() {
-            return Err(DeviceError::AlreadyActive);
-        }
-        self.session = Some(Session::begin(activation, QUEUES, Serving)?);
-        Ok(())
+        self.session.begin(activation, QUEUES, Serving)
     }
 
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.end_session()
+        self.session.end()
     }
 
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.end_session()
-    }
-}
-
-impl Drop for Rng {
-    fn drop(&mut self) {
-        // It logs what goes wrong.
-        let _ = self.end_session();
+        self.session.end()
     }
 }
 

@@ -26,6 +26,9 @@ pub trait Transport: Send {
     /// `len` bytes of the configuration space.
     fn config(&mut self, offset: u32, len: u32) -> Result<Vec<u8>>;
 
+    /// Writes `data` to the configuration space at `offset`.
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> Result<()>;
+
     /// Hands `queues` to the device.
     fn start(&mut self, features: u64, memory: &SharedMemory, queues: &[&DriverQueue]) -> Result<()>;
 
@@ -83,6 +86,11 @@ impl Transport for InProcess {
         let mut data = vec![0; len as usize];
         self.device.read_config(u64::from(offset), &mut data);
         Ok(data)
+    }
+
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> Result<()> {
+        self.device.write_config(u64::from(offset), data);
+        Ok(())
     }
 
     fn start(&mut self, features: u64, memory: &SharedMemory, queues: &[&DriverQueue]) -> Result<()> {
@@ -237,6 +245,12 @@ impl Transport for VhostUser {
             self.front_end
                 .get_config(offset, len, VhostUserConfigFlags::empty(), &vec![0; len as usize])?;
         Ok(data)
+    }
+
+    fn set_config(&mut self, offset: u32, data: &[u8]) -> Result<()> {
+        self.front_end
+            .set_config(offset, VhostUserConfigFlags::WRITABLE, data)
+            .context("cannot write to the configuration space")
     }
 
     fn start(&mut self, features: u64, memory: &SharedMemory, queues: &[&DriverQueue]) -> Result<()> {

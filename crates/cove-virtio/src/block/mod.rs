@@ -106,7 +106,7 @@ pub enum BlockError {
 pub struct Block {
     disk: Arc<Disk>,
     on_full: Option<OnFull>,
-    session: Option<Session>,
+    session: Session,
 }
 
 /// Hears that a request waits for space on the host. Called from the device's thread; must not block.
@@ -119,7 +119,7 @@ impl Block {
         Ok(Self {
             disk: Arc::new(Disk::new(file, access, id)?),
             on_full: None,
-            session: None,
+            session: Session::default(),
         })
     }
 
@@ -131,11 +131,6 @@ impl Block {
     /// Measures the disk while the device is in the hands of its transport.
     pub fn gauge(&self) -> Gauge {
         Gauge(Arc::clone(&self.disk))
-    }
-
-    /// Ends the thread, if there is one, with no request in flight.
-    fn end_session(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.session.take().map_or(Ok(Vec::new()), Session::end)
     }
 
     /// The configuration space (section 5.2.4).
@@ -201,9 +196,6 @@ impl Device for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
-        if self.session.is_some() {
-            return Err(DeviceError::AlreadyActive);
-        }
         let serving = Serving {
             disk: Arc::clone(&self.disk),
             features: activation.features,
@@ -211,24 +203,16 @@ impl Device for Block {
             on_full: self.on_full.clone(),
             starved: 0,
         };
-        self.session = Some(Session::begin(activation, QUEUES, serving)?);
-        Ok(())
+        self.session.begin(activation, QUEUES, serving)
     }
 
     /// Ends the request being served first; those not taken yet stay in the queue.
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.end_session()
+        self.session.end()
     }
 
     /// The same as a suspension, for a disk knows nothing of its drivers.
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.end_session()
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        // It logs what goes wrong.
-        let _ = self.end_session();
+        self.session.end()
     }
 }
