@@ -74,6 +74,12 @@ pub enum MachineError {
         /// What it said.
         why: String,
     },
+    /// Another release of Cove started the machine, which goes on and cannot be talked to.
+    #[error("another release of Cove started this machine: {why}")]
+    Foreign {
+        /// What tells, and its process.
+        why: String,
+    },
     /// The machine process answered something that it should not.
     #[error("the machine process broke its protocol: {0}")]
     Protocol(String),

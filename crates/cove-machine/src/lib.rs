@@ -150,6 +150,13 @@ pub trait Backend: Send + Sync {
     /// one that does not: left-over sockets, a process that lost its supervisor.
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError>;
 
+    /// Ends the machine that runs in `directory` as if its power were cut, also one that cannot be talked to, and
+    /// returns once nothing of it is left.
+    async fn evict(&self, directory: &Path) -> Result<(), MachineError> {
+        let _ = directory;
+        Ok(())
+    }
+
     /// How the last machine in `spec.directory` ended, for a daemon that was not there to see it; nothing when none
     /// has run since it was last started, or it still runs. Ask after [`Backend::adopt`] found no machine.
     fn last_exit(&self, spec: &MachineSpec) -> Option<Exit> {

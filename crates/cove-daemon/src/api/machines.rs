@@ -3,11 +3,13 @@
 use super::{
     Server,
     body::{self, Answer, invalid},
+    routes::to_its_end,
 };
 use crate::machine::{Command, Handle, Listening};
 use cove_api::{ApiError, DockerContext, ErrorCode, Event, MachineStatus, NewMachine, Progress, query};
 use futures_util::{StreamExt, stream};
 use hyper::{Request, body::Incoming};
+use std::sync::Arc;
 use tokio::sync::{broadcast, oneshot};
 
 pub(super) fn list(server: &Server) -> Answer {
@@ -27,7 +29,8 @@ pub(super) async fn delete(
     request: &Request<Incoming>,
 ) -> Result<Answer, ApiError> {
     let confirm = parameter(request, "confirm");
-    server.machines.delete(name, confirm.as_deref()).await?;
+    let (machines, name) = (Arc::clone(&server.machines), name.to_owned());
+    to_its_end(async move { machines.delete(&name, confirm.as_deref()).await }).await?;
     Ok(body::nothing())
 }
 

@@ -9,6 +9,7 @@ use super::{
 use crate::{doctor, machine::Command};
 use cove_api::{ApiError, ErrorCode, Version, query};
 use hyper::{Method, Request, body::Incoming};
+use std::sync::Arc;
 
 /// Answers a request; an error becomes an answer, too.
 pub(super) async fn answer(server: &Server, mut request: Request<Incoming>) -> Answer {
@@ -45,8 +46,13 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::GET, ["doctor"]) => Ok(body::json(&doctor::examine(server).await)),
         (&Method::GET, ["events"]) => Ok(machines::events(server)),
         (&Method::POST, ["shutdown"]) => {
-            server.machines.stop().await?;
-            server.end.cancel();
+            let (machines, end) = (Arc::clone(&server.machines), server.end.clone());
+            to_its_end(async move {
+                machines.stop().await?;
+                end.cancel();
+                Ok(())
+            })
+            .await?;
             Ok(body::nothing())
         }
         (&Method::GET, ["shares"]) => Ok(shares::list(server)),
@@ -91,6 +97,19 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::GET, ["machines", name, "logs"]) => logs::read(server, name, request).await,
         _ => Err(unknown(request)),
     }
+}
+
+/// Does what has been begun to its end, also when the client hangs up meanwhile, which drops its handler.
+pub(super) async fn to_its_end(
+    work: impl Future<Output = Result<(), ApiError>> + Send + 'static,
+) -> Result<(), ApiError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        Err(ApiError::new(
+            ErrorCode::Internal,
+            format!("the daemon failed in an unforeseen way: {error}"),
+            "`cove logs` says more",
+        ))
+    })
 }
 
 fn unknown(request: &Request<Incoming>) -> ApiError {

@@ -572,6 +572,33 @@ async fn released(fixture: Fixture) -> Fixture {
 }
 
 #[tokio::test]
+async fn a_deletion_whose_client_hangs_up_is_done_to_its_end() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    let wanted = NewMachine {
+        name: "dev".into(),
+        ..NewMachine::default()
+    };
+    client.create_machine(&wanted).await.unwrap();
+    // Removing all this takes longer than hanging up.
+    let directory = daemon.fixture.context.dirs.machine("dev");
+    for file in 0..3000 {
+        fs::write(directory.join(file.to_string()), "").unwrap();
+    }
+    let mut stream = transport::connect(client.socket()).await.unwrap();
+    let request = b"DELETE /v1/machines/dev?confirm=dev HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    drop(stream);
+    let deleted = async {
+        while client.machines().await.unwrap().len() > 1 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LONG, deleted).await.expect("half of the machine is left");
+    client.create_machine(&wanted).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_no_request_of_this_api_is_refused_and_nothing_panics() {
     let daemon = Daemon::begin();
     let socket = daemon.client.socket().to_owned();

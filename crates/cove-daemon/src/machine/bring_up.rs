@@ -143,6 +143,7 @@ impl Job {
                         continue;
                     }
                     Some(Happening::Rebooted) => {
+                        self.inhabited = false;
                         (booted, ready, boot, kernel_started) = (false, false, None, None);
                         patience = GREETING;
                         deadline = Instant::now() + patience;
@@ -180,6 +181,11 @@ impl Job {
                     }
                     None => Failure::Unforeseen("the conversation with the agent ended".into()),
                 },
+            };
+            let failure = if self.inhabited && failure.is_of_the_conversation() {
+                Failure::NotTakenOver(Box::new(failure))
+            } else {
+                failure
             };
             let console_tail = logs::last_lines(session.machine.console(), 20);
             let left = if failure.leaves_something_to_look_into() {

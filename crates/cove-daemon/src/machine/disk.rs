@@ -175,12 +175,15 @@ impl Place {
         let _ = fs::remove_file(self.record_file());
     }
 
+    /// Whether a machine runs here, this daemon's or a stranger's.
+    pub(super) fn is_locked(&self) -> bool {
+        let lock = File::open(self.directory.join("lock"));
+        lock.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Removes everything, the data included, unless a machine process still has it.
     pub(super) fn delete(&self) -> Result<(), Failure> {
-        let lock = self.directory.join("lock");
-        if let Ok(file) = File::open(&lock)
-            && let Err(TryLockError::WouldBlock) = file.try_lock()
-        {
+        if self.is_locked() {
             let directory = self.directory.clone();
             return Err(cove_machine::MachineError::Locked { directory }.into());
         }

@@ -46,6 +46,9 @@ pub(crate) enum Failure {
     /// The guest's agent speaks another protocol.
     #[error("the image's agent cannot be talked to: {0}")]
     Protocol(VersionMismatch),
+    /// A machine that an earlier daemon started goes on, and cannot be talked to.
+    #[error("the machine that an earlier daemon started goes on, and cannot be taken over: {0}")]
+    NotTakenOver(Box<Self>),
     /// The guest could not finish its boot.
     #[error("the guest could not finish its boot: {0}")]
     Boot(CallError),
@@ -75,7 +78,15 @@ impl Failure {
 
     /// Whether the machine is of use although it is not up: to stop it in order, or to look into it.
     pub(super) fn leaves_something_to_look_into(&self) -> bool {
-        matches!(self, Self::Cancelled | Self::Boot(_) | Self::EngineSilent { .. })
+        matches!(
+            self,
+            Self::Cancelled | Self::Boot(_) | Self::EngineSilent { .. } | Self::NotTakenOver(_)
+        )
+    }
+
+    /// Whether nobody could be talked to in the guest, whatever it does otherwise.
+    pub(super) fn is_of_the_conversation(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Protocol(_))
     }
 
     /// Whether another hypervisor might not have failed like this.
@@ -113,6 +124,12 @@ impl Failure {
             Self::Protocol(_) => (
                 ErrorCode::BadImage,
                 "rebuild the image with `cove image build`, or update Cove".to_owned(),
+            ),
+            Self::NotTakenOver(_) => (
+                ErrorCode::MachineFailed,
+                "its containers go on, and no Docker client reaches them; `cove stop` of the release that started it stops it in \
+                 order, `cove restart` cuts its power and starts it with this one"
+                    .to_owned(),
             ),
             Self::Boot(_) => (
                 ErrorCode::MachineFailed,
@@ -177,6 +194,10 @@ fn of_backend(error: &MachineError, message: String) -> ApiError {
         MachineError::Locked { .. } => (
             ErrorCode::WrongState,
             "another Cove runs this machine; end it there, or wait until it has stopped",
+        ),
+        MachineError::Foreign { .. } => (
+            ErrorCode::WrongState,
+            "that release stops it in order; `cove stop --force` ends it as if its power were cut",
         ),
         MachineError::SocketPathTooLong { .. } => (
             ErrorCode::InvalidRequest,

@@ -54,6 +54,8 @@ pub(crate) struct Script {
     pub(crate) going_down: bool,
     /// Bytes that its agent sends instead of its greeting.
     pub(crate) garbage: Option<Vec<u8>>,
+    /// Whether its machine process is another release's.
+    pub(crate) foreign: bool,
 }
 
 impl Default for Script {
@@ -66,6 +68,7 @@ impl Default for Script {
             powers_off: true,
             going_down: false,
             garbage: None,
+            foreign: false,
         }
     }
 }
@@ -164,6 +167,21 @@ impl Guest {
     /// Answers no call about folders any more, or does again.
     pub(crate) fn mute(&self, mute: bool) {
         self.mute.store(mute, Ordering::SeqCst);
+    }
+
+    /// Speaks this version of the protocol from the next conversation on.
+    pub(crate) fn speak(&self, version: u32) {
+        self.script.lock().unwrap().version = version;
+    }
+
+    /// Is another release's from now on.
+    pub(crate) fn is_foreign(&self) {
+        self.script.lock().unwrap().foreign = true;
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.exit.borrow().is_none()
     }
 
     /// Refuses no more connections.
@@ -471,10 +489,19 @@ impl Backend for FakeHost {
         Ok(Box::new(FakeMachine(guest)))
     }
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
-        Ok(self
-            .running()
-            .filter(|guest| guest.directory == spec.directory)
-            .map(|guest| Box::new(FakeMachine(guest)) as Box<dyn Machine>))
+        let running = self.running().filter(|guest| guest.directory == spec.directory);
+        if running.as_ref().is_some_and(|guest| guest.script().foreign) {
+            return Err(MachineError::Foreign {
+                why: "process 4711".into(),
+            });
+        }
+        Ok(running.map(|guest| Box::new(FakeMachine(guest)) as Box<dyn Machine>))
+    }
+    async fn evict(&self, _: &Path) -> Result<(), MachineError> {
+        self.running().map_or(Ok(()), |guest| {
+            guest.end(ExitCause::Killed);
+            Ok(())
+        })
     }
     fn last_exit(&self, _: &MachineSpec) -> Option<Exit> {
         self.guest.lock().unwrap().as_ref()?.exit.borrow().clone()

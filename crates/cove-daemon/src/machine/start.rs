@@ -50,6 +50,8 @@ pub(super) struct Job {
     pub(super) timeline: Timeline,
     /// How far it is, which never goes back: the guest's stages end in no fixed order.
     pub(super) fraction: f32,
+    /// Whether containers run in the guest already, since an earlier daemon has brought it up.
+    pub(super) inhabited: bool,
 }
 
 impl Job {
@@ -173,6 +175,7 @@ impl Job {
         if let Some(machine) = backend.adopt(&record.spec).await.map_err(Failure::from)? {
             tracing::info!(machine = %self.name, "took over a machine that runs");
             self.stage("Taking over the machine that runs", 0.5).await;
+            self.inhabited = record.ready_unix_s.is_some() || !remembered;
             let session = self.session(Arc::from(machine), record, true).await;
             return Ok(Found::Running(Box::new(session)));
         }

@@ -4,7 +4,7 @@ use super::{
     Command, Handle, Listening, MachineEngine,
     fake::{Fixture, Script},
 };
-use crate::gateway::Engine;
+use crate::{gateway::Engine, name::MachineName};
 use cove_api::{ApiError, ErrorCode, MachineState, MachineStatus, Progress};
 use cove_machine::ExitCause;
 use cove_wire::{EngineState, Fault, FaultCode};
@@ -458,6 +458,59 @@ async fn an_agent_of_another_protocol_version_fails_the_start_and_says_which_sid
     assert!(handle.snapshot().machine.is_none());
     until(&handle, "failed", failed).await;
     assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
+}
+
+#[tokio::test]
+async fn a_machine_that_runs_outlives_a_daemon_that_cannot_talk_to_its_agent() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    owner.abort();
+    let _ = owner.await;
+    fixture.host.guest().speak(cove_wire::PROTOCOL_VERSION + 1);
+
+    let (handle, _owner) = fixture.own();
+    let status = until(&handle, "failed", failed).await;
+    let MachineState::Failed { error, .. } = &status.state else {
+        panic!("{status:?}");
+    };
+    assert!(
+        error.message.contains("goes on") && error.hint.contains("cove restart"),
+        "{error:?}"
+    );
+    assert!(handle.snapshot().machine.is_some(), "nobody can end it any more");
+    assert!(fixture.host.guest().is_alive());
+    let killing = handle.begin(Command::Kill).await.unwrap();
+    assert_eq!(outcome(killing).await.unwrap().state, MachineState::Stopped);
+    assert!(!fixture.host.guest().is_alive());
+}
+
+#[tokio::test]
+async fn a_machine_of_another_release_is_never_said_to_be_stopped_and_can_be_ended_by_force() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    owner.abort();
+    let _ = owner.await;
+    fixture.host.guest().is_foreign();
+    let directory = fixture.context.dirs.machine(MachineName::default().as_str());
+    let lock = std::fs::File::create(directory.join("lock")).unwrap();
+    lock.lock().unwrap();
+
+    let (handle, _owner) = fixture.own();
+    until(&handle, "failed", failed).await;
+    let error = stop(&handle).await.unwrap_err();
+    assert!(
+        error.message.contains("another release") && error.hint.contains("--force"),
+        "{error:?}"
+    );
+    until(&handle, "failed", failed).await;
+    let error = handle.perform(Command::Delete).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::WrongState, "{error:?}");
+    assert!(fixture.host.guest().is_alive());
+    let killing = handle.begin(Command::Kill).await.unwrap();
+    assert_eq!(outcome(killing).await.unwrap().state, MachineState::Stopped);
+    assert!(!fixture.host.guest().is_alive());
 }
 
 #[tokio::test]

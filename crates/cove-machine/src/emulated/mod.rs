@@ -25,7 +25,7 @@ use crate::{
     system,
 };
 use async_trait::async_trait;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What every emulated machine can do.
 pub(crate) const FEATURES: Features = Features {
@@ -127,6 +127,10 @@ impl Backend for Emulated {
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
         let machine = start::adopt(spec).await?;
         Ok(machine.map(|machine| Box::new(machine) as Box<dyn Machine>))
+    }
+
+    async fn evict(&self, directory: &Path) -> Result<(), MachineError> {
+        start::evict(directory).await
     }
 
     fn last_exit(&self, spec: &MachineSpec) -> Option<Exit> {

@@ -26,7 +26,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use cove_virtio::{fs::Fs, net::Net, vsock::Vsock};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What every machine on KVM can do.
 pub(crate) const FEATURES: Features = Features {
@@ -113,6 +113,10 @@ impl Backend for Kvm {
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError> {
         let machine = start::adopt(spec).await?;
         Ok(machine.map(|machine| Box::new(machine) as Box<dyn Machine>))
+    }
+
+    async fn evict(&self, directory: &Path) -> Result<(), MachineError> {
+        start::evict(directory).await
     }
 
     fn last_exit(&self, spec: &MachineSpec) -> Option<Exit> {

@@ -167,7 +167,7 @@ pub(crate) async fn adopt(spec: &MachineSpec) -> Result<Option<Remote>, MachineE
     while !left_over::is_free(&spec.directory)? {
         match connect(&spec.runtime).await {
             Ok(line) => return Ok(Some(Remote::attend(&spec, line))),
-            Err(error @ MachineError::Protocol(_)) => return Err(error),
+            Err(error @ (MachineError::Protocol(_) | MachineError::Foreign { .. })) => return Err(error),
             Err(error) if Instant::now() < deadline => {
                 // It may be starting or ending.
                 tracing::debug!(%error, "waiting for the machine process");
@@ -181,6 +181,15 @@ pub(crate) async fn adopt(spec: &MachineSpec) -> Result<Option<Remote>, MachineE
     }
     clear(spec, ExitCause::Vanished).await?;
     Ok(None)
+}
+
+/// Ends the machine in `directory`, whichever release started it.
+pub(crate) async fn evict(directory: &Path) -> Result<(), MachineError> {
+    match record::read::<Launch>(directory)? {
+        Some(launch) => clear(launch.spec, ExitCause::Killed).await.map(drop),
+        // None has ever run here.
+        None => Ok(()),
+    }
 }
 
 /// [`left_over::clear`], where it may block.
@@ -232,30 +241,31 @@ pub(super) async fn connect(runtime: &Path) -> Result<Greeted, MachineError> {
             });
         }
     };
-    let hello = check_greeting(&greeting).map_err(MachineError::Protocol)?;
+    let hello = check_greeting(&greeting)?;
     Ok(Greeted { line, hello })
 }
 
 /// Reads a greeting, from a machine process of this release or of another.
-fn check_greeting(greeting: &str) -> Result<Hello, String> {
+fn check_greeting(greeting: &str) -> Result<Hello, MachineError> {
     /// What a greeting of any release has.
     #[derive(serde::Deserialize)]
     struct Any {
         version: u32,
         processes: Vec<u32>,
     }
-    let Any { version, processes } = protocol::decode(greeting)?;
+    let Any { version, processes } = protocol::decode(greeting).map_err(MachineError::Protocol)?;
     if version == protocol::VERSION {
-        return protocol::decode(greeting);
+        return protocol::decode(greeting).map_err(MachineError::Protocol);
     }
     let process = processes
         .first()
-        .map_or_else(String::new, |pid| format!(" (process {pid})"));
-    Err(format!(
-        "another release of Cove started this machine{process}, and it speaks version {version} where this one speaks \
-         {}; stop the machine with that release, or end the process",
-        protocol::VERSION
-    ))
+        .map_or_else(|| "its process".to_owned(), |pid| format!("process {pid}"));
+    Err(MachineError::Foreign {
+        why: format!(
+            "{process} speaks version {version} of its protocol, where this release speaks {}",
+            protocol::VERSION
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -264,7 +274,9 @@ mod tests {
 
     #[test]
     fn a_machine_of_another_release_is_named_with_its_process() {
-        let why = check_greeting(r#"{"version":9,"processes":[4711,4712],"new":{}}"#).unwrap_err();
+        let error = check_greeting(r#"{"version":9,"processes":[4711,4712],"new":{}}"#).unwrap_err();
+        assert!(matches!(error, MachineError::Foreign { .. }), "{error:?}");
+        let why = error.to_string();
         assert!(why.contains("process 4711") && why.contains("version 9"), "{why}");
         assert!(check_greeting("[]").is_err());
     }

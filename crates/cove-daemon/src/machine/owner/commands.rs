@@ -7,6 +7,7 @@ use crate::{
         failure::{Failure, chain},
         operation::{Listening, Operation},
         start::{self, Job},
+        stop::Stopped,
     },
     settings,
 };
@@ -130,6 +131,24 @@ impl Owner {
             kill.cancel();
         }
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
+            Phase::Failed {
+                session: None,
+                error,
+                console_tail,
+            } if self.place.is_locked() => {
+                if kill_now {
+                    return self.evict(kill, waiters);
+                }
+                // It runs, and this daemon has no say in it.
+                for operation in waiters.stops.into_iter().chain(waiters.start) {
+                    operation.failed(error.clone());
+                }
+                self.phase = Phase::Failed {
+                    session: None,
+                    error,
+                    console_tail,
+                };
+            }
             Phase::Stopped | Phase::Failed { session: None, .. } => self.now_stopped(waiters),
             Phase::Failed {
                 session: Some(session),
@@ -167,6 +186,21 @@ impl Owner {
                 self.phase = Phase::Stopping { task, kill, waiters };
             }
         }
+    }
+
+    /// Ends a machine that this daemon cannot talk to.
+    fn evict(&mut self, kill: CancellationToken, waiters: Waiters) {
+        let (platform, wanted) = (Arc::clone(&self.context.platform), self.snapshot.settings.backend);
+        let directory = self.place.directory().to_owned();
+        let task = tokio::spawn(async move {
+            platform.choose(wanted).backend.evict(&directory).await?;
+            Ok(Stopped { notice: None })
+        });
+        self.phase = Phase::Stopping {
+            task: Ending::Stop(task),
+            kill,
+            waiters,
+        };
     }
 
     async fn pause(&mut self) -> Result<(), ApiError> {
@@ -303,7 +337,7 @@ impl Owner {
 }
 
 /// A short call to the machine process.
-async fn short(
+pub(super) async fn short(
     what: &'static str,
     call: impl Future<Output = Result<(), MachineError>>,
 ) -> Result<(), ApiError> {

@@ -248,6 +248,7 @@ impl Owner {
             updates: sender,
             timeline: Timeline::begin(),
             fraction: 0.0,
+            inhabited: false,
         };
         self.notices.clear();
         self.snapshot.timings.clear();

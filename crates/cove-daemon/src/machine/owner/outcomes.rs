@@ -1,6 +1,6 @@
 //! What an owner does when something has come out, or has happened.
 
-use super::{Owner, Phase, Waiters};
+use super::{Owner, Phase, Waiters, commands::short};
 use crate::{
     host,
     machine::{
@@ -288,8 +288,9 @@ impl Owner {
                 session: Some(session),
                 ..
             } if session.held => {
-                if let Err(error) = session.machine.resume().await {
-                    tracing::warn!("what is left of the machine could not go on: {error}");
+                let resumed = short("resuming the machine", session.machine.resume()).await;
+                if let Err(error) = resumed {
+                    tracing::warn!("what is left of the machine could not go on: {}", error.message);
                 }
                 return false;
             }
