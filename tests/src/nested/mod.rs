@@ -9,9 +9,11 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`guest`] | a machine of the KVM backend, and the host's end of its agent |
+//! | [`outer`] | the host's side: where a program gets a KVM, which benches use as well |
 //! | [`trials`] | what is tried with it |
 
 pub mod guest;
+pub mod outer;
 pub mod trials;
 
 use std::path::Path;

@@ -5,16 +5,17 @@
 //! are nested.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod outer;
+mod outcomes;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
-    use cove_tests::nested::TRIALS;
+    use cove_tests::nested::{TRIALS, outer};
     use libtest_mimic::{Arguments, Trial};
+    use outcomes::Outcomes;
     use std::{path::Path, sync::OnceLock};
 
     /// What became of the outer machine, which runs when the first test is asked for.
-    static OUTCOME: OnceLock<Result<outer::Outcomes, String>> = OnceLock::new();
+    static OUTCOME: OnceLock<Result<Outcomes, String>> = OnceLock::new();
 
     let arguments = Arguments::from_args();
     let unfit = outer::unfit();
@@ -26,7 +27,7 @@ fn main() -> std::process::ExitCode {
         .map(|&name| {
             let test = move || {
                 let program = Path::new(env!("CARGO_BIN_EXE_nested"));
-                let run = || outer::run(program).map_err(|error| format!("{error:#}"));
+                let run = || outcomes::run(program).map_err(|error| format!("{error:#}"));
                 match OUTCOME.get_or_init(run) {
                     Ok(outcomes) => Ok(outcomes.of(name)?),
                     Err(why) => Err(why.into()),

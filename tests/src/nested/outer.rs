@@ -1,21 +1,23 @@
-//! Where the trials run: on this computer, if it has a KVM that will do; else in the outer machine, QEMU with Cove's own
-//! kernel and an initramfs made for the purpose.
+//! Where a program gets a KVM to work with: on this computer, if it has one that will do; else in the outer machine, QEMU
+//! with Cove's own kernel and an initramfs made for the purpose.
 //!
-//! The outer machine sees the host's files over 9p, read-only, so that the program under test is simply there; it writes to
-//! memory. It is told how fast its processor's clock is, which is the host's: finding it out by itself, it errs by a factor
-//! of twenty on a busy host, and then every patience in it runs out at once. (A clock that counts instructions, QEMU's
-//! `-icount`, would be steady, but machines within the machine come to a standstill with it.)
+//! The outer machine sees the host's files over 9p, read-only, so that the program, and whatever it starts, is simply there;
+//! it writes to memory. It is told how fast its processor's clock is, which is the host's: finding it out by itself, it errs
+//! by a factor of twenty on a busy host, and then every patience in it runs out at once. (A clock that counts instructions,
+//! QEMU's `-icount`, would be steady, but machines within the machine come to a standstill with it.)
 
-use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cove_image::Cpio;
 use cove_machine::{Availability, Backend as _, Kvm};
-use cove_tests::harness::{Kit, Running};
-use cove_tests::nested::MARK;
+
+use crate::harness::Running;
 
 /// Modules for KVM, for the host's files and for a network card that leads nowhere, in the order in which they need each
 /// other.
@@ -31,31 +33,14 @@ const MODULES: [&str; 8] = [
 ];
 const QEMU: &str = "qemu-system-x86_64";
 const OLDEST_QEMU: u32 = 10;
+/// Where a program may write in the outer machine: in memory.
+const SCRATCH: &str = "/run/nested";
 /// Without the first three the timers of the inner guest get lost.
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 quiet nohz=off highres=off nolapic_timer mitigations=off panic=-1 no_timer_check";
 
-/// What the outer machine said of each trial.
-pub(crate) struct Outcomes {
-    trials: HashMap<String, Result<(), String>>,
-    console: String,
-}
-
-impl Outcomes {
-    /// How a trial went.
-    pub(crate) fn of(&self, trial: &str) -> Result<(), String> {
-        match self.trials.get(trial) {
-            Some(outcome) => outcome.clone(),
-            None => Err(format!(
-                "it was not run; the outer machine said:\n{}",
-                self.console
-            )),
-        }
-    }
-}
-
-/// Why the trials cannot run here at all.
-pub(crate) fn unfit() -> Option<String> {
+/// Why nothing can be run under a KVM here at all.
+pub fn unfit() -> Option<String> {
     if has_kvm() {
         return None;
     }
@@ -75,53 +60,60 @@ pub(crate) fn unfit() -> Option<String> {
 }
 
 /// Whether this computer's own KVM will do.
-fn has_kvm() -> bool {
+pub fn has_kvm() -> bool {
     matches!(Kvm::new(None).probe(), Availability::Available { .. })
 }
 
-/// Runs all trials, and reads what is said of them.
-pub(crate) fn run(program: &Path) -> Result<Outcomes> {
-    let image = Kit::from_env().image;
+/// Runs `program` where there is a KVM, with `arguments`, the path of `image` and that of a directory that it may write to.
+/// `hear` gets each line of its output as it comes; in the outer machine this is the console, and others write to it, too.
+/// Fails when it has not ended after `limit`, and ends it then.
+pub fn run(
+    image: &Path,
+    program: &Path,
+    arguments: &[OsString],
+    limit: Duration,
+    mut hear: impl FnMut(&str),
+) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let mut command = if has_kvm() {
         let mut command = Command::new(program);
-        command.arg("run").arg(&image).arg(dir.path());
+        command.args(arguments).arg(image).arg(dir.path());
         command
     } else {
+        let mut words = vec![program.as_os_str()];
+        words.extend(arguments.iter().map(OsString::as_os_str));
+        words.extend([image.as_os_str(), OsStr::new(SCRATCH)]);
         let initramfs = dir.path().join("initramfs");
-        std::fs::write(&initramfs, archive(&image, program, dir.path())?)?;
-        qemu(&image, &initramfs)
+        std::fs::write(&initramfs, archive(image, &words, dir.path())?)?;
+        qemu(image, &initramfs)
     };
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot start what runs the trials")?;
+        .with_context(|| format!("cannot start what runs {}", program.display()))?;
     let stdout = child.stdout.take().context("it has no output")?;
     let _running = Running(child);
-    let mut outcomes = Outcomes {
-        trials: HashMap::new(),
-        console: String::new(),
-    };
-    for line in BufReader::new(stdout).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
-        if let Some((_, report)) = line.split_once(MARK) {
-            let (outcome, rest) = report.split_once(' ').unwrap_or((report, ""));
-            let (name, why) = rest.split_once(": ").unwrap_or((rest, ""));
-            let outcome = if outcome == "ok" {
-                Ok(())
-            } else {
-                Err(why.to_owned())
-            };
-            outcomes.trials.insert(name.to_owned(), outcome);
+    let (sender, lines) = mpsc::channel();
+    // Ends with the output.
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
         }
-        // Shown as it comes, for it takes minutes.
-        eprintln!("{line}");
-        outcomes.console.push_str(&line);
-        outcomes.console.push('\n');
+    });
+    let deadline = Instant::now() + limit;
+    loop {
+        match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => hear(String::from_utf8_lossy(&line).trim_end()),
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("{} was not done after {} s", program.display(), limit.as_secs())
+            }
+        }
     }
-    Ok(outcomes)
 }
 
 /// The outer machine, which powers off by itself.
@@ -157,7 +149,7 @@ fn clock_khz(cpuinfo: &str) -> Option<u64> {
 }
 
 /// An initramfs with busybox and the modules of the image's own root file system.
-fn archive(image: &Path, program: &Path, dir: &Path) -> Result<Vec<u8>> {
+fn archive(image: &Path, words: &[&OsStr], dir: &Path) -> Result<Vec<u8>> {
     let root = dir.join("root");
     let extracted = Command::new("fsck.erofs")
         .arg(format!("--extract={}", root.display()))
@@ -185,16 +177,20 @@ fn archive(image: &Path, program: &Path, dir: &Path) -> Result<Vec<u8>> {
         let path = find(&root.join("lib/modules"), &name)?.with_context(|| format!("there is no {name}"))?;
         archive.file(&format!("mod/{name}"), 0o644, &std::fs::read(path)?);
     }
-    archive.file("init", 0o755, script(image, program).as_bytes());
+    archive.file("init", 0o755, script(words).as_bytes());
     // Several hundred megabytes that have served.
     std::fs::remove_dir_all(&root)?;
     Ok(archive.finish())
 }
 
-/// What the outer machine does: mounts the host's files, runs the program, powers off.
-fn script(image: &Path, program: &Path) -> String {
+/// What the outer machine does: mounts the host's files, runs the program that `words` call, powers off.
+fn script(words: &[&OsStr]) -> String {
     let modules = MODULES.join(" ");
-    let (image, program) = (quoted(image), quoted(program));
+    let call = words
+        .iter()
+        .map(|word| quoted(word))
+        .collect::<Vec<_>>()
+        .join(" ");
     format!(
         "#!/bin/busybox sh
 alias b=/bin/busybox
@@ -207,7 +203,7 @@ b mount -t proc proc /host/proc
 b mount --bind /dev /host/dev
 b mount --bind /sys /host/sys
 b mount -t tmpfs tmpfs /host/run
-b mkdir /host/run/nested
+b mkdir /host{SCRATCH}
 b ifconfig lo up
 # Without a card that a route leads through, passt does not start.
 b ifconfig dummy0 up
@@ -215,15 +211,15 @@ b route add default dev dummy0
 # As the root of all, since within another one nobody may make a user namespace, as passt does.
 cd /host
 b mount --move . /
-b chroot . {program} run {image} /run/nested
+b chroot . {call}
 b poweroff -f
 "
     )
 }
 
-/// A path as a word of the shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+/// A word as the shell takes it for itself.
+fn quoted(word: &OsStr) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"))
 }
 
 /// The file of that name below a directory.
@@ -239,4 +235,27 @@ fn find(directory: &Path, name: &str) -> Result<Option<PathBuf>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outer_machine_calls_the_program_with_words_that_mean_themselves() {
+        let script = script(&["/a b/it's", "run", "$HOME"].map(OsStr::new));
+        assert!(
+            script.contains("\nb chroot . '/a b/it'\\''s' 'run' '$HOME'\n"),
+            "{script}"
+        );
+    }
+
+    #[test]
+    fn the_clock_is_read_to_the_kilohertz() {
+        assert_eq!(
+            clock_khz("processor\t: 0\ncpu MHz\t\t: 2649.998\n"),
+            Some(2_649_998)
+        );
+        assert_eq!(clock_khz("cpu MHz : fast\n"), None);
+    }
 }
