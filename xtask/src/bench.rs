@@ -31,7 +31,13 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
     command.arg(results.join(format!("{what}.json")));
     if what != "vsock" {
         setup::machine_tools(layout)?;
-        let programs = build::programs(layout, Profile::Dev, false)?;
+        // What a monitor takes is a matter of how it was compiled.
+        let profile = if what == "vmm" {
+            Profile::Release
+        } else {
+            Profile::Dev
+        };
+        let programs = build::programs(layout, profile, false)?;
         build::image(layout, &programs, false)?;
         build::container_programs(layout)?;
         command.env("COVE_TEST_PROGRAM", programs.cove);
@@ -39,6 +45,7 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
         command.env("COVE_TEST_DOCKER", DockerClient::plain(layout)?.program);
         for (variable, program) in [
             ("COVE_TEST_POSIX", "cove-posix"),
+            ("COVE_BENCH_EXERCISE", "cove-exercise"),
             ("COVE_BENCH_FILES", "cove-files"),
             ("COVE_BENCH_METER", "cove-meter"),
         ] {

@@ -3,7 +3,10 @@
 pub mod boot;
 pub mod events;
 pub mod fs;
+mod initramfs;
 pub mod net;
 mod peer;
 mod table;
+#[cfg(target_arch = "x86_64")]
+pub mod vmm;
 pub mod vsock;

@@ -1,10 +1,11 @@
-//! Where a program gets a KVM to work with: on this computer, if it has one that will do; else in the outer machine, QEMU
-//! with Cove's own kernel and an initramfs made for the purpose.
+//! Where a program gets a KVM to work with: on this computer, if it has one that will do; else in the outer machine,
+//! QEMU with Cove's own kernel and an initramfs made for the purpose.
 //!
-//! The outer machine sees the host's files over 9p, read-only, so that the program, and whatever it starts, is simply there;
-//! it writes to memory. It is told how fast its processor's clock is, which is the host's: finding it out by itself, it errs
-//! by a factor of twenty on a busy host, and then every patience in it runs out at once. (A clock that counts instructions,
-//! QEMU's `-icount`, would be steady, but machines within the machine come to a standstill with it.)
+//! The outer machine sees the host's files over 9p, read-only, so that the program, and whatever it starts, is simply
+//! there; it writes to memory. It is told how fast its processor's clock is, which is the host's: finding it out by
+//! itself, it errs by a factor of twenty on a busy host, and then every patience in it runs out at once. (A clock
+//! that counts instructions, QEMU's `-icount`, would be steady, but machines within the machine come to a standstill
+//! with it.)
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader};
@@ -64,9 +65,9 @@ pub fn has_kvm() -> bool {
     matches!(Kvm::new(None).probe(), Availability::Available { .. })
 }
 
-/// Runs `program` where there is a KVM, with `arguments`, the path of `image` and that of a directory that it may write to.
-/// `hear` gets each line of its output as it comes; in the outer machine this is the console, and others write to it, too.
-/// Fails when it has not ended after `limit`, and ends it then.
+/// Runs `program` where there is a KVM, with `arguments`, the path of `image` and that of a directory that it may
+/// write to. `hear` gets each line of its output as it comes; in the outer machine this is the console, and others
+/// write to it, too. Fails when it has not ended after `limit`, and ends it then.
 pub fn run(
     image: &Path,
     program: &Path,

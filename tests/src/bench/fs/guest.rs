@@ -13,9 +13,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use cove_image::Cpio;
 
 use super::subject::{self, SHARE};
+use crate::bench::initramfs;
 use crate::bench::peer::Kind;
 use crate::bench::table::{Row, Target, median};
 use crate::harness::Running;
@@ -67,7 +67,9 @@ pub(super) fn rows(kinds: &[Kind]) -> Result<Vec<Row>> {
         sockets.push(socket);
     }
     let initramfs = dir.path().join("initramfs");
-    std::fs::write(&initramfs, archive()?)?;
+    let program = variable("COVE_BENCH_FILES")?;
+    let archive = initramfs::with_program(&variable("COVE_TEST_IMAGE")?, &program, PROGRAM)?;
+    std::fs::write(&initramfs, archive)?;
     let samples = boot(&initramfs, &sockets)?;
     FIGURES
         .iter()
@@ -82,20 +84,6 @@ pub(super) fn rows(kinds: &[Kind]) -> Result<Vec<Row>> {
             })
         })
         .collect()
-}
-
-/// The image's initramfs, which has the modules, and our program behind it: the kernel unpacks one after the other.
-fn archive() -> Result<Vec<u8>> {
-    let program = variable("COVE_BENCH_FILES")?;
-    let mut archive = std::fs::read(variable("COVE_TEST_IMAGE")?.join("initramfs"))?;
-    let mut ours = Cpio::new(0);
-    ours.file(
-        PROGRAM,
-        0o755,
-        &std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?,
-    );
-    archive.extend(ours.finish());
-    Ok(archive)
 }
 
 /// Runs the guest to its end; what it found, a value for each round.

@@ -1,0 +1,115 @@
+//! What one machine is measured for, from its start on.
+
+use std::collections::BTreeMap;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::subject::Subject;
+
+/// What one machine showed, by name.
+pub(super) type Figures = BTreeMap<String, f64>;
+
+/// From the start of the first process to the guest's init, in seconds.
+pub(super) const START: &str = "start";
+/// From there until the guest's first instruction is on its way, in seconds.
+pub(super) const FIRST_INSTRUCTION: &str = "first instruction";
+/// What is resident of the monitor but the guest's memory, in MiB.
+pub(super) const BEYOND: &str = "beyond";
+/// The same of all processes of the machine.
+pub(super) const BEYOND_OF_ALL: &str = "beyond, all processes";
+/// How much of what the guest freed is this computer's again, in per cent.
+pub(super) const GIVEN_BACK: &str = "given back";
+/// Time on a processor while the guest does nothing, in per cent of one.
+pub(super) const IDLE_CPU: &str = "idle";
+/// Wake-ups of all threads but vCPUs meanwhile, in a second.
+pub(super) const IDLE_WAKES: &str = "idle wakes";
+/// Wake-ups of vCPUs.
+pub(super) const IDLE_VCPU_WAKES: &str = "idle vcpu wakes";
+/// What the guest does with its disk, in the order in which it does it; bytes in a second. [`super`] says what it is.
+pub(super) const DISK: [&str; 8] = [
+    "sequential-read-1",
+    "sequential-write-1",
+    "random-read-1",
+    "random-write-1",
+    "sequential-read-8",
+    "sequential-write-8",
+    "random-read-8",
+    "random-write-8",
+];
+
+/// For the guest's next word. Where processors are emulated one in the other, touching memory takes half a minute.
+const PATIENCE: Duration = Duration::from_mins(4);
+/// After so long, what the guest freed should be this computer's again.
+const GIVE_BACK: Duration = Duration::from_secs(10);
+/// How long a machine is watched doing nothing: times are told in hundredths of a second.
+const IDLE: Duration = Duration::from_mins(1);
+
+/// Waits for the guest's init, for no longer than `patience`.
+pub(super) fn start(subject: &mut Subject<'_>, patience: Duration) -> Result<Figures> {
+    let (at, _) = subject.expect("init", patience)?;
+    let mut figures = Figures::new();
+    let since = |at: Instant| at.duration_since(subject.began).as_secs_f64();
+    figures.insert(START.to_owned(), since(at));
+    if let Some(told) = subject.told {
+        figures.insert(FIRST_INSTRUCTION.to_owned(), since(told));
+    }
+    Ok(figures)
+}
+
+/// Follows the guest through its work with the disk.
+pub(super) fn disk(subject: &mut Subject<'_>, figures: &mut Figures) -> Result<()> {
+    for name in DISK {
+        let (began, _) = subject.expect(&format!("begin {name}"), PATIENCE)?;
+        let (ended, bytes) = subject.expect(&format!("end {name}: "), PATIENCE)?;
+        let bytes: f64 = bytes.parse().context("the guest tells no number of bytes")?;
+        figures.insert(name.to_owned(), bytes / ended.duration_since(began).as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Follows it while it takes memory, gives it back and does nothing.
+pub(super) fn rest(subject: &mut Subject<'_>, figures: &mut Figures) -> Result<()> {
+    let (_, held) = subject.expect("held: ", PATIENCE)?;
+    let held: f64 = held.parse().context("the guest tells no number of bytes")?;
+    let with = subject.memory()?;
+    ensure!(
+        !subject.has_said_more()?,
+        "looking at the monitor's memory took longer than the guest kept it"
+    );
+    subject.expect("freed", PATIENCE)?;
+    sleep(GIVE_BACK);
+    let without = subject.memory()?;
+    if let (Some(with), Some(without)) = (with, without) {
+        let given_back = count(with.guest) - count(without.guest);
+        figures.insert(GIVEN_BACK.to_owned(), 100.0 * given_back / held);
+    }
+
+    let (began, before) = (Instant::now(), subject.usage()?);
+    sleep(IDLE);
+    let after = subject.usage()?;
+    let seconds = began.elapsed().as_secs_f64();
+    let rate = |before: u64, after: u64| count(after.saturating_sub(before)) / seconds;
+    figures.insert(IDLE_CPU.to_owned(), 100.0 * (after.cpu - before.cpu) / seconds);
+    figures.insert(IDLE_WAKES.to_owned(), rate(before.wakes, after.wakes));
+    figures.insert(
+        IDLE_VCPU_WAKES.to_owned(),
+        rate(before.vcpu_wakes, after.vcpu_wakes),
+    );
+    if let Some(memory) = subject.memory()? {
+        let others = subject.memory_of_others()?;
+        figures.insert(BEYOND.to_owned(), mebibytes(memory.beyond));
+        figures.insert(BEYOND_OF_ALL.to_owned(), mebibytes(memory.beyond + others));
+    }
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    count(bytes) / f64::from(1 << 20)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes are far below 2⁵²")]
+fn count(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,464 @@
+//! Cove's monitor side by side with QEMU's `microvm`, both on KVM: the same kernel, initramfs, disks, memory and
+//! number of vCPUs, in turns, on this computer's KVM or, where there is none, on that of an emulated machine
+//! (`crate::nested`).
+//!
+//! ```text
+//!  bench vmm ── here, or in the outer machine ──▶ bench vmm-here ──▶ cove machine-process ─▶ monitor ─▶ cove-exercise
+//!      ▲                                               │        └──▶ QEMU ─────────────────────────▶ cove-exercise
+//!      └────────────── a line for each machine ────────┘ consoles, and what /proc says of the processes
+//! ```
+//!
+//! Ours is the machine as the daemon starts it, with everything that locks it in, from the start of the machine
+//! process on. QEMU has only what the guest's program works with, and nothing around it.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`subject`] | a machine of either kind |
+//! | [`console`] | what its guest says |
+//! | [`process`] | what the kernel says of its processes |
+//! | [`measure`] | what one machine is measured for |
+
+mod console;
+mod measure;
+mod process;
+mod subject;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use self::measure::Figures;
+use self::subject::{BOARDS, Board, Kind, Place, Subject};
+use super::initramfs;
+use super::table::{self, Row, Target, median};
+use crate::nested::outer;
+
+/// Machines of each kind. Each figure is the median of all that have it.
+const ROUNDS: usize = 5;
+/// For everything together. In an emulated machine it takes a quarter of an hour.
+const LIMIT: Duration = Duration::from_mins(60);
+/// For a guest's init, whichever the monitor.
+const START_PATIENCE: Duration = Duration::from_mins(2);
+/// Begins a line that is meant for `bench vmm`.
+const MARK: &str = "@vmm ";
+const QEMU: &str = "qemu-system-x86_64";
+const PROGRAM: &str = "cove-exercise";
+const NESTED: &str = "in an emulated machine with nested virtualisation: what counts is how two monitors compare \
+                      on one emulated processor, and no time or rate by itself";
+
+const MIB: f64 = 1_048_576.0;
+/// Thousand requests of the guest's random work, in bytes.
+const THOUSAND_PAGES: f64 = 4_096_000.0;
+
+/// At most this part of QEMU's time to the guest's init.
+const START_TARGET: f64 = 0.5;
+/// At most so many MiB beyond the guest's memory, and this part of QEMU's.
+const BEYOND_TARGET: f64 = 5.0;
+const BEYOND_PEER_TARGET: f64 = 0.1;
+/// At least this many times QEMU's reads and writes.
+const DISK_TARGET: f64 = 1.0;
+/// At least so many per cent of what was freed.
+const GIVEN_BACK_TARGET: f64 = 90.0;
+/// At most so many per cent of a processor for a guest that does nothing.
+const IDLE_TARGET: f64 = 0.1;
+/// Nothing wakes up again and again, if only every ten seconds.
+const IDLE_WAKES_TARGET: f64 = 0.1;
+
+/// A row of the table.
+struct Figure {
+    /// Its name among [`Figures`].
+    key: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    /// How many of what was measured make one of that unit.
+    scale: f64,
+    target: Option<Target>,
+}
+
+const fn figure(key: &'static str, name: &'static str, unit: &'static str, target: Option<Target>) -> Figure {
+    Figure {
+        key,
+        name,
+        unit,
+        scale: 1.0,
+        target,
+    }
+}
+
+const fn disk(at: usize, name: &'static str, unit: &'static str, scale: f64) -> Figure {
+    Figure {
+        key: measure::DISK[at],
+        name,
+        unit,
+        scale,
+        target: Some(Target::AtLeast(DISK_TARGET)),
+    }
+}
+
+const FIGURES: [Figure; 17] = [
+    figure(
+        measure::START,
+        "process start to the guest's init",
+        "s",
+        Some(Target::AtMost(START_TARGET)),
+    ),
+    figure(
+        measure::FIRST_INSTRUCTION,
+        "of it, to the guest's first instruction",
+        "s",
+        None,
+    ),
+    figure(
+        measure::BEYOND,
+        "monitor's memory beyond the guest's",
+        "MiB",
+        Some(Target::OursAtMost(BEYOND_TARGET)),
+    ),
+    figure(
+        measure::BEYOND,
+        "the same beside QEMU's",
+        "MiB",
+        Some(Target::AtMost(BEYOND_PEER_TARGET)),
+    ),
+    figure(
+        measure::BEYOND_OF_ALL,
+        "the same with the machine process",
+        "MiB",
+        None,
+    ),
+    disk(0, "disk: sequential read", "MiB/s", MIB),
+    disk(1, "disk: sequential write", "MiB/s", MIB),
+    disk(2, "disk: random read of 4 KiB", "1000/s", THOUSAND_PAGES),
+    disk(3, "disk: random write of 4 KiB", "1000/s", THOUSAND_PAGES),
+    disk(4, "disk: sequential read, 8 in flight", "MiB/s", MIB),
+    disk(5, "disk: sequential write, 8 in flight", "MiB/s", MIB),
+    disk(
+        6,
+        "disk: random read of 4 KiB, 8 in flight",
+        "1000/s",
+        THOUSAND_PAGES,
+    ),
+    disk(
+        7,
+        "disk: random write of 4 KiB, 8 in flight",
+        "1000/s",
+        THOUSAND_PAGES,
+    ),
+    figure(
+        measure::GIVEN_BACK,
+        "given back 10 s after 512 MiB were freed",
+        "%",
+        Some(Target::Ours(GIVEN_BACK_TARGET)),
+    ),
+    figure(
+        measure::IDLE_CPU,
+        "idle: of a processor",
+        "%",
+        Some(Target::OursAtMost(IDLE_TARGET)),
+    ),
+    figure(
+        measure::IDLE_WAKES,
+        "idle: wake-ups of all threads but vCPUs",
+        "1/s",
+        Some(Target::OursAtMost(IDLE_WAKES_TARGET)),
+    ),
+    figure(measure::IDLE_VCPU_WAKES, "idle: wake-ups of vCPUs", "1/s", None),
+];
+
+/// Whose machine was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Side {
+    Ours,
+    Peer,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Ours => "Cove's monitor",
+            Self::Peer => "QEMU",
+        })
+    }
+}
+
+/// What `bench vmm-here` tells, a line of JSON each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    /// What there is to compare with.
+    Peer(String),
+    /// Why there is nothing to compare with, or no more.
+    PeerFailed(String),
+    /// One machine.
+    Sample { side: Side, figures: Figures },
+    /// Why it could not be done.
+    Failed(String),
+    /// That was all.
+    Done,
+}
+
+/// What was told.
+#[derive(Debug, Default)]
+struct Findings {
+    peer: Option<String>,
+    peer_failed: Option<String>,
+    samples: Vec<(Side, Figures)>,
+    failed: Option<String>,
+    done: bool,
+    /// Everything else that was written.
+    console: String,
+}
+
+/// Measures, prints a table, and writes everything to `out` as JSON.
+pub fn run(out: &Path) -> Result<()> {
+    if let Some(why) = outer::unfit() {
+        bail!("there is no KVM to measure on: {why}");
+    }
+    let nested = !outer::has_kvm();
+    if nested {
+        println!("{NESTED}");
+    }
+    let image = variable("COVE_TEST_IMAGE")?;
+    let arguments: [OsString; 4] = [
+        "vmm-here".into(),
+        variable("COVE_TEST_PROGRAM")?.into(),
+        variable("COVE_BENCH_EXERCISE")?.into(),
+        find_qemu().into(),
+    ];
+    let program = std::env::current_exe().context("this very program is not to be found")?;
+    let mut findings = Findings::default();
+    outer::run(&image, &program, &arguments, LIMIT, |line| findings.hear(line))?;
+    if let Some(why) = &findings.failed {
+        bail!("{why}");
+    }
+    ensure!(
+        findings.done,
+        "it broke off; what ran it wrote: {}",
+        findings.console
+    );
+    if findings.median(Side::Ours, measure::BEYOND).is_none() {
+        println!("memory is not measured: a monitor shows what it maps to nobody but root");
+    }
+    let about = json!({
+        "nested": nested,
+        "peer": findings.peer,
+        "peer_failed": findings.peer_failed,
+        "rounds": ROUNDS,
+        "samples": findings.samples,
+    });
+    table::report(&findings.rows(), about, out)
+}
+
+impl Findings {
+    /// Takes a line of what `bench vmm-here` wrote, or of the outer machine's console.
+    fn hear(&mut self, line: &str) {
+        let report = line.split_once(MARK).map(|(_, report)| report);
+        match report.map(serde_json::from_str::<Report>) {
+            Some(Ok(Report::Peer(peer))) => {
+                println!("beside {peer}");
+                self.peer = Some(peer);
+            }
+            Some(Ok(Report::PeerFailed(why))) => {
+                println!("peer missing: only our own figures follow ({why})");
+                self.peer_failed = Some(why);
+            }
+            Some(Ok(Report::Sample { side, figures })) => {
+                let start = figures.get(measure::START).copied().unwrap_or_default();
+                println!("measured {side}: its guest's init after {start:.3} s");
+                self.samples.push((side, figures));
+            }
+            Some(Ok(Report::Failed(why))) => self.failed = Some(why),
+            Some(Ok(Report::Done)) => self.done = true,
+            Some(Err(_)) | None => {
+                self.console.push_str(line);
+                self.console.push('\n');
+            }
+        }
+    }
+
+    fn median(&self, side: Side, key: &str) -> Option<f64> {
+        let of_side = self.samples.iter().filter(|(of, _)| *of == side);
+        let values: Vec<f64> = of_side
+            .filter_map(|(_, figures)| figures.get(key))
+            .copied()
+            .collect();
+        (!values.is_empty()).then(|| median(&values))
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |figure: &Figure| {
+            let value = |side| self.median(side, figure.key).map(|value| value / figure.scale);
+            Some(Row {
+                name: figure.name.into(),
+                unit: figure.unit,
+                ours: value(Side::Ours)?,
+                peer: value(Side::Peer),
+                target: figure.target,
+            })
+        };
+        FIGURES.iter().filter_map(row).collect()
+    }
+}
+
+/// What [`run`] has run where there is a KVM: measures machines of `image` with the programs `cove` and `qemu`, whose
+/// guest runs `exercise`, and tells on standard output. Writes below `scratch`.
+pub fn here(cove: &Path, exercise: &Path, qemu: &Path, image: &Path, scratch: &Path) -> Result<()> {
+    let measured = initramfs::with_program(image, exercise, PROGRAM).and_then(|archive| {
+        let initramfs = scratch.join("initramfs");
+        std::fs::write(&initramfs, archive)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        measure_all(&Place {
+            image,
+            initramfs: &initramfs,
+            scratch,
+            cove,
+            qemu,
+            runtime: &runtime,
+        })
+    });
+    tell(&match measured {
+        Ok(()) => Report::Done,
+        Err(error) => Report::Failed(format!("{error:#}")),
+    })
+}
+
+fn measure_all(place: &Place<'_>) -> Result<()> {
+    // The first machine of each kind has everything read into the page cache, and is not counted.
+    let mut first = Subject::start(place, Kind::Ours)?;
+    measure::start(&mut first, START_PATIENCE).with_context(|| Side::Ours.to_string())?;
+    drop(first);
+    let mut peer = match find_board(place) {
+        Ok((board, title)) => {
+            tell(&Report::Peer(title))?;
+            Some(board)
+        }
+        Err(error) => {
+            tell(&Report::PeerFailed(format!("{error:#}")))?;
+            None
+        }
+    };
+    for round in 0..ROUNDS {
+        // What takes long varies little.
+        let long = round == 0;
+        let figures = one(place, Kind::Ours, long).with_context(|| Side::Ours.to_string())?;
+        tell(&Report::Sample {
+            side: Side::Ours,
+            figures,
+        })?;
+        let Some(board) = peer else { continue };
+        match one(place, Kind::Peer(board), long) {
+            Ok(figures) => tell(&Report::Sample {
+                side: Side::Peer,
+                figures,
+            })?,
+            Err(error) => {
+                tell(&Report::PeerFailed(format!("{error:#}")))?;
+                peer = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Measures one machine from its start to its end.
+fn one(place: &Place<'_>, kind: Kind, long: bool) -> Result<Figures> {
+    let mut subject = Subject::start(place, kind)?;
+    let mut figures = measure::start(&mut subject, START_PATIENCE)?;
+    measure::disk(&mut subject, &mut figures)?;
+    if long {
+        measure::rest(&mut subject, &mut figures)?;
+    }
+    Ok(figures)
+}
+
+/// The first board that this QEMU boots the guest on, and what it is called.
+fn find_board(place: &Place<'_>) -> Result<(Board, String)> {
+    let version = Command::new(place.qemu)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("{} cannot be started", place.qemu.display()))?;
+    let version = String::from_utf8_lossy(&version.stdout);
+    let version = version.lines().next().unwrap_or_default();
+    let mut failures = Vec::new();
+    for board in BOARDS {
+        let called = format!("-machine {} -cpu {}", board.machine, board.cpu);
+        let booted = Subject::start(place, Kind::Peer(board))
+            .and_then(|mut subject| measure::start(&mut subject, START_PATIENCE));
+        match booted {
+            Ok(_) => return Ok((board, format!("{version}, {called}"))),
+            Err(error) => failures.push(format!("{called}: {error:#}")),
+        }
+    }
+    bail!("{version} does not boot the guest: {}", failures.join("; "))
+}
+
+fn tell(report: &Report) -> Result<()> {
+    println!("{MARK}{}", serde_json::to_string(report)?);
+    Ok(())
+}
+
+/// QEMU by its path: where the outer machine runs the bench, there is no list of directories to look in.
+fn find_qemu() -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(QEMU))
+        .find(|program| program.is_file())
+        // Where it is missing, this is what is said to be.
+        .unwrap_or_else(|| QEMU.into())
+}
+
+/// A path that `cargo xtask bench` names.
+fn variable(name: &str) -> Result<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .with_context(|| format!("{name} is not set; run this by: cargo xtask bench vmm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(side: Side, start: f64) -> String {
+        let figures = Figures::from([
+            (measure::START.to_owned(), start),
+            (measure::DISK[2].to_owned(), 8_192_000.0),
+        ]);
+        let report = serde_json::to_string(&Report::Sample { side, figures }).unwrap();
+        format!("[ 1.0] {MARK}{report}")
+    }
+
+    #[test]
+    fn what_was_told_makes_a_row_of_medians_for_each_figure_that_we_have() {
+        let mut findings = Findings::default();
+        for start in [3.0, 1.0, 2.0] {
+            findings.hear(&sample(Side::Ours, start));
+        }
+        findings.hear(&sample(Side::Peer, 8.0));
+        findings.hear("a kernel's line");
+        findings.hear(&format!("{MARK}\"done\""));
+        assert!(findings.done && findings.console == "a kernel's line\n");
+        let rows = findings.rows();
+        assert_eq!(rows.len(), 2, "what nobody measured has no row");
+        assert_eq!((rows[0].ours, rows[0].peer), (2.0, Some(8.0)));
+        assert_eq!((rows[1].ours, rows[1].unit), (2.0, "1000/s"));
+    }
+
+    #[test]
+    fn without_a_peer_our_own_figures_are_told() {
+        let mut findings = Findings::default();
+        findings.hear(&sample(Side::Ours, 3.0));
+        findings.hear(&format!("{MARK}{{\"peer_failed\":\"no QEMU\"}}"));
+        assert_eq!(findings.peer_failed.as_deref(), Some("no QEMU"));
+        assert!(findings.rows().iter().all(|row| row.peer.is_none()));
+    }
+}

@@ -1,0 +1,187 @@
+//! What the kernel says of processes: memory that is resident, time on a processor, wake-ups.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Ticks in a second that times in `/proc/PID/stat` are counted in, on x86-64 (`USER_HZ`).
+const USER_HZ: f64 = 100.0;
+
+/// Resident bytes of a monitor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Memory {
+    /// Of the guest's memory.
+    pub(super) guest: u64,
+    /// Of everything else, shared or not.
+    pub(super) beyond: u64,
+}
+
+/// What processes have used since their start.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Usage {
+    /// Time on a processor in seconds, the guest's included; exact to a hundredth.
+    pub(super) cpu: f64,
+    /// How often threads woke up that run no guest.
+    pub(super) wakes: u64,
+    /// How often vCPUs did: for what the guest's own timers and devices want.
+    pub(super) vcpu_wakes: u64,
+}
+
+/// What is resident of process `pid`, whose guest has `guest` bytes of memory; nothing if we may not know.
+pub(super) fn memory(pid: u32, guest: u64) -> Result<Option<Memory>> {
+    let path = format!("/proc/{pid}/smaps");
+    match fs::read_to_string(&path) {
+        Ok(smaps) => parse_memory(&smaps, guest).map(Some),
+        // A process that is not to be traced shows this to nobody but root.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error).context(path),
+    }
+}
+
+/// Resident bytes of process `pid`, shared or not, which everybody may know.
+pub(super) fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    resident
+        .and_then(bytes)
+        .with_context(|| format!("the memory of process {pid}: {status}"))
+}
+
+/// What all of `pids` have used together.
+pub(super) fn usage(pids: &[u32]) -> Result<Usage> {
+    let mut sum = Usage::default();
+    for pid in pids {
+        let process = Path::new("/proc").join(pid.to_string());
+        let stat = fs::read_to_string(process.join("stat"))?;
+        sum.cpu += parse_cpu(&stat).with_context(|| format!("the times of process {pid}: {stat}"))?;
+        for thread in fs::read_dir(process.join("task"))? {
+            let Ok(status) = fs::read_to_string(thread?.path().join("status")) else {
+                // It has ended meanwhile.
+                continue;
+            };
+            let (name, wakes) =
+                parse_wakes(&status).with_context(|| format!("a thread's status: {status}"))?;
+            if is_vcpu(name) {
+                sum.vcpu_wakes += wakes;
+            } else {
+                sum.wakes += wakes;
+            }
+        }
+    }
+    Ok(sum)
+}
+
+/// Reads `/proc/PID/smaps` (proc(5)). The guest's memory is what is at least as large as `guest`: nothing else is.
+fn parse_memory(smaps: &str, guest: u64) -> Result<Memory> {
+    let mut memory = Memory::default();
+    let mut found = false;
+    let mut of_guest = false;
+    for line in smaps.lines() {
+        if let Some(size) = mapping_size(line) {
+            of_guest = size >= guest;
+            found |= of_guest;
+        } else if let Some(resident) = line.strip_prefix("Rss:") {
+            let resident = bytes(resident).with_context(|| format!("a mapping's {line}"))?;
+            if of_guest {
+                memory.guest += resident;
+            } else {
+                memory.beyond += resident;
+            }
+        }
+    }
+    found
+        .then_some(memory)
+        .context("the guest's memory is not among the mappings")
+}
+
+/// The size of the mapping that a line begins: `START-END PERMISSIONS …`.
+fn mapping_size(line: &str) -> Option<u64> {
+    let (start, end) = line.split(' ').next()?.split_once('-')?;
+    let start = u64::from_str_radix(start, 16).ok()?;
+    u64::from_str_radix(end, 16).ok()?.checked_sub(start)
+}
+
+/// An amount as the kernel writes it: `  12 kB`.
+fn bytes(amount: &str) -> Option<u64> {
+    let kib: u64 = amount.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// Seconds on a processor, from `/proc/PID/stat`: the 14th and the 15th field. The second is a name in brackets,
+/// which may hold anything.
+fn parse_cpu(stat: &str) -> Option<f64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u32 = fields.next()?.parse().ok()?;
+    let system: u32 = fields.next()?.parse().ok()?;
+    Some((f64::from(user) + f64::from(system)) / USER_HZ)
+}
+
+/// A thread's name and how often it waited, from its `status`.
+fn parse_wakes(status: &str) -> Option<(&str, u64)> {
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let wakes = field("voluntary_ctxt_switches:\t")?.parse().ok()?;
+    Some((field("Name:\t")?, wakes))
+}
+
+/// Whether a thread of that name runs the guest: ours are `vcpu0`, QEMU's `CPU 0/KVM`.
+fn is_vcpu(name: &str) -> bool {
+    name.starts_with("vcpu") || (name.starts_with("CPU ") && name.ends_with("/KVM"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+55d0c0a00000-55d0c0c00000 r-xp 00000000 fe:00 123                        /usr/bin/a-b
+Size:               2048 kB
+Rss:                1500 kB
+Pss:                 750 kB
+VmFlags: rd ex mr mw me
+7f0000000000-7f0040000000 rw-p 00000000 00:00 0
+Size:            1048576 kB
+Rss:               65536 kB
+7f0050000000-7f0050001000 rw-p 00000000 00:00 0
+Rss:                   4 kB
+";
+
+    #[test]
+    fn the_guests_memory_is_told_from_the_monitors() {
+        let memory = parse_memory(SMAPS, 1 << 30).unwrap();
+        assert_eq!((memory.guest, memory.beyond), (64 << 20, 1504 << 10));
+    }
+
+    #[test]
+    fn a_monitor_without_the_guests_memory_is_not_taken_for_a_small_one() {
+        assert!(parse_memory(SMAPS, 2 << 30).is_err());
+    }
+
+    #[test]
+    fn our_own_figures_can_be_read() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let usage = usage(&[std::process::id()]).unwrap();
+        assert!(usage.wakes > 0 && usage.vcpu_wakes == 0, "{usage:?}");
+        let everything_is_smaller = memory(std::process::id(), 1 << 60);
+        assert!(everything_is_smaller.is_err());
+        assert!(resident(std::process::id()).unwrap() > 0);
+    }
+
+    #[test]
+    fn times_are_found_behind_any_name() {
+        let stat = "7 (a) 1 2) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0";
+        assert_eq!(parse_cpu(stat), Some(2.0));
+        assert_eq!(parse_cpu("7 (a"), None);
+    }
+
+    #[test]
+    fn vcpus_are_known_by_either_monitors_names() {
+        let status =
+            "Name:\tCPU 0/KVM\nState:\tS\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
+        assert_eq!(parse_wakes(status), Some(("CPU 0/KVM", 12)));
+        assert!(is_vcpu("CPU 0/KVM") && is_vcpu("vcpu0"));
+        assert!(!is_vcpu("vsock") && !is_vcpu("worker"));
+    }
+}
