@@ -22,6 +22,8 @@ const MEMORY_MIB: u32 = 1024;
 const DISK: u64 = 256 << 20;
 /// How often the console is looked at. Both monitors write it to a file, and each look is as dear for both.
 const LOOK: Duration = Duration::from_millis(2);
+/// How long processes may take to end after their guest.
+const ENDING: Duration = Duration::from_secs(10);
 /// Added to the kernel's command line by both.
 const ARGUMENTS: [&str; 2] = [
     "rdinit=/cove-exercise",
@@ -104,8 +106,16 @@ struct Ours<'a> {
 
 impl Drop for Ours<'_> {
     fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.runtime.block_on(self.machine.kill());
+        let processes = self.machine.processes();
+        self.runtime.block_on(async {
+            // It may have ended already.
+            let _ = self.machine.kill().await;
+            // The next machine is not to be measured while this one still takes its leave.
+            let deadline = Instant::now() + ENDING;
+            while Instant::now() < deadline && processes.iter().any(|pid| is_there(*pid)) {
+                tokio::time::sleep(LOOK).await;
+            }
+        });
     }
 }
 
@@ -238,7 +248,7 @@ impl<'a> Subject<'a> {
     fn ended(&mut self) -> Result<bool> {
         let pid = self.monitor_pid()?;
         match &mut self.monitor {
-            Monitor::Ours(_) => Ok(!Path::new("/proc").join(pid.to_string()).exists()),
+            Monitor::Ours(_) => Ok(!is_there(pid)),
             Monitor::Peer { process, .. } => Ok(process.0.try_wait()?.is_some()),
         }
     }
@@ -256,6 +266,11 @@ impl<'a> Subject<'a> {
             tail(&log)
         )
     }
+}
+
+/// Whether there is a process of that number, or what is left of one that nobody has asked after.
+fn is_there(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
 }
 
 /// The same machine in QEMU: one vCPU, both disks through the page cache of this computer, flushed when the guest
