@@ -5,18 +5,21 @@
 
 use super::console;
 use crate::MachineError;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::{
+    convert::Infallible,
     fs::File,
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::io::{Interest, unix::AsyncFd};
 use tracing_subscriber::EnvFilter;
 
 /// Size above which the log becomes `process.log.1`, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// How often the size is looked at.
+/// How often the size is looked at while something is written. Nothing wakes up where nothing is.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The log, open for a process that starts.
@@ -76,22 +79,27 @@ pub(super) fn begin() {
 /// Keeps the log in `directory`, to which this process's standard error leads, within its bound, for ever.
 pub(super) async fn keep_bounded(directory: PathBuf) {
     let path = path(&directory);
-    let mut interval = tokio::time::interval(INTERVAL);
-    loop {
-        interval.tick().await;
-        if let Err(error) = renew(&path) {
-            tracing::warn!(path = %path.display(), %error, "the log is not bounded");
-            return;
-        }
-    }
+    let Err(error) = bound(&path, LIMIT, |log| Ok(rustix::stdio::dup2_stderr(log)?)).await;
+    tracing::warn!(path = %path.display(), %error, "the log is not bounded");
 }
 
-/// Has standard error lead to a new log if the present one is full.
-fn renew(path: &Path) -> io::Result<()> {
-    if move_full_aside(path, LIMIT)? {
-        rustix::stdio::dup2_stderr(console::append(path)?)?;
+/// Moves the log aside whenever it is larger than `limit`, and has `lead` take the next one.
+async fn bound(path: &Path, limit: u64, lead: impl Fn(File) -> io::Result<()>) -> io::Result<Infallible> {
+    let mut events = [0; 4096];
+    loop {
+        // A watch of the log that was moved aside goes with these.
+        let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        let changes = AsyncFd::with_interest(changes, Interest::READABLE)?;
+        inotify::add_watch(&changes, path, WatchFlags::MODIFY)?;
+        // The watch comes before the look, so that what is written between the two is noticed.
+        while !move_full_aside(path, limit)? {
+            let mut ready = changes.readable().await?;
+            // What the events say does not matter, only that there were some.
+            let _ = ready.try_io(|changes| Ok(rustix::io::read(changes, &mut events)?));
+            tokio::time::sleep(INTERVAL).await;
+        }
+        lead(console::append(path)?)?;
     }
-    Ok(())
 }
 
 fn path(directory: &Path) -> PathBuf {
@@ -121,6 +129,25 @@ mod tests {
         assert_eq!(log.last_words(), None);
         writeln!(log.share().unwrap(), "no such option").unwrap();
         assert!(log.last_words().unwrap().ends_with("no such option"));
+    }
+
+    #[tokio::test]
+    async fn a_log_is_moved_aside_each_time_that_it_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("process.log");
+        let mut log = console::append(&path).unwrap();
+        let (sender, mut logs) = tokio::sync::mpsc::unbounded_channel();
+        let bounding = tokio::spawn({
+            let path = path.clone();
+            async move { bound(&path, 99, |log| sender.send(log).map_err(io::Error::other)).await }
+        });
+        for turn in [b'x', b'y'] {
+            log.write_all(&[turn; 100]).unwrap();
+            let next = tokio::time::timeout(Duration::from_secs(20), logs.recv()).await;
+            log = next.expect("nobody notices").unwrap();
+            assert_eq!(std::fs::read(console::older(&path)).unwrap(), [turn; 100]);
+        }
+        bounding.abort();
     }
 
     #[test]
