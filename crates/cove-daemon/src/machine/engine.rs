@@ -50,7 +50,13 @@ impl Engine for MachineEngine {
                 }
                 (MachineState::Starting { .. } | MachineState::Running, _) => {
                     if snapshots.changed().await.is_err() {
-                        return Err(Unavailable::new("the Cove daemon is ending", "try again"));
+                        return Err(ending());
+                    }
+                }
+                // A restart: what is asked meanwhile waits for its start, as for any other.
+                (MachineState::Stopping | MachineState::Stopped, _) if snapshot.start_follows => {
+                    if snapshots.changed().await.is_err() {
+                        return Err(ending());
                     }
                 }
                 (MachineState::Stopped, _) => {
@@ -106,6 +112,10 @@ impl Engine for MachineEngine {
         let values = self.0.context.settings.in_force().0;
         values.container_variables(&Proxy::from_environment())
     }
+}
+
+fn ending() -> Unavailable {
+    Unavailable::new("the Cove daemon is ending", "try again")
 }
 
 /// What a person types to start the machine.

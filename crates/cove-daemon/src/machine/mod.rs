@@ -100,6 +100,8 @@ impl Context {
 #[derive(Clone)]
 pub(crate) struct Snapshot {
     pub(crate) state: MachineState,
+    /// Whether a machine that is stopping is started again once it has stopped.
+    pub(crate) start_follows: bool,
     backend: BackendReport,
     settings: MachineSettings,
     engine_version: Option<String>,

@@ -731,3 +731,50 @@ async fn docker_clients_wait_while_the_machine_starts_and_are_told_when_there_is
     until(&handle, "failed", failed).await;
     assert!(engine.connect().await.unwrap_err().message.contains("failed"));
 }
+
+#[tokio::test]
+async fn docker_clients_wait_for_the_start_that_follows_a_stop() {
+    let fixture = Fixture::new(Script {
+        powers_off: false,
+        ..Script::default()
+    });
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    let stopping = handle.begin(Command::Stop).await.unwrap();
+    until(&handle, "stopping", |state| *state == MachineState::Stopping).await;
+    let error = MachineEngine(handle.clone()).connect().await.unwrap_err();
+    assert!(error.message.contains("stopping"), "{error:?}");
+
+    let starting = handle.begin(Command::Start).await.unwrap();
+    let mut watch = handle.watch();
+    let planned = watch.wait_for(|snapshot| snapshot.start_follows);
+    assert!(timeout(LONG, planned).await.is_ok(), "no start follows");
+    let waiting = tokio::spawn({
+        let engine = MachineEngine(handle.clone());
+        async move { engine.connect().await.map(drop) }
+    });
+    // It is answered by the machine that comes and not by the one that goes, nor between the two.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!waiting.is_finished(), "answered by a machine that stops");
+    fixture.host.guest().end(ExitCause::PoweredOff);
+    outcome(stopping).await.unwrap();
+    outcome(starting).await.unwrap();
+    let connected = timeout(LONG, waiting).await.expect("a client hangs").unwrap();
+    connected.unwrap();
+    assert!(!handle.snapshot().start_follows);
+
+    let restarting = handle.begin(Command::Restart).await.unwrap();
+    until(&handle, "stopping", |state| *state == MachineState::Stopping).await;
+    assert!(handle.snapshot().start_follows, "a restart is a stop and a start");
+    // A stop takes the start back, and nobody waits for it any longer.
+    let stopping = handle.begin(Command::Stop).await.unwrap();
+    let mut watch = handle.watch();
+    let taken_back = watch.wait_for(|snapshot| !snapshot.start_follows);
+    assert!(
+        timeout(LONG, taken_back).await.is_ok(),
+        "the start is still planned"
+    );
+    fixture.host.guest().end(ExitCause::PoweredOff);
+    outcome(stopping).await.unwrap();
+    assert_eq!(outcome(restarting).await.unwrap_err().code, ErrorCode::WrongState);
+}

@@ -149,6 +149,7 @@ impl Owner {
         };
         let snapshot = Snapshot {
             state: MachineState::Stopped,
+            start_follows: false,
             backend,
             settings: values.machine(&name, context.settings.host()),
             engine_version: None,
@@ -311,6 +312,12 @@ impl Owner {
                 error: error.clone(),
                 console_tail: console_tail.clone(),
             },
+        };
+        self.snapshot.start_follows = match &self.phase {
+            Phase::Stopping { waiters, .. } => waiters.start.is_some(),
+            // Whoever waited for the stop alone is answered between it and the start that follows.
+            Phase::Stopped => self.snapshot.start_follows,
+            Phase::Starting { .. } | Phase::Running(_) | Phase::Paused(_) | Phase::Failed { .. } => false,
         };
         (
             self.snapshot.shares,
