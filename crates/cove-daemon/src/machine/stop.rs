@@ -9,7 +9,7 @@ use crate::host;
 use cove_machine::{Exit, ExitCause, Machine, MachineError};
 use cove_wire::Call;
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
-use tokio::time::interval;
+use tokio::{sync::mpsc, time::interval};
 use tokio_util::sync::CancellationToken;
 
 /// How long the engine may take beyond the grace that containers have.
@@ -20,6 +20,31 @@ pub(super) const POWER_OFF: Duration = Duration::from_secs(30);
 /// How often a machine that stands still on its way down is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How far a stop is. It is over when the guest has powered off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// The guest was asked.
+    Asked,
+    /// Its containers and its engine have stopped.
+    EngineStopped,
+    /// It was not up yet, or does not do what it was asked to.
+    GivenUp,
+}
+
+impl Step {
+    /// Most steps of a stop.
+    pub(super) const MOST: usize = 3;
+
+    /// What is being done now, in words, and how far the whole is, from 0 to 1.
+    pub(super) fn stage(self) -> (&'static str, f32) {
+        match self {
+            Self::Asked => ("Stopping containers and the engine", 0.1),
+            Self::EngineStopped => ("Powering the guest off", 0.7),
+            Self::GivenUp => ("Ending the machine without its guest", 0.9),
+        }
+    }
+}
+
 /// How a machine was taken down.
 #[derive(Debug)]
 pub(super) struct Stopped {
@@ -27,13 +52,19 @@ pub(super) struct Stopped {
     pub(super) notice: Option<String>,
 }
 
-/// Stops the machine. `kill` cuts it short at any time.
+/// Stops the machine, and tells `steps`, which has room for [`Step::MOST`], how far it is. `kill` cuts it short at any
+/// time.
 pub(super) async fn stop(
     mut session: Session,
     paused: bool,
     grace: Duration,
     kill: CancellationToken,
+    steps: mpsc::Sender<Step>,
 ) -> Result<Stopped, MachineError> {
+    let tell = |step| {
+        // There is room, and whoever does not listen need not know.
+        let _ = steps.try_send(step);
+    };
     session.errand = None;
     let (machine, disk) = (
         Arc::clone(&session.machine),
@@ -43,10 +74,19 @@ pub(super) async fn stop(
         if paused {
             session.machine.resume().await?;
         }
+        if session.greeted {
+            tell(Step::Asked);
+        }
         let asked = ask(&mut session, grace).await;
         let exit = match &asked {
-            Ok(()) => session.machine.stop(POWER_OFF).await?,
-            Err(_) => session.machine.kill().await?,
+            Ok(()) => {
+                tell(Step::EngineStopped);
+                session.machine.stop(POWER_OFF).await?
+            }
+            Err(_) => {
+                tell(Step::GivenUp);
+                session.machine.kill().await?
+            }
         };
         Ok::<_, MachineError>(judge(asked, &exit))
     };

@@ -121,6 +121,40 @@ async fn a_stop_asks_the_guest_and_waits_for_its_power_off() {
     assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
 }
 
+/// The stages that an operation which comes out well tells, each with how far the whole is.
+async fn stages(mut listening: Listening) -> Vec<(String, f32)> {
+    let mut stages = Vec::new();
+    while let Some(progress) = timeout(LONG, listening.next()).await.expect("it hangs") {
+        match progress {
+            Progress::Stage { message, fraction } => stages.push((message, fraction)),
+            Progress::Failed { error } => panic!("{error:?}"),
+            Progress::Notice { .. } | Progress::Done { .. } => {}
+        }
+    }
+    stages
+}
+
+#[tokio::test]
+async fn a_stop_tells_how_far_it_is_and_a_restart_begins_with_its_start() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    let stop = [
+        "Stopping the machine",
+        "Stopping containers and the engine",
+        "Powering the guest off",
+    ];
+    start(&handle).await.unwrap();
+    let told = stages(handle.begin(Command::Restart).await.unwrap()).await;
+    let (first, rest) = told.split_at(stop.len());
+    assert!(first.iter().map(|(message, _)| message).eq(&stop), "{told:?}");
+    assert!(first.iter().all(|(_, fraction)| *fraction == 0.0), "{told:?}");
+    assert!(rest.is_sorted_by(|one, next| one.1 <= next.1), "{told:?}");
+
+    let told = stages(handle.begin(Command::Stop).await.unwrap()).await;
+    assert!(told.iter().map(|(message, _)| message).eq(&stop), "{told:?}");
+    assert!(told.is_sorted_by(|one, next| one.1 < next.1), "{told:?}");
+}
+
 #[tokio::test]
 async fn a_stop_cancels_a_start_whose_guest_is_not_up_yet() {
     let fixture = Fixture::new(Script {

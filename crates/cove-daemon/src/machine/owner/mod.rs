@@ -101,12 +101,23 @@ impl Waiters {
     fn each(&mut self) -> impl Iterator<Item = &mut Operation> {
         self.stops.iter_mut().chain(&mut self.start)
     }
+
+    /// Tells how far the stop is, all of which comes before a start that follows has begun.
+    fn stage(&mut self, message: &str, fraction: f32) {
+        for stop in &mut self.stops {
+            stop.stage(message, fraction);
+        }
+        if let Some(start) = &mut self.start {
+            start.stage(message, 0.0);
+        }
+    }
 }
 
 enum Input {
     Command(Option<Command>),
     Update(Update),
     Started(Result<Outcome, JoinError>),
+    Step(stop::Step),
     Stopped(Result<Result<Stopped, MachineError>, JoinError>),
     Happening(Happening),
     Brought(Brought),
@@ -122,6 +133,8 @@ pub(super) struct Owner {
     snapshot: Snapshot,
     notices: BTreeMap<Topic, String>,
     phase: Phase,
+    /// What the last stop that was begun tells of how far it is.
+    steps: mpsc::Receiver<stop::Step>,
     tick: Interval,
     ticks: u32,
     /// Both clocks at the last tick.
@@ -181,6 +194,8 @@ impl Owner {
             snapshot,
             notices: BTreeMap::new(),
             phase: Phase::Stopped,
+            // Closed from the first: nothing is being stopped.
+            steps: mpsc::channel(1).1,
             tick,
             ticks: 0,
             clocks: (Instant::now(), SystemTime::now()),
@@ -208,6 +223,14 @@ impl Owner {
                     // The settings may have changed since the job looked.
                     self.provide();
                 }
+                Input::Step(step) => {
+                    if let Phase::Stopping { waiters, .. } = &mut self.phase {
+                        let (message, fraction) = step.stage();
+                        waiters.stage(message, fraction);
+                    }
+                    // The state is the same.
+                    continue;
+                }
                 Input::Stopped(stopped) => self.stopped(stopped),
                 Input::Happening(happening) => self.happened(happening),
                 Input::Brought(brought) => self.brought(brought),
@@ -228,6 +251,7 @@ impl Owner {
         tokio::select! {
             // What a task says comes before its end.
             biased;
+            Some(step) = self.steps.recv() => Input::Step(step),
             input = self.phase.next() => input,
             command = self.commands.recv() => Input::Command(command),
             _ = self.tick.tick() => Input::Tick,
@@ -279,11 +303,11 @@ impl Owner {
 
     /// Begins to take a machine down.
     fn end(&mut self, session: Session, paused: bool, kill: CancellationToken, mut waiters: Waiters) {
-        for operation in waiters.each() {
-            operation.stage("Stopping containers and the engine", 0.0);
-        }
+        waiters.stage("Stopping the machine", 0.0);
         let grace = self.stop_grace();
-        let task = tokio::spawn(stop::stop(session, paused, grace, kill.clone()));
+        let (sender, steps) = mpsc::channel(stop::Step::MOST);
+        self.steps = steps;
+        let task = tokio::spawn(stop::stop(session, paused, grace, kill.clone(), sender));
         self.phase = Phase::Stopping {
             task: Ending::Stop(task),
             kill,
