@@ -9,9 +9,10 @@ use super::{
         supervise::{self, died},
         words::Ask,
     },
-    console::Console,
+    console::{self, Console},
     control::{Asked, Audience},
     folders::Folders,
+    left_over::console_path,
     lock::Lock,
     record::{self, Launch},
 };
@@ -184,7 +185,8 @@ impl Hypervisor {
                     // QEMU does not get over the end of its devices.
                     () = cell.ended() => Ok(Exit {
                         cause: died(cell).await,
-                        console_tail: Vec::new(),
+                        // The console went with QEMU's supervision.
+                        console_tail: console::tail_of_file(&console_path(&spec.directory)),
                     }),
                 }
             }

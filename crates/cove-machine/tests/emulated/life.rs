@@ -119,8 +119,9 @@ async fn a_host_without_namespaces_confines_by_what_is_left_and_says_so() {
 
 #[tokio::test]
 async fn a_machine_ends_with_the_process_that_faces_its_guest() {
-    let bench = Bench::new("hello\n", Then::Idle);
+    let bench = Bench::new("last words\n", Then::Idle);
     let machine = bench.start().await;
+    bench.console_shows("last words", 1).await;
     let processes = machine.processes();
     signal(processes[2], Signal::KILL);
     let exit = within(machine.wait()).await;
@@ -128,6 +129,7 @@ async fn a_machine_ends_with_the_process_that_faces_its_guest() {
         panic!("{exit:?}");
     };
     assert!(stderr.contains("signal: 9"), "{stderr}");
+    assert_eq!(exit.console_tail, ["last words"]);
     bench.is_clear(&processes).await;
 }
 
