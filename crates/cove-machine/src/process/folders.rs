@@ -8,6 +8,10 @@
 //!
 //! One task owns the list and the slots of the cell's view; [`Folders`] is the way to it. Nothing of it is kept on disk: a
 //! daemon that adopts the machine learns the list from the greeting.
+//!
+//! A folder on a server that is away keeps whoever opens it waiting for as long as it is away. So each is opened once on
+//! a thread of its own before the owner hears of it, and the owner waits for no errand longer than [`ERRAND`]: the other
+//! folders come and go meanwhile.
 
 use super::{
     cell::{
@@ -19,14 +23,28 @@ use super::{
 use crate::{FolderHealth, Share};
 use cove_confine::view::{SLOTS, slot};
 use futures_util::{SinkExt, StreamExt};
+use rustix::fs::{Mode, OFlags};
+use std::{
+    collections::{HashSet, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::AbortHandle,
+    task::{AbortHandle, spawn_blocking},
+    time::timeout,
 };
 
 /// Most folders: each holds a descriptor, and the greeting names all of them in one line.
 const MAX_SHARES: usize = 256;
 const _: () = assert!(MAX_SHARES <= SLOTS);
+
+/// How long a folder may take to be opened. Less than a daemon waits, so that it is told why.
+const LOOK: Duration = Duration::from_secs(4);
+
+/// How long the porter may take for an errand.
+const ERRAND: Duration = Duration::from_secs(4);
 
 /// The way to the folders. The task ends with the last of them.
 #[derive(Debug)]
@@ -35,6 +53,8 @@ pub(crate) struct Folders {
     list: watch::Receiver<Vec<Share>>,
     cell: Handle,
     owner: AbortHandle,
+    /// The folders that are being opened, each by a thread that may hang.
+    looks: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 #[derive(Debug)]
@@ -49,7 +69,14 @@ struct Owner {
     list: watch::Sender<Vec<Share>>,
     cell: Handle,
     /// The porter, where there is a view to bring folders into.
-    porter: Option<Line>,
+    porter: Option<Porter>,
+}
+
+/// The way to the porter, which does one errand after the other.
+struct Porter {
+    line: Line,
+    /// The errands that it has not answered yet, in order. All but the last were given up.
+    owed: VecDeque<Errand>,
 }
 
 impl Folders {
@@ -61,7 +88,7 @@ impl Folders {
             shares: Vec::new(),
             list: sender,
             cell: cell.clone(),
-            porter,
+            porter: porter.map(Porter::new),
         };
         let task = tokio::spawn(async move {
             while let Some((call, answer)) = received.recv().await {
@@ -80,6 +107,7 @@ impl Folders {
             list,
             cell,
             owner: task.abort_handle(),
+            looks: Arc::default(),
         }
     }
 
@@ -98,12 +126,40 @@ impl Folders {
 
     /// Adds a folder, unless it is there already.
     pub(crate) async fn add(&self, share: Share) -> Result<(), String> {
+        self.look(&share.path).await?;
         self.call(Call::Add(share)).await
     }
 
     /// Takes a folder away, if it is there.
     pub(crate) async fn remove(&self, name: String) -> Result<(), String> {
         self.call(Call::Remove(name)).await
+    }
+
+    /// Waits until the folder at `path` can be opened, or cannot for a reason that porter or cell will meet as well.
+    /// Fails when that is not known in time.
+    async fn look(&self, path: &Path) -> Result<(), String> {
+        let away = || {
+            format!(
+                "{} cannot be opened within {} seconds; the server that it lies on may be away",
+                path.display(),
+                LOOK.as_secs()
+            )
+        };
+        // One thread that hangs is enough for a folder, however often it is asked for.
+        if !held(&self.looks).insert(path.to_owned()) {
+            return Err(away());
+        }
+        let (looks, path) = (Arc::clone(&self.looks), path.to_owned());
+        let looked = spawn_blocking(move || {
+            // It asks the server even where attributes are cached, and waits for no writer of what is no folder.
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            drop(rustix::fs::open(&path, flags, Mode::empty()));
+            held(&looks).remove(&path);
+        });
+        match timeout(LOOK, looked).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(away()),
+        }
     }
 
     async fn call(&self, call: Call) -> Result<(), String> {
@@ -119,6 +175,10 @@ impl Drop for Folders {
         // And with it the porter's errands, upon which it ends as well.
         self.owner.abort();
     }
+}
+
+fn held(looks: &Mutex<HashSet<PathBuf>>) -> MutexGuard<'_, HashSet<PathBuf>> {
+    looks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Owner {
@@ -137,7 +197,7 @@ impl Owner {
         let number = self.free_slot();
         let at = match number {
             Some(number) => {
-                self.errand(&Errand::Mount {
+                self.errand(Errand::Mount {
                     slot: number,
                     path: share.path.clone(),
                     read_only: share.read_only,
@@ -178,20 +238,149 @@ impl Owner {
 
     async fn empty(&mut self, number: Option<usize>) {
         if let Some(slot) = number
-            && let Err(why) = self.errand(&Errand::Unmount { slot }).await
+            && let Err(why) = self.errand(Errand::Unmount { slot }).await
         {
             tracing::warn!(why, slot, "a folder that is no longer shared stays in view");
         }
     }
 
-    async fn errand(&mut self, errand: &Errand) -> Result<(), String> {
-        let gone = || "the porter has ended".to_owned();
+    async fn errand(&mut self, errand: Errand) -> Result<(), String> {
         let porter = self.porter.as_mut().ok_or_else(gone)?;
-        porter.send(protocol::encode(errand)).await.map_err(|_| gone())?;
-        let text = porter.next().await.and_then(Result::ok).ok_or_else(gone)?;
+        let late = || {
+            let seconds = ERRAND.as_secs();
+            format!("the porter is not done within {seconds} seconds; the server of a folder may be away")
+        };
+        timeout(ERRAND, porter.run(errand))
+            .await
+            .unwrap_or_else(|_| Err(late()))
+    }
+}
+
+fn gone() -> String {
+    "the porter has ended".to_owned()
+}
+
+impl Porter {
+    fn new(line: Line) -> Self {
+        Self {
+            line,
+            owed: VecDeque::new(),
+        }
+    }
+
+    /// Has it run an errand, once it is done with those that were given up. Dropped, this gives `errand` up.
+    async fn run(&mut self, errand: Errand) -> Result<(), String> {
+        while let Some(given_up) = self.owed.front().cloned() {
+            let came_of_it = self.answer().await?;
+            // A folder that comes into view so late is shared with nobody.
+            if let (Errand::Mount { slot, .. }, Ok(())) = (given_up, came_of_it) {
+                self.send(Errand::Unmount { slot }).await?;
+            }
+        }
+        self.send(errand).await?;
+        self.answer().await?
+    }
+
+    async fn send(&mut self, errand: Errand) -> Result<(), String> {
+        self.line
+            .feed(protocol::encode(&errand))
+            .await
+            .map_err(|_| gone())?;
+        // From here on it is sent, if not by this flush then by a later one, and will be answered.
+        self.owed.push_back(errand);
+        SinkExt::<String>::flush(&mut self.line).await.map_err(|_| gone())
+    }
+
+    /// What came of the first errand that is owed; outside of that, that the porter cannot be talked to.
+    async fn answer(&mut self) -> Result<Result<(), String>, String> {
+        let text = self.line.next().await.and_then(Result::ok).ok_or_else(gone)?;
+        self.owed.pop_front();
         match protocol::decode(&text)? {
-            PorterSaid::Done(result) => result,
+            PorterSaid::Done(result) => Ok(result),
             other => Err(format!("the porter said {other:?}")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::cell::words;
+    use tokio::net::UnixStream;
+
+    fn mount(slot: usize) -> Errand {
+        Errand::Mount {
+            slot,
+            path: format!("/folder/{slot}").into(),
+            read_only: false,
+        }
+    }
+
+    async fn errand(line: &mut Line) -> Errand {
+        protocol::decode(&line.next().await.unwrap().unwrap()).unwrap()
+    }
+
+    async fn done(line: &mut Line, result: Result<(), String>) {
+        line.send(protocol::encode(&PorterSaid::Done(result)))
+            .await
+            .unwrap();
+    }
+
+    /// Owes an answer to an errand that was given up.
+    async fn given_up() -> (Porter, Line) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (mut porter, mut theirs) = (Porter::new(words::line(ours)), words::line(theirs));
+        let hangs = timeout(Duration::from_millis(20), porter.run(mount(0)));
+        assert!(hangs.await.is_err(), "nobody has answered");
+        assert_eq!(errand(&mut theirs).await, mount(0));
+        (porter, theirs)
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_mounted_after_it_was_given_up_is_taken_out_before_the_next() {
+        let (mut porter, mut theirs) = given_up().await;
+        done(&mut theirs, Ok(())).await;
+        let answering = async {
+            assert_eq!(errand(&mut theirs).await, Errand::Unmount { slot: 0 });
+            done(&mut theirs, Ok(())).await;
+            // The slot is free again.
+            assert_eq!(errand(&mut theirs).await, mount(0));
+            done(&mut theirs, Err("no such folder".into())).await;
+        };
+        let (result, ()) = tokio::join!(porter.run(mount(0)), answering);
+        assert_eq!(
+            result,
+            Err("no such folder".into()),
+            "each errand has its own answer"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_failed_after_it_was_given_up_leaves_nothing_to_take_out() {
+        let (mut porter, mut theirs) = given_up().await;
+        // Nor does the one that waits for it in vain go astray.
+        let hangs = timeout(Duration::from_millis(20), porter.run(mount(1)));
+        assert!(hangs.await.is_err(), "nobody has answered");
+        done(&mut theirs, Err("it went away".into())).await;
+        let answering = async {
+            assert_eq!(errand(&mut theirs).await, mount(2));
+            done(&mut theirs, Ok(())).await;
+        };
+        let (result, ()) = tokio::join!(porter.run(mount(2)), answering);
+        assert_eq!(result, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_still_being_opened_is_refused_at_once() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let folders = Folders::new(Handle::to(words::line(ours)).0, None);
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("missing");
+        for path in [directory.path(), &missing, directory.path()] {
+            assert_eq!(folders.look(path).await, Ok(()), "{}", path.display());
+        }
+        held(&folders.looks).insert(directory.path().to_owned());
+        let why = folders.look(directory.path()).await.unwrap_err();
+        assert!(why.contains("may be away"), "{why}");
     }
 }
