@@ -66,6 +66,12 @@ pub enum ImageError {
         /// What is here.
         host: String,
     },
+    /// A file that the manifest describes is not there.
+    #[error("{} is missing from the image", file.display())]
+    FileMissing {
+        /// The file.
+        file: PathBuf,
+    },
     /// A file is not the one that the manifest describes.
     #[error("{} does not match its manifest: expected sha256 {expected}, found {actual}", file.display())]
     Altered {
@@ -235,6 +241,7 @@ impl ImageError {
             }
             Self::ManifestUnreadable { .. }
             | Self::ManifestAltered { .. }
+            | Self::FileMissing { .. }
             | Self::Altered { .. }
             | Self::Length { .. }
             | Self::Format { .. }

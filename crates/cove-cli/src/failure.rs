@@ -127,6 +127,7 @@ fn exit_of(error: &ImageError) -> Exit {
         | ImageError::Format { .. }
         | ImageError::Protocol { .. }
         | ImageError::Architecture { .. }
+        | ImageError::FileMissing { .. }
         | ImageError::Altered { .. }
         | ImageError::Length { .. } => Exit::BadImage,
         ImageError::DiskFull { .. } => Exit::DiskFull,
@@ -229,6 +230,14 @@ mod tests {
         );
         let named = "cove start --machine web";
         assert_eq!(hint_for("dev", named), named);
+    }
+
+    #[test]
+    fn an_image_that_lacks_a_file_is_a_bad_image_with_a_hint() {
+        let file = "/image/kernel".into();
+        let account = Account::of(&ImageError::FileMissing { file }.into());
+        assert_eq!(account.exit, Exit::BadImage);
+        assert!(account.hint.contains("cove image build"), "{}", account.hint);
     }
 
     #[test]

@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         &tests![
             refusals::without_an_image_start_says_how_to_build_one,
             refusals::an_altered_image_is_refused,
+            refusals::an_image_that_lacks_a_file_is_refused,
             refusals::an_image_of_another_protocol_version_is_refused,
             refusals::a_missing_qemu_is_named_with_what_to_install,
             refusals::a_socket_path_that_is_too_long_is_refused_with_what_to_set,
@@ -105,6 +106,15 @@ pub(crate) fn an_altered_image_is_refused(_: &Cove) {
         "{:?}",
         cove.processes()
     );
+}
+
+pub(crate) fn an_image_that_lacks_a_file_is_refused(_: &Cove) {
+    let cove = Cove::without_image("image-without-kernel");
+    let kernel = copy_of_image(&cove, "").join("kernel");
+    assert!(fs::remove_file(&kernel).is_ok());
+    let said = ["kernel is missing from the image", "hint: ", "cove image build"];
+    cove.cove(["image", "verify"]).run().fails_with(5).says(&said);
+    cove.cove(["start"]).run().fails_with(5).says(&said);
 }
 
 pub(crate) fn an_image_of_another_protocol_version_is_refused(_: &Cove) {
