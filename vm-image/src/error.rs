@@ -236,17 +236,17 @@ impl ImageError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Missing { .. } => "build one with `cove image build`".into(),
-            Self::Protocol { image, cove, .. } if image > cove => {
-                "update Cove, or rebuild the image with `cove image build`".into()
+            Self::Protocol { dir, image, cove } if image > cove => {
+                format!("update Cove, or {}", remedy(dir))
             }
-            Self::ManifestUnreadable { .. }
-            | Self::ManifestAltered { .. }
-            | Self::FileMissing { .. }
-            | Self::Altered { .. }
-            | Self::Length { .. }
-            | Self::Format { .. }
-            | Self::Protocol { .. }
-            | Self::Architecture { .. } => "rebuild it with `cove image build`".into(),
+            Self::ManifestUnreadable { path, .. }
+            | Self::ManifestAltered { path, .. }
+            | Self::FileMissing { file: path }
+            | Self::Altered { file: path, .. }
+            | Self::Length { file: path, .. }
+            | Self::Format { dir: path, .. }
+            | Self::Protocol { dir: path, .. }
+            | Self::Architecture { dir: path, .. } => remedy(path),
             Self::DiskFull { .. } => {
                 "free about 2 GB and build again; the image that was there is untouched".into()
             }
@@ -277,6 +277,26 @@ impl ImageError {
     }
 }
 
+/// What makes the image good again that is at `path`, or that the file at `path` is of.
+fn remedy(path: &Path) -> String {
+    match std::env::current_exe() {
+        // It belongs to root and to the package, while the command builds a person's own.
+        Ok(program) if is_installed_with(&program, path) => {
+            "install the package `cove` again, or build an image of your own with `cove image build`".into()
+        }
+        _ => "rebuild it with `cove image build`".into(),
+    }
+}
+
+/// Whether `path` is of the installation that `program` is of: below `PREFIX/lib/cove` for one in `PREFIX/bin`.
+fn is_installed_with(program: &Path, path: &Path) -> bool {
+    let prefix = program
+        .parent()
+        .filter(|parent| parent.ends_with("bin"))
+        .and_then(Path::parent);
+    prefix.is_some_and(|prefix| path.starts_with(prefix.join("lib/cove")))
+}
+
 /// Attaches the operation and the path to an I/O error, and tells a full disk apart.
 pub(crate) trait ResultExt<T> {
     fn at(self, operation: &'static str, path: &Path) -> Result<T, ImageError>;
@@ -295,5 +315,27 @@ impl<T> ResultExt<T> for io::Result<T> {
                 source,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_installed_if_it_lies_below_the_prefix_of_the_program() {
+        let installed = |program: &str, path: &str| is_installed_with(program.as_ref(), path.as_ref());
+        assert!(installed("/usr/bin/cove", "/usr/lib/cove/image/kernel"));
+        assert!(installed("/usr/bin/cove (deleted)", "/usr/lib/cove/image"));
+        assert!(!installed("/usr/bin/cove", "/home/u/.local/share/cove/image"));
+        assert!(!installed("/usr/local/bin/cove", "/usr/lib/cove/image"));
+        assert!(!installed("/src/target/debug/cove", "/src/target/lib/cove/image"));
+    }
+
+    #[test]
+    fn an_image_of_ones_own_is_rebuilt() {
+        let file = PathBuf::from("/home/u/.local/share/cove/image/kernel");
+        let hint = ImageError::FileMissing { file }.hint().unwrap();
+        assert_eq!(hint, "rebuild it with `cove image build`");
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask deb`: the Debian package.
 //!
 //! ```text
-//!  cove, cove-desktop, image ───────────────────┐
+//!  cove, cove-desktop, image, agent ────────────┐
 //!  what cove writes: completions, manual pages ─┼─▶ a tree below target/deb ── dpkg-deb ──▶ cove_VERSION_amd64.deb
 //!  xtask/deb: desktop file, prerm, copyright ───┘
 //! ```
@@ -34,6 +34,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const ARCHITECTURE: &str = "amd64";
 /// Where `cove` looks for the image: beside its own `bin`.
 const IMAGE: &str = "usr/lib/cove/image";
+/// Where `cove image build` looks for the guest agent.
+const AGENT: &str = "usr/lib/cove/cove-agent";
 const TEXTS: &str = "usr/share/doc/cove";
 const MANUAL: &str = "usr/share/man/man1";
 /// By the name of the shell, where Debian has each look for completions.
@@ -62,7 +64,7 @@ pub(crate) fn run(layout: &Layout, profile: Profile) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Packs the programs of a profile and the image, which have been built.
+/// Packs the programs of a profile, the image and its agent, which have been built.
 pub(crate) fn pack(layout: &Layout, profile: Profile) -> Result<PathBuf> {
     step("Packing");
     if std::env::consts::ARCH != "x86_64" {
@@ -95,6 +97,7 @@ fn lay(layout: &Layout, profile: Profile, tree: &Tree) -> Result<()> {
     tree.copy("usr/bin/cove", Mode::Program, &cove)?;
     tree.copy("usr/bin/cove-desktop", Mode::Program, &layout.desktop(profile))?;
     tree.copy_all(IMAGE, &layout.image())?;
+    tree.copy(AGENT, Mode::Program, &layout.agent())?;
     for (shell, place) in COMPLETIONS {
         let script = process::capture(Command::new(&cove).args(["completion", shell]))?;
         tree.write(place, Mode::File, format!("{script}\n").as_bytes())?;

@@ -312,7 +312,7 @@ pub(crate) enum Image {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ImageBuild {
-    /// The guest agent's program; the default is `cove-agent` beside this program
+    /// The guest agent's program; the default is the one that came with this program
     #[arg(long, env = "COVE_AGENT", value_name = "FILE")]
     pub(crate) agent: Option<PathBuf>,
     /// Where to put the image; the default is where machines take it from

@@ -7,6 +7,8 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 /// Where the package puts the image.
 const IMAGE: &str = "/usr/lib/cove/image";
+/// Where it puts what people build images of their own with.
+const AGENT: &str = "/usr/lib/cove/cove-agent";
 /// What a package leaves behind by Debian's own ways: dpkg's records, and what programs of others cache.
 const RECORDS: [&str; 4] = ["/var/lib/dpkg", "/var/log", "/var/cache", "/etc/ld.so.cache"];
 
@@ -76,6 +78,11 @@ pub(crate) fn a4_a_person_has_the_installed_image(root: &Root) {
     assert!(version["image"]["engine"].is_string(), "{version}");
     let verified = root.person("cove image verify 2>&1").ok();
     assert!(verified.contains(&format!("in {IMAGE}")), "{verified}");
+    root.person(&format!("test -f {AGENT}")).ok();
+    // What it takes to build one is not here, and nothing may be fetched; the agent is not what is missing.
+    let built = root.person("cove image build --offline 2>&1").run();
+    assert_ne!(built.code, Some(0), "built of nothing");
+    assert!(!built.text().contains("no guest agent"), "{}", built.text());
     let written = root.person(&format!("touch {IMAGE}/kernel")).run();
     assert_ne!(written.code, Some(0), "the person may write to the image");
     // QEMU is missing here, so that something is broken.

@@ -21,7 +21,7 @@ pub(super) fn run(session: &Session, what: args::Image) -> anyhow::Result<ExitCo
 
 fn build(session: &Session, wanted: args::ImageBuild) -> anyhow::Result<ExitCode> {
     let options = BuildOptions {
-        agent: wanted.agent.map_or_else(agent_beside_us, Ok)?,
+        agent: wanted.agent.map_or_else(own_agent, Ok)?,
         output: wanted.output.unwrap_or_else(|| session.dirs.own_image()),
         cache: session.dirs.cache().join("image"),
         recipe: wanted.recipe,
@@ -87,23 +87,50 @@ fn fraction(stage: Stage, done: u64, total: u64) -> f32 {
     ((index as f64 + within.min(1.0)) / Stage::ALL.len() as f64) as f32
 }
 
-fn agent_beside_us() -> anyhow::Result<PathBuf> {
+/// The guest agent that came with this program.
+fn own_agent() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
-    let agent = program.with_file_name("cove-agent");
-    if agent.is_file() {
-        return Ok(agent);
+    let places = agents_of(&program);
+    if let Some(agent) = places.iter().find(|place| place.is_file()) {
+        return Ok(agent.clone());
     }
+    let places: Vec<_> = places.iter().map(|place| place.display().to_string()).collect();
     Err(Failure::new(
         Exit::MissingDependency,
-        format!("there is no guest agent at {}", agent.display()),
-        "name it with --agent; in a checkout, `cargo xtask image` builds both",
+        format!("there is no guest agent at {}", places.join(" or ")),
+        "name it with --agent; in a checkout, `cargo xtask image` builds both; the package `cove` brings it along",
     )
     .into())
+}
+
+/// Where the guest agent that came with `program` may be: beside it, and `PREFIX/lib/cove` for one in `PREFIX/bin`.
+fn agents_of(program: &Path) -> Vec<PathBuf> {
+    const AGENT: &str = "cove-agent";
+    let mut places = vec![program.with_file_name(AGENT)];
+    if let Some(bin) = program.parent().filter(|parent| parent.ends_with("bin"))
+        && let Some(prefix) = bin.parent()
+    {
+        places.push(prefix.join("lib/cove").join(AGENT));
+    }
+    places
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_agent_is_beside_the_program_or_where_a_package_puts_it() {
+        let places = |program: &str| agents_of(program.as_ref());
+        assert_eq!(
+            places("/usr/bin/cove"),
+            ["/usr/bin/cove-agent", "/usr/lib/cove/cove-agent"].map(PathBuf::from)
+        );
+        assert_eq!(
+            places("/src/target/debug/cove"),
+            ["/src/target/debug/cove-agent"].map(PathBuf::from)
+        );
+    }
 
     #[test]
     fn the_bar_only_ever_moves_forwards_and_stays_below_one() {
