@@ -40,7 +40,7 @@ const WHOLE: &[Test] = &tests![Root =>
     whole::b2_a_person_runs_a_container,
     whole::b3_an_upgrade_leaves_the_machine_running,
     whole::b4_the_window_opens,
-    whole::b5_removal_stops_the_machine_and_keeps_its_disk,
+    whole::b5_removal_stops_a_machine_without_a_daemon_and_keeps_its_disk,
 ];
 
 fn main() -> ExitCode {

@@ -99,10 +99,19 @@ impl Drop for Running<'_> {
     }
 }
 
-pub(crate) fn b5_removal_stops_the_machine_and_keeps_its_disk(root: &Root) {
+pub(crate) fn b5_removal_stops_a_machine_without_a_daemon_and_keeps_its_disk(root: &Root) {
+    // It goes on without its daemon, and after the removal there would be no program left to stop it.
+    let daemon = daemon(root);
+    root.root(&format!("kill -9 {daemon}")).ok();
+    // In brackets, so that no process of this line itself is meant.
+    let machines = "grep -lzx 'machine-proces[s]' /proc/[0-9]*/cmdline | wc -l";
+    assert_ne!(root.root(machines).ok(), "0", "the machine went with its daemon");
     root.root("apt-get -q -y purge cove").limit(BOOT_LIMIT).ok();
     let running = "readlink /proc/[0-9]*/exe | grep -c '/usr/bin/\\(cove\\|qemu\\|passt\\)' || true";
     eventually("everything to end", || root.root(running).ok() == "0");
     root.person("test -s ~/.local/share/cove/machines/default/data.img")
         .ok();
+    // By its own power-off, and not by its processes' end: the daemon that was brought up for it has asked for it.
+    let log = root.person("cat ~/.local/share/cove/logs/daemon.log").ok();
+    assert!(!log.contains("was killed"), "{log}");
 }
