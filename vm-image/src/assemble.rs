@@ -21,7 +21,7 @@ use crate::digest::Digest;
 use crate::error::{ImageError, ResultExt as _};
 use crate::manifest::{Inputs, Manifest, Package, Role};
 use crate::modules::Modules;
-use crate::progress::{Report, Stage, stage};
+use crate::progress::{Progress, Report, Stage, stage};
 use crate::recipe::Recipe;
 use crate::source::apt::Apt;
 use crate::source::directory::{DebDirectory, WheelDirectory};
@@ -145,14 +145,20 @@ fn fetch(
         ),
     };
     let mut run = |which: Stage, source: &dyn Source| {
-        stage(which, report, |step| {
+        let mut notes = Vec::new();
+        let artifacts = stage(which, report, |step| {
             source.fetch(&mut Fetch {
                 cache,
                 offline: options.offline,
                 refresh: options.refresh,
                 step,
+                notes: &mut notes,
             })
-        })
+        });
+        for note in notes {
+            report(Progress::Note(note));
+        }
+        artifacts
     };
     let base = run(Stage::FetchBase, &*base)?.into_iter().next();
     let base = base.ok_or_else(|| ImageError::Unmatched {

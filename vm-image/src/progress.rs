@@ -57,7 +57,8 @@ impl fmt::Display for Stage {
     }
 }
 
-/// One piece of news from a build. Stages come in order, each `Started` and `Finished` once.
+/// One piece of news from a build. Stages come in order, each `Started` and `Finished` once; notes come after the stage
+/// that they are about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// A stage began.
@@ -73,6 +74,8 @@ pub enum Progress {
     },
     /// A stage ended well.
     Finished(Stage),
+    /// Something that a person should know although nothing failed, in one line.
+    Note(String),
 }
 
 /// The caller's callback, under the name that the builder uses for it.

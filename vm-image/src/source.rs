@@ -46,6 +46,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) refresh: bool,
     /// Hears of the bytes (or files) done and in all.
     pub(crate) step: &'a mut dyn FnMut(u64, u64),
+    /// Takes what a person should know of it.
+    pub(crate) notes: &'a mut Vec<String>,
 }
 
 /// Something that files come from.

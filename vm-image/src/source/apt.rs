@@ -6,7 +6,9 @@
 //! package lists are checked against it by apt, and each package's hash comes from those lists.
 //!
 //! Which versions the archive offered is remembered, so that a build is repeatable and needs no network until
-//! somebody asks to refresh: old versions vanish from the archive, but not from the cache.
+//! somebody asks to refresh: old versions vanish from the archive, but not from the cache. Those that vanished
+//! before they were in the cache, since the build that wanted them was broken off, are the exception: then all
+//! are asked for anew.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::command::{command, failed_download, output, output_with_progress};
-use super::{Artifact, Fetch, Source};
+use super::{Artifact, Cache, Fetch, Source};
 use crate::debian::{Paragraph, parse_control};
 use crate::digest::Digest;
 use crate::error::{ImageError, ResultExt as _};
@@ -50,7 +52,7 @@ impl Source for Apt<'_> {
         } else {
             fetch.cache.resolved::<Vec<Offer>>(question)
         };
-        let offers = match remembered {
+        let mut offers = match remembered {
             Some(offers) => offers,
             None if fetch.offline => {
                 return Err(ImageError::Offline {
@@ -63,26 +65,30 @@ impl Source for Apt<'_> {
                 offers
             }
         };
-        let mut missing = Vec::new();
-        for offer in &offers {
-            if fetch.cache.get(offer.sha256)?.is_none() {
-                missing.push(offer);
-            }
-        }
+        let mut missing = missing_of(&offers, fetch.cache)?;
         if !missing.is_empty() {
-            let what = missing
-                .iter()
-                .map(|offer| offer.name.as_str())
-                .collect::<Vec<_>>()
-                .join(", ");
             if fetch.offline {
+                let what = names(&missing);
                 return Err(ImageError::Offline { what });
             }
             let state = match state {
                 Some(state) => state,
-                None => self.open_state(fetch)?,
+                None => {
+                    let state = self.open_state(fetch)?;
+                    let now = self.resolve(&state)?;
+                    if let Some(note) = superseded(&missing, &now) {
+                        fetch.notes.push(note);
+                        fetch.cache.remember(question, &now)?;
+                        missing = missing_of(&now, fetch.cache)?;
+                        offers = now;
+                    }
+                    state
+                }
             };
-            download(&state, &missing, fetch).map_err(|error| failed_download(error, &what))?;
+            if !missing.is_empty() {
+                download(&state, &missing, fetch)
+                    .map_err(|error| failed_download(error, &names(&missing)))?;
+            }
         }
         let origin = format!("debian {}, signed index", self.debian.suite);
         let artifact = |offer: Offer| {
@@ -209,8 +215,44 @@ fn offer(paragraph: &Paragraph) -> Option<Offer> {
     })
 }
 
+/// Those of `offers` that the cache does not have.
+fn missing_of(offers: &[Offer], cache: &Cache) -> Result<Vec<Offer>, ImageError> {
+    let mut missing = Vec::new();
+    for offer in offers {
+        if cache.get(offer.sha256)?.is_none() {
+            missing.push(offer.clone());
+        }
+    }
+    Ok(missing)
+}
+
+fn names(offers: &[Offer]) -> String {
+    let names: Vec<_> = offers.iter().map(|offer| offer.name.as_str()).collect();
+    names.join(", ")
+}
+
+/// What to say of those of the `missing` that the archive does not offer any more, if there are any; `now` is all
+/// that it offers.
+fn superseded(missing: &[Offer], now: &[Offer]) -> Option<String> {
+    let gone: Vec<String> = missing
+        .iter()
+        .filter(|offer| !now.contains(offer))
+        .map(|offer| {
+            let successor = now.iter().find(|other| other.name == offer.name);
+            let version = successor.map_or("nothing", |successor| &*successor.version);
+            format!("{} {version} in place of {}", offer.name, offer.version)
+        })
+        .collect();
+    (!gone.is_empty()).then(|| {
+        format!(
+            "Debian has other versions by now than an earlier build chose, and all packages were chosen anew: {}",
+            gone.join(", ")
+        )
+    })
+}
+
 /// Downloads `offers` into the cache.
-fn download(state: &State, offers: &[&Offer], fetch: &mut Fetch<'_>) -> Result<(), ImageError> {
+fn download(state: &State, offers: &[Offer], fetch: &mut Fetch<'_>) -> Result<(), ImageError> {
     let dir = fetch.cache.temporary_dir()?;
     let total = offers.iter().map(|offer| offer.size).sum();
     let mut get = state.command(APT_GET)?;
@@ -368,6 +410,40 @@ mod tests {
     fn a_machine_without_debian_sources_has_no_mirror() {
         assert!(choose_mirrors("http://archive.example/ubuntu/ Ubuntu\n").is_empty());
         assert!(choose_mirrors("").is_empty());
+    }
+
+    #[test]
+    fn what_vanished_before_it_was_fetched_is_chosen_anew_and_named() {
+        let offer = |name: &str, version: &str| Offer {
+            name: name.into(),
+            version: version.into(),
+            arch: "amd64".into(),
+            size: 1,
+            sha256: Digest::of(format!("{name} {version}").as_bytes()),
+        };
+        let now = [offer("containerd", "1.7.2"), offer("docker.io", "26.1.5")];
+        assert_eq!(superseded(&[offer("containerd", "1.7.2")], &now), None);
+        let missing = [offer("containerd", "1.7.2"), offer("docker.io", "26.1.4")];
+        let note = superseded(&missing, &now).unwrap();
+        assert!(note.ends_with(": docker.io 26.1.5 in place of 26.1.4"), "{note}");
+    }
+
+    #[test]
+    fn what_the_cache_has_is_not_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&directory.path().join("cache")).unwrap();
+        let offer = |name: &str| Offer {
+            name: name.into(),
+            version: "1".into(),
+            arch: "amd64".into(),
+            size: 1,
+            sha256: Digest::of(name.as_bytes()),
+        };
+        let file = directory.path().join("there.deb");
+        fs::write(&file, b"there").unwrap();
+        cache.put(&file, Digest::of(b"there"), "nowhere").unwrap();
+        let missing = missing_of(&[offer("there"), offer("away")], &cache).unwrap();
+        assert_eq!(names(&missing), "away");
     }
 
     #[test]

@@ -175,6 +175,7 @@ mod tests {
             offline: true,
             refresh: false,
             step: &mut |_, _| {},
+            notes: &mut Vec::new(),
         };
         DebDirectory { dir, debian }.fetch(&mut fetch)
     }
@@ -263,6 +264,7 @@ mod tests {
             offline: true,
             refresh: false,
             step: &mut |_, _| {},
+            notes: &mut Vec::new(),
         };
         let error = WheelDirectory {
             dir: dir.path(),

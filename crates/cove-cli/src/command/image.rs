@@ -37,6 +37,7 @@ fn build(session: &Session, wanted: args::ImageBuild) -> anyhow::Result<ExitCode
             progress.stage(&stage.to_string(), Some(fraction(stage, done, total)));
         }
         Step::Finished(_) => {}
+        Step::Note(note) => progress.note(&note),
     })?;
     let place = options.output.display();
     match &outcome {
