@@ -41,8 +41,12 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
         }
         None => output::line("image     none")?,
     }
-    if daemon.is_some_and(|daemon| daemon.version != OURS) {
-        session.say("hint: the daemon is of another release; restart it with: cove daemon stop");
+    if let Some(daemon) = daemon.filter(|daemon| daemon.version != OURS) {
+        session.say(&format!(
+            "hint: the daemon is of another release; after `kill {}` the next command starts this one, and machines go \
+             on; `cove daemon stop` ends it as well, and stops every machine with its containers before that",
+            daemon.pid
+        ));
     }
     Ok(Exit::Done.into())
 }
