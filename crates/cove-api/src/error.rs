@@ -1,5 +1,6 @@
 //! What the control API says when it cannot do something.
 
+use crate::DEFAULT_MACHINE;
 use serde::{Deserialize, Serialize};
 
 /// An error over the API: a stable code for programs, a message and a hint for people.
@@ -24,6 +25,34 @@ impl ApiError {
             hint: hint.into(),
         }
     }
+}
+
+/// Commands of the CLI that are about one machine.
+const ABOUT_A_MACHINE: [&str; 12] = [
+    "start", "stop", "restart", "pause", "resume", "status", "shell", "exec", "logs", "forward", "context",
+    "env",
+];
+
+/// A hint with `machine` in each command that it names, so that it can be copied as it stands. Hints themselves are the
+/// same for every machine; whoever shows one about a machine says which.
+pub fn hint_for(machine: &str, hint: &str) -> String {
+    if machine == DEFAULT_MACHINE {
+        return hint.to_owned();
+    }
+    let mut parts = hint.split("cove ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(part.len());
+        let (command, rest) = part.split_at(end);
+        text.push_str("cove ");
+        text.push_str(command);
+        if ABOUT_A_MACHINE.contains(&command) && !rest.trim_start().starts_with("--machine") {
+            text.push_str(" --machine ");
+            text.push_str(machine);
+        }
+        text.push_str(rest);
+    }
+    text
 }
 
 /// The kinds of [`ApiError`]; each has one HTTP status and one exit code of the CLI.
@@ -70,5 +99,22 @@ impl ErrorCode {
             Self::Timeout => 504,
             Self::DiskFull => 507,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_the_machine_that_it_is_about() {
+        let hint = "look with `cove logs console`, then: cove start; cove doctor says more";
+        assert_eq!(hint_for("default", hint), hint);
+        assert_eq!(
+            hint_for("dev", hint),
+            "look with `cove logs --machine dev console`, then: cove start --machine dev; cove doctor says more"
+        );
+        let named = "cove start --machine web";
+        assert_eq!(hint_for("dev", named), named);
     }
 }

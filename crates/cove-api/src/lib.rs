@@ -61,7 +61,7 @@ mod trust;
 pub use carry::{carry, carry_halves};
 pub use client::{ByteStream, Client, ClientError, JsonLines, SettingsText, Upgraded};
 pub use dirs::{Dirs, DirsError, make_private};
-pub use error::{ApiError, ErrorCode};
+pub use error::{ApiError, ErrorCode, hint_for};
 pub use explain::{Explanation, Hop, Station, Verdict};
 pub use launch::LaunchError;
 pub use machine::{

@@ -2,7 +2,7 @@
 //! JSON on standard output under `--json`, and an exit code.
 
 use crate::exit::Exit;
-use cove_api::{ApiError, ClientError, ErrorCode, LaunchError};
+use cove_api::{ApiError, ClientError, ErrorCode, LaunchError, hint_for};
 use cove_daemon::DaemonError;
 use cove_image::ImageError;
 use serde_json::json;
@@ -138,33 +138,6 @@ fn exit_of(error: &ImageError) -> Exit {
     }
 }
 
-/// Commands that are about one machine.
-const ABOUT_A_MACHINE: [&str; 12] = [
-    "start", "stop", "restart", "pause", "resume", "status", "shell", "exec", "logs", "forward", "context",
-    "env",
-];
-
-/// The hint with `machine` in each command that it names, so that it can be copied as it stands.
-pub(crate) fn hint_for(machine: &str, hint: &str) -> String {
-    if machine == cove_api::DEFAULT_MACHINE {
-        return hint.to_owned();
-    }
-    let mut parts = hint.split("cove ");
-    let mut text = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let end = part.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(part.len());
-        let (command, rest) = part.split_at(end);
-        text.push_str("cove ");
-        text.push_str(command);
-        if ABOUT_A_MACHINE.contains(&command) && !rest.trim_start().starts_with("--machine") {
-            text.push_str(" --machine ");
-            text.push_str(machine);
-        }
-        text.push_str(rest);
-    }
-    text
-}
-
 /// Tells `error`, which a command about `machine` met, and returns the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error, machine: &str, as_json: bool, passes_code: bool) -> ExitCode {
     if is_broken_pipe(error) {
@@ -218,18 +191,6 @@ mod tests {
         assert_eq!(account.message, "cannot create the data disk");
         assert_eq!(account.hint, "free 2 GiB on /home");
         assert!(account.causes.is_empty(), "said twice: {:?}", account.causes);
-    }
-
-    #[test]
-    fn a_hint_names_the_machine_that_it_is_about() {
-        let hint = "look with `cove logs console`, then: cove start; cove doctor says more";
-        assert_eq!(hint_for("default", hint), hint);
-        assert_eq!(
-            hint_for("dev", hint),
-            "look with `cove logs --machine dev console`, then: cove start --machine dev; cove doctor says more"
-        );
-        let named = "cove start --machine web";
-        assert_eq!(hint_for("dev", named), named);
     }
 
     #[test]

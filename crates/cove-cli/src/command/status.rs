@@ -4,8 +4,8 @@
 //! process that has outlived its daemon is noticed by its control socket, and then the daemon is started to adopt it.
 
 use super::{Session, environment};
-use crate::{daemon_link, exit::Exit, failure, output, time};
-use cove_api::{Client, Dirs, MachineState, MachineStatus, Stage, size};
+use crate::{daemon_link, exit::Exit, output, time};
+use cove_api::{Client, Dirs, MachineState, MachineStatus, Stage, hint_for, size};
 use cove_daemon::MachineName;
 use serde_json::{Value, json};
 use std::{
@@ -43,10 +43,7 @@ pub(super) async fn run(session: &Session, timings: bool) -> anyhow::Result<Exit
                 session.say(&format!("console: {line}"));
             }
             if !error.hint.is_empty() {
-                session.say(&format!(
-                    "hint: {}",
-                    failure::hint_for(&session.machine, &error.hint)
-                ));
+                session.say(&format!("hint: {}", hint_for(&session.machine, &error.hint)));
             }
         }
         if timings {
@@ -100,7 +97,7 @@ fn without_daemon(session: &Session, name: &MachineName) -> anyhow::Result<ExitC
     } else {
         output::line(format!("{:<9} {}", "machine", session.machine))?;
         output::line(format!("{:<9} stopped", "state"))?;
-        let hint = failure::hint_for(&session.machine, "start it with: cove start");
+        let hint = hint_for(&session.machine, "start it with: cove start");
         session.say(&format!("hint: {hint}"));
     }
     Ok(Exit::NotRunning.into())

@@ -9,7 +9,7 @@ use crate::{
     settings::Proxy,
 };
 use async_trait::async_trait;
-use cove_api::{DEFAULT_MACHINE, MachineState};
+use cove_api::{MachineState, hint_for};
 use cove_machine::Connection;
 use cove_wire::Open;
 use std::{collections::BTreeMap, time::Duration};
@@ -27,6 +27,8 @@ pub(crate) struct MachineEngine(pub(crate) Handle);
 impl Engine for MachineEngine {
     async fn connect(&self) -> Result<Connection, Unavailable> {
         let name = self.0.name();
+        let unavailable =
+            |message: String, hint: &str| Unavailable::new(message, hint_for(name.as_str(), hint));
         let mut snapshots = self.0.watch();
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -42,7 +44,7 @@ impl Engine for MachineEngine {
                     if unknown {
                         let _ = timeout(RETRY, snapshots.changed()).await;
                     } else if !snapshots.has_changed().unwrap_or(false) {
-                        return Err(Unavailable::new(
+                        return Err(unavailable(
                             format!("the engine of machine `{name}` cannot be reached: {error}"),
                             "`cove status` shows how the machine is",
                         ));
@@ -60,29 +62,27 @@ impl Engine for MachineEngine {
                     }
                 }
                 (MachineState::Stopped, _) => {
-                    let start = start_command(name.as_str());
-                    return Err(Unavailable::new(
+                    return Err(unavailable(
                         format!("machine `{name}` is stopped"),
-                        format!("start it with: {start}"),
+                        "start it with: cove start",
                     ));
                 }
                 (MachineState::Paused, _) => {
-                    let start = start_command(name.as_str());
-                    return Err(Unavailable::new(
+                    return Err(unavailable(
                         format!("machine `{name}` is paused"),
-                        format!("let it go on with: {start}; `cove status` says why if nobody paused it"),
+                        "let it go on with: cove start; `cove status` says why if nobody paused it",
                     ));
                 }
                 (MachineState::Stopping, _) => {
-                    return Err(Unavailable::new(
+                    return Err(unavailable(
                         format!("machine `{name}` is stopping"),
-                        format!("start it again with: {}", start_command(name.as_str())),
+                        "start it again with: cove start",
                     ));
                 }
                 (MachineState::Failed { error, .. }, _) => {
-                    return Err(Unavailable::new(
+                    return Err(unavailable(
                         format!("machine `{name}` has failed: {}", error.message),
-                        error.hint.clone(),
+                        &error.hint,
                     ));
                 }
             }
@@ -116,12 +116,4 @@ impl Engine for MachineEngine {
 
 fn ending() -> Unavailable {
     Unavailable::new("the Cove daemon is ending", "try again")
-}
-
-/// What a person types to start the machine.
-fn start_command(name: &str) -> String {
-    match name {
-        DEFAULT_MACHINE => "cove start".into(),
-        _ => format!("cove start --machine {name}"),
-    }
 }

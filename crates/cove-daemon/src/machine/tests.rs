@@ -8,7 +8,7 @@ use crate::{gateway::Engine, name::MachineName};
 use cove_api::{ApiError, ErrorCode, MachineState, MachineStatus, Progress};
 use cove_machine::ExitCause;
 use cove_wire::{EngineState, Fault, FaultCode};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 mod folders;
@@ -258,7 +258,7 @@ async fn a_restart_stops_in_order_and_starts_again() {
         .unwrap();
     assert_eq!(status.state, MachineState::Running);
     assert_eq!(old.was_asked("shutdown"), 1);
-    assert!(!std::sync::Arc::ptr_eq(&old, &fixture.host.guest()));
+    assert!(!Arc::ptr_eq(&old, &fixture.host.guest()));
 }
 
 #[tokio::test]
@@ -764,6 +764,21 @@ async fn docker_clients_wait_while_the_machine_starts_and_are_told_when_there_is
     fixture.host.guest().end(ExitCause::Vanished);
     until(&handle, "failed", failed).await;
     assert!(engine.connect().await.unwrap_err().message.contains("failed"));
+}
+
+#[tokio::test]
+async fn clients_of_another_machine_are_told_to_start_that_one() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = Handle::spawn(Arc::clone(&fixture.context), "dev".parse().unwrap());
+    let engine = MachineEngine(handle.clone());
+    until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
+    let stopped = engine.connect().await.unwrap_err();
+    assert_eq!(stopped.hint, "start it with: cove start --machine dev");
+    start(&handle).await.unwrap();
+    fixture.host.guest().end(ExitCause::Vanished);
+    until(&handle, "failed", failed).await;
+    let failed = engine.connect().await.unwrap_err();
+    assert!(failed.hint.contains("`cove start --machine dev`"), "{failed:?}");
 }
 
 #[tokio::test]
