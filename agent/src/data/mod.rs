@@ -75,7 +75,8 @@ pub(crate) enum DataError {
     /// The disk is not ours.
     #[error(
         "the data disk {disk} holds {content}, which is not a Cove data file system, and was left alone; \
-         give the machine another disk, or look at this one with `cove shell`"
+         look at it with `cove shell`, or stop the machine and move its data.img on the host elsewhere: the next start \
+         makes an empty one"
     )]
     Foreign { disk: String, content: String },
     /// A program of e2fsprogs failed.
