@@ -63,7 +63,7 @@ pub enum ErrorCode {
     InvalidRequest,
     /// A setting's value is invalid. HTTP 400.
     InvalidSetting,
-    /// No such machine, setting or path. HTTP 404.
+    /// No such machine, setting, path, shared folder or certificate. HTTP 404.
     NotFound,
     /// The machine is in a state in which this cannot be done. HTTP 409.
     WrongState,

@@ -49,7 +49,10 @@ impl Exit {
             Self::NotRunning,
             "the machine is not in a state in which this can be done; `cove status`: it is not running",
         ),
-        (Self::NotFound, "no such machine, setting or path"),
+        (
+            Self::NotFound,
+            "no such machine, setting, path, shared folder, certificate or Docker context",
+        ),
         (
             Self::BadImage,
             "the guest image is missing, damaged or of another version",

@@ -134,6 +134,8 @@ fn exit_of(error: &ImageError) -> Exit {
         ImageError::UnsupportedHost { .. } => Exit::Unsupported,
         ImageError::ToolMissing { .. } => Exit::MissingDependency,
         ImageError::Recipe { .. } => Exit::Usage,
+        // An agent, a recipe or a directory of sources that was named.
+        ImageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,
         _ => Exit::Failed,
     }
 }

@@ -215,6 +215,9 @@ pub(crate) fn what_is_no_authority_is_not_trusted(cove: &Cove) {
     add(&key)
         .fails_with(2)
         .says(&["there is no certificate in it", "openssl x509"]);
+    cove.cove(["trust", "add", "/nowhere/authority.pem"])
+        .run()
+        .fails_with(4);
     let list: Value = serde_json::from_str(&cove.cove(["trust", "list", "--json"]).ok()).unwrap();
     assert_eq!(list["certificates"], serde_json::json!([]));
 }

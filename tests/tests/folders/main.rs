@@ -203,16 +203,15 @@ mod promises {
 
     pub(crate) fn folders_that_cannot_be_shared_are_refused_with_the_reason(cove: &Cove) {
         let before = cove.cove(["share", "list"]).ok();
-        for (path, reason) in [
-            ("/", "as a whole"),
-            ("/etc", "the guest has its own /etc"),
-            ("/usr/lib", "the guest has its own /usr"),
-            ("/var", "the guest has its own /var"),
-            ("/nowhere/at/all", "cannot be looked at"),
+        for (path, code, reason) in [
+            ("/", 2, "as a whole"),
+            ("/etc", 2, "the guest has its own /etc"),
+            ("/usr/lib", 2, "the guest has its own /usr"),
+            ("/var", 2, "the guest has its own /var"),
+            ("/nowhere/at/all", 4, "cannot be looked at"),
         ] {
             let finished = cove.cove(["share", "add", path]).run();
-            assert_ne!(finished.code, Some(0), "{finished}");
-            finished.says(&[reason]);
+            finished.fails_with(code).says(&[reason]);
         }
         let file = cove.scratch().join("no-folder");
         fs::write(&file, "").unwrap();
@@ -220,7 +219,8 @@ mod promises {
         finished.says(&["is no folder"]);
         cove.cove(["share", "remove", "/nowhere"])
             .run()
-            .says(&["is not shared"]);
+            .fails_with(4)
+            .says(&["is not shared", "cove share list"]);
         assert_eq!(cove.cove(["share", "list"]).ok(), before);
     }
 

@@ -1,10 +1,14 @@
 //! trust add, list, remove.
 
 use super::Session;
-use crate::{args, exit::Exit, output};
+use crate::{args, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
 use cove_api::{NewCertificates, Trusted};
-use std::{io::Read as _, path::Path, process::ExitCode};
+use std::{
+    io::{self, Read as _},
+    path::Path,
+    process::ExitCode,
+};
 
 /// Largest file that is sent to the daemon, in bytes. Its own limits are narrower.
 const MAX_FILE: u64 = 1 << 20;
@@ -72,12 +76,34 @@ fn warn(session: &Session, trusted: &Trusted) {
 
 fn read(file: &Path) -> anyhow::Result<String> {
     let mut bytes = Vec::new();
-    if file == Path::new("-") {
-        std::io::stdin().lock().take(MAX_FILE).read_to_end(&mut bytes)
+    let read = if file == Path::new("-") {
+        io::stdin().lock().take(MAX_FILE).read_to_end(&mut bytes)
     } else {
         std::fs::File::open(file).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes))
+    };
+    if let Err(error) = &read
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        return Err(Failure::new(
+            Exit::NotFound,
+            format!("there is no file `{}`", file.display()),
+            "name a file that holds the authority's certificate, or `-` for standard input",
+        )
+        .into());
     }
-    .with_context(|| format!("cannot read `{}`", file.display()))?;
+    read.with_context(|| format!("cannot read `{}`", file.display()))?;
     // What is not text holds no PEM, and the daemon says what to do about that.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_named_as_such() {
+        let error = read(Path::new("/nonexistent/authority.pem")).unwrap_err();
+        assert!(error.downcast_ref::<Failure>().is_some(), "{error:?}");
+        assert!(error.to_string().contains("authority.pem"), "{error}");
+    }
 }

@@ -8,7 +8,7 @@ use super::{
 use crate::{gateway::HostPaths, machine::mounted, settings};
 use cove_api::{ApiError, ErrorCode, Event, MachineState, MissingShare, NewShare, Share};
 use hyper::{Request, body::Incoming};
-use std::path::Path;
+use std::{io, path::Path};
 
 pub(super) fn list(server: &Server) -> Answer {
     let shares = shares(server);
@@ -113,17 +113,20 @@ fn share_of<'a>(source: &str, shares: &'a [settings::Share]) -> Option<&'a Path>
 /// A folder that is not there now is more likely a mistake than a plan.
 async fn check_folder(path: &Path) -> Result<(), ApiError> {
     let shown = path.display();
-    let refused = |what: String| {
-        ApiError::new(
-            ErrorCode::InvalidRequest,
-            what,
-            "only folders that are there can be shared",
-        )
-    };
+    let refused = |code, what: String| ApiError::new(code, what, "only folders that are there can be shared");
     match tokio::fs::metadata(path).await {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(refused(format!("`{shown}` is no folder"))),
-        Err(error) => Err(refused(format!("`{shown}` cannot be looked at: {error}"))),
+        Ok(_) => Err(refused(
+            ErrorCode::InvalidRequest,
+            format!("`{shown}` is no folder"),
+        )),
+        Err(error) => {
+            let code = match error.kind() {
+                io::ErrorKind::NotFound => ErrorCode::NotFound,
+                _ => ErrorCode::InvalidRequest,
+            };
+            Err(refused(code, format!("`{shown}` cannot be looked at: {error}")))
+        }
     }
 }
 
@@ -165,6 +168,19 @@ fn report(server: &Server, share: &settings::Share) -> Share {
 #[cfg(unix)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_is_not_found_and_a_file_is_no_folder() {
+        let directory = tempfile::tempdir().unwrap();
+        check_folder(directory.path()).await.unwrap();
+        let path = directory.path().join("x");
+        assert_eq!(check_folder(&path).await.unwrap_err().code, ErrorCode::NotFound);
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(
+            check_folder(&path).await.unwrap_err().code,
+            ErrorCode::InvalidRequest
+        );
+    }
 
     #[test]
     fn a_path_comes_from_the_innermost_share() {

@@ -25,6 +25,7 @@ use cove_api::{ApiError, ErrorCode, Setting, Settings};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{
+    cell::Cell,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -47,6 +48,9 @@ pub(crate) enum SettingsError {
     /// A change would make the file invalid; it was not made.
     #[error("{0}")]
     Refused(String),
+    /// A folder is not shared that was to be shared no longer.
+    #[error("`{}` is not shared", .0.display())]
+    NotShared(PathBuf),
     /// There is no such key.
     #[error("there is no setting `{0}`")]
     UnknownKey(String),
@@ -76,6 +80,7 @@ impl From<SettingsError> for ApiError {
                 ErrorCode::InvalidSetting,
                 "nothing was changed; `cove config get` shows what is in force",
             ),
+            SettingsError::NotShared(_) => (ErrorCode::NotFound, "`cove share list` shows what is"),
             SettingsError::UnknownKey(_) => (ErrorCode::NotFound, "`cove config get` lists the settings"),
             SettingsError::Io { source, .. } if file::is_full(source) => (
                 ErrorCode::DiskFull,
@@ -273,14 +278,22 @@ impl SettingsFile {
 
     /// Ceases to share a folder.
     pub(crate) fn remove_share(&self, path: &Path) -> Result<(), SettingsError> {
-        self.edit_shares(|shares| {
+        let absent = || SettingsError::NotShared(path.to_owned());
+        // What is refused is told apart by this, since a change says no more than why in words.
+        let is_absent = Cell::new(false);
+        let edited = self.edit_shares(|shares| {
             let before = shares.len();
             shares.retain(|share| share.path != path);
-            if shares.len() < before {
-                return Ok(());
+            is_absent.set(shares.len() == before);
+            if is_absent.get() {
+                return Err(absent().to_string());
             }
-            Err(format!("`{}` is not shared", path.display()))
-        })
+            Ok(())
+        });
+        match edited {
+            Err(_) if is_absent.get() => Err(absent()),
+            edited => edited,
+        }
     }
 
     fn edit_shares(

@@ -31,6 +31,15 @@ fn the_first_change_writes_the_documented_template() {
 }
 
 #[test]
+fn a_folder_that_is_not_shared_is_not_found_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let error = settings.remove_share(Path::new("/nowhere")).unwrap_err();
+    assert_eq!(ApiError::from(error).code, ErrorCode::NotFound);
+    assert!(!dir.path().join("config/settings.toml").exists());
+}
+
+#[test]
 fn a_change_by_an_editor_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
