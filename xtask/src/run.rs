@@ -42,7 +42,7 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     build::image(layout, &programs, false)?;
     let home = layout.home()?;
     use_image(&home, &layout.image())?;
-    let variables = write_variables(layout, &home, &programs.cove)?;
+    let variables = write_variables(layout, &home, &programs.cove, &docker.program)?;
 
     step("Starting the machine");
     let mut demo = Demo {
@@ -111,19 +111,28 @@ fn use_image(home: &Path, image: &Path) -> Result<()> {
 }
 
 /// A file for the shell's `.`, so that `cove` and Docker clients find this machine.
-fn write_variables(layout: &Layout, home: &Path, cove: &Path) -> Result<PathBuf> {
+fn write_variables(layout: &Layout, home: &Path, cove: &Path, docker: &Path) -> Result<PathBuf> {
     let file = layout.target().join("cove.sh");
+    let text = variables(layout, home, cove, docker)?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+    Ok(file)
+}
+
+fn variables(layout: &Layout, home: &Path, cove: &Path, docker: &Path) -> Result<String> {
     let programs = cove.parent().context("the program has no directory")?;
-    let text = format!(
+    // Last, so that a client that is installed later goes before the one that was fetched.
+    let client = match docker.parent() {
+        Some(place) if docker.starts_with(layout.target()) => format!(":'{}'", place.display()),
+        _ => String::new(),
+    };
+    Ok(format!(
         "# For a shell: makes `cove` and Docker clients use the machine of `cargo xtask run`.\n\
          export COVE_HOME='{}'\n\
-         export PATH='{}':\"$PATH\"\n\
+         export PATH='{}':\"$PATH\"{client}\n\
          eval \"$(cove env --shell sh)\"\n",
         home.display(),
         programs.display()
-    );
-    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(file)
+    ))
 }
 
 impl Demo {
@@ -255,4 +264,28 @@ fn get(address: &str) -> Result<String> {
     stream.read_to_string(&mut answer)?;
     let (_, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
     Ok(body.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_was_fetched_is_found_by_a_shell_and_an_installed_one_is_left_where_it_is() {
+        let layout = Layout::find().unwrap();
+        let (home, cove) = (layout.target().join("cove"), layout.cove(Profile::Dev));
+        let path_with = |docker: &Path| {
+            let text = variables(&layout, &home, &cove, docker).unwrap();
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("export PATH="))
+                .unwrap();
+            line.to_owned()
+        };
+        let tools = layout.tools();
+        let fetched = path_with(&tools.join("docker-cli/docker"));
+        let expected = format!(":\"$PATH\":'{}'", tools.join("docker-cli").display());
+        assert!(fetched.ends_with(&expected), "{fetched}");
+        assert!(path_with(Path::new("/usr/bin/docker")).ends_with(":\"$PATH\""));
+    }
 }
