@@ -62,15 +62,22 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     for line in page.lines().take(12) {
         note(line);
     }
+    // Whoever has the output passed on, as to `tee`, sits at a terminal all the same.
+    let serves = !once && (io::stdout().is_terminal() || io::stdin().is_terminal());
     println!();
-    println!("The page:        http://{}/", forward.listen);
+    if serves {
+        println!("The page:        http://{}/", forward.listen);
+    } else {
+        // The forwarded port ends with this command.
+        println!("The page:        cove forward {PORT}:{address}:80");
+    }
     println!("Docker clients:  DOCKER_HOST={}", demo.docker_host);
     println!("In your shell:   . {}", variables.display());
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
     if window {
         demo.open_window(&layout.desktop(Profile::Dev))?;
     }
-    if once || !io::stdout().is_terminal() {
+    if !serves {
         return Ok(ExitCode::SUCCESS);
     }
     println!("\nServing until Ctrl-C; the machine goes on after that");
