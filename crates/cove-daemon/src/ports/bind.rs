@@ -21,10 +21,28 @@ const RETRY: Duration = Duration::from_millis(20);
 pub(super) enum Bound {
     Streams(TcpListener),
     Datagrams(UdpSocket),
+    /// Nothing, because this computer has no IPv6 and so nobody who could come by it. The engine asks for both
+    /// families wherever a user names no address, and gives up both if it is refused one.
+    Nothing,
+}
+
+impl Bound {
+    /// Whether somebody can connect.
+    pub(super) fn listens(&self) -> bool {
+        !matches!(self, Self::Nothing)
+    }
 }
 
 /// Binds the port on this address and no other.
 pub(super) async fn bind(protocol: Protocol, address: SocketAddr) -> Result<Bound, Fault> {
+    bind_by(open, protocol, address).await
+}
+
+async fn bind_by(
+    open: impl Fn(Protocol, SocketAddr) -> io::Result<Bound>,
+    protocol: Protocol,
+    address: SocketAddr,
+) -> Result<Bound, Fault> {
     if address.port() == 0 {
         return Err(Fault::new(FaultCode::Invalid, "port 0 cannot be published"));
     }
@@ -35,6 +53,7 @@ pub(super) async fn bind(protocol: Protocol, address: SocketAddr) -> Result<Boun
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < give_up => {
                 sleep(RETRY).await;
             }
+            Err(error) if address.ip().is_unspecified() && lacks_ipv6(&error) => return Ok(Bound::Nothing),
             Err(error) => return Err(refusal(protocol, address, &error)),
         }
     }
@@ -66,6 +85,17 @@ fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Bound> {
     })
 }
 
+/// Whether a socket could not be made because this computer has no IPv6 at all, as after `ipv6.disable=1`.
+fn lacks_ipv6(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    const NO_SUCH_FAMILY: i32 = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    // WSAEAFNOSUPPORT
+    #[cfg(windows)]
+    const NO_SUCH_FAMILY: i32 = 10_047;
+    // IPv4 is everywhere.
+    error.raw_os_error() == Some(NO_SUCH_FAMILY)
+}
+
 fn refusal(protocol: Protocol, address: SocketAddr, error: &io::Error) -> Fault {
     let network = network(protocol, &address);
     let why = match error.kind() {
@@ -78,6 +108,7 @@ fn refusal(protocol: Protocol, address: SocketAddr, error: &io::Error) -> Fault 
              it with: sudo sysctl net.ipv4.ip_unprivileged_port_start={}",
             address.port()
         ),
+        _ if lacks_ipv6(error) => "this computer has no IPv6".to_owned(),
         _ => error.to_string(),
     };
     Fault::new(
@@ -124,6 +155,26 @@ mod tests {
             }
         }
         assert_eq!(bound.len(), 4);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn without_ipv6_all_its_addresses_are_nobodys_and_one_of_them_is_refused() {
+        let without = |_: Protocol, address: SocketAddr| -> io::Result<Bound> {
+            assert!(address.is_ipv6());
+            Err(rustix::io::Errno::AFNOSUPPORT.into())
+        };
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let every = bind_by(without, protocol, "[::]:8080".parse().unwrap()).await;
+            assert!(!every.unwrap().listens());
+            let one = bind_by(without, protocol, "[::1]:8080".parse().unwrap()).await;
+            let fault = one.unwrap_err();
+            assert!(
+                fault.message.ends_with("this computer has no IPv6"),
+                "{}",
+                fault.message
+            );
+        }
     }
 
     #[test]

@@ -116,8 +116,12 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
         Ok(bound) => (Some(bound), Ok(())),
         Err(fault) => (None, Err(fault)),
     };
-    let _entry = bound.is_some().then(|| ledger.enter(publish));
+    let listens = bound.as_ref().is_some_and(Bound::listens);
+    let _entry = listens.then(|| ledger.enter(publish));
     match &result {
+        Ok(()) if !listens => {
+            tracing::info!(port = %publish.host, "granted without a listener: this computer has no IPv6");
+        }
         Ok(()) => tracing::info!(protocol = %publish.protocol, port = %publish.host, "published"),
         Err(fault) => tracing::info!("not published: {fault}"),
     }
@@ -128,6 +132,8 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
         match bound {
             Some(Bound::Streams(listener)) => streams::serve(&listener, &machine, publish.container).await,
             Some(Bound::Datagrams(socket)) => datagrams::serve(socket, machine, publish.container).await,
+            // The lease lasts as long as any.
+            Some(Bound::Nothing) => std::future::pending().await,
             None => {}
         }
     };

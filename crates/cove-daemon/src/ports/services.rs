@@ -108,7 +108,7 @@ fn hold(
     }
 }
 
-/// Serves one port of one family, for ever.
+/// Serves one port of one family, for ever; not at all where this computer lacks the family.
 async fn serve(publish: Publish, machine: Arc<dyn Machine>, ledger: Ledger) {
     let mut complained = false;
     let bound = loop {
@@ -122,11 +122,15 @@ async fn serve(publish: Publish, machine: Arc<dyn Machine>, ledger: Ledger) {
         }
         sleep(AGAIN).await;
     };
+    if !bound.listens() {
+        return;
+    }
     let _entry = ledger.enter(publish);
     tracing::info!(protocol = %publish.protocol, port = %publish.host, "published for a service");
     match bound {
         Bound::Streams(listener) => streams::serve(&listener, &machine, publish.container).await,
         Bound::Datagrams(socket) => datagrams::serve(socket, machine, publish.container).await,
+        Bound::Nothing => {}
     }
 }
 
