@@ -4,6 +4,7 @@ use super::PAUSE;
 use crate::machine::agent::{OpenError, open_stream};
 use cove_machine::Machine;
 use cove_wire::{Dial, FaultCode, Open};
+use socket2::{SockRef, TcpKeepalive};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::copy_bidirectional_with_sizes,
@@ -20,6 +21,10 @@ const STARTING: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(100);
 /// Bytes on their way in each direction.
 const BUFFER: usize = 32 << 10;
+/// How long a client may be silent before it is asked for a sign of life, and how often it is asked then: one that
+/// vanished, as a telephone out of reach does, frees its place after some minutes.
+const SILENCE: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_secs(15);
 
 /// Serves the port, for ever.
 pub(super) async fn serve(listener: &TcpListener, machine: &Arc<dyn Machine>, container: SocketAddr) {
@@ -47,8 +52,7 @@ async fn carry(
     container: SocketAddr,
     patient_until: Instant,
 ) {
-    // Only speed depends on it.
-    let _ = client.set_nodelay(true);
+    settle(&client);
     let open = Open::Dial(Dial {
         address: container,
         namespace: None,
@@ -64,11 +68,32 @@ async fn carry(
             Err(error) => {
                 tracing::debug!(%container, "a client of a published port is turned away: {error}");
                 // A reset instead of an end, which a client could take for an empty answer.
-                let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+                let _ = SockRef::from(&client).set_linger(Some(Duration::ZERO));
                 return;
             }
         }
     };
     // A peer that resets its connection is everyday life.
     let _ = copy_bidirectional_with_sizes(&mut client, &mut inner, BUFFER, BUFFER).await;
+}
+
+/// Sets what a connection of a client's needs. None of it is worth turning the client away for.
+fn settle(client: &TcpStream) {
+    let _ = client.set_nodelay(true);
+    let alive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_EVERY);
+    let _ = SockRef::from(client).set_tcp_keepalive(&alive);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_vanishes_is_noticed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        settle(&accepted);
+        assert!(SockRef::from(&accepted).keepalive().unwrap());
+    }
 }
