@@ -8,15 +8,19 @@
 //! ```
 //!
 //! A task of its own owns the connection and the questions under way, each under a number that is unique on the
-//! connection.
+//! connection. While it sends it does not read, and so does the daemon: a question that the daemon does not take within
+//! [`PATIENCE`] ends the connection, lest both wait for each other.
 
-use super::framing;
+use super::{PATIENCE, framing};
 use crate::{socket::Socket, vsock};
 use bytes::Bytes;
 use cove_wire::{dns, port};
 use futures_util::{SinkExt, StreamExt};
 use std::{collections::HashMap, io};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// Questions that wait to be sent, and that wait for their answers.
@@ -94,13 +98,13 @@ async fn converse(
 ) -> io::Result<()> {
     let mut asked = Asked::default();
     if let Some(message) = asked.enter(first) {
-        connection.send(message).await?;
+        timeout(PATIENCE, connection.send(message)).await??;
     }
     loop {
         tokio::select! {
             question = questions.recv() => match question {
                 Some(question) => if let Some(message) = asked.enter(question) {
-                    connection.send(message).await?;
+                    timeout(PATIENCE, connection.send(message)).await??;
                 },
                 None => return Ok(()),
             },
@@ -180,6 +184,22 @@ mod tests {
         assert_eq!(second_answered.await.unwrap(), b"\x00\x07two");
         asked.settle(b"\xff\xffnobody");
         asked.settle(b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_takes_no_questions_is_left() {
+        let (ours, _theirs) = Socket::pair();
+        let (sender, mut questions) = mpsc::channel(MOST_WAITING);
+        let large = || Question {
+            message: vec![0; 60_000],
+            answer: oneshot::channel().0,
+        };
+        // More than the sockets hold.
+        for _ in 0..MOST_WAITING {
+            assert!(sender.try_send(large()).is_ok());
+        }
+        let ended = converse(framing().new_framed(ours), large(), &mut questions).await;
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

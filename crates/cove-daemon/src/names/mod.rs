@@ -115,8 +115,10 @@ async fn converse(connection: Connection, resolver: Arc<Resolver>) {
                     }
                 });
             }
-            Some(answer) = answers.recv() => if to_guest.send(answer).await.is_err() {
-                return;
+            Some(answer) = answers.recv() => match timeout(PATIENCE, to_guest.send(answer)).await {
+                Ok(Ok(())) => {}
+                // A guest that asks and takes no answers would wait for this for ever, as this would for it.
+                Ok(Err(_)) | Err(_) => return,
             },
             Some(_) = questions.join_next() => {}
         }

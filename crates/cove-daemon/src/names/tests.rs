@@ -112,3 +112,20 @@ async fn a_computer_without_a_name_server_says_so_at_once() {
     let answer = resolver.answer(&question("www.example.test", 16)).await.unwrap();
     assert_eq!(answer[3] & 15, Code::ServerFailure as u8);
 }
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_takes_no_answers_is_left() {
+    let (resolver, _directory) = resolver("192.0.2.7 db.test\n", Vec::new());
+    let (mut guest, ours) = tokio::net::UnixStream::pair().unwrap();
+    let conversing = tokio::spawn(converse(ours.into(), Arc::new(resolver)));
+    let question = question("db.test", A);
+    let mut message = u16::try_from(question.len()).unwrap().to_be_bytes().to_vec();
+    message.extend(question);
+    let asking = async {
+        // Ends with the connection.
+        while guest.write_all(&message).await.is_ok() {}
+    };
+    timeout(10 * PATIENCE, asking).await.unwrap();
+    conversing.await.unwrap();
+}
