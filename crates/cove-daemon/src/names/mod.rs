@@ -14,6 +14,7 @@
 
 mod hosts;
 mod servers;
+mod system;
 
 use crate::machine::chain;
 use bytes::Bytes;
@@ -30,8 +31,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use system::System;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -41,12 +43,8 @@ use tokio_util::codec::LengthDelimitedCodec;
 const MOST_CONNECTIONS: usize = 4;
 /// Questions under way at once; further ones wait in the connection.
 const MOST_QUESTIONS: usize = 256;
-/// Questions that the system's resolver has at once. Each occupies a thread, for as long as it likes.
-const MOST_LOOKUPS: usize = 16;
 /// Less than the guest's own.
 const PATIENCE: Duration = Duration::from_secs(7);
-/// How long the system's resolver may take before the name servers are asked.
-const LOOKUP: Duration = Duration::from_secs(3);
 /// The pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// For how many seconds answers hold whose sources do not say. A change in a hosts file is seen after that.
@@ -130,7 +128,7 @@ async fn converse(connection: Connection, resolver: Arc<Resolver>) {
 struct Resolver {
     hosts: Mutex<Hosts>,
     servers: Mutex<Servers>,
-    lookups: Semaphore,
+    system: System,
 }
 
 impl Resolver {
@@ -142,7 +140,7 @@ impl Resolver {
         Self {
             hosts: Mutex::new(hosts),
             servers: Mutex::new(servers),
-            lookups: Semaphore::new(MOST_LOOKUPS),
+            system: System::of_this_computer(),
         }
     }
 
@@ -167,7 +165,7 @@ impl Resolver {
                 return query.answer(&as_seen_by_the_guest(&found), BRIEF);
             }
             if is_for_the_system(&query.name)
-                && let Some(found) = self.look_up(&query.name).await
+                && let Some(found) = self.system.find(&query.name).await
             {
                 return query.answer(&as_seen_by_the_guest(&found), BRIEF);
             }
@@ -184,17 +182,6 @@ impl Resolver {
                 query.failure(Code::ServerFailure)
             }
         }
-    }
-
-    /// What the system's resolver knows, with everything that is plugged into it; nothing if it knows nothing.
-    async fn look_up(&self, name: &str) -> Option<Vec<IpAddr>> {
-        let _permit = self.lookups.acquire().await.ok()?;
-        let looked_up = timeout(LOOKUP, tokio::net::lookup_host((name, 0)))
-            .await
-            .ok()?
-            .ok()?;
-        let addresses: Vec<IpAddr> = looked_up.map(|address| address.ip()).collect();
-        (!addresses.is_empty()).then_some(addresses)
     }
 
     fn hosts(&self) -> std::sync::MutexGuard<'_, Hosts> {
