@@ -35,8 +35,12 @@ const OUTCOME: &str = "/proc/self/fd/3";
 /// How long the daemon may be away at first. dockerd waits for 16 s.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// The pause between attempts to reach the daemon.
+/// The pause between attempts to reach the daemon, at first and at most. Ports should be back soon after it.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause after a daemon that could be asked has refused.
+const LONGEST_REFUSED: Duration = Duration::from_secs(10);
 
 /// Why a port was not published.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +67,7 @@ pub(crate) fn run() -> ExitCode {
     // The first is the name that it was started under.
     let asked = parse(std::env::args_os().skip(1)).and_then(|publish| {
         loop {
-            match ask(&publish) {
+            match ask(publish) {
                 Ok(lease) => return Ok((publish, lease)),
                 Err(ProxyError::Away(_) | ProxyError::Wire(_)) if began.elapsed() < PATIENCE => sleep(PAUSE),
                 Err(error) => return Err(error),
@@ -79,7 +83,7 @@ pub(crate) fn run() -> ExitCode {
         .open(OUTCOME)
         .and_then(|mut pipe| pipe.write_all(outcome.as_bytes()));
     match (asked, told) {
-        (Ok((publish, lease)), Ok(())) => hold(&publish, lease),
+        (Ok((publish, lease)), Ok(())) => hold(publish, lease),
         (Err(error), Ok(())) => {
             eprintln!("{NAME}: {error}");
             ExitCode::FAILURE
@@ -92,24 +96,46 @@ pub(crate) fn run() -> ExitCode {
 }
 
 /// Keeps the port for as long as this process lives.
-fn hold(publish: &Publish, mut lease: File) -> ! {
+fn hold(publish: Publish, mut lease: File) -> ! {
+    // The engine has promised the port: there is nobody left to be told that it was taken meanwhile.
+    let publish = Publish {
+        patient: true,
+        ..publish
+    };
     loop {
         // The host says nothing more; this returns when the connection ends.
         let _ = lease.read(&mut [0; 1]);
+        let (mut pause, mut said) = (PAUSE, String::new());
         lease = loop {
-            sleep(PAUSE);
+            sleep(pause);
             match ask(publish) {
                 Ok(lease) => break lease,
-                Err(error) => eprintln!("{NAME}: {error}"),
+                Err(error) => {
+                    pause = longer(pause, &error);
+                    let error = error.to_string();
+                    if error != said {
+                        eprintln!("{NAME}: {error}");
+                        said = error;
+                    }
+                }
             }
         };
     }
 }
 
+/// The pause before the next attempt, after one that followed a pause of `pause`.
+fn longer(pause: Duration, error: &ProxyError) -> Duration {
+    let longest = match error {
+        ProxyError::Away(_) | ProxyError::Wire(_) => LONGEST_PAUSE,
+        ProxyError::Refused(_) | ProxyError::Arguments(_) => LONGEST_REFUSED,
+    };
+    (pause * 2).min(longest)
+}
+
 /// Asks the host for the port. The connection is the lease.
-fn ask(publish: &Publish) -> Result<File, ProxyError> {
+fn ask(publish: Publish) -> Result<File, ProxyError> {
     let mut connection = File::from(vsock::connect_to_host(port::HOST)?);
-    connection.write_all(&encode(publish)?)?;
+    connection.write_all(&encode(&publish)?)?;
     let mut header = [0; HEADER_LEN];
     connection.read_exact(&mut header)?;
     let mut body = vec![0; body_len(header)?];
@@ -145,6 +171,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Publish, ProxyErro
                 protocol,
                 host: SocketAddr::new(host_ip, host_port),
                 container: SocketAddr::new(container_ip, container_port),
+                patient: false,
             })
         }
         _ => Err(wrong("fewer arguments than the engine gives")),
@@ -191,6 +218,15 @@ mod tests {
         for line in ["-proto tcp", "-proto", "-x y", "-host-port 70000"] {
             assert!(parsed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_is_away_is_asked_again_soon_and_one_that_refuses_seldom() {
+        let last = |error: &ProxyError| (0..20).fold(PAUSE, |pause, _| longer(pause, error));
+        let away = ProxyError::Away(io::ErrorKind::ConnectionReset.into());
+        assert_eq!(last(&away), LONGEST_PAUSE);
+        let refused = ProxyError::Refused(cove_wire::Fault::new(cove_wire::FaultCode::Invalid, "port 0"));
+        assert_eq!(last(&refused), LONGEST_REFUSED);
     }
 
     proptest! {

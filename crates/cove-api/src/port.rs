@@ -15,6 +15,10 @@ pub struct PublishedPort {
     /// The container's name; absent while the engine cannot be asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Why this computer does not listen there, although the engine has promised it: another program has taken the
+    /// port since. It is tried again until it can be had. Absent when this computer listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// A container or compose service that is reached by its name.

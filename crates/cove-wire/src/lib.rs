@@ -49,7 +49,7 @@ pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};
 
 /// Version of everything in this crate. Both ends send it in their [`Hello`]; the image's manifest records it too.
 /// Raise it with every change that an older peer would misunderstand.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The vsock ports, the one table of them.
 pub mod port {

@@ -3,7 +3,7 @@
 //! ```text
 //!  guest (the engine's proxy)                         host (daemon)
 //!      │ connect vsock port HOST ─────────────────────▶ │
-//!      │ Publish (one frame) ─────────────────────────▶ │ binds the port
+//!      │ Publish (one frame) ─────────────────────────▶ │ binds the port, or waits until it can
 //!      │ ◀────────────────────── Published (one frame)  │
 //!      │ ◀══════════ open for as long as the port ════▶ │ either end closes: the port is released
 //! ```
@@ -21,6 +21,10 @@ pub struct Publish {
     pub host: SocketAddr,
     /// Where it leads to, as seen from within the guest.
     pub container: SocketAddr,
+    /// Whether a port that cannot be had is waited for: the answer comes once it is bound. That is for a port that the
+    /// engine has promised already, as after the daemon's restart.
+    #[serde(default)]
+    pub patient: bool,
 }
 
 /// The answer to [`Publish`]. After a fault the connection closes.

@@ -15,6 +15,7 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
     }
     let rows: Vec<[String; 4]> = ports
         .iter()
+        .filter(|port| port.refused.is_none())
         .map(|port| {
             [
                 port.host.to_string(),
@@ -27,6 +28,12 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
         })
         .collect();
     output::table(["ADDRESS", "PROTOCOL", "CONTAINER", "PORT"], &rows)?;
+    for port in &ports {
+        if let Some(why) = &port.refused {
+            let of = port.name.clone().unwrap_or_else(|| port.container.to_string());
+            output::line(format!("{} of {of} is waited for: {why}", port.host))?;
+        }
+    }
     if !sites.is_empty() {
         output::line("")?;
         let rows: Vec<[String; 3]> = sites

@@ -17,18 +17,21 @@ use std::collections::HashMap;
 
 pub(super) async fn list(server: &Server, name: &str) -> Result<Answer, ApiError> {
     let snapshot = server.machines.get(name)?.snapshot();
-    let published = snapshot.ports.list();
+    let held = snapshot.ports.list().into_iter().map(|port| (port, None));
+    let refused = snapshot.ports.refused().into_iter();
+    let published: Vec<_> = held.chain(refused.map(|(port, why)| (port, Some(why)))).collect();
     let names = match &snapshot.machine {
         Some(machine) if !published.is_empty() => names_by_address(&**machine).await,
         _ => HashMap::new(),
     };
     let ports: Vec<PublishedPort> = published
         .into_iter()
-        .map(|port| PublishedPort {
+        .map(|(port, refused)| PublishedPort {
             protocol: port.protocol.to_string(),
             host: port.host,
             container: port.container,
             name: names.get(&port.container.ip()).cloned(),
+            refused,
         })
         .collect();
     Ok(body::json(&ports))

@@ -1,7 +1,7 @@
 //! Binding a port of this computer, and saying why not in the words that Docker's users know.
 
-use super::network;
-use cove_wire::{Fault, FaultCode, Protocol};
+use super::{Ledger, network};
+use cove_wire::{Fault, FaultCode, Protocol, Publish};
 use socket2::{Domain, Socket, Type};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
@@ -15,6 +15,8 @@ const BACKLOG: i32 = 1024;
 /// last lease may still be on its way.
 const OVERLAP: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(20);
+/// How often a port that is waited for is tried.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// What listens on a published port.
 #[derive(Debug)]
@@ -36,6 +38,22 @@ impl Bound {
 /// Binds the port on this address and no other.
 pub(super) async fn bind(protocol: Protocol, address: SocketAddr) -> Result<Bound, Fault> {
     bind_by(open, protocol, address).await
+}
+
+/// Binds the port as soon as it can be had: another program may give it back. Until then the ledger says why it is not.
+pub(super) async fn wait_for(publish: &Publish, ledger: &Ledger) -> Bound {
+    let mut missed = None;
+    loop {
+        match bind(publish.protocol, publish.host).await {
+            Ok(bound) => return bound,
+            Err(fault) if missed.is_none() => {
+                tracing::warn!("not published, and tried again until it is: {fault}");
+                missed = Some(ledger.miss(*publish, fault.message));
+            }
+            Err(_) => {}
+        }
+        sleep(AGAIN).await;
+    }
 }
 
 async fn bind_by(
@@ -140,6 +158,33 @@ mod tests {
         sleep(2 * RETRY).await;
         drop(taken);
         assert!(matches!(binding.await.unwrap(), Ok(Bound::Streams(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_port_that_is_waited_for_is_listed_with_the_reason_and_bound_once_it_is_free() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let publish = Publish {
+            protocol: Protocol::Tcp,
+            host: taken.local_addr().unwrap(),
+            container: ([172, 17, 0, 2], 80).into(),
+            patient: true,
+        };
+        let ledger = Ledger::default();
+        let waiting = tokio::spawn({
+            let ledger = ledger.clone();
+            async move { wait_for(&publish, &ledger).await }
+        });
+        sleep(3 * AGAIN).await;
+        let refused = ledger.refused();
+        assert_eq!(refused.len(), 1);
+        assert!(
+            refused[0].1.ends_with("address already in use"),
+            "{}",
+            refused[0].1
+        );
+        drop(taken);
+        assert!(waiting.await.unwrap().listens());
+        assert!(ledger.refused().is_empty());
     }
 
     #[tokio::test]

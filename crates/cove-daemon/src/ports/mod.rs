@@ -8,7 +8,8 @@
 //!
 //! A lease is the connection on which the guest asked for a port. One task owns all leases of a machine, and each
 //! lease's task owns its listener and the connections through it, so that ending one ends everything below it: with
-//! its container, with an engine that crashes, with the machine. After a restart of this daemon the guest asks anew.
+//! its container, with an engine that crashes, with the machine. After a restart of this daemon the guest asks anew, and
+//! waits for a port that another program has taken meanwhile.
 //!
 //! What swarm services publish nobody asks for; [`services`] finds that out.
 //!
@@ -112,9 +113,19 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
         // It went away, or has nothing to ask.
         Ok(None) | Err(_) => return,
     };
-    let (bound, result) = match bind::bind(publish.protocol, publish.host).await {
-        Ok(bound) => (Some(bound), Ok(())),
-        Err(fault) => (None, Err(fault)),
+    let binding = async {
+        if publish.patient {
+            return Ok(bind::wait_for(&publish, &ledger).await);
+        }
+        bind::bind(publish.protocol, publish.host).await
+    };
+    let (bound, result) = tokio::select! {
+        bound = binding => match bound {
+            Ok(bound) => (Some(bound), Ok(())),
+            Err(fault) => (None, Err(fault)),
+        },
+        // Its container has gone meanwhile: nothing is to come before the answer.
+        _ = wire.next() => return,
     };
     let listens = bound.as_ref().is_some_and(Bound::listens);
     let _entry = listens.then(|| ledger.enter(publish));

@@ -29,7 +29,7 @@ use tokio::{
 
 /// Ports of services that are held at most.
 const MOST: usize = 1024;
-/// The pause between attempts to hear from the engine, which may be starting, and to bind a port.
+/// The pause between attempts to hear from the engine, which may be starting.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long a list with ports is believed without an event: leaving a swarm makes none.
 const BELIEVED: Duration = Duration::from_secs(10);
@@ -100,6 +100,7 @@ fn hold(
                     protocol: port.0,
                     host: SocketAddr::new(host, port.1),
                     container: SocketAddr::new(network::GUEST_V4.into(), port.1),
+                    patient: true,
                 };
                 families.spawn(serve(publish, Arc::clone(machine), ledger.clone()));
             }
@@ -110,18 +111,7 @@ fn hold(
 
 /// Serves one port of one family, for ever; not at all where this computer lacks the family.
 async fn serve(publish: Publish, machine: Arc<dyn Machine>, ledger: Ledger) {
-    let mut complained = false;
-    let bound = loop {
-        match bind::bind(publish.protocol, publish.host).await {
-            Ok(bound) => break bound,
-            Err(fault) if !complained => {
-                tracing::warn!("the port of a service is not published: {fault}");
-                complained = true;
-            }
-            Err(_) => {}
-        }
-        sleep(AGAIN).await;
-    };
+    let bound = bind::wait_for(&publish, &ledger).await;
     if !bound.listens() {
         return;
     }
