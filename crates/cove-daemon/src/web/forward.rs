@@ -13,11 +13,12 @@ use hyper::{
     client::conn::{http1, http2},
     header::{self, HeaderName, HeaderValue},
     http::uri::{Authority, PathAndQuery},
+    upgrade::OnUpgrade,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 /// How long a container may take to accept a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,11 +40,35 @@ const FORWARDED_PROTOCOL: HeaderName = HeaderName::from_static("x-forwarded-prot
 pub(super) type Reply = Response<Either<Incoming, Full<Bytes>>>;
 
 /// A request that cannot be forwarded: what the browser shows instead.
+#[derive(Debug)]
 struct Refusal(StatusCode, String);
 
-/// Answers with what the container answers.
-pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> Reply {
-    match forward(front, request).await {
+/// What two connections become by an upgrade.
+#[derive(Debug)]
+pub(super) struct Tunnel {
+    client: OnUpgrade,
+    server: OnUpgrade,
+}
+
+impl Tunnel {
+    /// Moves bytes both ways until both sides have finished.
+    pub(super) async fn carry(self) {
+        let (Ok(client), Ok(server)) = tokio::join!(self.client, self.server) else {
+            return;
+        };
+        // A browser that closes its tab is everyday life.
+        let _ = cove_api::carry(TokioIo::new(client), TokioIo::new(server)).await;
+    }
+}
+
+/// Answers with what the container answers. After an upgrade the tunnel is sent, to be carried once the client's
+/// connection has been handed over.
+pub(super) async fn answer(
+    front: &Front,
+    request: Request<Incoming>,
+    upgraded: &mpsc::Sender<Tunnel>,
+) -> Reply {
+    match forward(front, request, upgraded).await {
         Ok(response) => response.map(Either::Left),
         Err(Refusal(status, why)) => {
             let mut reply = Response::new(Either::Right(Full::from(format!("Cove: {why}\n"))));
@@ -55,7 +80,11 @@ pub(super) async fn answer(front: &Front, request: Request<Incoming>) -> Reply {
     }
 }
 
-async fn forward(front: &Front, request: Request<Incoming>) -> Result<Response<Incoming>, Refusal> {
+async fn forward(
+    front: &Front,
+    request: Request<Incoming>,
+    upgraded: &mpsc::Sender<Tunnel>,
+) -> Result<Response<Incoming>, Refusal> {
     let host = host_of(&request).unwrap_or_default();
     let Some(name) = name_in(&host) else {
         // Other names could be pointed here by anybody who has a domain: what is not ours is not answered.
@@ -69,7 +98,7 @@ async fn forward(front: &Front, request: Request<Incoming>) -> Result<Response<I
         );
         Refusal(StatusCode::BAD_GATEWAY, why)
     })?;
-    exchange(stream, request, &host).await.map_err(|error| {
+    exchange(stream, request, &host, upgraded).await.map_err(|error| {
         let why = format!("`{name}` did not answer at {server}: {}", chain(&error));
         Refusal(StatusCode::BAD_GATEWAY, why)
     })
@@ -94,7 +123,7 @@ fn name_in(host: &str) -> Option<String> {
 
 /// Looks through the machines that run, the default one first; `NAME.MACHINE` is looked for in that machine alone.
 async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, SocketAddr), Refusal> {
-    let mut last = None;
+    let (mut last, mut silent) = (None, None);
     let mut handles = front.machines.all();
     handles.sort_by_key(|handle| handle.name().as_str() != DEFAULT_MACHINE);
     for handle in handles {
@@ -104,7 +133,10 @@ async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, SocketAddr
         let own = name
             .strip_suffix(handle.name().as_str())
             .and_then(|rest| rest.strip_suffix('.'));
-        let list = running_containers(&*machine).await.unwrap_or(Value::Null);
+        let Some(list) = running_containers(&*machine).await.filter(Value::is_array) else {
+            silent = Some(handle.name().to_string());
+            continue;
+        };
         let found = sites::find(&list, name).or_else(|why| match own {
             Some(own) => sites::find(&list, own),
             None => Err(why),
@@ -115,13 +147,20 @@ async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, SocketAddr
             Err(why) => last = Some(why),
         }
     }
-    Err(match last {
-        Some(why) => Refusal(StatusCode::NOT_FOUND, why.to_string()),
-        None => Refusal(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no machine runs; start one with: cove start".to_owned(),
-        ),
-    })
+    Err(nowhere(name, last, silent.as_deref()))
+}
+
+/// Why `name` was not found: what the lists of containers said, and a machine whose engine gave none.
+fn nowhere(name: &str, said: Option<sites::NoSite>, silent: Option<&str>) -> Refusal {
+    let unavailable = |why| Refusal(StatusCode::SERVICE_UNAVAILABLE, why);
+    match (said, silent) {
+        (None | Some(sites::NoSite::Unknown(_)), Some(machine)) => unavailable(format!(
+            "the engine of the machine `{machine}` does not answer, so that nobody knows whether it has `{name}`; \
+             `cove status` shows how it is"
+        )),
+        (Some(why), _) => Refusal(StatusCode::NOT_FOUND, why.to_string()),
+        (None, None) => unavailable("no machine runs; start one with: cove start".to_owned()),
+    }
 }
 
 async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Connection, String> {
@@ -141,6 +180,7 @@ async fn exchange(
     stream: Connection,
     mut request: Request<Incoming>,
     host: &str,
+    upgraded: &mpsc::Sender<Tunnel>,
 ) -> Result<Response<Incoming>, hyper::Error> {
     let upgrade = request
         .headers()
@@ -161,13 +201,8 @@ async fn exchange(
     match upgrade {
         Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let server = hyper::upgrade::on(&mut response);
-            tokio::spawn(async move {
-                let (Ok(client), Ok(server)) = tokio::join!(client, server) else {
-                    return;
-                };
-                // A browser that closes its tab is everyday life.
-                let _ = cove_api::carry(TokioIo::new(client), TokioIo::new(server)).await;
-            });
+            // There is room for the one that a connection can have; a second would be dropped, and end.
+            let _ = upgraded.try_send(Tunnel { client, server });
         }
         _ => strip(response.headers_mut()),
     }
@@ -245,6 +280,20 @@ mod tests {
         ] {
             assert_eq!(name_in(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn an_engine_that_does_not_answer_is_not_one_without_the_container() {
+        let unknown = || Some(sites::NoSite::Unknown("shop".into()));
+        let status = |said, silent| nowhere("shop", said, silent).0;
+        assert_eq!(status(unknown(), None), StatusCode::NOT_FOUND);
+        assert_eq!(status(unknown(), Some("work")), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(None, Some("work")), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(None, None), StatusCode::SERVICE_UNAVAILABLE);
+        let no_port = Some(sites::NoSite::NoPort("shop".into()));
+        assert_eq!(status(no_port, Some("work")), StatusCode::NOT_FOUND);
+        let Refusal(_, why) = nowhere("shop", None, Some("work"));
+        assert!(why.contains("`work`") && why.contains("`shop`"), "{why}");
     }
 
     #[test]

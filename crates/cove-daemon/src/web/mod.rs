@@ -20,7 +20,7 @@ use crate::{machine::Context, machines::Machines};
 use cove_api::Event;
 use hyper::{Request, body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
 use std::{
@@ -32,9 +32,9 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{broadcast, watch},
+    sync::{Notify, broadcast, mpsc, watch},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 /// The domain that names stand in.
@@ -44,6 +44,9 @@ pub(crate) const DOMAIN: &str = "cove.localhost";
 const MOST: usize = 1024;
 /// The pause after an accept or a bind that failed.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long a client may take to say what it wants, at first and between two requests, and how often one that speaks
+/// HTTP/2 is asked for a sign of life.
+const HEAD: Duration = Duration::from_secs(30);
 
 /// What requests are answered with.
 struct Front {
@@ -152,19 +155,87 @@ async fn accept(front: Arc<Front>, listener: TcpListener) {
     }
 }
 
-/// Serves one client, HTTP/1.1 or HTTP/2, as it begins.
+/// Serves one client, HTTP/1.1 or HTTP/2, as it begins, and what its connection becomes by an upgrade.
 async fn converse(front: Arc<Front>, client: TcpStream) {
     // Only speed depends on it.
     let _ = client.set_nodelay(true);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let front = Arc::clone(&front);
-        async move { Ok::<_, Infallible>(forward::answer(&front, request).await) }
+    // HTTP/1.1 alone has upgrades, and a connection has one.
+    let (upgraded, mut tunnels) = mpsc::channel(1);
+    let begun = Arc::new(Notify::new());
+    let service = service_fn({
+        let begun = Arc::clone(&begun);
+        move |request: Request<Incoming>| {
+            begun.notify_one();
+            let (front, upgraded) = (Arc::clone(&front), upgraded.clone());
+            async move { Ok::<_, Infallible>(forward::answer(&front, request, &upgraded).await) }
+        }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
-    if let Err(error) = builder
-        .serve_connection_with_upgrades(TokioIo::new(client), service)
-        .await
-    {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD);
+    let served = builder.serve_connection_with_upgrades(TokioIo::new(client), service);
+    // The builder's own clock starts when it knows which of the two is spoken.
+    let silent = async {
+        if timeout(HEAD, begun.notified()).await.is_ok() {
+            std::future::pending().await
+        }
+    };
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = silent => return tracing::debug!("a client of a container's name asked for nothing"),
+    };
+    if let Err(error) = ended {
         tracing::debug!("a client of a container's name left: {error}");
+    }
+    if let Ok(tunnel) = tunnels.try_recv() {
+        tunnel.carry().await;
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::{
+        instance::Instance,
+        machine::fake::{Fixture, Script},
+    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A client, whose conversation is under way.
+    async fn client(fixture: &Fixture) -> TcpStream {
+        let context = Arc::clone(&fixture.context);
+        let instance = Instance::claim(&context.dirs).unwrap();
+        let machines = Arc::new(Machines::open(Arc::clone(&context), instance).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        tokio::spawn(converse(Arc::new(Front { context, machines }), accepted));
+        client
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_for_nothing_is_let_go() {
+        // Nothing at all, half of a request, and half of what HTTP/2 begins with.
+        for said in ["", "GET / HTTP/1.1\r\nHost: x", "PRI * HT"] {
+            let fixture = Fixture::new(Script::default());
+            let mut client = client(&fixture).await;
+            client.write_all(said.as_bytes()).await.unwrap();
+            let left = timeout(4 * HEAD, client.read_to_end(&mut Vec::new())).await;
+            assert!(left.is_ok(), "{said:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_been_answered_is_let_go_when_it_asks_for_nothing_more() {
+        let fixture = Fixture::new(Script::default());
+        let mut client = client(&fixture).await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: shop.cove.localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = Vec::new();
+        let left = timeout(4 * HEAD, client.read_to_end(&mut answer)).await;
+        assert!(left.is_ok());
+        assert!(answer.starts_with(b"HTTP/1.1 503 "), "{}", answer.escape_ascii());
     }
 }
