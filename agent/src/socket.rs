@@ -5,7 +5,9 @@ use rustix::{
     io::Errno,
     net::{
         AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
-        addr::SocketAddrArg, connect, recv, send, shutdown, socket_with, sockopt::socket_error,
+        addr::SocketAddrArg,
+        connect, recv, send, shutdown, socket_with,
+        sockopt::{set_socket_linger, socket_error},
     },
 };
 use std::{
@@ -94,6 +96,12 @@ impl Socket {
             Ok(()) | Err(Errno::NOTCONN) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Has a TCP connection be reset when it is closed, instead of ended.
+    pub(crate) fn reset_when_closed(&self) {
+        // What cannot be set on a connection that is gone need not be.
+        let _ = set_socket_linger(&self.0, Some(Duration::ZERO));
     }
 
     /// Returns when the peer has closed the connection in both directions.

@@ -1,9 +1,14 @@
 //! A stream connection: one frame that says what it is to be, one that says whether it is, then the stream itself.
 
 use super::{clients::Clients, datagram, dial, exec, logs, look};
-use crate::{engine::ENGINE_SOCKET, guest::Guest, relay::relay, socket::Socket};
+use crate::{
+    engine::ENGINE_SOCKET,
+    guest::Guest,
+    relay::{relay, relay_chunked},
+    socket::Socket,
+};
 use cove_wire::{
-    EngineState, Fault, FaultCode, HEADER_LEN, Open, Opened, WireError, body_len, decode, encode,
+    Dial, EngineState, Fault, FaultCode, HEADER_LEN, Open, Opened, WireError, body_len, decode, encode,
 };
 use std::{path::Path, time::Duration};
 use tokio::{
@@ -79,12 +84,16 @@ async fn run(mut socket: Socket, open: Open, guest: Guest, clients: Clients) -> 
             Ok(relay(&socket, &client).await?)
         }
         Open::Dial(target) => {
-            let inner = tokio::select! {
-                inner = dial::connect(target) => inner,
-                () = socket.hung_up() => return Ok(()),
+            let Some(inner) = dialled(&mut socket, target).await? else {
+                return Ok(());
             };
-            let inner = answer(&mut socket, inner).await?;
             Ok(relay(&socket, &inner).await?)
+        }
+        Open::Connection(target) => {
+            let Some(inner) = dialled(&mut socket, target).await? else {
+                return Ok(());
+            };
+            Ok(relay_chunked(&socket, &inner).await?)
         }
         Open::Datagrams(target) => {
             let inner = answer(&mut socket, datagram::connect(target).await).await?;
@@ -107,6 +116,15 @@ async fn run(mut socket: Socket, open: Open, guest: Guest, clients: Clients) -> 
             Ok(socket.write_all(&encode(&seen)?).await?)
         }
     }
+}
+
+/// Connects to the target and tells the host how that went; nothing when the host did not wait for it.
+async fn dialled(socket: &mut Socket, target: Dial) -> Result<Option<Socket>, StreamError> {
+    let inner = tokio::select! {
+        inner = dial::connect(target) => inner,
+        () = socket.hung_up() => return Ok(None),
+    };
+    answer(socket, inner).await.map(Some)
 }
 
 /// Tells the host how the opening went.

@@ -6,6 +6,7 @@
 mod api;
 mod context;
 mod daemon;
+mod dialled;
 mod doctor;
 mod explain;
 mod file;

@@ -37,6 +37,9 @@ pub enum WireError {
         /// The kind byte that was received.
         kind: u8,
     },
+    /// Something follows the end of a [`Chunks`](crate::Chunks) direction.
+    #[error("bytes after the end of a stream")]
+    AfterEnd,
     /// The transport failed.
     #[error("connection failed")]
     Io(#[from] std::io::Error),

@@ -17,10 +17,11 @@
 //!      │ connect vsock port STREAM ───────────────────▶ │
 //!      │ Open (one frame) ────────────────────────────▶ │   bytes may follow at once
 //!      │ ◀───────────────────────── Opened (one frame)  │
-//!      │ ◀════════════ raw bytes, or exec packets ════▶ │   half-close means end of input
+//!      │ ◀══ raw bytes, chunks, or exec packets ══════▶ │   half-close means end of input
 //! ```
 
 mod changes;
+mod chunks;
 mod control;
 pub mod dns;
 pub mod etc;
@@ -33,6 +34,7 @@ mod publish;
 mod stream;
 
 pub use changes::{Change, Changed, Entry, FileName, REPEATER_UID, Repeated};
+pub use chunks::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 pub use control::{
     BootConfig, Call, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus,
     Hello, LogSource, Memory, Reply, Stage, VersionMismatch,

@@ -15,6 +15,9 @@ pub enum Open {
     Client,
     /// A TCP address within the guest, such as a container's; raw bytes follow.
     Dial(Dial),
+    /// A TCP address within the guest, as for [`Dial`](Self::Dial); [`Chunks`](crate::Chunks) follow both ways, so that
+    /// a connection that was reset on one side is reset on the other.
+    Connection(Dial),
     /// A UDP address within the guest. Datagrams follow, each after its length as a 16-bit big-endian number. They may
     /// be lost where datagrams may.
     Datagrams(Dial),

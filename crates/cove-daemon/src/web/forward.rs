@@ -1,11 +1,13 @@
 //! One request: to which container, and back.
 
 use super::{DOMAIN, Front, sites};
-use crate::machine::{agent::open_stream, chain, running_containers};
+use crate::{
+    dialled::{Dialled, dial},
+    machine::{chain, running_containers},
+};
 use bytes::Bytes;
 use cove_api::DEFAULT_MACHINE;
-use cove_machine::{Connection, Machine};
-use cove_wire::{Dial, Open};
+use cove_machine::Machine;
 use http_body_util::{Either, Full};
 use hyper::{
     HeaderMap, Request, Response, StatusCode, Uri, Version,
@@ -163,12 +165,8 @@ fn nowhere(name: &str, said: Option<sites::NoSite>, silent: Option<&str>) -> Ref
     }
 }
 
-async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Connection, String> {
-    let open = Open::Dial(Dial {
-        address,
-        namespace: None,
-    });
-    match timeout(PATIENCE, open_stream(machine, &open)).await {
+async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Dialled, String> {
+    match timeout(PATIENCE, dial(machine, address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(chain(&error)),
         Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
@@ -177,7 +175,7 @@ async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Connectio
 
 /// Sends the request on, and what follows an upgrade both ways.
 async fn exchange(
-    stream: Connection,
+    stream: Dialled,
     mut request: Request<Incoming>,
     host: &str,
     upgraded: &mpsc::Sender<Tunnel>,

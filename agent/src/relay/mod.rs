@@ -3,6 +3,10 @@
 //! A direction that is idle owns no buffer: hundreds of connections to the engine wait most of the time. All share
 //! the thread's one buffer, and only what the receiver did not take at once is kept apart.
 
+mod chunked;
+
+pub(crate) use chunked::relay as relay_chunked;
+
 use crate::socket::Socket;
 use std::{cell::RefCell, io};
 
@@ -63,9 +67,13 @@ fn forward(from: &Socket, to: &Socket, buffer: &mut [u8]) -> io::Result<Moved> {
     if received == 0 {
         return Ok(Moved::End);
     }
-    let data = &buffer[..received];
+    pass(to, &buffer[..received])
+}
+
+/// Sends what the receiver takes at once.
+fn pass(to: &Socket, data: &[u8]) -> io::Result<Moved> {
     match to.try_send(data) {
-        Ok(sent) if sent == received => Ok(Moved::Everything),
+        Ok(sent) if sent == data.len() => Ok(Moved::Everything),
         Ok(sent) => Ok(Moved::LeftOver(data[sent..].to_vec())),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Moved::LeftOver(data.to_vec())),
         Err(error) => Err(error),
