@@ -3,7 +3,8 @@
 //! ```text
 //!   event ──▶ queued ──take──▶ taken ──repeated by the agent, answered by `replay`──▶ finish ──▶ (gone)
 //!               │
-//!               └─ queue full: everything queued is dropped, one Overflow takes its place
+//!               └─ queue full: everything queued is dropped, one Overflow takes its place, and what was dropped is
+//!                  found out by comparing (see `watch::compare`)
 //! ```
 //!
 //! Changes are taken in order. What renames or removes a directory is the last of its batch, so that the paths of
@@ -20,8 +21,6 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::table::Table;
 
-/// Most changes that wait to be taken.
-const MAX_QUEUED: usize = 65_536;
 /// Longest path of directories.
 const MAX_DEPTH: usize = 2048;
 
@@ -164,20 +163,29 @@ struct Queue {
 }
 
 /// The queue. Filled by the watching thread, emptied by whoever talks to the agent.
-#[derive(Default)]
 pub(crate) struct Changes {
     queue: Mutex<Queue>,
     filled: Condvar,
+    /// Most that wait to be taken.
+    most: usize,
 }
 
 impl Changes {
-    /// Adds a change.
-    pub(crate) fn push(&self, event: Event, nodes: &Table) {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            filled: Condvar::new(),
+            most,
+        }
+    }
+
+    /// Adds a change. False where there is no room: it is dropped with all that waited.
+    pub(crate) fn push(&self, event: Event, nodes: &Table) -> bool {
         let mut queue = self.queue.lock();
         match &event {
             Event::Modified { dir, name } => {
                 if !queue.modified.insert((*dir, name.clone())) {
-                    return;
+                    return true;
                 }
             }
             Event::Created { dir, name, .. } | Event::Deleted { dir, name, .. } => {
@@ -196,22 +204,29 @@ impl Changes {
             }
             Event::Attributes { .. } | Event::Overflow => {}
         }
-        if queue.queued.len() >= MAX_QUEUED {
-            for dropped in std::mem::take(&mut queue.queued) {
-                settle(&dropped, nodes);
-            }
-            queue.modified.clear();
-            queue.queued.push_back(Event::Overflow);
-        } else {
+        let has_room = queue.queued.len() < self.most;
+        if has_room {
             for dir in event.directories().into_iter().flatten() {
                 if let Some(dir) = nodes.get(dir) {
                     dir.pending.fetch_add(1, Ordering::AcqRel);
                 }
             }
             queue.queued.push_back(event);
+        } else {
+            for dropped in std::mem::take(&mut queue.queued) {
+                settle(&dropped, nodes);
+            }
+            queue.modified.clear();
+            queue.queued.push_back(Event::Overflow);
         }
         drop(queue);
         self.filled.notify_all();
+        has_room
+    }
+
+    /// Whether there is room for what is found by comparing: half of the queue is kept for what happens meanwhile.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.lock().queued.len() < self.most / 2
     }
 
     /// Takes up to `most` changes, waiting for the first until `timeout` has passed or the queue has ended. `taken`
@@ -398,7 +413,7 @@ mod tests {
     #[test]
     fn a_file_modified_often_is_told_once_until_taken() {
         let (table, dir) = table();
-        let changes = Changes::default();
+        let changes = Changes::new(100);
         let modified = || Event::Modified {
             dir,
             name: c"f".to_owned(),
@@ -418,7 +433,7 @@ mod tests {
     #[test]
     fn what_moves_a_directory_ends_its_batch() {
         let (table, dir) = table();
-        let changes = Changes::default();
+        let changes = Changes::new(100);
         let rename = |entry| Event::Renamed {
             dir,
             name: c"a".into(),
@@ -436,10 +451,14 @@ mod tests {
     #[test]
     fn a_full_queue_becomes_one_overflow() {
         let (table, dir) = table();
-        let changes = Changes::default();
-        for number in 0..=MAX_QUEUED {
+        let changes = Changes::new(100);
+        for number in 0..=100 {
             let name = CString::new(number.to_string()).unwrap();
-            changes.push(Event::Attributes { dir, name }, &table);
+            let kept = changes.push(Event::Attributes { dir, name }, &table);
+            assert_eq!(
+                (kept, changes.has_room()),
+                (number < 100, number < 49 || number == 100)
+            );
         }
         assert_eq!(changes.len(), 1);
         assert_eq!(take(&changes, &table), [ChangeKind::Overflow]);
@@ -449,7 +468,7 @@ mod tests {
     #[test]
     fn an_ended_queue_keeps_nobody_waiting() {
         let (table, _) = table();
-        let changes = Changes::default();
+        let changes = Changes::new(100);
         changes.end();
         assert_eq!(changes.take(1, Duration::MAX, &table, |_, _| {}), []);
     }
@@ -457,7 +476,7 @@ mod tests {
     #[test]
     fn a_change_where_the_guest_knows_no_path_is_dropped() {
         let (table, _) = table();
-        let changes = Changes::default();
+        let changes = Changes::new(100);
         changes.push(
             Event::Attributes {
                 dir: 999,

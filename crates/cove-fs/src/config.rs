@@ -24,6 +24,8 @@ pub struct Config {
     pub watch: bool,
     /// Most directories to watch; the kernel's own bound (`fs.fanotify.max_user_marks`) holds as well.
     pub max_watches: usize,
+    /// Most changes that wait to be taken; beyond it they are dropped, and found out by comparing. At least 4.
+    pub max_queued: usize,
     /// Uid of the agent's requests that repeat the host's changes.
     pub replay_uid: u32,
 }
@@ -38,6 +40,7 @@ impl Default for Config {
             short: Duration::from_secs(1),
             watch: true,
             max_watches: 1 << 20,
+            max_queued: 65_536,
             replay_uid: REPLAY_UID,
         }
     }

@@ -120,7 +120,7 @@ impl Server {
             locks: Locks::new(),
             watch,
             left_out: RwLock::default(),
-            changes: Changes::default(),
+            changes: Changes::new(config.max_queued),
             replay: Replay::default(),
             user: (
                 rustix::process::geteuid().as_raw(),
@@ -252,9 +252,7 @@ impl Server {
         };
         // A rename that the guest's kernel took for nothing leaves the old name behind in its cache.
         if let (true, Event::Renamed { dir, name, entry, .. }) = (missed, event) {
-            self.tree
-                .changes
-                .push(Event::Deleted { dir, name, entry }, &self.tree.nodes);
+            self.tree.push_change(Event::Deleted { dir, name, entry });
         }
     }
 

@@ -6,8 +6,9 @@
 //! watch, a directory's answers are short-lived and no events are delivered.
 //!
 //! The kernel merges events of one process on one name that nobody has read yet; what the order was is then told
-//! from what is there now.
+//! from what is there now. Where changes were lost altogether, `compare` finds the difference.
 
+mod compare;
 mod note;
 mod wire;
 
@@ -27,6 +28,7 @@ use crate::descriptor::Descriptor;
 use crate::node::Node;
 use crate::sys;
 use crate::tree::Tree;
+use compare::Step;
 pub(crate) use note::kind_of_type;
 use wire::{DirectoryKey, Events};
 
@@ -46,10 +48,18 @@ const PACE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
 };
+const AT_ONCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
 
 /// The watched directories. See the module's header.
 pub(crate) struct Watch {
     group: OwnedFd,
+    /// Wakes the thread that reads events.
+    wake: OwnedFd,
+    /// Changes were lost, and no comparison has begun since.
+    comparison_due: AtomicBool,
     /// The nodes of each; more than one where a directory is in two shares or mounted twice.
     directories: Mutex<HashMap<DirectoryKey, Vec<u64>>>,
     keys: Mutex<HashMap<u64, DirectoryKey>>,
@@ -61,6 +71,8 @@ impl Watch {
     pub(crate) fn new() -> Result<Self, Errno> {
         Ok(Self {
             group: sys::fanotify_init()?,
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            comparison_due: AtomicBool::new(false),
             directories: Mutex::default(),
             keys: Mutex::default(),
             count: AtomicUsize::new(0),
@@ -76,6 +88,18 @@ impl Watch {
     /// Whether a directory could not be watched because there were too many.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
+    }
+
+    /// Changes were lost: has what the guest knows compared with what is there, as soon as somebody repeats changes.
+    pub(crate) fn compare(&self) {
+        self.comparison_due.store(true, Ordering::Release);
+        self.rouse();
+    }
+
+    /// Has the thread look at what there is to do.
+    pub(crate) fn rouse(&self) {
+        // Fails only where the counter is full, and then the thread is woken as well.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
     fn add(&self, node: &Node, dir: &Descriptor) -> Result<(), Errno> {
@@ -204,14 +228,14 @@ impl Watcher {
     /// Starts it, if the tree has watches.
     pub(crate) fn start(tree: &Arc<Tree>) -> std::io::Result<Option<Self>> {
         let Some(watch) = &tree.watch else { return Ok(None) };
-        let group = watch.group.try_clone()?;
+        let (group, wake) = (watch.group.try_clone()?, watch.wake.try_clone()?);
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
         let (weak, stopped) = (Arc::downgrade(tree), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("cove-fs-watch".into())
             .spawn(move || {
                 seccomp::enter(Thread::Files);
-                run(&weak, &group, &stopped);
+                run(&weak, &group, &wake, &stopped);
             })?;
         Ok(Some(Self {
             stop,
@@ -230,28 +254,34 @@ impl Drop for Watcher {
     }
 }
 
-fn run(tree: &Weak<Tree>, group: &OwnedFd, stop: &OwnedFd) {
+fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
     let mut buffer = vec![0; READ];
+    let mut comparison = None;
+    // How long to wait for events, where there is a comparison to go on with.
+    let mut wait = None;
     // The kernel names the thread group.
     let own = rustix::process::getpid().as_raw_nonzero().get();
     loop {
         let mut ready = [
             PollFd::new(group, PollFlags::IN),
+            PollFd::new(wake, PollFlags::IN),
             PollFd::new(stop, PollFlags::IN),
         ];
-        match poll(&mut ready, None) {
+        match poll(&mut ready, wait) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => {
                 tracing::error!(%errno, "cannot wait for changes on the host");
                 return;
             }
         }
-        if !ready[1].revents().is_empty() {
+        if !ready[2].revents().is_empty() {
             return;
         }
+        // Emptied before the look at what there is to do, so that nothing is missed.
+        let _ = rustix::io::read(wake, &mut [0; 8]);
         let len = match rustix::io::read(group, &mut buffer) {
             Ok(len) => len,
-            Err(Errno::AGAIN | Errno::INTR) => continue,
+            Err(Errno::AGAIN | Errno::INTR) => 0,
             Err(errno) => {
                 tracing::error!(%errno, "cannot read changes on the host");
                 return;
@@ -265,7 +295,12 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, stop: &OwnedFd) {
                 tree.note(&event.parse());
             }
         }
-        if !foreign {
+        wait = match tree.compare(&mut comparison) {
+            Step::Done => None,
+            Step::More => Some(&AT_ONCE),
+            Step::Waits => Some(&PACE),
+        };
+        if len > 0 && !foreign && wait.is_none() {
             // Only the guest is at work. Being woken for each of its operations would cost as much as they do.
             let mut stopped = [PollFd::new(stop, PollFlags::IN)];
             let _ = poll(&mut stopped, Some(&PACE));

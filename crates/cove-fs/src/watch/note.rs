@@ -38,8 +38,14 @@ impl Tree {
         ids.into_iter().filter_map(|id| self.nodes.get(id)).collect()
     }
 
-    fn push(&self, event: Event) {
-        self.changes.push(event, &self.nodes);
+    /// Queues a change for the agent.
+    pub(crate) fn push_change(&self, event: Event) {
+        if !self.changes.push(event, &self.nodes)
+            && let Some(watch) = &self.watch
+        {
+            tracing::warn!("changes on the host came faster than the guest takes them up; comparing instead");
+            watch.compare();
+        }
     }
 
     fn note_rename(&self, event: &RawEvent) {
@@ -62,7 +68,7 @@ impl Tree {
                 } else {
                     EntryKind::File
                 };
-                self.push(Event::Renamed {
+                self.push_change(Event::Renamed {
                     dir: dir.id,
                     name,
                     to_dir: to.id,
@@ -71,7 +77,7 @@ impl Tree {
                 });
             } else {
                 let entry = self.kind_of_known(&dir, &name, is_dir);
-                self.push(Event::Deleted {
+                self.push_change(Event::Deleted {
                     dir: dir.id,
                     name,
                     entry,
@@ -80,7 +86,7 @@ impl Tree {
         }
         for (dir, name) in news {
             let stat = self.look(&dir, &name);
-            self.push(Event::Created {
+            self.push_change(Event::Created {
                 dir: dir.id,
                 entry: kind(stat.as_ref(), is_dir),
                 name,
@@ -105,16 +111,16 @@ impl Tree {
             entry: self.kind_of_known(dir, name, is_dir),
         };
         match (created, deleted) {
-            (true, false) => self.push(create()),
-            (false, true) => self.push(delete()),
+            (true, false) => self.push_change(create()),
+            (false, true) => self.push_change(delete()),
             // Merged: what is there now came last.
             (true, true) if stat.is_some() => {
-                self.push(delete());
-                self.push(create());
+                self.push_change(delete());
+                self.push_change(create());
             }
             (true, true) => {
-                self.push(create());
-                self.push(delete());
+                self.push_change(create());
+                self.push_change(delete());
             }
             (false, false) => {}
         }
@@ -131,13 +137,13 @@ impl Tree {
             if let Some(node) = &known {
                 node.state.lock().told = stamp;
             }
-            self.push(Event::Modified {
+            self.push_change(Event::Modified {
                 dir: dir.id,
                 name: name.to_owned(),
             });
         }
         if mask & libc::FAN_ATTRIB != 0 && !created {
-            self.push(Event::Attributes {
+            self.push_change(Event::Attributes {
                 dir: dir.id,
                 name: name.to_owned(),
             });
@@ -152,7 +158,7 @@ impl Tree {
         let place = dir.state.lock().place.clone();
         match place {
             None if dir.is_share_root => {
-                self.push(Event::Attributes {
+                self.push_change(Event::Attributes {
                     dir: dir.id,
                     name: CString::default(),
                 });
@@ -163,7 +169,7 @@ impl Tree {
                     .get(place.parent)
                     .is_some_and(|parent| !parent.is_watched()) =>
             {
-                self.push(Event::Attributes {
+                self.push_change(Event::Attributes {
                     dir: place.parent,
                     name: place.name.clone(),
                 });
@@ -172,42 +178,12 @@ impl Tree {
         }
     }
 
-    /// Events were lost: finds out what it can by comparing what the guest knows with what is there.
+    /// Events were lost.
     fn note_overflow(&self) {
         tracing::warn!("changes on the host came faster than they could be read; comparing instead");
-        self.push(Event::Overflow);
-        for node in self.nodes.all() {
-            let Some(place) = node.state.lock().place.clone() else {
-                continue;
-            };
-            let Some(dir) = self.nodes.get(place.parent).filter(|dir| dir.is_watched()) else {
-                continue;
-            };
-            let stat = self.look(&dir, &place.name);
-            let name = place.name.clone();
-            match &stat {
-                Some(stat) if node.is(stat) => {
-                    let told = node.state.lock().told;
-                    if told.is_some_and(|told| told != Stamp::new(stat)) && !node.is_dir() {
-                        self.push(Event::Modified { dir: dir.id, name });
-                    }
-                }
-                other => {
-                    let entry = kind_of_type(node.kind);
-                    self.push(Event::Deleted {
-                        dir: dir.id,
-                        name: name.clone(),
-                        entry,
-                    });
-                    if let Some(stat) = other {
-                        self.push(Event::Created {
-                            dir: dir.id,
-                            name,
-                            entry: kind(Some(stat), false),
-                        });
-                    }
-                }
-            }
+        self.push_change(Event::Overflow);
+        if let Some(watch) = &self.watch {
+            watch.compare();
         }
     }
 
@@ -225,7 +201,7 @@ impl Tree {
     }
 }
 
-fn kind(stat: Option<&Statx>, is_dir: bool) -> EntryKind {
+pub(super) fn kind(stat: Option<&Statx>, is_dir: bool) -> EntryKind {
     match stat {
         Some(stat) => kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())),
         None if is_dir => EntryKind::Directory,

@@ -6,6 +6,7 @@
     reason = "a test that cannot be set up fails"
 )]
 
+mod changes;
 mod client;
 mod hostile;
 mod sharing;

@@ -1,0 +1,98 @@
+//! What the host changed is told, whatever was lost on the way.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use cove_fs::{ChangeKind, Config, EntryKind, REPLAY_UID};
+
+use crate::client::Client;
+
+/// Longer than the server takes to notice anything.
+const QUIET: Duration = Duration::from_millis(500);
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/var/tmp").unwrap()
+}
+
+/// A client with an agent, of a server that can watch; none where this kernel cannot.
+fn watching(path: &Path, max_queued: usize) -> Option<Client> {
+    let config = Config {
+        max_queued,
+        ..Config::default()
+    };
+    let client = Client::new(config, &[("share", path, false)]);
+    client.server.set_repeating(true);
+    if !client.server.health().watching {
+        eprintln!("SKIPPED: this kernel cannot watch by fanotify");
+        return None;
+    }
+    Some(client)
+}
+
+/// Runs a script in a process of its own: that is how the server tells the host from the guest.
+fn on_host(dir: &Path, script: &str) {
+    let mut command = std::process::Command::new("sh");
+    let status = command.arg("-ec").arg(script).current_dir(dir).status().unwrap();
+    assert!(status.success());
+}
+
+/// Plays the agent for the files in `dir` until there is nothing more to repeat; returns what there was.
+fn repeat(client: &Client, dir: u64) -> Vec<ChangeKind> {
+    let mut told = Vec::new();
+    loop {
+        let changes = client.server.take_changes(16, QUIET);
+        if changes.is_empty() {
+            return told;
+        }
+        for change in changes {
+            let uid = client.uid.replace(REPLAY_UID);
+            if let ChangeKind::Created {
+                name,
+                entry: EntryKind::File,
+            } = &change.kind
+            {
+                let (entry, fh) = client.create(dir, name.to_str().unwrap(), 0o644).unwrap();
+                client.release(entry.node, fh).unwrap();
+            }
+            client.uid.set(uid);
+            client.server.finish_change(change.id);
+            told.push(change.kind);
+        }
+    }
+}
+
+/// The queue became one Overflow, and what was in it was told by nobody.
+#[test]
+fn what_a_full_queue_dropped_is_found_by_comparing() {
+    let dir = folder();
+    std::fs::write(dir.path().join("old"), b"").unwrap();
+    let Some(client) = watching(dir.path(), 64) else {
+        return;
+    };
+    let root = client.walk("share").unwrap();
+    client.lookup(root, "old").unwrap();
+    client.lookup(root, "new-0").unwrap_err();
+    on_host(
+        dir.path(),
+        "rm old; i=0; while [ $i -lt 300 ]; do : > new-$i; i=$((i + 1)); done",
+    );
+    std::thread::sleep(QUIET);
+    let told = repeat(&client, root);
+    assert!(told.contains(&ChangeKind::Overflow), "nothing was lost: {told:?}");
+    let created: BTreeSet<_> = told
+        .iter()
+        .filter_map(|kind| match kind {
+            ChangeKind::Created { name, .. } => name.to_str().map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    let expected: BTreeSet<_> = (0..300).map(|number| format!("new-{number}")).collect();
+    assert_eq!(created, expected);
+    let deleted = ChangeKind::Deleted {
+        name: "old".into(),
+        entry: EntryKind::File,
+    };
+    assert!(told.contains(&deleted), "{told:?}");
+    assert_eq!(repeat(&client, root), [], "a difference is told once");
+}
