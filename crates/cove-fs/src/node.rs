@@ -146,8 +146,10 @@ pub(crate) struct State {
     pub(crate) owner: Option<(Time, Option<Owner>)>,
     /// The version of the data that the guest's cache may hold.
     pub(crate) cached: Option<Stamp>,
-    /// The version of the data that the guest was last told of.
+    /// The version of the data that was last told of, or is about to be.
     pub(crate) told: Option<Stamp>,
+    /// The version of the data that the guest has heard of, in an answer or through its agent.
+    pub(crate) heard: Option<Stamp>,
 }
 
 impl Node {

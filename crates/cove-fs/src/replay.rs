@@ -29,7 +29,7 @@ use crate::body::Body;
 use crate::change::{EntryKind, Event};
 use crate::handle::Open;
 use crate::memory::Sink;
-use crate::node::{Identified, Node};
+use crate::node::{Identified, Node, Stamp};
 use crate::tree::{STATUS, Tree};
 use crate::watch::kind_of_type;
 
@@ -335,7 +335,12 @@ impl Tree {
 
     fn replay_open(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
         let node = self.node(node)?;
-        node.state.lock().cached = None;
+        let stamp = self.stat(&node).ok().map(|(stat, _)| Stamp::new(&stat));
+        {
+            let mut state = node.state.lock();
+            state.cached = None;
+            state.heard = stamp;
+        }
         let fh = self.handles.insert(Open::Replay { node: node.id });
         sink.value(&OpenOut {
             fh,

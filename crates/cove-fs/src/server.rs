@@ -257,9 +257,17 @@ impl Server {
     }
 
     /// Says whether somebody repeats changes in the guest from now on. Only then may the guest keep anything for long;
-    /// nobody does at first.
+    /// nobody does at first. When somebody does again, what changed meanwhile is found by comparing, and told.
     pub fn set_repeating(&self, repeating: bool) {
-        self.tree.repeating.store(repeating, Ordering::Release);
+        let repeated = self.tree.repeating.swap(repeating, Ordering::AcqRel);
+        let Some(watch) = &self.tree.watch else { return };
+        if repeated && !repeating {
+            // The guest still keeps what it was given for long, while changes are told to nobody.
+            watch.compare();
+        } else if repeating {
+            // A comparison may have been waiting for somebody.
+            watch.rouse();
+        }
     }
 
     /// Ends a waiting [`Server::take_changes`]; later ones wait no more.

@@ -48,6 +48,7 @@ impl Tree {
         {
             let mut state = node.state.lock();
             state.told = Some(Stamp::new(stat));
+            state.heard = state.told;
             if let Some((at, owner)) = state.owner
                 && at == time
             {

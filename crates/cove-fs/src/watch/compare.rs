@@ -1,8 +1,8 @@
 //! Finds out by comparing what changes that were lost would have told.
 //!
-//! They are lost where they come faster than the kernel keeps them or the agent repeats them. What the guest knows is
-//! then compared with what is there, one watched directory after the other and name by name, and the difference is
-//! told as changes.
+//! They are lost where they come faster than the kernel keeps them or the agent repeats them, and while there is no
+//! agent. What the guest knows is then compared with what is there, one watched directory after the other and name by
+//! name, and the difference is told as changes.
 //!
 //! ```text
 //!                 somebody repeats changes                              every directory compared
@@ -212,11 +212,8 @@ impl Tree {
     fn compare_file(&self, dir: &Node, name: &CStr, node: &Node, stat: &Statx) {
         let stamp = Stamp::new(stat);
         let (modified, attributes) = {
-            let mut state = node.state.lock();
-            let modified = !node.is_dir() && state.told.is_some_and(|told| told != stamp);
-            if modified {
-                state.told = Some(stamp);
-            }
+            let state = node.state.lock();
+            let modified = !node.is_dir() && state.heard.is_some_and(|heard| heard != stamp);
             // New data moves this time as well, but not beyond their own.
             let attributes = state.owner.is_some_and(|(at, _)| at != changed(stat));
             (modified, attributes && changed(stat) != stamp.modified)

@@ -96,3 +96,53 @@ fn what_a_full_queue_dropped_is_found_by_comparing() {
     assert!(told.contains(&deleted), "{told:?}");
     assert_eq!(repeat(&client, root), [], "a difference is told once");
 }
+
+/// What the guest was given before its agent went away, it may believe for minutes after.
+#[test]
+fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
+    let dir = folder();
+    on_host(
+        dir.path(),
+        "mkdir sub; echo 1 > written; echo 1 > chmodded; : > gone; : > same",
+    );
+    // Later than the time at which the server may rely on timestamps.
+    std::thread::sleep(Duration::from_millis(100));
+    let Some(client) = watching(dir.path(), 1000) else {
+        return;
+    };
+    let root = client.walk("share").unwrap();
+    for name in ["written", "chmodded", "gone", "same", "sub"] {
+        let entry = client.lookup(root, name).unwrap();
+        client.attr(entry.node).unwrap();
+    }
+    client.lookup(root, "new").unwrap_err();
+    client.server.set_repeating(false);
+    on_host(
+        dir.path(),
+        "echo 22 > written; chmod 600 chmodded; rm gone; : > new; : > sub/new",
+    );
+    // As the machine process does while no agent is there.
+    loop {
+        let changes = client.server.take_changes(100, QUIET);
+        if changes.is_empty() {
+            break;
+        }
+        for change in changes {
+            client.server.finish_change(change.id);
+        }
+    }
+    client.server.set_repeating(true);
+    let mut told: Vec<_> = repeat(&client, root)
+        .iter()
+        .map(|kind| format!("{kind:?}"))
+        .collect();
+    told.sort();
+    // Nobody looked into `sub`.
+    let expected = [
+        r#"Attributes { name: "chmodded" }"#,
+        r#"Created { name: "new", entry: File }"#,
+        r#"Deleted { name: "gone", entry: File }"#,
+        r#"Modified { name: "written" }"#,
+    ];
+    assert_eq!(told, expected);
+}

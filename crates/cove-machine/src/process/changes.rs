@@ -5,7 +5,8 @@
 //!              the agent connects               connection lost
 //!  Unattended ────────────────────▶ Attended ────────────────────▶ Unattended
 //!  caches are short-lived,          caches may live long,
-//!  changes are dropped              changes are told in order
+//!  changes are dropped              changes are told in order,
+//!                                   and before them what was dropped, which the server finds by comparing
 //! ```
 //!
 //! The task behind [`Telling`] owns the connection. The agent connects as soon as the folders are attached; a later connection
