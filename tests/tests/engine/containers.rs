@@ -152,8 +152,8 @@ pub(crate) fn binding_a_folder_that_is_not_shared_is_refused_with_the_command_th
         .run()
         .fails_with(125)
         .says(&[
-            "/home/nobody/project",
-            "not shared",
+            "`/home/nobody/project` is not shared",
+            "there is nothing of that name",
             "cove share add /home/nobody/project",
         ]);
     let mount = "type=bind,source=/home/nobody/project,target=/app";

@@ -251,8 +251,16 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
     /// buffer then.
     async fn check(&mut self, kind: Checked, request: &RequestHead) -> Result<Transfer, Refusal> {
         let (content, length) = self.read_body(request).await?;
+        let policy = self.engine.mounts();
+        // It follows links, which takes as long as the file systems take that they are on.
+        let examined =
+            tokio::task::spawn_blocking(move || (mounts::examine(kind, &content, &policy), content)).await;
+        let Ok((verdict, content)) = examined else {
+            let message = "cannot look for bind mounts in the body of this request";
+            return Err(Refusal::Tell(Reply::new(500, message)));
+        };
         let told = |body: &[u8]| proxies::amend_body(kind, body, &self.engine.variables());
-        let verdict = match mounts::examine(kind, &content, &self.engine.mounts()) {
+        let verdict = match verdict {
             Verdict::Forward => told(&content).map_or(Verdict::Forward, Verdict::Rewrite),
             Verdict::Rewrite(body) => Verdict::Rewrite(told(&body).unwrap_or(body)),
             refusal @ Verdict::Refuse(_) => refusal,

@@ -17,7 +17,7 @@ mod values;
 
 pub(crate) use keys::{Field, Key};
 pub(crate) use proxy::Proxy;
-pub(crate) use read::Problem;
+pub(crate) use read::{Problem, check_share};
 pub(crate) use values::{Backend, HostSize, MachineSettings, Share, Values};
 
 use crate::file;

@@ -62,7 +62,7 @@ const GUEST_FOLDERS: [&str; 15] = [
 ];
 
 /// Whether a folder may be shared; `text` is how it was given.
-pub(super) fn check_share(path: &Path, text: &str) -> Result<(), String> {
+pub(crate) fn check_share(path: &Path, text: &str) -> Result<(), String> {
     let shown = path.display();
     if !path.is_absolute() {
         return Err(format!("the share `{shown}` is not an absolute path"));

@@ -17,7 +17,8 @@ async fn create_with_unshared_bind_is_refused_with_a_hint() {
     let body = r#"{"Image":"alpine","HostConfig":{"Binds":["/home/v/x:/x"]}}"#;
     let refused = (
         400,
-        "`/home/v/x` is not shared with machine `default`. Share it with: cove share add /home/v/x"
+        "`/home/v/x` is not shared with machine `default`, and there is nothing of that name on this computer. Make \
+         the folder and share it with: cove share add /home/v/x; for a file, share the folder that it is in: /home/v"
             .to_owned(),
     );
     client.send(create(body)).await;

@@ -40,7 +40,7 @@ pub(in crate::gateway) fn examine(kind: Checked, body: &[u8], policy: &MountPoli
     match search.run(kind) {
         Ok(()) if search.edits.is_empty() => Verdict::Forward,
         Ok(()) => Verdict::Rewrite(search.rewritten()),
-        Err(Stop::NotShared(source)) => Verdict::Refuse(policy.refusal(&source)),
+        Err(Stop::Elsewhere { source, end }) => Verdict::Refuse(policy.refusal(&source, end.as_deref())),
         Err(Stop::Json(error)) => Verdict::Refuse(format!(
             "cannot look for bind mounts in the body of this request: {error}"
         )),
@@ -49,7 +49,11 @@ pub(in crate::gateway) fn examine(kind: Checked, body: &[u8], policy: &MountPoli
 
 /// Why the search ends early.
 enum Stop {
-    NotShared(String),
+    /// A source that is not in the guest, and where links lead from it, should that be why.
+    Elsewhere {
+        source: String,
+        end: Option<String>,
+    },
     Json(serde_json::Error),
 }
 
@@ -160,7 +164,18 @@ impl<'a> Search<'a> {
     fn source(&mut self, raw: &'a RawValue, source: &str, rest: &str) -> Result<(), Stop> {
         match self.policy.place(source) {
             Place::AsGiven => {}
-            Place::NotShared => return Err(Stop::NotShared(source.to_owned())),
+            Place::NotShared => {
+                return Err(Stop::Elsewhere {
+                    source: source.to_owned(),
+                    end: None,
+                });
+            }
+            Place::LeadsTo(end) => {
+                return Err(Stop::Elsewhere {
+                    source: source.to_owned(),
+                    end: Some(end),
+                });
+            }
             Place::At(path) => {
                 let start = raw.get().as_ptr().addr() - self.text.as_ptr().addr();
                 let replacement = serde_json::Value::from(path + rest).to_string();

@@ -2,7 +2,8 @@
 //!
 //! A shared folder is in the guest at its own path, so on Linux and macOS there is nothing to translate; Windows drive
 //! paths (`C:\Users\u`) are below `/mnt/c` there. What is not shared is refused, since the engine would otherwise make
-//! an empty directory of that name in the guest and say nothing.
+//! an empty directory of that name in the guest and say nothing. The same goes for a path in a shared folder from which a
+//! link leads out of it: the engine follows the link in the guest, where it ends at what the guest has there.
 //!
 //! This protects people from that surprise. It does not protect the host: a guest has no means to see a path that is
 //! not shared, whatever it is asked to mount.
@@ -11,8 +12,16 @@ mod body;
 
 pub(super) use body::{Members, Verdict, examine};
 
+use crate::settings::check_share;
 use cove_api::DEFAULT_MACHINE;
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Component, Path, PathBuf},
+};
+
+/// Most links that Linux follows on the way to a file.
+const MAX_LINKS: usize = 40;
 
 /// Paths that mean the guest's own, below which everything may be mounted although nothing of it is shared. They are
 /// what images ask for that look at the engine or the kernel they run on, and what compose files mount by habit.
@@ -99,6 +108,8 @@ enum Place {
     At(String),
     /// It is not in the guest.
     NotShared,
+    /// It is in a shared folder, but a link leads from it to a path that is not in the guest.
+    LeadsTo(String),
 }
 
 impl MountPolicy {
@@ -111,46 +122,142 @@ impl MountPolicy {
                 Place::AsGiven
             };
         };
-        let found = if GUEST_OWN
-            .iter()
-            .any(|own| self.host.remainder(&path, own).is_some())
-        {
-            Some(path.clone())
-        } else if self
-            .share(&self.socket)
-            .is_some_and(|socket| self.host.remainder(&path, &socket) == Some(""))
-        {
+        let found = if self.is_guests_own(&path) {
+            path
+        } else if self.is_socket(&path) {
             return Place::At(ENGINE_SOCKET.to_owned());
+        } else if let Some(path) = self.in_share(&path) {
+            if self.host == HostPaths::Unix {
+                let end = self.followed(Path::new(&path));
+                let end = end.to_string_lossy();
+                if self.is_socket(&end) {
+                    return Place::At(ENGINE_SOCKET.to_owned());
+                }
+                if !self.is_guests_own(&end) && self.in_share(&end).is_none() {
+                    return Place::LeadsTo(end.into_owned());
+                }
+            }
+            path
         } else {
-            self.shares
-                .iter()
-                .filter_map(|share| self.share(share))
-                .find_map(|share| {
-                    // Spelled as the share is, should upper and lower case differ.
-                    self.host
-                        .remainder(&path, &share)
-                        .map(|rest| share.trim_end_matches('/').to_owned() + rest)
-                })
+            return Place::NotShared;
         };
-        match found {
-            None => Place::NotShared,
-            Some(_) if !is_drive_path(source) && self.host == HostPaths::Unix => Place::AsGiven,
-            Some(path) if path == source => Place::AsGiven,
-            Some(path) => Place::At(path),
+        if found == source || (self.host == HostPaths::Unix && !is_drive_path(source)) {
+            Place::AsGiven
+        } else {
+            Place::At(found)
         }
     }
 
-    /// The words of a refusal: what, why, and what to do.
-    fn refusal(&self, source: &str) -> String {
+    fn is_guests_own(&self, path: &str) -> bool {
+        GUEST_OWN
+            .iter()
+            .any(|own| self.host.remainder(path, own).is_some())
+    }
+
+    fn is_socket(&self, path: &str) -> bool {
+        self.share(&self.socket)
+            .is_some_and(|socket| self.host.remainder(path, &socket) == Some(""))
+    }
+
+    /// The path, if it is in a share; spelled as the share is, should upper and lower case differ.
+    fn in_share(&self, path: &str) -> Option<String> {
+        self.shares
+            .iter()
+            .filter_map(|share| self.share(share))
+            .find_map(|share| {
+                self.host
+                    .remainder(path, &share)
+                    .map(|rest| share.trim_end_matches('/').to_owned() + rest)
+            })
+    }
+
+    /// Where the engine ends up that follows the links on `path` in the guest. What is in a share is the same there as
+    /// here; outside of them the guest has files of its own, and the links of this computer say nothing.
+    fn followed(&self, path: &Path) -> PathBuf {
+        let mut end = PathBuf::from("/");
+        let mut left: Vec<OsString> = names(path);
+        left.reverse();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                end.pop();
+                continue;
+            }
+            end.push(name);
+            // The share itself is where it is mounted.
+            let is_inside = |share: &PathBuf| end != *share && end.starts_with(share);
+            if !self.shares.iter().any(is_inside) {
+                continue;
+            }
+            let Ok(target) = fs::read_link(&end) else { continue };
+            links += 1;
+            if links > MAX_LINKS {
+                // The engine meets the same end, and has words for it.
+                break;
+            }
+            end.pop();
+            if target.is_absolute() {
+                end = PathBuf::from("/");
+            }
+            left.extend(names(&target).into_iter().rev());
+        }
+        end
+    }
+
+    /// The words of a refusal: what, why, and what to do. `end` is where links lead from `source`, if they are why.
+    fn refusal(&self, source: &str, end: Option<&str>) -> String {
         let machine = &self.machine;
-        let option = if machine == DEFAULT_MACHINE {
-            String::new()
-        } else {
-            format!("--machine {machine} ")
+        let what = match end {
+            Some(end) => format!("`{source}` leads by a link to `{end}`, which"),
+            None => format!("`{source}`"),
         };
-        let argument = self.quoted(source);
+        let advice = self.advice(end.unwrap_or(source));
+        format!("{what} is not shared with machine `{machine}`{advice}")
+    }
+
+    /// What to do about a path that is not shared, as the end of the sentence that says so.
+    fn advice(&self, path: &str) -> String {
+        let add = |folder: &Path| {
+            let option = if self.machine == DEFAULT_MACHINE {
+                String::new()
+            } else {
+                format!("--machine {} ", self.machine)
+            };
+            let argument = self.quoted(&folder.to_string_lossy());
+            format!("cove share add {option}{argument}")
+        };
+        let here = Path::new(path);
+        if self.host != HostPaths::NATIVE {
+            return format!(". Share it with: {}", add(here));
+        }
+        let path = match self.host {
+            HostPaths::Unix => PathBuf::from(clean(path)),
+            HostPaths::Windows => here.to_owned(),
+        };
+        let parent = path.parent().unwrap_or(&path);
+        let looked = fs::metadata(&path);
+        let is_missing = matches!(&looked, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        let is_file = looked.is_ok_and(|found| !found.is_dir());
+        let folder = if is_file { parent } else { &path };
+        if let Err(why) = check_share(folder, &folder.to_string_lossy()) {
+            return format!(". {why}. Copy what the container needs to a folder that is shared");
+        }
+        if is_file {
+            return format!(". Share the folder that it is in with: {}", add(folder));
+        }
+        if !is_missing {
+            return format!(". Share it with: {}", add(folder));
+        }
+        let advice = format!(
+            ", and there is nothing of that name on this computer. Make the folder and share it with: {}",
+            add(folder)
+        );
+        if check_share(parent, &parent.to_string_lossy()).is_err() {
+            return advice;
+        }
         format!(
-            "`{source}` is not shared with machine `{machine}`. Share it with: cove share add {option}{argument}"
+            "{advice}; for a file, share the folder that it is in: {}",
+            parent.display()
         )
     }
 
@@ -171,6 +278,17 @@ impl MountPolicy {
             HostPaths::Windows => format!("\"{argument}\""),
         }
     }
+}
+
+/// What a path goes through, `..` included.
+fn names(path: &Path) -> Vec<OsString> {
+    path.components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Whether a path begins like `C:\` or `C:/`.
@@ -296,21 +414,164 @@ mod tests {
         }
     }
 
+    /// Folders of this computer, one of them shared.
+    #[cfg(unix)]
+    struct Home {
+        folder: tempfile::TempDir,
+        policy: MountPolicy,
+    }
+
+    #[cfg(unix)]
+    impl Home {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            // Spelled without links, such as that of macOS from /tmp to /private/tmp.
+            let shared = folder.path().canonicalize().unwrap().join("home");
+            fs::create_dir_all(shared.join("project")).unwrap();
+            let policy = policy(HostPaths::Unix, &[shared.to_str().unwrap()]);
+            Self { folder, policy }
+        }
+
+        fn path(&self, below: &str) -> String {
+            let path = self.folder.path().canonicalize().unwrap().join(below);
+            path.to_str().unwrap().to_owned()
+        }
+
+        fn link(&self, target: &str, below: &str) {
+            std::os::unix::fs::symlink(target, self.path(below)).unwrap();
+        }
+
+        fn refusal(&self, source: &str) -> String {
+            match self.policy.place(source) {
+                Place::NotShared => self.policy.refusal(source, None),
+                Place::LeadsTo(end) => self.policy.refusal(source, Some(&end)),
+                other => panic!("{source} is not refused but {other:?}"),
+            }
+        }
+    }
+
+    #[cfg(unix)]
     #[test]
-    fn a_refusal_names_the_path_and_a_command_that_works_when_pasted() {
-        let mut policy = policy(HostPaths::Unix, &[]);
+    fn a_link_that_leads_out_of_the_shares_is_refused_with_where_it_leads() {
+        let home = Home::new();
+        let outside = home.path("outside");
+        fs::create_dir(&outside).unwrap();
+        home.link(&outside, "home/absolute");
+        home.link("../../outside", "home/project/relative");
+        home.link("project/relative", "home/twice");
+        for source in ["home/absolute", "home/project/relative", "home/twice"] {
+            for below in ["", "/sub", "/sub/../other"] {
+                let source = home.path(source) + below;
+                let end = clean(&format!("{outside}{below}"));
+                assert_eq!(home.policy.place(&source), Place::LeadsTo(end), "{source}");
+            }
+        }
+        let source = home.path("home/absolute");
         assert_eq!(
-            policy.refusal("/home/u/x"),
-            "`/home/u/x` is not shared with machine `default`. Share it with: cove share add /home/u/x"
+            home.refusal(&source),
+            format!(
+                "`{source}` leads by a link to `{outside}`, which is not shared with machine `default`. Share it \
+                 with: cove share add {outside}"
+            )
         );
+        home.link("/etc/ssl", "home/ssl");
+        let refusal = home.refusal(&home.path("home/ssl/certs"));
+        assert!(
+            refusal.contains("leads by a link to `/etc/ssl/certs`"),
+            "{refusal}"
+        );
+        assert!(refusal.contains("the guest has its own /etc"), "{refusal}");
+        assert!(!refusal.contains("cove share add"), "{refusal}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_within_the_shares_or_to_what_the_guest_has_is_left_to_the_engine() {
+        let home = Home::new();
+        home.link("project", "home/inside");
+        home.link(&home.path("home/project"), "home/absolute");
+        home.link("loop", "home/loop");
+        home.link("nowhere", "home/dangling");
+        home.link("/var/run/docker.sock", "home/engine.sock");
+        home.link("/dev/null", "home/null");
+        for source in [
+            "inside",
+            "absolute/new/sub",
+            "loop",
+            "dangling",
+            "engine.sock",
+            "null",
+            "new",
+        ] {
+            let source = home.path("home/") + source;
+            assert_eq!(home.policy.place(&source), Place::AsGiven, "{source}");
+        }
+        home.link("/run/user/7/cove/default/docker.sock", "home/cove.sock");
+        assert_eq!(
+            home.policy.place(&home.path("home/cove.sock")),
+            Place::At(ENGINE_SOCKET.to_owned())
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_refusal_says_what_can_be_done() {
+        let home = Home::new();
+        let folder = home.path("other");
+        fs::create_dir(&folder).unwrap();
+        let file = home.path("other/app.conf");
+        fs::write(&file, "").unwrap();
+        let missing = home.path("other/missing");
+        assert_eq!(
+            home.refusal(&folder),
+            format!(
+                "`{folder}` is not shared with machine `default`. Share it with: cove share add {folder}"
+            )
+        );
+        assert_eq!(
+            home.refusal(&file),
+            format!(
+                "`{file}` is not shared with machine `default`. Share the folder that it is in with: cove share add \
+                 {folder}"
+            )
+        );
+        assert_eq!(
+            home.refusal(&missing),
+            format!(
+                "`{missing}` is not shared with machine `default`, and there is nothing of that name on this \
+                 computer. Make the folder and share it with: cove share add {missing}; for a file, share the \
+                 folder that it is in: {folder}"
+            )
+        );
+        for source in [
+            "/",
+            "/etc",
+            "/etc/passwd",
+            "/usr/share",
+            "/var",
+            "/run",
+            "/bin",
+            "/etc/none/at/all",
+        ] {
+            let refusal = home.refusal(source);
+            assert!(refusal.contains("cannot be shared"), "{refusal}");
+            assert!(refusal.ends_with("a folder that is shared"), "{refusal}");
+            assert!(!refusal.contains("cove share add"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_command_works_when_pasted() {
+        let mut policy = policy(HostPaths::NATIVE, &[]);
         policy.machine = "work".to_owned();
-        let refusal = policy.refusal("/it's here");
+        policy.host = HostPaths::Unix;
+        let refusal = policy.refusal("/it's here", None);
         assert!(
             refusal.ends_with(r"cove share add --machine work '/it'\''s here'"),
             "{refusal}"
         );
         policy.host = HostPaths::Windows;
-        let refusal = policy.refusal(r"C:\a b");
+        let refusal = policy.refusal(r"C:\a b", None);
         assert!(
             refusal.ends_with(r#"cove share add --machine work "C:\a b""#),
             "{refusal}"
@@ -333,7 +594,7 @@ mod tests {
             let host = if windows { HostPaths::Windows } else { HostPaths::Unix };
             let policy = policy(host, &[r"C:\Users", "/home/u"]);
             let _ = policy.place(&source);
-            prop_assert!(policy.refusal(&source).contains(&source));
+            prop_assert!(policy.refusal(&source, None).contains(&source));
         }
     }
 }
