@@ -1,0 +1,540 @@
+//! The Docker client's configuration file: which helper keeps whose passwords, and what lies in the file itself.
+
+use crate::{
+    address::same_registry,
+    secret::{Credentials, Secret},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// Largest file that is read, in bytes.
+const LARGEST: u64 = 4 << 20;
+/// What says who somebody is, in the file's entry of a registry.
+const SECRETS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
+
+const AUTHS: &str = "auths";
+const STORE: &str = "credsStore";
+const HELPERS: &str = "credHelpers";
+
+/// One change of the file at a time in this process. The Docker client takes no lock either, so that there is none to share.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+/// Why the file cannot be used. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no home directory.
+    #[error("neither HOME nor DOCKER_CONFIG says where the Docker client's configuration is")]
+    NoHome,
+    /// The file is not what the Docker client writes.
+    #[error("{} is not a Docker client's configuration", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong where.
+        source: serde_json::Error,
+    },
+    /// The file cannot be read or written.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// `read` or `write`.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// What the file says of accounts, and everything else in it as it is written.
+#[derive(Default)]
+pub(crate) struct Config {
+    members: Members,
+    auths: Members,
+    /// What each entry of `auths` says, in their order.
+    entries: Vec<(String, Entry)>,
+    store: Option<String>,
+    helpers: BTreeMap<String, String>,
+}
+
+/// A registry's entry in the file.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    /// `user:password` in base64.
+    auth: Option<Secret>,
+    username: Option<String>,
+    password: Option<Secret>,
+    identitytoken: Option<Secret>,
+    registrytoken: Option<Secret>,
+}
+
+impl Entry {
+    fn read((key, value): &(String, Box<RawValue>)) -> Result<(String, Self), serde_json::Error> {
+        let entry: Option<Self> = serde_json::from_str(value.get())?;
+        Ok((key.clone(), entry.unwrap_or_default()))
+    }
+
+    /// Who somebody is by this entry, as the Docker client reads it.
+    fn credentials(&self) -> Option<Credentials> {
+        let some = |secret: &Option<Secret>| secret.clone().filter(|secret| !secret.expose().is_empty());
+        if let Some(token) = some(&self.identitytoken) {
+            return Some(Credentials::of_token(token.expose()));
+        }
+        if let Some(auth) = some(&self.auth) {
+            let bytes = BASE64_STANDARD.decode(auth.expose()).ok()?;
+            let text = String::from_utf8(bytes).ok()?;
+            let (user, password) = text.split_once(':')?;
+            return Some(Credentials::of(user, password.trim_matches('\0')));
+        }
+        let user = self.username.as_deref().filter(|user| !user.is_empty())?;
+        Some(Credentials::of(user, some(&self.password)?.expose()))
+    }
+
+    /// Whether a secret lies in it, readable or not.
+    fn has_secret(&self) -> bool {
+        let all = [
+            &self.auth,
+            &self.password,
+            &self.identitytoken,
+            &self.registrytoken,
+        ];
+        all.into_iter()
+            .flatten()
+            .any(|secret| !secret.expose().is_empty())
+    }
+}
+
+/// Where a person's decision to use a helper is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// The file names it already.
+    Already,
+    /// For all registries, where nobody else's password would be passed over by that; else for this one.
+    Newly,
+}
+
+impl Config {
+    /// Reads the file at `path`; what is not there says nothing.
+    pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
+        let cannot = |source| ConfigError::Io {
+            operation: "read",
+            path: path.to_owned(),
+            source,
+        };
+        let found = match fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(cannot(error)),
+        };
+        if !found.is_file() {
+            return Err(cannot(io::Error::other("it is not a file")));
+        }
+        if found.len() > LARGEST {
+            return Err(cannot(io::Error::other(format!("it has {} bytes", found.len()))));
+        }
+        let text = fs::read(path).map_err(cannot)?;
+        Self::parse(&text).map_err(|source| ConfigError::Malformed {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+        // The Docker client takes an empty file for one that is not there.
+        if text.trim_ascii().is_empty() {
+            return Ok(Self::default());
+        }
+        let members: Members = serde_json::from_slice(text)?;
+        let auths: Members = members.value(AUTHS)?.unwrap_or_default();
+        let entries: Result<Vec<_>, _> = auths.0.iter().map(Entry::read).collect();
+        let store: Option<String> = members.value(STORE)?;
+        Ok(Self {
+            entries: entries?,
+            auths,
+            store: store.filter(|name| !name.is_empty()),
+            helpers: members.value(HELPERS)?.unwrap_or_default(),
+            members,
+        })
+    }
+
+    /// The helper that keeps everything that no other one keeps.
+    pub(crate) fn store(&self) -> Option<&str> {
+        self.store.as_deref()
+    }
+
+    /// Registries with a helper of their own.
+    pub(crate) fn helpers(&self) -> &BTreeMap<String, String> {
+        &self.helpers
+    }
+
+    /// The helper that the Docker client asks for this registry.
+    pub(crate) fn helper(&self, key: &str) -> Option<&str> {
+        self.helpers.get(key).map(String::as_str).or(self.store())
+    }
+
+    /// Registries that the file has an entry of, and whether a secret lies in it.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.entries
+            .iter()
+            .map(|(key, entry)| (key.as_str(), entry.has_secret()))
+    }
+
+    /// Who somebody is at a registry by the file alone.
+    pub(crate) fn credentials(&self, key: &str) -> Option<Credentials> {
+        let exact = self.entries.iter().find(|(other, _)| other == key);
+        let similar = || self.entries.iter().find(|(other, _)| same_registry(other, key));
+        exact.or_else(similar)?.1.credentials()
+    }
+
+    /// Notes that a helper keeps a registry's password, and takes what the file has of it out.
+    fn sign_in(&mut self, key: &str, helper: &str, named: Named) {
+        let others = self
+            .entries()
+            .any(|(other, secret)| secret && !same_registry(other, key));
+        if named == Named::Newly && self.helper(key).is_none() {
+            if others {
+                self.helpers.insert(key.to_owned(), helper.to_owned());
+            } else {
+                self.store = Some(helper.to_owned());
+            }
+        }
+        // Passwords of another spelling of the key would be left in the file for nobody.
+        for (other, value) in &mut self.auths.0 {
+            if same_registry(other, key) {
+                *value = without_secrets(value);
+            }
+        }
+        if !self.auths.0.iter().any(|(other, _)| other == key) {
+            self.auths.0.push((key.to_owned(), raw("{}")));
+        }
+    }
+
+    /// Takes a registry out of the file; whether it was there.
+    fn sign_out(&mut self, key: &str) -> bool {
+        let before = self.auths.0.len();
+        self.auths.0.retain(|(other, _)| !same_registry(other, key));
+        self.auths.0.len() < before
+    }
+
+    fn text(mut self) -> String {
+        let helpers = self.helpers.iter();
+        let helpers = Members(
+            helpers
+                .map(|(key, name)| (key.clone(), raw(&quoted(name))))
+                .collect(),
+        );
+        self.members.set(AUTHS, &self.auths.text(1));
+        if let Some(store) = &self.store {
+            self.members.set(STORE, &quoted(store));
+        }
+        if !helpers.0.is_empty() {
+            self.members.set(HELPERS, &helpers.text(1));
+        }
+        self.members.text(0)
+    }
+}
+
+/// Writes down in the file that `helper` keeps the password of a registry.
+pub(crate) fn note_sign_in(path: &Path, key: &str, helper: &str, named: Named) -> Result<(), ConfigError> {
+    let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut config = Config::read(path)?;
+    config.sign_in(key, helper, named);
+    write(path, &config.text())
+}
+
+/// Takes a registry out of the file, if it is there.
+pub(crate) fn note_sign_out(path: &Path, key: &str) -> Result<(), ConfigError> {
+    let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut config = Config::read(path)?;
+    if config.sign_out(key) {
+        write(path, &config.text())?;
+    }
+    Ok(())
+}
+
+/// An entry without what says who somebody is. What else it has stays, such as an address for letters.
+fn without_secrets(entry: &RawValue) -> Box<RawValue> {
+    // It was read as an object before, or as null.
+    let Members(mut members) = serde_json::from_str(entry.get()).unwrap_or_default();
+    members.retain(|(key, _)| !SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret)));
+    raw(&Members(members).text(2))
+}
+
+/// Replaces the file in one step, through a link to it, with the mode that it has.
+fn write(path: &Path, text: &str) -> Result<(), ConfigError> {
+    replace(path, text).map_err(|source| ConfigError::Io {
+        operation: "write",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        // A link to nothing is there, and would be written over.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
+            path.to_owned()
+        }
+        Err(error) => return Err(error),
+    };
+    let directory = target.parent().unwrap_or(Path::new("."));
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)?;
+    // A new file is its owner's alone, as the Docker client makes it.
+    let mut beside = tempfile::Builder::new()
+        .prefix(".config.json.")
+        .tempfile_in(directory)?;
+    if let Ok(found) = fs::metadata(&target) {
+        beside.as_file().set_permissions(found.permissions())?;
+    }
+    beside.write_all(text.as_bytes())?;
+    beside.as_file().sync_all()?;
+    beside.persist(&target).map_err(|error| error.error)?;
+    #[cfg(unix)]
+    fs::File::open(directory)?.sync_all()?;
+    Ok(())
+}
+
+/// An object's members in their order, each value as it is written.
+#[derive(Default)]
+struct Members(Vec<(String, Box<RawValue>)>);
+
+impl Members {
+    /// The value of a member, null being none. The Docker client does not tell the letters' case, and takes the last one.
+    fn value<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, serde_json::Error> {
+        let found = self.0.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name));
+        match found {
+            Some((_, value)) => serde_json::from_str(value.get()),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts JSON where the member is, or behind the others. Others of the same name would contradict it.
+    fn set(&mut self, name: &str, json: &str) {
+        let same = |key: &str| key.eq_ignore_ascii_case(name);
+        let Some(last) = self.0.iter().rposition(|(key, _)| same(key)) else {
+            self.0.push((name.to_owned(), raw(json)));
+            return;
+        };
+        let mut index = 0;
+        self.0.retain_mut(|(key, value)| {
+            let keep = index == last || !same(key);
+            if index == last {
+                *value = raw(json);
+            }
+            index += 1;
+            keep
+        });
+    }
+
+    /// As the Docker client writes it, `depth` tabs deep.
+    fn text(&self, depth: usize) -> String {
+        if self.0.is_empty() {
+            return "{}".to_owned();
+        }
+        let tabs = "\t".repeat(depth);
+        let lines: Vec<String> = self
+            .0
+            .iter()
+            .map(|(key, value)| format!("{tabs}\t{}: {}", quoted(key), value.get()))
+            .collect();
+        format!("{{\n{}\n{tabs}}}", lines.join(",\n"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// JSON that was made here or read before, which is why it cannot be refused.
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::address::HUB;
+    use proptest::prelude::*;
+
+    const FILE: &str = "{\n\t\"auths\": {\n\t\t\"r.example\": {\n\t\t\t\"auth\": \"bW9sZTpvcGVuOnNlc2FtZQ==\",\n\t\t\t\"email\": \"m@x\"\n\t\t}\n\t},\n\t\"HttpHeaders\": {\"A\":  1.50},\n\t\"currentContext\": \"cove\",\n\t\"plugins\": { \"z\": {}, \"a\": {} }\n}";
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.json");
+        fs::write(&path, text).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn what_lies_in_the_file_is_read_as_docker_reads_it() {
+        let config = Config::parse(FILE.as_bytes()).unwrap();
+        assert_eq!(
+            config.credentials("r.example"),
+            Some(Credentials::of("mole", "open:sesame"))
+        );
+        assert_eq!(config.credentials("other.example"), None);
+        let legacy = r#"{"auths": {"https://r.example/v1/": {"username": "mole", "password": "x"}, "t": {"identitytoken": "k"}}}"#;
+        let config = Config::parse(legacy.as_bytes()).unwrap();
+        assert_eq!(
+            config.credentials("r.example"),
+            Some(Credentials::of("mole", "x"))
+        );
+        assert_eq!(config.credentials("t"), Some(Credentials::of_token("k")));
+    }
+
+    #[test]
+    fn a_password_leaves_the_file_and_everything_else_stays_as_it_was_written() {
+        let (_directory, path) = file(FILE);
+        note_sign_in(&path, "r.example", "cove", Named::Newly).unwrap();
+        let wanted = "{\n\t\"auths\": {\n\t\t\"r.example\": {\n\t\t\t\"email\": \"m@x\"\n\t\t}\n\t},\n\t\"HttpHeaders\": {\"A\":  1.50},\n\t\"currentContext\": \"cove\",\n\t\"plugins\": { \"z\": {}, \"a\": {} },\n\t\"credsStore\": \"cove\"\n}";
+        assert_eq!(fs::read_to_string(&path).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_helper_is_named_for_one_registry_where_others_passwords_lie_in_the_file() {
+        let (_directory, path) = file(FILE);
+        note_sign_in(&path, HUB, "cove", Named::Newly).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!((config.store(), config.helper(HUB)), (None, Some("cove")));
+        // With a store for all, the Docker client would look for this one there, and in vain.
+        assert!(config.credentials("r.example").is_some());
+        assert_eq!(config.helper("r.example"), None);
+    }
+
+    #[test]
+    fn a_helper_that_is_named_already_is_not_named_again() {
+        let text = r#"{"credsStore": "pass", "credHelpers": {"a": "x"}}"#;
+        let (_directory, path) = file(text);
+        note_sign_in(&path, "b", "pass", Named::Already).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!((config.store(), config.helper("a")), (Some("pass"), Some("x")));
+        assert_eq!(config.entries().collect::<Vec<_>>(), [("b", false)]);
+    }
+
+    #[test]
+    fn signing_out_takes_every_spelling_of_the_registry_and_no_other() {
+        let text = r#"{"auths": {"https://r.example": {"auth": "YTpi"}, "r.example": {}, "s.example": {}}}"#;
+        let (_directory, path) = file(text);
+        note_sign_out(&path, "r.example").unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!(config.entries().collect::<Vec<_>>(), [("s.example", false)]);
+        let before = fs::read(&path).unwrap();
+        note_sign_out(&path, "r.example").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused_and_left_alone() {
+        for text in [
+            "{",
+            "[]",
+            "{\"auths\": 1}",
+            "{\"auths\": {\"a\": 1}}",
+            "{\"credsStore\": {}}",
+            "{} {}",
+        ] {
+            let (_directory, path) = file(text);
+            let refused = note_sign_in(&path, "r.example", "cove", Named::Newly);
+            assert!(matches!(refused, Err(ConfigError::Malformed { .. })), "{text}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_empty_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("new/config.json");
+        note_sign_in(&path, HUB, "cove", Named::Newly).unwrap();
+        assert_eq!(Config::read(&path).unwrap().store(), Some("cove"));
+        let (_directory, path) = file("\n");
+        note_sign_in(&path, HUB, "cove", Named::Newly).unwrap();
+        assert_eq!(Config::read(&path).unwrap().store(), Some("cove"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_the_mode_stays_the_mode() {
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+        let (directory, real) = file("{}");
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        let link = directory.path().join("link.json");
+        std::os::unix::fs::symlink("config.json", &link).unwrap();
+        note_sign_in(&link, HUB, "cove", Named::Newly).unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(Config::read(&real).unwrap().store(), Some("cove"));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+
+        let nowhere = directory.path().join("nowhere.json");
+        std::os::unix::fs::symlink("gone.json", &nowhere).unwrap();
+        assert!(note_sign_in(&nowhere, HUB, "cove", Named::Newly).is_err());
+        assert!(fs::symlink_metadata(&nowhere).unwrap().is_symlink());
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_refused_or_keeps_what_is_not_of_accounts(
+            keys in proptest::collection::vec("[a-zA-Z \"\\\\é]{0,8}", 0..5),
+            numbers in proptest::collection::vec(any::<f64>().prop_filter("JSON has no others", |n| n.is_finite()), 5),
+            key in "[a-z.]{1,9}",
+        ) {
+            let members: Vec<String> = keys
+                .iter()
+                .zip(&numbers)
+                .map(|(key, number)| format!("{}: {number}", quoted(key)))
+                .collect();
+            let mut config = Config::parse(format!("{{{}}}", members.join(",")).as_bytes()).unwrap();
+            config.sign_in(&key, "cove", Named::Newly);
+            let text = config.text();
+            for member in &members {
+                prop_assert!(text.contains(member.as_str()), "{member} is not in {text}");
+            }
+            prop_assert_eq!(Config::parse(text.as_bytes()).unwrap().store(), Some("cove"));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Config::parse(&text);
+        }
+    }
+}

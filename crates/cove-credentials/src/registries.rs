@@ -1,0 +1,391 @@
+//! The registries that somebody is signed in to, and how they come to be.
+
+use crate::{
+    address::same_registry,
+    config::{self, Config, ConfigError, Named},
+    helper::{Helper, HelperError},
+    secret::Credentials,
+};
+use futures_util::future::join_all;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How long a helper may take for one registry. It may ask a person to unlock a keyring.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take to list what it keeps, for which nothing needs to be unlocked.
+const LISTING: Duration = Duration::from_secs(20);
+
+/// Helpers that are used where the configuration names none, the likeliest first; Cove's own is last.
+const USUAL: &[&str] = if cfg!(target_os = "macos") {
+    &["osxkeychain", "cove"]
+} else if cfg!(windows) {
+    &["wincred", "cove"]
+} else {
+    &["secretservice", "pass", "cove"]
+};
+
+/// Why something could not be done with an account.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The Docker client's configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A helper did not do it.
+    #[error(transparent)]
+    Helper(#[from] HelperError),
+    /// Nothing is there that could keep a password.
+    #[error(
+        "no program is there that keeps passwords: the PATH has none of {}",
+        names(USUAL)
+    )]
+    NoHelper,
+}
+
+/// An account at a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The registry, as the Docker client calls it.
+    pub key: String,
+    /// The user's name; empty where only the helper knows it and does not tell.
+    pub user: String,
+    /// The helper that keeps the password, if one does.
+    pub helper: Option<String>,
+    /// Whether a password lies in the configuration file, where anybody can read it who can read the file.
+    pub plain: bool,
+}
+
+/// What is known of accounts.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    /// By registry.
+    pub accounts: Vec<Account>,
+    /// The helper that would keep the next one; none where there is no such program.
+    pub helper: Option<String>,
+    /// What helpers did not tell, and why.
+    pub problems: Vec<HelperError>,
+}
+
+/// The Docker client's configuration of one person, and the programs that it can find.
+#[derive(Debug, Clone)]
+pub struct Registries {
+    file: PathBuf,
+    path: OsString,
+}
+
+impl Registries {
+    /// Those of `$DOCKER_CONFIG`, else of `~/.docker`, with the programs on `$PATH`.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let set = env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty());
+        let directory = match set {
+            Some(directory) => PathBuf::from(directory),
+            None => env::home_dir()
+                .filter(|home| !home.as_os_str().is_empty())
+                .ok_or(ConfigError::NoHome)?
+                .join(".docker"),
+        };
+        Ok(Self::at(&directory, env::var_os("PATH").unwrap_or_default()))
+    }
+
+    /// Those of a configuration's directory, with the programs on `path`.
+    pub fn at(directory: &Path, path: impl Into<OsString>) -> Self {
+        Self {
+            file: directory.join("config.json"),
+            path: path.into(),
+        }
+    }
+
+    /// The configuration file, whether or not it is there.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// All accounts that the file or its helpers know of. A helper that fails hides nothing that others know.
+    pub async fn list(&self) -> Result<Accounts, ConfigError> {
+        let config = Config::read(&self.file)?;
+        let names: BTreeSet<&str> = config
+            .helpers()
+            .values()
+            .map(String::as_str)
+            .chain(config.store())
+            .collect();
+        let lists = names.into_iter().map(async |name| {
+            let users = match self.helper(name, LISTING) {
+                Ok(helper) => helper.list().await,
+                Err(error) => Err(error),
+            };
+            (name, users)
+        });
+        let mut problems = Vec::new();
+        let mut known = BTreeMap::new();
+        for (name, users) in join_all(lists).await {
+            match users {
+                Ok(users) => {
+                    known.insert(name, users);
+                }
+                Err(error) => problems.push(error),
+            }
+        }
+        Ok(Accounts {
+            accounts: accounts(&config, &known),
+            helper: config.store().or_else(|| self.usual()).map(str::to_owned),
+            problems,
+        })
+    }
+
+    /// Who somebody is at a registry, as the Docker client would find it.
+    pub async fn credentials(&self, key: &str) -> Result<Option<Credentials>, CredentialsError> {
+        let config = Config::read(&self.file)?;
+        match config.helper(key) {
+            Some(name) => Ok(self.helper(name, PATIENCE)?.get(key).await?),
+            None => Ok(config.credentials(key)),
+        }
+    }
+
+    /// Has a helper keep who somebody is at a registry, and takes what the file had of it out. Where the file names no
+    /// helper, it names one from then on. Nothing is written unless the helper has it.
+    pub async fn keep(&self, key: &str, credentials: &Credentials) -> Result<(), CredentialsError> {
+        let config = Config::read(&self.file)?;
+        let (name, named) = match config.helper(key) {
+            Some(name) => (name, Named::Already),
+            None => (self.usual().ok_or(CredentialsError::NoHelper)?, Named::Newly),
+        };
+        self.helper(name, PATIENCE)?.store(key, credentials).await?;
+        config::note_sign_in(&self.file, key, name, named)?;
+        Ok(())
+    }
+
+    /// Forgets who somebody is at a registry: in the helper's keeping, and in the file.
+    pub async fn forget(&self, key: &str) -> Result<(), CredentialsError> {
+        let config = Config::read(&self.file)?;
+        if let Some(name) = config.helper(key) {
+            self.helper(name, PATIENCE)?.erase(key).await?;
+        }
+        config::note_sign_out(&self.file, key)?;
+        Ok(())
+    }
+
+    fn helper(&self, name: &str, patience: Duration) -> Result<Helper, HelperError> {
+        Helper::find(name, &self.path, patience)
+    }
+
+    /// The helper for those who have named none.
+    fn usual(&self) -> Option<&'static str> {
+        let is_there = |name: &&&str| is_there(name, &self.path);
+        USUAL.iter().find(is_there).copied()
+    }
+}
+
+fn is_there(name: &str, path: &OsStr) -> bool {
+    Helper::find(name, path, PATIENCE).is_ok()
+}
+
+/// What the file and the helpers' lists say together. A helper that is not in `known` did not answer.
+fn accounts(config: &Config, known: &BTreeMap<&str, BTreeMap<String, String>>) -> Vec<Account> {
+    let mut accounts: BTreeMap<&str, Account> = BTreeMap::new();
+    let mut note = |key, user: &str, helper: Option<&str>, plain: bool| {
+        let account = accounts.entry(key).or_insert_with(|| Account {
+            key: str::to_owned(key),
+            user: String::new(),
+            helper: None,
+            plain: false,
+        });
+        if !user.is_empty() {
+            user.clone_into(&mut account.user);
+        }
+        account.helper = helper.map(str::to_owned).or(account.helper.take());
+        account.plain |= plain;
+    };
+    for (key, plain) in config.entries() {
+        let helper = config.helper(key);
+        let silent = helper.is_some_and(|name| !known.contains_key(name));
+        if plain {
+            let credentials = config.credentials(key).filter(|found| !found.is_token());
+            note(
+                key,
+                credentials.as_ref().map_or("", |found| &found.user),
+                None,
+                true,
+            );
+        }
+        if silent {
+            note(key, "", helper, false);
+        }
+    }
+    for (key, name) in config.helpers() {
+        match known.get(name.as_str()) {
+            Some(users) => {
+                let user = users.iter().find(|(other, _)| same_registry(other, key));
+                if let Some((_, user)) = user {
+                    note(key, shown(user), Some(name), false);
+                }
+            }
+            // It was named for this registry, so that there most likely is an account.
+            None => note(key, "", Some(name), false),
+        }
+    }
+    if let Some(name) = config.store()
+        && let Some(users) = known.get(name)
+    {
+        for (key, user) in users {
+            // Docker Desktop keeps tokens beside the account that they are of.
+            let token = key.ends_with("/access-token") || key.ends_with("/refresh-token");
+            if !token && !config.helpers().contains_key(key) {
+                note(key, shown(user), Some(name), false);
+            }
+        }
+    }
+    accounts.into_values().collect()
+}
+
+/// A user's name, where it is one.
+fn shown(user: &str) -> &str {
+    if user == "<token>" { "" } else { user }
+}
+
+/// The programs of these helpers, as a person reads them.
+fn names(helpers: &[&str]) -> String {
+    let programs: Vec<String> = helpers
+        .iter()
+        .map(|name| format!("docker-credential-{name}"))
+        .collect();
+    programs.join(", ")
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::{
+        address::HUB,
+        helper::tests::{keeping_one, script},
+    };
+    use std::fs;
+
+    /// A configuration, and a directory that is all of the path but for what scripts need.
+    fn registries(config: &str) -> (tempfile::TempDir, Registries) {
+        let directory = tempfile::tempdir().unwrap();
+        if !config.is_empty() {
+            fs::write(directory.path().join("config.json"), config).unwrap();
+        }
+        let registries = Registries::at(directory.path(), directory.path());
+        (directory, registries)
+    }
+
+    fn account(key: &str, user: &str, helper: Option<&str>, plain: bool) -> Account {
+        Account {
+            key: key.to_owned(),
+            user: user.to_owned(),
+            helper: helper.map(str::to_owned),
+            plain,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_signs_in_is_kept_by_a_helper_and_found_until_they_sign_out() {
+        let (directory, registries) = registries("");
+        keeping_one(directory.path(), "cove");
+        let mole = Credentials::of("mole", "sesame");
+        registries.keep(HUB, &mole).await.unwrap();
+        let text = fs::read_to_string(registries.file()).unwrap();
+        assert!(text.contains("\"credsStore\": \"cove\""), "{text}");
+        assert!(!text.contains("sesame") && !text.contains("\"auth\""), "{text}");
+        assert_eq!(registries.credentials(HUB).await.unwrap(), Some(mole));
+        let listed = registries.list().await.unwrap();
+        assert_eq!(listed.accounts, [account(HUB, "mole", Some("cove"), false)]);
+        registries.forget(HUB).await.unwrap();
+        assert_eq!(registries.credentials(HUB).await.unwrap(), None);
+        assert!(registries.list().await.unwrap().accounts.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_usual_helper_comes_before_coves_own_and_the_named_one_before_both() {
+        let (directory, registries) = registries("");
+        assert!(registries.list().await.unwrap().helper.is_none());
+        let refused = registries.keep("r.example", &Credentials::of("mole", "x")).await;
+        assert!(matches!(refused, Err(CredentialsError::NoHelper)));
+        assert!(!registries.file().exists());
+        keeping_one(directory.path(), "cove");
+        assert_eq!(registries.list().await.unwrap().helper.as_deref(), Some("cove"));
+        keeping_one(directory.path(), "pass");
+        assert_eq!(registries.list().await.unwrap().helper.as_deref(), Some("pass"));
+        fs::write(
+            registries.file(),
+            r#"{"credHelpers": {"r.example": "cove"}, "credsStore": "pass"}"#,
+        )
+        .unwrap();
+        registries
+            .keep("r.example", &Credentials::of("mole", "x"))
+            .await
+            .unwrap();
+        assert!(directory.path().join("cove-kept").exists());
+        assert!(!directory.path().join("pass-kept").exists());
+    }
+
+    #[tokio::test]
+    async fn a_password_in_the_file_is_used_told_of_and_taken_out_by_signing_in_again() {
+        // mole:sesame
+        let (directory, registries) = registries(r#"{"auths": {"r.example": {"auth": "bW9sZTpzZXNhbWU="}}}"#);
+        assert_eq!(
+            registries.credentials("r.example").await.unwrap(),
+            Some(Credentials::of("mole", "sesame"))
+        );
+        let listed = registries.list().await.unwrap();
+        assert_eq!(listed.accounts, [account("r.example", "mole", None, true)]);
+        keeping_one(directory.path(), "cove");
+        registries
+            .keep("r.example", &Credentials::of("mole", "sesame"))
+            .await
+            .unwrap();
+        let listed = registries.list().await.unwrap();
+        assert_eq!(
+            listed.accounts,
+            [account("r.example", "mole", Some("cove"), false)]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_refuses_leaves_the_file_alone() {
+        let (directory, registries) = registries("");
+        script(directory.path(), "cove", "cat >/dev/null; echo locked; exit 1");
+        let refused = registries.keep(HUB, &Credentials::of("mole", "sesame")).await;
+        let words = refused.unwrap_err().to_string();
+        assert_eq!(words, "docker-credential-cove did not store: locked");
+        assert!(!registries.file().exists());
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_hides_nothing_that_others_know() {
+        let (directory, registries) = registries(
+            r#"{"auths": {"p.example": {"auth": "bW9sZTpzZXNhbWU="}},
+                "credHelpers": {"g.example": "broken", "h.example": "missing"}, "credsStore": "list"}"#,
+        );
+        script(directory.path(), "broken", "echo no network; exit 1");
+        script(
+            directory.path(),
+            "list",
+            r#"echo '{"s.example": "vole", "https://index.docker.io/v1/access-token": "vole"}'"#,
+        );
+        let listed = registries.list().await.unwrap();
+        assert_eq!(
+            listed.accounts,
+            [
+                account("g.example", "", Some("broken"), false),
+                account("h.example", "", Some("missing"), false),
+                account("p.example", "mole", None, true),
+                account("s.example", "vole", Some("list"), false),
+            ]
+        );
+        let problems: Vec<String> = listed.problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            problems,
+            [
+                "docker-credential-broken did not list: no network",
+                "there is no program docker-credential-missing on the PATH"
+            ]
+        );
+    }
+}
