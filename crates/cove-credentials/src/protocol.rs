@@ -43,11 +43,11 @@ struct Stored {
 /// Does what one call of a helper asks for, with a keychain that is opened if it is needed. What is written is the protocol's
 /// whole answer, errors included: the Docker client reads those on standard output, and knows some of them by their words.
 /// Whether it was done, which is the program's exit code.
-pub fn serve<K: Keychain>(
+pub fn serve<'a>(
     verb: &str,
     input: impl Read,
     mut output: impl Write,
-    open: impl FnOnce() -> Result<K, KeychainError>,
+    open: impl FnOnce() -> Result<Box<dyn Keychain + 'a>, KeychainError>,
 ) -> bool {
     let (done, answer) = match answer(verb, input, open) {
         Ok(answer) => (true, answer),
@@ -57,10 +57,10 @@ pub fn serve<K: Keychain>(
     done && told
 }
 
-fn answer<K: Keychain>(
+fn answer<'a>(
     verb: &str,
     input: impl Read,
-    open: impl FnOnce() -> Result<K, KeychainError>,
+    open: impl FnOnce() -> Result<Box<dyn Keychain + 'a>, KeychainError>,
 ) -> Result<String, KeychainError> {
     let error = |text: &str| KeychainError(text.to_owned());
     let key = |text: String| match text.trim() {
@@ -155,7 +155,7 @@ mod tests {
 
     fn ask(memory: &Memory, verb: &str, input: &str) -> (bool, String) {
         let mut output = Vec::new();
-        let done = serve(verb, input.as_bytes(), &mut output, || Ok(memory));
+        let done = serve(verb, input.as_bytes(), &mut output, || Ok(Box::new(memory)));
         (done, String::from_utf8(output).unwrap())
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_keychain_that_cannot_be_opened_is_said_and_opened_for_nothing_that_needs_none() {
-        let closed = || Err::<&Memory, _>(KeychainError("nobody keeps passwords here".to_owned()));
+        let closed = || Err::<Box<dyn Keychain>, _>(KeychainError("nobody keeps passwords here".to_owned()));
         let mut output = Vec::new();
         assert!(!serve("list", &b""[..], &mut output, closed));
         assert_eq!(output, b"nobody keeps passwords here\n");

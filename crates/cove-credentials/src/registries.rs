@@ -10,13 +10,13 @@ use futures_util::future::join_all;
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 /// How long a helper may take for one registry. It may ask a person to unlock a keyring.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// How long it may take to list what it keeps, for which nothing needs to be unlocked.
 const LISTING: Duration = Duration::from_secs(20);
 
@@ -107,22 +107,23 @@ impl Registries {
     /// All accounts that the file or its helpers know of. A helper that fails hides nothing that others know.
     pub async fn list(&self) -> Result<Accounts, ConfigError> {
         let config = Config::read(&self.file)?;
-        let names: BTreeSet<&str> = config
+        let names = config
             .helpers()
             .values()
             .map(String::as_str)
-            .chain(config.store())
-            .collect();
-        let lists = names.into_iter().map(async |name| {
-            let users = match self.helper(name, LISTING) {
+            .chain(config.store());
+        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        let asked = names.into_iter().map(|name| async move {
+            let users = match self.helper(&name, LISTING) {
                 Ok(helper) => helper.list().await,
                 Err(error) => Err(error),
             };
             (name, users)
         });
+        let answers = join_all(asked).await;
         let mut problems = Vec::new();
         let mut known = BTreeMap::new();
-        for (name, users) in join_all(lists).await {
+        for (name, users) in answers {
             match users {
                 Ok(users) => {
                     known.insert(name, users);
@@ -175,21 +176,17 @@ impl Registries {
 
     /// The helper for those who have named none.
     fn usual(&self) -> Option<&'static str> {
-        let is_there = |name: &&&str| is_there(name, &self.path);
-        USUAL.iter().find(is_there).copied()
+        let is_there = |name: &&str| Helper::find(name, &self.path, PATIENCE).is_ok();
+        USUAL.iter().copied().find(is_there)
     }
 }
 
-fn is_there(name: &str, path: &OsStr) -> bool {
-    Helper::find(name, path, PATIENCE).is_ok()
-}
-
 /// What the file and the helpers' lists say together. A helper that is not in `known` did not answer.
-fn accounts(config: &Config, known: &BTreeMap<&str, BTreeMap<String, String>>) -> Vec<Account> {
-    let mut accounts: BTreeMap<&str, Account> = BTreeMap::new();
-    let mut note = |key, user: &str, helper: Option<&str>, plain: bool| {
+fn accounts<'a>(config: &'a Config, known: &'a BTreeMap<String, BTreeMap<String, String>>) -> Vec<Account> {
+    let mut accounts: BTreeMap<&'a str, Account> = BTreeMap::new();
+    let mut note = |key: &'a str, user: &str, helper: Option<&str>, plain: bool| {
         let account = accounts.entry(key).or_insert_with(|| Account {
-            key: str::to_owned(key),
+            key: key.to_owned(),
             user: String::new(),
             helper: None,
             plain: false,
@@ -207,7 +204,7 @@ fn accounts(config: &Config, known: &BTreeMap<&str, BTreeMap<String, String>>) -
             let credentials = config.credentials(key).filter(|found| !found.is_token());
             note(
                 key,
-                credentials.as_ref().map_or("", |found| &found.user),
+                credentials.as_ref().map_or("", |found| found.user.as_str()),
                 None,
                 true,
             );
@@ -217,15 +214,15 @@ fn accounts(config: &Config, known: &BTreeMap<&str, BTreeMap<String, String>>) -
         }
     }
     for (key, name) in config.helpers() {
-        match known.get(name.as_str()) {
+        match known.get(name) {
             Some(users) => {
                 let user = users.iter().find(|(other, _)| same_registry(other, key));
                 if let Some((_, user)) = user {
-                    note(key, shown(user), Some(name), false);
+                    note(key.as_str(), shown(user), Some(name.as_str()), false);
                 }
             }
             // It was named for this registry, so that there most likely is an account.
-            None => note(key, "", Some(name), false),
+            None => note(key.as_str(), "", Some(name.as_str()), false),
         }
     }
     if let Some(name) = config.store()
@@ -235,7 +232,7 @@ fn accounts(config: &Config, known: &BTreeMap<&str, BTreeMap<String, String>>) -
             // Docker Desktop keeps tokens beside the account that they are of.
             let token = key.ends_with("/access-token") || key.ends_with("/refresh-token");
             if !token && !config.helpers().contains_key(key) {
-                note(key, shown(user), Some(name), false);
+                note(key.as_str(), shown(user), Some(name), false);
             }
         }
     }
