@@ -1,6 +1,7 @@
 //! What the front end reads when something did not work.
 
 use cove_api::{ClientError, LaunchError};
+use cove_credentials::{ConfigError, CredentialsError, HelperError};
 use cove_engine::EngineError;
 use cove_view::Failure;
 use std::error::Error;
@@ -17,7 +18,14 @@ impl Refusal {
         Self(Failure {
             message: message.into(),
             hint: hint.into(),
+            registry: None,
         })
+    }
+
+    /// The same, with the registry that signing in to may help.
+    pub(crate) fn at_registry(mut self, key: &str) -> Self {
+        self.0.registry = Some(key.to_owned());
+        self
     }
 }
 
@@ -47,6 +55,34 @@ impl From<LaunchError> for Refusal {
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         Self::new(with_causes(&error), "")
+    }
+}
+
+impl From<ConfigError> for Refusal {
+    fn from(error: ConfigError) -> Self {
+        let hint = match &error {
+            ConfigError::NoHome => "Set HOME or DOCKER_CONFIG, and open the window again.",
+            ConfigError::Malformed { .. } => "Correct the file, or move it away. It was left as it is.",
+            ConfigError::Io { .. } => "Check the file's owner and permissions.",
+        };
+        Self::because(&error, hint)
+    }
+}
+
+impl From<CredentialsError> for Refusal {
+    fn from(error: CredentialsError) -> Self {
+        let hint = match &error {
+            CredentialsError::Config(_) => "Check the Docker client's configuration file.",
+            CredentialsError::NoHelper => {
+                "Install Cove's package, which has one, or put docker-credential-cove on the PATH. No password is written to a file."
+            }
+            CredentialsError::Helper(HelperError::Missing(_) | HelperError::Name(_)) => {
+                "Install it, or name another one in the Docker client's configuration file (credsStore, credHelpers)."
+            }
+            CredentialsError::Helper(HelperError::Late { .. }) => "Unlock the keyring, and try again.",
+            CredentialsError::Helper(_) => "See that the keyring runs and is unlocked, and try again.",
+        };
+        Self::because(&error, hint)
     }
 }
 

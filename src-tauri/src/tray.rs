@@ -247,6 +247,7 @@ mod tests {
         let failure = cove_view::Failure {
             message: String::new(),
             hint: String::new(),
+            registry: None,
         };
         let contents = Contents::of(Some(&MachineNews::Away { failure }), None);
         assert_eq!(contents.machine, Some(("Start the machine", "start")));

@@ -1,7 +1,7 @@
 //! `cargo xtask deb`: the Debian package.
 //!
 //! ```text
-//!  cove, cove-desktop, image, agent ────────────┐
+//!  cove, cove-desktop, helper, image, agent ────┐
 //!  what cove writes: completions, manual pages ─┼─▶ a tree below target/deb ── dpkg-deb ──▶ cove_VERSION_amd64.deb
 //!  xtask/deb: desktop file, prerm, copyright ───┘
 //! ```
@@ -73,7 +73,11 @@ pub(crate) fn pack(layout: &Layout, profile: Profile) -> Result<PathBuf> {
     let place = layout.packages(profile);
     let tree = Tree::new(place.join("tree"))?;
     lay(layout, profile, &tree)?;
-    let programs = [layout.cove(profile), layout.desktop(profile)];
+    let programs = [
+        layout.cove(profile),
+        layout.desktop(profile),
+        layout.credential_helper(profile),
+    ];
     let control = control::Control {
         version: VERSION,
         architecture: ARCHITECTURE,
@@ -96,6 +100,11 @@ fn lay(layout: &Layout, profile: Profile, tree: &Tree) -> Result<()> {
     let cove = layout.cove(profile);
     tree.copy("usr/bin/cove", Mode::Program, &cove)?;
     tree.copy("usr/bin/cove-desktop", Mode::Program, &layout.desktop(profile))?;
+    tree.copy(
+        "usr/bin/docker-credential-cove",
+        Mode::Program,
+        &layout.credential_helper(profile),
+    )?;
     tree.copy_all(IMAGE, &layout.image())?;
     tree.copy(AGENT, Mode::Program, &layout.agent())?;
     for (shell, place) in COMPLETIONS {
@@ -106,11 +115,9 @@ fn lay(layout: &Layout, profile: Profile, tree: &Tree) -> Result<()> {
     emptied(&pages)?;
     process::run_quietly(Command::new(&cove).arg("manual").arg(&pages))?;
     tree.copy_all(MANUAL, &pages)?;
-    tree.copy(
-        &format!("{MANUAL}/cove-desktop.1"),
-        Mode::File,
-        &ours(layout, "cove-desktop.1"),
-    )?;
+    for page in ["cove-desktop.1", "docker-credential-cove.1"] {
+        tree.copy(&format!("{MANUAL}/{page}"), Mode::File, &ours(layout, page))?;
+    }
     tree.compress_all(MANUAL)?;
     let changes = format!("{TEXTS}/changelog");
     tree.copy(&changes, Mode::File, &layout.root().join("CHANGELOG.md"))?;

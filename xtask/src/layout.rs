@@ -55,6 +55,11 @@ impl Layout {
         self.programs(profile).join("cove-desktop")
     }
 
+    /// What keeps passwords of registries in the session's keyring; of the desktop application's package.
+    pub(crate) fn credential_helper(&self, profile: Profile) -> PathBuf {
+        self.programs(profile).join("docker-credential-cove")
+    }
+
     fn programs(&self, profile: Profile) -> PathBuf {
         self.target.join(match profile {
             Profile::Dev => "debug",

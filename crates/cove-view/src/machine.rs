@@ -74,6 +74,10 @@ pub struct Failure {
     pub message: String,
     /// What to do next; empty when there is nothing sensible to say.
     pub hint: String,
+    /// The registry to sign in to, where that may help; as `sign_in` takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub registry: Option<String>,
 }
 
 /// What the window hears of its machine.
@@ -178,6 +182,7 @@ impl From<ApiError> for Failure {
         Self {
             message: error.message,
             hint: error.hint,
+            registry: None,
         }
     }
 }

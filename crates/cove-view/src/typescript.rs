@@ -5,9 +5,10 @@ use crate::{
     ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
     FileRowKind, FileText, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow, LogLine, LogStream,
     MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork,
-    Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned, Publish, Removal, Restart,
-    RunSpec, Saved, ServiceRow, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing,
-    StageView, Step, Subnet, TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
+    Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned, Publish, RegistriesView,
+    RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow, SettingField, SettingRow, SettingsDiff,
+    SettingsView, ShareRow, Sharing, StageView, Step, Subnet, TaskStep, ThingKind, TrustRow, Upload, Usage,
+    Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -69,6 +70,8 @@ pub fn module() -> String {
         Protocol,
         Pruned,
         Publish,
+        RegistriesView,
+        RegistryRow,
         Removal,
         Restart,
         RunSpec,

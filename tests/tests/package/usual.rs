@@ -66,7 +66,7 @@ pub(crate) fn a3_menu_shells_and_manual_know_it(root: &Root) {
         .ok();
     root.root("grep -c 'complete -c cove' /usr/share/fish/vendor_completions.d/cove.fish")
         .ok();
-    for page in ["cove", "cove-start", "cove-desktop"] {
+    for page in ["cove", "cove-start", "cove-desktop", "docker-credential-cove"] {
         let text = root.root(&format!("zcat /usr/share/man/man1/{page}.1.gz")).ok();
         assert!(text.contains(".SH NAME"), "{page}: {text}");
     }

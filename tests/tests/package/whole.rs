@@ -22,9 +22,14 @@ pub(crate) fn b1_apt_installs_it_with_everything(root: &Root) {
     let state = root.root("dpkg-query --show --showformat '${Status}' cove").ok();
     assert_eq!(state, "install ok installed");
     let missing = root
-        .root("ldd /usr/bin/cove /usr/bin/cove-desktop | grep 'not found' || true")
+        .root("ldd /usr/bin/cove /usr/bin/cove-desktop /usr/bin/docker-credential-cove | grep 'not found' || true")
         .ok();
     assert_eq!(missing, "", "libraries are missing");
+    // Without a session there is no keyring, which the helper says where the Docker client reads it.
+    let list = "unset DBUS_SESSION_BUS_ADDRESS DISPLAY XDG_RUNTIME_DIR; \
+                if docker-credential-cove list >said; then exit 9; fi; cat said; rm said";
+    let said = root.person(list).ok();
+    assert!(said.contains("there is no session bus"), "{said}");
 }
 
 pub(crate) fn b2_a_person_runs_a_container(root: &Root) {

@@ -232,7 +232,11 @@ message: string,
 /**
  * What to do next; empty when there is nothing sensible to say.
  */
-hint: string, };
+hint: string, 
+/**
+ * The registry to sign in to, where that may help; as `sign_in` takes it.
+ */
+registry?: string, };
 
 export type FileChange = "changed" | "added" | "deleted";
 
@@ -727,6 +731,50 @@ container: number,
  * Which protocol.
  */
 protocol: Protocol, };
+
+export type RegistriesView = { 
+/**
+ * The Docker client's configuration file.
+ */
+file: string, 
+/**
+ * Each of them.
+ */
+rows: Array<RegistryRow>, 
+/**
+ * The credential helper that keeps the next password; none where there is no such program.
+ */
+helper: string | null, 
+/**
+ * What helpers did not tell, and why.
+ */
+problems: Array<string>, };
+
+export type RegistryRow = { 
+/**
+ * What the Docker client calls it.
+ */
+address: string, 
+/**
+ * What a person calls it: `Docker Hub`, `ghcr.io`.
+ */
+name: string, 
+/**
+ * The user; empty where nobody tells.
+ */
+user: string, 
+/**
+ * The credential helper that keeps the password, if one does.
+ */
+helper: string | null, 
+/**
+ * Whether that helper is the system's or session's keyring.
+ */
+keyring: boolean, 
+/**
+ * Whether a password lies in the configuration file as plain text.
+ */
+plain: boolean, };
 
 export type Removal = { 
 /**
