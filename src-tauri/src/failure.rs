@@ -72,12 +72,14 @@ impl From<ConfigError> for Refusal {
 impl From<CredentialsError> for Refusal {
     fn from(error: CredentialsError) -> Self {
         let hint = match &error {
-            CredentialsError::Config(_) => "Check the Docker client's configuration file.",
+            CredentialsError::Config(_) => {
+                "Check the Docker client's configuration file. It was left as it is."
+            }
             CredentialsError::NoHelper => {
-                "Install Cove's package, which has one, or put docker-credential-cove on the PATH. No password is written to a file."
+                "Install Cove's package, which has docker-credential-cove. No password is written to a file."
             }
             CredentialsError::Helper(HelperError::Missing(_) | HelperError::Name(_)) => {
-                "Install it, or name another one in the Docker client's configuration file (credsStore, credHelpers)."
+                "Install it, or name another one in the Docker client's configuration file."
             }
             CredentialsError::Helper(HelperError::Late { .. }) => "Unlock the keyring, and try again.",
             CredentialsError::Helper(_) => "See that the keyring runs and is unlocked, and try again.",

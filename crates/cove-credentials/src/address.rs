@@ -20,8 +20,8 @@ const LONGEST: usize = 260;
 #[error("`{0}` is not the address of a registry")]
 pub struct AddressError(pub String);
 
-/// The key of the registry at an address that a person typed: `HUB` for nothing at all and for each of its names, else the
-/// host with its port. Scheme and path are left out, as `docker login` does.
+/// The key of the registry at an address that a person typed: `HUB` for nothing at all and for each of its names,
+/// else the host with its port. Scheme and path are left out, as `docker login` does.
 ///
 /// ```
 /// # use cove_credentials::{HUB, key_of_address};
@@ -45,8 +45,8 @@ pub fn key_of_address(typed: &str) -> Result<String, AddressError> {
     }
 }
 
-/// The key of the registry that an image comes from, by its name: what stands before the first slash, where that can be a
-/// host, else Docker Hub's.
+/// The key of the registry that an image comes from, by its name: what stands before the first slash, where that can
+/// be a host, else Docker Hub's.
 ///
 /// ```
 /// # use cove_credentials::{HUB, key_of_image};

@@ -27,7 +27,8 @@ const AUTHS: &str = "auths";
 const STORE: &str = "credsStore";
 const HELPERS: &str = "credHelpers";
 
-/// One change of the file at a time in this process. The Docker client takes no lock either, so that there is none to share.
+/// One change of the file at a time in this process. The Docker client takes no lock either, so that there is none to
+/// share.
 static CHANGING: Mutex<()> = Mutex::new(());
 
 /// Why the file cannot be used. It is as it was before.
@@ -315,7 +316,8 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 struct Members(Vec<(String, Box<RawValue>)>);
 
 impl Members {
-    /// The value of a member, null being none. The Docker client does not tell the letters' case, and takes the last one.
+    /// The value of a member, null being none. The Docker client does not tell the letters' case, and takes the last
+    /// one.
     fn value<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, serde_json::Error> {
         let found = self.0.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name));
         match found {

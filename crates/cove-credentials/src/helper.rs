@@ -1,8 +1,8 @@
-//! Docker's credential helpers, from the side of who asks: `docker-credential-NAME VERB`, with JSON or a registry's key on
-//! standard input and JSON on standard output.
+//! Docker's credential helpers, from the side of who asks: `docker-credential-NAME VERB`, with JSON or a registry's
+//! key on standard input and JSON on standard output.
 //!
-//! A helper is a program that a person has installed, and may be anything: it has a time limit, what it says is bounded,
-//! and no password is told on from its words.
+//! A helper is a program that a person has installed, and may be anything: it has a time limit, what it says is
+//! bounded, and no password is told on from its words.
 
 use crate::secret::{Credentials, Secret};
 use serde::Deserialize;

@@ -9,8 +9,8 @@
 //!                        serve ──▶ Keychain                                             protocol
 //! ```
 //!
-//! Passwords are in a helper's hands. Those that others have left in the configuration file are read, as the Docker client
-//! reads them, and never written there. None of them is part of a command line, an error or what `Debug` prints.
+//! Passwords are in a helper's hands. Those that others have left in the configuration file are read, as the Docker
+//! client reads them, and never written there. None of them is part of a command line, an error or what `Debug` prints.
 //!
 //! The file belongs to the Docker client: it is replaced in one step, with every value that is not changed as it was
 //! written. Nobody owns it while it is not being changed, so that it is read again for each question.

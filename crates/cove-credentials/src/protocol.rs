@@ -40,9 +40,9 @@ struct Stored {
     secret: Secret,
 }
 
-/// Does what one call of a helper asks for, with a keychain that is opened if it is needed. What is written is the protocol's
-/// whole answer, errors included: the Docker client reads those on standard output, and knows some of them by their words.
-/// Whether it was done, which is the program's exit code.
+/// Does what one call of a helper asks for, with a keychain that is opened if it is needed. What is written is the
+/// protocol's whole answer, errors included: the Docker client reads those on standard output, and knows some of them
+/// by their words. Whether it was done, which is the program's exit code.
 pub fn serve<'a>(
     verb: &str,
     input: impl Read,

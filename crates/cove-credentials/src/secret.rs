@@ -59,8 +59,8 @@ impl Credentials {
         self.user == TOKEN
     }
 
-    /// The value of the engine's header `X-Registry-Auth` for the registry of this key: JSON in the alphabet of base64 for
-    /// URLs, with padding.
+    /// The value of the engine's header `X-Registry-Auth` for the registry of this key: JSON in the alphabet of
+    /// base64 for URLs, with padding.
     pub fn header(&self, key: &str) -> String {
         let secret = self.secret.expose();
         let auth = if self.is_token() {

@@ -1,5 +1,6 @@
 //! Images: pulled, pushed, named, removed, written to files and read from them.
 
+use super::registries;
 use crate::{
     cove::Cove,
     drops::Drops,
@@ -12,9 +13,6 @@ use cove_view::{ImageDetails, Pruned, TaskStep, Transfer};
 use hyper::Method;
 use std::{path::PathBuf, sync::Arc};
 use tauri::{AppHandle, State, ipc::Channel};
-
-/// The engine's header for somebody without an account: `{}`.
-const NOBODY: &str = "e30=";
 
 /// Pulls an image.
 #[tauri::command]
@@ -40,13 +38,23 @@ pub(crate) async fn pull(engine: &Engine, reference: &str, report: &Report) -> A
     if !names_a_version(reference) {
         place = place.with("tag", "latest");
     }
-    let lines = engine.lines(Method::POST, &place).await?;
-    carry(lines, report).await.map_err(|error| {
-        Refusal::new(
-            format!("cannot pull {reference}: {}", error.0.message),
-            "Check the image's name, and that the machine reaches the registry.",
-        )
-    })
+    ask_registry(engine, &place, "pull", reference, report).await
+}
+
+/// Has the engine carry an image from or to its registry, as who is signed in there.
+async fn ask_registry(
+    engine: &Engine,
+    place: &Place,
+    verb: &str,
+    reference: &str,
+    report: &Report,
+) -> Answer<()> {
+    let header = registries::header_for(reference, report).await;
+    let carried = match engine.lines_as(Method::POST, place, &header).await {
+        Ok(lines) => carry(lines, report).await,
+        Err(error) => Err(error.into()),
+    };
+    carried.map_err(|error| registries::refusal(verb, reference, &error))
 }
 
 /// Pushes an image to the registry that its name says.
@@ -63,13 +71,7 @@ pub(crate) async fn push_image(
         .run(task, steps, |report| async move {
             let (name, tag) = divided(&reference);
             let place = Place::of(&["images", name, "push"]).with("tag", tag);
-            let lines = engine.lines_as(Method::POST, &place, NOBODY).await?;
-            carry(lines, &report).await.map_err(|error| {
-                Refusal::new(
-                    format!("cannot push {reference}: {}", error.0.message),
-                    "Check that the machine reaches the registry. Where it wants an account, push in a terminal after docker login.",
-                )
-            })
+            ask_registry(&engine, &place, "push", &reference, &report).await
         })
         .await
 }

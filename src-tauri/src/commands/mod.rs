@@ -15,6 +15,7 @@ mod lists;
 mod machine;
 mod networks;
 mod project_files;
+mod registries;
 mod run;
 mod settings;
 mod streams;
@@ -77,6 +78,9 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         networks::remove_network,
         project_files::read_project_file,
         project_files::write_project_file,
+        registries::registries,
+        registries::sign_in,
+        registries::sign_out,
         run::run,
         settings::change_settings,
         settings::distrust,

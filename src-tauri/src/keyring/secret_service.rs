@@ -1,5 +1,5 @@
-//! The keyring of a Linux session: the Secret Service of freedesktop.org, a program on the session's message bus such as
-//! gnome-keyring, `KWallet` or `KeePassXC`.
+//! The keyring of a Linux session: the Secret Service of freedesktop.org, a program on the session's message bus such
+//! as gnome-keyring, `KWallet` or `KeePassXC`.
 //!
 //! Entries have the attributes that docker-credential-secretservice gives its own, so that either helper finds what the
 //! other has kept. Passwords cross the bus unencrypted (the specification's algorithm `plain`): who can read this

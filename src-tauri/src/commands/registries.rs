@@ -1,0 +1,205 @@
+//! Registries: accounts that are the Docker client's as well, checked by the engine and kept by credential helpers.
+
+use crate::{
+    cove::Cove,
+    failure::{Answer, Refusal},
+    task::Report,
+};
+use cove_credentials::{
+    Account, Accounts, Credentials, CredentialsError, HUB, Registries, Secret, bare, key_of_address,
+    key_of_image, same_registry,
+};
+use cove_engine::Place;
+use cove_view::{RegistriesView, RegistryRow, TaskStep};
+use serde_json::json;
+use std::sync::Arc;
+use tauri::State;
+
+/// The engine's header for somebody without an account: `{}`.
+const NOBODY: &str = "e30=";
+/// Longest address or name of a user, in bytes.
+const LONGEST_NAME: usize = 1024;
+/// Longest password, in bytes. Tokens of some registries are a kilobyte or two.
+const LONGEST_SECRET: usize = 64 << 10;
+
+/// The registries that somebody is signed in to.
+#[tauri::command]
+pub(crate) async fn registries() -> Answer<RegistriesView> {
+    let registries = Registries::from_env()?;
+    let Accounts {
+        accounts,
+        helper,
+        problems,
+    } = registries.list().await?;
+    Ok(RegistriesView {
+        file: registries.file().display().to_string(),
+        rows: accounts.into_iter().map(row).collect(),
+        helper,
+        problems: problems
+            .iter()
+            .map(|error| Refusal::because(error, "").0.message)
+            .collect(),
+    })
+}
+
+fn row(account: Account) -> RegistryRow {
+    let name = name_of(&account.key).to_owned();
+    RegistryRow::new(account.key, name, account.user, account.helper, account.plain)
+}
+
+/// Signs in to a registry, Docker Hub where the address is empty: the engine asks it, and then a helper keeps the
+/// password.
+#[tauri::command]
+pub(crate) async fn sign_in(
+    cove: State<'_, Arc<Cove>>,
+    address: String,
+    user: String,
+    password: Secret,
+) -> Answer<()> {
+    let key = key_of_address(&address).map_err(|error| {
+        Refusal::because(
+            &error,
+            "Type a host, such as ghcr.io or registry.example.com:5000, or nothing for Docker Hub.",
+        )
+    })?;
+    let user = user.trim();
+    let secret = password.expose();
+    if user.is_empty() || user.len() > LONGEST_NAME || secret.is_empty() || secret.len() > LONGEST_SECRET {
+        return Err(Refusal::new(
+            format!("a user and a password are needed to sign in to {}", name_of(&key)),
+            "The password may be a token that the registry has given.",
+        ));
+    }
+    let registries = Registries::from_env()?;
+    let body = json!({"username": user, "password": secret, "serveraddress": key});
+    let answer = cove.engine().post(&Place::of(&["auth"]), Some(&body)).await;
+    let answer = answer.map_err(|error| {
+        Refusal::because(
+            &error,
+            "Check user and password, and that the machine reaches the registry.",
+        )
+    })?;
+    // Some registries give a token that is kept in the password's place.
+    let credentials = match answer["IdentityToken"].as_str() {
+        Some(token) if !token.is_empty() => Credentials::of_token(token),
+        _ => Credentials::of(user, secret),
+    };
+    Ok(registries.keep(&key, &credentials).await?)
+}
+
+/// Signs out of a registry by the name that the list has it under.
+#[tauri::command]
+pub(crate) async fn sign_out(address: String) -> Answer<()> {
+    if address.is_empty() || address.len() > LONGEST_NAME || address.contains(char::is_control) {
+        return Err(Refusal::new(
+            "this is not a registry of the list",
+            "Choose one of it.",
+        ));
+    }
+    Ok(Registries::from_env()?.forget(&address).await?)
+}
+
+/// The engine's header for the registry of an image, as the Docker client would make it. Where a helper does not
+/// answer, that is told, and the engine asks as nobody: what anybody may have does not need it.
+pub(super) async fn header_for(reference: &str, report: &Report) -> String {
+    let key = key_of_image(reference);
+    match credentials(key).await {
+        Ok(Some(credentials)) => credentials.header(key),
+        Ok(None) => NOBODY.to_owned(),
+        Err(error) => {
+            let Refusal(failure) = error.into();
+            report.tell(TaskStep::Line {
+                text: format!("Without an account at {}: {}", name_of(key), failure.message),
+            });
+            NOBODY.to_owned()
+        }
+    }
+}
+
+async fn credentials(key: &str) -> Result<Option<Credentials>, CredentialsError> {
+    Registries::from_env()?.credentials(key).await
+}
+
+/// What a person reads of an image that could not be pulled or pushed, with the registry to sign in to where that may
+/// help.
+pub(super) fn refusal(verb: &str, reference: &str, error: &Refusal) -> Refusal {
+    let key = key_of_image(reference);
+    let message = format!("cannot {verb} {reference}: {}", error.0.message);
+    if wants_account(&error.0.message) {
+        let hint = format!("Sign in to {}, with an account that may {verb} it.", name_of(key));
+        // As a person would type it.
+        let typed = if key == HUB { "docker.io" } else { key };
+        Refusal::new(message, hint).at_registry(typed)
+    } else {
+        Refusal::new(
+            message,
+            "Check the image's name, and that the machine reaches the registry.",
+        )
+    }
+}
+
+/// Whether the engine's words say that the registry wants to know who asks, or does not let who asked.
+fn wants_account(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let registry = [
+        "unauthorized",
+        "no basic auth credentials",
+        "authentication required",
+        "docker login",
+    ];
+    registry.iter().any(|words| message.contains(words))
+        // The engine says this of its own files.
+        || (message.contains("denied") && !message.contains("permission denied"))
+}
+
+/// A registry as a person reads it.
+fn name_of(key: &str) -> &str {
+    if same_registry(key, HUB) {
+        "Docker Hub"
+    } else {
+        bare(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_registry_refuses_for_want_of_an_account_leads_to_signing_in() {
+        for (image, words, registry) in [
+            (
+                "shop/api",
+                "pull access denied for shop/api, repository does not exist or may require 'docker login': denied: \
+                 requested access to the resource is denied",
+                Some("docker.io"),
+            ),
+            (
+                "r.example:5000/a:1",
+                "no basic auth credentials",
+                Some("r.example:5000"),
+            ),
+            (
+                "ghcr.io/a/b",
+                "Head \"https://ghcr.io/v2/a/b/manifests/latest\": unauthorized",
+                Some("ghcr.io"),
+            ),
+            ("r.example/a", "manifest for r.example/a:latest not found", None),
+            (
+                "r.example/a",
+                "open /var/lib/docker/tmp/x: permission denied",
+                None,
+            ),
+        ] {
+            let told = refusal("pull", image, &Refusal::new(words, ""));
+            assert_eq!(told.0.registry.as_deref(), registry, "{words}");
+            assert!(told.0.message.starts_with("cannot pull ") && told.0.message.ends_with(words));
+        }
+    }
+
+    #[test]
+    fn docker_hub_has_one_name() {
+        assert_eq!(name_of(HUB), "Docker Hub");
+        assert_eq!(name_of("https://r.example/v1/"), "r.example");
+    }
+}
