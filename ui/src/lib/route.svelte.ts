@@ -1,5 +1,5 @@
 /** Where the window is: `#/containers/ID/logs`. The address is the only place that remembers it. */
-export const SCREENS = ["containers", "compose", "images", "builds", "volumes", "networks", "machine"] as const;
+export const SCREENS = ["containers", "compose", "images", "builds", "volumes", "networks", "registries", "machine"] as const;
 export type Screen = (typeof SCREENS)[number];
 
 export interface Place {

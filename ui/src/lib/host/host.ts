@@ -42,6 +42,8 @@ export class HostError extends Error {
     message: string,
     /** What to do next; empty when there is nothing sensible to say. */
     readonly hint = "",
+    /** The registry to sign in to, where that may help. */
+    readonly registry: string | null = null,
   ) {
     super(message);
     this.name = "HostError";

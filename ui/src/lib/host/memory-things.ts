@@ -1,10 +1,11 @@
 /**
- * Images, volumes and networks of the host in memory. Who uses them follows from the containers, as in the engine;
+ * Images, volumes, networks and registries of the host in memory. Who uses them follows from the containers, as in the engine;
  * what is done to them stays done.
  */
 import { type Job, HostError, type Stop } from "./host";
 import { digestOf, MemoryImages, step } from "./memory-images";
 import { MemoryProjects } from "./memory-projects";
+import { MemoryRegistries, registryOf } from "./memory-registries";
 import type { ThingsHost } from "./things";
 import type {
   ImageDetails,
@@ -14,6 +15,7 @@ import type {
   NetworkRow,
   NewNetwork,
   Pruned,
+  RegistriesView,
   ThingKind,
   VolumeRow,
 } from "./types.gen";
@@ -39,6 +41,7 @@ interface Network {
 
 export abstract class MemoryThings extends MemoryProjects implements ThingsHost {
   #images = new MemoryImages([], 0);
+  #registries = new MemoryRegistries(false);
   #volumes: Volume[] = [];
   #networks: Network[] = [];
   #now = 0;
@@ -51,6 +54,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
     this.stockBuilds(now);
     this.#images = new MemoryImages([...new Set(rows.map((row) => row.image))], now);
     if (rows.length > 0) this.#images.addUnused();
+    this.#registries = new MemoryRegistries(rows.length > 0);
     this.#volumes = rows.filter((row) => row.service === "db").map((row, index) => ({
       name: `${row.project}_data`,
       bytes: (41 + index * 212) * MIB,
@@ -104,6 +108,10 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   }
 
   async pullImage(reference: string, job: Job): Promise<void> {
+    const registry = registryOf(reference);
+    if (registry.startsWith("private.") && !this.#registries.knows(reference)) {
+      throw new HostError(`cannot pull ${reference}: no basic auth credentials`, `Sign in to ${registry}, with an account that may pull it.`, registry);
+    }
     await this.#images.pull(reference, job);
     this.changed("image");
   }
@@ -269,6 +277,18 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
     this.#networks = this.#networks.filter((network) => !gone.includes(network));
     this.changed("network");
     return { removed: gone.map((network) => network.name), bytes: 0 };
+  }
+
+  async registries(): Promise<RegistriesView> {
+    return this.#registries.view();
+  }
+
+  async signIn(address: string, user: string, password: string): Promise<void> {
+    this.#registries.signIn(address, user, password);
+  }
+
+  async signOut(address: string): Promise<void> {
+    this.#registries.signOut(address);
   }
 
   #usersOf(tags: readonly string[]): string[] {

@@ -10,10 +10,11 @@ export async function call<T>(command: string, values: Record<string, unknown> =
   }
 }
 
-/** Commands refuse with `{message, hint}`; what the shell itself refuses is a text. */
+/** Commands refuse with a `Failure`; what the shell itself refuses is a text. */
 function refusal(error: unknown): HostError {
   if (typeof error === "object" && error !== null && "message" in error) {
-    return new HostError(String(error.message), "hint" in error ? String(error.hint) : "");
+    const registry = "registry" in error && typeof error.registry === "string" ? error.registry : null;
+    return new HostError(String(error.message), "hint" in error ? String(error.hint) : "", registry);
   }
   return new HostError(String(error));
 }

@@ -1,4 +1,4 @@
-/** Images, volumes and networks of the desktop application. */
+/** Images, volumes, networks and registries of the desktop application. */
 import type { Job, Stop } from "./host";
 import { call, longCall, watch } from "./tauri-call";
 import { TauriProjects } from "./tauri-projects";
@@ -11,6 +11,7 @@ import type {
   NetworkRow,
   NewNetwork,
   Pruned,
+  RegistriesView,
   ThingKind,
   VolumeRow,
 } from "./types.gen";
@@ -118,5 +119,17 @@ export class TauriThings extends TauriProjects implements ThingsHost {
 
   pruneNetworks(): Promise<Pruned> {
     return call("prune_networks");
+  }
+
+  registries(): Promise<RegistriesView> {
+    return call("registries");
+  }
+
+  signIn(address: string, user: string, password: string): Promise<void> {
+    return call("sign_in", { address, user, password });
+  }
+
+  signOut(address: string): Promise<void> {
+    return call("sign_out", { address });
   }
 }

@@ -1,4 +1,4 @@
-/** What a host offers of images, volumes and networks. */
+/** What a host offers of images, volumes, networks and registries. */
 import type { Job, Stop } from "./host";
 import type {
   ImageDetails,
@@ -8,6 +8,7 @@ import type {
   NetworkRow,
   NewNetwork,
   Pruned,
+  RegistriesView,
   ThingKind,
   VolumeRow,
 } from "./types.gen";
@@ -52,4 +53,11 @@ export interface ThingsHost {
   disconnectNetwork(id: string, container: string): Promise<void>;
   removeNetwork(id: string): Promise<void>;
   pruneNetworks(): Promise<Pruned>;
+
+  /** The registries that this person's Docker client is signed in to. */
+  registries(): Promise<RegistriesView>;
+  /** Has the engine check the password, and a credential helper keep it. An empty address is Docker Hub's. */
+  signIn(address: string, user: string, password: string): Promise<void>;
+  /** By the address that the list has. */
+  signOut(address: string): Promise<void>;
 }

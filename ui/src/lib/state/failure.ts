@@ -2,6 +2,9 @@ import type { Failure } from "../host";
 
 /** What a person reads of whatever was thrown. */
 export function failureOf(error: unknown): Failure {
-  if (error instanceof Error) return { message: error.message, hint: "hint" in error ? String(error.hint) : "" };
+  if (error instanceof Error) {
+    const failure = { message: error.message, hint: "hint" in error ? String(error.hint) : "" };
+    return "registry" in error && typeof error.registry === "string" ? { ...failure, registry: error.registry } : failure;
+  }
   return { message: String(error), hint: "" };
 }

@@ -1,6 +1,7 @@
 import type { Word } from "./en";
 import { files } from "./files.de";
 import { projects } from "./projects.de";
+import { registries } from "./registries.de";
 import { settings } from "./settings.de";
 
 export const de: Record<Word, string> = {
@@ -140,6 +141,7 @@ export const de: Record<Word, string> = {
 
   ...files,
   ...projects,
+  ...registries,
   ...settings,
   // Images, Volumes, Netzwerke
   selectAll: "Alle auswählen",

@@ -1,5 +1,6 @@
 import { files } from "./files.en";
 import { projects } from "./projects.en";
+import { registries } from "./registries.en";
 import { settings } from "./settings.en";
 
 export const en = {
@@ -139,6 +140,7 @@ export const en = {
 
   ...files,
   ...projects,
+  ...registries,
   ...settings,
   // Images, volumes, networks
   selectAll: "Select all",
