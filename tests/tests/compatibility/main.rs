@@ -18,6 +18,8 @@ mod networks;
 mod plugins;
 mod processors;
 mod registries;
+#[path = "../registry/mod.rs"]
+mod registry;
 mod rows;
 mod services;
 mod settings;

@@ -1,24 +1,17 @@
-//! Registries: Debian's docker-registry on this computer's loopback, which containers and the engine know as
-//! `host.docker.internal`.
+//! Registries: private and plain ones, mirrors, and who keeps their passwords.
 
-use crate::docker;
-use cove_tests::harness::{Cmd, Cove, Running, eventually, free_port};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use crate::{
+    docker,
+    registry::{Authority, HOST, HTPASSWD, Registry, USER, WORD, fingerprint, helper, place},
+};
+use cove_tests::harness::{Cmd, Cove, free_port};
 use serde_json::Value;
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener, TcpStream},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    net::{Ipv4Addr, TcpListener},
     time::Duration,
 };
 
-const HOST: &str = "host.docker.internal";
-const USER: &str = "mole";
-const WORD: &str = "open sesame";
-/// `USER:bcrypt(WORD)`, the only kind of hash that the registry takes.
-const HTPASSWD: &str = "mole:$2b$05$abcdefghijklmnopqrstuupx2xBUC4954936wVIjyyPHmUBFu0wCW\n";
 const UNKNOWN: &str = "certificate signed by unknown authority";
 
 /// How long a machine may take to stop and start.
@@ -38,113 +31,10 @@ pub(crate) fn prepare(cove: &Cove) {
         .ok();
 }
 
-/// A registry; dropping it ends it.
-struct Registry {
-    _process: Running,
-    name: String,
-}
-
-impl Registry {
-    /// Serves on `port` with what `more` adds to the configuration.
-    fn serve(cove: &Cove, port: u16, more: &str) -> Self {
-        let directory = place(cove, &format!("registry-{port}"));
-        let config = directory.join("config.yml");
-        let text = format!(
-            "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  \
-             delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{more}",
-            directory.join("data").display()
-        );
-        fs::write(&config, text).unwrap();
-        let program = cove.kit().registry.as_ref().unwrap();
-        let process = Command::new(program)
-            .arg("serve")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(directory.join("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let registry = Self {
-            _process: Running(process),
-            name: format!("{HOST}:{port}"),
-        };
-        eventually("the registry to listen", || {
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-        });
-        registry
-    }
-
-    /// Serves with TLS by an authority of its own, to those who know the password.
-    fn private(cove: &Cove, authority: &Authority) -> Self {
-        let port = free_port();
-        let directory = place(cove, "tls");
-        let (certificate, key) = authority.issue(HOST);
-        let file = |name: &str, text: &str| {
-            let path = directory.join(name);
-            fs::write(&path, text).unwrap();
-            path
-        };
-        let more = format!(
-            "  tls:\n    certificate: {}\n    key: {}\nauth:\n  htpasswd:\n    realm: burrow\n    path: {}\n",
-            file("server.crt", &certificate).display(),
-            file("server.key", &key).display(),
-            file("htpasswd", HTPASSWD).display()
-        );
-        Self::serve(cove, port, &more)
-    }
-
-    fn image(&self, name: &str) -> String {
-        format!("{}/{name}", self.name)
-    }
-}
-
-/// An authority that nobody has heard of.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    /// A server's certificate and key.
-    fn issue(&self, host: &str) -> (String, String) {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([host.to_owned()]).unwrap();
-        (
-            params.signed_by(&key, &self.0).unwrap().pem(),
-            key.serialize_pem(),
-        )
-    }
-
-    /// Its own certificate as a file.
-    fn file(&self, cove: &Cove) -> PathBuf {
-        let path = cove.scratch().join("authority.pem");
-        fs::write(&path, self.0.pem()).unwrap();
-        path
-    }
-}
-
-fn place(cove: &Cove, name: &str) -> PathBuf {
-    let directory = cove.scratch().join(name);
-    fs::create_dir_all(&directory).unwrap();
-    directory
-}
-
 fn login(cove: &Cove, registry: &Registry, word: &str) -> Cmd {
     docker(cove, "login --password-stdin --username")
         .args([USER, &registry.name])
         .input(word)
-}
-
-/// The fingerprint of the one certificate that is trusted.
-fn fingerprint(cove: &Cove) -> String {
-    let list: Value = serde_json::from_str(&cove.cove(["trust", "list", "--json"]).ok()).unwrap();
-    let certificates = list["certificates"].as_array().unwrap();
-    assert_eq!(certificates.len(), 1, "{list}");
-    certificates[0]["fingerprint"].as_str().unwrap().to_owned()
 }
 
 pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_password(cove: &Cove) {
@@ -348,17 +238,4 @@ pub(crate) fn one_name_has_an_image_for_each_processor(cove: &Cove) {
         assert_eq!(ran, machine);
         docker(cove, "rmi").arg(&whole).ok();
     }
-}
-
-/// A credential helper as Docker describes it: verbs, and JSON or a server's name on standard input. It keeps what it
-/// was last given.
-fn helper(program: &Path, kept: &Path) {
-    let script = format!(
-        "#!/bin/sh\ncase $1 in\nstore) cat >'{kept}' ;;\nget) cat >/dev/null; cat '{kept}' 2>/dev/null || \
-         {{ echo 'credentials not found in native keychain'; exit 1; }} ;;\nerase) cat >/dev/null; rm -f '{kept}' \
-         ;;\nlist) echo '{{}}' ;;\nesac\n",
-        kept = kept.display()
-    );
-    fs::write(program, script).unwrap();
-    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::{fs, path::Path};
 
 /// Opens a thing at the side of its list.
-fn open(window: &Window, screen: &str, name: &str) {
+pub(crate) fn open(window: &Window, screen: &str, name: &str) {
     window.press(screen);
     let row = window.find(&format!("//table//a[.//span[normalize-space()='{name}']]"));
     window.click(&row);
@@ -14,7 +14,7 @@ fn open(window: &Window, screen: &str, name: &str) {
 }
 
 /// Presses a button of the open dialog.
-fn agree(window: &Window, action: &str) {
+pub(crate) fn agree(window: &Window, action: &str) {
     let button = window.find(&format!(
         "//dialog//button[normalize-space()='{action}' and not(@disabled)]"
     ));
@@ -24,7 +24,7 @@ fn agree(window: &Window, action: &str) {
     });
 }
 
-fn fill(window: &Window, label: &str, text: &str) {
+pub(crate) fn fill(window: &Window, label: &str, text: &str) {
     let field = window.find(&format!(
         "//dialog//label[starts-with(normalize-space(), '{label}')]//input"
     ));
@@ -32,7 +32,7 @@ fn fill(window: &Window, label: &str, text: &str) {
 }
 
 /// Waits for a task to end well, as its toast says.
-fn done(window: &Window, title: &str) {
+pub(crate) fn done(window: &Window, title: &str) {
     window.find_within(
         SOON * 2,
         &format!("//*[@role='status']//p[contains(., '{title}') and contains(., 'done')]"),

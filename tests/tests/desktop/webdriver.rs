@@ -3,7 +3,9 @@
 use cove_tests::harness::{Cove, Running};
 use serde_json::{Value, json};
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -43,6 +45,12 @@ impl Window {
     /// Opens the application of this Cove on a display of its own.
     #[track_caller]
     pub(crate) fn open(cove: &Cove) -> Self {
+        Self::open_with(cove, &[])
+    }
+
+    /// The same with more variables in its environment.
+    #[track_caller]
+    pub(crate) fn open_with(cove: &Cove, variables: &[(&str, &OsStr)]) -> Self {
         let program = program().expect("main looked for it");
         let mut display = Running(
             Command::new("Xvfb")
@@ -84,6 +92,7 @@ impl Window {
                 // There is no graphics hardware here.
                 .env("WEBKIT_DISABLE_DMABUF_RENDERER", "1")
                 .env("LIBGL_ALWAYS_SOFTWARE", "1")
+                .envs(variables.iter().copied())
                 .env_remove("DBUS_SESSION_BUS_ADDRESS")
                 .env_remove("XDG_RUNTIME_DIR")
                 .env_remove("WAYLAND_DISPLAY")

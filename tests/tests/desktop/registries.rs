@@ -1,0 +1,103 @@
+//! Signing in to a private registry in the window, checked by its registry, its helper and an unmodified Docker client.
+
+use crate::{
+    registry::{Authority, Registry, USER, WORD, fingerprint, helper, place},
+    things::{agree, done, fill, open},
+    webdriver::{SOON, Window},
+};
+use cove_tests::harness::{Cove, eventually};
+use std::{env, ffi::OsStr, fs, path::Path};
+
+pub(crate) fn a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well(cove: &Cove) {
+    cove.start();
+    let authority = Authority::new("Burrow");
+    let registry = Registry::private(cove, &authority);
+    cove.cove(["trust", "add"]).arg(authority.file(cove)).ok();
+    let image = registry.image("window:1");
+    cove.docker(["create", "--name", "seed", "alpine"]).ok();
+    cove.docker(["commit", "seed", &image]).ok();
+    cove.docker(["rm", "seed"]).ok();
+
+    let directory = place(cove, "sign-in");
+    let config = place(cove, "sign-in/config");
+    let file = config.join("config.json");
+    fs::write(&file, "{\"credsStore\": \"burrow\", \"detachKeys\": \"ctrl-e\"}").expect("it can be written");
+    let kept = directory.join("kept");
+    helper(&directory.join("docker-credential-burrow"), &kept);
+    let path = env::var("PATH").expect("there is a path");
+    let path = format!("{}:{path}", directory.display());
+    let window = Window::open_with(
+        cove,
+        &[("DOCKER_CONFIG", config.as_os_str()), ("PATH", OsStr::new(&path))],
+    );
+    let docker = |words: &[&str]| {
+        cove.docker(words)
+            .env("DOCKER_CONFIG", &config)
+            .env("PATH", &path)
+    };
+
+    // What is refused leads to signing in.
+    open(&window, "Images", &image);
+    window.press("Push");
+    window.reads("no basic auth credentials");
+    window.press(&format!("Sign in to {}", registry.name));
+    fill(&window, "User", USER);
+    fill(&window, "Password or token", "close sesame");
+    window.reads(&format!("docker login --username {USER} {}", registry.name));
+    window.click(&window.find("//dialog//button[normalize-space()='Sign in' and not(@disabled)]"));
+    window.find_within(
+        SOON,
+        "//dialog//*[@role='alert' and contains(., '401 Unauthorized')]",
+    );
+    window.picture("7g-sign-in");
+    assert!(!kept.exists(), "a wrong password was kept");
+    // Control and A, as WebDriver writes keys.
+    fill(&window, "Password or token", "\u{e009}a\u{e000}");
+    fill(&window, "Password or token", WORD);
+    agree(&window, "Sign in");
+    window.reads(USER);
+    window.picture("7h-registries");
+    assert_kept(&kept, &file, &registry.name);
+
+    open(&window, "Images", &image);
+    window.press("Push");
+    done(&window, &format!("Push {image}"));
+    cove.docker(["rmi", &image]).ok();
+    docker(&["pull", "-q", &image]).ok();
+    cove.docker(["rmi", &image]).ok();
+    eventually("the image to go", || !window.text().contains("window:1\n"));
+    window.press("Pull");
+    fill(&window, "Image", &image);
+    agree(&window, "Pull");
+    done(&window, &format!("Pull {image}"));
+    cove.docker(["inspect", &image]).ok();
+
+    open(&window, "Registries", &registry.name);
+    window.press("Sign out");
+    agree(&window, "Sign out");
+    eventually("the password to be erased", || !kept.exists());
+    eventually("the file to be changed", || {
+        fs::read_to_string(&file).is_ok_and(|text| !text.contains(&registry.name))
+    });
+    docker(&["push", "-q", &image])
+        .run()
+        .fails_with(1)
+        .says(&["no basic auth credentials"]);
+    cove.docker(["rmi", &image]).ok();
+    cove.cove(["trust", "remove", &fingerprint(cove)]).ok();
+}
+
+/// The helper has the password, and the file everything else, as the Docker client would have left them.
+fn assert_kept(kept: &Path, file: &Path, registry: &str) {
+    eventually("the password to be kept", || {
+        fs::read_to_string(kept).is_ok_and(|text| text.contains(WORD))
+    });
+    eventually("the registry to be in the file", || {
+        fs::read_to_string(file).is_ok_and(|text| text.contains(registry))
+    });
+    let text = fs::read_to_string(file).expect("it is there");
+    assert!(
+        !text.contains("\"auth\"") && text.contains("\"detachKeys\": \"ctrl-e\""),
+        "{text}"
+    );
+}
