@@ -22,7 +22,7 @@ use tokio::{
 };
 
 /// What a helper says where it keeps nothing of a registry: a part of the protocol.
-pub const NOT_FOUND: &str = "credentials not found in native keychain";
+pub(crate) const NOT_FOUND: &str = "credentials not found in native keychain";
 
 /// Longest answer, in bytes. A thousand registries are a tenth of it.
 const LONGEST: u64 = 1 << 20;

@@ -25,6 +25,6 @@ mod secret;
 pub use address::{AddressError, HUB, bare, key_of_address, key_of_image, same_registry};
 pub use config::ConfigError;
 pub use helper::HelperError;
-pub use protocol::{Keychain, KeychainError, NOT_FOUND, serve};
+pub use protocol::{Keychain, KeychainError, serve};
 pub use registries::{Account, Accounts, CredentialsError, Registries};
 pub use secret::{Credentials, Secret};
