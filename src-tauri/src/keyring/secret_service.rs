@@ -55,6 +55,11 @@ impl SecretService {
                 error.message().unwrap_or("no reason given")
             ))
         })?;
+        Self::over(bus)
+    }
+
+    /// Opens a session with the keyring on this bus.
+    fn over(bus: Connection) -> Result<Self, KeychainError> {
         let mut service = Self {
             bus,
             session: Path::from(NONE),
@@ -265,23 +270,4 @@ fn told(error: &dbus::Error) -> KeychainError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bus_without_a_keyring_is_told_from_a_keyring_that_refuses() {
-        let absent = dbus::Error::new_custom(
-            "org.freedesktop.DBus.Error.ServiceUnknown",
-            "nobody has that name",
-        );
-        let KeychainError(words) = told(&absent);
-        assert!(
-            words.contains("no program")
-                && words.contains("gnome-keyring")
-                && words.contains("nobody has that name"),
-            "{words}"
-        );
-        let refused = dbus::Error::new_custom("org.freedesktop.Secret.Error.IsLocked", "locked");
-        assert_eq!(told(&refused).0, "the keyring refuses: locked");
-    }
-}
+mod tests;
