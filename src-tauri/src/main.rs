@@ -12,6 +12,7 @@
 //! it at any time: machines belong to the daemon and go on.
 
 mod alive;
+mod archives;
 mod commands;
 mod cove;
 mod drops;

@@ -20,7 +20,7 @@ use cove_engine::{
     Bytes, Engine, EngineError, Place,
     archive::{self, Head},
 };
-use cove_view::LogReader;
+use cove_view::{HELPER_LABEL, LogReader};
 use serde_json::{Value, json};
 use std::{any::Any, io::Cursor, sync::Arc};
 use tokio::io::AsyncRead;
@@ -28,11 +28,9 @@ use tokio::io::AsyncRead;
 /// An image that every machine has.
 const IMAGE: &str = "alpine:latest";
 /// Where the volume is in the helper.
-const AT: &str = "/volume";
+pub(crate) const AT: &str = "/volume";
 /// Its name there.
 const NAME: &str = "volume";
-/// The label of every helper.
-const HELPER: &str = "dev.cove.helper";
 /// The label that says whose helper it is: the name of a window.
 const WINDOW: &str = "dev.cove.window";
 
@@ -69,7 +67,7 @@ impl Helper {
             "Cmd": [AT, "-mindepth", "1", "-delete"],
             "User": "0:0",
             "NetworkDisabled": true,
-            "Labels": {HELPER: "volume", WINDOW: cove.window()?},
+            "Labels": {HELPER_LABEL: "volume", WINDOW: cove.window()?},
             "HostConfig": {"Mounts": [{
                 "Type": "volume", "Source": volume, "Target": AT, "ReadOnly": !writes,
                 "VolumeOptions": {"NoCopy": true},
@@ -113,6 +111,11 @@ impl Helper {
         creating
             .await
             .map_err(|error| Refusal::because(&error, "Try again."))?
+    }
+
+    /// Its id, for archives of what is below [`AT`] in it.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
     }
 
     /// The volume's content as a tar archive.
@@ -193,7 +196,7 @@ impl Drop for Helper {
 pub(crate) async fn clear_left_overs(cove: &Cove, engine: &Engine) -> Answer<()> {
     let place = Place::of(&["containers", "json"])
         .with("all", "true")
-        .with("filters", &json!({"label": [HELPER]}).to_string());
+        .with("filters", &json!({"label": [HELPER_LABEL]}).to_string());
     let list = engine.get(&place).await?;
     let ours = cove.window().ok();
     let mut refused = None;
@@ -337,7 +340,7 @@ mod tests {
     #[tokio::test]
     async fn helpers_of_ended_windows_are_cleared_away_past_a_refusal_and_those_of_living_ones_are_not() {
         let helper =
-            |id: &str, window: Value| json!({"Id": id, "Labels": {HELPER: "volume", WINDOW: window}});
+            |id: &str, window: Value| json!({"Id": id, "Labels": {HELPER_LABEL: "volume", WINDOW: window}});
         let mut scene = Scene::set(|cove| {
             json!([
                 helper("ours", json!(cove.window().ok())),

@@ -133,3 +133,26 @@ test("the editor is accessible", async ({ page }) => {
   const { violations } = await new AxeBuilder({ page }).analyze();
   expect(violations.map((violation) => violation.id)).toEqual([]);
 });
+
+test("a volume's files are edited, copied in and deleted as a container's are", async ({ page }) => {
+  await page.goto("/#/volumes/shop_data");
+  const side = page.getByRole("region", { name: "Details of shop_data" });
+  await side.getByRole("link", { name: "Files" }).click();
+  await expect(side.getByText("What is changed here, these containers see at once: shop-db-1.")).toBeVisible();
+  await side.getByRole("button", { name: /^conf/ }).click();
+  await side.getByRole("button", { name: /^shop\.conf/ }).click();
+  const text = page.getByRole("textbox", { name: "/conf/shop.conf" });
+  await expect(text).toHaveValue("currency = EUR\n");
+  await text.fill("currency = CHF\n");
+  await page.keyboard.press("Control+s");
+  await expect(page.getByText("not saved")).toHaveCount(0);
+  await page.getByRole("button", { name: "Back to the folder" }).click();
+  await drop(page, "/home/mara/notes.txt");
+  await expect(page.locator(".file", { hasText: "notes.txt" })).toBeVisible();
+  await page.getByRole("button", { name: "Delete shop.conf" }).click();
+  await expect(page.getByText("Delete /conf/shop.conf in shop_data? It cannot be brought back.")).toBeVisible();
+  await page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+  await expect(page.locator(".file", { hasText: "shop.conf" })).toHaveCount(0);
+  await side.getByRole("link", { name: "Inspect" }).click();
+  await expect(side.getByText("com.docker.compose.project")).toBeVisible();
+});

@@ -27,6 +27,7 @@ const SCREENS: [string, string, string][] = [
   ["sign-in", "/#/registries/new", "docker login --username USER"],
   ["image", `/#/images/${encodeURIComponent(digestOf("nginx:1.29-alpine"))}`, "apk add --no-cache nginx"],
   ["volume", "/#/volumes/shop_data", "com.docker.compose.project"],
+  ["volume-files", "/#/volumes/shop_data/files", "orders.db"],
   ["network", `/#/networks/${digestOf("network/shop_default").slice(7)}`, "Connected"],
   ["compose", "/#/compose", "shop"],
   ["project", "/#/compose/shop", "shop-db-1"],

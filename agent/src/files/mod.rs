@@ -1,11 +1,12 @@
-//! A container's files: the agent as a program that the host runs for one question, `cove-agent files QUESTION`.
+//! Files of a container or a volume: the agent as a program that the host runs for one question, `cove-agent files
+//! QUESTION`.
 //!
 //! ```text
-//!  question ─▶ enter (chroot to the container's root) ─▶ look · remove · rename ─▶ answer on standard output
+//!  question ─▶ enter (chroot to their root) ─▶ look · remove · rename ─▶ answer on standard output
 //! ```
 //!
-//! It is a process of its own so that it can make the container's root its own: links then lead where they lead in
-//! the container and nowhere else, whatever its programs make of them in the meantime. It needs nothing of the
+//! It is a process of its own so that it can make the container's root, or a volume, its own: links then lead where
+//! they lead in there and nowhere else, whatever programs make of them in the meantime. It needs nothing of the
 //! container's, so that images without a shell can be looked into as well.
 
 mod look;
@@ -30,7 +31,7 @@ enum FilesError {
     Path(String),
     #[error("the container does not run any more")]
     Gone,
-    #[error("cannot reach the container's files ({step}): {source}")]
+    #[error("cannot reach the files ({step}): {source}")]
     Enter { step: &'static str, source: io::Error },
     #[error("{} is mounted there; what is mounted is not removed or renamed", mount.display())]
     Mounted { mount: PathBuf },

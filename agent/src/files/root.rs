@@ -1,4 +1,4 @@
-//! The container's root as this process's own.
+//! The container's root, or a volume, as this process's own.
 //!
 //! A running container is entered through its first process, so that what is mounted in it is there. The layers of
 //! one that does not run are put together once more, only to be read, in a mount that has no place in any tree and goes
@@ -25,6 +25,10 @@ use std::{
 const MAX_LAYERS: usize = 512;
 /// Where the engine keeps layers. Nothing else is read as one.
 const LAYERS: &str = "/var/lib/docker";
+/// Where the engine keeps volumes: each in a folder by its name, in one that is called `_data`.
+const VOLUMES: &str = "/var/lib/docker/volumes";
+/// See [`VOLUMES`].
+const CONTENT: &str = "_data";
 
 /// An entered root.
 #[derive(Debug)]
@@ -39,6 +43,7 @@ impl Root {
         let (directory, mounts) = match root {
             FilesRoot::Running { pid, container } => running(*pid, container)?,
             FilesRoot::Layers(layers) => (overlay(layers)?, Vec::new()),
+            FilesRoot::Volume(folder) => volume(folder)?,
         };
         fchdir(&directory).map_err(step("fchdir"))?;
         chroot(".").map_err(step("chroot"))?;
@@ -78,6 +83,28 @@ fn running(pid: i32, container: &str) -> Result<(OwnedFd, Vec<PathBuf>), FilesEr
         return Err(FilesError::Gone);
     }
     Ok((directory, mount_points(&mounts)))
+}
+
+fn volume(folder: &str) -> Result<(OwnedFd, Vec<PathBuf>), FilesError> {
+    check_volume(folder)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = openat(CWD, folder, flags, Mode::empty()).map_err(step("the volume"))?;
+    let mounts = fs::read("/proc/self/mountinfo").map_err(step("what is mounted"))?;
+    let within = mount_points(&mounts)
+        .into_iter()
+        .filter_map(|point| Some(Path::new("/").join(point.strip_prefix(folder).ok()?)))
+        .filter(|point| point != Path::new("/"));
+    Ok((directory, within.collect()))
+}
+
+/// Refuses what is not the content of one of the engine's volumes.
+fn check_volume(folder: &str) -> Result<(), FilesError> {
+    let below = Path::new(folder).strip_prefix(VOLUMES);
+    let mut parts = below.into_iter().flat_map(Path::components);
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(Component::Normal(_)), Some(Component::Normal(content)), None) if content == CONTENT => Ok(()),
+        _ => Err(FilesError::Path(folder.to_owned())),
+    }
 }
 
 fn overlay(layers: &[String]) -> Result<OwnedFd, FilesError> {
@@ -179,6 +206,26 @@ mod tests {
             "./var/lib/docker/diff",
         ] {
             assert!(check_layer(layer).is_err(), "{layer}");
+        }
+    }
+
+    #[test]
+    fn only_the_content_of_a_volume_is_taken_for_one() {
+        assert!(check_volume("/var/lib/docker/volumes/shop_data/_data").is_ok());
+        for folder in [
+            "",
+            "/",
+            "/var/lib/docker/volumes",
+            "/var/lib/docker/volumes/shop_data",
+            "/var/lib/docker/volumes/_data",
+            "/var/lib/docker/volumes/../_data",
+            "/var/lib/docker/volumes/shop_data/../_data",
+            "/var/lib/docker/volumes/shop_data/_data/inner",
+            "/var/lib/docker/volumes/shop_data/_data/..",
+            "/var/lib/docker/overlay2/5f0a/_data",
+            "var/lib/docker/volumes/shop_data/_data",
+        ] {
+            assert!(check_volume(folder).is_err(), "{folder}");
         }
     }
 

@@ -8,6 +8,14 @@ use ts_rs::TS;
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 
+/// The label of containers that the window makes for a moment, to reach into volumes.
+pub const HELPER_LABEL: &str = "dev.cove.helper";
+
+/// Whether an element of the engine's list is such a container, which nobody else has to know of.
+pub fn is_helper(summary: &Value) -> bool {
+    !summary["Labels"][HELPER_LABEL].is_null()
+}
+
 /// One line of the list of containers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
@@ -93,9 +101,10 @@ pub enum Protocol {
 
 impl ContainerRow {
     /// Reads one element of the engine's list. A field that is missing or of another kind gets its neutral value, so that
-    /// an engine of another version still shows its containers; without an id there is nothing to show.
+    /// an engine of another version still shows its containers; without an id there is nothing to show, and what the
+    /// window made for itself is not shown.
     pub fn read(summary: &Value) -> Option<Self> {
-        let id = text(summary, "Id").filter(|id| !id.is_empty())?;
+        let id = text(summary, "Id").filter(|id| !id.is_empty() && !is_helper(summary))?;
         let name = summary["Names"][0]
             .as_str()
             .map(|name| name.trim_start_matches('/').to_owned())
@@ -213,6 +222,14 @@ mod tests {
         assert_eq!(row.created_ms, 1_700_000_000_000);
         let ports: Vec<_> = row.ports.iter().map(|port| (port.container, port.host)).collect();
         assert_eq!(ports, [(5432, Some(15432)), (9187, None)]);
+    }
+
+    #[test]
+    fn what_the_window_made_to_reach_into_a_volume_is_not_shown() {
+        let helper = json!({"Id": "4f6e", "Labels": {HELPER_LABEL: "volume"}});
+        assert!(is_helper(&helper));
+        assert_eq!(ContainerRow::read(&helper), None);
+        assert!(!is_helper(&json!({"Id": "4f6e", "Labels": null})));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Files within a container: what a folder shows, and where the agent finds it.
+//! Files of containers and volumes: what a folder shows, and where the agent finds it.
 
 use crate::{MountRow, Sharing};
 use cove_api::Share;
@@ -8,7 +8,23 @@ use serde_json::Value;
 use std::{collections::HashMap, path::Path};
 use ts_rs::TS;
 
-/// What is at a path of a container.
+/// Whose files are meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum FilesOf {
+    /// A container's, with what is mounted in it.
+    Container {
+        /// Its id.
+        id: String,
+    },
+    /// A volume's, by paths from its root.
+    Volume {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What is at a path of a container or a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(tag = "kind", rename_all = "lowercase", rename_all_fields = "camelCase")]
 pub enum FilesView {
@@ -20,7 +36,7 @@ pub enum FilesView {
         rows: Vec<FileRow>,
         /// Whether there are more than these.
         cut: bool,
-        /// Whether the container runs: only then can files be renamed and removed, and only then are mounts seen.
+        /// Whether files can be renamed and removed: in a container only while it runs, and only then are mounts seen.
         running: bool,
         /// What it is where it is not the container's own.
         outside: Option<Outside>,
@@ -312,6 +328,18 @@ pub fn files_root(inspected: &Value) -> Option<FilesRoot> {
     Some(FilesRoot::Layers(layers.map(str::to_owned).collect()))
 }
 
+/// Where the agent finds the files of a volume, by the engine's `GET /volumes/NAME`; nothing if they are not in the
+/// engine's own folder, or are mounted there only while a container uses them.
+pub fn volume_root(inspected: &Value) -> Option<FilesRoot> {
+    let options = inspected["Options"].as_object();
+    let elsewhere =
+        options.is_some_and(|options| options.contains_key("type") || options.contains_key("device"));
+    if inspected["Driver"] != "local" || elsewhere {
+        return None;
+    }
+    Some(FilesRoot::Volume(inspected["Mountpoint"].as_str()?.to_owned()))
+}
+
 /// As `ls` writes them, with set-user-ID, set-group-ID and sticky bit in the places of `x`.
 fn permissions(mode: u32) -> String {
     let place = |bit: u32, letter: char| if mode & bit == 0 { '-' } else { letter };
@@ -459,6 +487,23 @@ mod tests {
         assert_eq!(permissions(0o4711), "rws--x--x");
         assert_eq!(permissions(0o1777), "rwxrwxrwt");
         assert_eq!(permissions(0o2644), "rw-r-Sr--");
+    }
+
+    #[test]
+    fn a_volume_is_found_unless_its_content_is_elsewhere() {
+        let at = "/var/lib/docker/volumes/data/_data";
+        let plain = json!({"Driver": "local", "Mountpoint": at, "Options": null});
+        assert_eq!(volume_root(&plain), Some(FilesRoot::Volume(at.into())));
+        let bounded = json!({"Driver": "local", "Mountpoint": at, "Options": {"size": "10g"}});
+        assert_eq!(volume_root(&bounded), Some(FilesRoot::Volume(at.into())));
+        let nfs =
+            json!({"Driver": "local", "Mountpoint": at, "Options": {"type": "nfs", "device": ":/export"}});
+        assert_eq!(volume_root(&nfs), None);
+        assert_eq!(
+            volume_root(&json!({"Driver": "sshfs", "Mountpoint": "/mnt/state"})),
+            None
+        );
+        assert_eq!(volume_root(&json!({"Driver": "local"})), None);
     }
 
     #[test]

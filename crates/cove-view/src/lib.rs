@@ -34,11 +34,11 @@ pub use build_progress::BuildProgress;
 pub use compose::{
     ComposeAction, ComposeProgress, ProjectRow, ServiceRow, is_project_name, line_of_project, words_of_files,
 };
-pub use container::{ContainerRow, ContainerState, Health, PortBinding, Protocol};
+pub use container::{ContainerRow, ContainerState, HELPER_LABEL, Health, PortBinding, Protocol, is_helper};
 pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
 pub use files::{
-    Changes, FileChange, FileRow, FileRowKind, FileText, FilesView, Outside, OutsideKind, Saved, Upload,
-    files_root,
+    Changes, FileChange, FileRow, FileRowKind, FileText, FilesOf, FilesView, Outside, OutsideKind, Saved,
+    Upload, files_root, volume_root,
 };
 pub use folder::{Dropped, Sharing};
 pub use image::{ImageDetails, Label, LayerRow};

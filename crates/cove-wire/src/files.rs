@@ -1,4 +1,4 @@
-//! Files within containers: what the agent, started once for each question, is asked and answers.
+//! Files within containers and volumes: what the agent, started once for each question, is asked and answers.
 //!
 //! The host runs `cove-agent files QUESTION` in the guest ([`Exec`](crate::Exec)) and reads one [`FilesAnswer`] from its
 //! standard output. Contents of files do not go this way: the engine's own archives carry them.
@@ -17,7 +17,7 @@ pub const MAX_MOUNTS: usize = 256;
 /// See [`MAX_MOUNTS`].
 pub const MAX_MOUNTS_LENGTH: usize = 32 << 10;
 
-/// A question about a container's files.
+/// A question about the files of a container or a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilesQuestion {
     /// Which files.
@@ -26,7 +26,7 @@ pub struct FilesQuestion {
     pub call: FilesCall,
 }
 
-/// Where a container's files are.
+/// Where files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FilesRoot {
@@ -39,9 +39,12 @@ pub enum FilesRoot {
     },
     /// The layers of one that does not run, the uppermost first. Nothing is mounted over them, and they are only read.
     Layers(Vec<String>),
+    /// The folder that the engine keeps a volume in.
+    Volume(String),
 }
 
-/// What is wanted of them. Paths are absolute and mean what they mean within the container, links included.
+/// What is wanted of them. Paths are absolute and mean what they mean within the container, or from the
+/// volume's root, links included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FilesCall {

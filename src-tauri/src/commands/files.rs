@@ -1,16 +1,20 @@
-//! A container's files: looked at and renamed by the guest's agent, read and written as the engine's archives.
+//! Files of containers and volumes: looked at and renamed by the guest's agent, read and written as the engine's
+//! archives.
 
 use crate::{
+    archives::Archives,
     cove::Cove,
     failure::{Answer, Refusal},
     guest,
-    task::Tasks,
+    task::{Report, Tasks},
 };
 use cove_engine::{
     Engine, Place,
     archive::{self, ArchiveError, Head},
 };
-use cove_view::{Changes, FileText, FilesView, MountRow, Outside, Saved, TaskStep, files_root};
+use cove_view::{
+    Changes, FileText, FilesOf, FilesView, MountRow, Outside, Saved, TaskStep, files_root, volume_root,
+};
 use cove_wire::{
     AGENT_PROGRAM, FILES_ARGUMENT, FilesAnswer, FilesCall, FilesQuestion, FilesRoot, InMount, MAX_MOUNTS,
     MAX_MOUNTS_LENGTH,
@@ -28,18 +32,25 @@ const LARGEST: u64 = 1 << 20;
 /// What may stand before a file's content in its archive: blocks, and records with long names and attributes.
 const PREFIX: u64 = 256 << 10;
 
-/// What is at a path of a container.
+/// What is at a path of a container or a volume.
 #[tauri::command]
-pub(crate) async fn files_at(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<FilesView> {
+pub(crate) async fn files_at(cove: State<'_, Arc<Cove>>, of: FilesOf, path: String) -> Answer<FilesView> {
     let engine = cove.engine();
-    let place = Place::of(&["containers", &id, "changes"]);
-    let (inspected, changes) = tokio::join!(inspect(&engine, &id), engine.get(&place));
-    let inspected = inspected?;
-    let root = root_of(&inspected)?;
-    let mounts = MountRow::read_all(&inspected);
-    let running = matches!(root, FilesRoot::Running { .. });
-    // Without them files can be seen all the same.
-    let changes = changes.map(|list| Changes::read(&list)).unwrap_or_default();
+    let (root, mounts, changes) = match of {
+        FilesOf::Container { id } => {
+            let place = Place::of(&["containers", &id, "changes"]);
+            let (inspected, changes) = tokio::join!(inspect(&engine, &id), engine.get(&place));
+            let inspected = inspected?;
+            // Without them files can be seen all the same.
+            let changes = changes.map(|list| Changes::read(&list)).unwrap_or_default();
+            (root_of(&inspected)?, MountRow::read_all(&inspected), changes)
+        }
+        FilesOf::Volume { name } => {
+            let root = root_of_volume(&engine, &name).await?;
+            (root, Vec::new(), Changes::default())
+        }
+    };
+    let running = !matches!(root, FilesRoot::Layers(_));
     let call = FilesCall::Look {
         path,
         mounts: targets(&mounts),
@@ -83,8 +94,11 @@ async fn outside(cove: &Cove, within: Option<InMount>, mounts: &[MountRow]) -> O
 
 /// A file's text.
 #[tauri::command]
-pub(crate) async fn read_file(cove: State<'_, Arc<Cove>>, id: String, path: String) -> Answer<FileText> {
-    let (head, content) = read(&cove.engine(), &id, &path).await?;
+pub(crate) async fn read_file(cove: State<'_, Arc<Cove>>, of: FilesOf, path: String) -> Answer<FileText> {
+    let archives = Archives::reading(&cove, of, &Report::default()).await?;
+    let read = read(&archives, &path).await;
+    archives.close().await;
+    let (head, content) = read?;
     let revision = revision(&head, &content);
     match String::from_utf8(content) {
         Ok(text) if !text.contains('\0') => Ok(FileText { text, revision }),
@@ -100,14 +114,20 @@ pub(crate) async fn read_file(cove: State<'_, Arc<Cove>>, id: String, path: Stri
 #[tauri::command]
 pub(crate) async fn write_file(
     cove: State<'_, Arc<Cove>>,
-    id: String,
+    of: FilesOf,
     path: String,
     text: String,
     revision: Option<String>,
 ) -> Answer<Saved> {
-    let engine = cove.engine();
-    let (folder, name) = divided(&path)?;
-    let (found, content) = read(&engine, &id, &path).await?;
+    let archives = Archives::writing(&cove, of, &Report::default()).await?;
+    let saved = save(&archives, &path, &text, revision).await;
+    archives.close().await;
+    saved
+}
+
+async fn save(archives: &Archives, path: &str, text: &str, revision: Option<String>) -> Answer<Saved> {
+    let (folder, name) = divided(path)?;
+    let (found, content) = read(archives, path).await?;
     if revision.is_some_and(|known| known != self::revision(&found, &content)) {
         return Ok(Saved::Conflict);
     }
@@ -116,15 +136,9 @@ pub(crate) async fn write_file(
         size: text.len() as u64,
         ..found
     };
-    put(
-        &engine,
-        &id,
-        folder,
-        archive::of_file(name, &head, text.as_bytes())?,
-    )
-    .await?;
+    put(archives, folder, archive::of_file(name, &head, text.as_bytes())?).await?;
     // A program may have been quicker than we: what is there now counts.
-    let (head, content) = read(&engine, &id, &path).await?;
+    let (head, content) = read(archives, path).await?;
     if content != text.as_bytes() {
         return Ok(Saved::Conflict);
     }
@@ -137,48 +151,54 @@ pub(crate) async fn write_file(
 #[tauri::command]
 pub(crate) async fn make_folder(
     cove: State<'_, Arc<Cove>>,
-    id: String,
+    of: FilesOf,
     path: String,
     name: String,
 ) -> Answer<()> {
-    let engine = cove.engine();
     let made = archive::of_folder(&name, &archive::new_folder(now_s()))?;
-    // An archive would change what is there already.
-    if has(&engine, &id, &path, &name).await? {
+    let archives = Archives::writing(&cove, of, &Report::default()).await?;
+    let done = put_new(&archives, &path, &name, made).await;
+    archives.close().await;
+    done
+}
+
+/// Puts what has this name into a folder that has nothing of it: an archive would change what is there already.
+async fn put_new(archives: &Archives, folder: &str, name: &str, archive: Vec<u8>) -> Answer<()> {
+    if archives.has(folder, name).await? {
         return Err(Refusal::new(
             format!("`{name}` is there already"),
             "Choose another name.",
         ));
     }
-    put(&engine, &id, &path, made).await
+    put(archives, folder, archive).await
 }
 
-/// Gives a file or folder of a running container another name.
+/// Gives a file or folder of a running container or a volume another name.
 #[tauri::command]
 pub(crate) async fn rename_file(
     cove: State<'_, Arc<Cove>>,
-    id: String,
+    of: FilesOf,
     path: String,
     name: String,
 ) -> Answer<()> {
-    let root = root_of_running(&inspect(&cove.engine(), &id).await?)?;
+    let root = root_to_change(&cove.engine(), of).await?;
     done(&ask(&cove, root, FilesCall::Rename { path, name }).await?)
 }
 
-/// Removes a file, or a folder with all that is in it, of a running container. The page asks the person first. What was
-/// removed before it is cancelled is gone.
+/// Removes a file, or a folder with all that is in it, of a running container or a volume. The page asks the
+/// person first. What was removed before it is cancelled is gone.
 #[tauri::command]
 pub(crate) async fn remove_file(
     cove: State<'_, Arc<Cove>>,
     tasks: State<'_, Tasks>,
     task: u32,
     steps: Channel<Vec<TaskStep>>,
-    id: String,
+    of: FilesOf,
     path: String,
 ) -> Answer<()> {
     tasks
         .run(task, steps, |_| async move {
-            let root = root_of_running(&inspect(&cove.engine(), &id).await?)?;
+            let root = root_to_change(&cove.engine(), of).await?;
             let question = question(root, FilesCall::Remove { path })?;
             let command = [AGENT_PROGRAM, FILES_ARGUMENT, &question];
             done(&read_answer(&guest::output_of_work(&cove, &command).await?)?)
@@ -197,9 +217,13 @@ async fn inspect(engine: &Engine, id: &str) -> Answer<Value> {
     Ok(engine.get(&Place::of(&["containers", id, "json"])).await?)
 }
 
-fn root_of_running(inspected: &Value) -> Answer<FilesRoot> {
-    match root_of(inspected)? {
-        root @ FilesRoot::Running { .. } => Ok(root),
+async fn root_to_change(engine: &Engine, of: FilesOf) -> Answer<FilesRoot> {
+    let root = match of {
+        FilesOf::Container { id } => root_of(&inspect(engine, &id).await?)?,
+        FilesOf::Volume { name } => root_of_volume(engine, &name).await?,
+    };
+    match root {
+        root @ (FilesRoot::Running { .. } | FilesRoot::Volume(_)) => Ok(root),
         FilesRoot::Layers(_) => Err(Refusal::new(
             "files of a container that does not run cannot be renamed or removed",
             "Start the container first.",
@@ -212,6 +236,16 @@ fn root_of(inspected: &Value) -> Answer<FilesRoot> {
         Refusal::new(
             "the files of this container cannot be found while it does not run",
             "Start the container to see its files.",
+        )
+    })
+}
+
+async fn root_of_volume(engine: &Engine, name: &str) -> Answer<FilesRoot> {
+    let inspected = engine.get(&Place::of(&["volumes", name])).await?;
+    volume_root(&inspected).ok_or_else(|| {
+        Refusal::new(
+            "the files of this volume are not kept by the engine itself",
+            "Look at them in a container that uses it, while it runs.",
         )
     })
 }
@@ -239,8 +273,8 @@ fn nonsense() -> Refusal {
     )
 }
 
-async fn read(engine: &Engine, id: &str, path: &str) -> Answer<(Head, Vec<u8>)> {
-    let mut bytes = engine.bytes(&archive_of(id, path)).await?;
+async fn read(archives: &Archives, path: &str) -> Answer<(Head, Vec<u8>)> {
+    let mut bytes = archives.engine.bytes(&archives.at(path)?).await?;
     let mut archive = Vec::new();
     while let Some(data) = bytes.next().await? {
         archive.extend_from_slice(&data);
@@ -252,21 +286,10 @@ async fn read(engine: &Engine, id: &str, path: &str) -> Answer<(Head, Vec<u8>)> 
     Ok(archive::read_file(&archive[..], LARGEST)?)
 }
 
-async fn put(engine: &Engine, id: &str, folder: &str, archive: Vec<u8>) -> Answer<()> {
-    let place = archive_of(id, folder).with("noOverwriteDirNonDir", "true");
-    Ok(engine.put_archive(&place, std::io::Cursor::new(archive)).await?)
-}
-
-/// Whether there is something of that name in a folder. The engine is asked, which sees what is mounted also while the
-/// container does not run, as it does when it writes there.
-pub(super) async fn has(engine: &Engine, id: &str, folder: &str, name: &str) -> Answer<bool> {
-    let path = format!("{}/{name}", folder.trim_end_matches('/'));
-    Ok(engine.has(&archive_of(id, &path)).await?)
-}
-
-/// The place of what the engine sends of a path, and puts into it.
-pub(super) fn archive_of(id: &str, path: &str) -> Place {
-    Place::of(&["containers", id, "archive"]).with("path", path)
+async fn put(archives: &Archives, folder: &str, archive: Vec<u8>) -> Answer<()> {
+    let place = archives.at(folder)?.with("noOverwriteDirNonDir", "true");
+    let archive = std::io::Cursor::new(archive);
+    Ok(archives.engine.put_archive(&place, archive).await?)
 }
 
 /// A path's folder and its name in it.

@@ -2,7 +2,7 @@
 
 use crate::{cove::Cove, failure::Answer};
 use cove_engine::{Engine, EngineError, Place};
-use cove_view::{ImageRow, NetworkRow, VolumeRow};
+use cove_view::{ImageRow, NetworkRow, VolumeRow, is_helper};
 use serde_json::Value;
 use std::sync::Arc;
 use tauri::State;
@@ -33,7 +33,10 @@ async fn with_containers(engine: &Engine, list: &[&str]) -> Result<(Value, Vec<V
     let list = Place::of(list);
     let (list, containers) = tokio::try_join!(engine.get(&list), engine.get(&all))?;
     let containers = match containers {
-        Value::Array(containers) => containers,
+        Value::Array(mut containers) => {
+            containers.retain(|container| !is_helper(container));
+            containers
+        }
         _ => Vec::new(),
     };
     Ok((list, containers))

@@ -1,8 +1,9 @@
-//! Files that are copied between this computer and a container. Which ones, a person says: by a dialog that this
-//! program opens, or by dropping them on the window.
+//! Files that are copied between this computer and a container or a volume. Which ones, a person says: by a dialog that
+//! this program opens, or by dropping them on the window.
 
-use super::files::{archive_of, divided, has};
+use super::files::divided;
 use crate::{
+    archives::Archives,
     cove::Cove,
     drops::Drops,
     failure::{Answer, Refusal},
@@ -10,10 +11,10 @@ use crate::{
     task::{Report, Tasks},
 };
 use cove_engine::{
-    Bytes, Engine,
+    Bytes,
     archive::{self, ArchiveError, Sent},
 };
-use cove_view::{TaskStep, Upload};
+use cove_view::{FilesOf, TaskStep, Upload};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use std::{
     collections::HashSet,
@@ -46,7 +47,7 @@ pub(crate) async fn download_file(
     tasks: State<'_, Tasks>,
     task: u32,
     steps: Channel<Vec<TaskStep>>,
-    id: String,
+    of: FilesOf,
     path: String,
     folder: bool,
 ) -> Answer<Option<String>> {
@@ -56,24 +57,25 @@ pub(crate) async fn download_file(
     } else {
         name.to_owned()
     };
-    let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
             let Some(to) = local::place_for(&app, &name).await? else {
                 return Ok(None);
             };
-            let bytes = engine.bytes(&archive_of(&id, &path)).await?;
+            let archives = Archives::reading(&cove, of, &report).await?;
+            let bytes = archives.engine.bytes(&archives.at(&path)?).await?;
             if folder {
                 local::save(bytes, &to, &report).await?;
             } else {
                 save_file(bytes, to.clone(), &report).await?;
             }
+            archives.close().await;
             Ok(Some(to.display().to_string()))
         })
         .await
 }
 
-/// Asks for files to copy into a container; none if a person chose none.
+/// Asks for files to copy into a container or a volume; none if a person chose none.
 #[tauri::command]
 pub(crate) async fn choose_files(app: AppHandle, drops: State<'_, Drops>) -> Answer<Vec<String>> {
     let paths = local::several(&app).await?;
@@ -90,8 +92,8 @@ pub(crate) async fn choose_files(app: AppHandle, drops: State<'_, Drops>) -> Ans
     paths.into_iter().map(text).collect()
 }
 
-/// Copies what was chosen or dropped into a folder of a container, unless there are things of the same names there which
-/// nobody said may be written over.
+/// Copies what was chosen or dropped into a folder of a container or a volume, unless there are things of the same
+/// names there which nobody said may be written over.
 #[tauri::command]
 #[expect(clippy::too_many_arguments, reason = "a command's arguments are its message")]
 pub(crate) async fn send_files(
@@ -100,7 +102,7 @@ pub(crate) async fn send_files(
     tasks: State<'_, Tasks>,
     task: u32,
     steps: Channel<Vec<TaskStep>>,
-    id: String,
+    of: FilesOf,
     folder: String,
     paths: Vec<PathBuf>,
     replace: HashSet<String>,
@@ -109,11 +111,12 @@ pub(crate) async fn send_files(
     let (agreed, wanted) = names(&paths)?
         .into_iter()
         .partition(|name| replace.contains(name));
-    let engine = cove.engine();
     tasks
         .run(task, steps, |report| async move {
-            let names = taken(&engine, &id, &folder, wanted).await?;
+            let archives = Archives::writing(&cove, of, &report).await?;
+            let names = taken(&archives, &folder, wanted).await?;
             if !names.is_empty() {
+                archives.close().await;
                 return Ok(Upload::Taken { names });
             }
             let mut replacing = Replacing {
@@ -124,8 +127,9 @@ pub(crate) async fn send_files(
                 left_out,
                 left_out_names,
                 ..
-            } = send(&engine, &id, &folder, paths, &report).await?;
+            } = send(&archives, &folder, paths, &report).await?;
             replacing.names.clear();
+            archives.close().await;
             Ok(Upload::Done {
                 left_out,
                 left_out_names,
@@ -178,20 +182,23 @@ fn names(paths: &[PathBuf]) -> Answer<Vec<String>> {
 }
 
 /// Which of these names there are in a folder.
-async fn taken(engine: &Engine, id: &str, folder: &str, names: Vec<String>) -> Answer<Vec<String>> {
+async fn taken(archives: &Archives, folder: &str, names: Vec<String>) -> Answer<Vec<String>> {
     let asked = stream::iter(names).map(|name| async move {
-        let taken = has(engine, id, folder, &name).await?;
+        let taken = archives.has(folder, &name).await?;
         Ok::<_, Refusal>(taken.then_some(name))
     });
     let found: Vec<Option<String>> = asked.buffered(QUESTIONS).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
 }
 
-async fn send(engine: &Engine, id: &str, folder: &str, paths: Vec<PathBuf>, report: &Report) -> Answer<Sent> {
+async fn send(archives: &Archives, folder: &str, paths: Vec<PathBuf>, report: &Report) -> Answer<Sent> {
+    let place = archives.at(folder)?.with("noOverwriteDirNonDir", "true");
     let (near, far) = tokio::io::duplex(AHEAD);
     let making = tokio::task::spawn_blocking(move || archive::send(&paths, SyncIoBridge::new(far)));
-    let place = archive_of(id, folder).with("noOverwriteDirNonDir", "true");
-    let taken = engine.put_archive(&place, Told::new(near, None, report)).await;
+    let taken = archives
+        .engine
+        .put_archive(&place, Told::new(near, None, report))
+        .await;
     match making.await.map_err(|error| unfinished(&error))? {
         Ok(sent) => Ok(taken.map(|()| sent)?),
         // What the engine refused is not read to its end, which is not what went wrong.

@@ -1,4 +1,4 @@
-//! Files of containers in the window, checked from within the containers.
+//! Files of containers and volumes in the window, checked from within containers.
 
 use crate::webdriver::{SOON, Window};
 use cove_tests::harness::{Cove, eventually};
@@ -73,4 +73,56 @@ pub(crate) fn a3_files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
     window.find("//textarea[@aria-label='/etc/alpine-release']");
     window.picture("6c-stopped");
     cove.docker(["rm", "still"]).ok();
+}
+
+pub(crate) fn a4_a_file_of_a_volume_is_edited_and_a_container_sees_it(cove: &Cove) {
+    let inside = |script: &str| {
+        cove.docker(["run", "--rm", "--volume", "kept:/v", "alpine", "sh", "-c", script])
+            .ok()
+    };
+    // A link that leads out of the volume leads nowhere from within it.
+    inside(
+        "mkdir /v/conf && printf 'one\\n' >/v/conf/site && chown 7:8 /v/conf/site && chmod 640 /v/conf/site && ln -s /etc/passwd /v/out",
+    );
+    let window = Window::open(cove);
+    window.press("Volumes");
+    window.click(&window.find("//table//a[.//span[normalize-space()='kept']]"));
+    window.click(&window.find("//section[@aria-label='Details of kept']//nav//a[normalize-space()='Files']"));
+    window.find("//button[@title='out' and @disabled]");
+    open(&window, "conf");
+    open(&window, "site");
+    let text = window.find("//textarea[@aria-label='/conf/site']");
+    window.type_into(&text, "two, from the window");
+    window.press("Save");
+    eventually("the file to be saved", || !window.text().contains("not saved"));
+    assert_eq!(
+        inside("cat /v/conf/site; echo; stat -c '%a %u:%g' /v/conf/site"),
+        "one\ntwo, from the window\n640 7:8"
+    );
+    // Somebody else writes, which saving again notices.
+    inside("echo three >>/v/conf/site");
+    window.type_into(&text, ", lost?");
+    window.press("Save");
+    window.reads("Nothing was saved.");
+    assert!(inside("cat /v/conf/site").ends_with("three"));
+    window.press("Overwrite");
+    eventually("the file to be overwritten", || {
+        !window.text().contains("not saved")
+    });
+    window.press("Back to the folder");
+    window.press("Rename site");
+    let name = window.find("//dialog//input");
+    window.type_into(&name, "page");
+    window.click(&window.find("//dialog//button[normalize-space()='Rename']"));
+    window.find("//button[contains(@title, 'page')]");
+    window.picture("6d-volume");
+    let found = inside("ls /v/conf");
+    assert!(found.contains("page"), "{found}");
+    // No helper stays, and nobody finds the volume in use.
+    eventually("the helpers to be removed", || {
+        cove.docker(["ps", "--all", "--quiet", "--filter", "label=dev.cove.helper"])
+            .ok()
+            .is_empty()
+    });
+    cove.docker(["volume", "rm", "kept"]).ok();
 }

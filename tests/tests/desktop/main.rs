@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             window::a4_what_another_client_does_is_seen_at_once,
             things::a4_an_image_is_named_saved_and_loaded_again,
             things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
+            files::a4_a_file_of_a_volume_is_edited_and_a_container_sees_it,
             things::a4_a_network_is_made_and_a_container_connected,
             projects::a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
             projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,

@@ -6,6 +6,7 @@ import type {
   CheckView,
   ContainerRow,
   Dropped,
+  FilesOf,
   FilesView,
   FileText,
   LogLine,
@@ -130,21 +131,21 @@ export interface Host extends ProjectsHost, ThingsHost {
   /** The `docker run` that makes another like it. */
   runLine(id: string): Promise<string>;
 
-  // Files of a container, by absolute paths in it.
-  filesAt(id: string, path: string): Promise<FilesView>;
+  // Files of a container or a volume, by absolute paths in it.
+  filesAt(of: FilesOf, path: string): Promise<FilesView>;
   /** The text of a file of at most 1 MiB. */
-  readFile(id: string, path: string): Promise<FileText>;
+  readFile(of: FilesOf, path: string): Promise<FileText>;
   /** Keeps mode and owner. Without a revision it writes whatever happened to the file since it was read. */
-  writeFile(id: string, path: string, text: string, revision: string | null): Promise<Saved>;
-  makeFolder(id: string, path: string, name: string): Promise<void>;
-  /** Only while the container runs, as is removing. */
-  renameFile(id: string, path: string, name: string): Promise<void>;
+  writeFile(of: FilesOf, path: string, text: string, revision: string | null): Promise<Saved>;
+  makeFolder(of: FilesOf, path: string, name: string): Promise<void>;
+  /** Of a container only while it runs, as is removing. */
+  renameFile(of: FilesOf, path: string, name: string): Promise<void>;
   /** A folder goes with what is in it. */
-  removeFile(id: string, path: string, job: Job): Promise<void>;
+  removeFile(of: FilesOf, path: string, job: Job): Promise<void>;
   /** Asks where to; a folder becomes a tar archive. The place, or null if a person chose none. */
-  downloadFile(id: string, path: string, folder: boolean, job: Job): Promise<string | null>;
+  downloadFile(of: FilesOf, path: string, folder: boolean, job: Job): Promise<string | null>;
   /** Asks for files of this computer; none if a person chose none. */
   chooseFiles(): Promise<string[]>;
   /** Copies what was chosen or dropped into a folder, if there is nothing of the same names but what may be replaced. */
-  sendFiles(id: string, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload>;
+  sendFiles(of: FilesOf, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload>;
 }

@@ -1,4 +1,4 @@
-/** The files of one container of the host in memory: a tree that keeps what is done to it. */
+/** The files of one container or volume of the host in memory: a tree that keeps what is done to it. */
 import { type FileChange, type FileRow, HostError, type FilesView, type FileText, type Outside, type Saved } from "./host";
 
 interface Entry {
@@ -12,27 +12,40 @@ interface Entry {
   target: string | null;
 }
 
-const MOUNTS: readonly (Outside & { target: string })[] = [
+type Mounted = Outside & { target: string };
+
+const MOUNTS: readonly Mounted[] = [
   { target: "/srv", kind: "host", place: "/home/mara/shop" },
   { target: "/var/lib/data", kind: "volume", place: "shop_data" },
 ];
 
-function outside(path: string): Outside | null {
-  const mount = MOUNTS.find(({ target }) => `${path}/`.startsWith(`${target}/`));
-  if (mount === undefined) return null;
-  const { kind, place, target } = mount;
-  return { kind, place: kind === "volume" ? place : place + path.slice(target.length) };
-}
-
 export class MemoryFiles {
   running = true;
   readonly #entries = new Map<string, Entry>();
+  readonly #mounts: readonly Mounted[];
+  /** Whether there is an image to compare with. */
+  readonly #image: boolean;
   #now: number;
 
-  constructor(now: number) {
-    this.#now = now;
+  private constructor(now: number, image: boolean) {
+    [this.#now, this.#image, this.#mounts] = [now, image, image ? MOUNTS : []];
+  }
+
+  /** A volume's, with something in it or without. */
+  static ofVolume(now: number, filled: boolean): MemoryFiles {
+    const made = new MemoryFiles(now, false);
+    made.#set("", { kind: "folder", owner: "999:999" });
+    if (!filled) return made;
+    made.#set("/conf", { kind: "folder", owner: "999:999" });
+    made.#set("/conf/shop.conf", { kind: "file", text: "currency = EUR\n", owner: "999:999", permissions: "rw-r-----" });
+    made.#set("/orders.db", { kind: "file", text: "7731\n", owner: "999:999" });
+    return made;
+  }
+
+  static ofContainer(now: number): MemoryFiles {
+    const made = new MemoryFiles(now, true);
     const folders = ["", "/bin", "/etc", "/etc/nginx", "/etc/nginx/conf.d", "/home", "/srv", "/tmp", "/usr", "/var", "/var/lib", "/var/lib/data", "/var/log"];
-    for (const path of folders) this.#set(path, { kind: "folder", permissions: path === "/tmp" ? "rwxrwxrwt" : "rwxr-xr-x" });
+    for (const path of folders) made.#set(path, { kind: "folder", permissions: path === "/tmp" ? "rwxrwxrwt" : "rwxr-xr-x" });
     const files: [string, string, Partial<Entry>][] = [
       ["/bin/busybox", "\u007fELF\0", { permissions: "rwxr-xr-x" }],
       ["/etc/hostname", "shop-web-1\n", {}],
@@ -46,19 +59,20 @@ export class MemoryFiles {
       ["/var/lib/data/orders.db", "7731\n", { owner: "999:999" }],
       ["/var/log/access.log", "GET / 200\n", { owner: "101:101" }],
     ];
-    for (const [path, text, more] of files) this.#set(path, { kind: "file", text, ...more });
-    for (const path of ["/etc", "/etc/nginx", "/etc/nginx/conf.d"]) this.#get(path).change = "changed";
+    for (const [path, text, more] of files) made.#set(path, { kind: "file", text, ...more });
+    for (const path of ["/etc", "/etc/nginx", "/etc/nginx/conf.d"]) made.#get(path).change = "changed";
+    return made;
   }
 
   at(path: string): FilesView {
     const here = path.replace(/\/+$/, "");
     const entry = this.#get(here);
-    if (entry.kind === "file") return { kind: "file", path: here, row: this.#row(here, entry), outside: outside(here) };
+    if (entry.kind === "file") return { kind: "file", path: here, row: this.#row(here, entry), outside: this.#outside(here) };
     const rows = [...this.#entries]
       .filter(([inner]) => inner !== "" && inner.slice(0, inner.lastIndexOf("/")) === here)
       .map(([inner, found]) => this.#row(inner, found))
       .sort((a, b) => Number(a.kind !== "folder") - Number(b.kind !== "folder") || (a.name < b.name ? -1 : 1));
-    return { kind: "folder", path: here || "/", rows, cut: false, running: this.running, outside: outside(here) };
+    return { kind: "folder", path: here || "/", rows, cut: false, running: this.running, outside: this.#outside(here) };
   }
 
   read(path: string): FileText {
@@ -109,10 +123,17 @@ export class MemoryFiles {
     }
   }
 
+  #outside(path: string): Outside | null {
+    const mount = this.#mounts.find(({ target }) => `${path}/`.startsWith(`${target}/`));
+    if (mount === undefined) return null;
+    const { kind, place, target } = mount;
+    return { kind, place: kind === "volume" ? place : place + path.slice(target.length) };
+  }
+
   #mayChange(path: string): void {
     this.#get(path);
     if (!this.running) throw new HostError("files of a container that does not run cannot be renamed or removed", "Start the container first.");
-    const mount = MOUNTS.find(({ target }) => `${target}/`.startsWith(`${path}/`));
+    const mount = this.#mounts.find(({ target }) => `${target}/`.startsWith(`${path}/`));
     if (mount !== undefined) throw new HostError(`${mount.target} is mounted there; what is mounted is not removed or renamed`);
   }
 
@@ -148,7 +169,7 @@ export class MemoryFiles {
       size: entry.text.length,
       modifiedMs: gone ? null : entry.modifiedMs,
       target: entry.target,
-      change: entry.change,
+      change: this.#image ? entry.change : null,
     };
   }
 }

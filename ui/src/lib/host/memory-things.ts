@@ -3,6 +3,7 @@
  * what is done to them stays done.
  */
 import { type Job, HostError, type Stop } from "./host";
+import { MemoryFiles } from "./memory-files";
 import { digestOf, MemoryImages, step } from "./memory-images";
 import { MemoryProjects } from "./memory-projects";
 import { MemoryRegistries, registryOf } from "./memory-registries";
@@ -27,6 +28,8 @@ interface Volume {
   bytes: number;
   createdMs: number;
   labels: Label[];
+  /** Made when somebody looks. */
+  files?: MemoryFiles;
 }
 
 interface Network {
@@ -170,6 +173,11 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
     }));
   }
 
+  protected filesOfVolume(name: string): MemoryFiles {
+    const volume = this.#volume(name);
+    return (volume.files ??= MemoryFiles.ofVolume(this.#now, volume.bytes > 0));
+  }
+
   async volumeSizes(): Promise<ReadonlyMap<string, number>> {
     return new Map(this.#volumes.map((volume) => [volume.name, volume.bytes]));
   }
@@ -188,7 +196,9 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
 
   async emptyVolume(name: string, job: Job): Promise<void> {
     await this.work(job);
-    this.#volume(name).bytes = 0;
+    const volume = this.#volume(name);
+    volume.bytes = 0;
+    delete volume.files;
     this.changed("volume");
   }
 

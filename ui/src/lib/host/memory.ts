@@ -9,6 +9,7 @@ import {
   type ContainerState,
   type Drag,
   type Dropped,
+  type FilesOf,
   type FilesView,
   type FileText,
   type Host,
@@ -454,34 +455,34 @@ export class MemoryHost extends MemoryThings implements Host {
     return `docker run --detach --name ${row.name} ${ports.join("")}${row.image}`;
   }
 
-  // Files of a container: see memory-files.ts.
-  async filesAt(id: string, path: string): Promise<FilesView> {
-    return this.#filesOf(id).at(path);
+  // Files of a container or a volume: see memory-files.ts.
+  async filesAt(of: FilesOf, path: string): Promise<FilesView> {
+    return this.#filesOf(of).at(path);
   }
 
-  async readFile(id: string, path: string): Promise<FileText> {
-    return this.#filesOf(id).read(path);
+  async readFile(of: FilesOf, path: string): Promise<FileText> {
+    return this.#filesOf(of).read(path);
   }
 
-  async writeFile(id: string, path: string, text: string, revision: string | null): Promise<Saved> {
-    return this.#filesOf(id).write(path, text, revision);
+  async writeFile(of: FilesOf, path: string, text: string, revision: string | null): Promise<Saved> {
+    return this.#filesOf(of).write(path, text, revision);
   }
 
-  async makeFolder(id: string, path: string, name: string): Promise<void> {
-    this.#filesOf(id).makeFolder(path, name);
+  async makeFolder(of: FilesOf, path: string, name: string): Promise<void> {
+    this.#filesOf(of).makeFolder(path, name);
   }
 
-  async renameFile(id: string, path: string, name: string): Promise<void> {
-    this.#filesOf(id).rename(path, name);
+  async renameFile(of: FilesOf, path: string, name: string): Promise<void> {
+    this.#filesOf(of).rename(path, name);
   }
 
-  async removeFile(id: string, path: string, job: Job): Promise<void> {
+  async removeFile(of: FilesOf, path: string, job: Job): Promise<void> {
     await step(job);
-    this.#filesOf(id).remove(path);
+    this.#filesOf(of).remove(path);
   }
 
-  async downloadFile(id: string, path: string, folder: boolean, job: Job): Promise<string | null> {
-    await this.filesAt(id, path);
+  async downloadFile(of: FilesOf, path: string, folder: boolean, job: Job): Promise<string | null> {
+    await this.filesAt(of, path);
     await this.work(job);
     return `/home/mara/Downloads${path.slice(path.lastIndexOf("/"))}${folder ? ".tar" : ""}`;
   }
@@ -491,8 +492,8 @@ export class MemoryHost extends MemoryThings implements Host {
   }
 
   /** What is called like a socket is one, and left out. */
-  async sendFiles(id: string, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload> {
-    const files = this.#filesOf(id);
+  async sendFiles(of: FilesOf, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload> {
+    const files = this.#filesOf(of);
     const name = (path: string) => path.slice(path.lastIndexOf("/") + 1);
     const names = paths.map(name).filter((name) => !replace.includes(name) && files.has(folder, name));
     if (names.length > 0) return { kind: "taken", names };
@@ -502,11 +503,12 @@ export class MemoryHost extends MemoryThings implements Host {
     return { kind: "done", leftOut: leftOut.length, leftOutNames: leftOut.map(name) };
   }
 
-  #filesOf(id: string): MemoryFiles {
-    const row = this.#find(id);
-    const files = this.#files.get(id) ?? new MemoryFiles(NOW);
+  #filesOf(of: FilesOf): MemoryFiles {
+    if (of.kind === "volume") return this.filesOfVolume(of.name);
+    const row = this.#find(of.id);
+    const files = this.#files.get(of.id) ?? MemoryFiles.ofContainer(NOW);
     files.running = row.state === "running" || row.state === "paused";
-    this.#files.set(id, files);
+    this.#files.set(of.id, files);
     return files;
   }
 

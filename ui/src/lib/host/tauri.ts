@@ -7,6 +7,7 @@ import {
   type ContainerRow,
   type Drag,
   type Dropped,
+  type FilesOf,
   type FilesView,
   type FileText,
   type Host,
@@ -190,39 +191,39 @@ export class TauriHost extends TauriThings implements Host {
     return call("run_line", { id });
   }
 
-  filesAt(id: string, path: string): Promise<FilesView> {
-    return call("files_at", { id, path });
+  filesAt(of: FilesOf, path: string): Promise<FilesView> {
+    return call("files_at", { of, path });
   }
 
-  readFile(id: string, path: string): Promise<FileText> {
-    return call("read_file", { id, path });
+  readFile(of: FilesOf, path: string): Promise<FileText> {
+    return call("read_file", { of, path });
   }
 
-  writeFile(id: string, path: string, text: string, revision: string | null): Promise<Saved> {
-    return call("write_file", { id, path, text, revision });
+  writeFile(of: FilesOf, path: string, text: string, revision: string | null): Promise<Saved> {
+    return call("write_file", { of, path, text, revision });
   }
 
-  makeFolder(id: string, path: string, name: string): Promise<void> {
-    return call("make_folder", { id, path, name });
+  makeFolder(of: FilesOf, path: string, name: string): Promise<void> {
+    return call("make_folder", { of, path, name });
   }
 
-  renameFile(id: string, path: string, name: string): Promise<void> {
-    return call("rename_file", { id, path, name });
+  renameFile(of: FilesOf, path: string, name: string): Promise<void> {
+    return call("rename_file", { of, path, name });
   }
 
-  removeFile(id: string, path: string, job: Job): Promise<void> {
-    return longCall("remove_file", { id, path }, job);
+  removeFile(of: FilesOf, path: string, job: Job): Promise<void> {
+    return longCall("remove_file", { of, path }, job);
   }
 
-  downloadFile(id: string, path: string, folder: boolean, job: Job): Promise<string | null> {
-    return longCall("download_file", { id, path, folder }, job);
+  downloadFile(of: FilesOf, path: string, folder: boolean, job: Job): Promise<string | null> {
+    return longCall("download_file", { of, path, folder }, job);
   }
 
   chooseFiles(): Promise<string[]> {
     return call("choose_files");
   }
 
-  sendFiles(id: string, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload> {
-    return longCall("send_files", { id, folder, paths, replace }, job);
+  sendFiles(of: FilesOf, folder: string, paths: string[], replace: string[], job: Job): Promise<Upload> {
+    return longCall("send_files", { of, folder, paths, replace }, job);
   }
 }

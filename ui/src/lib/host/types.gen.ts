@@ -290,6 +290,16 @@ text: string,
  */
 revision: string, };
 
+export type FilesOf = { "kind": "container", 
+/**
+ * Its id.
+ */
+id: string, } | { "kind": "volume", 
+/**
+ * Its name.
+ */
+name: string, };
+
 export type FilesView = { "kind": "folder", 
 /**
  * Its path, links resolved.
@@ -304,7 +314,7 @@ rows: Array<FileRow>,
  */
 cut: boolean, 
 /**
- * Whether the container runs: only then can files be renamed and removed, and only then are mounts seen.
+ * Whether files can be renamed and removed: in a container only while it runs, and only then are mounts seen.
  */
 running: boolean, 
 /**

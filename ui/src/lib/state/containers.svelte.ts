@@ -95,7 +95,7 @@ export class Containers {
 
   /** A container's files. What is typed there stays while a person looks elsewhere. */
   filesOf(id: string): Files {
-    const files = this.#files.get(id) ?? new Files(this.#host, this.tasks, id);
+    const files = this.#files.get(id) ?? new Files(this.#host, this.tasks, { kind: "container", id });
     this.#files.set(id, files);
     return files;
   }

@@ -1,6 +1,6 @@
-/** What the Files tab shows of one container: a folder, and the file that is open. */
+/** What the Files tab shows of one container or volume: a folder, and the file that is open. */
 import { quote } from "../command-line";
-import type { Failure, FileRow, FilesView, Host, Job, Outside } from "../host";
+import type { Failure, FileRow, FilesOf, FilesView, Host, Job, Outside, Saved } from "../host";
 import { say } from "../words/index.svelte";
 import { failureOf } from "./failure";
 import { some } from "./listing.svelte";
@@ -48,6 +48,30 @@ function didNothing(value: unknown): boolean {
   return value === null || (typeof value === "object" && "kind" in value && value.kind === "taken");
 }
 
+/** Writes a file anew, unless it changed since it was read at that revision; without one, whatever happened to it. */
+export type Write = (path: string, text: string, revision: string | null) => Promise<Saved>;
+
+/** The commands that do the same: in a container, or in one that only mounts the volume. */
+function commands(of: FilesOf, name: string) {
+  if (of.kind === "container") {
+    return {
+      remove: (path: string) => `docker exec ${quote(name)} rm -r ${quote(path)}`,
+      download: (path: string) => `docker cp ${quote(`${name}:${path}`)} .`,
+      upload: (path: string, folder: string) => `docker cp ${quote(path)} ${quote(`${name}:${folder}`)}`,
+    };
+  }
+  const inside = (path: string) => quote(`/volume${path}`);
+  return {
+    remove: (path: string) => `docker run --rm --volume ${quote(`${name}:/volume`)} alpine rm -r ${inside(path)}`,
+    download: (path: string) =>
+      `docker run --rm --volume ${quote(`${name}:/volume:ro`)} --volume "$PWD":/out alpine cp -a ${inside(path)} /out`,
+    upload: (path: string, folder: string) => {
+      const from = `/in/${path.split("/").pop() ?? ""}`;
+      return `docker run --rm --volume ${quote(`${name}:/volume`)} --volume ${quote(`${path}:${from}:ro`)} alpine cp -a ${quote(from)} ${inside(folder)}`;
+    },
+  };
+}
+
 /** A file that is open. */
 export class OpenFile {
   readonly path: string;
@@ -73,13 +97,13 @@ export class OpenFile {
   }
 
   /** Saves it; over what another wrote meanwhile only by `force`. */
-  async save(host: Pick<Host, "writeFile">, id: string, force = false): Promise<void> {
+  async save(write: Write, force = false): Promise<void> {
     if (this.saving || this.endings === "mixed") return;
     [this.saving, this.failure] = [true, null];
     const text = this.text;
     try {
       const whole = this.endings === "crlf" ? text.replace(/\n/g, "\r\n") : text;
-      const saved = await host.writeFile(id, this.path, whole, force ? null : this.#revision);
+      const saved = await write(this.path, whole, force ? null : this.#revision);
       this.conflict = saved.kind === "conflict";
       if (saved.kind === "done") [this.#saved, this.#revision] = [text, saved.revision];
     } catch (error) {
@@ -103,19 +127,26 @@ export class Files {
   #questions = $state.raw<readonly Replacing[]>([]);
   readonly #host: Host;
   readonly #tasks: Tasks;
-  readonly #id: string;
+  readonly #of: FilesOf;
   #openings = 0;
 
-  constructor(host: Host, tasks: Tasks, id: string) {
+  constructor(host: Host, tasks: Tasks, of: FilesOf) {
     this.#host = host;
     this.#tasks = tasks;
-    this.#id = id;
+    this.#of = of;
   }
 
   /** What a person is asked now. */
   get replacing(): Replacing | null {
     return this.#questions[0] ?? null;
   }
+
+  /** The command that copies something of the folder to this computer. */
+  copyFrom(row: FileRow, name: string): string {
+    return commands(this.#of, name).download(within(this.path, row.name));
+  }
+
+  readonly write: Write = (path, text, revision) => this.#host.writeFile(this.#of, path, text, revision);
 
   get path(): string {
     return this.folder?.path ?? "/";
@@ -126,13 +157,13 @@ export class Files {
     const file = this.file;
     const opening = ++this.#openings;
     return this.#attempt(async () => {
-      const found = await this.#host.filesAt(this.#id, path);
+      const found = await this.#host.filesAt(this.#of, path);
       if (opening !== this.#openings || file !== this.file) return;
       if (found.kind === "folder") {
         [this.folder, this.file] = [found, null];
         return;
       }
-      const { text, revision } = await this.#host.readFile(this.#id, found.path);
+      const { text, revision } = await this.#host.readFile(this.#of, found.path);
       if (opening !== this.#openings || file !== this.file) return;
       this.file = new OpenFile(found.path, text, revision, found.outside);
     });
@@ -149,52 +180,53 @@ export class Files {
   }
 
   makeFolder(name: string): Promise<void> {
-    return this.#change(() => this.#host.makeFolder(this.#id, this.path, name));
+    return this.#change(() => this.#host.makeFolder(this.#of, this.path, name));
   }
 
   rename(row: FileRow, name: string): Promise<void> {
-    return this.#change(() => this.#host.renameFile(this.#id, within(this.path, row.name), name));
+    return this.#change(() => this.#host.renameFile(this.#of, within(this.path, row.name), name));
   }
 
-  async remove(row: FileRow, container: string): Promise<void> {
+  async remove(row: FileRow, name: string): Promise<void> {
     const path = within(this.path, row.name);
-    const about = { title: say("deleteOf", { path, name: container }), command: `docker exec ${quote(container)} rm -r ${quote(path)}` };
-    await this.#task(about, (job) => this.#host.removeFile(this.#id, path, job));
+    const about = { title: say("deleteOf", { path, name }), command: commands(this.#of, name).remove(path) };
+    await this.#task(about, (job) => this.#host.removeFile(this.#of, path, job));
   }
 
-  async download(row: FileRow, container: string): Promise<void> {
+  async download(row: FileRow, name: string): Promise<void> {
     const path = within(this.path, row.name);
-    const about = { title: say("downloadOf", { path, name: container }), command: `docker cp ${quote(`${container}:${path}`)} .` };
-    const ended = await this.#task(about, (job) => this.#host.downloadFile(this.#id, path, row.kind === "folder", job));
+    const about = { title: say("downloadOf", { path, name }), command: this.copyFrom(row, name) };
+    const ended = await this.#task(about, (job) => this.#host.downloadFile(this.#of, path, row.kind === "folder", job));
     if (ended.kind === "done" && ended.value !== null) this.told = say("savedTo", { place: ended.value });
   }
 
-  async choose(container: string): Promise<void> {
+  async choose(name: string): Promise<void> {
     let paths: string[] = [];
     await this.#attempt(async () => {
       paths = await this.#host.chooseFiles();
     });
-    if (paths.length > 0) await this.take(paths, container);
+    if (paths.length > 0) await this.take(paths, name);
   }
 
   /** Copies into the folder that is shown. What would be written over is asked about first. */
-  take(paths: string[], container: string): Promise<void> {
-    return this.#send({ folder: this.path, outside: this.folder?.outside ?? null, paths, names: [] }, container);
+  take(paths: string[], name: string): Promise<void> {
+    return this.#send({ folder: this.path, outside: this.folder?.outside ?? null, paths, names: [] }, name);
   }
 
   /** What a person said of what they were asked. */
-  async replace(wanted: Replacing, yes: boolean, container: string): Promise<void> {
+  async replace(wanted: Replacing, yes: boolean, name: string): Promise<void> {
     if (!this.#questions.includes(wanted)) return;
     this.#questions = this.#questions.filter((other) => other !== wanted);
-    if (yes) await this.#send(wanted, container);
+    if (yes) await this.#send(wanted, name);
   }
 
-  async #send(wanted: Replacing, container: string): Promise<void> {
+  async #send(wanted: Replacing, name: string): Promise<void> {
     const { folder, paths, names } = wanted;
     const what = some(paths.map((path) => path.split("/").pop() ?? path));
-    const command = paths.map((path) => `docker cp ${quote(path)} ${quote(`${container}:${folder}`)}`).join("\n");
-    const about = { title: say("uploadOf", { what, path: folder, name: container }), command };
-    const ended = await this.#task(about, (job) => this.#host.sendFiles(this.#id, folder, paths, names, job));
+    const { upload } = commands(this.#of, name);
+    const command = paths.map((path) => upload(path, folder)).join("\n");
+    const about = { title: say("uploadOf", { what, path: folder, name }), command };
+    const ended = await this.#task(about, (job) => this.#host.sendFiles(this.#of, folder, paths, names, job));
     if (ended.kind !== "done") return;
     // What was agreed to stays so; more may have come meanwhile.
     if (ended.value.kind === "taken") this.#questions = [...this.#questions, { ...wanted, names: [...names, ...ended.value.names] }];

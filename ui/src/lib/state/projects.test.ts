@@ -43,21 +43,21 @@ describe("projects", () => {
   it("save a file that compose finds valid, and what was typed stays until it is read anew", async () => {
     const { host, state, stop } = await projects();
     const path = "/home/mara/shop/compose.yaml";
-    const writer = { writeFile: (name: string, file: string, text: string, revision: string | null) => host.writeProjectFile(name, file, text, revision) };
+    const write = (file: string, text: string, revision: string | null) => host.writeProjectFile("shop", file, text, revision);
     const file = await state.file("shop", path);
     if (!(file instanceof OpenFile)) throw new Error(file.message);
     file.text = "service:";
-    await file.save(writer, "shop");
+    await file.save(write);
     expect([file.failure?.message.includes("not valid"), file.changed]).toEqual([true, true]);
     expect(await state.file("shop", path)).toBe(file);
     file.text = "services: {}\n";
-    await file.save(writer, "shop");
+    await file.save(write);
     expect([file.failure, file.changed]).toEqual([null, false]);
     const again = await state.file("shop", path);
     await host.writeProjectFile("shop", path, "services: {a: {}}\n", null);
     if (!(again instanceof OpenFile)) throw new Error(again.message);
     again.text = "services: {b: {}}\n";
-    await again.save(writer, "shop");
+    await again.save(write);
     expect(again.conflict).toBe(true);
     stop();
   });

@@ -2,6 +2,7 @@
 import { quote } from "../command-line";
 import type { Host, Job, VolumeRow } from "../host";
 import { say } from "../words/index.svelte";
+import { Files } from "./files.svelte";
 import { Listing } from "./listing.svelte";
 import type { Tasks } from "./tasks.svelte";
 
@@ -18,6 +19,8 @@ export class Volumes {
   /** Bytes by name; null until the engine has counted them. */
   sizes = $state.raw<ReadonlyMap<string, number> | null>(null);
   #counting = false;
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
+  readonly #files = new Map<string, Files>();
 
   constructor(
     readonly host: Host,
@@ -33,6 +36,13 @@ export class Volumes {
 
   size(row: VolumeRow): number | null {
     return this.sizes?.get(row.name) ?? row.size;
+  }
+
+  /** A volume's files. What is typed there stays while a person looks elsewhere. */
+  filesOf(name: string): Files {
+    const files = this.#files.get(name) ?? new Files(this.host, this.tasks, { kind: "volume", name });
+    this.#files.set(name, files);
+    return files;
   }
 
   /** The engine walks through every volume for it; so one counting at a time, and beside the list. */

@@ -1,4 +1,4 @@
-/** Words of containers' files, and of what is done to containers. */
+/** Words of files of containers and volumes, and of what is done to containers. */
 export const files = {
   files: "Files",
   folder: "Folder",
@@ -31,9 +31,12 @@ export const files = {
   fileAdded: "added",
   fileDeleted: "deleted",
   filesHint: "Drop files here to copy them in. Marks compare with the image.",
+  filesHintVolume: "Drop files here to copy them into the volume.",
+  volumeUsed: "What is changed here, these containers see at once: {users}.",
   filesStopped: "The container does not run: mounts are not shown, and nothing can be renamed or deleted.",
   savedTo: "Saved as {place}",
   dropCopy: "Drop to copy into the container",
+  dropCopyVolume: "Drop to copy into the volume",
   backToFolder: "Back to the folder",
   saveFile: "Save",
   saving: "Saving…",
