@@ -39,3 +39,30 @@ test("each log of the machine can be read", async ({ page }) => {
   await page.getByRole("button", { name: "console" }).click();
   await expect(page.getByText("console: line 59")).toBeVisible();
 });
+
+for (const theme of ["light", "dark"] as const) {
+  test(`disk space is given back, and says how much before and after, ${theme}`, async ({ page }) => {
+    await page.emulateMedia({ colorScheme: theme });
+    await page.goto("/#/machine");
+    await expect(page.getByText("Up to 717 MiB may come back to this computer.")).toBeVisible();
+    await page.getByRole("button", { name: "Give back" }).click();
+    await expect(page.getByRole("button", { name: "Giving back…" })).toBeDisabled();
+    await expect(page.getByText("It took 3.2 GiB, and takes 2.6 GiB now.")).toBeVisible();
+    await expect(page.getByText("Up to 104 MiB may come back to this computer.")).toBeVisible();
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  });
+}
+
+test("images are cleared away from the machine's screen only after their names were shown", async ({ page }) => {
+  await page.goto("/#/machine");
+  await page.getByRole("button", { name: "Clear away images…" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByRole("radio", { name: /^That no container was made from/ }).check();
+  await expect(dialog.getByText(/^These go: .*python:3.14-slim/)).toBeVisible();
+  await dialog.getByRole("button", { name: "Clear away" }).click();
+  await expect(dialog).toHaveCount(0);
+  await page.getByRole("link", { name: "Images" }).click();
+  await expect(page.getByText("postgres:17").first()).toBeVisible();
+  await expect(page.getByText("python:3.14-slim")).toHaveCount(0);
+});

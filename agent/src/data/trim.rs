@@ -16,9 +16,11 @@ struct Range {
 
 const FITRIM: Opcode = opcode::read_write::<Range>(b'X', 121);
 
-/// Discards what is unused in the file system at `mount_point`, and gives the number of bytes.
+/// Discards what is unused in the file system at `mount_point`, and gives the number of bytes. What was deleted a
+/// moment ago is written down as such first: until then it counts as used.
 pub(crate) fn trim(mount_point: &Path) -> io::Result<u64> {
     let directory = File::open(mount_point)?;
+    rustix::fs::syncfs(&directory)?;
     let mut range = Range {
         start: 0,
         length: u64::MAX,

@@ -8,9 +8,9 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dirs, DockerContext, ErrorCode, Event, Explanation, LogQuery, MachineStatus,
-    NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Settings, SettingsChange,
-    SettingsOutcome, Share, Site, Trusted, Version, query, transport,
+    ApiError, Applied, Check, Dirs, DiskUse, DockerContext, ErrorCode, Event, Explanation, LogQuery,
+    MachineStatus, NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Reclaimed, Settings,
+    SettingsChange, SettingsOutcome, Share, Site, Trusted, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -171,6 +171,17 @@ impl Client {
     /// Lets a paused machine's vCPUs go on.
     pub async fn resume(&self, name: &str) -> Result<MachineStatus, ClientError> {
         self.post(&machine_path(name, "/resume")).await
+    }
+
+    /// What the data disk of a machine that runs takes.
+    pub async fn disk_use(&self, name: &str) -> Result<DiskUse, ClientError> {
+        self.get(&machine_path(name, "/disk")).await
+    }
+
+    /// Has a machine that runs give the host back what it does not use of its data disk, which may take minutes.
+    pub async fn reclaim(&self, name: &str) -> Result<Reclaimed, ClientError> {
+        self.json::<(), _>(Method::POST, &machine_path(name, "/reclaim"), None)
+            .await
     }
 
     /// Runs a process in the guest. The stream carries [`cove_wire::ExecPacket`]s both ways.

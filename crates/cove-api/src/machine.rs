@@ -107,6 +107,24 @@ pub struct MachineStatus {
     pub notices: Vec<String>,
 }
 
+/// What a machine's data disk takes, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    /// On the host.
+    pub on_host: u64,
+    /// Of the guest's file system on it, without the file system's own tables.
+    pub used: u64,
+}
+
+/// What came of having the guest discard what it does not use, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reclaimed {
+    /// What the data disk took on the host before.
+    pub before: u64,
+    /// What it takes now.
+    pub after: u64,
+}
+
 /// Which backend runs a machine, and why that one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackendReport {

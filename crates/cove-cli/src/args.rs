@@ -288,6 +288,8 @@ pub(crate) enum Machine {
         #[arg(long, value_parser = gibibytes, value_name = "SIZE")]
         disk: Option<u32>,
     },
+    /// Give this computer back the disk space that the machine does not use any more
+    Reclaim,
     /// Delete a machine with everything in it: containers, images and volumes
     #[command(visible_alias = "rm")]
     Delete {

@@ -44,7 +44,9 @@ pub use folder::{Dropped, Sharing};
 pub use image::{ImageDetails, Label, LayerRow};
 pub use inside::{MountRow, ProcessTable};
 pub use log::{LogLine, LogReader, LogStream};
-pub use machine::{CheckView, Failure, MachineNews, MachinePhase, MachineView, StageView, Step};
+pub use machine::{
+    CheckView, DiskUse, Failure, MachineNews, MachinePhase, MachineView, Reclaimed, StageView, Step,
+};
 pub use network::{Member, NetworkDetails, NewNetwork, Subnet};
 pub use registry::{RegistriesView, RegistryRow};
 pub use removal::Removal;

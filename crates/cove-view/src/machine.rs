@@ -49,6 +49,29 @@ pub struct MachineView {
     pub notices: Vec<String>,
 }
 
+/// What a machine's data disk takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "camelCase")]
+pub struct DiskUse {
+    /// Bytes on this computer.
+    #[ts(type = "number")]
+    pub on_host: u64,
+    /// Bytes that the machine uses of it, without the file system's own tables.
+    #[ts(type = "number")]
+    pub used: u64,
+}
+
+/// What came of reclaiming.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct Reclaimed {
+    /// Bytes that the data disk took on this computer before.
+    #[ts(type = "number")]
+    pub before: u64,
+    /// Bytes that it takes now.
+    #[ts(type = "number")]
+    pub after: u64,
+}
+
 /// What a machine is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "lowercase")]
@@ -173,6 +196,24 @@ impl From<MachineStatus> for MachineView {
             engine_version: status.engine_version,
             timings,
             notices: status.notices,
+        }
+    }
+}
+
+impl From<cove_api::DiskUse> for DiskUse {
+    fn from(found: cove_api::DiskUse) -> Self {
+        Self {
+            on_host: found.on_host,
+            used: found.used,
+        }
+    }
+}
+
+impl From<cove_api::Reclaimed> for Reclaimed {
+    fn from(reclaimed: cove_api::Reclaimed) -> Self {
+        Self {
+            before: reclaimed.before,
+            after: reclaimed.after,
         }
     }
 }

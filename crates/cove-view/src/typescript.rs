@@ -2,13 +2,13 @@
 
 use crate::{
     BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState, CheckView,
-    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
-    FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow, LogLine,
-    LogStream, MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails, NetworkRow,
-    NewNetwork, Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned, Publish,
-    RegistriesView, RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow, SettingField, SettingRow,
-    SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet, TaskStep, ThingKind, TrustRow,
-    Upload, Usage, Variable, VolumeRow,
+    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, DiskUse, Dropped, Failure, FileChange,
+    FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow,
+    LogLine, LogStream, MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails,
+    NetworkRow, NewNetwork, Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned,
+    Publish, RegistriesView, RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow, SettingField,
+    SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet, TaskStep, ThingKind,
+    TrustRow, Upload, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -39,6 +39,7 @@ pub fn module() -> String {
         ContainerState,
         DiffLine,
         DiffSign,
+        DiskUse,
         Dropped,
         Failure,
         FileChange,
@@ -71,6 +72,7 @@ pub fn module() -> String {
         Protocol,
         Pruned,
         Publish,
+        Reclaimed,
         RegistriesView,
         RegistryRow,
         Removal,

@@ -2,7 +2,7 @@
 
 use crate::{cove::Cove, failure::Answer, stream::Streams};
 use cove_api::Progress;
-use cove_view::{CheckView, MachineNews, Step};
+use cove_view::{CheckView, DiskUse, MachineNews, Reclaimed, Step};
 use std::sync::Arc;
 use tauri::{State, ipc::Channel};
 
@@ -50,6 +50,18 @@ pub(crate) async fn stop_machine(cove: State<'_, Arc<Cove>>) -> Answer<()> {
     let progress = cove.client().stop(&cove.machine).await?;
     progress.finish(|_| {}).await?;
     Ok(())
+}
+
+/// What the data disk of the machine takes, while it runs.
+#[tauri::command]
+pub(crate) async fn disk_use(cove: State<'_, Arc<Cove>>) -> Answer<DiskUse> {
+    Ok(cove.client().disk_use(&cove.machine).await?.into())
+}
+
+/// Has the machine give this computer back what it does not use of its disk. That goes on when the page goes.
+#[tauri::command]
+pub(crate) async fn reclaim_disk(cove: State<'_, Arc<Cove>>) -> Answer<Reclaimed> {
+    Ok(cove.client().reclaim(&cove.machine).await?.into())
 }
 
 /// Everything that the doctor looks at.

@@ -67,6 +67,8 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         lists::networks,
         lists::volumes,
         machine::checks,
+        machine::disk_use,
+        machine::reclaim_disk,
         machine::start_machine,
         machine::stop_machine,
         machine::watch_machine,

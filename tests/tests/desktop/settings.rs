@@ -1,6 +1,6 @@
-//! The machine's settings and logs in the window, checked with the command.
+//! The machine's settings, logs and disk in the window, checked with the command.
 
-use crate::webdriver::Window;
+use crate::webdriver::{SOON, Window};
 use cove_tests::harness::{Cove, eventually};
 
 /// Clears a field as a person would: what it held is not typed over by `WebDriver`.
@@ -46,4 +46,45 @@ pub(crate) fn a4_the_machines_logs_are_read(cove: &Cove) {
     window.press("Folders and trust");
     window.reads("Shared folders");
     window.picture("7b-access");
+}
+
+pub(crate) fn a4_disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
+    const FILLED: u64 = 96 << 20;
+    let on_host = || {
+        cove.status()["disk_on_host"]
+            .as_u64()
+            .expect("the disk's size on the host")
+    };
+    let window = Window::open(cove);
+    window.press("Machine");
+    window.reads("may come back to this computer");
+    let empty = on_host();
+    cove.docker([
+        "run",
+        "--rm",
+        "--volume",
+        "large:/v",
+        "alpine",
+        "sh",
+        "-c",
+        // Noise, so that nothing on the way can leave holes.
+        "dd if=/dev/urandom of=/v/file bs=1M count=96 && sync",
+    ])
+    .ok();
+    let filled = on_host();
+    assert!(filled >= empty + FILLED / 2, "{empty}, then {filled}");
+    cove.docker(["volume", "rm", "large"]).ok();
+    window.press("Give back");
+    window.find_within(SOON * 4, "//*[@role='status']/p[contains(., 'It took')]");
+    window.picture("7c-space");
+    let left = on_host();
+    assert!(left + FILLED * 3 / 4 <= filled, "{filled}, then {left}");
+    // The command does the same, and finds little more.
+    let told = cove.cove(["machine", "reclaim", "--json"]).ok();
+    let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+    let after = told["after"].as_u64().expect("what it takes now");
+    assert!(
+        told["before"].is_u64() && after + FILLED * 3 / 4 <= filled,
+        "{filled}, then {told}"
+    );
 }

@@ -1,4 +1,4 @@
-//! machine list, create, delete.
+//! machine list, create, reclaim, delete.
 
 use super::{Session, status};
 use crate::{args, exit::Exit, failure::Failure, output, terminal};
@@ -35,6 +35,7 @@ pub(super) async fn run(session: &Session, what: args::Machine) -> anyhow::Resul
             }
             Ok(Exit::Done.into())
         }
+        args::Machine::Reclaim => reclaim(session).await,
         args::Machine::Delete { name, confirm } => delete(session, &name, confirm).await,
     }
 }
@@ -59,6 +60,24 @@ async fn list(session: &Session) -> anyhow::Result<ExitCode> {
         })
         .collect();
     output::table(["NAME", "STATE", "BACKEND", "CPUS", "MEMORY", "DISK USED"], &rows)?;
+    Ok(Exit::Done.into())
+}
+
+async fn reclaim(session: &Session) -> anyhow::Result<ExitCode> {
+    let client = session.daemon().await?;
+    let reclaiming = client.reclaim(&session.machine);
+    let reclaimed = session
+        .during("Having the machine discard what it does not use", reclaiming)
+        .await?;
+    session.say(&format!(
+        "the disk of machine `{}` takes {} of this computer, after {}",
+        session.machine,
+        size::about(reclaimed.after),
+        size::about(reclaimed.before)
+    ));
+    if session.json {
+        output::json(&reclaimed)?;
+    }
     Ok(Exit::Done.into())
 }
 

@@ -82,6 +82,12 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::POST, ["machines", name, "resume"]) => {
             machines::perform(server, name, Command::Resume).await
         }
+        (&Method::GET, ["machines", name, "disk"]) => {
+            Ok(body::json(&server.machines.get(name)?.disk_use().await?))
+        }
+        (&Method::POST, ["machines", name, "reclaim"]) => {
+            Ok(body::json(&server.machines.get(name)?.reclaim().await?))
+        }
         (&Method::GET, ["machines", name, "sites"]) => ports::sites(server, name).await,
         (&Method::GET, ["machines", name, "context"]) => machines::context(server, name),
         (&Method::POST, ["machines", name, "context"]) => machines::make_context(server, name, request),

@@ -114,6 +114,44 @@ async fn a_machine_is_started_watched_and_stopped() {
 }
 
 #[tokio::test]
+async fn a_disk_gives_back_what_the_guest_does_not_use_while_it_runs() {
+    let daemon = Daemon::begin();
+    let client = &daemon.client;
+    daemon.start().await;
+    let path = daemon.fixture.context.dirs.machine("default").join("data.img");
+    let mut disk = fs::File::options().write(true).open(path).unwrap();
+    std::io::Write::write_all(&mut disk, &vec![7; 4 << 20]).unwrap();
+    disk.sync_all().unwrap();
+    let present = client.disk_use("default").await.unwrap();
+    assert_eq!(present.used, 4096);
+    assert!(present.on_host >= 4 << 20, "{present:?}");
+    let mut events = client.events().await.unwrap();
+    assert!(matches!(
+        events.next().await.unwrap().unwrap(),
+        Event::Machine { .. }
+    ));
+    let reclaimed = client.reclaim("default").await.unwrap();
+    assert_eq!(reclaimed.before, present.on_host);
+    assert!(reclaimed.after < 1 << 20, "{reclaimed:?}");
+    assert_eq!(daemon.fixture.host.guest().was_asked("trim"), 1);
+    // Whoever follows the machine hears what its disk takes now.
+    let told = async {
+        loop {
+            let event = events.next().await.unwrap().unwrap();
+            if matches!(event, Event::Machine { status } if status.disk_on_host == reclaimed.after) {
+                break;
+            }
+        }
+    };
+    timeout(LONG, told).await.unwrap();
+
+    client.pause("default").await.unwrap();
+    assert_eq!(code(client.reclaim("default").await), ErrorCode::WrongState);
+    assert_eq!(code(client.disk_use("default").await), ErrorCode::WrongState);
+    assert_eq!(code(client.reclaim("nobody").await), ErrorCode::NotFound);
+}
+
+#[tokio::test]
 async fn a_failed_start_ends_its_stream_with_the_error() {
     let daemon = Daemon::begin();
     fs::remove_dir_all(daemon.fixture.context.dirs.image()).unwrap();

@@ -106,7 +106,7 @@ pub(super) enum Happening {
 
 /// Makes calls. Dropping the last one, together with the happenings, ends the conversation.
 #[derive(Debug, Clone)]
-pub(super) struct AgentLink(mpsc::Sender<(Call, oneshot::Sender<Result<Reply, CallError>>)>);
+pub(crate) struct AgentLink(mpsc::Sender<(Call, oneshot::Sender<Result<Reply, CallError>>)>);
 
 impl AgentLink {
     /// One whose calls nobody answers.

@@ -258,6 +258,7 @@ impl Guest {
             Call::SetTime { .. } => "set-time",
             Call::Shutdown { .. } => "shutdown",
             Call::GrowData => "grow-data",
+            Call::TrimData => "trim",
             Call::Trust { .. } => "trust",
             Call::MountShare { .. } => "mount",
             _ => "other",
@@ -286,8 +287,18 @@ impl Guest {
                     available: 1,
                 },
                 data_size: 0,
-                data_used: 0,
+                data_used: 4096,
             }))),
+            // Of its disk it uses nothing any more.
+            Call::TrimData => {
+                let disk = std::fs::File::options()
+                    .write(true)
+                    .open(self.directory.join("data.img"))
+                    .unwrap();
+                let bytes = disk.metadata().unwrap().len();
+                disk.set_len(0).and_then(|()| disk.set_len(bytes)).unwrap();
+                Ok(Reply::Trimmed { bytes })
+            }
             Call::Shutdown { .. } => {
                 if script.powers_off {
                     self.end(ExitCause::PoweredOff);

@@ -18,6 +18,7 @@ mod owner;
 mod platform;
 mod session;
 mod shares;
+mod space;
 mod start;
 mod starter;
 mod stop;
@@ -49,6 +50,7 @@ use crate::{
     settings::{MachineSettings, SettingsFile, Share, Values},
     trust::TrustStore,
 };
+use agent::AgentLink;
 use cove_api::{
     ApiError, BackendReport, Dirs, Endpoint, ErrorCode, Event, MachineState, MachineStatus, Stage,
 };
@@ -129,6 +131,8 @@ pub(crate) enum Command {
     Pause(oneshot::Sender<Result<(), ApiError>>),
     Resume(oneshot::Sender<Result<(), ApiError>>),
     Delete(oneshot::Sender<Result<(), ApiError>>),
+    /// Ways to ask the agent of a machine that runs: what takes long is not waited for here.
+    Agent(oneshot::Sender<Result<AgentLink, ApiError>>),
     /// The settings have changed; answered when they have been heeded.
     Reconsider(oneshot::Sender<()>),
     /// The daemon ends: leave a running machine running.

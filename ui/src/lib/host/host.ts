@@ -5,6 +5,7 @@
 import type {
   CheckView,
   ContainerRow,
+  DiskUse,
   Dropped,
   FilesOf,
   FilesView,
@@ -13,6 +14,7 @@ import type {
   MachineNews,
   MountRow,
   ProcessTable,
+  Reclaimed,
   Removal,
   RunSpec,
   Saved,
@@ -80,6 +82,10 @@ export interface Host extends ProjectsHost, ThingsHost {
   startMachine(step: (step: Step) => void): Promise<void>;
   stopMachine(): Promise<void>;
   checks(): Promise<CheckView[]>;
+  /** What its disk takes, while it runs. */
+  diskUse(): Promise<DiskUse>;
+  /** Has it give back what it does not use of its disk, which may take minutes. */
+  reclaimDisk(): Promise<Reclaimed>;
 
   /** All containers at once, then again after each event of the engine. Nothing comes while no engine answers. */
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;

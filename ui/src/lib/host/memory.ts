@@ -7,6 +7,7 @@ import {
   type ContainerAction,
   type ContainerRow,
   type ContainerState,
+  type DiskUse,
   type Drag,
   type Dropped,
   type FilesOf,
@@ -22,6 +23,7 @@ import {
   type MountRow,
   type PortBinding,
   type ProcessTable,
+  type Reclaimed,
   type Removal,
   type RunSpec,
   type Saved,
@@ -51,6 +53,9 @@ export interface MemorySize {
 /** A fixed present: 1 March 2026, 12:00 UTC. */
 const NOW = Date.UTC(2026, 2, 1, 12);
 const MIB = 1024 * 1024;
+/** What the machine uses of its disk, and what its file system takes besides. */
+const DISK_USED = 2560 * MIB;
+const DISK_TABLES = 104 * MIB;
 
 const STACK: readonly { service: string; image: string; port?: number }[] = [
   { service: "web", image: "nginx:1.29-alpine", port: 80 },
@@ -204,6 +209,20 @@ export class MemoryHost extends MemoryThings implements Host {
       { name: "QEMU", state: "ok", evidence: "qemu-system-x86_64 10.0.2", fix: "" },
       { name: "guest image", state: "ok", evidence: "every file matches its manifest", fix: "" },
     ];
+  }
+
+  async diskUse(): Promise<DiskUse> {
+    this.#mustRun();
+    return { onHost: this.#machine.diskOnHost, used: DISK_USED };
+  }
+
+  async reclaimDisk(): Promise<Reclaimed> {
+    this.#mustRun();
+    await new Promise((done) => setTimeout(done, 400));
+    const before = this.#machine.diskOnHost;
+    const after = Math.min(before, DISK_USED + DISK_TABLES);
+    this.#setMachine({ diskOnHost: after });
+    return { before, after };
   }
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
@@ -516,6 +535,11 @@ export class MemoryHost extends MemoryThings implements Host {
     const row = this.#rows.find((candidate) => candidate.id === id);
     if (row === undefined) throw new HostError(`there is no container ${id.slice(0, 12)}`);
     return row;
+  }
+
+  #mustRun(): void {
+    if (this.#machine.phase === "running") return;
+    throw new HostError(`machine \`default\` is ${this.#machine.phase} and cannot be asked`, "start it with `cove start`");
   }
 
   #setMachine(change: Partial<MachineView>): void {

@@ -5,6 +5,7 @@ import {
   type CheckView,
   type ContainerAction,
   type ContainerRow,
+  type DiskUse,
   type Drag,
   type Dropped,
   type FilesOf,
@@ -17,6 +18,7 @@ import {
   type MachineNews,
   type MountRow,
   type ProcessTable,
+  type Reclaimed,
   type Removal,
   type RunSpec,
   type Saved,
@@ -53,6 +55,14 @@ export class TauriHost extends TauriThings implements Host {
 
   checks(): Promise<CheckView[]> {
     return call("checks");
+  }
+
+  diskUse(): Promise<DiskUse> {
+    return call("disk_use");
+  }
+
+  reclaimDisk(): Promise<Reclaimed> {
+    return call("reclaim_disk");
   }
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {

@@ -198,6 +198,16 @@ text: string, };
 
 export type DiffSign = "same" | "removed" | "added";
 
+export type DiskUse = { 
+/**
+ * Bytes on this computer.
+ */
+onHost: number, 
+/**
+ * Bytes that the machine uses of it, without the file system's own tables.
+ */
+used: number, };
+
 export type Dropped = { 
 /**
  * Its absolute path.
@@ -742,6 +752,15 @@ container: number,
  */
 protocol: Protocol, };
 
+export type Reclaimed = { 
+/**
+ * Bytes that the data disk took on this computer before.
+ */
+before: number, 
+/**
+ * Bytes that it takes now.
+ */
+after: number, };
 export type RegistriesView = { 
 /**
  * The Docker client's configuration file.

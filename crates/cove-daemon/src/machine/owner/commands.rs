@@ -36,6 +36,13 @@ impl Owner {
                 answer(reply, outcome);
                 return gone;
             }
+            Command::Agent(reply) => {
+                let link = match &self.phase {
+                    Phase::Running(session) => Ok(session.link.clone()),
+                    _ => Err(self.wrong_state("cannot be asked", "start it with `cove start`")),
+                };
+                answer(reply, link);
+            }
             Command::Reconsider(reply) => {
                 self.reconsider().await;
                 self.provide_for(reply);
