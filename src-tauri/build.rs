@@ -2,6 +2,7 @@
 
 const COMMANDS: &[&str] = &[
     "act",
+    "autostart",
     "back_up_volume",
     "build_details",
     "build_image",
@@ -64,6 +65,7 @@ const COMMANDS: &[&str] = &[
     "run_line",
     "save_images",
     "send_files",
+    "set_autostart",
     "settings",
     "share_chosen",
     "share_folder",

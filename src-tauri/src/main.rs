@@ -13,6 +13,7 @@
 
 mod alive;
 mod archives;
+mod autostart;
 mod commands;
 mod cove;
 mod drops;
@@ -31,10 +32,11 @@ mod volume;
 mod window;
 
 use cove::Cove;
-use std::{process::ExitCode, sync::Arc};
+use std::{env, process::ExitCode, sync::Arc};
 use tauri::Manager as _;
 
 fn main() -> ExitCode {
+    let hidden = env::args_os().skip(1).any(|word| word == autostart::HIDDEN);
     let cove = match Cove::from_environment() {
         Ok(cove) => Arc::new(cove),
         Err(failure) => {
@@ -72,7 +74,8 @@ fn main() -> ExitCode {
             let handle = app.handle();
             tauri::async_runtime::spawn(follow::machine(Arc::clone(&cove)));
             tauri::async_runtime::spawn(follow::containers(Arc::clone(&cove)));
-            window::open(handle, &cove)?;
+            // Without a tray there would be nothing to open it from.
+            window::open(handle, &cove, !hidden || !tray::is_possible())?;
             tray::start(handle, &cove);
             if let Some(instance) = instance {
                 tauri::async_runtime::spawn(instance.serve(handle.clone()));

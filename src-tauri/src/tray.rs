@@ -41,7 +41,7 @@ pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
 }
 
 /// On Linux the library that draws the icon is loaded when it is needed, and asking for it in vain ends the program.
-fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     if !cfg!(target_os = "linux") {
         return true;
     }

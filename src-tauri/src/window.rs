@@ -14,12 +14,13 @@ pub(crate) fn state_plugin<R: Runtime>() -> TauriPlugin<R> {
         .build()
 }
 
-/// Opens it.
-pub(crate) fn open(app: &AppHandle, cove: &Cove) -> tauri::Result<()> {
+/// Opens it, so that it is seen or can be shown.
+pub(crate) fn open(app: &AppHandle, cove: &Cove, visible: bool) -> tauri::Result<()> {
     WebviewWindowBuilder::new(app, LABEL, WebviewUrl::App("index.html".into()))
         .title("Cove")
         .inner_size(1180.0, 760.0)
         .min_inner_size(760.0, 480.0)
+        .visible(visible)
         // What the web view keeps goes with the rest of what can be fetched again.
         .data_directory(cove.dirs.cache().join("window"))
         .on_navigation(is_ours)

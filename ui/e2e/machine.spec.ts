@@ -66,3 +66,15 @@ test("images are cleared away from the machine's screen only after their names w
   await expect(page.getByText("postgres:17").first()).toBeVisible();
   await expect(page.getByText("python:3.14-slim")).toHaveCount(0);
 });
+
+test("Cove opens with the session once a person asks for it", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  const box = page.getByRole("checkbox", { name: "Open Cove when I log in" });
+  await expect(box).not.toBeChecked();
+  await box.check();
+  await page.getByRole("link", { name: "Overview" }).click();
+  await page.getByRole("link", { name: "Settings" }).click();
+  await expect(box).toBeChecked();
+  await box.uncheck();
+  await expect(box).not.toBeChecked();
+});

@@ -1,6 +1,8 @@
-//! Settings, shared folders and trusted certificates: the daemon's, and checked there.
+//! Settings, shared folders and trusted certificates: the daemon's, and checked there. And the window's own: whether it
+//! opens with the session.
 
 use crate::{
+    autostart::Autostart,
     cove::Cove,
     failure::{Answer, Refusal},
     local,
@@ -16,6 +18,27 @@ const LARGEST: u64 = 1 << 20;
 
 /// The setting that says which folders of this computer containers may mount: not for the page to write.
 const SHARES: &str = "shares";
+
+/// Whether this program is started when a person logs in; nothing where the desktop has no such thing.
+#[tauri::command]
+pub(crate) async fn autostart() -> Answer<Option<bool>> {
+    let Some(autostart) = Autostart::of_environment() else {
+        return Ok(None);
+    };
+    local::blocking(move || autostart.is_on()).await?.map(Some)
+}
+
+/// Has this program started when a person logs in, or not any more.
+#[tauri::command]
+pub(crate) async fn set_autostart(on: bool) -> Answer<()> {
+    let autostart = Autostart::of_environment().ok_or_else(|| {
+        Refusal::new(
+            "this desktop has no list of programs that it starts",
+            "Have it start cove-desktop in its own way.",
+        )
+    })?;
+    local::blocking(move || autostart.set(on)).await?
+}
 
 /// All settings.
 #[tauri::command]

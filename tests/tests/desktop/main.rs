@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
             settings::a4_a_setting_is_reviewed_applied_and_put_back,
             settings::a4_the_machines_logs_are_read,
+            settings::a4_the_window_opens_with_the_session_when_asked_to,
             settings::a4_disk_space_of_a_deleted_volume_comes_back,
             window::a5_a_second_start_ends_and_leaves_the_first_window,
             window::a6_the_page_can_call_nothing_but_what_is_listed,

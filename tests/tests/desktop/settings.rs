@@ -2,6 +2,7 @@
 
 use crate::webdriver::{SOON, Window};
 use cove_tests::harness::{Cove, eventually};
+use std::fs;
 
 /// Clears a field as a person would: what it held is not typed over by `WebDriver`.
 fn refill(window: &Window, xpath: &str, text: &str) {
@@ -87,4 +88,22 @@ pub(crate) fn a4_disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
         told["before"].is_u64() && after + FILLED * 3 / 4 <= filled,
         "{filled}, then {told}"
     );
+}
+
+pub(crate) fn a4_the_window_opens_with_the_session_when_asked_to(cove: &Cove) {
+    let entry = cove.scratch().join(".config/autostart/cove-desktop.desktop");
+    let window = Window::open(cove);
+    window.press("Machine");
+    window.press("Settings");
+    let switch = window.find("//label[contains(., 'Open Cove when I log in')]//input");
+    assert!(!entry.exists(), "it is on before anybody asked for it");
+    window.click(&switch);
+    eventually("the entry to be written", || entry.exists());
+    let text = fs::read_to_string(&entry).expect("it can be read");
+    assert!(
+        text.contains("cove-desktop\" --hidden") && text.contains("COVE_HOME="),
+        "{text}"
+    );
+    window.click(&switch);
+    eventually("the entry to be removed", || !entry.exists());
 }

@@ -94,6 +94,7 @@ impl Window {
                 .env("LIBGL_ALWAYS_SOFTWARE", "1")
                 .envs(variables.iter().copied())
                 .env_remove("DBUS_SESSION_BUS_ADDRESS")
+                .env_remove("XDG_CONFIG_HOME")
                 .env_remove("XDG_RUNTIME_DIR")
                 .env_remove("WAYLAND_DISPLAY")
                 .stdout(Stdio::null())

@@ -110,6 +110,10 @@ export interface Host extends ProjectsHost, ThingsHost {
   /** Lets containers mount a folder that was dropped or chosen. A person was asked before. */
   shareFolder(path: string, readOnly: boolean): Promise<void>;
 
+  /** Whether the window's program is started when a person logs in; null where the desktop has no such thing. */
+  autostart(): Promise<boolean | null>;
+  setAutostart(on: boolean): Promise<void>;
+
   // The machine, more.
   settings(): Promise<SettingsView>;
   /**

@@ -142,6 +142,7 @@ export class MemoryHost extends MemoryThings implements Host {
   readonly #machineWatchers = new Set<(news: MachineNews) => void>();
   readonly #shared = new Map([["/home/mara", false]]);
   #away = false;
+  #autostart = false;
 
   constructor(size: MemorySize) {
     super();
@@ -405,6 +406,14 @@ export class MemoryHost extends MemoryThings implements Host {
 
   async shareFolder(path: string, readOnly: boolean): Promise<void> {
     this.#shared.set(path, readOnly);
+  }
+
+  async autostart(): Promise<boolean | null> {
+    return this.#autostart;
+  }
+
+  async setAutostart(on: boolean): Promise<void> {
+    this.#autostart = on;
   }
 
   async settings(): Promise<SettingsView> {

@@ -149,6 +149,14 @@ export class TauriHost extends TauriThings implements Host {
     return call("share_folder", { path, readOnly });
   }
 
+  autostart(): Promise<boolean | null> {
+    return call("autostart");
+  }
+
+  setAutostart(on: boolean): Promise<void> {
+    return call("set_autostart", { on });
+  }
+
   settings(): Promise<SettingsView> {
     return call("settings");
   }

@@ -3,6 +3,9 @@ import type { settings as words } from "./settings.en";
 export const settings: Record<keyof typeof words, string> = {
   overview: "Übersicht",
   settings: "Einstellungen",
+  windowSettings: "Dieses Fenster",
+  autostart: "Cove öffnen, wenn ich mich anmelde",
+  autostartHint: "Wo es eine Leiste für Symbole gibt, startet es dort und zeigt kein Fenster, bis du es öffnest.",
   access: "Ordner und Vertrauen",
   changes: "Änderungen",
   changeCount: "{count} zu ändern",

@@ -2,6 +2,9 @@
 export const settings = {
   overview: "Overview",
   settings: "Settings",
+  windowSettings: "This window",
+  autostart: "Open Cove when I log in",
+  autostartHint: "Where there is a tray, it starts there and shows no window until you open it.",
   access: "Folders and trust",
   changes: "Changes",
   changeCount: "{count} to change",
