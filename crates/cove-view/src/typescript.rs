@@ -6,9 +6,9 @@ use crate::{
     FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow,
     LogLine, LogStream, MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails,
     NetworkRow, NewNetwork, Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned,
-    Publish, RegistriesView, RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow, SettingField,
-    SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet, TaskStep, ThingKind,
-    TrustRow, Upload, Usage, Variable, VolumeRow,
+    Publish, Reclaimed, RegistriesView, RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow,
+    SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet,
+    TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};

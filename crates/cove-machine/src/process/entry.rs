@@ -132,7 +132,7 @@ async fn supervised(
     processes: &mut Processes,
     report: &mut Report,
 ) -> Result<Exit, MachineError> {
-    tokio::spawn(log::keep_bounded(directory.to_owned()));
+    log::keep_bounded(directory);
     let runtime = &launch.spec.runtime;
     let path = console_path(directory);
     let console = Console::open(&path).map_err(|source| MachineError::Io {

@@ -11,9 +11,9 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
-use tokio::io::{Interest, unix::AsyncFd};
 use tracing_subscriber::EnvFilter;
 
 /// Size above which the log becomes `process.log.1`, in bytes.
@@ -76,27 +76,31 @@ pub(super) fn begin() {
         .try_init();
 }
 
-/// Keeps the log in `directory`, to which this process's standard error leads, within its bound, for ever.
-pub(super) async fn keep_bounded(directory: PathBuf) {
-    let path = path(&directory);
-    let Err(error) = bound(&path, LIMIT, |log| Ok(rustix::stdio::dup2_stderr(log)?)).await;
-    tracing::warn!(path = %path.display(), %error, "the log is not bounded");
+/// Keeps the log in `directory`, to which this process's standard error leads, within its bound, by a thread that ends
+/// with the process.
+pub(super) fn keep_bounded(directory: &Path) {
+    let path = path(directory);
+    let begun = thread::Builder::new().name("log".to_owned()).spawn(move || {
+        let Err(error) = bound(&path, LIMIT, |log| Ok(rustix::stdio::dup2_stderr(log)?));
+        tracing::warn!(path = %path.display(), %error, "the log is not bounded");
+    });
+    if let Err(error) = begun {
+        tracing::warn!(%error, "the log is not bounded");
+    }
 }
 
 /// Moves the log aside whenever it is larger than `limit`, and has `lead` take the next one.
-async fn bound(path: &Path, limit: u64, lead: impl Fn(File) -> io::Result<()>) -> io::Result<Infallible> {
+fn bound(path: &Path, limit: u64, lead: impl Fn(File) -> io::Result<()>) -> io::Result<Infallible> {
     let mut events = [0; 4096];
     loop {
         // A watch of the log that was moved aside goes with these.
-        let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let changes = AsyncFd::with_interest(changes, Interest::READABLE)?;
+        let changes = inotify::init(CreateFlags::CLOEXEC)?;
         inotify::add_watch(&changes, path, WatchFlags::MODIFY)?;
         // The watch comes before the look, so that what is written between the two is noticed.
         while !move_full_aside(path, limit)? {
-            let mut ready = changes.readable().await?;
             // What the events say does not matter, only that there were some.
-            let _ = ready.try_io(|changes| Ok(rustix::io::read(changes, &mut events)?));
-            tokio::time::sleep(INTERVAL).await;
+            rustix::io::retry_on_intr(|| rustix::io::read(&changes, &mut events))?;
+            thread::sleep(INTERVAL);
         }
         lead(console::append(path)?)?;
     }
@@ -131,23 +135,20 @@ mod tests {
         assert!(log.last_words().unwrap().ends_with("no such option"));
     }
 
-    #[tokio::test]
-    async fn a_log_is_moved_aside_each_time_that_it_is_full() {
+    #[test]
+    fn a_log_is_moved_aside_each_time_that_it_is_full() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("process.log");
         let mut log = console::append(&path).unwrap();
-        let (sender, mut logs) = tokio::sync::mpsc::unbounded_channel();
-        let bounding = tokio::spawn({
-            let path = path.clone();
-            async move { bound(&path, 99, |log| sender.send(log).map_err(io::Error::other)).await }
-        });
+        let (sender, logs) = std::sync::mpsc::channel();
+        let bounded = path.clone();
+        // It ends with the test's process.
+        thread::spawn(move || bound(&bounded, 99, |log| sender.send(log).map_err(io::Error::other)));
         for turn in [b'x', b'y'] {
             log.write_all(&[turn; 100]).unwrap();
-            let next = tokio::time::timeout(Duration::from_secs(20), logs.recv()).await;
-            log = next.expect("nobody notices").unwrap();
+            log = logs.recv_timeout(Duration::from_secs(20)).unwrap();
             assert_eq!(std::fs::read(console::older(&path)).unwrap(), [turn; 100]);
         }
-        bounding.abort();
     }
 
     #[test]
