@@ -37,6 +37,7 @@ impl Bus {
             .args(["--nofork", "--print-address=1"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn();
         let mut daemon = match daemon {
             Ok(daemon) => daemon,
