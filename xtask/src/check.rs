@@ -14,7 +14,14 @@ use anyhow::Result;
 /// The desktop application's package, which `WebKit` is needed for.
 pub(crate) const DESKTOP: &str = "cove-desktop";
 /// The crates that compile for every platform.
-const PORTABLE: [&str; 5] = ["cove-cli", "cove-daemon", "cove-api", "cove-wire", "cove-machine"];
+const PORTABLE: [&str; 6] = [
+    "cove-cli",
+    "cove-credentials",
+    "cove-daemon",
+    "cove-api",
+    "cove-wire",
+    "cove-machine",
+];
 
 /// Everything, the desktop application included if `desktop`; ends at the first thing that is wrong.
 pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
