@@ -43,6 +43,7 @@ test("a password in plain text is warned of, and signing in again mends it", asy
   await expect(side.getByText("lies in /home/mara/.docker/config.json in plain text")).toBeVisible();
   await side.getByRole("button", { name: "Sign in again" }).click();
   await expect(page.getByLabel("Address")).toHaveValue("registry.old.example:5000");
+  await expect(page.getByLabel("User", { exact: true })).toHaveValue("mara");
   await sign(page, "mara", "s3same");
   await expect(row(page, "registry.old.example:5000").getByText("keyring")).toBeVisible();
 });
