@@ -22,7 +22,9 @@ mod follow;
 mod guest;
 mod history;
 mod instance;
+mod layers;
 mod local;
+mod pieces;
 mod stream;
 mod task;
 mod terminal;
@@ -67,6 +69,7 @@ fn main() -> ExitCode {
         .manage(drops::Drops::default())
         .manage(Arc::new(history::History::of(cove.dirs.clone())))
         .manage(commands::compose::Opened::default())
+        .manage(layers::Layers::default())
         .manage(stream::Streams::default())
         .manage(task::Tasks::default())
         .manage(terminal::Terminals::default())

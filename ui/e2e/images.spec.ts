@@ -86,3 +86,30 @@ test("a tar that is dropped on Images is loaded, and a folder is asked about as 
   await drop("/srv/site");
   await expect(page.getByText("Containers cannot see this folder yet.")).toBeVisible();
 });
+
+for (const theme of ["light", "dark"] as const) {
+  test(`the files of each layer are read, searched and walked through, ${theme}`, async ({ page }) => {
+    await page.emulateMedia({ colorScheme: theme });
+    await page.goto("/#/images");
+    await page.getByRole("link", { name: /shop\/api:dev/ }).click();
+    const side = page.getByRole("region", { name: "Details of shop/api:dev" });
+    await side.getByRole("link", { name: "Files" }).click();
+    await expect(side.getByText("The machine has to send the whole image for that")).toBeVisible();
+    await clean(page);
+    await side.getByRole("button", { name: "Read the layers" }).click();
+    const files = side.getByRole("region", { name: "Files" });
+    await expect(files.locator(".file").first()).toContainText("/lib/libcrypto.so.3");
+    await side.getByRole("button", { name: /^RUN set -x/ }).click();
+    await expect(files.locator(".file", { hasText: "/etc/motd" }).getByText("deleted")).toBeVisible();
+    await clean(page);
+    await side.getByRole("button", { name: "Folders" }).click();
+    await files.getByRole("button", { name: "etc/" }).click();
+    await expect(files.locator(".file", { hasText: "passwd" }).getByText("changed")).toBeVisible();
+    await side.getByRole("searchbox", { name: "Search paths" }).fill("motd");
+    await expect(files.locator(".file")).toHaveCount(1);
+    await side.getByRole("button", { name: /^COPY/ }).click();
+    await expect(files.getByText("packed in a way that cannot be read here")).toBeVisible();
+    await page.screenshot({ path: `../docs/screenshots/layers-${theme}.png` });
+    await clean(page);
+  });
+}

@@ -1,11 +1,17 @@
-//! The engine's archives of single files and folders: reading one out of what the engine sends, and making what it takes.
+//! The engine's archives of single files and folders: reading one out of what the engine sends, and making what it
+//! takes. And those of whole images, of which only is read what files each layer holds.
 //!
 //! What comes out of a container is hostile: names are not used at all, sizes are only believed as far as bytes follow.
 //! What goes in are names that a person chose, without any path.
 
 mod attributes;
+mod headers;
+mod image;
+mod layer;
 mod send;
 
+pub use image::{ImageArchive, ImageLayer, read_image};
+pub use layer::{Layer, LayerEntry};
 pub use send::{Sent, send};
 
 use std::io::{self, Read};

@@ -112,7 +112,7 @@ impl LayerRow {
 }
 
 /// What a builder recorded, as it stood in the Dockerfile: the shell in front and the builder's mark behind go.
-fn as_dockerfile(command: &str) -> String {
+pub(crate) fn as_dockerfile(command: &str) -> String {
     let command = command.trim();
     let command = command.strip_suffix("# buildkit").unwrap_or(command).trim_end();
     if let Some(said) = command.strip_prefix("/bin/sh -c #(nop)") {

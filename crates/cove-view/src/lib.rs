@@ -15,6 +15,7 @@ mod folder;
 mod image;
 mod inside;
 mod label;
+mod layers;
 mod log;
 mod machine;
 mod network;
@@ -43,6 +44,7 @@ pub use files::{
 pub use folder::{Dropped, Sharing};
 pub use image::{ImageDetails, Label, LayerRow};
 pub use inside::{MountRow, ProcessTable};
+pub use layers::{Below, LayerEntry, LayerFileRow, LayerFiles, LayerRows, LayerView};
 pub use log::{LogLine, LogReader, LogStream};
 pub use machine::{
     CheckView, DiskUse, Failure, MachineNews, MachinePhase, MachineView, Reclaimed, StageView, Step,

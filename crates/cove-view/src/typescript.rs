@@ -3,12 +3,12 @@
 use crate::{
     BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState, CheckView,
     ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, DiskUse, Dropped, Failure, FileChange,
-    FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerRow,
-    LogLine, LogStream, MachineNews, MachinePhase, MachineView, Member, Mount, MountRow, NetworkDetails,
-    NetworkRow, NewNetwork, Outside, OutsideKind, PortBinding, ProcessTable, ProjectRow, Protocol, Pruned,
-    Publish, Reclaimed, RegistriesView, RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow,
-    SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet,
-    TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
+    FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerFileRow,
+    LayerRow, LayerRows, LayerView, LogLine, LogStream, MachineNews, MachinePhase, MachineView, Member,
+    Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork, Outside, OutsideKind, PortBinding, ProcessTable,
+    ProjectRow, Protocol, Pruned, Publish, Reclaimed, RegistriesView, RegistryRow, Removal, Restart, RunSpec,
+    Saved, ServiceRow, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView,
+    Step, Subnet, TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -52,7 +52,10 @@ pub fn module() -> String {
         ImageDetails,
         ImageRow,
         Label,
+        LayerFileRow,
         LayerRow,
+        LayerRows,
+        LayerView,
         LogLine,
         LogStream,
         MachineNews,

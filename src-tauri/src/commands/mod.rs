@@ -11,6 +11,7 @@ pub(crate) mod containers;
 mod files;
 mod folders;
 pub(crate) mod images;
+mod layers;
 mod lists;
 mod machine;
 mod networks;
@@ -63,6 +64,8 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         images::remove_image,
         images::save_images,
         images::tag_image,
+        layers::layer_files,
+        layers::read_layers,
         lists::images,
         lists::networks,
         lists::volumes,

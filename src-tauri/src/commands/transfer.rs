@@ -8,6 +8,7 @@ use crate::{
     drops::Drops,
     failure::{Answer, Refusal},
     local::{self, Told, come},
+    pieces::{self, Pieces},
     task::{Report, Tasks},
 };
 use cove_engine::{
@@ -24,13 +25,11 @@ use std::{
     sync::Arc,
 };
 use tauri::{AppHandle, State, ipc::Channel};
-use tokio::{sync::mpsc, task::JoinError};
+use tokio::task::JoinError;
 use tokio_util::io::SyncIoBridge;
 
 /// Bytes of an archive that may be under way to the engine.
 const AHEAD: usize = 256 << 10;
-/// Pieces of an answer that may be under way to the disk.
-const PIECES: usize = 16;
 /// Bytes that are written together.
 const CHUNK: usize = 64 << 10;
 /// Questions that the engine is asked at once.
@@ -214,32 +213,9 @@ async fn send(archives: &Archives, folder: &str, paths: Vec<PathBuf>, report: &R
 
 /// Writes the file of an answer beside its place and then into it, so that a download that breaks off or is cancelled
 /// leaves nothing.
-async fn save_file(mut bytes: Bytes, to: PathBuf, report: &Report) -> Answer<()> {
-    let (pieces, received) = mpsc::channel(PIECES);
+async fn save_file(bytes: Bytes, to: PathBuf, report: &Report) -> Answer<()> {
     let report = report.clone();
-    let writing = tokio::task::spawn_blocking(move || write(Pieces::new(received), &to, &report));
-    let mut broken = None;
-    loop {
-        let piece = match bytes.next().await {
-            Ok(Some(data)) => Piece::Data(data),
-            Ok(None) => Piece::End,
-            Err(error) => {
-                broken = Some(error);
-                break;
-            }
-        };
-        let ended = matches!(piece, Piece::End);
-        // The writer needs no more where it has the whole file, or cannot write it.
-        if pieces.send(piece).await.is_err() || ended {
-            break;
-        }
-    }
-    drop(pieces);
-    let written = writing.await.map_err(|error| unfinished(&error))?;
-    match (written, broken) {
-        (Err(_), Some(error)) => Err(error.into()),
-        (written, _) => written,
-    }
+    pieces::hand_over(bytes, move |from| write(from, &to, &report)).await
 }
 
 fn write(from: Pieces, to: &Path, report: &Report) -> Answer<()> {
@@ -276,44 +252,6 @@ fn write(from: Pieces, to: &Path, report: &Report) -> Answer<()> {
     Ok(())
 }
 
-/// A part of an answer. Its end is said, since one that was cancelled only ceases.
-enum Piece {
-    Data(bytes::Bytes),
-    End,
-}
-
-/// Pieces of an answer, read as one.
-struct Pieces {
-    received: mpsc::Receiver<Piece>,
-    rest: bytes::Bytes,
-    ended: bool,
-}
-
-impl Pieces {
-    fn new(received: mpsc::Receiver<Piece>) -> Self {
-        Self {
-            received,
-            rest: bytes::Bytes::new(),
-            ended: false,
-        }
-    }
-}
-
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() && !self.ended {
-            match self.received.blocking_recv() {
-                Some(Piece::Data(data)) => self.rest = data,
-                Some(Piece::End) => self.ended = true,
-                None => return Err(io::ErrorKind::UnexpectedEof.into()),
-            }
-        }
-        let count = buffer.len().min(self.rest.len());
-        buffer[..count].copy_from_slice(&self.rest.split_to(count));
-        Ok(count)
-    }
-}
-
 fn unfinished(error: &JoinError) -> Refusal {
     Refusal::because(error, "")
 }
@@ -321,7 +259,9 @@ fn unfinished(error: &JoinError) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pieces::Piece;
     use cove_engine::archive::Head;
+    use tokio::sync::mpsc;
 
     #[test]
     fn two_things_of_one_name_are_not_copied_into_one() {
@@ -353,7 +293,7 @@ mod tests {
     /// Writes what comes of a file of five bytes, and says what is in the folder then.
     fn downloaded(pieces: impl IntoIterator<Item = Piece>) -> (bool, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
-        let (sender, received) = mpsc::channel(PIECES);
+        let (sender, received) = mpsc::channel(pieces::AHEAD);
         for piece in pieces {
             assert!(sender.try_send(piece).is_ok());
         }

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             files::a3_files_of_a_container_that_never_ran_are_seen,
             window::a4_what_another_client_does_is_seen_at_once,
             things::a4_an_image_is_named_saved_and_loaded_again,
+            things::a4_the_files_of_an_images_layers_are_seen,
             things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
             files::a4_a_file_of_a_volume_is_edited_and_a_container_sees_it,
             things::a4_a_network_is_made_and_a_container_connected,

@@ -1,6 +1,6 @@
 //! Images, volumes and networks in the window, checked by an unmodified Docker client.
 
-use crate::webdriver::{SOON, Window};
+use crate::webdriver::{BOOT, SOON, Window};
 use cove_tests::harness::{Cove, eventually};
 use serde_json::Value;
 use std::{fs, path::Path};
@@ -194,4 +194,56 @@ pub(crate) fn a4_a_network_is_made_and_a_container_connected(cove: &Cove) {
             .ok()
             .contains("lab")
     });
+}
+
+/// A layer that adds, changes and removes something, and hides a folder behind another.
+const LAYERED: &str = "\
+FROM alpine
+RUN mkdir /srv/site && head -c 3145728 /dev/urandom >/srv/site/large && echo small >/srv/site/small
+RUN rm /etc/motd && echo more >>/etc/issue && rm -r /srv/site && mkdir /srv/site && echo new >/srv/site/page
+";
+
+pub(crate) fn a4_the_files_of_an_images_layers_are_seen(cove: &Cove) {
+    cove.docker(["build", "--tag", "layered:1", "-"])
+        .input(LAYERED)
+        .limit(BOOT)
+        .ok();
+    let window = Window::open(cove);
+    open(&window, "Images", "layered:1");
+    window.click(
+        &window.find("//section[@aria-label='Details of layered:1']//nav//a[normalize-space()='Files']"),
+    );
+    window.press("Read the layers");
+    let layer = |step: &str| {
+        let layer = format!("//button[contains(@class, 'layer') and contains(., '{step}')]");
+        window.click(&window.find_within(SOON * 4, &layer));
+    };
+    let row = |path: &str, change: &str| {
+        window.find(&format!(
+            "//div[contains(concat(' ', @class, ' '), ' file ') and .//*[normalize-space()='{path}'] and .//*[normalize-space()='{change}']]"
+        ));
+    };
+    // The base has what the image of the machine has.
+    window.find_within(
+        SOON * 4,
+        "//div[contains(@class, 'file')]//*[normalize-space()='/etc/alpine-release']",
+    );
+    layer("head -c 3145728");
+    row("/srv/site/large", "3.0 MiB");
+    row("/srv/site/small", "added");
+    layer("rm /etc/motd");
+    row("/etc/motd", "deleted");
+    row("/etc/issue", "changed");
+    row("/srv/site/page", "added");
+    // What it hides says how much that was.
+    row("/srv/site/large", "deleted");
+    window.picture("7e-layers");
+    window.press("Folders");
+    window.press("etc/");
+    row("issue", "changed");
+    // Read once: the list is there again at once.
+    window.press("Inspect");
+    window.press("Files");
+    row("issue", "changed");
+    cove.docker(["rmi", "layered:1"]).ok();
 }

@@ -11,7 +11,7 @@ use tar::{EntryType, Header};
 /// Extended attributes travel under this prefix, such as the capabilities of a program.
 pub(super) const PREFIX: &str = "SCHILY.xattr.";
 /// A block of an archive.
-const BLOCK: usize = 512;
+pub(super) const BLOCK: usize = 512;
 /// What may stand in front of an entry, in bytes. Linux lets the attributes of most file systems have 64 KiB.
 pub(super) const MOST: u64 = 128 << 10;
 
@@ -80,7 +80,7 @@ fn records(mut rest: &[u8]) -> Attributes {
 }
 
 /// The first record's `KEY=VALUE`, and what is behind it.
-fn record(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn record(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let blank = rest.iter().take(8).position(|&byte| byte == b' ')?;
     let length: usize = std::str::from_utf8(&rest[..blank]).ok()?.parse().ok()?;
     let (whole, behind) = rest.split_at_checked(length)?;

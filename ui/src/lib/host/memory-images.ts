@@ -1,5 +1,6 @@
 /** Images of the host in memory. They are pulled from a registry that has every name, layer by layer. */
-import { HostError, type ImageDetails, type ImageRow, type Job } from "./host";
+import { HostError, type ImageDetails, type ImageRow, type Job, type LayerRows, type LayerView } from "./host";
+import { layerRows, layerViews } from "./memory-layers";
 
 const MIB = 1024 * 1024;
 
@@ -35,6 +36,8 @@ const STEPS: readonly [string, number][] = [
 
 export class MemoryImages {
   #images: ImageRow[];
+  /** Images whose layers were read. */
+  readonly #read = new Set<string>();
   readonly #now: number;
 
   constructor(tags: readonly string[], now: number) {
@@ -73,6 +76,21 @@ export class MemoryImages {
       labels: [{ name: "maintainer", value: "NGINX Docker Maintainers" }],
       layers: STEPS.map(([command, share], index) => ({ command, size: Math.round(size * share), createdMs: createdMs - index * 1000 })),
     };
+  }
+
+  async readLayers(id: string, job: Job): Promise<LayerView[]> {
+    const image = this.#find(id);
+    for (let part = 1; part <= 8 && !this.#read.has(id); part += 1) {
+      await step(job);
+      job.tell({ kind: "whole", message: `${Math.round((image.size * part) / 8 / MIB)}.0 MiB`, fraction: part / 8 });
+    }
+    this.#read.add(id);
+    return layerViews(digestOf);
+  }
+
+  layerFiles(id: string, layer: number, folder: string | null, search: string): LayerRows {
+    if (!this.#read.has(id)) throw new HostError("the files of this layer are not known any more", "Read the layers again.");
+    return layerRows(layer, folder, search);
   }
 
   async pull(reference: string, job: Job): Promise<void> {

@@ -12,6 +12,8 @@ import type {
   ImageDetails,
   ImageRow,
   Label,
+  LayerRows,
+  LayerView,
   NetworkDetails,
   NetworkRow,
   NewNetwork,
@@ -108,6 +110,14 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
 
   async imageDetails(id: string): Promise<ImageDetails> {
     return this.#images.details(id);
+  }
+
+  readLayers(id: string, job: Job): Promise<LayerView[]> {
+    return this.#images.readLayers(id, job);
+  }
+
+  async layerFiles(id: string, layer: number, folder: string | null, search: string): Promise<LayerRows> {
+    return this.#images.layerFiles(id, layer, folder, search);
   }
 
   async pullImage(reference: string, job: Job): Promise<void> {

@@ -7,6 +7,8 @@ import type {
   ImageDetails,
   ImageRow,
   Label,
+  LayerRows,
+  LayerView,
   NetworkDetails,
   NetworkRow,
   NewNetwork,
@@ -27,6 +29,14 @@ export class TauriThings extends TauriProjects implements ThingsHost {
 
   imageDetails(id: string): Promise<ImageDetails> {
     return call("image_details", { id });
+  }
+
+  readLayers(id: string, job: Job): Promise<LayerView[]> {
+    return longCall("read_layers", { id }, job);
+  }
+
+  layerFiles(id: string, layer: number, folder: string | null, search: string): Promise<LayerRows> {
+    return call("layer_files", { id, layer, folder, search });
   }
 
   pullImage(reference: string, job: Job): Promise<void> {

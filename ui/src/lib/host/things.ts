@@ -4,6 +4,8 @@ import type {
   ImageDetails,
   ImageRow,
   Label,
+  LayerRows,
+  LayerView,
   NetworkDetails,
   NetworkRow,
   NewNetwork,
@@ -19,6 +21,10 @@ export interface ThingsHost {
 
   images(): Promise<ImageRow[]>;
   imageDetails(id: string): Promise<ImageDetails>;
+  /** Which files the layers hold, the lowest first. The machine sends the whole image for it, unless it was read before. */
+  readLayers(id: string, job: Job): Promise<LayerView[]>;
+  /** Of a layer that was read, counted from the lowest: what is in a folder, or the largest files of all. */
+  layerFiles(id: string, layer: number, folder: string | null, search: string): Promise<LayerRows>;
   pullImage(reference: string, job: Job): Promise<void>;
   pushImage(reference: string, job: Job): Promise<void>;
   tagImage(id: string, reference: string): Promise<void>;

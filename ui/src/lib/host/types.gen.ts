@@ -432,6 +432,24 @@ name: string,
  */
 value: string, };
 
+export type LayerFileRow = { 
+/**
+ * Its path, with a slash in front.
+ */
+path: string, 
+/**
+ * Whether it is a folder.
+ */
+folder: boolean, 
+/**
+ * Bytes that the layer adds and changes there; of what it removes, the bytes that it hides.
+ */
+size: number, 
+/**
+ * What the layer does to it; nothing for a folder that it only does something in.
+ */
+change: FileChange | null, };
+
 export type LayerRow = { 
 /**
  * What was done, as a line of a Dockerfile.
@@ -445,6 +463,50 @@ size: number,
  * When it was done.
  */
 createdMs: number, };
+
+export type LayerRows = { 
+/**
+ * The largest first.
+ */
+rows: Array<LayerFileRow>, 
+/**
+ * Whether there are more than these.
+ */
+cut: boolean, };
+
+export type LayerView = { 
+/**
+ * The digest of its content, `sha256:…`.
+ */
+digest: string, 
+/**
+ * What made it, as a line of a Dockerfile; empty where that is not known.
+ */
+command: string, 
+/**
+ * Bytes of what it adds and changes.
+ */
+size: number, 
+/**
+ * Files and folders that it adds.
+ */
+added: number, 
+/**
+ * Files that it writes anew.
+ */
+changed: number, 
+/**
+ * What it removes of the layers below.
+ */
+deleted: number, 
+/**
+ * Whether its files are known: not where it is packed in a way that is not read here.
+ */
+readable: boolean, 
+/**
+ * Files that are not shown: more than are kept, or with names that no file has.
+ */
+leftOut: number, };
 
 export type LogLine = { 
 /**

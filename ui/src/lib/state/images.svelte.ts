@@ -2,6 +2,7 @@
 import { quote } from "../command-line";
 import type { Host, ImageRow } from "../host";
 import { say } from "../words/index.svelte";
+import { Layers } from "./layers.svelte";
 import { Listing } from "./listing.svelte";
 import type { About, Tasks } from "./tasks.svelte";
 
@@ -39,6 +40,8 @@ function about(word: "pullOf" | "pushOf" | "saveOf" | "loadOf" | "importOf", nam
 
 export class Images {
   readonly list: Listing<ImageRow>;
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
+  readonly #layers = new Map<string, Layers>();
   #filter = $state<ImageFilter>("all");
 
   constructor(
@@ -51,6 +54,13 @@ export class Images {
       text: (row) => `${row.tags.join(" ")} ${row.id}`,
       kinds: ["image", "container"],
     });
+  }
+
+  /** The files in an image's layers. They stay while a person looks elsewhere. */
+  layersOf(id: string): Layers {
+    const layers = this.#layers.get(id) ?? new Layers(this.host, this.tasks, id);
+    this.#layers.set(id, layers);
+    return layers;
   }
 
   get filter(): ImageFilter {
