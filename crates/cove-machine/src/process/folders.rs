@@ -126,7 +126,11 @@ impl Folders {
 
     /// Adds a folder, unless it is there already.
     pub(crate) async fn add(&self, share: Share) -> Result<(), String> {
-        self.look(&share.path).await?;
+        // One that is there was opened already, and stays whatever becomes of its server.
+        let is_there = self.list.borrow().contains(&share);
+        if !is_there {
+            self.look(&share.path).await?;
+        }
         self.call(Call::Add(share)).await
     }
 
