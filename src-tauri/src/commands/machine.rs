@@ -30,26 +30,26 @@ pub(crate) fn watch_machine(
 pub(crate) async fn start_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
     let client = cove.daemon().await?;
     let progress = client.start(&cove.machine).await?;
-    progress
-        .finish(|progress| {
-            if let Progress::Stage { message, fraction } = progress {
-                // A page that went away needs no steps.
-                let _ = steps.send(Step {
-                    message: message.clone(),
-                    fraction: Some(*fraction),
-                });
-            }
-        })
-        .await?;
+    progress.finish(|progress| tell(&steps, progress)).await?;
     Ok(())
 }
 
-/// Stops the machine in order.
+/// Stops the machine in order. The stop goes on when the page goes.
 #[tauri::command]
-pub(crate) async fn stop_machine(cove: State<'_, Arc<Cove>>) -> Answer<()> {
+pub(crate) async fn stop_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
     let progress = cove.client().stop(&cove.machine).await?;
-    progress.finish(|_| {}).await?;
+    progress.finish(|progress| tell(&steps, progress)).await?;
     Ok(())
+}
+
+fn tell(steps: &Channel<Step>, progress: &Progress) {
+    if let Progress::Stage { message, fraction } = progress {
+        // A page that went away needs no steps.
+        let _ = steps.send(Step {
+            message: message.clone(),
+            fraction: Some(*fraction),
+        });
+    }
 }
 
 /// What the data disk of the machine takes, while it runs.

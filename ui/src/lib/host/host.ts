@@ -80,7 +80,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   watchMachine(seen: (news: MachineNews) => void): Stop;
   /** Starts machine and daemon, and tells each stage. */
   startMachine(step: (step: Step) => void): Promise<void>;
-  stopMachine(): Promise<void>;
+  /** Stops the machine in order, and tells each stage. */
+  stopMachine(step: (step: Step) => void): Promise<void>;
   checks(): Promise<CheckView[]>;
   /** What its disk takes, while it runs. */
   diskUse(): Promise<DiskUse>;

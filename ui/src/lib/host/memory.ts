@@ -195,7 +195,10 @@ export class MemoryHost extends MemoryThings implements Host {
     this.#tell();
   }
 
-  async stopMachine(): Promise<void> {
+  async stopMachine(step: (step: Step) => void): Promise<void> {
+    this.#setMachine({ phase: "stopping", stage: null });
+    step({ message: "Stopping containers and the engine", fraction: 0.1 });
+    await new Promise((done) => setTimeout(done, 30));
     this.#setMachine({ phase: "stopped", stage: null, uptimeS: null, memoryOnHost: null });
   }
 

@@ -49,8 +49,8 @@ export class TauriHost extends TauriThings implements Host {
     return call("start_machine", { steps: new Channel<Step>(step) });
   }
 
-  stopMachine(): Promise<void> {
-    return call("stop_machine");
+  stopMachine(step: (step: Step) => void): Promise<void> {
+    return call("stop_machine", { steps: new Channel<Step>(step) });
   }
 
   checks(): Promise<CheckView[]> {

@@ -17,7 +17,7 @@ export class Machine {
   view = $state.raw<MachineView | null>(null);
   /** Why the daemon does not answer. */
   away = $state.raw<Failure | null>(null);
-  /** How far a start is that this window asked for. */
+  /** How far a start or a stop is that this window asked for. */
   step = $state.raw<Step | null>(null);
   failure = $state<Failure | null>(null);
   readonly phase = $derived(this.view?.phase ?? (this.away === null ? null : "failed"));
@@ -44,8 +44,9 @@ export class Machine {
     this.step = null;
   }
 
-  stop(): Promise<void> {
-    return this.#attempt(() => this.#host.stopMachine());
+  async stop(): Promise<void> {
+    await this.#attempt(() => this.#host.stopMachine((step) => (this.step = step)));
+    this.step = null;
   }
 
   async #attempt(what: () => Promise<void>): Promise<void> {
