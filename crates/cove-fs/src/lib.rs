@@ -36,6 +36,7 @@
 //! - POSIX locks set through a descriptor that was opened for reading only go when its last copy is closed, not at
 //!   the first close of any; `F_GETLK` names no process; `EDEADLK` is never given.
 //! - `renameat2` with `RENAME_WHITEOUT` is refused.
+//! - A file mounted by itself follows its name when it is replaced (see `node`).
 
 #![cfg(target_os = "linux")]
 

@@ -11,8 +11,15 @@
 //!                             │        ▲
 //!                      UNLINK │        │ LINK, LOOKUP by another name
 //!                             ▼        │
-//!                             known, no place: reached through handles or a pin, or stale
+//!                             known, no place: reached through handles or a pin, or as its successor, or stale
 //! ```
+//!
+//! **Successors.** A guest that bind-mounts a single file holds its node for as long as the mount, and nothing tells the
+//! server of it. When an editor puts a new file in the place of the old one, native Linux goes on showing the old one.
+//! Here nothing holds that, and holding a descriptor for each file that the guest knows is what this server does
+//! without. So a regular file that has lost its last name, and is open nowhere, stands for whatever regular file has
+//! the name now: who mounts `app.conf` reads what `app.conf` says. The guest's kernel decides by the owner and mode
+//! that it was told last who may open it, so a successor is opened only where it has the same, or was asked about since.
 
 use std::ffi::{CStr, CString};
 use std::hash::{Hash, Hasher};
@@ -134,10 +141,19 @@ pub(crate) struct Node {
     pub(crate) state: Mutex<State>,
 }
 
+/// What the guest's kernel decides by who may do what: user, group and mode.
+pub(crate) type Access = (u32, u32, u32);
+
 /// The part of a node that changes together. Locked after no other lock but those of the tables' shards, see `table`.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) place: Option<Arc<Place>>,
+    /// The last name of a regular file that has none any more.
+    pub(crate) former: Option<Arc<Place>>,
+    /// The successor that was opened last.
+    pub(crate) followed: Option<Identified>,
+    /// What the guest was told last of who may open it.
+    pub(crate) access: Option<Access>,
     /// An `O_PATH` descriptor.
     pub(crate) pin: Option<Arc<Descriptor>>,
     /// Open files by handle, for as long as the handles are open.
@@ -179,6 +195,12 @@ impl Node {
     /// Whether what `stat` describes is this very file.
     pub(crate) fn is(&self, stat: &Statx) -> bool {
         Identified::new(&self.share, stat) == self.identified
+    }
+
+    /// Whether what `stat` describes is what this node stands for: this very file, or its successor.
+    pub(crate) fn stands_for(&self, stat: &Statx) -> bool {
+        let found = Identified::new(&self.share, stat);
+        found == self.identified || self.state.lock().followed == Some(found)
     }
 
     /// Whether the host's changes in this directory reach the guest, so that the guest may cache for long.

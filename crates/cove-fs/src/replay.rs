@@ -278,7 +278,7 @@ impl Tree {
         }
         self.replay.end(part.change);
         if let Some(node) = self.nodes.at(dir, name) {
-            self.nodes.detach(&node);
+            self.nodes.lose_name(&node);
         }
         sink.done()
     }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::abi::{Attr, AttrOut, EntryOut};
-use crate::node::{Node, Stamp, Time, changed};
+use crate::node::{Identified, Node, Stamp, Time, changed};
 use crate::ownership::{Owner, Special, host_mode};
 use crate::table::Arrival;
 use crate::tree::{ProcPath, Reach, Tree};
@@ -70,7 +70,8 @@ impl Tree {
 
     /// The owner of a file that cannot carry a record.
     fn remembered_owner(&self, node: &Arc<Node>, stat: &Statx) -> Owner {
-        let key = (node.identified.identity, node.identified.born);
+        let Identified { identity, born } = Identified::new(&node.share, stat);
+        let key = (identity, born);
         let host = Owner::of_host(stat);
         node.share
             .remembered(key)
@@ -123,7 +124,8 @@ impl Tree {
             )?;
         }
         node.state.lock().owner = None;
-        let key = (node.identified.identity, node.identified.born);
+        let Identified { identity, born } = Identified::new(&node.share, stat);
+        let key = (identity, born);
         if !matches!(node.kind, FileType::RegularFile | FileType::Directory) {
             node.share.remember(key, *owner);
             return Ok(());
@@ -163,6 +165,7 @@ impl Tree {
             Some(Special::Pipe) => (0o010_000, 0),
             Some(Special::Socket) => (0o140_000, 0),
         };
+        node.state.lock().access = Some((owner.uid, owner.gid, owner.mode));
         Attr {
             ino: self.shown_ino(node.identified.identity.device, stat.stx_ino),
             size: stat.stx_size,

@@ -232,6 +232,7 @@ impl Table {
         {
             return false;
         }
+        (state.former, state.followed) = (None, None);
         let place = Arc::new(Place {
             parent,
             name: CString::from(name),
@@ -241,15 +242,45 @@ impl Table {
         }
         let hash = self.hash_place(parent, name);
         let mut places = self.places[shard(hash)].lock();
-        match places.find_mut(hash, |(place, _)| is_at(place, parent, name)) {
-            Some(entry) => *entry = (place, Arc::clone(node)),
+        let displaced = match places.find_mut(hash, |(place, _)| is_at(place, parent, name)) {
+            Some(entry) => Some(std::mem::replace(entry, (place, Arc::clone(node))).1),
             None => {
                 places.insert_unique(hash, (place, Arc::clone(node)), |(place, _)| {
                     self.hash_place(place.parent, &place.name)
                 });
+                None
             }
+        };
+        drop(places);
+        drop(state);
+        if let Some(displaced) = displaced.filter(|other| !Arc::ptr_eq(other, node)) {
+            self.lose_name_at(&displaced, |place| {
+                // Unless it has come back meanwhile.
+                let now = self.at(parent, name);
+                is_at(place, parent, name) && now.is_none_or(|now| !Arc::ptr_eq(&now, &displaced))
+            });
         }
         true
+    }
+
+    /// Notes that `node` has lost the name that the server knows of. Whatever file takes the last one of a regular file
+    /// becomes its successor.
+    pub(crate) fn lose_name(&self, node: &Arc<Node>) {
+        self.lose_name_at(node, |_| true);
+    }
+
+    fn lose_name_at(&self, node: &Arc<Node>, is_it: impl FnOnce(&Place) -> bool) {
+        let mut state = node.state.lock();
+        let Some(place) = state.place.take_if(|place| is_it(place)) else {
+            return;
+        };
+        self.remove_place(&place, node);
+        let links = node
+            .links
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1));
+        if links == Ok(1) && node.kind == FileType::RegularFile {
+            state.former = Some(place);
+        }
     }
 
     /// Notes that `node` has no name any more that the server knows of.

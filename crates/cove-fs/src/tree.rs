@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
-use rustix::fs::{AtFlags, Mode, OFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
 use crate::change::Changes;
@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::descriptor::{Budget, Descriptor};
 use crate::handle::Handles;
 use crate::locks::Locks;
-use crate::node::{Node, Place};
+use crate::node::{Identified, Node, Place};
 use crate::replay::Replay;
 use crate::share::Share;
 use crate::table::Table;
@@ -205,17 +205,49 @@ impl Tree {
         }
     }
 
+    /// The regular file that has taken the last name of one that nothing holds; see `node`.
+    fn successor(&self, node: &Arc<Node>) -> Result<(Statx, Reach), Errno> {
+        let former = node.state.lock().former.clone();
+        let place = former.ok_or(Errno::STALE)?;
+        let parent = self.node(place.parent)?;
+        let reach = Reach::Name(self.dir(&parent)?, place);
+        let (dir, path, flags) = reach.at();
+        let stat = rustix::fs::statx(dir, path, flags, STATUS).map_err(gone)?;
+        if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+            return Err(Errno::STALE);
+        }
+        Ok((stat, reach))
+    }
+
+    /// Opens the successor, if the guest's kernel has judged by its owner and mode whether to ask for that.
+    fn open_successor(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, Statx), Errno> {
+        let (stat, reach) = self.successor(node)?;
+        let owner = self.owner(node, &stat, &reach);
+        if node.state.lock().access != Some((owner.uid, owner.gid, owner.mode)) {
+            return Err(Errno::STALE);
+        }
+        let (dir, name, _) = reach.at();
+        let fd = rustix::fs::openat(dir, name, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(gone)?;
+        let opened = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+        let followed = Identified::new(&node.share, &opened);
+        if followed != Identified::new(&node.share, &stat) {
+            return Err(Errno::STALE);
+        }
+        node.state.lock().followed = Some(followed);
+        Ok((fd, opened))
+    }
+
     /// The file's status, and the way on which it was found.
     pub(crate) fn stat(&self, node: &Arc<Node>) -> Result<(Statx, Reach), Errno> {
         for reach in self.ways(node).into_iter().flatten() {
             let (dir, path, flags) = reach.at();
             match rustix::fs::statx(dir, path, flags, STATUS) {
-                Ok(stat) if node.is(&stat) => return Ok((stat, reach)),
+                Ok(stat) if node.stands_for(&stat) => return Ok((stat, reach)),
                 Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno),
             }
         }
-        Err(Errno::STALE)
+        self.successor(node)
     }
 
     /// Opens the file anew and makes sure that it is the right one. `flags` must not have a side effect.
@@ -235,7 +267,7 @@ impl Tree {
             match opened {
                 Ok(fd) => {
                     let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
-                    if node.is(&stat) {
+                    if node.stands_for(&stat) {
                         return Ok((fd, stat));
                     }
                 }
@@ -243,7 +275,7 @@ impl Tree {
                 Err(errno) => return Err(errno),
             }
         }
-        Err(Errno::STALE)
+        self.open_successor(node, flags)
     }
 
     /// A descriptor of the very file, `O_PATH` unless one is at hand, to change it without a race.
@@ -274,7 +306,8 @@ impl Tree {
                 return Ok((place.hold(fd), stat));
             }
         }
-        Err(Errno::STALE)
+        let (fd, stat) = self.open_successor(node, flags)?;
+        Ok((place.hold(fd), stat))
     }
 
     /// The inode number as the guest sees it: unique across devices.

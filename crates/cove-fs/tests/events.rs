@@ -375,6 +375,33 @@ fn under_stress_from_both_sides_no_event_is_lost_or_doubled() {
     assert_eq!(names(&host), names(&guest));
 }
 
+/// As `-v ~/app.conf:/etc/app.conf` has it, which holds the file and not its name.
+#[test]
+fn a_file_mounted_by_itself_follows_its_name_when_an_editor_replaces_it() {
+    if !kernel::available() {
+        return;
+    }
+    let shared = Shared::new(patient());
+    let agent = Agent::start(&shared);
+    let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
+    on_host(host, "echo one > app.conf");
+    let target = tempfile::NamedTempFile::new().unwrap();
+    rustix::mount::mount_bind(guest.join("app.conf"), target.path()).unwrap();
+    let before = std::fs::read(target.path());
+    on_host(host, "echo two > .app.conf.swp; mv .app.conf.swp app.conf");
+    let start = Instant::now();
+    let mut after = std::fs::read(target.path());
+    while !after.as_ref().is_ok_and(|content| content == b"two\n") && start.elapsed() < Duration::from_secs(5)
+    {
+        std::thread::sleep(Duration::from_millis(5));
+        after = std::fs::read(target.path());
+    }
+    rustix::mount::unmount(target.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(before.unwrap(), b"one\n");
+    assert_eq!(after.unwrap(), b"two\n");
+    assert_eq!(agent.finish(), Vec::<String>::new());
+}
+
 /// Same size, same place, caches that hold for an hour: only the event can tell the guest.
 #[test]
 fn once_the_event_is_there_no_read_sees_what_was_before() {

@@ -203,10 +203,7 @@ impl Tree {
         }
         rustix::fs::unlinkat(&dir, name, AtFlags::empty())?;
         if let Some(node) = node {
-            node.links
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1))
-                .ok();
-            self.nodes.detach(&node);
+            self.nodes.lose_name(&node);
         }
         sink.done()
     }
@@ -305,16 +302,14 @@ impl Tree {
             return;
         }
         if let Some(replaced) = replaced {
-            self.nodes.detach(replaced);
             if flags.contains(RenameFlags::EXCHANGE) {
+                self.nodes.detach(replaced);
                 if let Some(moved) = moved {
                     self.nodes.detach(moved);
                 }
                 self.nodes.relocate(replaced, parent.id, old);
             } else {
-                let _ = replaced
-                    .links
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |links| links.checked_sub(1));
+                self.nodes.lose_name(replaced);
             }
         }
         if let Some(moved) = moved {

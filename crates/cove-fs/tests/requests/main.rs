@@ -10,3 +10,4 @@ mod changes;
 mod client;
 mod hostile;
 mod sharing;
+mod successors;

@@ -1,0 +1,156 @@
+//! A file that was replaced under a guest that holds on to it, as it does to one that it mounted by itself.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use cove_fs::Config;
+use cove_fs::abi::{self, op};
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use crate::client::Client;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/var/tmp").unwrap()
+}
+
+/// Without watches, so that whatever the server finds out it finds out by being asked.
+fn client(path: &Path) -> Client {
+    let config = Config {
+        watch: false,
+        ..Config::default()
+    };
+    Client::new(config, &[("share", path, false)])
+}
+
+/// As editors save: a new file over the old one.
+fn replace(dir: &Path, name: &str, content: &str) {
+    std::fs::write(dir.join(".new"), content).unwrap();
+    std::fs::rename(dir.join(".new"), dir.join(name)).unwrap();
+}
+
+fn content(client: &Client, node: u64) -> Result<String, Errno> {
+    let fh = client.open(node, 0)?;
+    let content = client.read(node, fh, 0, 100)?;
+    client.release(node, fh)?;
+    Ok(String::from_utf8(content).unwrap())
+}
+
+#[test]
+fn who_holds_a_file_that_was_replaced_reads_the_new_one() {
+    let dir = folder();
+    std::fs::write(dir.path().join("app.conf"), "one").unwrap();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let mounted = client.lookup(root, "app.conf").unwrap().node;
+    assert_eq!(content(&client, mounted).unwrap(), "one");
+
+    // By the host; the server learns of it when somebody looks the name up.
+    replace(dir.path(), "app.conf", "two");
+    assert_eq!(
+        content(&client, mounted),
+        Err(Errno::STALE),
+        "who came by the name must look it up again"
+    );
+    let second = client.lookup(root, "app.conf").unwrap().node;
+    assert_ne!(second, mounted);
+    assert_eq!(content(&client, mounted).unwrap(), "two");
+    assert_eq!(client.attr(mounted).unwrap().size, 3);
+
+    // By the guest.
+    std::fs::write(dir.path().join("next"), "three").unwrap();
+    client.lookup(root, "next").unwrap();
+    let rename = abi::RenameIn { new_parent: root };
+    let names = b"next\0app.conf\0";
+    client.ask(op::RENAME, root, &[rename.as_bytes(), names]).unwrap();
+    for node in [mounted, second] {
+        assert_eq!(content(&client, node).unwrap(), "three");
+    }
+
+    // Removed and made again.
+    client.ask(op::UNLINK, root, &[b"app.conf\0"]).unwrap();
+    assert_eq!(content(&client, mounted), Err(Errno::STALE));
+    std::fs::write(dir.path().join("app.conf"), "four").unwrap();
+    assert_eq!(content(&client, mounted).unwrap(), "four");
+    let fh = client.open(mounted, 2).unwrap();
+    client.write(mounted, fh, 0, b"F").unwrap();
+    assert_eq!(std::fs::read(dir.path().join("app.conf")).unwrap(), b"Four");
+}
+
+#[test]
+fn who_has_a_file_open_keeps_it_whatever_takes_its_name() {
+    let dir = folder();
+    std::fs::write(dir.path().join("f"), "one").unwrap();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let node = client.lookup(root, "f").unwrap().node;
+    let first = client.open(node, 0).unwrap();
+    for new in ["two", "three"] {
+        replace(dir.path(), "f", new);
+        client.lookup(root, "f").unwrap();
+        assert_eq!(content(&client, node).unwrap(), "one");
+    }
+    client.release(node, first).unwrap();
+    // What is open is read by all, so that the pages of one file never end up in another.
+    let third = client.open(node, 0).unwrap();
+    replace(dir.path(), "f", "four");
+    client.lookup(root, "f").unwrap();
+    assert_eq!(content(&client, node).unwrap(), "three");
+    assert_eq!(client.attr(node).unwrap().size, 5);
+    client.release(node, third).unwrap();
+    assert_eq!(content(&client, node).unwrap(), "four");
+}
+
+#[test]
+fn a_successor_is_not_opened_by_the_old_files_permissions() {
+    let dir = folder();
+    let path = dir.path().join("f");
+    std::fs::write(&path, "public").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let node = client.lookup(root, "f").unwrap().node;
+    replace(dir.path(), "f", "secret");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    client.lookup(root, "f").unwrap();
+    assert_eq!(content(&client, node), Err(Errno::STALE));
+    assert_eq!(
+        client.attr(node).unwrap().mode,
+        0o100_600,
+        "the guest can judge now"
+    );
+    assert_eq!(content(&client, node).unwrap(), "secret");
+}
+
+#[test]
+fn a_file_with_another_name_has_no_successor() {
+    let dir = folder();
+    std::fs::write(dir.path().join("a"), "linked").unwrap();
+    std::fs::hard_link(dir.path().join("a"), dir.path().join("b")).unwrap();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let node = client.lookup(root, "a").unwrap().node;
+    replace(dir.path(), "a", "other");
+    client.lookup(root, "a").unwrap();
+    assert_eq!(content(&client, node), Err(Errno::STALE));
+    assert_eq!(client.lookup(root, "b").unwrap().node, node);
+    assert_eq!(content(&client, node).unwrap(), "linked");
+}
+
+#[test]
+fn only_a_regular_file_succeeds_another() {
+    let dir = folder();
+    let path = dir.path().join("f");
+    std::fs::write(&path, "").unwrap();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let node = client.lookup(root, "f").unwrap().node;
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    client.lookup(root, "f").unwrap();
+    assert_eq!(content(&client, node), Err(Errno::STALE));
+    assert_eq!(client.attr(node).unwrap_err(), Errno::STALE);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert_eq!(content(&client, node), Err(Errno::STALE));
+}
