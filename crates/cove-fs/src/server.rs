@@ -24,11 +24,8 @@ use crate::node::device;
 use crate::replay::Replay;
 use crate::share::{Share, ShareOptions};
 use crate::table::Table;
-use crate::tree::{STATUS, Tree};
+use crate::tree::{SPARE_PINS, STATUS, Tree};
 use crate::watch::{Watch, Watcher};
-
-/// Pins beyond the setting, for those that requests hold while others are being evicted.
-const SPARE_PINS: usize = 256;
 
 /// Why a share could not be added or removed.
 #[derive(Debug, thiserror::Error)]
@@ -362,5 +359,44 @@ impl Tree {
             rustix::fs::syncfs(self.open(&root, OFlags::RDONLY)?.0)?;
         }
         sink.done()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(path: &Path) -> (Server, u64) {
+        let config = Config {
+            max_pins: 8,
+            watch: false,
+            ..Config::default()
+        };
+        let server = Server::new(config).unwrap();
+        let options = ShareOptions {
+            name: "share".into(),
+            read_only: false,
+        };
+        server.add_share(path, options).unwrap();
+        let root = server.tree.shares.read()[0].1.id;
+        (server, root)
+    }
+
+    /// Each kept the memory of its node for as long as there were fewer pins than the setting has.
+    #[test]
+    fn directories_that_the_guest_forgot_leave_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("d");
+        let (server, root) = server(folder.path());
+        let tree = &server.tree;
+        for _ in 0..5000 {
+            std::fs::create_dir(&path).unwrap();
+            let id = tree.look_up(root, c"d").unwrap().node;
+            tree.dir(&tree.node(id).unwrap()).unwrap();
+            std::fs::remove_dir(&path).unwrap();
+            tree.nodes.forget(id, 1).unwrap();
+        }
+        assert_eq!(tree.pin_budget.used(), 0);
+        assert!(tree.pins.lock().len() <= 2 * (8 + SPARE_PINS));
     }
 }

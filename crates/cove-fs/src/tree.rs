@@ -34,6 +34,9 @@ pub(crate) const STATUS: StatxFlags = StatxFlags::BASIC_STATS
     .union(StatxFlags::BTIME)
     .union(StatxFlags::MNT_ID);
 
+/// Pins beyond the setting, for those that requests hold while others are being evicted.
+pub(crate) const SPARE_PINS: usize = 256;
+
 /// Longest chain of directories that is walked to reach one without a descriptor.
 const MAX_DEPTH: usize = 2048;
 
@@ -153,9 +156,20 @@ impl Tree {
         }
         state.pin = Some(Arc::clone(&fd));
         drop(state);
-        node.pin_used.store(true, Ordering::Relaxed);
-        self.pins.lock().push_back(Arc::downgrade(node));
+        self.note_pin(node);
         Ok(fd)
+    }
+
+    /// Takes up a node that has been pinned.
+    pub(crate) fn note_pin(&self, node: &Arc<Node>) {
+        node.pin_used.store(true, Ordering::Relaxed);
+        let mut pins = self.pins.lock();
+        // A reference keeps the memory of a node that the guest has long forgotten, and nothing else is evicted for
+        // as long as there are few pins.
+        if pins.len() >= 2 * (self.config.max_pins + SPARE_PINS) {
+            pins.retain(|weak| weak.strong_count() > 0);
+        }
+        pins.push_back(Arc::downgrade(node));
     }
 
     /// A place for one more pin, at the cost of one that was not used lately.

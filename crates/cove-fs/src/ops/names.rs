@@ -222,9 +222,10 @@ impl Tree {
         };
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS);
         if stat.is_ok_and(|stat| node.is(&stat)) {
-            node.state.lock().pin = Some(place.hold(fd));
-            node.pin_used.store(true, Ordering::Relaxed);
-            self.pins.lock().push_back(Arc::downgrade(node));
+            let before = node.state.lock().pin.replace(place.hold(fd));
+            if before.is_none() {
+                self.note_pin(node);
+            }
         }
     }
 
