@@ -365,6 +365,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ownership::Owner;
 
     fn server(path: &Path) -> (Server, u64) {
         let config = Config {
@@ -398,5 +399,36 @@ mod tests {
         }
         assert_eq!(tree.pin_budget.used(), 0);
         assert!(tree.pins.lock().len() <= 2 * (8 + SPARE_PINS));
+    }
+
+    /// The mode was set by the name alone, which follows links.
+    #[test]
+    fn no_mode_is_given_to_what_took_the_name_of_a_new_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, victim) = (folder.path().join("shared"), folder.path().join("victim"));
+        std::fs::create_dir_all(shared.join("d")).unwrap();
+        std::fs::write(&victim, b"").unwrap();
+        rustix::fs::chmod(&victim, Mode::from_raw_mode(0o600)).unwrap();
+        rustix::fs::chmod(shared.join("d"), Mode::from_raw_mode(0o700)).unwrap();
+        let (server, root) = server(&shared);
+        let (parent, owner) = (
+            server.tree.node(root).unwrap(),
+            Owner {
+                uid: 70,
+                gid: 70,
+                mode: 0o777,
+                stands_for: None,
+            },
+        );
+        let dir = server.tree.dir(&parent).unwrap();
+        let stat = rustix::fs::statx(&dir, c"d", AtFlags::SYMLINK_NOFOLLOW, STATUS).unwrap();
+        std::fs::rename(shared.join("d"), shared.join("moved")).unwrap();
+        std::os::unix::fs::symlink("../victim", shared.join("d")).unwrap();
+        let given = Tree::give(&parent, &dir, c"d", &owner, stat);
+        assert_eq!(given.unwrap_err(), Errno::STALE);
+        assert_eq!(rustix::fs::stat(&victim).unwrap().st_mode & 0o777, 0o600);
+        // As it is meant to be.
+        let given = Tree::give(&parent, &dir, c"moved", &owner, stat).unwrap();
+        assert_eq!(given.stx_mode & 0o777, 0o777);
     }
 }

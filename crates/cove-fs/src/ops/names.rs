@@ -147,7 +147,8 @@ impl Tree {
         Ok(self.entry(parent, &node, &stat, &owner.reconciled(&stat), Arrival::Known))
     }
 
-    fn give(
+    /// Makes `owner` that of what was made as `name` in `dir`, which `stat` describes.
+    pub(crate) fn give(
         parent: &Arc<Node>,
         dir: &Descriptor,
         name: &CStr,
@@ -157,15 +158,21 @@ impl Tree {
         let kind = FileType::from_raw_mode(stat.stx_mode.into());
         let host = Owner::of_host(&stat);
         let bits = if kind == FileType::Symlink {
-            0o777
+            host.mode
         } else {
             host_mode(kind, owner.mode)
         };
-        if bits != host.mode {
-            // A umask or a default ACL took bits away.
-            rustix::fs::chmodat(dir, name, Mode::from_raw_mode(bits), AtFlags::empty())?;
-        }
         let identified = Identified::new(&parent.share, &stat);
+        if bits != host.mode {
+            // A umask or a default ACL took bits away. The name may lead elsewhere by now, even by a link.
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+            let found = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+            if Identified::new(&parent.share, &found) != identified {
+                return Err(Errno::STALE);
+            }
+            rustix::fs::chmod(ProcPath::new(&fd).as_c_str(), Mode::from_raw_mode(bits))?;
+        }
         if *owner != (Owner { mode: bits, ..host }) {
             let written = match kind {
                 FileType::RegularFile | FileType::Directory => {
