@@ -7,9 +7,10 @@
 //! server only tells it whose a file is.
 //!
 //! On the host a file's mode is the guest's, except that the user can always read and write it ([`host_mode`]) and
-//! that setuid, setgid and sticky exist in the record alone: no guest can leave a setuid program on the host. When
-//! the host's permission bits are not the ones that the record implies, the user has changed them since, and they
-//! win.
+//! that setuid, setgid and sticky exist in the record alone: no guest can leave a setuid program on the host. The one
+//! exception is the setgid of a directory that has it on the host ([`host_bits`]), by which people share a folder with
+//! a group: it is inherited there as it is natively. When the host's permission bits are not the ones that the record
+//! implies, the user has changed them since, and they win.
 //!
 //! Symlinks, pipes and sockets cannot carry user attributes, and some file systems know none. Their owners are
 //! remembered for the lifetime of the server, in a bounded table of the share; without an entry there, they show the
@@ -109,7 +110,7 @@ impl Owner {
         }
         if kind == FileType::Symlink {
             self.mode = 0o777;
-        } else if host_mode(kind, self.mode) != host & 0o7777 {
+        } else if host_bits(kind, self.mode, host) != host & 0o7777 {
             self.mode = host & 0o7777;
         }
         self
@@ -131,6 +132,17 @@ fn parse_device(text: &str) -> Option<Special> {
 /// The permission bits of the host's file when the guest has set `mode`.
 pub(crate) fn host_mode(kind: FileType, mode: u32) -> u32 {
     mode & 0o777 | if kind == FileType::Directory { 0o700 } else { 0o600 }
+}
+
+/// The bits of the host's file when the guest has set `mode` and the host has `host`: as [`host_mode`], but a directory
+/// keeps the setgid that it has on both sides.
+pub(crate) fn host_bits(kind: FileType, mode: u32, host: u32) -> u32 {
+    let kept = if kind == FileType::Directory {
+        mode & host & 0o2000
+    } else {
+        0
+    };
+    host_mode(kind, mode) | kept
 }
 
 /// The mode after the guest wrote to a file or changed its owner: setuid goes, and setgid where it means that.
@@ -211,6 +223,15 @@ mod tests {
                 (0o600, 0o700, 0)
             );
         }
+    }
+
+    #[test]
+    fn a_directory_keeps_setgid_where_both_sides_have_it() {
+        let (file, dir) = (FileType::RegularFile, FileType::Directory);
+        assert_eq!(host_bits(dir, 0o3750, 0o2755), 0o2750);
+        assert_eq!(host_bits(dir, 0o2750, 0o755), 0o750);
+        assert_eq!(host_bits(dir, 0o750, 0o2755), 0o750);
+        assert_eq!(host_bits(file, 0o6750, 0o6755), 0o750);
     }
 
     #[test]

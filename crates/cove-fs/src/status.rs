@@ -16,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::abi::{Attr, AttrOut, EntryOut};
 use crate::node::{Identified, Node, Stamp, Time, changed};
-use crate::ownership::{Owner, Special, host_mode};
+use crate::ownership::{Owner, Special, host_bits};
 use crate::table::Arrival;
 use crate::tree::{ProcPath, Reach, Tree};
 use crate::xattrs;
@@ -115,7 +115,7 @@ impl Tree {
         owner: &Owner,
     ) -> Result<(), Errno> {
         let host = Owner::of_host(stat);
-        let bits = host_mode(node.kind, owner.mode);
+        let bits = host_bits(node.kind, owner.mode, host.mode);
         // Mode first: with the bits that the record implies, the user may write, and so set attributes.
         if node.kind != FileType::Symlink && bits != host.mode {
             rustix::fs::chmod(

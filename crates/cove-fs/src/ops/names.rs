@@ -13,7 +13,7 @@ use crate::body::Body;
 use crate::descriptor::Descriptor;
 use crate::memory::Sink;
 use crate::node::{Identified, Node};
-use crate::ownership::{Owner, Special, host_mode};
+use crate::ownership::{Owner, Special, host_bits, host_mode};
 use crate::status::device_parts;
 use crate::table::Arrival;
 use crate::tree::{ProcPath, STATUS, Tree};
@@ -31,19 +31,20 @@ impl Tree {
             mode: mode & 0o7777,
             stands_for: None,
         };
-        let known = parent.state.lock().owner;
-        let record = match known {
-            Some((_, record)) => record,
-            None => self
-                .stat(parent)
-                .ok()
-                .map(|(stat, reach)| self.owner(parent, &stat, &reach)),
+        // As the guest was told last, be it by the record or by the host: no look at the directory for each new file.
+        let told = parent.state.lock().access;
+        let (gid, mode) = match told {
+            Some((_, gid, mode)) => (gid, mode),
+            None => match self.stat(parent) {
+                Ok((stat, reach)) => {
+                    let dir = self.owner(parent, &stat, &reach);
+                    (dir.gid, dir.mode)
+                }
+                Err(_) => return owner,
+            },
         };
-        // Without a record the directory has the bits of the host, where the kernel minds setgid by itself.
-        if let Some(dir) = record
-            && dir.mode & 0o2000 != 0
-        {
-            owner.gid = dir.gid;
+        if mode & 0o2000 != 0 {
+            owner.gid = gid;
             if kind == FileType::Directory {
                 owner.mode |= 0o2000;
             }
@@ -160,7 +161,7 @@ impl Tree {
         let bits = if kind == FileType::Symlink {
             host.mode
         } else {
-            host_mode(kind, owner.mode)
+            host_bits(kind, owner.mode, host.mode)
         };
         let identified = Identified::new(&parent.share, &stat);
         if bits != host.mode {

@@ -187,6 +187,51 @@ fn owners_survive_a_restart_and_the_host_can_take_a_mode_back() {
     assert_eq!((attr.uid, attr.mode), (999, 0o100_755));
 }
 
+/// A folder that people share with a group: what is made in it is the group's, on the host and in containers.
+#[test]
+fn a_setgid_directory_of_the_host_hands_its_group_on() {
+    const GROUP: u32 = 4242;
+    let dir = folder();
+    if std::os::unix::fs::chown(dir.path(), None, Some(GROUP)).is_err() {
+        eprintln!("SKIPPED: only root gives a directory to any group");
+        return;
+    }
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o2775)).unwrap();
+    // Later than the time at which the server may rely on timestamps, so that it remembers that there is no record.
+    std::thread::sleep(Duration::from_millis(100));
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    assert_eq!(client.attr(root).unwrap().mode, 0o042_775);
+    client.uid.set(70);
+    let request = abi::MkdirIn {
+        mode: 0o755,
+        umask: 0,
+    };
+    let mkdir = |parent, name: &str| -> abi::EntryOut {
+        parse(
+            &client
+                .ask(op::MKDIR, parent, &[request.as_bytes(), &c(name)])
+                .unwrap(),
+        )
+    };
+    let outer = mkdir(root, "outer");
+    let inner = mkdir(outer.node, "inner");
+    for entry in [outer, inner] {
+        let attr = client.attr(entry.node).unwrap();
+        assert_eq!((attr.uid, attr.gid, attr.mode), (70, GROUP, 0o042_755));
+    }
+    let (file, _) = client.create(inner.node, "f", 0o644).unwrap();
+    assert_eq!((file.attr.uid, file.attr.gid), (70, GROUP));
+    for path in ["outer", "outer/inner"] {
+        let on_host = std::fs::metadata(dir.path().join(path)).unwrap();
+        assert_eq!(
+            (on_host.gid(), on_host.mode() & 0o7777),
+            (GROUP, 0o2755),
+            "{path}"
+        );
+    }
+}
+
 #[test]
 fn a_record_that_makes_no_sense_is_ignored() {
     let dir = folder();
