@@ -100,7 +100,12 @@ impl Tree {
         match rustix::fs::openat(&dir, name, host | OFlags::CREATE | OFlags::EXCL, mode) {
             Ok(fd) => {
                 let fd = place.hold(fd);
-                let stat = self.finish_new_file(&fd, &owner)?;
+                let stat = self.finish_new_file(&fd, &owner).inspect_err(|_| {
+                    // Or the next try would find that it exists.
+                    if let Ok(stat) = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS) {
+                        Self::unmake(&parent, &dir, name, &stat);
+                    }
+                })?;
                 let (entry, open) = self.created(&parent, Some(name), fd, flags, (&owner, &stat));
                 sink.values(&entry, &open)
             }

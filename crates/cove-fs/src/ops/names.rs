@@ -134,7 +134,8 @@ impl Tree {
         sink.bytes(target)
     }
 
-    /// Gives what was just made in `dir` its owner, and the guest a reference to it.
+    /// Gives what was just made in `dir` its owner, and the guest a reference to it. What cannot have its owner is
+    /// removed again, so that whoever failed to make it can try once more.
     fn made(
         &self,
         parent: &Arc<Node>,
@@ -143,7 +144,8 @@ impl Tree {
         owner: &Owner,
     ) -> Result<EntryOut, Errno> {
         let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
-        let stat = Self::give(parent, dir, name, owner, stat)?;
+        let stat = Self::give(parent, dir, name, owner, stat)
+            .inspect_err(|_| Self::unmake(parent, dir, name, &stat))?;
         let (node, _) = self.nodes.intern(&parent.share, &stat, parent.id, Some(name));
         Ok(self.entry(parent, &node, &stat, &owner.reconciled(&stat), Arrival::Known))
     }
@@ -192,6 +194,23 @@ impl Tree {
             return Ok(stat);
         }
         rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)
+    }
+
+    /// Removes what was just made as `name`, unless something else has the name by now.
+    pub(crate) fn unmake(parent: &Node, dir: &Descriptor, name: &CStr, made: &Statx) {
+        let identified = Identified::new(&parent.share, made);
+        let now = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS);
+        if !now.is_ok_and(|now| Identified::new(&parent.share, &now) == identified) {
+            return;
+        }
+        let flags = if FileType::from_raw_mode(made.stx_mode.into()) == FileType::Directory {
+            AtFlags::REMOVEDIR
+        } else {
+            AtFlags::empty()
+        };
+        if let Err(errno) = rustix::fs::unlinkat(dir, name, flags) {
+            tracing::debug!(share = ?parent.share.name, %errno, "what could not have its owner stays");
+        }
     }
 
     /// A directory to make or remove something in.
