@@ -8,7 +8,7 @@ use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, Place};
 use crate::node::Node;
 
 const SHARDS: u64 = 16;
@@ -35,10 +35,10 @@ pub(crate) enum Open {
         /// Keeps a seek and the reading that follows it together.
         reading: Mutex<()>,
     },
-    /// The virtual root.
-    Root,
-    /// A file opened by the agent to repeat a change: nothing behind it.
-    Replay { node: u64 },
+    /// The virtual root. Nothing is behind it, and it is counted all the same.
+    Root { _place: Place },
+    /// A file opened by the agent to repeat a change: nothing behind it either.
+    Replay { node: u64, _place: Place },
 }
 
 impl Open {
@@ -46,8 +46,8 @@ impl Open {
     pub(crate) fn node(&self) -> u64 {
         match self {
             Self::File { node, .. } | Self::Dir { node, .. } => node.id,
-            Self::Root => crate::abi::ROOT_ID,
-            Self::Replay { node } => *node,
+            Self::Root { .. } => crate::abi::ROOT_ID,
+            Self::Replay { node, .. } => *node,
         }
     }
 }

@@ -248,6 +248,7 @@ impl Tree {
             return Err(Errno::PERM);
         };
         self.replay.end(part.change);
+        let place = self.replay_budget.reserve()?;
         let parent = self.node(dir)?;
         let host = self.dir(&parent)?;
         let entry = match rustix::fs::statx(&host, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
@@ -260,7 +261,10 @@ impl Tree {
         if !opens {
             return sink.value(&entry);
         }
-        let fh = self.handles.insert(Open::Replay { node: entry.node });
+        let fh = self.handles.insert(Open::Replay {
+            node: entry.node,
+            _place: place,
+        });
         sink.values(
             &entry,
             &OpenOut {
@@ -334,6 +338,7 @@ impl Tree {
     }
 
     fn replay_open(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
+        let place = self.replay_budget.reserve()?;
         let node = self.node(node)?;
         let stamp = self.stat(&node).ok().map(|(stat, _)| Stamp::new(&stat));
         {
@@ -341,7 +346,10 @@ impl Tree {
             state.cached = None;
             state.heard = stamp;
         }
-        let fh = self.handles.insert(Open::Replay { node: node.id });
+        let fh = self.handles.insert(Open::Replay {
+            node: node.id,
+            _place: place,
+        });
         sink.value(&OpenOut {
             fh,
             open_flags: fopen::DIRECT_IO,

@@ -24,7 +24,7 @@ use crate::node::device;
 use crate::replay::Replay;
 use crate::share::{Share, ShareOptions};
 use crate::table::Table;
-use crate::tree::{SPARE_PINS, STATUS, Tree};
+use crate::tree::{MAX_REPLAYING, SPARE_PINS, STATUS, Tree};
 use crate::watch::{Watch, Watcher};
 
 /// Why a share could not be added or removed.
@@ -112,6 +112,7 @@ impl Server {
             shares: RwLock::default(),
             open_budget: Budget::new(config.max_open),
             pin_budget: Budget::new(config.max_pins + SPARE_PINS),
+            replay_budget: Budget::new(MAX_REPLAYING),
             pins: Mutex::default(),
             devices: RwLock::default(),
             locks: Locks::new(),
@@ -191,7 +192,7 @@ impl Server {
         share.removed.store(true, Ordering::Release);
         self.tree.handles.remove_where(|handle| match &handle.open {
             Open::File { node, .. } | Open::Dir { node, .. } => node.share.index == share.index,
-            Open::Root | Open::Replay { .. } => false,
+            Open::Root { .. } | Open::Replay { .. } => false,
         });
         for node in self.tree.nodes.remove_share(share.index) {
             self.tree.unwatch(&node);

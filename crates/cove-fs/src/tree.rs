@@ -37,6 +37,10 @@ pub(crate) const STATUS: StatxFlags = StatxFlags::BASIC_STATS
 /// Pins beyond the setting, for those that requests hold while others are being evicted.
 pub(crate) const SPARE_PINS: usize = 256;
 
+/// Most files that are open under the reserved uid. The agent opens them one after the other, but that it has closed one
+/// is told in the guest kernel's own time.
+pub(crate) const MAX_REPLAYING: usize = 4096;
+
 /// Longest chain of directories that is walked to reach one without a descriptor.
 const MAX_DEPTH: usize = 2048;
 
@@ -50,6 +54,9 @@ pub(crate) struct Tree {
     pub(crate) open_budget: Arc<Budget>,
     /// Bounds pinned directories, with room to spare for those in the hands of a request.
     pub(crate) pin_budget: Arc<Budget>,
+    /// Bounds handles under the reserved uid, for themselves: no container that opens all it can keeps the agent from
+    /// repeating changes.
+    pub(crate) replay_budget: Arc<Budget>,
     pub(crate) pins: Mutex<VecDeque<Weak<Node>>>,
     /// Devices seen, in order of their prefix in the inode numbers that the guest sees.
     pub(crate) devices: RwLock<Vec<u64>>,

@@ -26,7 +26,8 @@ const LONGEST: usize = 320;
 impl Tree {
     pub(crate) fn opendir(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {
         if node == ROOT_ID {
-            let fh = self.handles.insert(Open::Root);
+            let place = self.open_budget.reserve()?;
+            let fh = self.handles.insert(Open::Root { _place: place });
             return sink.value(&OpenOut {
                 fh,
                 open_flags: 0,
@@ -77,7 +78,7 @@ impl Tree {
         let handle = self.handles.get(request.fh, node)?;
         let mut listing = Listing::new(sink.room().min(request.size as usize).min(MAX_ANSWER), plus);
         match &handle.open {
-            Open::Root => self.list_shares(request.offset, &mut listing),
+            Open::Root { .. } => self.list_shares(request.offset, &mut listing),
             Open::Dir { node, fd, reading } => {
                 if node.share.is_removed() {
                     return Err(Errno::STALE);

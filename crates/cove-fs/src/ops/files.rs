@@ -272,7 +272,7 @@ impl Tree {
         let handle = self.handles.get(request.fh, node)?;
         let fd = match &handle.open {
             Open::File { fd, .. } | Open::Dir { fd, .. } => fd,
-            Open::Root | Open::Replay { .. } => return sink.done(),
+            Open::Root { .. } | Open::Replay { .. } => return sink.done(),
         };
         if request.flags & abi::FSYNC_FDATASYNC != 0 {
             rustix::fs::fdatasync(fd)?;

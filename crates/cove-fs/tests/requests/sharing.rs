@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use cove_fs::abi::{self, ROOT_ID, fattr, op};
-use cove_fs::{Config, ShareError, ShareOptions};
+use cove_fs::{Config, REPLAY_UID, ShareError, ShareOptions};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -325,6 +325,30 @@ fn a_flood_of_opens_ends_in_enfile_and_recovers() {
         client.release(node, fh).unwrap();
     }
     assert!(client.open(node, 0).is_ok());
+}
+
+/// They have no descriptor, but memory, which was bounded by nothing.
+#[test]
+fn handles_of_the_root_and_under_the_reserved_uid_are_counted() {
+    let dir = folder();
+    std::fs::write(dir.path().join("f"), b"").unwrap();
+    let config = Config {
+        max_open: 50,
+        ..Config::default()
+    };
+    let client = Client::new(config, &[("share", dir.path(), false)]);
+    let node = client.walk("share/f").unwrap();
+    let flood = |open: &dyn Fn() -> Result<(), Errno>| {
+        let refused = (0..10_000).find_map(|_| open().err());
+        assert_eq!(refused, Some(Errno::NFILE));
+    };
+    flood(&|| client.ask(op::OPENDIR, ROOT_ID, &[&[0; 8]]).map(drop));
+    assert_eq!(client.open(node, 0).unwrap_err(), Errno::NFILE);
+    // The agent is not kept from its work by what containers have open, but bounded by itself.
+    client.uid.set(REPLAY_UID);
+    let fh = client.open(node, 1).unwrap();
+    client.release(node, fh).unwrap();
+    flood(&|| client.open(node, 1).map(drop));
 }
 
 #[test]
