@@ -396,7 +396,7 @@ mod tests {
 
     /// A table with the root of one share.
     fn table() -> (Table, u64) {
-        let table = Table::new(2);
+        let table = Table::new(2, 100);
         let stat = rustix::fs::statx(CWD, "/", AtFlags::empty(), STATUS).unwrap();
         let root = table.insert_root(&Arc::new(Share::new(1, c"share".to_owned(), false)), &stat);
         (table, root.id)

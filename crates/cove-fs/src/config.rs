@@ -11,6 +11,8 @@ pub const REPLAY_UID: u32 = 0xfffe_c07e;
 pub struct Config {
     /// Most files, directories and locks that the guest may hold open; beyond it, `ENFILE`.
     pub max_open: usize,
+    /// Most files and directories that the guest may know; beyond it, `ENFILE` for those that it does not.
+    pub max_nodes: usize,
     /// Most directories whose descriptors are kept for the next request.
     pub max_pins: usize,
     /// How long the guest may believe names in a watched directory.
@@ -34,6 +36,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_open: 65_536,
+            // A guest's kernel spends more than a kibibyte of its own memory on each (inode and dentry), and forgets
+            // some when that is short: four gibibytes of nothing but names are more than a machine has to spare.
+            // Here each is half a kibibyte.
+            max_nodes: 4 << 20,
             max_pins: 4096,
             long_entries: Duration::from_mins(10),
             long_attributes: Duration::from_mins(1),

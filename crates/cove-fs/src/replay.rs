@@ -221,7 +221,9 @@ impl Tree {
                 let Some(parent) = self.nodes.get(dir) else {
                     return EntryOut::default();
                 };
-                let node = self.nodes.insert_phantom(&parent.share, kind);
+                let Ok(node) = self.nodes.insert_phantom(&parent.share, kind) else {
+                    return EntryOut::default();
+                };
                 self.nodes.relocate(&node, dir, name);
                 node
             }
@@ -253,7 +255,7 @@ impl Tree {
         let host = self.dir(&parent)?;
         let entry = match rustix::fs::statx(&host, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
             Ok(stat) if kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())) == kind => {
-                self.enter(&parent, name, &stat)
+                self.enter(&parent, name, &stat)?
             }
             // Gone already, which the next change will say.
             _ => self.former(dir, name, kind),

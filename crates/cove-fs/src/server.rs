@@ -107,7 +107,7 @@ impl Server {
             None
         };
         let tree = Arc::new(Tree {
-            nodes: Table::new(ROOT_ID + 1),
+            nodes: Table::new(ROOT_ID + 1, config.max_nodes),
             handles: Handles::new(),
             shares: RwLock::default(),
             open_budget: Budget::new(config.max_open),

@@ -7,11 +7,12 @@
 use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{FileType, Statx};
+use rustix::io::Errno;
 
 use crate::node::{Identified, Identity, Node, Place, hash_place};
 use crate::share::Share;
@@ -28,6 +29,9 @@ pub(crate) struct Table {
     identities: Vec<Mutex<Nodes>>,
     places: Vec<Mutex<Places>>,
     next: AtomicU64,
+    count: AtomicUsize,
+    /// How many there may be; a few more where several come at once.
+    most: usize,
     hasher: DefaultHashBuilder,
 }
 
@@ -41,12 +45,14 @@ pub(crate) enum Arrival {
 }
 
 impl Table {
-    pub(crate) fn new(first: u64) -> Self {
+    pub(crate) fn new(first: u64, most: usize) -> Self {
         Self {
             ids: (0..SHARDS).map(|_| RwLock::default()).collect(),
             identities: (0..SHARDS).map(|_| Mutex::default()).collect(),
             places: (0..SHARDS).map(|_| Mutex::default()).collect(),
             next: AtomicU64::new(first),
+            count: AtomicUsize::new(0),
+            most,
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -69,14 +75,15 @@ impl Table {
             .map(|(_, node)| Arc::clone(node))
     }
 
-    /// The node of the file that `stat` describes, found under `name`, with one reference more.
+    /// The node of the file that `stat` describes, found under `name`, with one reference more. `NFILE` when it is not
+    /// known and there are too many that are.
     pub(crate) fn intern(
         &self,
         share: &Arc<Share>,
         stat: &Statx,
         parent: u64,
         name: Option<&CStr>,
-    ) -> (Arc<Node>, Arrival) {
+    ) -> Result<(Arc<Node>, Arrival), Errno> {
         let identified = Identified::new(share, stat);
         let hash = self.hash_identity(&identified.identity);
         let mut created = false;
@@ -91,6 +98,7 @@ impl Table {
                     node
                 }
                 other => {
+                    self.admit()?;
                     // The same number with another birth: the old file is gone, its node lives on as a stale one.
                     if let Some(old) = other
                         && let Ok(entry) = identities.find_entry(hash, |node| Arc::ptr_eq(node, &old))
@@ -112,14 +120,20 @@ impl Table {
         };
         node.links.store(stat.stx_nlink, Ordering::Relaxed);
         let moved = name.is_some_and(|name| self.relocate(&node, parent, name));
-        (
-            node,
-            if created || moved {
-                Arrival::New
-            } else {
-                Arrival::Known
-            },
-        )
+        let arrival = if created || moved {
+            Arrival::New
+        } else {
+            Arrival::Known
+        };
+        Ok((node, arrival))
+    }
+
+    fn admit(&self) -> Result<(), Errno> {
+        if self.len() < self.most {
+            Ok(())
+        } else {
+            Err(Errno::NFILE)
+        }
     }
 
     /// Adds the root of a share, which stays until [`Table::remove_share`].
@@ -141,7 +155,8 @@ impl Table {
 
     /// Adds a node that stands in for a file that is no more, with one reference. Nothing can be done with it but
     /// forget it.
-    pub(crate) fn insert_phantom(&self, share: &Arc<Share>, kind: FileType) -> Arc<Node> {
+    pub(crate) fn insert_phantom(&self, share: &Arc<Share>, kind: FileType) -> Result<Arc<Node>, Errno> {
+        self.admit()?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let identity = Identity {
             share: share.index,
@@ -167,7 +182,7 @@ impl Table {
                 self.hash_identity(&node.identified.identity)
             });
         self.insert_id(&node);
-        node
+        Ok(node)
     }
 
     /// Gives the guest one more reference to a node; false when it is known no more.
@@ -186,6 +201,7 @@ impl Table {
         self.ids[shard(hash)]
             .write()
             .insert_unique(hash, Arc::clone(node), |node| self.hash_id(node.id));
+        self.count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes references away; returns the node when none is left and it is known no more.
@@ -216,6 +232,7 @@ impl Table {
             .find_entry(hash, |node| node.id == id)
         {
             entry.remove();
+            self.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -310,6 +327,7 @@ impl Table {
         for ids in &self.ids {
             removed.extend(ids.write().extract_if(|node| node.share.index == index));
         }
+        self.count.fetch_sub(removed.len(), Ordering::Relaxed);
         for node in &removed {
             self.detach(node);
         }
@@ -326,7 +344,7 @@ impl Table {
 
     /// How many nodes there are.
     pub(crate) fn len(&self) -> usize {
-        self.ids.iter().map(|ids| ids.read().len()).sum()
+        self.count.load(Ordering::Relaxed)
     }
 
     fn hash_id(&self, id: u64) -> u64 {

@@ -135,8 +135,9 @@ impl Tree {
                 let found = match &pin {
                     Some(pin) if name != c"." && name != c".." => {
                         match rustix::fs::statx(pin, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
-                            Ok(stat) => self.enter(node, name, &stat),
-                            // Gone meanwhile, or not to be looked at: the guest gets the bare name.
+                            // Where the guest knows too many files, it gets the bare name.
+                            Ok(stat) => self.enter(node, name, &stat).unwrap_or_default(),
+                            // So it does of what is gone meanwhile, or is not to be looked at.
                             Err(_) => EntryOut::default(),
                         }
                     }

@@ -27,7 +27,7 @@ impl Tree {
         let dir = self.dir(&parent)?;
         self.ensure_watched(&parent, &dir);
         match rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
-            Ok(stat) => Ok(self.enter(&parent, name, &stat)),
+            Ok(stat) => self.enter(&parent, name, &stat),
             Err(Errno::NOENT) => {
                 let was_known = self.nodes.at(parent.id, name).is_some();
                 Ok(self.no_entry(&parent, was_known))
@@ -37,14 +37,14 @@ impl Tree {
     }
 
     /// Takes up what was found as `name` in `parent`, with a reference more for the guest.
-    pub(crate) fn enter(&self, parent: &Arc<Node>, name: &CStr, stat: &Statx) -> EntryOut {
-        let (node, arrival) = self.nodes.intern(&parent.share, stat, parent.id, Some(name));
+    pub(crate) fn enter(&self, parent: &Arc<Node>, name: &CStr, stat: &Statx) -> Result<EntryOut, Errno> {
+        let (node, arrival) = self.nodes.intern(&parent.share, stat, parent.id, Some(name))?;
         let reach = self.reach_now(parent, &node);
         let owner = match &reach {
             Some(reach) => self.owner(&node, stat, reach),
             None => crate::ownership::Owner::of_host(stat),
         };
-        self.entry(parent, &node, stat, &owner, arrival)
+        Ok(self.entry(parent, &node, stat, &owner, arrival))
     }
 
     /// The way that a node just found under its parent is reached.

@@ -100,13 +100,16 @@ impl Tree {
         match rustix::fs::openat(&dir, name, host | OFlags::CREATE | OFlags::EXCL, mode) {
             Ok(fd) => {
                 let fd = place.hold(fd);
-                let stat = self.finish_new_file(&fd, &owner).inspect_err(|_| {
+                let finished = self.finish_new_file(&fd, &owner).and_then(|stat| {
+                    let fd = Arc::clone(&fd);
+                    self.created(&parent, Some(name), fd, flags, (&owner, &stat))
+                });
+                let (entry, open) = finished.inspect_err(|_| {
                     // Or the next try would find that it exists.
                     if let Ok(stat) = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS) {
                         Self::unmake(&parent, &dir, name, &stat);
                     }
                 })?;
-                let (entry, open) = self.created(&parent, Some(name), fd, flags, (&owner, &stat));
                 sink.values(&entry, &open)
             }
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
@@ -162,7 +165,7 @@ impl Tree {
         )?;
         let fd = place.hold(fd);
         let stat = self.finish_new_file(&fd, &owner)?;
-        let (entry, open) = self.created(&parent, None, fd, flags, (&owner, &stat));
+        let (entry, open) = self.created(&parent, None, fd, flags, (&owner, &stat))?;
         sink.values(&entry, &open)
     }
 
@@ -197,13 +200,13 @@ impl Tree {
         fd: Arc<Descriptor>,
         flags: OFlags,
         (owner, stat): (&Owner, &Statx),
-    ) -> (abi::EntryOut, OpenOut) {
-        let (node, _) = self.nodes.intern(&parent.share, stat, parent.id, name);
+    ) -> Result<(abi::EntryOut, OpenOut), Errno> {
+        let (node, _) = self.nodes.intern(&parent.share, stat, parent.id, name)?;
         let owner = owner.reconciled(stat);
         // The guest itself made it, so there is nothing to tell it of.
         let entry = self.entry(parent, &node, stat, &owner, crate::table::Arrival::Known);
         let open = self.opened(node, fd, flags, stat);
-        (entry, open)
+        Ok((entry, open))
     }
 
     pub(crate) fn read(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {

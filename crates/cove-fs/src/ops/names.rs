@@ -134,8 +134,8 @@ impl Tree {
         sink.bytes(target)
     }
 
-    /// Gives what was just made in `dir` its owner, and the guest a reference to it. What cannot have its owner is
-    /// removed again, so that whoever failed to make it can try once more.
+    /// Gives what was just made in `dir` its owner, and the guest a reference to it. Where either fails it is removed
+    /// again, so that whoever failed to make it can try once more.
     fn made(
         &self,
         parent: &Arc<Node>,
@@ -144,9 +144,11 @@ impl Tree {
         owner: &Owner,
     ) -> Result<EntryOut, Errno> {
         let stat = rustix::fs::statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
-        let stat = Self::give(parent, dir, name, owner, stat)
-            .inspect_err(|_| Self::unmake(parent, dir, name, &stat))?;
-        let (node, _) = self.nodes.intern(&parent.share, &stat, parent.id, Some(name));
+        let taken_up = Self::give(parent, dir, name, owner, stat).and_then(|stat| {
+            let (node, _) = self.nodes.intern(&parent.share, &stat, parent.id, Some(name))?;
+            Ok((node, stat))
+        });
+        let (node, stat) = taken_up.inspect_err(|_| Self::unmake(parent, dir, name, &stat))?;
         Ok(self.entry(parent, &node, &stat, &owner.reconciled(&stat), Arrival::Known))
     }
 
@@ -366,7 +368,7 @@ impl Tree {
             AtFlags::SYMLINK_FOLLOW,
         )?;
         let stat = rustix::fs::statx(&to, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)?;
-        let mut entry = self.enter(&new_parent, name, &stat);
+        let mut entry = self.enter(&new_parent, name, &stat)?;
         let valid = if self.is_told(&new_parent) {
             self.config.long_entries
         } else {

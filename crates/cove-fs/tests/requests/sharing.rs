@@ -417,6 +417,47 @@ fn what_the_guest_forgets_is_forgotten() {
 }
 
 #[test]
+fn a_guest_that_forgets_nothing_is_refused_more_than_the_bound() {
+    let dir = folder();
+    for number in 0..100 {
+        std::fs::write(dir.path().join(number.to_string()), b"").unwrap();
+    }
+    let config = Config {
+        max_nodes: 50,
+        ..Config::default()
+    };
+    let client = Client::new(config, &[("share", dir.path(), false)]);
+    let root = client.walk("share").unwrap();
+    let mut known = Vec::new();
+    let refused = (0..100).find_map(|number| match client.lookup(root, &number.to_string()) {
+        Ok(entry) => {
+            known.push(entry.node);
+            None
+        }
+        Err(errno) => Some(errno),
+    });
+    assert_eq!(
+        (refused, known.len()),
+        (Some(Errno::NFILE), 49),
+        "with the share itself"
+    );
+    // What is known goes on, and a directory can be read; nothing is made that could not be told of.
+    assert_eq!(client.lookup(root, "0").unwrap().node, known[0]);
+    assert_eq!(names(&client, root).len(), 102);
+    assert_eq!(client.create(root, "new", 0o644).unwrap_err(), Errno::NFILE);
+    let request = abi::MkdirIn {
+        mode: 0o755,
+        umask: 0,
+    };
+    let made = client.ask(op::MKDIR, root, &[request.as_bytes(), b"new\0"]);
+    assert_eq!(made.unwrap_err(), Errno::NFILE);
+    assert!(!dir.path().join("new").exists());
+    client.forget(known[1], 1);
+    assert!(client.create(root, "new", 0o644).is_ok());
+    assert_eq!(client.server.health().nodes, 50);
+}
+
+#[test]
 fn an_inode_number_used_again_is_another_node() {
     let dir = folder();
     let client = client(dir.path());
