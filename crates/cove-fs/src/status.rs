@@ -17,6 +17,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::abi::{Attr, AttrOut, EntryOut};
 use crate::node::{Identified, Node, Stamp, Time, changed};
 use crate::ownership::{Owner, Special, host_bits};
+use crate::share::Share;
 use crate::table::Arrival;
 use crate::tree::{ProcPath, Reach, Tree};
 use crate::xattrs;
@@ -57,7 +58,7 @@ impl Tree {
         }
         let record = match xattrs::read_record(reach, node.is_dir()) {
             Err(Errno::NOTSUP) => {
-                Self::note_no_xattrs(node);
+                Self::note_no_xattrs(&node.share);
                 return self.remembered_owner(node, stat).reconciled(stat);
             }
             other => other.unwrap_or(None),
@@ -97,10 +98,11 @@ impl Tree {
         })
     }
 
-    fn note_no_xattrs(node: &Node) {
-        if node.share.note_no_xattrs() {
+    /// Notes that an owner is only remembered of what could carry a record elsewhere.
+    pub(crate) fn note_no_xattrs(share: &Share) {
+        if share.note_no_xattrs() {
             tracing::warn!(
-                share = ?node.share.name,
+                share = ?share.name,
                 "a file system in this share stores no user attributes: owners that containers set there last \
                  until the machine stops"
             );
@@ -145,7 +147,7 @@ impl Tree {
         }
         match xattrs::write_record(&fd, &owner.record(node.kind)) {
             Err(Errno::NOTSUP) => {
-                Self::note_no_xattrs(node);
+                Self::note_no_xattrs(&node.share);
                 node.share.remember(key, *owner);
                 Ok(())
             }

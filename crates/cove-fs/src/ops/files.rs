@@ -15,8 +15,9 @@ use crate::body::Body;
 use crate::descriptor::{Descriptor, Place};
 use crate::handle::{Handle, Open};
 use crate::memory::{HEADER, Sink, Source};
-use crate::node::{Node, Stamp};
+use crate::node::{Identified, Node, Stamp};
 use crate::ownership::{Owner, host_mode};
+use crate::share::Share;
 use crate::status::is_ambiguous;
 use crate::sys;
 use crate::tree::{STATUS, Tree};
@@ -100,7 +101,7 @@ impl Tree {
         match rustix::fs::openat(&dir, name, host | OFlags::CREATE | OFlags::EXCL, mode) {
             Ok(fd) => {
                 let fd = place.hold(fd);
-                let finished = self.finish_new_file(&fd, &owner).and_then(|stat| {
+                let finished = self.finish_new_file(&parent.share, &fd, &owner).and_then(|stat| {
                     let fd = Arc::clone(&fd);
                     self.created(&parent, Some(name), fd, flags, (&owner, &stat))
                 });
@@ -164,15 +165,16 @@ impl Tree {
             mode,
         )?;
         let fd = place.hold(fd);
-        let stat = self.finish_new_file(&fd, &owner)?;
+        let stat = self.finish_new_file(&parent.share, &fd, &owner)?;
         let (entry, open) = self.created(&parent, None, fd, flags, (&owner, &stat))?;
         sink.values(&entry, &open)
     }
 
     /// Gives a new file its record, and the mode that a umask may have kept from it.
-    fn finish_new_file(&self, fd: &Descriptor, owner: &Owner) -> Result<Statx, Errno> {
+    fn finish_new_file(&self, share: &Share, fd: &Descriptor, owner: &Owner) -> Result<Statx, Errno> {
         let bits = host_mode(FileType::RegularFile, owner.mode);
         let as_is = (owner.uid, owner.gid) == self.user && owner.mode == bits;
+        let mut is_recorded = true;
         if !as_is {
             let record = owner.record(FileType::RegularFile);
             match rustix::fs::fsetxattr(
@@ -181,11 +183,17 @@ impl Tree {
                 record.as_bytes(),
                 rustix::fs::XattrFlags::empty(),
             ) {
-                Ok(()) | Err(Errno::NOTSUP) => {}
+                Ok(()) => {}
+                Err(Errno::NOTSUP) => is_recorded = false,
                 Err(errno) => return Err(errno),
             }
         }
         let stat = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+        if !is_recorded {
+            Self::note_no_xattrs(share);
+            let Identified { identity, born } = Identified::new(share, &stat);
+            share.remember((identity, born), *owner);
+        }
         if u32::from(stat.stx_mode) & 0o7777 == bits {
             return Ok(stat);
         }

@@ -187,9 +187,14 @@ impl Tree {
             };
             match written {
                 Ok(()) => {}
-                Err(Errno::NOTSUP) => parent
-                    .share
-                    .remember((identified.identity, identified.born), *owner),
+                Err(Errno::NOTSUP) => {
+                    if matches!(kind, FileType::RegularFile | FileType::Directory) {
+                        Self::note_no_xattrs(&parent.share);
+                    }
+                    parent
+                        .share
+                        .remember((identified.identity, identified.born), *owner);
+                }
                 Err(errno) => return Err(errno),
             }
         } else if bits == host.mode {

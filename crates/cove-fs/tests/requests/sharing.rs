@@ -300,6 +300,36 @@ fn what_cannot_have_its_owner_is_not_left_behind() {
     assert!(!left, "what could not be made is there");
 }
 
+/// A new file became the user's as soon as the guest asked again, and nobody was told why.
+#[test]
+fn owners_of_new_files_last_where_there_are_no_attributes() {
+    let dir = folder();
+    let flags = rustix::mount::MountFlags::empty();
+    if let Err(errno) = rustix::mount::mount("none", dir.path(), "ramfs", flags, None::<&std::ffi::CStr>) {
+        eprintln!("SKIPPED: cannot mount a file system without attributes: {errno}");
+        return;
+    }
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    client.uid.set(70);
+    let before = client.server.health().shares_without_attributes;
+    let (file, _) = client.create(root, "f", 0o640).unwrap();
+    let after = client.server.health().shares_without_attributes;
+    let request = abi::CreateIn {
+        flags: 2,
+        mode: 0o100_600,
+        umask: 0,
+        open_flags: 0,
+    };
+    let unnamed = client.ask(op::TMPFILE, root, &[request.as_bytes(), b"f\0"]);
+    let unnamed: abi::EntryOut = parse(&unnamed.unwrap());
+    let owners = [file.node, unnamed.node].map(|node| client.attr(node).map(|attr| (attr.uid, attr.gid)));
+    drop(client);
+    rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(owners, [Ok((70, 70)); 2]);
+    assert_eq!((before, after), (vec![], vec!["share".to_owned()]));
+}
+
 #[test]
 fn a_flood_of_opens_ends_in_enfile_and_recovers() {
     let dir = folder();
