@@ -189,13 +189,20 @@ impl Server {
             })?)
         };
         let share = removed.0;
+        // While they can still be reached.
+        for node in self.tree.nodes.all() {
+            if node.share.index == share.index && node.is_watched() {
+                let place = node.state.lock().place.clone();
+                self.tree.unwatch(&node, place.as_deref());
+            }
+        }
         share.removed.store(true, Ordering::Release);
         self.tree.handles.remove_where(|handle| match &handle.open {
             Open::File { node, .. } | Open::Dir { node, .. } => node.share.index == share.index,
             Open::Root { .. } | Open::Replay { .. } => false,
         });
         for node in self.tree.nodes.remove_share(share.index) {
-            self.tree.unwatch(&node);
+            self.tree.unwatch(&node, None);
             node.state.lock().pin = None;
             self.tree.locks.release_node(node.id);
         }
@@ -336,11 +343,11 @@ impl Tree {
         for node in self.nodes.all() {
             if node.is_share_root {
                 node.lookups.store(0, Ordering::Relaxed);
-                self.unwatch(&node);
-            } else if self.nodes.forget(node.id, u64::MAX).is_some() {
-                self.unwatch(&node);
+            } else {
+                self.nodes.forget(node.id, u64::MAX);
             }
         }
+        self.unwatch_all();
     }
 
     /// Writes everything to disk that the guest may have written.
@@ -374,6 +381,10 @@ mod tests {
             watch: false,
             ..Config::default()
         };
+        server_with(config, path)
+    }
+
+    fn server_with(config: Config, path: &Path) -> (Server, u64) {
         let server = Server::new(config).unwrap();
         let options = ShareOptions {
             name: "share".into(),
@@ -431,5 +442,69 @@ mod tests {
         // As it is meant to be.
         let given = Tree::give(&parent, &dir, c"moved", &owner, stat).unwrap();
         assert_eq!(given.stx_mode & 0o777, 0o777);
+    }
+
+    /// Looks into as many directories, and so has them watched.
+    fn look_into(server: &Server, root: u64, folder: &Path, count: usize) -> Vec<u64> {
+        (0..count)
+            .map(|number| {
+                let name = CString::new(number.to_string()).unwrap();
+                std::fs::create_dir_all(folder.join(number.to_string()).join("inner")).unwrap();
+                let outer = server.tree.look_up(root, &name).unwrap().node;
+                server.tree.look_up(outer, c"inner").unwrap();
+                outer
+            })
+            .collect()
+    }
+
+    /// The marks of directories without a descriptor stayed, until the user could have no more of them.
+    #[test]
+    fn what_is_not_watched_any_more_has_no_mark() {
+        const MANY: usize = 100;
+        let config = || Config {
+            max_pins: 8,
+            ..Config::default()
+        };
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (server, root) = server_with(config(), folder.path());
+        let Some(watch) = &server.tree.watch else {
+            eprintln!("SKIPPED: this kernel cannot watch by fanotify");
+            return;
+        };
+        for dir in look_into(&server, root, folder.path(), MANY) {
+            assert!(server.tree.node(dir).unwrap().is_watched());
+            server.tree.let_go(dir, 1);
+        }
+        assert_eq!((watch.count(), watch.marks()), (1, 1), "the share alone");
+        look_into(&server, root, folder.path(), MANY);
+        assert_eq!((watch.count(), watch.marks()), (MANY + 1, MANY + 1));
+        server.tree.forget_guest();
+        assert_eq!((watch.count(), watch.marks()), (0, 0));
+        look_into(&server, root, folder.path(), MANY);
+        assert_eq!((watch.count(), watch.marks()), (MANY + 1, MANY + 1));
+        server.remove_share("share").unwrap();
+        assert_eq!((watch.count(), watch.marks()), (0, 0));
+    }
+
+    #[test]
+    fn a_directory_is_watched_once_there_is_room_again() {
+        let config = Config {
+            max_watches: 3,
+            ..Config::default()
+        };
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (server, root) = server_with(config, folder.path());
+        if !server.health().watching {
+            eprintln!("SKIPPED: this kernel cannot watch by fanotify");
+            return;
+        }
+        let dirs = look_into(&server, root, folder.path(), 3);
+        let is_watched = |at: usize| server.tree.node(dirs[at]).unwrap().is_watched();
+        assert_eq!((is_watched(1), is_watched(2)), (true, false));
+        assert!(server.health().watches_exhausted);
+        server.tree.let_go(dirs[0], 1);
+        assert!(!server.health().watches_exhausted);
+        server.tree.look_up(dirs[2], c"inner").unwrap();
+        assert!(is_watched(2));
     }
 }

@@ -236,6 +236,21 @@ pub(crate) fn fanotify_mark(
         .map(drop)
 }
 
+/// Ends all reports.
+pub(crate) fn fanotify_flush(group: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: flushing looks at no path.
+    check(unsafe {
+        libc::fanotify_mark(
+            group.as_raw_fd(),
+            libc::FAN_MARK_FLUSH,
+            0,
+            libc::AT_FDCWD,
+            std::ptr::null(),
+        )
+    })
+    .map(drop)
+}
+
 /// Longest file handle that a file system may have (`MAX_HANDLE_SZ`).
 pub(crate) const MAX_HANDLE: usize = 128;
 

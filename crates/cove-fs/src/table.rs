@@ -204,8 +204,8 @@ impl Table {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes references away; returns the node when none is left and it is known no more.
-    pub(crate) fn forget(&self, id: u64, count: u64) -> Option<Arc<Node>> {
+    /// Takes references away; returns the node, and where it was, when none is left and it is known no more.
+    pub(crate) fn forget(&self, id: u64, count: u64) -> Option<(Arc<Node>, Option<Arc<Place>>)> {
         let node = self.get(id)?;
         {
             let hash = self.hash_identity(&node.identified.identity);
@@ -221,8 +221,8 @@ impl Table {
             }
             self.remove_id(id);
         }
-        self.detach(&node);
-        Some(node)
+        let place = self.detach(&node);
+        Some((node, place))
     }
 
     fn remove_id(&self, id: u64) {
@@ -300,12 +300,12 @@ impl Table {
         }
     }
 
-    /// Notes that `node` has no name any more that the server knows of.
-    pub(crate) fn detach(&self, node: &Arc<Node>) {
+    /// Notes that `node` has no name any more that the server knows of. Returns where it was.
+    pub(crate) fn detach(&self, node: &Arc<Node>) -> Option<Arc<Place>> {
         let mut state = node.state.lock();
-        if let Some(place) = state.place.take() {
-            self.remove_place(&place, node);
-        }
+        let place = state.place.take()?;
+        self.remove_place(&place, node);
+        Some(place)
     }
 
     fn remove_place(&self, place: &Place, node: &Arc<Node>) {

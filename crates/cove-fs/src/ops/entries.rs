@@ -91,9 +91,9 @@ impl Tree {
         }
     }
 
-    fn let_go(&self, node: u64, lookups: u64) {
-        if let Some(node) = self.nodes.forget(node, lookups) {
-            self.unwatch(&node);
+    pub(crate) fn let_go(&self, node: u64, lookups: u64) {
+        if let Some((node, place)) = self.nodes.forget(node, lookups) {
+            self.unwatch(&node, place.as_deref());
         }
     }
 }

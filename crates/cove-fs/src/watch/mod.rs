@@ -14,20 +14,21 @@ mod wire;
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use cove_confine::seccomp::{self, Thread};
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::descriptor::Descriptor;
-use crate::node::Node;
+use crate::node::{Node, Place};
 use crate::sys;
-use crate::tree::Tree;
+use crate::tree::{STATUS, Tree};
 use compare::Step;
 pub(crate) use note::kind_of_type;
 use wire::{DirectoryKey, Events};
@@ -63,8 +64,10 @@ pub(crate) struct Watch {
     /// The nodes of each; more than one where a directory is in two shares or mounted twice.
     directories: Mutex<HashMap<DirectoryKey, Vec<u64>>>,
     keys: Mutex<HashMap<u64, DirectoryKey>>,
-    count: AtomicUsize,
+    /// No more could be watched, and none has been given up since.
     exhausted: AtomicBool,
+    /// That has been said.
+    warned: AtomicBool,
 }
 
 impl Watch {
@@ -75,17 +78,17 @@ impl Watch {
             comparison_due: AtomicBool::new(false),
             directories: Mutex::default(),
             keys: Mutex::default(),
-            count: AtomicUsize::new(0),
             exhausted: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
         })
     }
 
     /// How many directories are watched.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.keys.lock().len()
     }
 
-    /// Whether a directory could not be watched because there were too many.
+    /// Whether a directory could not be watched because there were too many, and still are.
     pub(crate) fn is_exhausted(&self) -> bool {
         self.exhausted.load(Ordering::Relaxed)
     }
@@ -120,8 +123,28 @@ impl Watch {
             return Err(errno);
         }
         self.keys.lock().insert(node.id, key);
-        self.count.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Ends all watches.
+    fn clear(&self) {
+        if let Err(errno) = sys::fanotify_flush(self.group.as_fd()) {
+            tracing::warn!(%errno, "cannot end the watches on directories of the host");
+        }
+        self.directories.lock().clear();
+        self.keys.lock().clear();
+        self.exhausted.store(false, Ordering::Relaxed);
+    }
+
+    /// How many directories the kernel watches.
+    #[cfg(test)]
+    pub(crate) fn marks(&self) -> usize {
+        use std::os::fd::AsRawFd;
+        let path = format!("/proc/self/fdinfo/{}", self.group.as_raw_fd());
+        let text = std::fs::read_to_string(path).unwrap();
+        text.lines()
+            .filter(|line| line.starts_with("fanotify ino"))
+            .count()
     }
 
     /// True when no node is left for the directory.
@@ -156,6 +179,9 @@ impl Tree {
             node.unwatchable.store(true, Ordering::Relaxed);
             return;
         }
+        if watch.is_exhausted() {
+            return;
+        }
         let result = if watch.count() < self.config.max_watches {
             let _one_at_a_time = node.state.lock();
             if node.is_watched() {
@@ -170,15 +196,19 @@ impl Tree {
             Err(Errno::NOSPC)
         };
         if let Err(errno) = result {
-            node.unwatchable.store(true, Ordering::Relaxed);
-            if errno == Errno::NOSPC && !watch.exhausted.swap(true, Ordering::Relaxed) {
+            if errno != Errno::NOSPC {
+                node.unwatchable.store(true, Ordering::Relaxed);
+                tracing::debug!(share = ?node.share.name, %errno, "a directory cannot be watched");
+                return;
+            }
+            // Until another is given up.
+            watch.exhausted.store(true, Ordering::Relaxed);
+            if !watch.warned.swap(true, Ordering::Relaxed) {
                 tracing::warn!(
                     watched = watch.count(),
                     "no more directories can be watched for changes on the host; others are cached for a short time \
                      only. Raise fs.fanotify.max_user_marks to watch more"
                 );
-            } else if errno != Errno::NOSPC {
-                tracing::debug!(share = ?node.share.name, %errno, "a directory cannot be watched");
             }
         }
     }
@@ -196,24 +226,46 @@ impl Tree {
             .is_some_and(|parent| parent.left_out.load(Ordering::Relaxed))
     }
 
-    /// Ends the watch on a directory that the guest has forgotten.
-    pub(crate) fn unwatch(&self, node: &Arc<Node>) {
+    /// Ends the watch on a directory that the guest has forgotten, and knew at `place` last.
+    pub(crate) fn unwatch(&self, node: &Node, place: Option<&Place>) {
         let Some(watch) = &self.watch else { return };
         if !node.watched.swap(false, Ordering::AcqRel) {
             return;
         }
-        watch.count.fetch_sub(1, Ordering::Relaxed);
         let Some(key) = watch.keys.lock().remove(&node.id) else {
             return;
         };
+        watch.exhausted.store(false, Ordering::Relaxed);
         if !watch.drop_node(&key, node.id) {
             return;
         }
-        // A directory that was removed took its mark with it. One that cannot be reached keeps it until the server
-        // ends; its events lead to no node and are dropped.
+        // A directory that was removed took its mark with it. One that is not where it was keeps it until the guest is
+        // reset; its events lead to no node and are dropped.
         let pin = node.state.lock().pin.clone();
         if let Some(dir) = pin {
             let _ = sys::fanotify_mark(watch.group.as_fd(), false, MASK, dir.as_fd());
+        } else if let Some(Ok(dir)) = place.map(|place| self.open_once(node, place)) {
+            let _ = sys::fanotify_mark(watch.group.as_fd(), false, MASK, dir.as_fd());
+        }
+    }
+
+    /// A directory by the place where it was, without a pin for the next time.
+    fn open_once(&self, node: &Node, place: &Place) -> Result<OwnedFd, Errno> {
+        let parent = self.dir(&self.node(place.parent)?)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&parent, &*place.name, flags, Mode::empty())?;
+        let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
+        if node.is(&stat) { Ok(fd) } else { Err(Errno::STALE) }
+    }
+
+    /// Ends all watches, for a guest that has forgotten everything.
+    pub(crate) fn unwatch_all(&self) {
+        let Some(watch) = &self.watch else { return };
+        watch.clear();
+        for node in self.nodes.all() {
+            // Not while it is being watched anew.
+            let _one_at_a_time = node.state.lock();
+            node.watched.store(false, Ordering::Release);
         }
     }
 }
