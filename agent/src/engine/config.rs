@@ -64,6 +64,15 @@ impl Config {
         for (key, value) in offered() {
             engine.entry(key).or_insert(value);
         }
+        let [iptables, experimental, ip6tables] =
+            ["iptables", "experimental", "ip6tables"].map(|key| engine.get(key).and_then(Value::as_bool));
+        // Without it networks with IPv6 have no way out, and internal ones are closed for IPv4 alone. This engine takes
+        // it for an experiment, and does not start with the one and without the other.
+        if ip6tables.unwrap_or(iptables != Some(false) && experimental != Some(false)) {
+            for key in ["ip6tables", "experimental"] {
+                engine.entry(key).or_insert(json!(true));
+            }
+        }
         // The containerd image store names its driver differently; without it, looking for a driver is a waste.
         if !uses_containerd_images(&engine) {
             engine
@@ -201,6 +210,20 @@ mod tests {
         );
         let other = config(json!({"dns": ["192.0.2.1"]})).unwrap();
         assert_eq!(other.engine["dns"], json!(["192.0.2.1"]));
+    }
+
+    #[test]
+    fn ipv6_has_a_firewall_unless_somebody_wants_none() {
+        let said = |asked: Value| {
+            let engine = config(asked).unwrap().engine;
+            ["ip6tables", "experimental"].map(|key| engine.get(key).and_then(Value::as_bool))
+        };
+        assert_eq!(said(json!({})), [Some(true), Some(true)]);
+        assert_eq!(said(json!({"ip6tables": true})), [Some(true), Some(true)]);
+        // The engine would not start with what is added to these.
+        assert_eq!(said(json!({"experimental": false})), [None, Some(false)]);
+        assert_eq!(said(json!({"ip6tables": false})), [Some(false), None]);
+        assert_eq!(said(json!({"iptables": false})), [None, None]);
     }
 
     #[test]
