@@ -13,6 +13,8 @@ use anyhow::Result;
 
 /// The desktop application's package, which `WebKit` is needed for.
 pub(crate) const DESKTOP: &str = "cove-desktop";
+/// The programs for cargo fuzz, which are a workspace of their own.
+const FUZZ: &str = "fuzz/Cargo.toml";
 /// The crates that compile for every platform.
 const PORTABLE: [&str; 6] = [
     "cove-cli",
@@ -27,6 +29,7 @@ const PORTABLE: [&str; 6] = [
 pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
     step("Checking the formatting");
     process::run(cargo(layout).args(["fmt", "--all", "--check"]))?;
+    process::run(cargo(layout).args(["fmt", "--check", "--manifest-path", FUZZ]))?;
     step("Checking licences, sources and unused dependencies");
     dependencies::check(layout)?;
     step("Checking the spelling");

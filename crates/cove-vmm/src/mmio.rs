@@ -225,6 +225,10 @@ impl Transport {
             status &= !(FEATURES_OK | DRIVER_OK);
         }
         self.status |= status;
+        if self.status & FEATURES_OK == 0 {
+            // Until it is set features may still change, which those of a running device must not.
+            self.status &= !DRIVER_OK;
+        }
         if self.status & DRIVER_OK != 0 && !self.active {
             match self.activate() {
                 Ok(()) => self.active = true,
@@ -570,6 +574,28 @@ mod tests {
         set_up(&mut transport, 0x3000);
         assert_eq!(get(&transport, 0x70) & FEATURES_OK, 0);
         assert_eq!(activations.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_driver_that_does_not_say_that_features_are_agreed_on_starts_nothing() {
+        let (mut transport, activations) = transport();
+        let steps = [
+            (0x24, 1),
+            (0x20, 1),
+            (0x38, 16),
+            (0x80, 0x1000),
+            (0x90, 0x2000),
+            (0xa0, 0x3000),
+            (0x44, 1),
+            (0x70, 7),
+        ];
+        for (offset, word) in steps {
+            transport.write(offset, &u32::to_le_bytes(word));
+        }
+        assert_eq!(activations.load(Ordering::SeqCst), 0);
+        assert_eq!(get(&transport, 0x70), 3);
+        transport.write(0x70, &0xfu32.to_le_bytes());
+        assert_eq!(activations.load(Ordering::SeqCst), 1);
     }
 
     #[test]

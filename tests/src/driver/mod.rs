@@ -8,6 +8,7 @@
 //! | [`block`] | a driver for the disk device |
 //! | [`event`] | eventfds |
 //! | [`fs`] | a driver for the file system device |
+//! | [`kind`] | every kind of device, and something that a good driver asks of it |
 //! | [`memory`] | guest memory in a memfd, and where things lie in it |
 //! | [`net`] | a driver for the network device, and the program at the end of its stream |
 //! | [`queue`] | a split virtqueue from the driver's side |
@@ -19,6 +20,7 @@
 pub mod block;
 pub mod event;
 pub mod fs;
+pub mod kind;
 pub mod memory;
 pub mod net;
 pub mod queue;

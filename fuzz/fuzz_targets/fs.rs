@@ -1,0 +1,5 @@
+//! The target `fs` of `cove_tests::fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| cove_tests::fuzz::fs::fuzz(input));

@@ -1,0 +1,5 @@
+//! The target `requests` of `cove_tests::fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| cove_tests::fuzz::requests::fuzz(input));

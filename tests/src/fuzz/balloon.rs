@@ -1,0 +1,14 @@
+//! The balloon device.
+
+use super::{Seeds, device, seeds};
+use crate::driver::kind::Kind;
+
+/// Plays a script to the device.
+pub fn fuzz(input: &[u8]) {
+    device::fuzz("balloon", Kind::Balloon, input);
+}
+
+/// What every device is asked.
+pub fn seeds() -> Seeds {
+    seeds::of(Kind::Balloon)
+}
