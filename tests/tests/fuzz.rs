@@ -22,8 +22,8 @@ fn corpus(target: &Target) -> PathBuf {
     place().join("corpus").join(target.name)
 }
 
-/// Plays the kept inputs of a target in the order of their names, and then those that are made of them. A fault ends the
-/// process and prints its input.
+/// Plays the kept inputs of a target in the order of their names, and then those that are made of them. A fault ends
+/// the process and prints its input.
 fn survive(name: &str) -> Result<()> {
     let target = TARGETS.iter().find(|target| target.name == name);
     let target = target.with_context(|| format!("there is no target {name}"))?;

@@ -8,8 +8,8 @@ use crate::server::Server;
 use zerocopy::IntoBytes;
 
 /// Plays `bytes` to `server` as a sequence of requests, each led by its length (2 bytes, little endian) and the room
-/// for its answer (2 bytes). Whatever the bytes, it returns, and nothing outside of the shares is touched. Returns all that
-/// was answered, one answer after another.
+/// for its answer (2 bytes). Whatever the bytes, it returns, and nothing outside of the shares is touched. Returns all
+/// that was answered, one answer after another.
 pub fn fuzz_one(server: &Server, bytes: &[u8]) -> Vec<u8> {
     let mut answers = greet(server);
     let mut rest = bytes;

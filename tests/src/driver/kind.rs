@@ -65,6 +65,16 @@ pub struct Request {
 }
 
 impl Kind {
+    /// How many queues it has.
+    pub fn queues(self) -> u16 {
+        match self {
+            Self::Block | Self::Rng => 1,
+            Self::Fs | Self::Net => 2,
+            Self::Vsock => 3,
+            Self::Balloon => 5,
+        }
+    }
+
     /// What a good driver asks of it.
     pub fn request(self) -> Request {
         let request = |queue, given, room, least| Request {

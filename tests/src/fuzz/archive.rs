@@ -11,8 +11,8 @@ use super::watch::watched;
 /// Most bytes of a file that is read at once.
 const MOST: u64 = 4096;
 
-/// Reads the file that the input is an archive of: what comes of it fits in what was asked for, and does not depend on the
-/// pieces in which the archive arrives.
+/// Reads the file that the input is an archive of: what comes of it fits in what was asked for, and does not depend on
+/// the pieces in which the archive arrives.
 pub fn fuzz(input: &[u8]) {
     watched("archive", input, || play(input));
 }

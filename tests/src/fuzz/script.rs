@@ -1,7 +1,8 @@
 //! What a hostile driver does, as bytes: the input of every target that is a device.
 //!
-//! An input is a byte of [`Mode`], and then one step after another: a byte that says which, and its numbers. Numbers that
-//! are too large are taken modulo what there is, so that nearly every input means something. The last step may be cut off.
+//! An input is a byte of [`Mode`], and then one step after another: a byte that says which, and its numbers. Numbers
+//! that are too large are taken modulo what there is, so that nearly every input means something. The last step may be
+//! cut off.
 
 use super::input::{Input, put_counted};
 

@@ -33,8 +33,8 @@ struct Seen {
 }
 
 impl Trap {
-    /// Makes `share` and `outside` in `dir`. What this thread does from now on, and those that it starts, makes no large
-    /// files: a guest may, but that is of no use here.
+    /// Makes `share` and `outside` in `dir`. What this thread does from now on, and those that it starts, makes no
+    /// large files: a guest may, but that is of no use here.
     pub(super) fn new(dir: &Path) -> Result<Self> {
         limit_files()?;
         let (share, outside) = (dir.join("share"), dir.join("outside"));

@@ -45,8 +45,8 @@ fn play(input: &[u8]) -> Result<()> {
     }
 }
 
-/// The messages that a stream of frames holds, up to the first mistake. The same ones come of it whole and in pieces, and
-/// each of them can be said again.
+/// The messages that a stream of frames holds, up to the first mistake. The same ones come of it whole and in pieces,
+/// and each of them can be said again.
 fn frames<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Result<Vec<T>> {
     let (messages, failed) = read(Codec::<T, T>::default(), bytes, usize::MAX);
     let in_pieces = read(Codec::<T, T>::default(), bytes, 3);
@@ -62,8 +62,8 @@ fn frames<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> 
     Ok(messages)
 }
 
-/// That what was read means the same when it is said again. Not for what holds numbers of a person's, which JSON has with
-/// more places than it is read with.
+/// That what was read means the same when it is said again. Not for what holds numbers of a person's, which JSON has
+/// with more places than it is read with.
 fn again<T: Serialize + DeserializeOwned + PartialEq + Debug>(messages: Vec<T>) -> Result<()> {
     for message in messages {
         let frame = encode(&message)?;
