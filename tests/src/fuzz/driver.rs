@@ -226,7 +226,7 @@ impl Driver {
                 self.transport.read(u64::from(*offset) % REGISTERS, &mut data);
             }
             Step::WriteRegister { offset, value } => {
-                self.forge_register(u64::from(*offset) % REGISTERS, *value)
+                self.forge_register(u64::from(*offset) % REGISTERS, *value);
             }
             Step::Suspend => self.transport.suspend().context("cannot suspend the device")?,
             Step::Resume => {
@@ -366,7 +366,7 @@ impl Driver {
     /// The descriptor that `spec` means, and what it offers noted.
     fn descriptor(&mut self, spec: Spec) -> Descriptor {
         let (at, end) = (u64::from(spec.at), self.memory.end());
-        let in_tables = self.tables + (at % TABLES & !15);
+        let in_tables = self.tables + ((at % TABLES) & !15);
         let mut address = match spec.place & 15 {
             0..=8 => self.arena + at % ARENA,
             9 => end - (at & 0xff),

@@ -24,7 +24,6 @@ struct Watched {
     began: Instant,
 }
 
-#[derive(Default)]
 struct Watching {
     next: u64,
     inputs: Vec<Watched>,
