@@ -110,7 +110,7 @@ impl Rig {
     }
 
     /// A good request, as descriptors.
-    fn good(&mut self) -> Result<Vec<Descriptor>> {
+    fn good(&self) -> Result<Vec<Descriptor>> {
         let request = self.kind.request();
         self.memory
             .memory

@@ -47,7 +47,7 @@ fn play(input: &[u8]) -> Result<()> {
 
 /// The messages that a stream of frames holds, up to the first mistake. The same ones come of it whole and in pieces,
 /// and each of them can be said again.
-fn frames<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Result<Vec<T>> {
+fn frames<T: Serialize + DeserializeOwned + PartialEq>(bytes: &[u8]) -> Result<Vec<T>> {
     let (messages, failed) = read(Codec::<T, T>::default(), bytes, usize::MAX);
     let in_pieces = read(Codec::<T, T>::default(), bytes, 3);
     ensure!(
