@@ -140,7 +140,11 @@ fn connect(
 pub fn block(dir: &Path, access: Access) -> Result<Block> {
     let path = dir.join("disk");
     std::fs::write(&path, disk_content())?;
-    let file = File::options().read(true).write(true).open(path)?;
+    disk(File::options().read(true).write(true).open(path)?, access)
+}
+
+/// A disk on `file`.
+pub fn disk(file: File, access: Access) -> Result<Block> {
     Ok(Block::new(file, access, "the-disk")?)
 }
 

@@ -1,6 +1,5 @@
 //! The bus of devices: any access of any width at any address, while the machine is paused and goes on.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::input::{Input, put_counted};
+use super::subject::disk_file;
 use super::watch::watched;
 use super::{Seeds, register};
 use crate::driver::event::Event;
@@ -134,9 +134,8 @@ pub fn fuzz(input: &[u8]) {
 }
 
 fn play(input: &[u8]) -> Result<()> {
-    let dir = tempfile::tempdir()?;
     let memory = Arc::new(map(MEMORY)?);
-    let bus = bus(dir.path(), &memory)?;
+    let bus = bus(&memory)?;
     let mut input = Input::new(input);
     for _ in 0..MOST_STEPS {
         let Some(step) = Step::parse(&mut input) else {
@@ -162,11 +161,11 @@ fn play(input: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn bus(dir: &Path, memory: &Arc<GuestMemory>) -> Result<Bus> {
+fn bus(memory: &Arc<GuestMemory>) -> Result<Bus> {
     let devices: [Box<dyn Device>; 3] = [
         Box::new(Rng::new()),
         Box::new(Balloon::new()),
-        Box::new(kind::block(dir, Access::ReadOnly)?),
+        Box::new(kind::disk(disk_file()?, Access::ReadOnly)?),
     ];
     let transports = devices.into_iter().map(|device| {
         let kicks = device.queues().iter().map(|_| Event::new()?.duplicate());

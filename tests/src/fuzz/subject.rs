@@ -11,6 +11,7 @@ use cove_virtio::balloon::Balloon;
 use cove_virtio::block::Access;
 use cove_virtio::device::Device;
 use cove_virtio::rng::Rng;
+use rustix::fs::{MemfdFlags, memfd_create};
 use tempfile::TempDir;
 
 use super::script::Mode;
@@ -65,8 +66,9 @@ impl Subject {
                 } else {
                     Access::ReadWrite
                 };
-                let device = kind::block(dir, access)?;
-                subject.disk = Some((File::open(dir.join("disk"))?, access));
+                let file = disk_file()?;
+                let device = kind::disk(file.try_clone()?, access)?;
+                subject.disk = Some((file, access));
                 Box::new(device)
             }
             Kind::Vsock => {
@@ -157,6 +159,13 @@ impl Subject {
             None => Ok(()),
         }
     }
+}
+
+/// A disk's file in memory, where to flush it takes no time.
+pub(super) fn disk_file() -> Result<File> {
+    let file = File::from(memfd_create("disk", MemfdFlags::CLOEXEC)?);
+    file.write_all_at(&kind::disk_content(), 0)?;
+    Ok(file)
 }
 
 fn listen(path: &Path) -> Result<UnixListener> {
