@@ -19,7 +19,8 @@
 //! Here nothing holds that, and holding a descriptor for each file that the guest knows is what this server does
 //! without. So a regular file that has lost its last name, and is open nowhere, stands for whatever regular file has
 //! the name now: who mounts `app.conf` reads what `app.conf` says. The guest's kernel decides by the owner and mode
-//! that it was told last who may open it, so a successor is opened only where it has the same, or was asked about since.
+//! that it was told last who may open it, so a successor is opened only where it has the same, or was asked about since;
+//! and past the guest's cache, which may be of another size.
 
 use std::ffi::{CStr, CString};
 use std::hash::{Hash, Hasher};
