@@ -1,7 +1,4 @@
 //! What the host does is seen by inotify in the mount, exactly once; what the guest does itself is not repeated.
-//!
-//! The agent's part is played here as the real one has to: the same system calls, through the mount, under the
-//! reserved uid.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -12,106 +9,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cove_fs::{ChangeKind, Config, EntryKind, HostChange, REPLAY_UID, Server};
+use cove_fs::Config;
+use kernel::agent::Agent;
 use kernel::{Shared, USER, as_user};
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, inotify};
-use rustix::io::Errno;
-
-/// The guest's agent: repeats each change until told to stop.
-struct Agent {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<Vec<String>>>,
-}
-
-impl Agent {
-    fn start(shared: &Shared) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        shared.server.set_repeating(true);
-        let (server, mount, stopped) = (
-            Arc::clone(&shared.server),
-            shared.guest.clone(),
-            Arc::clone(&stop),
-        );
-        let thread = std::thread::spawn(move || run_agent(&server, &mount, &stopped));
-        Self {
-            stop,
-            thread: Some(thread),
-        }
-    }
-
-    /// Ends it once nothing is queued; returns what could not be repeated.
-    fn finish(mut self) -> Vec<String> {
-        self.stop.store(true, Ordering::Release);
-        self.thread.take().unwrap().join().unwrap()
-    }
-}
-
-fn run_agent(server: &Server, mount: &Path, stop: &AtomicBool) -> Vec<String> {
-    // The reserved uid marks the requests; the capabilities of root stay, as the guest's kernel checks permission.
-    let sets = rustix::thread::capabilities(None).unwrap();
-    rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).unwrap();
-    rustix::thread::set_keep_capabilities(true).unwrap();
-    let uid = Uid::from_raw(REPLAY_UID);
-    rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
-    rustix::thread::set_capabilities(None, sets).unwrap();
-    let mut failures = Vec::new();
-    loop {
-        let changes = server.take_changes(64, Duration::from_millis(50));
-        if changes.is_empty() && stop.load(Ordering::Acquire) {
-            return failures;
-        }
-        for change in changes {
-            if let Err(errno) = repeat(&change, mount) {
-                failures.push(format!("{change:?}: {errno}"));
-            }
-            server.finish_change(change.id);
-        }
-    }
-}
-
-fn repeat(change: &HostChange, mount: &Path) -> Result<(), Errno> {
-    let dir = mount.join(&change.directory);
-    let file_mode = Mode::from_raw_mode(0o644);
-    match &change.kind {
-        ChangeKind::Created { name, entry } => {
-            let path = dir.join(name);
-            match entry {
-                EntryKind::File => {
-                    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-                    rustix::fs::open(path, flags, file_mode).map(drop)
-                }
-                EntryKind::Directory => rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)),
-                EntryKind::Symlink => rustix::fs::symlink("-", path),
-                EntryKind::Pipe => rustix::fs::mknodat(CWD, path, FileType::Fifo, file_mode, 0),
-                EntryKind::Socket => rustix::fs::mknodat(CWD, path, FileType::Socket, file_mode, 0),
-            }
-        }
-        ChangeKind::Modified { name } => {
-            let fd = rustix::fs::open(dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-            rustix::io::pwrite(&fd, b"\0", 0).map(drop)
-        }
-        ChangeKind::Attributes { name } => {
-            let path = dir.join(name);
-            let mode = rustix::fs::lstat(&path)?.st_mode;
-            rustix::fs::chmod(path, Mode::from_raw_mode(mode & 0o7777))
-        }
-        ChangeKind::Deleted {
-            name,
-            entry: EntryKind::Directory,
-        } => rustix::fs::rmdir(dir.join(name)),
-        ChangeKind::Deleted { name, .. } => rustix::fs::unlink(dir.join(name)),
-        ChangeKind::Renamed {
-            name,
-            to_directory,
-            to_name,
-        } => rustix::fs::rename(dir.join(name), mount.join(to_directory).join(to_name)),
-        ChangeKind::Overflow => Ok(()),
-    }
-}
+use rustix::fs::{Mode, inotify};
 
 /// Events seen in a directory of the mount.
 struct Seen {
@@ -210,7 +113,7 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
         shared.server.health().watching,
         "this kernel cannot watch by fanotify"
     );
-    let agent = Agent::start(&shared);
+    let agent = Agent::start(&shared.server, &shared.guest);
     let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
     // The guest looks, so the server watches, and both name and absence are cached.
     assert_eq!(std::fs::read_dir(guest).unwrap().count(), 0);
@@ -302,7 +205,7 @@ fn under_stress_from_both_sides_no_event_is_lost_or_doubled() {
         return;
     }
     let shared = Shared::new(patient());
-    let agent = Agent::start(&shared);
+    let agent = Agent::start(&shared.server, &shared.guest);
     let (host, guest) = (shared.host.clone(), shared.guest.clone());
     rustix::fs::chmod(&guest, Mode::from_raw_mode(0o777)).unwrap();
     assert_eq!(std::fs::read_dir(&guest).unwrap().count(), 0);
@@ -382,23 +285,26 @@ fn a_file_mounted_by_itself_follows_its_name_when_an_editor_replaces_it() {
         return;
     }
     let shared = Shared::new(patient());
-    let agent = Agent::start(&shared);
+    let agent = Agent::start(&shared.server, &shared.guest);
     let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
     on_host(host, "echo one > app.conf");
     let target = tempfile::NamedTempFile::new().unwrap();
     rustix::mount::mount_bind(guest.join("app.conf"), target.path()).unwrap();
     let before = std::fs::read(target.path());
-    on_host(host, "echo two > .app.conf.swp; mv .app.conf.swp app.conf");
+    // Longer than what the guest believes the file to be.
+    let two: String = (0..2000).map(|line| format!("{line}\n")).collect();
+    on_host(host, "seq 0 1999 > .app.conf.swp; mv .app.conf.swp app.conf");
     let start = Instant::now();
     let mut after = std::fs::read(target.path());
-    while !after.as_ref().is_ok_and(|content| content == b"two\n") && start.elapsed() < Duration::from_secs(5)
+    while !after.as_ref().is_ok_and(|content| content == two.as_bytes())
+        && start.elapsed() < Duration::from_secs(5)
     {
         std::thread::sleep(Duration::from_millis(5));
         after = std::fs::read(target.path());
     }
     rustix::mount::unmount(target.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(before.unwrap(), b"one\n");
-    assert_eq!(after.unwrap(), b"two\n");
+    assert_eq!(String::from_utf8(after.unwrap()).unwrap(), two);
     assert_eq!(agent.finish(), Vec::<String>::new());
 }
 
@@ -410,7 +316,7 @@ fn once_the_event_is_there_no_read_sees_what_was_before() {
         return;
     }
     let shared = Shared::new(patient());
-    let agent = Agent::start(&shared);
+    let agent = Agent::start(&shared.server, &shared.guest);
     let (host, guest) = (shared.host.clone(), shared.guest.clone());
     on_host(&host, "head -c 16000 /dev/zero > f");
     let file = guest.join("f");

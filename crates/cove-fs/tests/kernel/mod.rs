@@ -8,6 +8,8 @@
     reason = "each of its users needs a part of it"
 )]
 
+pub(crate) mod agent;
+
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
