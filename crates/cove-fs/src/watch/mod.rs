@@ -330,7 +330,7 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
             return;
         }
         // Emptied before the look at what there is to do, so that nothing is missed.
-        let _ = rustix::io::read(wake, &mut [0; 8]);
+        let _ = rustix::io::read(wake, &mut [0_u8; 8]);
         let len = match rustix::io::read(group, &mut buffer) {
             Ok(len) => len,
             Err(Errno::AGAIN | Errno::INTR) => 0,
