@@ -158,7 +158,8 @@ impl Tree {
         match role {
             Some(Role::Coming(_)) => Some(EntryOut::default()),
             Some(Role::To(entry)) => Some(self.replaced(dir, name, entry)),
-            Some(Role::Going(entry) | Role::From(entry)) => Some(self.former(dir, name, entry)),
+            Some(Role::Going(entry)) => Some(self.going(dir, name, entry)),
+            Some(Role::From(entry)) => Some(self.former(dir, name, entry)),
             Some(Role::Staying) | None => {
                 // As on the host, if it still is there what the guest knows.
                 let known = self.nodes.at(dir, name);
@@ -191,6 +192,20 @@ impl Tree {
         }
     }
 
+    /// What a removal takes away. Where the guest has seen already what came in its place, that must not go: its kernel
+    /// would take a directory for dead, and let nobody make anything in it who holds it.
+    fn going(&self, dir: u64, name: &CStr, entry: EntryKind) -> EntryOut {
+        let known = self.nodes.at(dir, name);
+        if known.is_none_or(|node| !self.is_now_at(&node, dir, name)) {
+            return self.former(dir, name, entry);
+        }
+        let stand_in = self
+            .nodes
+            .get(dir)
+            .and_then(|parent| self.nodes.insert_phantom(&parent.share, file_type(entry)).ok());
+        stand_in.map_or_else(EntryOut::default, |node| former_entry(&node))
+    }
+
     fn is_there(&self, dir: u64, name: &CStr) -> bool {
         self.status_at(dir, name).is_ok()
     }
@@ -207,13 +222,7 @@ impl Tree {
 
     /// The node that the guest knows by a name that is gone, or one that only stands in for it.
     fn former(&self, dir: u64, name: &CStr, entry: EntryKind) -> EntryOut {
-        let kind = match entry {
-            EntryKind::File => FileType::RegularFile,
-            EntryKind::Directory => FileType::Directory,
-            EntryKind::Symlink => FileType::Symlink,
-            EntryKind::Pipe => FileType::Fifo,
-            EntryKind::Socket => FileType::Socket,
-        };
+        let kind = file_type(entry);
         let known = self.nodes.at(dir, name).filter(|node| node.kind == kind);
         let node = match known {
             Some(node) if self.nodes.refer(&node) => node,
@@ -228,13 +237,7 @@ impl Tree {
                 node
             }
         };
-        let attr = former_attr(&node);
-        EntryOut {
-            node: node.id,
-            attr: attr.attr,
-            attr_valid: attr.attr_valid,
-            ..EntryOut::default()
-        }
+        former_entry(&node)
     }
 
     fn replay_create(
@@ -283,7 +286,9 @@ impl Tree {
             return Err(Errno::PERM);
         }
         self.replay.end(part.change);
-        if let Some(node) = self.nodes.at(dir, name) {
+        if let Some(node) = self.nodes.at(dir, name)
+            && !self.is_now_at(&node, dir, name)
+        {
             self.nodes.lose_name(&node);
         }
         sink.done()
@@ -357,6 +362,26 @@ impl Tree {
             open_flags: fopen::DIRECT_IO,
             padding: 0,
         })
+    }
+}
+
+fn file_type(entry: EntryKind) -> FileType {
+    match entry {
+        EntryKind::File => FileType::RegularFile,
+        EntryKind::Directory => FileType::Directory,
+        EntryKind::Symlink => FileType::Symlink,
+        EntryKind::Pipe => FileType::Fifo,
+        EntryKind::Socket => FileType::Socket,
+    }
+}
+
+fn former_entry(node: &Node) -> EntryOut {
+    let attr = former_attr(node);
+    EntryOut {
+        node: node.id,
+        attr: attr.attr,
+        attr_valid: attr.attr_valid,
+        ..EntryOut::default()
     }
 }
 

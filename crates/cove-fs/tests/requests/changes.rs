@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use cove_fs::abi::{self, op};
 use cove_fs::{ChangeKind, Config, EntryKind, REPLAY_UID};
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
 
-use crate::client::Client;
+use crate::client::{Client, parse};
 
 /// Longer than the server takes to notice anything.
 const QUIET: Duration = Duration::from_millis(500);
@@ -145,4 +148,52 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
         r#"Modified { name: "written" }"#,
     ];
     assert_eq!(told, expected);
+}
+
+/// The guest's kernel took the new directory for the old one, and for dead.
+#[test]
+fn a_removal_takes_away_nothing_that_came_after_it() {
+    let dir = folder();
+    on_host(dir.path(), "mkdir d");
+    let Some(client) = watching(dir.path(), 1000) else {
+        return;
+    };
+    let root = client.walk("share").unwrap();
+    let old = client.lookup(root, "d").unwrap().node;
+    on_host(dir.path(), "rmdir d; mkdir d; : > d/f");
+    let new = client.lookup(root, "d").unwrap().node;
+    assert_ne!(new, old);
+    let uid = client.uid.replace(REPLAY_UID);
+    let mut told = Vec::new();
+    loop {
+        let changes = client.server.take_changes(16, QUIET);
+        if changes.is_empty() {
+            break;
+        }
+        for change in changes {
+            match &change.kind {
+                ChangeKind::Deleted { .. } => {
+                    let gone = client.lookup(root, "d").unwrap().node;
+                    assert_ne!(gone, new, "what is there would go");
+                    client.ask(op::RMDIR, root, &[b"d\0"]).unwrap();
+                }
+                ChangeKind::Created { .. } => {
+                    assert_eq!(client.lookup(root, "d").unwrap_err(), Errno::NOENT);
+                    let request = abi::MkdirIn {
+                        mode: 0o755,
+                        umask: 0,
+                    };
+                    let made = client.ask(op::MKDIR, root, &[request.as_bytes(), b"d\0"]);
+                    assert_eq!(parse::<abi::EntryOut>(&made.unwrap()).node, new);
+                }
+                _ => {}
+            }
+            client.server.finish_change(change.id);
+            told.push(change.kind);
+        }
+    }
+    client.uid.set(uid);
+    assert!(told.len() >= 2, "{told:?}");
+    assert_eq!(client.lookup(root, "d").unwrap().node, new);
+    assert!(client.lookup(new, "f").is_ok());
 }
