@@ -24,6 +24,8 @@ pub struct Kit {
     pub volumes: Option<PathBuf>,
     /// A reaper for testcontainers, linked statically.
     pub reaper: Option<PathBuf>,
+    /// A server that knows what it was sent, linked statically.
+    pub peer: Option<PathBuf>,
     /// A directory with busybox for other processors: `arm64/busybox`, `arm/busybox`.
     pub foreign: Option<PathBuf>,
     /// A directory of Python packages, docker-py and testcontainers among them.
@@ -46,6 +48,7 @@ impl Kit {
             registry: env::var_os("COVE_TEST_REGISTRY").map(PathBuf::from),
             volumes: env::var_os("COVE_TEST_VOLUMES").map(PathBuf::from),
             reaper: env::var_os("COVE_TEST_REAPER").map(PathBuf::from),
+            peer: env::var_os("COVE_TEST_PEER").map(PathBuf::from),
             foreign: env::var_os("COVE_TEST_FOREIGN").map(PathBuf::from),
             python: env::var_os("COVE_TEST_PYTHON").map(PathBuf::from),
             devcontainer: env::var_os("COVE_TEST_DEVCONTAINER").map(PathBuf::from),

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::{
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream},
     time::Duration,
 };
@@ -51,6 +51,26 @@ fn connect(port: u16) -> TcpStream {
     stream
 }
 
+/// A connection that has become the server's echo.
+#[track_caller]
+fn upgraded(port: u16, host: &str) -> TcpStream {
+    let mut stream = connect(port);
+    let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    assert!(
+        seen.starts_with(b"HTTP/1.1 101 "),
+        "{}",
+        String::from_utf8_lossy(&seen)
+    );
+    stream
+}
+
 pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: &Cove) {
     let port = free_port();
     cove.cove(["config", "set", "web.port", &port.to_string()]).ok();
@@ -69,20 +89,7 @@ pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: 
     assert!(answer.ends_with(&format!("/page?q=1 of {host}")), "{answer}");
 
     // What a browser's WebSocket does: bytes both ways, each end closed by itself.
-    let mut stream = connect(port);
-    let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
-    stream.write_all(head.as_bytes()).unwrap();
-    let mut seen = Vec::new();
-    while !seen.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        seen.push(byte[0]);
-    }
-    assert!(
-        seen.starts_with(b"HTTP/1.1 101 "),
-        "{}",
-        String::from_utf8_lossy(&seen)
-    );
+    let mut stream = upgraded(port, &host);
     stream.write_all(b"there and back").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let mut back = String::new();
@@ -102,6 +109,19 @@ pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: 
     // A name of somebody else's that leads here is not served.
     let foreign = ask(port, "site.example", "");
     assert!(foreign.starts_with("HTTP/1.1 421 "), "{foreign}");
+
+    // What an upgrade has made of a connection ends with the port as others do.
+    let mut lasting = upgraded(port, &host);
+    lasting.write_all(b"x").unwrap();
+    lasting.read_exact(&mut [0]).unwrap();
+
+    cove.cove(["config", "set", "web.port", "0"]).ok();
+    let end = lasting.read(&mut [0]).map_err(|error| error.kind());
+    assert!(matches!(end, Ok(0) | Err(ErrorKind::ConnectionReset)), "{end:?}");
+    cove.cove(["config", "set", "web.port", &port.to_string()]).ok();
+    eventually("the port to be open again", || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    });
 
     cove.docker(["rm", "-f", "site"]).ok();
     let gone = ask(port, &host, "");

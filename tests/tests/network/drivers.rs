@@ -1,9 +1,10 @@
 //! The engine's network drivers that need more of the guest's kernel than a bridge.
 
 use cove_tests::harness::{Cove, eventually, free_port, within};
+use cove_wire::network::GATEWAY_V6;
 use std::{
-    io::{self, Read as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -53,6 +54,47 @@ pub(crate) fn containers_on_a_macvlan_network_hear_each_other(cove: &Cove) {
 
 pub(crate) fn containers_on_an_ipvlan_network_hear_each_other(cove: &Cove) {
     two_hear_each_other(cove, "ipvlan");
+}
+
+/// This computer's IPv6 loopback is beyond the bridge, and beyond the machine. The containers have a route there in any
+/// case, as one that may do so could make itself.
+pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cove: &Cove) {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            // One that breaks off fails its own test.
+            let _ = client.write_all(b"reached\n");
+        }
+    });
+    for (number, internal) in [(1, false), (2, true)] {
+        let subnet = format!("fd00:78:{number}::/64");
+        let gateway = format!("fd00:78:{number}::1");
+        cove.docker(["network", "create", "--ipv6", "--subnet", &subnet])
+            .args(["--gateway", &gateway, "--subnet", &format!("10.78.{number}.0/24")])
+            .args(internal.then_some("--internal"))
+            .arg("ways")
+            .ok();
+        let script = format!(
+            "until ping -6 -c 1 -W 5 {gateway} >&2; do sleep 1; done; ip -6 route replace default via {gateway} && \
+             nc -w 10 {GATEWAY_V6} {port} -e sh -c 'read answer; echo $answer >/answer'; cat /answer"
+        );
+        let run = [
+            "run",
+            "--rm",
+            "--network",
+            "ways",
+            "--cap-add",
+            "NET_ADMIN",
+            "alpine",
+        ];
+        let got = cove.docker(run).args(["sh", "-c", &script]).run();
+        let expected = if internal { "" } else { "reached" };
+        assert_eq!(got.text(), expected, "{got}");
+        // What it tried, it could try.
+        assert!(got.stderr.contains("1 packets received"), "{got}");
+        cove.docker(["network", "rm", "ways"]).ok();
+    }
 }
 
 /// From within its network, by its name.

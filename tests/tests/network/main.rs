@@ -6,8 +6,10 @@ mod by_name;
 mod drivers;
 mod explain;
 mod outbound;
+mod peer;
 mod proxies;
 mod published;
+mod streams;
 
 use cove_tests::{harness, tests};
 use std::process::ExitCode;
@@ -25,6 +27,15 @@ fn main() -> ExitCode {
         published::half_close_and_much_data_pass_unharmed,
         published::ports_survive_a_daemon_that_is_killed,
         published::published_ports_are_listed_with_their_containers,
+        published::a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_comes_back,
+        published::ranges_of_ports_and_all_that_are_exposed_are_published,
+        published::ports_go_and_come_with_an_engine_that_crashes,
+        streams::a_reset_on_one_side_is_a_reset_on_the_other_and_an_end_an_end,
+        streams::slow_readers_hold_back_whoever_sends_and_get_every_byte,
+        streams::ipv6_carries_streams_and_datagrams_and_clients_have_the_gateways_address,
+        streams::datagrams_of_every_size_come_back,
+        streams::short_connections_are_answered_every_one,
+        streams::a_thousand_connections_are_served_at_once,
         by_name::a_container_is_reached_by_its_name_without_a_published_port,
         outbound::a_container_reaches_the_hosts_loopback_by_name,
         outbound::datagrams_of_a_container_reach_the_host_and_come_back,
@@ -35,6 +46,7 @@ fn main() -> ExitCode {
         drivers::containers_on_a_macvlan_network_hear_each_other,
         drivers::containers_on_an_ipvlan_network_hear_each_other,
         drivers::a_swarm_of_one_serves_from_an_overlay_network,
+        drivers::a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none,
         proxies::containers_get_this_computers_proxies_where_that_is_wanted,
         explain::every_hop_at_which_a_way_can_stop_is_found,
     ];
@@ -42,6 +54,8 @@ fn main() -> ExitCode {
     let slow: &[harness::Test] = &tests![
         published::a_hundred_containers_in_a_row_answer_at_once,
         drivers::a_service_is_updated_without_a_failed_request_through_its_port,
+        streams::ten_thousand_short_connections_are_answered,
+        published::ports_come_back_when_the_machine_restarts,
         proxies::builds_get_this_computers_proxies_where_that_is_wanted,
         proxies::the_engine_reaches_registries_through_a_proxy_on_loopback,
     ];

@@ -1,6 +1,6 @@
 //! Published ports, with real clients on loopback.
 
-use cove_tests::harness::{Cove, eventually, free_port};
+use cove_tests::harness::{Cove, eventually, free_port, within};
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -159,6 +159,100 @@ pub(crate) fn ports_survive_a_daemon_that_is_killed(cove: &Cove) {
         exchange(address, b"").is_ok_and(|answer| answer == b"still here\n")
     });
     remove(cove, "survivor");
+}
+
+pub(crate) fn a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_comes_back(cove: &Cove) {
+    let port = free_port();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    publish(cove, "robbed", &format!("{address}:80"), "echo robbed");
+    assert_eq!(answer(address, b""), "robbed\n");
+    Cove::kill(cove.daemon_pid());
+    let taken = within(LIMIT, "the port to be free", || TcpListener::bind(address).ok());
+    cove.start();
+    eventually("the port to be listed as waited for", || {
+        let listed = cove.cove(["ports"]).ok();
+        listed.contains(&format!("{address} of robbed is waited for: "))
+            && listed.contains("bind: address already in use")
+    });
+    drop(taken);
+    eventually("the port to be published again", || {
+        exchange(address, b"").is_ok_and(|answer| answer == b"robbed\n")
+    });
+    assert!(!cove.cove(["ports"]).ok().contains("is waited for"));
+    remove(cove, "robbed");
+}
+
+pub(crate) fn ranges_of_ports_and_all_that_are_exposed_are_published(cove: &Cove) {
+    const SERVERS: &str =
+        "for port in 81 82; do nc -lk -p $port -e echo $port & done; exec nc -lk -p 80 -e echo 80";
+    let first = within(LIMIT, "three free ports in a row", || {
+        let first = free_port();
+        let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        (first..first + 3).all(free).then_some(first)
+    });
+    cove.docker(["run", "-d", "--rm", "--name", "range", "-p"])
+        .arg(format!("127.0.0.1:{first}-{}:80-82", first + 2))
+        .args(["alpine", "sh", "-c", SERVERS])
+        .ok();
+    for (port, inner) in (first..).zip(80..=82) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert_eq!(answer(address, b""), format!("{inner}\n"));
+    }
+    remove(cove, "range");
+
+    cove.docker(["run", "-d", "--rm", "--name", "exposed", "-P"])
+        .args(["--expose", "80", "--expose", "82", "alpine", "sh", "-c", SERVERS])
+        .ok();
+    for inner in [80, 82] {
+        let shown = cove.docker(["port", "exposed", &format!("{inner}/tcp")]).ok();
+        let port: Option<u16> = shown
+            .lines()
+            .find_map(|line| line.strip_prefix("0.0.0.0:")?.parse().ok());
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap()));
+        assert_eq!(answer(address, b""), format!("{inner}\n"), "{shown}");
+    }
+    remove(cove, "exposed");
+}
+
+pub(crate) fn ports_go_and_come_with_an_engine_that_crashes(cove: &Cove) {
+    let (stays, goes) = (free_port(), free_port());
+    let stays = SocketAddr::from((Ipv4Addr::LOCALHOST, stays));
+    let goes = SocketAddr::from((Ipv4Addr::LOCALHOST, goes));
+    publish(cove, "goes", &format!("{goes}:80"), "echo gone");
+    cove.docker(["run", "-d", "--restart", "always", "--name", "stays", "-p"])
+        .arg(format!("{stays}:80"))
+        .args(["alpine", "nc", "-lk", "-p", "80", "-e", "echo", "stays"])
+        .ok();
+    assert_eq!(answer(stays, b""), "stays\n");
+    assert_eq!(answer(goes, b""), "gone\n");
+    cove.cove(["exec", "sh", "-c", "kill -9 $(pidof dockerd)"]).ok();
+    within(Duration::from_mins(3), "the port to be published again", || {
+        exchange(stays, b"")
+            .is_ok_and(|answer| answer == b"stays\n")
+            .then_some(())
+    });
+    // Nobody restarts the other one's container.
+    eventually("the port of a container that ended to be released", || {
+        TcpListener::bind(goes).is_ok()
+    });
+    remove(cove, "stays");
+    eventually("the port to be released", || TcpListener::bind(stays).is_ok());
+}
+
+pub(crate) fn ports_come_back_when_the_machine_restarts(cove: &Cove) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    cove.docker(["run", "-d", "--restart", "always", "--name", "lasting", "-p"])
+        .arg(format!("{address}:80"))
+        .args(["alpine", "nc", "-lk", "-p", "80", "-e", "echo", "lasting"])
+        .ok();
+    assert_eq!(answer(address, b""), "lasting\n");
+    cove.cove(["stop"]).ok();
+    assert!(TcpListener::bind(address).is_ok());
+    cove.start();
+    eventually("the port to be published again", || {
+        exchange(address, b"").is_ok_and(|answer| answer == b"lasting\n")
+    });
+    remove(cove, "lasting");
 }
 
 pub(crate) fn published_ports_are_listed_with_their_containers(cove: &Cove) {
