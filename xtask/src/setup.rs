@@ -50,6 +50,14 @@ const PASST: Need = Need {
     from_backports: false,
 };
 
+/// What the tests make networks with, in namespaces.
+const IPROUTE: Need = Need {
+    package: "iproute2",
+    what: "ip, by which a test has networks of its own",
+    is_there: || find("ip").is_some(),
+    from_backports: false,
+};
+
 const IMAGE_TOOLS: [Need; 3] = [
     Need {
         package: "erofs-utils",
@@ -217,6 +225,11 @@ pub(crate) fn machine_tools(layout: &Layout) -> Result<()> {
     let [erofs, pip, keyring] = IMAGE_TOOLS;
     install_missing(layout, &[QEMU, PASST, erofs, pip, keyring])?;
     rust_targets(&[AGENT_TARGET])
+}
+
+/// What the tests of machines take besides.
+pub(crate) fn network_tools(layout: &Layout) -> Result<()> {
+    install_missing(layout, &[IPROUTE])
 }
 
 /// Rust's standard library for other targets.

@@ -4,6 +4,7 @@
 
 mod by_name;
 mod drivers;
+mod elsewhere;
 mod explain;
 mod outbound;
 mod peer;
@@ -18,6 +19,9 @@ use std::process::ExitCode;
 const ALL: &str = "COVE_TEST_ALL";
 
 fn main() -> ExitCode {
+    if let Ok(role) = std::env::var(elsewhere::ROLE) {
+        return elsewhere::serve(&role);
+    }
     let usual: &[harness::Test] = &tests![
         published::a_published_port_answers_as_soon_as_run_returns,
         published::a_port_of_the_engines_choice_is_known_at_once,
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         drivers::a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none,
         proxies::containers_get_this_computers_proxies_where_that_is_wanted,
         explain::every_hop_at_which_a_way_can_stop_is_found,
+        elsewhere::a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers,
     ];
     // The last of them restarts the machine.
     let slow: &[harness::Test] = &tests![

@@ -40,7 +40,7 @@ fn shouting() -> SocketAddr {
 
 /// `sh -c SCRIPT` in a container with `options`.
 #[track_caller]
-fn in_container(cove: &Cove, options: &[&str], script: &str) -> String {
+pub(crate) fn in_container(cove: &Cove, options: &[&str], script: &str) -> String {
     cove.docker(["run", "--rm"])
         .args(options)
         .args(["alpine", "sh", "-c", script])
@@ -49,7 +49,7 @@ fn in_container(cove: &Cove, options: &[&str], script: &str) -> String {
 
 /// Says a line and prints the answer. It leaves the end of the connection to the server, since the passt of Debian 12
 /// repeats what it sends to somebody who has ended a connection's other direction.
-fn say_to(name: &str, address: SocketAddr) -> String {
+pub(crate) fn say_to(name: &str, address: SocketAddr) -> String {
     converse(name, address, "echo hello; read answer; echo $answer >/answer")
 }
 

@@ -1,0 +1,245 @@
+//! A computer whose network and names are not the tests' own: a Cove whose daemon and passt live in namespaces, with a
+//! hosts file, a name server and a neighbour that there are nowhere else.
+//!
+//! ```text
+//!                               ┌──── a network, and mounts ─────┐        ┌── a network ──┐
+//!  the tests ── unix sockets ───┼▶ daemon, passt, a name server  │        │   a server    │
+//!                               │  /etc/hosts, /etc/resolv.conf  10.66.0.1 ═ veth ═ 10.66.0.2
+//!                               └────────────────────────────────┘        └───────────────┘
+//! ```
+//!
+//! What serves there is this program itself, run with [`ROLE`] in its environment.
+
+use super::outbound::{in_container, say_to};
+use cove_tests::harness::{Cove, within};
+use cove_wire::dns::{self, Query};
+use std::{
+    env, fs,
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Which server this program is to be.
+pub(crate) const ROLE: &str = "COVE_TEST_ROLE";
+/// They end by themselves should the tests be killed.
+const LIFETIME: Duration = Duration::from_mins(20);
+
+/// The computer's address on the neighbour's network, and the neighbour's, and its port.
+const HERE: &str = "10.66.0.1";
+const THERE: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
+const PORT: u16 = 7777;
+/// Kinds of records (RFC 1035, RFC 2782).
+const CNAME: u16 = 5;
+const PTR: u16 = 12;
+const MX: u16 = 15;
+const TXT: u16 = 16;
+const SRV: u16 = 33;
+/// How long a container waits for an answer that does not come: the resolver's own patience, and an emulated machine.
+const BOUND: Duration = Duration::from_secs(30);
+
+/// In namespaces of its own, in which it may do everything: makes the neighbour and the way to it, then starts Cove as
+/// the ordinary user that it is outside. Says which processes serve.
+const SCRIPT: &str = r#"
+set -e
+PATH=$PATH:/usr/sbin:/sbin
+ip link set lo up
+mount --bind "$PLACE/hosts-elsewhere" /etc/hosts
+mount --bind "$PLACE/resolv-elsewhere" /etc/resolv.conf
+COVE_TEST_ROLE=names "$SELF" >/dev/null 2>&1 </dev/null &
+names=$!
+COVE_TEST_ROLE=neighbour unshare --net "$SELF" >/dev/null 2>&1 </dev/null &
+neighbour=$!
+trap 'kill $names $neighbour' EXIT
+here=$(readlink /proc/$$/ns/net)
+until [ "$(readlink /proc/$neighbour/ns/net)" != "$here" ]; do sleep 0.1; done
+ip link add near type veth peer name far
+ip link set far netns $neighbour
+ip address add 10.66.0.1/24 dev near
+ip link set near up
+nsenter --target $neighbour --net sh -ec 'ip address add 10.66.0.2/24 dev far; ip link set far up'
+ip route add default via 10.66.0.2
+unshare --user --map-user="$1" --map-group="$2" "$0" start >&2
+trap - EXIT
+echo $names $neighbour
+"#;
+
+/// Processes that serve, until this is dropped.
+struct Servers(Vec<i32>);
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            Cove::kill(*pid);
+        }
+    }
+}
+
+pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers(_: &Cove) {
+    let cove = Cove::new("network-elsewhere");
+    let write = |name: &str, text: &str| fs::write(cove.scratch().join(name), text).unwrap();
+    write(
+        "hosts-elsewhere",
+        &format!("127.0.0.1 localhost\n{THERE} only-there.test\n"),
+    );
+    write("resolv-elsewhere", "nameserver 127.0.0.1\n");
+    let pids = cove
+        .program("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            SCRIPT,
+        ])
+        .arg(&cove.kit().program)
+        .arg(rustix::process::getuid().as_raw().to_string())
+        .arg(rustix::process::getgid().as_raw().to_string())
+        .env("PLACE", cove.scratch())
+        .env("SELF", env::current_exe().unwrap())
+        // The system's own file, which is another one there.
+        .without_env("COVE_HOSTS")
+        .limit(Duration::from_mins(5))
+        .ok();
+    let servers = Servers(pids.split(' ').map(|pid| pid.parse().unwrap()).collect());
+
+    // The neighbour says who it was that came: this computer, on the network that the two have.
+    let neighbour = SocketAddr::from((THERE, PORT));
+    let said = in_container(&cove, &[], &say_to("only-there.test", neighbour));
+    assert_eq!(said, format!("hello of {HERE}"));
+
+    for (kind, name, expected) in [
+        ("a", "a.test", "192.0.2.5"),
+        ("aaaa", "a.test", "2001:db8::5"),
+        ("txt", "a.test", "\"one two\""),
+        ("mx", "a.test", "10 mail.test"),
+        ("srv", "_http._tcp.a.test", "1 2 8080 web.test"),
+        ("cname", "alias.test", "a.test"),
+        ("ptr", "5.2.0.192.in-addr.arpa", "a.test"),
+    ] {
+        let looked_up = format!("nslookup -type={kind} {name} 2>&1");
+        let answer = in_container(&cove, &[], &looked_up);
+        assert!(answer.contains(expected), "{kind} of {name}: {answer}");
+    }
+    // A name server that takes questions and says nothing, which systems behind a broken VPN have.
+    let names = rustix::process::Pid::from_raw(servers.0[0]).unwrap();
+    rustix::process::kill_process(names, rustix::process::Signal::STOP).unwrap();
+    let began = Instant::now();
+    let dead = in_container(&cove, &[], "nslookup -type=a unasked.test 2>&1 || true");
+    assert!(began.elapsed() < BOUND, "{dead}");
+    assert!(dead.contains("SERVFAIL"), "{dead}");
+    // Names that need no server are there all the while.
+    let said = in_container(&cove, &[], &say_to("only-there.test", neighbour));
+    assert_eq!(said, format!("hello of {HERE}"));
+    rustix::process::kill_process(names, rustix::process::Signal::CONT).unwrap();
+    within(BOUND, "names to be there again", || {
+        in_container(&cove, &[], "nslookup -type=a again.test 2>&1 || true")
+            .contains("192.0.2.5")
+            .then_some(())
+    });
+}
+
+/// Serves as `role`, until it is killed.
+pub(crate) fn serve(role: &str) -> ExitCode {
+    thread::spawn(|| {
+        thread::sleep(LIFETIME);
+        std::process::exit(1);
+    });
+    let ended = match role {
+        "names" => answer_questions(),
+        "neighbour" => greet(),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    };
+    match ended {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("serving as {role} failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Repeats a line to whoever says it, and says who that was.
+fn greet() -> io::Result<std::convert::Infallible> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    loop {
+        let (mut client, from) = listener.accept()?;
+        let mut line = [0; 64];
+        // A client that breaks off fails its own test.
+        if let Ok(count) = client.read(&mut line) {
+            let said = String::from_utf8_lossy(&line[..count]);
+            let _ = writeln!(client, "{} of {}", said.trim_end(), from.ip());
+        }
+    }
+}
+
+/// A name server that has a record of every kind.
+fn answer_questions() -> io::Result<std::convert::Infallible> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53))?;
+    let mut question = [0; 512];
+    loop {
+        let (count, from) = socket.recv_from(&mut question)?;
+        if let Some(answer) = answer(&question[..count]) {
+            socket.send_to(&answer, from)?;
+        }
+    }
+}
+
+/// The answer to a question: its own bytes, and a record of the kind that it asks for.
+fn answer(question: &[u8]) -> Option<Vec<u8>> {
+    let kind = Query::parse(question).ok()?.kind;
+    let record = match kind {
+        dns::A => vec![192, 0, 2, 5],
+        dns::AAAA => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5).octets().to_vec(),
+        CNAME | PTR => name("a.test"),
+        MX => [&[0, 10][..], &name("mail.test")[..]].concat(),
+        TXT => text("one two"),
+        SRV => [&[0, 1, 0, 2, 0x1f, 0x90][..], &name("web.test")[..]].concat(),
+        _ => return None,
+    };
+    // Header, question, and nothing that the client put behind it.
+    let mut message = question.get(..end_of_name(question)? + 4)?.to_vec();
+    message[2] = 0x84 | (message[2] & 1);
+    message[3] = 0x80;
+    message[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
+    // The name is the question's, at its place in the message; the record holds for a second.
+    message.extend([0xc0, 12]);
+    message.extend(kind.to_be_bytes());
+    message.extend([0, 1, 0, 0, 0, 1]);
+    message.extend(u16::try_from(record.len()).ok()?.to_be_bytes());
+    message.extend(record);
+    Some(message)
+}
+
+/// Where the question's name ends, behind the header.
+fn end_of_name(question: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    loop {
+        match *question.get(at)? {
+            0 => return Some(at + 1),
+            length => at += usize::from(length) + 1,
+        }
+    }
+}
+
+/// A name as records have it.
+fn name(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for label in text.split('.') {
+        bytes.extend(text(label));
+    }
+    bytes.push(0);
+    bytes
+}
+
+/// A text of a record, after its length.
+fn text(text: &str) -> Vec<u8> {
+    // None here is longer.
+    let mut bytes = vec![u8::try_from(text.len()).unwrap_or(u8::MAX)];
+    bytes.extend(text.bytes());
+    bytes
+}
