@@ -199,8 +199,8 @@ impl Names {
     }
 }
 
-/// The answer to a question for the host itself. It has no IPv6 address by its names: only what listens on the IPv6
-/// loopback as well would be found there.
+/// The answer to a question for the host itself. It has no IPv6 address by its names: programs try such an address
+/// first, and only what listens on the IPv6 loopback as well would be found there.
 fn own(query: &Query<'_>) -> Option<Vec<u8>> {
     let host = [IpAddr::from(network::GATEWAY_V4)];
     HOST_NAMES
