@@ -4,6 +4,7 @@
 //!  suite::run ──▶ Cove (directories of its own below /tmp, its daemon, its machines)
 //!                  ├─ cove(…)    the command under test
 //!                  ├─ docker(…)  the client, pointed at the forwarded socket
+//!                  ├─ webdriver  the desktop application, on a display that nobody looks at
 //!                  └─ drop: logs are kept if a test failed; everything that was started is ended
 //! ```
 //!
@@ -23,6 +24,7 @@ mod kit;
 mod running;
 mod suite;
 mod wait;
+pub mod webdriver;
 
 pub use command::{Cmd, Finished};
 pub use cove::Cove;

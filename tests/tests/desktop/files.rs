@@ -1,7 +1,9 @@
 //! Files of containers and volumes in the window, checked from within containers.
 
-use crate::webdriver::{SOON, Window};
-use cove_tests::harness::{Cove, eventually};
+use cove_tests::harness::{
+    Cove, eventually,
+    webdriver::{SOON, Window},
+};
 
 /// Opens the Files tab of a container.
 fn files(window: &Window, container: &str) {

@@ -1,7 +1,7 @@
 //! The desktop application, for real: its window under a display of its own, its web view driven by `WebDriver`, an
 //! emulated machine behind it.
 
-#![expect(clippy::expect_used, clippy::panic, reason = "how a test fails")]
+#![expect(clippy::expect_used, reason = "how a test fails")]
 
 mod files;
 mod projects;
@@ -10,11 +10,10 @@ mod registries;
 mod registry;
 mod settings;
 mod things;
-mod webdriver;
 mod window;
 
 use cove_tests::{
-    harness::{Cove, Pace, run},
+    harness::{Cove, Pace, run, webdriver},
     tests,
 };
 use std::process::ExitCode;

@@ -1,7 +1,9 @@
 //! Builds and compose projects in the window, from folders of this computer, checked by an unmodified Docker client.
 
-use crate::webdriver::{BOOT, SOON, Window};
-use cove_tests::harness::{Cove, eventually};
+use cove_tests::harness::{
+    Cove, eventually,
+    webdriver::{BOOT, SOON, Window},
+};
 use std::{
     fs,
     path::{Path, PathBuf},

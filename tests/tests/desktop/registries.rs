@@ -3,9 +3,11 @@
 use crate::{
     registry::{Authority, Registry, USER, WORD, fingerprint, helper, place},
     things::{agree, done, fill, open},
+};
+use cove_tests::harness::{
+    Cove, eventually,
     webdriver::{SOON, Window},
 };
-use cove_tests::harness::{Cove, eventually};
 use std::{env, ffi::OsStr, fs, path::Path};
 
 pub(crate) fn a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well(cove: &Cove) {

@@ -1,7 +1,9 @@
 //! The machine's settings, logs and disk in the window, checked with the command.
 
-use crate::webdriver::{SOON, Window};
-use cove_tests::harness::{Cove, eventually};
+use cove_tests::harness::{
+    Cove, eventually,
+    webdriver::{SOON, Window},
+};
 use std::fs;
 
 /// Clears a field as a person would: what it held is not typed over by `WebDriver`.

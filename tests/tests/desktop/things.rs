@@ -1,7 +1,9 @@
 //! Images, volumes and networks in the window, checked by an unmodified Docker client.
 
-use crate::webdriver::{BOOT, SOON, Window};
-use cove_tests::harness::{Cove, eventually};
+use cove_tests::harness::{
+    Cove, eventually,
+    webdriver::{BOOT, SOON, Window},
+};
 use serde_json::Value;
 use std::{fs, path::Path};
 

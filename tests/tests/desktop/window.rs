@@ -1,7 +1,10 @@
 //! What a person does with the window in a day. The tests build on each other, in the order of their names.
 
-use crate::webdriver::{BOOT, SOON, Window, program};
-use cove_tests::harness::{Cove, eventually, within, within_telling};
+use cove_tests::harness::{
+    Cove, eventually,
+    webdriver::{BOOT, SOON, Window, program},
+    within, within_telling,
+};
 use std::{process::Command, thread::sleep, time::Duration};
 
 pub(crate) fn a1_first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cove) {
@@ -94,7 +97,7 @@ pub(crate) fn a5_a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
     let window = Window::open(cove);
     window.reads("hello");
     let second = Command::new(program().expect("main looked for it"))
-        .env("DISPLAY", &window.display)
+        .env("DISPLAY", window.display())
         .env("COVE_HOME", cove.home())
         .env("HOME", cove.scratch())
         .env_remove("XDG_RUNTIME_DIR")

@@ -1,6 +1,11 @@
 //! The window under a virtual display, and what a person would do in it, by `WebDriver`.
 
-use cove_tests::harness::{Cove, Running};
+#![expect(
+    clippy::expect_used,
+    reason = "what the harness itself cannot do without fails the test"
+)]
+
+use super::{Cove, Running};
 use serde_json::{Value, json};
 use std::{
     env,
@@ -15,44 +20,32 @@ use std::{
 };
 
 /// How long something may take to appear, where the machine has no part in it.
-pub(crate) const SOON: Duration = Duration::from_mins(1);
+pub const SOON: Duration = Duration::from_mins(1);
 /// How long a machine may take to start on a busy computer.
-pub(crate) const BOOT: Duration = Duration::from_mins(6);
+pub const BOOT: Duration = Duration::from_mins(6);
 /// What the system's dialogs for files and folders are called.
 const DIALOGS: &str = "File|Save|Open|Folder";
 /// The key of an element's reference in `WebDriver`'s JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// The application under test, where it could be built.
-pub(crate) fn program() -> Option<PathBuf> {
+pub fn program() -> Option<PathBuf> {
     env::var_os("COVE_TEST_DESKTOP")
         .map(PathBuf::from)
         .filter(|program| program.is_file())
 }
 
-/// An open window. Dropping it closes it; the machine goes on.
-pub(crate) struct Window {
-    address: String,
-    session: String,
-    pub(crate) display: String,
-    pictures: PathBuf,
-    // In this order: the driver goes before the display.
-    _driver: Running,
-    _display: Running,
+/// A display that nobody looks at.
+#[derive(Debug)]
+struct Display {
+    name: String,
+    _server: Running,
 }
 
-impl Window {
-    /// Opens the application of this Cove on a display of its own.
+impl Display {
     #[track_caller]
-    pub(crate) fn open(cove: &Cove) -> Self {
-        Self::open_with(cove, &[])
-    }
-
-    /// The same with more variables in its environment.
-    #[track_caller]
-    pub(crate) fn open_with(cove: &Cove, variables: &[(&str, &OsStr)]) -> Self {
-        let program = program().expect("main looked for it");
-        let mut display = Running(
+    fn open() -> Self {
+        let mut server = Running(
             Command::new("Xvfb")
                 .args([
                     "-displayfd",
@@ -69,11 +62,57 @@ impl Window {
                 .expect("cannot start Xvfb"),
         );
         let mut number = String::new();
-        let stdout = display.0.stdout.as_mut().expect("it is piped");
+        let stdout = server.0.stdout.as_mut().expect("it is piped");
         BufReader::new(stdout)
             .read_line(&mut number)
             .expect("Xvfb names its display");
-        let name = format!(":{}", number.trim());
+        Self {
+            name: format!(":{}", number.trim()),
+            _server: server,
+        }
+    }
+}
+
+/// An open window. Dropping it closes it; the machine goes on.
+#[derive(Debug)]
+pub struct Window {
+    address: String,
+    session: String,
+    pictures: PathBuf,
+    // In this order: the driver goes before the display.
+    _driver: Running,
+    display: Display,
+}
+
+impl Window {
+    /// Opens the application of this Cove on a display of its own.
+    #[track_caller]
+    pub fn open(cove: &Cove) -> Self {
+        Self::open_with(cove, &[])
+    }
+
+    /// The same with more variables in its environment.
+    #[track_caller]
+    pub fn open_with(cove: &Cove, variables: &[(&str, &OsStr)]) -> Self {
+        let program = program().expect("whoever opens a window looked for it");
+        let options = json!({"webkitgtk:browserOptions": {"binary": program, "args": []}});
+        Self::drive(cove, &options, variables)
+    }
+
+    /// Opens the small browser that comes with `WebKit` at an address: for what the application's page does in the
+    /// application's engine, without the application.
+    #[track_caller]
+    pub fn browse(cove: &Cove, address: &str) -> Self {
+        let window = Self::drive(cove, &json!({}), &[]);
+        if let Err(why) = window.session("POST", "/url", Some(&json!({"url": address}))) {
+            panic!("cannot open {address}: {why}");
+        }
+        window
+    }
+
+    #[track_caller]
+    fn drive(cove: &Cove, options: &Value, variables: &[(&str, &OsStr)]) -> Self {
+        let display = Display::open();
         // Free a moment ago; nobody else on this computer looks for ports between here and there.
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|listener| listener.local_addr())
@@ -82,7 +121,7 @@ impl Window {
         let driver = Running(
             Command::new("WebKitWebDriver")
                 .args([format!("--port={port}"), "--host=127.0.0.1".to_owned()])
-                .env("DISPLAY", &name)
+                .env("DISPLAY", &display.name)
                 .env("COVE_HOME", cove.home())
                 .env("HOME", cove.scratch())
                 .env("LANG", "C.UTF-8")
@@ -104,12 +143,11 @@ impl Window {
         let mut window = Self {
             address: format!("127.0.0.1:{port}"),
             session: String::new(),
-            display: name,
             pictures: cove.kit().logs.join("desktop"),
             _driver: driver,
-            _display: display,
+            display,
         };
-        let wanted = json!({"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": {"binary": program, "args": []}}}});
+        let wanted = json!({"capabilities": {"alwaysMatch": options}});
         let began = Instant::now();
         let session = loop {
             match window.ask("POST", "/session", Some(&wanted)) {
@@ -125,9 +163,23 @@ impl Window {
         window
     }
 
+    /// The display that it is on, such as `:1`.
+    pub fn display(&self) -> &str {
+        &self.display.name
+    }
+
+    /// Gives it a place and a size on the display, in pixels.
+    #[track_caller]
+    pub fn place(&self, (x, y): (u16, u16), (width, height): (u16, u16)) {
+        let rectangle = json!({"x": x, "y": y, "width": width, "height": height});
+        if let Err(why) = self.session("POST", "/window/rect", Some(&rectangle)) {
+            panic!("cannot place the window: {why}");
+        }
+    }
+
     /// Waits for what an `XPath` names.
     #[track_caller]
-    pub(crate) fn find_within(&self, limit: Duration, xpath: &str) -> String {
+    pub fn find_within(&self, limit: Duration, xpath: &str) -> String {
         let began = Instant::now();
         loop {
             let found = self.session(
@@ -149,19 +201,21 @@ impl Window {
         }
     }
 
+    /// The same with the usual limit.
     #[track_caller]
-    pub(crate) fn find(&self, xpath: &str) -> String {
+    pub fn find(&self, xpath: &str) -> String {
         self.find_within(SOON, xpath)
     }
 
     /// Waits until a text stands somewhere.
     #[track_caller]
-    pub(crate) fn reads(&self, text: &str) {
+    pub fn reads(&self, text: &str) {
         self.reads_within(SOON, text);
     }
 
+    /// The same with another limit.
     #[track_caller]
-    pub(crate) fn reads_within(&self, limit: Duration, text: &str) {
+    pub fn reads_within(&self, limit: Duration, text: &str) {
         let began = Instant::now();
         while !self.text().contains(text) {
             if began.elapsed() > limit {
@@ -176,14 +230,14 @@ impl Window {
     }
 
     /// Everything that can be read in the window.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let text = self.script("return document.body.innerText", &[]);
         text.as_str().unwrap_or_default().to_owned()
     }
 
     /// Clicks the button or link of that name; once more where it was drawn anew between the look and the click.
     #[track_caller]
-    pub(crate) fn press(&self, name: &str) {
+    pub fn press(&self, name: &str) {
         let xpath = format!(
             "//*[(self::button or self::a) and not(@disabled) and (normalize-space()='{name}' or @aria-label='{name}')]"
         );
@@ -202,15 +256,17 @@ impl Window {
         self.session("POST", &format!("/element/{element}/click"), Some(&json!({})))
     }
 
+    /// Clicks what was found.
     #[track_caller]
-    pub(crate) fn click(&self, element: &str) {
+    pub fn click(&self, element: &str) {
         if let Err(why) = self.try_click(element) {
             panic!("cannot click: {why}; picture: {}", self.picture("click"));
         }
     }
 
+    /// Types into what was found.
     #[track_caller]
-    pub(crate) fn type_into(&self, element: &str, text: &str) {
+    pub fn type_into(&self, element: &str, text: &str) {
         let keys = json!({"text": text});
         if let Err(why) = self.session("POST", &format!("/element/{element}/value"), Some(&keys)) {
             panic!("cannot type: {why}");
@@ -219,7 +275,7 @@ impl Window {
 
     /// Chooses a path in the system's dialog for files, which is no part of the page: by its keyboard.
     #[track_caller]
-    pub(crate) fn choose(&self, path: &Path) {
+    pub fn choose(&self, path: &Path) {
         let began = Instant::now();
         let dialog = loop {
             // The window itself is called after its screen.
@@ -256,10 +312,11 @@ impl Window {
         }
     }
 
-    fn xdotool(&self, words: &[&str]) -> String {
+    /// Does something with the display's pointer, keyboard or windows, as a person would; what xdotool says of it.
+    pub fn xdotool(&self, words: &[&str]) -> String {
         let output = Command::new("xdotool")
             .args(words)
-            .env("DISPLAY", &self.display)
+            .env("DISPLAY", &self.display.name)
             .output()
             .expect("cannot start xdotool");
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -267,17 +324,22 @@ impl Window {
 
     /// Runs a script in the page and returns what it returns.
     #[track_caller]
-    pub(crate) fn script(&self, script: &str, arguments: &[Value]) -> Value {
-        let call = json!({"script": script, "args": arguments});
-        match self.session("POST", "/execute/sync", Some(&call)) {
+    pub fn script(&self, script: &str, arguments: &[Value]) -> Value {
+        match self.try_script(script, arguments) {
             Ok(value) => value,
             Err(why) => panic!("the script failed: {why}"),
         }
     }
 
+    /// The same where there may be no page yet.
+    pub fn try_script(&self, script: &str, arguments: &[Value]) -> Result<Value, String> {
+        let call = json!({"script": script, "args": arguments});
+        self.session("POST", "/execute/sync", Some(&call))
+    }
+
     /// Runs a script whose last argument is called with its result.
     #[track_caller]
-    pub(crate) fn script_async(&self, script: &str) -> Value {
+    pub fn script_async(&self, script: &str) -> Value {
         let call = json!({"script": script, "args": []});
         match self.session("POST", "/execute/async", Some(&call)) {
             Ok(value) => value,
@@ -287,13 +349,13 @@ impl Window {
 
     /// Keeps a picture of the display beside the logs, where `import` is, and says where. `WebDriver`'s own pictures
     /// need a display with compositing, and wait for ever on one without.
-    pub(crate) fn picture(&self, name: &str) -> String {
+    pub fn picture(&self, name: &str) -> String {
         let place = self.pictures.join(format!("{name}.png"));
         if let Err(error) = fs::create_dir_all(&self.pictures) {
             return error.to_string();
         }
         let taken = Command::new("import")
-            .args(["-display", &self.display, "-window", "root"])
+            .args(["-display", &self.display.name, "-window", "root"])
             .arg(&place)
             .status();
         match taken {
