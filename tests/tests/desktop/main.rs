@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, reason = "how a test fails")]
 
+mod drag;
+mod drops;
 mod files;
 mod projects;
 mod registries;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             things::a4_a_network_is_made_and_a_container_connected,
             projects::a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
             projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,
+            drops::a4_a_folder_dragged_from_another_window_is_mounted_and_read,
             registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
             settings::a4_a_setting_is_reviewed_applied_and_put_back,
             settings::a4_the_machines_logs_are_read,
