@@ -7,7 +7,7 @@ use crate::{
     process::{self, cargo, step},
     setup::{self, DockerClient},
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::{fs, process::ExitCode};
 
 pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
@@ -15,6 +15,10 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
     fs::create_dir_all(&results).with_context(|| format!("cannot create {}", results.display()))?;
     if what == "fs" {
         setup::virtiofsd_libraries(layout)?;
+    }
+    let window = what == "ui";
+    if window && !setup::desktop_tools(layout, true)? {
+        bail!("there is no window to measure: the desktop application cannot be built here");
     }
     let mut command = cargo(layout);
     command.args([
@@ -31,13 +35,14 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
     command.arg(results.join(format!("{what}.json")));
     if what != "vsock" {
         setup::machine_tools(layout)?;
-        // What a monitor takes is a matter of how it was compiled.
-        let profile = if what == "vmm" {
+        // A window's time is mostly its own, and what a monitor takes is a matter of how it was compiled; another
+        // machine's time is mostly the guest's.
+        let profile = if window || what == "vmm" {
             Profile::Release
         } else {
             Profile::Dev
         };
-        let programs = build::programs(layout, profile, false)?;
+        let programs = build::programs(layout, profile, window)?;
         build::image(layout, &programs, false)?;
         build::container_programs(layout)?;
         command.env("COVE_TEST_PROGRAM", programs.cove);
@@ -51,6 +56,10 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
         ] {
             command.env(variable, layout.container_program(program));
         }
+    }
+    if window {
+        command.env("COVE_TEST_DESKTOP", layout.desktop(Profile::Release));
+        command.env("COVE_BENCH_PAGES", layout.root().join("ui/dist"));
     }
     if what == "net" {
         command.env("COVE_BENCH_DROPBEAR", setup::ssh_server(layout)?);

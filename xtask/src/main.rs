@@ -38,7 +38,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
                            check, build, then every test as an ordinary user
                            --fast: no machine is booted · --all: what takes minutes as well
                            FILTER: only tests whose names contain it, without check
-  bench boot|events|fs|net|vmm|vsock
+  bench boot|events|fs|net|ui|vmm|vsock
                            measure; a table here, JSON below target/bench
   check                    formatting, lints, other targets, licences, spelling, unused dependencies
   deb [--debug]            build the Debian package below target/deb
@@ -79,7 +79,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["test", filter] if !filter.starts_with('-') => test::run(&layout, &test::Selection::only(filter)),
         [
             "bench",
-            what @ ("boot" | "events" | "fs" | "net" | "vmm" | "vsock"),
+            what @ ("boot" | "events" | "fs" | "net" | "ui" | "vmm" | "vsock"),
         ] => bench::run(&layout, what),
         ["check"] => {
             setup::rust_targets(&setup::CHECKED_TARGETS)?;

@@ -2,7 +2,7 @@
 //! the line that the program, woken by inotify, has written and its Docker client has passed on. So what is measured is
 //! more than the event's own way, by that of the line back.
 
-use super::table::{self, Row, Target};
+use super::table::{self, Row, Target, percentile};
 use crate::harness::{Cove, Running};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -103,16 +103,12 @@ pub fn run(out: &Path) -> Result<()> {
         }
     }
     let mut rows = Vec::new();
-    for ((kind, ..), times) in CHANGES.iter().zip(&mut times) {
-        times.sort_unstable_by(f64::total_cmp);
+    for ((kind, ..), times) in CHANGES.iter().zip(&times) {
         for (percent, label) in [(50, "median"), (95, "95th percentile")] {
             rows.push(Row {
                 name: format!("{kind}, {label}"),
                 unit: "ms",
-                ours: times
-                    .get((ROUNDS - 1) * percent / 100)
-                    .copied()
-                    .unwrap_or_default(),
+                ours: percentile(times, percent),
                 peer: None,
                 target: Some(Target::OursAtMost(TARGET)),
             });

@@ -7,6 +7,7 @@ mod initramfs;
 pub mod net;
 mod peer;
 mod table;
+pub mod ui;
 #[cfg(target_arch = "x86_64")]
 pub mod vmm;
 pub mod vsock;

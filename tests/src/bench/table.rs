@@ -58,6 +58,14 @@ pub(super) fn median(samples: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
+/// The sample that so many in a hundred do not exceed: the worst of all by 100.
+pub(super) fn percentile(samples: &[f64], percent: usize) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = sorted.len().saturating_sub(1) * percent / 100;
+    sorted.get(place).copied().unwrap_or_default()
+}
+
 impl Row {
     fn ratio(&self) -> Option<f64> {
         self.peer.map(|peer| self.ours / peer)
@@ -118,6 +126,14 @@ fn print(rows: &[Row]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_are_samples_in_their_order() {
+        let samples = [9.0, 1.0, 5.0, 3.0, 7.0];
+        let at = |percent| percentile(&samples, percent);
+        assert!([at(0), at(50), at(95), at(100)].map(f64::to_bits) == [1.0, 5.0, 7.0, 9.0].map(f64::to_bits));
+        assert_eq!(percentile(&[], 50).to_bits(), 0);
+    }
 
     #[test]
     fn a_missed_goal_is_counted_named_and_written() {

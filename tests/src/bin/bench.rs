@@ -1,4 +1,4 @@
-//! `bench boot|events|fs|net|vmm|vsock FILE`: what `cargo xtask bench` runs.
+//! `bench boot|events|fs|net|ui|vmm|vsock FILE`: what `cargo xtask bench` runs.
 
 #[cfg(target_os = "linux")]
 fn main() -> anyhow::Result<()> {
@@ -14,6 +14,7 @@ fn main() -> anyhow::Result<()> {
         // What `bench fs` starts to be measured.
         ["serve-fs", socket, folder] => bench::fs::serve(socket.as_ref(), folder.as_ref()),
         ["net", out] => bench::net::run(&PathBuf::from(out)),
+        ["ui", out] => bench::ui::run(&PathBuf::from(out)),
         #[cfg(target_arch = "x86_64")]
         ["vmm", out] => bench::vmm::run(&PathBuf::from(out)),
         // What `bench vmm` starts where there is a KVM.
@@ -30,7 +31,7 @@ fn main() -> anyhow::Result<()> {
         ["serve-vsock", socket, host, cid] => {
             bench::vsock::serve(socket.as_ref(), host.as_ref(), cid.parse()?)
         }
-        _ => anyhow::bail!("usage: bench boot|events|fs|net|vmm|vsock FILE"),
+        _ => anyhow::bail!("usage: bench boot|events|fs|net|ui|vmm|vsock FILE"),
     }
 }
 

@@ -272,10 +272,16 @@ impl Drop for Cove {
 
 /// The process that has started this one.
 fn parent(pid: i32) -> Option<i32> {
+    i32::try_from(stat(pid, 4)?).ok()
+}
+
+/// A number that `/proc/PID/stat` says of a process, by its place there, which proc(5) counts from one. The first that
+/// can be asked for is the fourth, its parent.
+pub(crate) fn stat(pid: i32, place: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in brackets, may hold anything.
     let (_, after) = stat.rsplit_once(") ")?;
-    after.split(' ').nth(1)?.parse().ok()
+    after.split(' ').nth(place.checked_sub(3)?)?.parse().ok()
 }
 
 /// The words of `/proc/PID/cmdline` or `environ`, a blank between them.

@@ -28,6 +28,7 @@ pub mod webdriver;
 
 pub use command::{Cmd, Finished};
 pub use cove::Cove;
+pub(crate) use cove::stat;
 pub use http::{Response, Wire};
 pub use kit::Kit;
 pub use running::Running;

@@ -1,0 +1,157 @@
+//! The desktop application as a person meets it: how soon its list can be used, what it takes while nothing happens,
+//! how soon it shows what another client does, and how evenly it scrolls.
+//!
+//! ```text
+//!  start    real application, emulated machine   process's start ──▶ rows ──▶ a click answered     host's clock
+//!  memory   the same                             PSS of its process and of all that it started
+//!  latency  the same                             engine's event ──▶ row                            clock.rs joins them
+//!  frames   the page, host in memory, WebKit     wheel of the display's pointer ──▶ frames         page's clock
+//! ```
+//!
+//! All of it is drawn by the processor, on a display that nobody looks at: a computer with a graphics card does better.
+//! There is no peer's column, since no other desktop for containers can be had from the registries that this
+//! repository's tools are fetched from.
+
+mod clock;
+mod frames;
+mod latency;
+mod memory;
+mod pages;
+mod start;
+
+use super::table::{self, Row, Target, median, percentile};
+use crate::harness::{Cove, webdriver};
+use anyhow::{Context as _, Result};
+use serde_json::json;
+use std::{env, path::Path, time::Duration};
+
+/// Containers that the real list has.
+const CONTAINERS: u64 = 8;
+/// Starts that are measured. One more goes before, which makes the web view's caches.
+const STARTS: usize = 7;
+/// From an engine's event to the row, in milliseconds.
+const LATENCY_TARGET: f64 = 100.0;
+
+/// Measures, prints a table, and writes everything to `out` as JSON.
+pub fn run(out: &Path) -> Result<()> {
+    webdriver::program().context("COVE_TEST_DESKTOP names no program; run this by: cargo xtask bench ui")?;
+    let pages = env::var_os("COVE_BENCH_PAGES").context("COVE_BENCH_PAGES is not set")?;
+    let cove = Cove::new("bench-ui");
+    cove.start();
+    let backend = cove.status()["backend"].clone();
+    for number in 0..CONTAINERS {
+        let name = container(number);
+        cove.docker(["run", "--detach", "--init", "--name", &name])
+            .args(["alpine", "sleep", "86400"])
+            .ok();
+    }
+    let mut rows = Vec::new();
+
+    drop(start::measure(&cove)?);
+    let mut starts = Vec::with_capacity(STARTS);
+    let mut window = None;
+    for _ in 0..STARTS {
+        // The one before ends first: there is one window of a Cove at a time.
+        drop(window.take());
+        let (opened, start) = start::measure(&cove)?;
+        starts.push(start);
+        window = Some(opened);
+    }
+    let window = window.context("nothing was started")?;
+    let seconds = |pick: fn(&start::Start) -> Duration| -> Vec<f64> {
+        starts.iter().map(|start| pick(start).as_secs_f64()).collect()
+    };
+    for (what, times) in [
+        (format!("start to {CONTAINERS} rows"), seconds(|start| start.rows)),
+        ("start to a click answered".into(), seconds(|start| start.answer)),
+    ] {
+        rows.push(told(format!("{what}, median"), "s", median(&times)));
+        rows.push(told(format!("{what}, worst"), "s", percentile(&times, 100)));
+    }
+
+    let memory = memory::at_rest(start::process(&cove)?)?;
+    rows.push(told("memory at rest, all of it".into(), "MiB", memory.total()));
+    rows.push(told(
+        "of which the application's process".into(),
+        "MiB",
+        memory.own,
+    ));
+    rows.push(told(
+        "of which the web view's processes".into(),
+        "MiB",
+        memory.others,
+    ));
+
+    let latency = latency::measure(&cove, &window)?;
+    for (change, times) in [("start", &latency.starts), ("end", &latency.ends)] {
+        for (percent, label) in [(50, "median"), (95, "95th percentile")] {
+            rows.push(Row {
+                target: Some(Target::OursAtMost(LATENCY_TARGET)),
+                ..told(
+                    format!("engine's event of a {change} to its row, {label}"),
+                    "ms",
+                    percentile(times, percent),
+                )
+            });
+        }
+    }
+    let heard = percentile(&latency.heard, 50);
+    rows.push(told(
+        "of which until another client has it, median".into(),
+        "ms",
+        heard,
+    ));
+    rows.push(told(
+        "how far the clocks may be apart, worst".into(),
+        "ms",
+        latency.doubt,
+    ));
+    drop(window);
+    // It would take of the processor what the page needs to scroll.
+    cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
+
+    let scrolls = frames::measure(&cove, Path::new(&pages))?;
+    for scroll in &scrolls {
+        let what = scroll.what;
+        let share = |limit| 100.0 * scroll.later_than(limit);
+        for (label, unit, figure) in [
+            ("frame, median", "ms", percentile(&scroll.frames, 50)),
+            ("frame, 95th percentile", "ms", percentile(&scroll.frames, 95)),
+            ("frame, worst", "ms", percentile(&scroll.frames, 100)),
+            ("frames over 16.7 ms", "%", share(1000.0 / 60.0)),
+            ("frames over 33.3 ms", "%", share(1000.0 / 30.0)),
+        ] {
+            rows.push(told(format!("{what}: {label}"), unit, figure));
+        }
+    }
+    println!(
+        "no peer: none of the other desktops can be had from the registries. Drawn by {} processors, without a \
+         graphics card",
+        std::thread::available_parallelism().map_or(1, usize::from)
+    );
+    let about = json!({
+        "backend": backend,
+        "containers": CONTAINERS,
+        "starts": starts.iter().map(start::Start::to_json).collect::<Vec<_>>(),
+        "memory": memory.to_json(),
+        "latency": latency.to_json(),
+        "frames": scrolls.iter().map(frames::Scroll::to_json).collect::<Vec<_>>(),
+    });
+    table::report(&rows, about, out)
+}
+
+/// A container's name, by its number.
+fn container(number: u64) -> String {
+    format!("bench-{number}")
+}
+
+/// A figure without a goal.
+fn told(name: String, unit: &'static str, ours: f64) -> Row {
+    Row {
+        name,
+        unit,
+        ours,
+        peer: None,
+        target: None,
+    }
+}
