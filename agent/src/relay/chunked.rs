@@ -191,7 +191,8 @@ mod tests {
         for _ in 0..20 {
             let (mut host, mut server, joined) = joined().await;
             host.write_all(&packed(b"an upload")).await.unwrap();
-            server.readable().await.unwrap();
+            // It is there, and stays unread.
+            assert_eq!(server.peek(&mut [0]).await.unwrap(), 1);
             server.write_all(b"too large").await.unwrap();
             // With input unread, this is a reset.
             drop(server);

@@ -200,6 +200,7 @@ pub fn seeds() -> Seeds {
         protocol: Protocol::Tcp,
         host: (Ipv4Addr::LOCALHOST, 80).into(),
         container: (Ipv4Addr::new(172, 17, 0, 2), 80).into(),
+        patient: false,
     };
     let request = FromHost::Request {
         id: 1,

@@ -823,6 +823,7 @@ before: number,
  * Bytes that it takes now.
  */
 after: number, };
+
 export type RegistriesView = { 
 /**
  * The Docker client's configuration file.
