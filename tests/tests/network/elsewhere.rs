@@ -227,9 +227,9 @@ fn end_of_name(question: &[u8]) -> Option<usize> {
 }
 
 /// A name as records have it.
-fn name(text: &str) -> Vec<u8> {
+fn name(dotted: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for label in text.split('.') {
+    for label in dotted.split('.') {
         bytes.extend(text(label));
     }
     bytes.push(0);

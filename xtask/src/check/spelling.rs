@@ -9,7 +9,7 @@ use std::process::Command;
 
 const CODESPELL: &str = "codespell==2.4.1";
 /// Words that are right although they look like another one misspelt, and misspellings that tests need.
-const RIGHT: &str = "caf,ect,fo,hist,inout,machien,mis,nd,ot,pakcage,passt,ser,te";
+const RIGHT: &str = "caf,ect,fo,hist,inout,machien,mis,nd,ot,pakcage,passt,requestor,ser,te";
 /// Names of code, which are no words: `ReadIn`, `O_WRONLY`.
 const NAMES: &str = r"\b([A-Z][a-z0-9]+){2,}\b|\b[A-Z][A-Z0-9_]+\b";
 const TEXTS: [&str; 11] = [
