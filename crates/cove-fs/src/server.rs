@@ -461,12 +461,12 @@ mod tests {
     #[test]
     fn what_is_not_watched_any_more_has_no_mark() {
         const MANY: usize = 100;
-        let config = || Config {
+        let config = Config {
             max_pins: 8,
             ..Config::default()
         };
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-        let (server, root) = server_with(config(), folder.path());
+        let (server, root) = server_with(config, folder.path());
         let Some(watch) = &server.tree.watch else {
             eprintln!("SKIPPED: this kernel cannot watch by fanotify");
             return;

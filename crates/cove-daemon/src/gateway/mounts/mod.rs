@@ -238,7 +238,7 @@ impl MountPolicy {
         let looked = fs::metadata(&path);
         let is_missing = matches!(&looked, Err(error) if error.kind() == io::ErrorKind::NotFound);
         let is_file = looked.is_ok_and(|found| !found.is_dir());
-        let folder = if is_file { parent } else { &path };
+        let folder = if is_file { parent } else { path.as_path() };
         if let Err(why) = check_share(folder, &folder.to_string_lossy()) {
             return format!(". {why}. Copy what the container needs to a folder that is shared");
         }
