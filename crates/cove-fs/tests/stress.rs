@@ -45,7 +45,7 @@ fn nobody_sees_torn_or_stale_content_while_mounts_and_the_host_write_at_once() {
     let host = folder.path().join("host");
     std::fs::create_dir(&host).unwrap();
     std::os::unix::fs::chown(&host, Some(USER), Some(USER)).unwrap();
-    for (path, mode) in [(folder.path(), 0o755), (&host, 0o777)] {
+    for (path, mode) in [(folder.path(), 0o755), (host.as_path(), 0o777)] {
         rustix::fs::chmod(path, Mode::from_raw_mode(mode)).unwrap();
     }
     let mut processes: Vec<_> = (0..WRITERS).map(|writer| begin(folder.path(), writer)).collect();
