@@ -253,7 +253,8 @@ fn names(helpers: &[&str]) -> String {
     programs.join(", ")
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::{

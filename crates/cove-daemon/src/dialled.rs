@@ -176,7 +176,8 @@ impl AsyncWrite for Dialled {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use tokio::{

@@ -259,14 +259,14 @@ impl Table {
         }
         let hash = self.hash_place(parent, name);
         let mut places = self.places[shard(hash)].lock();
-        let displaced = match places.find_mut(hash, |(place, _)| is_at(place, parent, name)) {
-            Some(entry) => Some(std::mem::replace(entry, (place, Arc::clone(node))).1),
-            None => {
-                places.insert_unique(hash, (place, Arc::clone(node)), |(place, _)| {
-                    self.hash_place(place.parent, &place.name)
-                });
-                None
-            }
+        let there = places.find_mut(hash, |(place, _)| is_at(place, parent, name));
+        let displaced = if let Some(entry) = there {
+            Some(std::mem::replace(entry, (place, Arc::clone(node))).1)
+        } else {
+            places.insert_unique(hash, (place, Arc::clone(node)), |(place, _)| {
+                self.hash_place(place.parent, &place.name)
+            });
+            None
         };
         drop(places);
         drop(state);

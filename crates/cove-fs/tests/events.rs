@@ -292,7 +292,8 @@ fn a_file_mounted_by_itself_follows_its_name_when_an_editor_replaces_it() {
     rustix::mount::mount_bind(guest.join("app.conf"), target.path()).unwrap();
     let before = std::fs::read(target.path());
     // Longer than what the guest believes the file to be.
-    let two: String = (0..2000).map(|line| format!("{line}\n")).collect();
+    let lines: Vec<String> = (0..2000).map(|line| line.to_string()).collect();
+    let two = lines.join("\n") + "\n";
     on_host(host, "seq 0 1999 > .app.conf.swp; mv .app.conf.swp app.conf");
     let start = Instant::now();
     let mut after = std::fs::read(target.path());

@@ -56,7 +56,7 @@ pub(crate) fn run(program: &Path) -> Result<Outcomes> {
         console: String::new(),
     };
     outer::run(&image, program, &["run".into()], LIMIT, |line| {
-        outcomes.hear(line)
+        outcomes.hear(line);
     })?;
     Ok(outcomes)
 }

@@ -71,19 +71,18 @@ impl Source for Apt<'_> {
                 let what = names(&missing);
                 return Err(ImageError::Offline { what });
             }
-            let state = match state {
-                Some(state) => state,
-                None => {
-                    let state = self.open_state(fetch)?;
-                    let now = self.resolve(&state)?;
-                    if let Some(note) = superseded(&missing, &now) {
-                        fetch.notes.push(note);
-                        fetch.cache.remember(question, &now)?;
-                        missing = missing_of(&now, fetch.cache)?;
-                        offers = now;
-                    }
-                    state
+            let state = if let Some(state) = state {
+                state
+            } else {
+                let state = self.open_state(fetch)?;
+                let now = self.resolve(&state)?;
+                if let Some(note) = superseded(&missing, &now) {
+                    fetch.notes.push(note);
+                    fetch.cache.remember(question, &now)?;
+                    missing = missing_of(&now, fetch.cache)?;
+                    offers = now;
                 }
+                state
             };
             if !missing.is_empty() {
                 download(&state, &missing, fetch)

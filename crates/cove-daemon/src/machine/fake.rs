@@ -39,6 +39,10 @@ use tokio_util::codec::Framed;
 
 /// What a guest is to do.
 #[derive(Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a trait of its own, none a state"
+)]
 pub(crate) struct Script {
     /// Connections to the agent that are refused first, as they are while a guest boots.
     pub(crate) refusals: u32,

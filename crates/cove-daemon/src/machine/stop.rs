@@ -78,15 +78,12 @@ pub(super) async fn stop(
             tell(Step::Asked);
         }
         let asked = ask(&mut session, grace).await;
-        let exit = match &asked {
-            Ok(()) => {
-                tell(Step::EngineStopped);
-                session.machine.stop(POWER_OFF).await?
-            }
-            Err(_) => {
-                tell(Step::GivenUp);
-                session.machine.kill().await?
-            }
+        let exit = if asked.is_ok() {
+            tell(Step::EngineStopped);
+            session.machine.stop(POWER_OFF).await?
+        } else {
+            tell(Step::GivenUp);
+            session.machine.kill().await?
         };
         Ok::<_, MachineError>(judge(asked, &exit))
     };

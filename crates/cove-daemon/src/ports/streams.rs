@@ -26,7 +26,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const BUFFER: usize = 32 << 10;
 /// How long a client may be silent before it is asked for a sign of life, and how often it is asked then: one that
 /// vanished, as a telephone out of reach does, frees its place after some minutes.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 const ASK_EVERY: Duration = Duration::from_secs(15);
 
 /// Serves the port, for ever.

@@ -177,7 +177,7 @@ async fn converse(front: Arc<Front>, client: TcpStream) {
     // The builder's own clock starts when it knows which of the two is spoken.
     let silent = async {
         if timeout(HEAD, begun.notified()).await.is_ok() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     };
     let ended = tokio::select! {
@@ -192,7 +192,8 @@ async fn converse(front: Arc<Front>, client: TcpStream) {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::{

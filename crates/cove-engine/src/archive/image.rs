@@ -217,21 +217,18 @@ struct Files(HashMap<String, Kept>);
 
 impl Files {
     fn image(&self) -> Result<ImageArchive, ArchiveError> {
-        let (config, paths) = match self.json("manifest.json") {
-            Some(manifest) => {
-                let paths = strings(&manifest[0]["Layers"]);
-                (manifest[0]["Config"].as_str().map(str::to_owned), paths)
-            }
-            None => {
-                let index = self.json("index.json");
-                let index = index.ok_or_else(|| nonsense("neither manifest.json nor index.json"))?;
-                let manifest = self
-                    .manifest(index, DEEPEST)
-                    .ok_or_else(|| nonsense("an index that leads to no image"))?;
-                let layers = manifest["layers"].as_array().into_iter().flatten();
-                let paths = layers.take(MOST_LAYERS + 1).filter_map(blob_of).collect();
-                (blob_of(&manifest["config"]), paths)
-            }
+        let (config, paths) = if let Some(manifest) = self.json("manifest.json") {
+            let paths = strings(&manifest[0]["Layers"]);
+            (manifest[0]["Config"].as_str().map(str::to_owned), paths)
+        } else {
+            let index = self.json("index.json");
+            let index = index.ok_or_else(|| nonsense("neither manifest.json nor index.json"))?;
+            let manifest = self
+                .manifest(index, DEEPEST)
+                .ok_or_else(|| nonsense("an index that leads to no image"))?;
+            let layers = manifest["layers"].as_array().into_iter().flatten();
+            let paths = layers.take(MOST_LAYERS + 1).filter_map(blob_of).collect();
+            (blob_of(&manifest["config"]), paths)
         };
         let config = config
             .and_then(|path| self.json(&path))

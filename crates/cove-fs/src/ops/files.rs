@@ -63,15 +63,15 @@ impl Tree {
         let written = node.written.swap(false, Ordering::Relaxed);
         {
             let mut state = node.state.lock();
-            if Identified::new(&node.share, stat) != node.identified {
-                // A successor, while the guest may still believe in the size of the file before.
-                open_flags |= fopen::DIRECT_IO;
-                state.cached = None;
-            } else {
+            if Identified::new(&node.share, stat) == node.identified {
                 if state.cached == Some(stamp) && !written {
                     open_flags |= fopen::KEEP_CACHE;
                 }
                 state.cached = (!is_ambiguous(stamp.modified)).then_some(stamp);
+            } else {
+                // A successor, while the guest may still believe in the size of the file before.
+                open_flags |= fopen::DIRECT_IO;
+                state.cached = None;
             }
         }
         let fh = self.handles.insert(Open::File {

@@ -268,7 +268,7 @@ fn what_cannot_have_its_owner_is_not_left_behind() {
         return;
     }
     // Room for one more file, but not for its attribute.
-    let full = (0..).find(|number| std::fs::write(dir.path().join(number.to_string()), b"").is_err());
+    let full = (0..1000).find(|number| std::fs::write(dir.path().join(number.to_string()), b"").is_err());
     std::fs::remove_file(dir.path().join("0")).unwrap();
     let client = client(dir.path());
     let root = client.walk("share").unwrap();

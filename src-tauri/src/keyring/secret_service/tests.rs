@@ -13,6 +13,9 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+/// A secret as the specification has it: its session, parameters of an encryption, the value and the value's type.
+type Given = (Path, Vec<u8>, Vec<u8>, String);
+
 /// A message bus. Dropping it ends it.
 struct Bus {
     daemon: Child,
@@ -172,8 +175,7 @@ fn answers(message: &Message, kept: &mut Kept) -> Vec<Message> {
         "ReadAlias" => reply.append1(path("/collection")),
         "CreateItem" => {
             assert!(!kept.locked, "an entry is made while the keyring is locked");
-            let (properties, secret, _): (PropMap, (Path, Vec<u8>, Vec<u8>, String), bool) =
-                message.read3().unwrap();
+            let (properties, secret): (PropMap, Given) = message.read2().unwrap();
             let attributes = texts(&*properties[format!("{OF_ITEM}.Attributes").as_str()].0);
             let same = kept
                 .entries

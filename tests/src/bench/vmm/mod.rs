@@ -42,7 +42,7 @@ use crate::nested::outer;
 /// Machines of each kind. Each figure is the median of all that have it.
 const ROUNDS: usize = 5;
 /// For everything together. In an emulated machine it takes a quarter of an hour.
-const LIMIT: Duration = Duration::from_mins(60);
+const LIMIT: Duration = Duration::from_hours(1);
 /// For a guest's init, whichever the monitor.
 const START_PATIENCE: Duration = Duration::from_mins(2);
 /// Begins a line that is meant for `bench vmm`.
