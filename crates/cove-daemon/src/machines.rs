@@ -253,11 +253,14 @@ impl Machines {
         }
     }
 
-    /// Stops every machine in order and waits until they have stopped.
+    /// Stops every machine in order and waits until they have stopped. Those that are out of this daemon's reach go on,
+    /// as they would without it.
     pub(crate) async fn stop(&self) -> Result<(), ApiError> {
         let mut stopping: Vec<Listening> = Vec::new();
         for handle in self.all() {
-            stopping.push(handle.begin(Command::Stop).await?);
+            if !handle.snapshot().out_of_reach {
+                stopping.push(handle.begin(Command::Stop).await?);
+            }
         }
         let mut outcome = Ok(());
         for mut listening in stopping {

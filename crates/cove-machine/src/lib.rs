@@ -151,9 +151,9 @@ pub trait Backend: Send + Sync {
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError>;
 
     /// Ends the machine that runs in `directory` as if its power were cut, also one that cannot be talked to, and
-    /// returns once nothing of it is left.
-    async fn evict(&self, directory: &Path) -> Result<(), MachineError> {
-        let _ = directory;
+    /// returns once nothing of it is left. Its sockets are in `runtime`, unless it says otherwise itself.
+    async fn evict(&self, directory: &Path, runtime: &Path) -> Result<(), MachineError> {
+        let _ = (directory, runtime);
         Ok(())
     }
 

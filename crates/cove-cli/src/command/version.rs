@@ -43,8 +43,9 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
     }
     if let Some(daemon) = daemon.filter(|daemon| daemon.version != OURS) {
         session.say(&format!(
-            "hint: the daemon is of another release; after `kill {}` the next command starts this one, and machines go \
-             on; `cove daemon stop` ends it as well, and stops every machine with its containers before that",
+            "hint: the daemon is of another release; `cove daemon stop` stops every machine in order and ends it, and the \
+             next command starts this one; after `kill {}` machines go on, out of reach if this release speaks another \
+             protocol with them",
             daemon.pid
         ));
     }

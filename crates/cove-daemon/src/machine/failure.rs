@@ -84,6 +84,14 @@ impl Failure {
         )
     }
 
+    /// Whether a machine goes on with its containers that this daemon cannot ask to stop.
+    pub(super) fn leaves_it_out_of_reach(&self) -> bool {
+        matches!(
+            self,
+            Self::NotTakenOver(_) | Self::Backend(MachineError::Foreign { .. })
+        )
+    }
+
     /// Whether nobody could be talked to in the guest, whatever it does otherwise.
     pub(super) fn is_of_the_conversation(&self) -> bool {
         matches!(self, Self::Silent { .. } | Self::Protocol(_))
@@ -127,9 +135,7 @@ impl Failure {
             ),
             Self::NotTakenOver(_) => (
                 ErrorCode::MachineFailed,
-                "its containers go on, and no Docker client reaches them; `cove stop` of the release that started it stops it in \
-                 order, `cove restart` cuts its power and starts it with this one"
-                    .to_owned(),
+                format!("its containers go on, and no Docker client reaches them; {BY_FORCE}"),
             ),
             Self::Boot(_) => (
                 ErrorCode::MachineFailed,
@@ -178,6 +184,10 @@ impl Failure {
     }
 }
 
+/// What can be done about a machine that cannot be talked to.
+const BY_FORCE: &str =
+    "the release that started it stops it in order; `cove stop --force` ends it as if its power were cut";
+
 fn of_backend(error: &MachineError, message: String) -> ApiError {
     let (code, hint) = match error {
         MachineError::Missing { hint, what } => {
@@ -195,10 +205,7 @@ fn of_backend(error: &MachineError, message: String) -> ApiError {
             ErrorCode::WrongState,
             "another Cove runs this machine; end it there, or wait until it has stopped",
         ),
-        MachineError::Foreign { .. } => (
-            ErrorCode::WrongState,
-            "that release stops it in order; `cove stop --force` ends it as if its power were cut",
-        ),
+        MachineError::Foreign { .. } => (ErrorCode::WrongState, BY_FORCE),
         MachineError::SocketPathTooLong { .. } => (
             ErrorCode::InvalidRequest,
             "set XDG_RUNTIME_DIR or COVE_HOME to a shorter directory",

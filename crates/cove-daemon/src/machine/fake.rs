@@ -512,7 +512,7 @@ impl Backend for FakeHost {
         }
         Ok(running.map(|guest| Box::new(FakeMachine(guest)) as Box<dyn Machine>))
     }
-    async fn evict(&self, _: &Path) -> Result<(), MachineError> {
+    async fn evict(&self, _: &Path, _: &Path) -> Result<(), MachineError> {
         self.running().map_or(Ok(()), |guest| {
             guest.end(ExitCause::Killed);
             Ok(())

@@ -104,6 +104,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: MachineState,
     /// Whether a machine that is stopping is started again once it has stopped.
     pub(crate) start_follows: bool,
+    /// Whether the machine goes on although it has failed, and can only be ended by force.
+    pub(crate) out_of_reach: bool,
     backend: BackendReport,
     settings: MachineSettings,
     engine_version: Option<String>,

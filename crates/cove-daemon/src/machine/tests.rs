@@ -509,10 +509,13 @@ async fn a_machine_that_runs_outlives_a_daemon_that_cannot_talk_to_its_agent() {
         panic!("{status:?}");
     };
     assert!(
-        error.message.contains("goes on") && error.hint.contains("cove restart"),
+        error.message.contains("goes on") && error.hint.contains("--force"),
         "{error:?}"
     );
     assert!(handle.snapshot().machine.is_some(), "nobody can end it any more");
+    for outcome in [start(&handle).await, stop(&handle).await] {
+        assert!(outcome.unwrap_err().message.contains("goes on"));
+    }
     assert!(fixture.host.guest().is_alive());
     let killing = handle.begin(Command::Kill).await.unwrap();
     assert_eq!(outcome(killing).await.unwrap().state, MachineState::Stopped);

@@ -129,8 +129,8 @@ impl Backend for Emulated {
         Ok(machine.map(|machine| Box::new(machine) as Box<dyn Machine>))
     }
 
-    async fn evict(&self, directory: &Path) -> Result<(), MachineError> {
-        start::evict(directory).await
+    async fn evict(&self, directory: &Path, runtime: &Path) -> Result<(), MachineError> {
+        start::evict(directory, runtime).await
     }
 
     fn last_exit(&self, spec: &MachineSpec) -> Option<Exit> {

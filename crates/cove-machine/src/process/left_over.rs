@@ -5,7 +5,7 @@ use super::{
     lock::Lock,
     record::{self, Processes},
 };
-use crate::{Exit, ExitCause, MachineError, MachineSpec, sockets};
+use crate::{Exit, ExitCause, MachineError, sockets};
 use std::{
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -30,8 +30,11 @@ pub(crate) fn is_free(directory: &Path) -> Result<bool, MachineError> {
 
 /// Ends what still runs of the machine, removes its sockets, and returns how it ended: by its own account if it left
 /// one, by `cause` otherwise; nothing if no machine has run here. Blocks until its processes are gone.
-pub(crate) fn clear(spec: &MachineSpec, cause: ExitCause) -> Result<Option<Exit>, MachineError> {
-    let directory = &spec.directory;
+pub(crate) fn clear(
+    directory: &Path,
+    runtime: &Path,
+    cause: ExitCause,
+) -> Result<Option<Exit>, MachineError> {
     let lock = take_by_force(directory)?;
     let ran = record::read::<Processes>(directory).map_or(true, |processes| processes.is_some());
     let account = record::read::<Exit>(directory).unwrap_or_else(|error| {
@@ -48,7 +51,7 @@ pub(crate) fn clear(spec: &MachineSpec, cause: ExitCause) -> Result<Option<Exit>
         record::write(directory, exit)?;
     }
     record::remove::<Processes>(directory)?;
-    sockets::remove_left_over(&spec.runtime);
+    sockets::remove_left_over(runtime);
     drop(lock);
     Ok(exit)
 }
@@ -85,23 +88,6 @@ mod tests {
     };
     use std::process::{Child, Command};
 
-    fn spec(root: &Path) -> MachineSpec {
-        let at = |name: &str| root.join(name);
-        MachineSpec {
-            name: "default".into(),
-            directory: root.to_owned(),
-            runtime: root.to_owned(),
-            kernel: at("kernel"),
-            initramfs: at("initramfs"),
-            rootfs: at("rootfs"),
-            data_disk: at("data"),
-            cpus: 1,
-            memory_mib: 256,
-            kernel_arguments: Vec::new(),
-            own: Vec::new(),
-        }
-    }
-
     /// A process that holds the lock, as a hypervisor does.
     fn holder(directory: &Path) -> (Child, ProcessId) {
         let lock = Lock::take(directory).unwrap();
@@ -132,7 +118,9 @@ mod tests {
         record::write(root.path(), &processes).unwrap();
         std::fs::write(console_path(root.path()), "last words\n").unwrap();
         assert!(!is_free(root.path()).unwrap());
-        let exit = clear(&spec(root.path()), ExitCause::Vanished).unwrap().unwrap();
+        let exit = clear(root.path(), root.path(), ExitCause::Vanished)
+            .unwrap()
+            .unwrap();
         assert_eq!(
             (exit.cause, exit.console_tail),
             (ExitCause::Vanished, vec!["last words".to_owned()])
@@ -149,14 +137,18 @@ mod tests {
             console_tail: Vec::new(),
         };
         record::write(root.path(), &exit).unwrap();
-        let spec = spec(root.path());
-        assert_eq!(clear(&spec, ExitCause::Vanished).unwrap(), Some(exit));
+        assert_eq!(
+            clear(root.path(), root.path(), ExitCause::Vanished).unwrap(),
+            Some(exit)
+        );
     }
 
     #[test]
     fn where_no_machine_has_run_nothing_is_left() {
         let root = tempfile::tempdir().unwrap();
-        let spec = spec(root.path());
-        assert_eq!(clear(&spec, ExitCause::Vanished).unwrap(), None);
+        assert_eq!(
+            clear(root.path(), root.path(), ExitCause::Vanished).unwrap(),
+            None
+        );
     }
 }

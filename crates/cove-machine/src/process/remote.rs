@@ -298,7 +298,8 @@ impl Shared {
 
 impl Remote {
     async fn kill_by_force(&self) -> Result<Exit, MachineError> {
-        clear(self.shared.spec.clone(), ExitCause::Killed).await?;
+        let spec = &self.shared.spec;
+        clear(spec.directory.clone(), spec.runtime.clone(), ExitCause::Killed).await?;
         // The task that attends the connection sees it end.
         Ok(self.wait().await)
     }
@@ -411,7 +412,10 @@ async fn settle(shared: &Shared) -> Settled {
     } else {
         ExitCause::Vanished
     };
-    let exit = clear(shared.spec.clone(), cause.clone())
+    let MachineSpec {
+        directory, runtime, ..
+    } = shared.spec.clone();
+    let exit = clear(directory, runtime, cause.clone())
         .await
         .unwrap_or_else(|error| {
             tracing::error!(%error, "cannot clean up after the machine");

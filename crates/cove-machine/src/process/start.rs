@@ -15,7 +15,7 @@ use std::{
     fs::DirBuilder,
     io,
     os::unix::fs::DirBuilderExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -179,22 +179,27 @@ pub(crate) async fn adopt(spec: &MachineSpec) -> Result<Option<Remote>, MachineE
             }
         }
     }
-    clear(spec, ExitCause::Vanished).await?;
+    clear(spec.directory, spec.runtime, ExitCause::Vanished).await?;
     Ok(None)
 }
 
 /// Ends the machine in `directory`, whichever release started it.
-pub(crate) async fn evict(directory: &Path) -> Result<(), MachineError> {
-    match record::read::<Launch>(directory)? {
-        Some(launch) => clear(launch.spec, ExitCause::Killed).await.map(drop),
-        // None has ever run here.
-        None => Ok(()),
-    }
+pub(crate) async fn evict(directory: &Path, runtime: &Path) -> Result<(), MachineError> {
+    // Another release may write its specification in another way.
+    let launch = record::read::<Launch>(directory).ok().flatten();
+    let runtime = launch.map_or_else(|| runtime.to_owned(), |launch| launch.spec.runtime);
+    clear(directory.to_owned(), runtime, ExitCause::Killed)
+        .await
+        .map(drop)
 }
 
 /// [`left_over::clear`], where it may block.
-pub(super) async fn clear(spec: MachineSpec, cause: ExitCause) -> Result<Option<Exit>, MachineError> {
-    match tokio::task::spawn_blocking(move || left_over::clear(&spec, cause)).await {
+pub(super) async fn clear(
+    directory: PathBuf,
+    runtime: PathBuf,
+    cause: ExitCause,
+) -> Result<Option<Exit>, MachineError> {
+    match tokio::task::spawn_blocking(move || left_over::clear(&directory, &runtime, cause)).await {
         Ok(result) => result,
         Err(error) => Err(MachineError::Protocol(error.to_string())),
     }

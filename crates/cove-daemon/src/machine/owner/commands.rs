@@ -65,6 +65,12 @@ impl Owner {
             }
             return;
         }
+        if let Some(error) = self.out_of_reach() {
+            let operation = Operation::new();
+            answer(reply, operation.listen());
+            operation.failed(error);
+            return;
+        }
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
             Phase::Stopped | Phase::Failed { session: None, .. } => {
                 let operation = Operation::new();
@@ -127,6 +133,13 @@ impl Owner {
     fn stop(&mut self, reply: oneshot::Sender<Listening>, restart: bool, kill_now: bool) {
         let operation = Operation::new();
         answer(reply, operation.listen());
+        let out_of_reach = self.out_of_reach();
+        if let Some(error) = &out_of_reach
+            && !kill_now
+        {
+            operation.failed(error.clone());
+            return;
+        }
         let (stops, start) = if restart {
             (Vec::new(), Some(operation))
         } else {
@@ -138,24 +151,7 @@ impl Owner {
             kill.cancel();
         }
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Failed {
-                session: None,
-                error,
-                console_tail,
-            } if self.place.is_locked() => {
-                if kill_now {
-                    return self.evict(kill, waiters);
-                }
-                // It runs, and this daemon has no say in it.
-                for operation in waiters.stops.into_iter().chain(waiters.start) {
-                    operation.failed(error.clone());
-                }
-                self.phase = Phase::Failed {
-                    session: None,
-                    error,
-                    console_tail,
-                };
-            }
+            Phase::Failed { session: None, .. } if out_of_reach.is_some() => self.evict(kill, waiters),
             Phase::Stopped | Phase::Failed { session: None, .. } => self.now_stopped(waiters),
             Phase::Failed {
                 session: Some(session),
@@ -195,12 +191,25 @@ impl Owner {
         }
     }
 
-    /// Ends a machine that this daemon cannot talk to.
+    /// Why nothing but force ends the machine: it goes on with its containers, and this daemon cannot ask it to stop.
+    fn out_of_reach(&self) -> Option<ApiError> {
+        match &self.phase {
+            Phase::Failed { error, session, .. }
+                if self.snapshot.out_of_reach && (session.is_some() || self.place.is_locked()) =>
+            {
+                Some(error.clone())
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends a machine that this daemon has no hold of.
     fn evict(&mut self, kill: CancellationToken, waiters: Waiters) {
         let (platform, wanted) = (Arc::clone(&self.context.platform), self.snapshot.settings.backend);
-        let directory = self.place.directory().to_owned();
+        let (directory, runtime) = (self.place.directory().to_owned(), self.place.runtime().to_owned());
         let task = tokio::spawn(async move {
-            platform.choose(wanted).backend.evict(&directory).await?;
+            let backend = platform.choose(wanted).backend;
+            backend.evict(&directory, &runtime).await?;
             Ok(Stopped { notice: None })
         });
         self.phase = Phase::Stopping {

@@ -163,6 +163,7 @@ impl Owner {
         let snapshot = Snapshot {
             state: MachineState::Stopped,
             start_follows: false,
+            out_of_reach: false,
             backend,
             settings: values.machine(&name, context.settings.host()),
             engine_version: None,
@@ -337,6 +338,7 @@ impl Owner {
                 console_tail: console_tail.clone(),
             },
         };
+        self.snapshot.out_of_reach &= matches!(self.phase, Phase::Failed { .. });
         self.snapshot.start_follows = match &self.phase {
             Phase::Stopping { waiters, .. } => waiters.start.is_some(),
             // Whoever waited for the stop alone is answered between it and the start that follows.

@@ -338,12 +338,14 @@ impl Owner {
         // The monitor is younger than QEMU, which a person may prefer to a second try.
         let of_the_monitor =
             self.snapshot.backend.kind == BackendKind::Kvm.to_string() && failure.may_be_the_hypervisors();
+        let out_of_reach = failure.leaves_it_out_of_reach();
         let mut error = failure.report(full);
         if of_the_monitor {
             error.hint.push_str(
                 "; should it fail again, `cove config set machine.backend emulated` does without hardware virtualisation",
             );
         }
+        self.snapshot.out_of_reach = out_of_reach;
         tracing::error!(code = ?error.code, "the machine failed: {}", error.message);
         self.phase = Phase::Failed {
             error: error.clone(),
