@@ -11,10 +11,16 @@ use cove_wire::{Call, network as addresses};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Place;
 use super::guest::{Guest, PATIENCE, spec};
+
+/// Memory that the container takes until its end.
+const TAKEN_KIB: u64 = 32 << 10;
+
+/// What the container does: what it is given, what it answers, and memory.
+const TASK: &str = "cat /shared/word && echo from a container > /shared/answer && head -c 33554432 /dev/zero > /dev/shm/taken";
 
 /// Bytes before each piece of a container's output, in the engine's framing.
 const FRAME: usize = 8;
@@ -60,7 +66,7 @@ fn confined(guest: &Guest) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     println!("filters of each thread: {filters:?}");
-    for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy"] {
+    for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy", "balloon"] {
         let of_kind = filters.iter().find(|(name, _)| name == kind);
         // Three for the process, one of its own.
         ensure!(
@@ -70,6 +76,42 @@ fn confined(guest: &Guest) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What the monitor takes of the host's memory, in KiB.
+struct Taken {
+    most: u64,
+    now: u64,
+}
+
+fn memory_of(guest: &Guest) -> Result<Taken> {
+    let monitor = guest.machine.processes()[1];
+    let status = std::fs::read_to_string(format!("/proc/{monitor}/status"))?;
+    let field = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let (most, now) = field("VmHWM:")
+        .zip(field("VmRSS:"))
+        .context("no memory is told of")?;
+    Ok(Taken { most, now })
+}
+
+/// What the container took is the host's again, though the guest has had it: free memory is reported, some seconds later.
+async fn gives_back(guest: &Guest, before: u64) -> Result<()> {
+    let most = memory_of(guest)?.most;
+    ensure!(
+        most >= before + TAKEN_KIB / 2,
+        "{before} KiB before the container and {most} at most"
+    );
+    let given = async {
+        while memory_of(guest)?.now + TAKEN_KIB / 2 > most {
+            sleep(Duration::from_millis(500)).await;
+        }
+        anyhow::Ok(())
+    };
+    let given = timeout(PATIENCE, given).await;
+    given.with_context(|| format!("the guest gives no memory back; {}", guest.tail()))?
 }
 
 /// From the kernel to a container's output: both disks, the socket device and a shared folder carry it. A pause in between
@@ -107,7 +149,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     let id = images[0]["Id"].as_str().context("no image was loaded")?;
     let config = json!({
         "Image": id,
-        "Cmd": ["/bin/sh", "-c", "cat /shared/word && echo from a container > /shared/answer"],
+        "Cmd": ["/bin/sh", "-c", TASK],
         "HostConfig": { "NetworkMode": "none", "Binds": [format!("{path}:/shared")] },
     });
     guest
@@ -130,6 +172,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     guest.machine.resume().await?;
     ensure!(events.recv().await? == MachineEvent::Resumed, "it does not go on");
 
+    let before = memory_of(&guest)?.now;
     guest
         .engine_json("POST", "/containers/first/start", &json!({}))
         .await?;
@@ -137,6 +180,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
         .engine_json("POST", "/containers/first/wait", &json!({}))
         .await?;
     ensure!(ended["StatusCode"] == 0, "the container ended with {ended}");
+    gives_back(&guest, before).await?;
     let (_, output) = guest
         .engine("GET", "/containers/first/logs?stdout=1", "text/plain", b"")
         .await?;

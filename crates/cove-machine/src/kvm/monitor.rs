@@ -28,6 +28,7 @@ use crate::{
     },
 };
 use cove_virtio::{
+    balloon::Balloon,
     block::{Access, Block, Gauge},
     device::Device,
     net::Cable,
@@ -131,6 +132,7 @@ impl Monitor {
             Box::new(fs),
             Box::new(net),
             Box::new(Rng::new()),
+            Box::new(Balloon::new()),
         ];
         let (sender, ends) = mpsc::unbounded_channel();
         Ok(Self {
