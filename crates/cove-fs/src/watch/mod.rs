@@ -13,7 +13,7 @@ mod note;
 mod wire;
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -124,6 +124,19 @@ impl Watch {
         }
         self.keys.lock().insert(node.id, key);
         Ok(())
+    }
+
+    /// Ends the kernel's watch on a directory whose last node has been dropped.
+    fn unmark(&self, key: &DirectoryKey, dir: BorrowedFd<'_>) {
+        let _ = sys::fanotify_mark(self.group.as_fd(), false, MASK, dir);
+        // The guest may have looked it up again meanwhile, under another number, and then it is the new node's mark
+        // that has just been removed. `add` enters the node before it marks: either the node is seen here, or its mark
+        // is still to come.
+        if !self.nodes(key).is_empty() {
+            let _ = sys::fanotify_mark(self.group.as_fd(), true, MASK, dir);
+            // What the host did in between was reported to nobody.
+            self.compare();
+        }
     }
 
     /// Ends all watches.
@@ -243,9 +256,9 @@ impl Tree {
         // reset; its events lead to no node and are dropped.
         let pin = node.state.lock().pin.clone();
         if let Some(dir) = pin {
-            let _ = sys::fanotify_mark(watch.group.as_fd(), false, MASK, dir.as_fd());
+            watch.unmark(&key, dir.as_fd());
         } else if let Some(Ok(dir)) = place.map(|place| self.open_once(node, place)) {
-            let _ = sys::fanotify_mark(watch.group.as_fd(), false, MASK, dir.as_fd());
+            watch.unmark(&key, dir.as_fd());
         }
     }
 
