@@ -124,16 +124,15 @@ impl Machines {
     fn open_with(&self, name: MachineName, listener: transport::Listener) -> Handle {
         let (handle, owner) = Handle::spawn(Arc::clone(&self.context), name.clone());
         let close_gateway = CancellationToken::new();
-        let engine = Arc::new(MachineEngine(handle.clone()));
         let gateway = tokio::spawn(gateway::serve(
             listener,
-            engine.clone(),
+            Arc::new(MachineEngine::for_host(handle.clone())),
             self.capacity.clone(),
             close_gateway.clone(),
         ));
         tokio::spawn(gateway::serve(
             InnerClients(handle.clone()),
-            engine,
+            Arc::new(MachineEngine::for_guest(handle.clone())),
             self.capacity.clone(),
             close_gateway.clone(),
         ));

@@ -21,15 +21,37 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The engine of the machine behind a handle.
-pub(crate) struct MachineEngine(pub(crate) Handle);
+pub(crate) struct MachineEngine {
+    handle: Handle,
+    /// Its clients are on the host.
+    on_host: bool,
+}
+
+impl MachineEngine {
+    /// As clients on the host have it.
+    pub(crate) fn for_host(handle: Handle) -> Self {
+        Self {
+            handle,
+            on_host: true,
+        }
+    }
+
+    /// As clients in the guest itself have it.
+    pub(crate) fn for_guest(handle: Handle) -> Self {
+        Self {
+            handle,
+            on_host: false,
+        }
+    }
+}
 
 #[async_trait]
 impl Engine for MachineEngine {
     async fn connect(&self) -> Result<Connection, Unavailable> {
-        let name = self.0.name();
+        let name = self.handle.name();
         let unavailable =
             |message: String, hint: &str| Unavailable::new(message, hint_for(name.as_str(), hint));
-        let mut snapshots = self.0.watch();
+        let mut snapshots = self.handle.watch();
         let give_up = Instant::now() + PATIENCE;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
@@ -90,26 +112,27 @@ impl Engine for MachineEngine {
     }
 
     fn mounts(&self) -> MountPolicy {
-        let snapshot = self.0.snapshot();
+        let snapshot = self.handle.snapshot();
         let shares = match snapshot.state {
             // A share counts once the guest has it: an empty folder in its place would be worse than a refusal.
             MachineState::Running | MachineState::Paused => snapshot.shares.clone(),
             // The request waits for the machine, or fails with it.
             _ => {
-                let settings = &self.0.context.settings;
+                let settings = &self.handle.context.settings;
                 settings.shares().unwrap_or_else(|| snapshot.given_shares())
             }
         };
         MountPolicy {
-            machine: self.0.name().to_string(),
+            machine: self.handle.name().to_string(),
             shares: shares.into_iter().map(|share| share.path).collect(),
-            socket: self.0.context.dirs.docker_socket(self.0.name().as_str()),
+            socket: self.handle.context.dirs.docker_socket(self.handle.name().as_str()),
             host: HostPaths::NATIVE,
+            on_host: self.on_host,
         }
     }
 
     fn variables(&self) -> BTreeMap<String, String> {
-        let values = self.0.context.settings.in_force().0;
+        let values = self.handle.context.settings.in_force().0;
         values.container_variables(&Proxy::from_environment())
     }
 }

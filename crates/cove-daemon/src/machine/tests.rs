@@ -745,13 +745,13 @@ async fn docker_clients_wait_while_the_machine_starts_and_are_told_when_there_is
         ..Script::default()
     });
     let (handle, _owner) = fixture.own();
-    let engine = MachineEngine(handle.clone());
+    let engine = MachineEngine::for_host(handle.clone());
     until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
     let unavailable = engine.connect().await.unwrap_err();
     assert!(unavailable.hint.contains("cove start"), "{unavailable:?}");
     let starting = handle.begin(Command::Start).await.unwrap();
     let waiting = tokio::spawn({
-        let engine = MachineEngine(handle.clone());
+        let engine = MachineEngine::for_host(handle.clone());
         async move { engine.connect().await.map(drop) }
     });
     outcome(starting).await.unwrap();
@@ -773,7 +773,7 @@ async fn docker_clients_wait_while_the_machine_starts_and_are_told_when_there_is
 async fn clients_of_another_machine_are_told_to_start_that_one() {
     let fixture = Fixture::new(Script::default());
     let (handle, _owner) = Handle::spawn(Arc::clone(&fixture.context), "dev".parse().unwrap());
-    let engine = MachineEngine(handle.clone());
+    let engine = MachineEngine::for_host(handle.clone());
     until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
     let stopped = engine.connect().await.unwrap_err();
     assert_eq!(stopped.hint, "start it with: cove start --machine dev");
@@ -794,7 +794,7 @@ async fn docker_clients_wait_for_the_start_that_follows_a_stop() {
     start(&handle).await.unwrap();
     let stopping = handle.begin(Command::Stop).await.unwrap();
     until(&handle, "stopping", |state| *state == MachineState::Stopping).await;
-    let error = MachineEngine(handle.clone()).connect().await.unwrap_err();
+    let error = MachineEngine::for_host(handle.clone()).connect().await.unwrap_err();
     assert!(error.message.contains("stopping"), "{error:?}");
 
     let starting = handle.begin(Command::Start).await.unwrap();
@@ -802,7 +802,7 @@ async fn docker_clients_wait_for_the_start_that_follows_a_stop() {
     let planned = watch.wait_for(|snapshot| snapshot.start_follows);
     assert!(timeout(LONG, planned).await.is_ok(), "no start follows");
     let waiting = tokio::spawn({
-        let engine = MachineEngine(handle.clone());
+        let engine = MachineEngine::for_host(handle.clone());
         async move { engine.connect().await.map(drop) }
     });
     // It is answered by the machine that comes and not by the one that goes, nor between the two.

@@ -115,6 +115,7 @@ impl Setup {
                 shares: shares.iter().map(PathBuf::from).collect(),
                 socket: socket.clone(),
                 host,
+                on_host: true,
             },
             waiting: Arc::clone(&waiting),
         };

@@ -283,6 +283,7 @@ mod tests {
             })],
             socket: PathBuf::from("/run/cove/docker.sock"),
             host,
+            on_host: true,
         }
     }
 

@@ -55,6 +55,9 @@ pub struct MountPolicy {
     pub socket: PathBuf,
     /// What the host's paths look like.
     pub host: HostPaths,
+    /// The clients are on the host, and may be told what is there. Those in the guest must not find out what is in
+    /// folders that are not shared.
+    pub on_host: bool,
 }
 
 /// What the host's paths look like.
@@ -235,9 +238,10 @@ impl MountPolicy {
             HostPaths::Windows => here.to_owned(),
         };
         let parent = path.parent().unwrap_or(&path);
-        let looked = fs::metadata(&path);
-        let is_missing = matches!(&looked, Err(error) if error.kind() == io::ErrorKind::NotFound);
-        let is_file = looked.is_ok_and(|found| !found.is_dir());
+        // A client in the guest is told the same of what is missing, of a file and of a folder.
+        let looked = self.on_host.then(|| fs::metadata(&path));
+        let is_missing = matches!(&looked, Some(Err(error)) if error.kind() == io::ErrorKind::NotFound);
+        let is_file = matches!(&looked, Some(Ok(found)) if !found.is_dir());
         let folder = if is_file { parent } else { path.as_path() };
         if let Err(why) = check_share(folder, &folder.to_string_lossy()) {
             return format!(". {why}. Copy what the container needs to a folder that is shared");
@@ -320,6 +324,7 @@ mod tests {
             shares: shares.iter().map(PathBuf::from).collect(),
             socket: PathBuf::from("/run/user/7/cove/default/docker.sock"),
             host,
+            on_host: true,
         }
     }
 
@@ -558,6 +563,27 @@ mod tests {
             assert!(refusal.ends_with("a folder that is shared"), "{refusal}");
             assert!(!refusal.contains("cove share add"), "{refusal}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_client_in_the_guest_is_not_told_what_is_on_the_host() {
+        let mut home = Home::new();
+        home.policy.on_host = false;
+        let outside = home.path("other");
+        fs::create_dir(&outside).unwrap();
+        fs::write(home.path("other/app.conf"), "").unwrap();
+        for below in ["other", "other/app.conf", "other/missing"] {
+            let source = home.path(below);
+            assert_eq!(
+                home.refusal(&source),
+                format!(
+                    "`{source}` is not shared with machine `default`. Share it with: cove share add {source}"
+                )
+            );
+        }
+        let refusal = home.refusal("/etc/passwd");
+        assert!(refusal.contains("the guest has its own /etc"), "{refusal}");
     }
 
     #[test]
