@@ -4,7 +4,10 @@
 //! limit of descriptors: the soft limit is raised to the hard one, and when the places are taken, clients wait in the
 //! socket's backlog instead of failing half-way.
 
-use super::{Engine, connection};
+use super::{
+    Engine,
+    connection::{self, Examinations},
+};
 use cove_api::transport::{self, Listener};
 use std::{
     io,
@@ -91,6 +94,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let examinations = Examinations::new();
     let accepting = async {
         let mut failing = false;
         let mut last_warning = None;
@@ -115,10 +119,10 @@ pub async fn serve(
             if std::mem::take(&mut failing) {
                 info!("accepting Docker clients again");
             }
-            let engine = Arc::clone(&engine);
+            let (engine, examinations) = (Arc::clone(&engine), examinations.clone());
             let serving = async move {
                 debug!("connected");
-                connection::serve(stream, &*engine).await;
+                connection::serve(stream, &*engine, examinations).await;
                 debug!("closed");
                 drop(place);
             };

@@ -14,9 +14,11 @@ use super::{
 use cove_api::carry_halves;
 use cove_machine::Connection;
 use futures_util::future::BoxFuture;
-use std::{error::Error, future::pending, io, time::Duration};
+use std::{error::Error, future::pending, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
+    task::spawn_blocking,
     time::{Instant, timeout},
 };
 use tracing::debug;
@@ -26,6 +28,23 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 
 /// Largest body of a request that is checked for bind mounts; the only bodies that are held.
 const MAX_CHECKED_BODY: usize = 8 * 1024 * 1024;
+
+/// How long looking for bind mounts may take. It follows links, and a file system whose server is away does not answer.
+const EXAMINED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Requests that are looked through at once, each on a thread of a pool that others use as well.
+const MOST_EXAMINED: usize = 8;
+
+/// The places for requests that are looked through. The connections of one gateway share them; one whose request is not
+/// waited for any more keeps its place until the file system answers.
+#[derive(Debug, Clone)]
+pub(super) struct Examinations(Arc<Semaphore>);
+
+impl Examinations {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_EXAMINED)))
+    }
+}
 
 /// How long a client is listened to after the last word was said to it. Closing while it still sends would make its
 /// kernel throw away what it has not read yet.
@@ -39,11 +58,16 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 const HALF_CLOSED: Duration = Duration::from_secs(2);
 
 /// Serves one client until either side has had enough.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite>(stream: S, engine: &dyn Engine) {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite>(
+    stream: S,
+    engine: &dyn Engine,
+    examinations: Examinations,
+) {
     let mut conversation = Conversation {
         client: Peer::new(stream),
         link: None,
         engine,
+        examinations,
     };
     let ending = conversation.run().await;
     let Conversation { client, link, .. } = conversation;
@@ -106,6 +130,7 @@ struct Conversation<'a, S> {
     /// The engine's end, once a request has asked for it.
     link: Option<Peer<Connection>>,
     engine: &'a dyn Engine,
+    examinations: Examinations,
 }
 
 impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
@@ -251,14 +276,21 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
     /// buffer then.
     async fn check(&mut self, kind: Checked, request: &RequestHead) -> Result<Transfer, Refusal> {
         let (content, length) = self.read_body(request).await?;
-        let policy = self.engine.mounts();
-        // It follows links, which takes as long as the file systems take that they are on.
-        let examined =
-            tokio::task::spawn_blocking(move || (mounts::examine(kind, &content, &policy), content)).await;
-        let Ok((verdict, content)) = examined else {
-            let message = "cannot look for bind mounts in the body of this request";
-            return Err(Refusal::Tell(Reply::new(500, message)));
+        let (policy, places) = (self.engine.mounts(), Arc::clone(&self.examinations.0));
+        let examining = async move {
+            let place = places.acquire_owned().await.ok()?;
+            let examined = spawn_blocking(move || {
+                let verdict = mounts::examine(kind, &content, &policy);
+                drop(place);
+                (verdict, content)
+            });
+            examined.await.ok()
         };
+        let failed = |message: &str| Refusal::Tell(Reply::new(500, message));
+        let (verdict, content) = timeout(EXAMINED_WITHIN, examining)
+            .await
+            .map_err(|_elapsed| failed("the folder does not answer; the server that it lies on may be away"))?
+            .ok_or_else(|| failed("cannot look for bind mounts in the body of this request"))?;
         let told = |body: &[u8]| proxies::amend_body(kind, body, &self.engine.variables());
         let verdict = match verdict {
             Verdict::Forward => told(&content).map_or(Verdict::Forward, Verdict::Rewrite),
@@ -389,8 +421,56 @@ mod tests {
 
     fn served() -> DuplexStream {
         let (client, gateway) = duplex(4096);
-        tokio::spawn(async { serve(gateway, &Nothing).await });
+        tokio::spawn(async { serve(gateway, &Nothing, Examinations::new()).await });
         client
+    }
+
+    /// An engine that is there and says nothing.
+    #[cfg(unix)]
+    struct Silent;
+
+    #[cfg(unix)]
+    #[async_trait::async_trait]
+    impl Engine for Silent {
+        async fn connect(&self) -> Result<Connection, Unavailable> {
+            let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+            Ok(ours.into())
+        }
+
+        fn mounts(&self) -> MountPolicy {
+            MountPolicy {
+                machine: "default".to_owned(),
+                shares: Vec::new(),
+                socket: "/run/cove/docker.sock".into(),
+                host: crate::gateway::HostPaths::Unix,
+                on_host: true,
+            }
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_request_whose_folder_does_not_answer_is_given_up() {
+        let examinations = Examinations::new();
+        let places = Arc::clone(&examinations.0);
+        // As if as many file systems hung.
+        let hanging = places
+            .acquire_many(u32::try_from(MOST_EXAMINED).unwrap())
+            .await
+            .unwrap();
+        let (mut client, gateway) = duplex(4096);
+        tokio::spawn(async move { serve(gateway, &Silent, examinations).await });
+        client
+            .write_all(b"POST /containers/create HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+            .await
+            .unwrap();
+        let began = Instant::now();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        assert!(answer.contains("does not answer"), "{answer}");
+        assert!(began.elapsed() >= EXAMINED_WITHIN);
+        drop(hanging);
     }
 
     #[tokio::test(start_paused = true)]

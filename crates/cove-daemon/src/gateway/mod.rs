@@ -31,7 +31,8 @@
 //! body. Nothing here times out except a head that was begun and not finished: `docker logs -f` may be silent for
 //! days, and a connection has to survive a paused machine.
 //!
-//! State is owned by one task for each connection; there is none that connections share, save the count of them.
+//! State is owned by one task for each connection; there is none that connections share, save the count of them and of
+//! the requests that are looked through at once.
 
 mod accept;
 mod buildkit;

@@ -112,20 +112,21 @@ impl Engine for MachineEngine {
     }
 
     fn mounts(&self) -> MountPolicy {
-        let snapshot = self.handle.snapshot();
+        let handle = &self.handle;
+        let snapshot = handle.snapshot();
         let shares = match snapshot.state {
             // A share counts once the guest has it: an empty folder in its place would be worse than a refusal.
             MachineState::Running | MachineState::Paused => snapshot.shares.clone(),
             // The request waits for the machine, or fails with it.
             _ => {
-                let settings = &self.handle.context.settings;
+                let settings = &handle.context.settings;
                 settings.shares().unwrap_or_else(|| snapshot.given_shares())
             }
         };
         MountPolicy {
-            machine: self.handle.name().to_string(),
+            machine: handle.name().to_string(),
             shares: shares.into_iter().map(|share| share.path).collect(),
-            socket: self.handle.context.dirs.docker_socket(self.handle.name().as_str()),
+            socket: handle.context.dirs.docker_socket(handle.name().as_str()),
             host: HostPaths::NATIVE,
             on_host: self.on_host,
         }

@@ -794,7 +794,10 @@ async fn docker_clients_wait_for_the_start_that_follows_a_stop() {
     start(&handle).await.unwrap();
     let stopping = handle.begin(Command::Stop).await.unwrap();
     until(&handle, "stopping", |state| *state == MachineState::Stopping).await;
-    let error = MachineEngine::for_host(handle.clone()).connect().await.unwrap_err();
+    let error = MachineEngine::for_host(handle.clone())
+        .connect()
+        .await
+        .unwrap_err();
     assert!(error.message.contains("stopping"), "{error:?}");
 
     let starting = handle.begin(Command::Start).await.unwrap();
