@@ -265,6 +265,13 @@ fn folders(machine: &MachineName, health: &FolderHealth) -> Vec<Check> {
             "raise the limit: sysctl fs.fanotify.max_user_marks=1048576, and restart the machine",
         ));
     }
+    if health.full {
+        checks.push(warning(
+            &name,
+            "the guest knows as many files of this computer as it may; containers cannot open others (ENFILE)",
+            "restart the machine",
+        ));
+    }
     for path in &health.without_attributes {
         checks.push(warning(
             &name,
@@ -426,10 +433,11 @@ mod tests {
         assert_eq!(states(&unheard), [CheckState::Warning]);
         let short = FolderHealth {
             exhausted: true,
+            full: true,
             without_attributes: vec!["/mnt/stick".into()],
             ..well
         };
-        assert_eq!(states(&short), [CheckState::Warning, CheckState::Warning]);
+        assert_eq!(states(&short), [CheckState::Warning; 3]);
     }
 
     #[test]

@@ -63,6 +63,8 @@ pub enum ShareError {
 pub struct Health {
     /// Files and directories that the guest knows.
     pub nodes: usize,
+    /// Whether it is refused others, because those are as many as it may know.
+    pub nodes_exhausted: bool,
     /// Files, directories and locks that the guest holds open.
     pub open: usize,
     /// Directories whose descriptors are kept.
@@ -297,6 +299,7 @@ impl Server {
         let watch = tree.watch.as_ref();
         Health {
             nodes: tree.nodes.len(),
+            nodes_exhausted: tree.nodes.is_full(),
             open: tree.open_budget.used(),
             pinned: tree.pin_budget.used(),
             watching: watch.is_some(),

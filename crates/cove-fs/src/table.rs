@@ -7,7 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, RwLock};
@@ -32,6 +32,8 @@ pub(crate) struct Table {
     count: AtomicUsize,
     /// How many there may be; a few more where several come at once.
     most: usize,
+    /// That there are too many has been said.
+    warned: AtomicBool,
     hasher: DefaultHashBuilder,
 }
 
@@ -53,6 +55,7 @@ impl Table {
             next: AtomicU64::new(first),
             count: AtomicUsize::new(0),
             most,
+            warned: AtomicBool::new(false),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -128,12 +131,22 @@ impl Table {
         Ok((node, arrival))
     }
 
+    /// Whether there are as many as there may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= self.most
+    }
+
     fn admit(&self) -> Result<(), Errno> {
-        if self.len() < self.most {
-            Ok(())
-        } else {
-            Err(Errno::NFILE)
+        if !self.is_full() {
+            return Ok(());
         }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                most = self.most,
+                "the guest knows as many files of the host as it may; until it forgets some, it is shown no others"
+            );
+        }
+        Err(Errno::NFILE)
     }
 
     /// Adds the root of a share, which stays until [`Table::remove_share`].

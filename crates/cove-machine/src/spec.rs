@@ -55,6 +55,9 @@ pub struct FolderHealth {
     pub watched: u64,
     /// Whether others are not, because there were too many.
     pub exhausted: bool,
+    /// Whether the guest knows as many files as it may, and is shown no others.
+    #[serde(default)]
+    pub full: bool,
     /// Folders on file systems that keep no attributes, where owners that containers set last until the machine stops.
     pub without_attributes: Vec<PathBuf>,
 }

@@ -470,6 +470,7 @@ fn a_guest_that_forgets_nothing_is_refused_more_than_the_bound() {
         (Some(Errno::NFILE), 49),
         "with the share itself"
     );
+    assert!(client.server.health().nodes_exhausted);
     // What is known goes on, and a directory can be read; nothing is made that could not be told of.
     assert_eq!(client.lookup(root, "0").unwrap().node, known[0]);
     assert_eq!(names(&client, root).len(), 102);

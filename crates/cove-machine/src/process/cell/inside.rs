@@ -113,7 +113,7 @@ async fn live(stream: UnixStream, launch: &Launch, layers: Vec<cove_confine::Lay
     let mut line = words::line(tokio::net::UnixStream::from_std(stream).map_err(io)?);
     // Every socket is made with its mode. What the file server makes should have the modes that containers name.
     rustix::process::umask(rustix::fs::Mode::empty());
-    let folders = Arc::new(Folders::new(launch.spec.own.clone()).map_err(failed)?);
+    let folders = Arc::new(Folders::new(launch.spec.own.clone(), launch.spec.memory_mib).map_err(failed)?);
     let runtime = &launch.spec.runtime;
     let repeated = sockets::listen_to_guest(runtime, cove_wire::port::CHANGES).map_err(failed)?;
     let _telling = changes::begin(repeated, folders.server());
@@ -296,11 +296,16 @@ struct Folders {
 }
 
 impl Folders {
-    /// A file server without a folder.
-    fn new(own: Vec<PathBuf>) -> Result<Self, MachineError> {
+    /// A file server without a folder, for a guest with so much memory.
+    fn new(own: Vec<PathBuf>, memory_mib: u32) -> Result<Self, MachineError> {
+        let usual = Config::default();
+        // The guest's kernel spends more than a kibibyte of its memory on each, so it forgets some before these are as
+        // many.
+        let files = usize::try_from(u64::from(memory_mib) << 10).unwrap_or(usize::MAX);
         let config = Config {
             replay_uid: cove_wire::REPEATER_UID,
-            ..Config::default()
+            max_nodes: files.max(usual.max_nodes),
+            ..usual
         };
         let server = Server::new(config).map_err(|error| MachineError::StartFailed {
             why: format!("the file server did not start: {error}"),
@@ -323,6 +328,7 @@ impl Folders {
             repeating: health.repeating,
             watched: health.watched as u64,
             exhausted: health.watches_exhausted,
+            full: health.nodes_exhausted,
             without_attributes: self
                 .held()
                 .iter()
@@ -371,7 +377,7 @@ impl Folders {
 /// A cell without confinement around it, for tests of those who talk to one.
 #[cfg(test)]
 pub(in super::super) async fn unconfined(stream: tokio::net::UnixStream) {
-    let folders = Arc::new(Folders::new(Vec::new()).unwrap());
+    let folders = Arc::new(Folders::new(Vec::new(), 0).unwrap());
     let mut line = words::line(stream);
     let (answers_sender, mut answers) = mpsc::channel::<Word>(IN_FLIGHT);
     loop {
