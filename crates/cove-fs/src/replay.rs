@@ -252,8 +252,13 @@ impl Tree {
         let Role::Coming(kind) = part.role else {
             return Err(Errno::PERM);
         };
-        self.replay.end(part.change);
-        let place = self.replay_budget.reserve()?;
+        let place = self.replay_budget.reserve().inspect_err(|_| {
+            // Passes, and then it is told once more. That the guest knows too many files may last, and comparing
+            // would never end.
+            if let Some(watch) = &self.watch {
+                watch.compare();
+            }
+        })?;
         let parent = self.node(dir)?;
         let host = self.dir(&parent)?;
         let entry = match rustix::fs::statx(&host, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
@@ -263,6 +268,8 @@ impl Tree {
             // Gone already, which the next change will say.
             _ => self.former(dir, name, kind),
         };
+        // Not before the guest is told: until then the name is still to come.
+        self.replay.end(part.change);
         if !opens {
             return sink.value(&entry);
         }
