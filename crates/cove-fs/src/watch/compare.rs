@@ -33,6 +33,9 @@ use crate::tree::{STATUS, Tree};
 const NAMES: usize = 1024;
 /// How long a directory is put off while changes in it are on their way, which comparing would tell once more.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Most names of a directory that are compared, besides those that the guest knows: the guest may fill a directory with
+/// as many as the disk holds, and these are kept in memory.
+const MOST_NAMES: usize = 1 << 20;
 /// Bytes of a directory's entries that are read at a time.
 const BATCH: usize = 16 << 10;
 
@@ -155,7 +158,7 @@ impl Tree {
         step
     }
 
-    /// The names in a directory; none that cannot be read any more.
+    /// The names in a directory, the first [`MOST_NAMES`] of them; none that cannot be read any more.
     fn names_in(&self, dir: &Arc<Node>) -> Vec<CString> {
         let mut names = Vec::new();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -167,9 +170,18 @@ impl Tree {
         let mut entries = RawDir::new(&fd, &mut buffer);
         while let Some(Ok(entry)) = entries.next() {
             let name = entry.file_name();
-            if name != c"." && name != c".." {
-                names.push(name.to_owned());
+            if name == c"." || name == c".." {
+                continue;
             }
+            if names.len() == MOST_NAMES {
+                tracing::warn!(
+                    share = ?dir.share.name,
+                    "a directory has too many names to compare them all; what was created in it may not be told"
+                );
+                self.push_change(Event::Overflow);
+                break;
+            }
+            names.push(name.to_owned());
         }
         names
     }
