@@ -25,7 +25,7 @@ use cove_confine::view::{SLOTS, slot};
 use futures_util::{SinkExt, StreamExt};
 use rustix::fs::{Mode, OFlags};
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -40,11 +40,12 @@ use tokio::{
 const MAX_SHARES: usize = 256;
 const _: () = assert!(MAX_SHARES <= SLOTS);
 
-/// How long a folder may take to be opened. Less than a daemon waits, so that it is told why.
-const LOOK: Duration = Duration::from_secs(4);
+/// How long a folder may take to be opened. With [`ERRAND`], less than the five seconds that a daemon waits, so that it is
+/// told why.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How long the porter may take for an errand.
-const ERRAND: Duration = Duration::from_secs(4);
+const ERRAND: Duration = Duration::from_secs(2);
 
 /// The way to the folders. The task ends with the last of them.
 #[derive(Debug)]
@@ -53,9 +54,11 @@ pub(crate) struct Folders {
     list: watch::Receiver<Vec<Share>>,
     cell: Handle,
     owner: AbortHandle,
-    /// The folders that are being opened, each by a thread that may hang.
-    looks: Arc<Mutex<HashSet<PathBuf>>>,
+    looks: Looks,
 }
+
+/// The folders that are being opened, each by a thread that may hang. It drops the sender when it is done.
+type Looks = Arc<Mutex<HashMap<PathBuf, watch::Receiver<()>>>>;
 
 #[derive(Debug)]
 enum Call {
@@ -142,28 +145,35 @@ impl Folders {
     /// Waits until the folder at `path` can be opened, or cannot for a reason that porter or cell will meet as well.
     /// Fails when that is not known in time.
     async fn look(&self, path: &Path) -> Result<(), String> {
-        let away = || {
-            format!(
+        let mut looking = self.looking(path);
+        // Nothing is ever sent: it fails when the thread is done.
+        match timeout(LOOK, looking.changed()).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(format!(
                 "{} cannot be opened within {} seconds; the server that it lies on may be away",
                 path.display(),
                 LOOK.as_secs()
-            )
-        };
-        // One thread that hangs is enough for a folder, however often it is asked for.
-        if !held(&self.looks).insert(path.to_owned()) {
-            return Err(away());
+            )),
         }
+    }
+
+    /// Has a thread open the folder at `path`. One that hangs is enough for a folder, however often it is asked for.
+    fn looking(&self, path: &Path) -> watch::Receiver<()> {
+        let mut under_way = held(&self.looks);
+        if let Some(looking) = under_way.get(path) {
+            return looking.clone();
+        }
+        let (done, looking) = watch::channel(());
+        under_way.insert(path.to_owned(), looking.clone());
         let (looks, path) = (Arc::clone(&self.looks), path.to_owned());
-        let looked = spawn_blocking(move || {
+        spawn_blocking(move || {
             // It asks the server even where attributes are cached, and waits for no writer of what is no folder.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             drop(rustix::fs::open(&path, flags, Mode::empty()));
             held(&looks).remove(&path);
+            drop(done);
         });
-        match timeout(LOOK, looked).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(away()),
-        }
+        looking
     }
 
     async fn call(&self, call: Call) -> Result<(), String> {
@@ -181,7 +191,7 @@ impl Drop for Folders {
     }
 }
 
-fn held(looks: &Mutex<HashSet<PathBuf>>) -> MutexGuard<'_, HashSet<PathBuf>> {
+fn held(looks: &Looks) -> MutexGuard<'_, HashMap<PathBuf, watch::Receiver<()>>> {
     looks.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -375,7 +385,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_that_is_still_being_opened_is_refused_at_once() {
+    async fn a_folder_that_is_being_opened_is_waited_for_by_whoever_asks_for_it() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let folders = Folders::new(Handle::to(words::line(ours)).0, None);
         let directory = tempfile::tempdir().unwrap();
@@ -383,7 +393,26 @@ mod tests {
         for path in [directory.path(), &missing, directory.path()] {
             assert_eq!(folders.look(path).await, Ok(()), "{}", path.display());
         }
-        held(&folders.looks).insert(directory.path().to_owned());
+        assert!(
+            held(&folders.looks).is_empty(),
+            "nothing is kept of a look that ended"
+        );
+
+        let (done, looking) = watch::channel(());
+        held(&folders.looks).insert(directory.path().to_owned(), looking);
+        let soon = async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            drop(done);
+        };
+        let (first, second, ()) = tokio::join!(
+            folders.look(directory.path()),
+            folders.look(directory.path()),
+            soon
+        );
+        assert_eq!((first, second), (Ok(()), Ok(())));
+
+        let (_hangs, looking) = watch::channel(());
+        held(&folders.looks).insert(directory.path().to_owned(), looking);
         let why = folders.look(directory.path()).await.unwrap_err();
         assert!(why.contains("may be away"), "{why}");
     }
