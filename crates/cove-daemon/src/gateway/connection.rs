@@ -29,7 +29,8 @@ const HEAD_TIME: Duration = Duration::from_secs(30);
 /// Largest body of a request that is checked for bind mounts; the only bodies that are held.
 const MAX_CHECKED_BODY: usize = 8 * 1024 * 1024;
 
-/// How long looking for bind mounts may take. It follows links, and a file system whose server is away does not answer.
+/// How long looking for bind mounts may take. It follows links, and a file system whose server is away does not
+/// answer.
 const EXAMINED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Requests that are looked through at once, each on a thread of a pool that others use as well.

@@ -143,7 +143,7 @@ async fn accept(front: Arc<Front>, listener: TcpListener) {
         tokio::select! {
             accepted = listener.accept(), if clients.len() < MOST => match accepted {
                 Ok((client, _)) => {
-                    clients.spawn(converse(Arc::clone(&front), client));
+                    clients.spawn(converse(Arc::clone(&front), client, HEAD));
                 }
                 Err(error) => {
                     tracing::warn!("accepting a client of a container's name failed: {error}");
@@ -155,8 +155,9 @@ async fn accept(front: Arc<Front>, listener: TcpListener) {
     }
 }
 
-/// Serves one client, HTTP/1.1 or HTTP/2, as it begins, and what its connection becomes by an upgrade.
-async fn converse(front: Arc<Front>, client: TcpStream) {
+/// Serves one client, HTTP/1.1 or HTTP/2, as it begins, and what its connection becomes by an upgrade. `head` is how long
+/// it may take to say what it wants, see [`HEAD`].
+async fn converse(front: Arc<Front>, client: TcpStream, head: Duration) {
     // Only speed depends on it.
     let _ = client.set_nodelay(true);
     // HTTP/1.1 alone has upgrades, and a connection has one.
@@ -171,12 +172,12 @@ async fn converse(front: Arc<Front>, client: TcpStream) {
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(head);
     let served = builder.serve_connection_with_upgrades(TokioIo::new(client), service);
     // The builder's own clock starts when it knows which of the two is spoken.
     let silent = async {
-        if timeout(HEAD, begun.notified()).await.is_ok() {
+        if timeout(head, begun.notified()).await.is_ok() {
             std::future::pending::<()>().await;
         }
     };
@@ -202,40 +203,44 @@ mod tests {
     };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// A client, whose conversation is under way.
-    async fn client(fixture: &Fixture) -> TcpStream {
+    /// Longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A client, whose conversation is under way, and which may take so long to say what it wants. That is real time: a
+    /// clock that jumps whenever nothing can run would not wait for what is on its way through the kernel.
+    async fn client(fixture: &Fixture, head: Duration) -> TcpStream {
         let context = Arc::clone(&fixture.context);
         let instance = Instance::claim(&context.dirs).unwrap();
         let machines = Arc::new(Machines::open(Arc::clone(&context), instance).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        tokio::spawn(converse(Arc::new(Front { context, machines }), accepted));
+        tokio::spawn(converse(Arc::new(Front { context, machines }), accepted, head));
         client
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_client_that_asks_for_nothing_is_let_go() {
         // Nothing at all, half of a request, and half of what HTTP/2 begins with.
         for said in ["", "GET / HTTP/1.1\r\nHost: x", "PRI * HT"] {
             let fixture = Fixture::new(Script::default());
-            let mut client = client(&fixture).await;
+            let mut client = client(&fixture, Duration::from_millis(200)).await;
             client.write_all(said.as_bytes()).await.unwrap();
-            let left = timeout(4 * HEAD, client.read_to_end(&mut Vec::new())).await;
+            let left = timeout(LONG, client.read_to_end(&mut Vec::new())).await;
             assert!(left.is_ok(), "{said:?}");
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_client_that_has_been_answered_is_let_go_when_it_asks_for_nothing_more() {
         let fixture = Fixture::new(Script::default());
-        let mut client = client(&fixture).await;
+        let mut client = client(&fixture, Duration::from_secs(3)).await;
         client
             .write_all(b"GET / HTTP/1.1\r\nHost: shop.cove.localhost\r\n\r\n")
             .await
             .unwrap();
         let mut answer = Vec::new();
-        let left = timeout(4 * HEAD, client.read_to_end(&mut answer)).await;
+        let left = timeout(LONG, client.read_to_end(&mut answer)).await;
         assert!(left.is_ok());
         assert!(answer.starts_with(b"HTTP/1.1 503 "), "{}", answer.escape_ascii());
     }

@@ -40,8 +40,8 @@ use tokio::{
 const MAX_SHARES: usize = 256;
 const _: () = assert!(MAX_SHARES <= SLOTS);
 
-/// How long a folder may take to be opened. With [`ERRAND`], less than the five seconds that a daemon waits, so that it is
-/// told why.
+/// How long a folder may take to be opened. With [`ERRAND`], less than the five seconds that a daemon waits, so that it
+/// is told why.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// How long the porter may take for an errand.
