@@ -28,6 +28,8 @@ const SETTLING: Duration = Duration::from_secs(6);
 /// Writers, numbered from 0. The first ones work through mounts.
 const WRITERS: u32 = 4;
 const MOUNTS: u32 = 2;
+/// What a process prints when it could begin to write. Nobody does until all can, however long it takes to mount.
+const READY: &str = "ready to write";
 /// What a process prints when it has written all it had.
 const WRITTEN: &str = "all is written";
 const FOLDER: &str = "COVE_FS_STRESS_FOLDER";
@@ -54,14 +56,14 @@ fn nobody_sees_torn_or_stale_content_while_mounts_and_the_host_write_at_once() {
         .map(|process| BufReader::new(process.stdout.take().unwrap()))
         .collect();
     for output in &mut said {
-        let mut line = String::new();
-        while !line.contains(WRITTEN) {
-            line.clear();
-            if output.read_line(&mut line).unwrap() == 0 {
-                // It failed, which its end says.
-                break;
-            }
-        }
+        wait_for(READY, output);
+    }
+    for process in &mut processes {
+        // Fails where it ended before, which its end says.
+        let _ = writeln!(process.stdin.as_mut().unwrap());
+    }
+    for output in &mut said {
+        wait_for(WRITTEN, output);
     }
     for process in &mut processes {
         drop(process.stdin.take());
@@ -75,6 +77,23 @@ fn nobody_sees_torn_or_stale_content_while_mounts_and_the_host_write_at_once() {
         output.read_to_string(&mut rest).unwrap();
         assert!(end.success(), "writer {writer}: {rest}");
     }
+}
+
+/// Reads until a process says so, or ends: that it failed, its end says.
+fn wait_for(word: &str, output: &mut impl BufRead) {
+    let mut line = String::new();
+    while !line.contains(word) {
+        line.clear();
+        if output.read_line(&mut line).unwrap() == 0 {
+            return;
+        }
+    }
+}
+
+/// Waits in one of the processes until all are ready.
+fn wait_for_all() {
+    println!("{READY}");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
 fn begin(folder: &Path, writer: u32) -> Child {
@@ -97,6 +116,7 @@ fn one_of_the_processes() {
     let writer: u32 = writer.parse().unwrap();
     let host = PathBuf::from(&folder).join("host");
     if writer >= MOUNTS {
+        wait_for_all();
         let faults = as_user(USER, || write_and_read(&host, writer));
         println!("{WRITTEN}");
         assert_eq!(faults, Vec::<String>::new());
@@ -106,6 +126,7 @@ fn one_of_the_processes() {
     let (_mount, server) = attach(&host, &target, writer);
     let guest = target.join("share");
     let agent = Agent::start(&server, &guest);
+    wait_for_all();
     let faults = as_user(USER + 1 + writer, || write_and_read(&guest, writer));
     println!("{WRITTEN}");
     // Until everybody has written all.
