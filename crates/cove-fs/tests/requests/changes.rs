@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cove_fs::abi::{self, op};
 use cove_fs::{ChangeKind, Config, EntryKind, REPLAY_UID};
@@ -11,8 +11,10 @@ use zerocopy::IntoBytes;
 
 use crate::client::{Client, parse};
 
-/// Longer than the server takes to notice anything.
+/// How long it has to be quiet before nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
+/// Longer than the server takes to notice anything, however busy this computer is.
+const LONG: Duration = Duration::from_secs(20);
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/var/tmp").unwrap()
@@ -40,29 +42,64 @@ fn on_host(dir: &Path, script: &str) {
     assert!(status.success());
 }
 
-/// Plays the agent for the files in `dir` until there is nothing more to repeat; returns what there was.
-fn repeat(client: &Client, dir: u64) -> Vec<ChangeKind> {
+/// Takes changes until what was told `is_all`, and then until nothing follows. `act` is what becomes of each.
+fn take(
+    client: &Client,
+    is_all: impl Fn(&[ChangeKind]) -> bool,
+    act: impl Fn(&ChangeKind),
+) -> Vec<ChangeKind> {
+    let end = Instant::now() + LONG;
     let mut told = Vec::new();
     loop {
         let changes = client.server.take_changes(16, QUIET);
-        if changes.is_empty() {
+        if changes.is_empty() && (is_all(&told) || Instant::now() > end) {
             return told;
         }
         for change in changes {
-            let uid = client.uid.replace(REPLAY_UID);
-            if let ChangeKind::Created {
-                name,
-                entry: EntryKind::File,
-            } = &change.kind
-            {
-                let (entry, fh) = client.create(dir, name.to_str().unwrap(), 0o644).unwrap();
-                client.release(entry.node, fh).unwrap();
-            }
-            client.uid.set(uid);
+            act(&change.kind);
             client.server.finish_change(change.id);
             told.push(change.kind);
         }
     }
+}
+
+/// Plays the agent for the files in `dir`, see [`take`].
+fn repeat(client: &Client, dir: u64, is_all: impl Fn(&[ChangeKind]) -> bool) -> Vec<ChangeKind> {
+    take(client, is_all, |kind| {
+        let uid = client.uid.replace(REPLAY_UID);
+        if let ChangeKind::Created {
+            name,
+            entry: EntryKind::File,
+        } = kind
+        {
+            let (entry, fh) = client.create(dir, name.to_str().unwrap(), 0o644).unwrap();
+            client.release(entry.node, fh).unwrap();
+        }
+        client.uid.set(uid);
+    })
+}
+
+/// Waits until there are changes to take, and no more come.
+fn wait_for_changes(client: &Client) {
+    let end = Instant::now() + LONG;
+    loop {
+        let before = client.server.health().queued_changes;
+        std::thread::sleep(QUIET);
+        let settled = before > 0 && client.server.health().queued_changes == before;
+        if settled || Instant::now() > end {
+            return;
+        }
+    }
+}
+
+/// The names that were told as created.
+fn created(told: &[ChangeKind]) -> BTreeSet<String> {
+    told.iter()
+        .filter_map(|kind| match kind {
+            ChangeKind::Created { name, .. } => name.to_str().map(str::to_owned),
+            _ => None,
+        })
+        .collect()
 }
 
 /// The queue became one Overflow, and what was in it was told by nobody.
@@ -80,24 +117,19 @@ fn what_a_full_queue_dropped_is_found_by_comparing() {
         dir.path(),
         "rm old; i=0; while [ $i -lt 300 ]; do : > new-$i; i=$((i + 1)); done",
     );
-    std::thread::sleep(QUIET);
-    let told = repeat(&client, root);
-    assert!(told.contains(&ChangeKind::Overflow), "nothing was lost: {told:?}");
-    let created: BTreeSet<_> = told
-        .iter()
-        .filter_map(|kind| match kind {
-            ChangeKind::Created { name, .. } => name.to_str().map(str::to_owned),
-            _ => None,
-        })
-        .collect();
+    wait_for_changes(&client);
     let expected: BTreeSet<_> = (0..300).map(|number| format!("new-{number}")).collect();
-    assert_eq!(created, expected);
     let deleted = ChangeKind::Deleted {
         name: "old".into(),
         entry: EntryKind::File,
     };
+    let told = repeat(&client, root, |told| {
+        created(told) == expected && told.contains(&deleted)
+    });
+    assert!(told.contains(&ChangeKind::Overflow), "nothing was lost: {told:?}");
+    assert_eq!(created(&told), expected);
     assert!(told.contains(&deleted), "{told:?}");
-    assert_eq!(repeat(&client, root), [], "a difference is told once");
+    assert_eq!(repeat(&client, root, |_| true), [], "a difference is told once");
 }
 
 /// What the guest was given before its agent went away, it may believe for minutes after.
@@ -124,22 +156,6 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
         dir.path(),
         "echo 22 > written; chmod 600 chmodded; rm gone; : > new; : > sub/new",
     );
-    // As the machine process does while no agent is there.
-    loop {
-        let changes = client.server.take_changes(100, QUIET);
-        if changes.is_empty() {
-            break;
-        }
-        for change in changes {
-            client.server.finish_change(change.id);
-        }
-    }
-    client.server.set_repeating(true);
-    let mut told: Vec<_> = repeat(&client, root)
-        .iter()
-        .map(|kind| format!("{kind:?}"))
-        .collect();
-    told.sort();
     // Nobody looked into `sub`.
     let expected = [
         r#"Attributes { name: "chmodded" }"#,
@@ -147,6 +163,16 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
         r#"Deleted { name: "gone", entry: File }"#,
         r#"Modified { name: "written" }"#,
     ];
+    let lines = |told: &[ChangeKind]| -> Vec<_> { told.iter().map(|kind| format!("{kind:?}")).collect() };
+    let is_all = |told: &[ChangeKind]| {
+        let told = lines(told);
+        expected.iter().all(|line| told.iter().any(|told| told == line))
+    };
+    // As the machine process does while no agent is there.
+    take(&client, is_all, |_| ());
+    client.server.set_repeating(true);
+    let mut told = lines(&repeat(&client, root, is_all));
+    told.sort();
     assert_eq!(told, expected);
 }
 
@@ -164,34 +190,24 @@ fn a_removal_takes_away_nothing_that_came_after_it() {
     let new = client.lookup(root, "d").unwrap().node;
     assert_ne!(new, old);
     let uid = client.uid.replace(REPLAY_UID);
-    let mut told = Vec::new();
-    loop {
-        let changes = client.server.take_changes(16, QUIET);
-        if changes.is_empty() {
-            break;
+    let both = |told: &[ChangeKind]| told.len() >= 2;
+    let told = take(&client, both, |kind| match kind {
+        ChangeKind::Deleted { .. } => {
+            let gone = client.lookup(root, "d").unwrap().node;
+            assert_ne!(gone, new, "what is there would go");
+            client.ask(op::RMDIR, root, &[b"d\0"]).unwrap();
         }
-        for change in changes {
-            match &change.kind {
-                ChangeKind::Deleted { .. } => {
-                    let gone = client.lookup(root, "d").unwrap().node;
-                    assert_ne!(gone, new, "what is there would go");
-                    client.ask(op::RMDIR, root, &[b"d\0"]).unwrap();
-                }
-                ChangeKind::Created { .. } => {
-                    assert_eq!(client.lookup(root, "d").unwrap_err(), Errno::NOENT);
-                    let request = abi::MkdirIn {
-                        mode: 0o755,
-                        umask: 0,
-                    };
-                    let made = client.ask(op::MKDIR, root, &[request.as_bytes(), b"d\0"]);
-                    assert_eq!(parse::<abi::EntryOut>(&made.unwrap()).node, new);
-                }
-                _ => {}
-            }
-            client.server.finish_change(change.id);
-            told.push(change.kind);
+        ChangeKind::Created { .. } => {
+            assert_eq!(client.lookup(root, "d").unwrap_err(), Errno::NOENT);
+            let request = abi::MkdirIn {
+                mode: 0o755,
+                umask: 0,
+            };
+            let made = client.ask(op::MKDIR, root, &[request.as_bytes(), b"d\0"]);
+            assert_eq!(parse::<abi::EntryOut>(&made.unwrap()).node, new);
         }
-    }
+        _ => {}
+    });
     client.uid.set(uid);
     assert!(told.len() >= 2, "{told:?}");
     assert_eq!(client.lookup(root, "d").unwrap().node, new);
