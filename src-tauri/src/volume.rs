@@ -20,9 +20,16 @@ use cove_engine::{
     Bytes, Engine, EngineError, Place,
     archive::{self, Head},
 };
-use cove_view::{HELPER_LABEL, LogReader};
+use cove_view::{HELPER_LABEL, HELPER_NAME, LogReader, is_helper};
 use serde_json::{Value, json};
-use std::{any::Any, io::Cursor, sync::Arc};
+use std::{
+    any::Any,
+    io::Cursor,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use tokio::io::AsyncRead;
 
 /// An image that every machine has.
@@ -33,6 +40,9 @@ pub(crate) const AT: &str = "/volume";
 const NAME: &str = "volume";
 /// The label that says whose helper it is: the name of a window.
 const WINDOW: &str = "dev.cove.window";
+
+/// How many helpers this window has made: no two have one name.
+static MADE: AtomicU64 = AtomicU64::new(0);
 
 /// What is let go of only when a helper is, however late the engine has made it.
 pub(crate) type Held = Option<Arc<dyn Any + Send + Sync>>;
@@ -60,6 +70,8 @@ impl Helper {
         let engine = cove.engine();
         // To mount one that is not there would make it.
         engine.get(&Place::of(&["volumes", volume])).await?;
+        let window = cove.window()?;
+        let name = format!("{HELPER_NAME}{window}-{}", MADE.fetch_add(1, Ordering::Relaxed));
         let body = json!({
             "Image": IMAGE,
             // Whatever somebody may have given that name.
@@ -67,17 +79,17 @@ impl Helper {
             "Cmd": [AT, "-mindepth", "1", "-delete"],
             "User": "0:0",
             "NetworkDisabled": true,
-            "Labels": {HELPER_LABEL: "volume", WINDOW: cove.window()?},
+            "Labels": {HELPER_LABEL: "volume", WINDOW: window},
             "HostConfig": {"Mounts": [{
                 "Type": "volume", "Source": volume, "Target": AT, "ReadOnly": !writes,
                 "VolumeOptions": {"NoCopy": true},
             }]},
         });
-        if let Some(helper) = Self::create(&engine, &body, held.clone()).await? {
+        if let Some(helper) = Self::create(&engine, &name, &body, held.clone()).await? {
             return Ok(helper);
         }
         images::pull(&engine, IMAGE, report).await?;
-        Self::create(&engine, &body, held).await?.ok_or_else(|| {
+        Self::create(&engine, &name, &body, held).await?.ok_or_else(|| {
             Refusal::new(
                 format!("the engine has no image {IMAGE} although it has just pulled it"),
                 "Try again.",
@@ -87,10 +99,10 @@ impl Helper {
 
     /// Creates it, if its image is there. That goes on to its end whatever becomes of who asked: the engine may have made
     /// a container whose id nobody would read otherwise, and which nobody could remove.
-    async fn create(engine: &Engine, body: &Value, held: Held) -> Answer<Option<Self>> {
+    async fn create(engine: &Engine, name: &str, body: &Value, held: Held) -> Answer<Option<Self>> {
         let (engine, body) = (engine.clone(), body.clone());
+        let place = Place::of(&["containers", "create"]).with("name", name);
         let creating = tauri::async_runtime::spawn(async move {
-            let place = Place::of(&["containers", "create"]);
             let created = match engine.post(&place, Some(&body)).await {
                 Err(error) if error.is_not_found() => return Ok(None),
                 created => created?,
@@ -202,7 +214,8 @@ pub(crate) async fn clear_left_overs(cove: &Cove, engine: &Engine) -> Answer<()>
     let mut refused = None;
     for helper in list.as_array().into_iter().flatten() {
         let window = helper["Labels"][WINDOW].as_str().unwrap_or_default();
-        if ours.as_deref() == Some(window) {
+        // The engine finds by the label alone, which an image may have, too.
+        if !is_helper(helper) || window.is_empty() || ours.as_deref() == Some(window) {
             continue;
         }
         // Whose life is not known may live.
@@ -339,14 +352,19 @@ mod tests {
 
     #[tokio::test]
     async fn helpers_of_ended_windows_are_cleared_away_past_a_refusal_and_those_of_living_ones_are_not() {
-        let helper =
-            |id: &str, window: Value| json!({"Id": id, "Labels": {HELPER_LABEL: "volume", WINDOW: window}});
+        let named = |id: &str, name: &str, window: Value| {
+            let labels = json!({HELPER_LABEL: "volume", WINDOW: window});
+            json!({"Id": id, "Names": [name], "Labels": labels})
+        };
+        let helper = |id: &str, window: Value| named(id, &format!("/{HELPER_NAME}{id}"), window);
         let mut scene = Scene::set(|cove| {
             json!([
                 helper("ours", json!(cove.window().ok())),
                 helper("refused", json!("gone5678")),
                 helper("ended", json!("gone1234")),
                 helper("unmarked", Value::Null),
+                // Of an image that has the labels.
+                named("labelled", "/web", json!("gone1234")),
             ])
         });
         let engine = scene.cove.engine();
@@ -357,6 +375,6 @@ mod tests {
                 removed.extend(rest.split('?').next().map(str::to_owned));
             }
         }
-        assert_eq!(removed, ["refused", "ended", "unmarked"]);
+        assert_eq!(removed, ["refused", "ended"]);
     }
 }

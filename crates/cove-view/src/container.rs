@@ -11,9 +11,19 @@ const SERVICE: &str = "com.docker.compose.service";
 /// The label of containers that the window makes for a moment, to reach into volumes.
 pub const HELPER_LABEL: &str = "dev.cove.helper";
 
-/// Whether an element of the engine's list is such a container, which nobody else has to know of.
+/// What their names begin with.
+pub const HELPER_NAME: &str = "cove-helper-";
+
+/// Whether an element of the engine's list is such a container, which nobody else has to know of. A container inherits
+/// the labels of its image, which may be anybody's; its name it has only from who makes it.
 pub fn is_helper(summary: &Value) -> bool {
-    !summary["Labels"][HELPER_LABEL].is_null()
+    let is_ours = |name: &Value| {
+        let name = name.as_str().and_then(|name| name.strip_prefix('/'));
+        // Those of links have another slash.
+        name.is_some_and(|name| name.starts_with(HELPER_NAME) && !name.contains('/'))
+    };
+    let mut names = summary["Names"].as_array().into_iter().flatten();
+    !summary["Labels"][HELPER_LABEL].is_null() && names.any(is_ours)
 }
 
 /// One line of the list of containers.
@@ -226,10 +236,28 @@ mod tests {
 
     #[test]
     fn what_the_window_made_to_reach_into_a_volume_is_not_shown() {
-        let helper = json!({"Id": "4f6e", "Labels": {HELPER_LABEL: "volume"}});
+        let helper = json!({
+            "Id": "4f6e", "Names": [format!("/{HELPER_NAME}a1-0")], "Labels": {HELPER_LABEL: "volume"},
+        });
         assert!(is_helper(&helper));
         assert_eq!(ContainerRow::read(&helper), None);
         assert!(!is_helper(&json!({"Id": "4f6e", "Labels": null})));
+    }
+
+    #[test]
+    fn an_image_with_the_windows_label_hides_no_container() {
+        for names in [
+            json!(["/web"]),
+            json!(["/web", "/cove-helper-a1/web"]),
+            json!([]),
+            Value::Null,
+        ] {
+            let container = json!({"Id": "4f6e", "Names": names, "Labels": {HELPER_LABEL: "x"}});
+            assert!(!is_helper(&container), "{names}");
+            assert!(ContainerRow::read(&container).is_some(), "{names}");
+        }
+        // And a name alone makes none.
+        assert!(!is_helper(&json!({"Id": "4f6e", "Names": ["/cove-helper-mine"]})));
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub use build_progress::BuildProgress;
 pub use compose::{
     ComposeAction, ComposeProgress, ProjectRow, ServiceRow, is_project_name, line_of_project, words_of_files,
 };
-pub use container::{ContainerRow, ContainerState, HELPER_LABEL, Health, PortBinding, Protocol, is_helper};
+pub use container::{
+    ContainerRow, ContainerState, HELPER_LABEL, HELPER_NAME, Health, PortBinding, Protocol, is_helper,
+};
 pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
 pub use files::{
     Changes, FileChange, FileRow, FileRowKind, FileText, FilesOf, FilesView, Outside, OutsideKind, Saved,
