@@ -190,10 +190,10 @@ impl Helper {
         if out.trim_ascii() == NOT_FOUND.as_bytes() {
             return Ok(None);
         }
-        // By the protocol it says why on its standard output; not all do.
+        // By the protocol it says why on its standard output; not all do. Some end badly after a good answer.
         let told = [&out, &complaint]
             .into_iter()
-            .find(|text| !text.trim_ascii().is_empty());
+            .find(|text| !text.trim_ascii().is_empty() && !(verb == "get" && is_answer(text)));
         let words = told.map_or_else(|| status.to_string(), |text| words_of(text, secret));
         Err(HelperError::Refused {
             helper: self.name.clone(),
@@ -232,6 +232,13 @@ async fn bounded(stream: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> 
         stream.take(LONGEST + 1).read_to_end(&mut text).await?;
     }
     Ok(text)
+}
+
+/// Whether a password may be in what a helper says of one: JSON with the member of it, or a part of that.
+fn is_answer(text: &[u8]) -> bool {
+    String::from_utf8_lossy(text)
+        .to_ascii_lowercase()
+        .contains("\"secret\"")
 }
 
 /// A program's words on one line, without the password that it was given.
@@ -335,6 +342,26 @@ pub(crate) mod tests {
             "{words}"
         );
         assert!(!words.contains("sesame") && !words.contains('\n'), "{words}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_followed_by_a_failure_is_not_told() {
+        for stream in ["", " >&2"] {
+            for answer in [
+                r#"{"Username":"mole","Secret":"sesame"}"#,
+                r#"{"username":"mole", "SECRET" : "sesame"#,
+            ] {
+                let (_directory, helper) = helper(&format!("echo '{answer}'{stream}; exit 1"), PATIENT);
+                let words = helper.get("r.example").await.unwrap_err().to_string();
+                assert_eq!(words, "docker-credential-test did not get: exit status: 1");
+            }
+        }
+        let (_directory, helper) = helper("echo 'the Secret Service is locked'; exit 1", PATIENT);
+        let words = helper.get("r.example").await.unwrap_err().to_string();
+        assert_eq!(
+            words,
+            "docker-credential-test did not get: the Secret Service is locked"
+        );
     }
 
     #[tokio::test]
