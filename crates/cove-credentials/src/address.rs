@@ -77,6 +77,20 @@ pub fn same_registry(one: &str, other: &str) -> bool {
     bare(one) == bare(other)
 }
 
+/// Whether what is kept under `other` is of the registry `key`: its account in whatever spelling, or one of the tokens
+/// that the Docker client keeps beside Docker Hub's, for who signed in by a browser.
+pub(crate) fn belongs_to(other: &str, key: &str) -> bool {
+    same_registry(other, key) || (same_registry(key, HUB) && is_token_of_hub(other))
+}
+
+/// Whether such a token is kept under this key.
+pub(crate) fn is_token_of_hub(key: &str) -> bool {
+    ["/access-token", "/refresh-token"]
+        .into_iter()
+        .filter_map(|end| key.strip_suffix(end))
+        .any(|rest| same_registry(rest, HUB))
+}
+
 fn without_scheme(address: &str) -> &str {
     address
         .strip_prefix("https://")
@@ -142,6 +156,13 @@ mod tests {
         assert!(same_registry(HUB, "index.docker.io"));
         assert!(!same_registry(HUB, "https://index.docker.io/v1/access-token"));
         assert!(!same_registry("r.example", "r.example:5000"));
+        for token in ["access-token", "refresh-token"] {
+            let token = format!("{HUB}{token}");
+            assert!(belongs_to(&token, HUB) && is_token_of_hub(&token));
+            assert!(!belongs_to(&token, "r.example"));
+        }
+        assert!(!belongs_to("https://r.example/v1/access-token", HUB));
+        assert!(!belongs_to("https://r.example/v1/access-token", "r.example"));
     }
 
     proptest! {

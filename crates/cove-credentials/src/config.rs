@@ -1,7 +1,7 @@
 //! The Docker client's configuration file: which helper keeps whose passwords, and what lies in the file itself.
 
 use crate::{
-    address::same_registry,
+    address::{belongs_to, same_registry},
     secret::{Credentials, Secret},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -202,7 +202,7 @@ impl Config {
     fn sign_in(&mut self, key: &str, helper: &str, named: Named) {
         let others = self
             .entries()
-            .any(|(other, secret)| secret && !same_registry(other, key));
+            .any(|(other, secret)| secret && !belongs_to(other, key));
         if named == Named::Newly && self.helper(key).is_none() {
             if others {
                 self.helpers.insert(key.to_owned(), helper.to_owned());
@@ -212,7 +212,7 @@ impl Config {
         }
         // Passwords of another spelling of the key would be left in the file for nobody.
         for (other, value) in &mut self.auths.0 {
-            if same_registry(other, key) {
+            if belongs_to(other, key) {
                 *value = without_secrets(value);
             }
         }
@@ -224,7 +224,7 @@ impl Config {
     /// Takes a registry out of the file; whether it was there.
     fn sign_out(&mut self, key: &str) -> bool {
         let before = self.auths.0.len();
-        self.auths.0.retain(|(other, _)| !same_registry(other, key));
+        self.auths.0.retain(|(other, _)| !belongs_to(other, key));
         self.auths.0.len() < before
     }
 
@@ -463,6 +463,26 @@ mod tests {
         let before = fs::read(&path).unwrap();
         note_sign_out(&path, "r.example").unwrap();
         assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn tokens_of_docker_hub_go_with_its_account() {
+        let text = r#"{"auths": {
+            "https://index.docker.io/v1/": {"auth": "YTpi"},
+            "https://index.docker.io/v1/access-token": {"auth": "YTpi"},
+            "https://index.docker.io/v1/refresh-token": {"auth": "YTpi", "email": "m@x"}}}"#;
+        let (_directory, path) = file(text);
+        note_sign_in(&path, HUB, "cove", Named::Newly).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert!(config.entries().all(|(_, secret)| !secret));
+        // They were nobody else's passwords.
+        assert_eq!(config.store(), Some("cove"));
+
+        let (_directory, path) = file(text);
+        note_sign_out(&path, "r.example").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        note_sign_out(&path, HUB).unwrap();
+        assert_eq!(Config::read(&path).unwrap().entries().count(), 0);
     }
 
     #[test]

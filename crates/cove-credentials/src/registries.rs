@@ -1,7 +1,7 @@
 //! The registries that somebody is signed in to, and how they come to be.
 
 use crate::{
-    address::same_registry,
+    address::{HUB, is_token_of_hub, same_registry},
     config::{self, Config, ConfigError, Named},
     helper::{Helper, HelperError},
     secret::Credentials,
@@ -160,14 +160,35 @@ impl Registries {
         Ok(())
     }
 
-    /// Forgets who somebody is at a registry: in the helper's keeping, and in the file.
+    /// Forgets who somebody is at a registry: in the helper's keeping, and in the file, which keeps nothing for want of a
+    /// helper.
     pub async fn forget(&self, key: &str) -> Result<(), CredentialsError> {
         let config = Config::read(&self.file)?;
-        if let Some(name) = config.helper(key) {
-            self.helper(name, PATIENCE)?.erase(key).await?;
-        }
+        let erased = match config.helper(key) {
+            Some(name) => self.erase(name, key).await,
+            None => Ok(()),
+        };
         config::note_sign_out(&self.file, key)?;
-        Ok(())
+        Ok(erased?)
+    }
+
+    /// Has a helper forget a registry, and for Docker Hub the tokens beside it. What goes wrong with one keeps no other;
+    /// the first refusal is what this returns.
+    async fn erase(&self, name: &str, key: &str) -> Result<(), HelperError> {
+        let helper = self.helper(name, PATIENCE)?;
+        let mut erased = helper.erase(key).await;
+        if same_registry(key, HUB) {
+            // Some helpers refuse to erase what they do not keep.
+            match helper.list().await {
+                Ok(kept) => {
+                    for token in kept.keys().filter(|key| is_token_of_hub(key)) {
+                        erased = erased.and(helper.erase(token).await);
+                    }
+                }
+                Err(error) => erased = erased.and(Err(error)),
+            }
+        }
+        erased
     }
 
     fn helper(&self, name: &str, patience: Duration) -> Result<Helper, HelperError> {
@@ -198,6 +219,13 @@ fn accounts<'a>(config: &'a Config, known: &'a BTreeMap<String, BTreeMap<String,
         account.plain |= plain;
     };
     for (key, plain) in config.entries() {
+        // A token is of the account that it stands beside, which may be gone.
+        if is_token_of_hub(key) {
+            if plain {
+                note(HUB, "", None, true);
+            }
+            continue;
+        }
         let helper = config.helper(key);
         let silent = helper.is_some_and(|name| !known.contains_key(name));
         if plain {
@@ -229,10 +257,9 @@ fn accounts<'a>(config: &'a Config, known: &'a BTreeMap<String, BTreeMap<String,
         && let Some(users) = known.get(name)
     {
         for (key, user) in users {
-            // Docker Desktop keeps tokens beside the account that they are of.
-            let token = key.ends_with("/access-token") || key.ends_with("/refresh-token");
-            if !token && !config.helpers().contains_key(key) {
-                note(key.as_str(), shown(user), Some(name), false);
+            let key = if is_token_of_hub(key) { HUB } else { key.as_str() };
+            if !config.helpers().contains_key(key) {
+                note(key, shown(user), Some(name), false);
             }
         }
     }
@@ -257,10 +284,7 @@ fn names(helpers: &[&str]) -> String {
 #[cfg(unix)]
 mod tests {
     use super::*;
-    use crate::{
-        address::HUB,
-        helper::tests::{keeping_one, script},
-    };
+    use crate::helper::tests::{keeping_one, script};
     use std::fs;
 
     /// A configuration, and a directory that is all of the path but for what scripts need.
@@ -355,6 +379,53 @@ mod tests {
         assert!(!registries.file().exists());
     }
 
+    /// A helper that keeps so much of Docker Hub and of others, and writes down what it is to erase.
+    const OF_HUB: &str = r#"case $1 in
+        list) echo '{"https://index.docker.io/v1/access-token": "mole", "https://index.docker.io/v1/refresh-token": "mole",
+                     "https://r.example/v1/access-token": "vole"}' ;;
+        erase) cat >>"${0%/*}/erased"; echo >>"${0%/*}/erased" ;;
+        esac"#;
+
+    #[tokio::test]
+    async fn tokens_of_docker_hub_are_its_account_and_go_with_it() {
+        let (directory, registries) = registries(
+            r#"{"auths": {"https://index.docker.io/v1/refresh-token": {"auth": "bW9sZTpzZXNhbWU="}},
+                "credsStore": "hub"}"#,
+        );
+        script(directory.path(), "hub", OF_HUB);
+        let listed = registries.list().await.unwrap();
+        assert_eq!(
+            listed.accounts,
+            [
+                account(HUB, "mole", Some("hub"), true),
+                account("https://r.example/v1/access-token", "vole", Some("hub"), false),
+            ]
+        );
+        registries.forget(HUB).await.unwrap();
+        let erased = fs::read_to_string(directory.path().join("erased")).unwrap();
+        let wanted = ["", "access-token", "refresh-token"].map(|end| format!("{HUB}{end}"));
+        assert_eq!(erased.lines().collect::<Vec<_>>(), wanted);
+        let text = fs::read_to_string(registries.file()).unwrap();
+        assert!(!text.contains("refresh-token"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_keeps_no_password_in_the_file() {
+        let (_directory, registries) = registries(
+            r#"{"auths": {"r.example": {"auth": "bW9sZTpzZXNhbWU="}, "s.example": {}}, "credsStore": "missing"}"#,
+        );
+        let refused = registries.forget("r.example").await;
+        assert!(matches!(
+            refused,
+            Err(CredentialsError::Helper(HelperError::Missing(_)))
+        ));
+        let text = fs::read_to_string(registries.file()).unwrap();
+        assert!(
+            !text.contains("r.example") && text.contains("s.example"),
+            "{text}"
+        );
+    }
+
     #[tokio::test]
     async fn a_helper_that_fails_hides_nothing_that_others_know() {
         let (directory, registries) = registries(
@@ -362,11 +433,7 @@ mod tests {
                 "credHelpers": {"g.example": "broken", "h.example": "missing"}, "credsStore": "list"}"#,
         );
         script(directory.path(), "broken", "echo no network; exit 1");
-        script(
-            directory.path(),
-            "list",
-            r#"echo '{"s.example": "vole", "https://index.docker.io/v1/access-token": "vole"}'"#,
-        );
+        script(directory.path(), "list", r#"echo '{"s.example": "vole"}'"#);
         let listed = registries.list().await.unwrap();
         assert_eq!(
             listed.accounts,
