@@ -11,7 +11,7 @@ const HUB_NAMES: [&str; 4] = [
     "hub.docker.com",
 ];
 /// What images call it.
-const HUB_DOMAINS: [&str; 2] = ["docker.io", "index.docker.io"];
+const HUB_DOMAINS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 /// Longest host with its port, in bytes: a name of the DNS holds 253.
 const LONGEST: usize = 260;
 
@@ -21,7 +21,7 @@ const LONGEST: usize = 260;
 pub struct AddressError(pub String);
 
 /// The key of the registry at an address that a person typed: `HUB` for nothing at all and for each of its names,
-/// else the host with its port. Scheme and path are left out, as `docker login` does.
+/// else the host with its port, in lower case as images have it. Scheme and path are left out, as `docker login` does.
 ///
 /// ```
 /// # use cove_credentials::{HUB, key_of_address};
@@ -39,7 +39,7 @@ pub fn key_of_address(typed: &str) -> Result<String, AddressError> {
     let known = |letter: char| letter.is_ascii_alphanumeric() || "-._:[]".contains(letter);
     let begins = host.starts_with(|letter: char| letter.is_ascii_alphanumeric() || letter == '[');
     if begins && host.len() <= LONGEST && host.chars().all(known) {
-        Ok(host.to_owned())
+        Ok(host.to_ascii_lowercase())
     } else {
         Err(AddressError(typed.to_owned()))
     }
@@ -121,6 +121,7 @@ mod tests {
     fn an_address_is_a_host_and_maybe_a_port() {
         for (typed, key) in [
             ("ghcr.io", "ghcr.io"),
+            ("GHCR.io", "ghcr.io"),
             ("http://localhost:5000/", "localhost:5000"),
             ("registry.example.com/team", "registry.example.com"),
             ("[::1]:5000", "[::1]:5000"),
@@ -140,6 +141,7 @@ mod tests {
             ("shop/api", HUB),
             ("docker.io/library/alpine", HUB),
             ("index.docker.io/library/alpine", HUB),
+            ("registry-1.docker.io/library/alpine", HUB),
             ("ghcr.io/shop/api@sha256:00", "ghcr.io"),
             ("localhost/a", "localhost"),
             ("localhost:5000/a:1", "localhost:5000"),

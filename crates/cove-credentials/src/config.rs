@@ -174,14 +174,18 @@ impl Config {
         self.store.as_deref()
     }
 
-    /// Registries with a helper of their own.
+    /// Registries with a helper of their own, or an empty name for those that have none.
     pub(crate) fn helpers(&self) -> &BTreeMap<String, String> {
         &self.helpers
     }
 
-    /// The helper that the Docker client asks for this registry.
+    /// The helper that the Docker client asks for this registry. One without a name is none, also where there is one for
+    /// all others: the file keeps this registry's password.
     pub(crate) fn helper(&self, key: &str) -> Option<&str> {
-        self.helpers.get(key).map(String::as_str).or(self.store())
+        match self.helpers.get(key) {
+            Some(name) => Some(name.as_str()).filter(|name| !name.is_empty()),
+            None => self.store(),
+        }
     }
 
     /// Registries that the file has an entry of, and whether a secret lies in it.
@@ -204,7 +208,7 @@ impl Config {
             .entries()
             .any(|(other, secret)| secret && !belongs_to(other, key));
         if named == Named::Newly && self.helper(key).is_none() {
-            if others {
+            if others || self.helpers.contains_key(key) {
                 self.helpers.insert(key.to_owned(), helper.to_owned());
             } else {
                 self.store = Some(helper.to_owned());
@@ -451,6 +455,19 @@ mod tests {
         let config = Config::read(&path).unwrap();
         assert_eq!((config.store(), config.helper("a")), (Some("pass"), Some("x")));
         assert_eq!(config.entries().collect::<Vec<_>>(), [("b", false)]);
+    }
+
+    #[test]
+    fn a_helper_without_a_name_is_none_until_another_is_named_for_the_registry() {
+        let text =
+            r#"{"auths": {"a": {"auth": "bW9sZTp4"}}, "credHelpers": {"a": ""}, "credsStore": "pass"}"#;
+        let (_directory, path) = file(text);
+        let config = Config::read(&path).unwrap();
+        assert_eq!((config.helper("a"), config.helper("b")), (None, Some("pass")));
+        note_sign_in(&path, "a", "cove", Named::Newly).unwrap();
+        let config = Config::read(&path).unwrap();
+        assert_eq!((config.helper("a"), config.store()), (Some("cove"), Some("pass")));
+        assert_eq!(config.entries().collect::<Vec<_>>(), [("a", false)]);
     }
 
     #[test]

@@ -94,23 +94,18 @@ struct Answer {
 }
 
 impl Helper {
-    /// The helper of that name, on a path such as that of the shell. Relative directories of it are passed over.
+    /// The helper of that name, on a path such as that of the shell.
     pub(crate) fn find(name: &str, path: &OsStr, patience: Duration) -> Result<Self, HelperError> {
         let known = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
         if name.is_empty() || !name.chars().all(known) {
             return Err(HelperError::Name(name.to_owned()));
         }
-        let file = format!("docker-credential-{name}{}", env::consts::EXE_SUFFIX);
-        env::split_paths(path)
-            .filter(|directory| directory.is_absolute())
-            .map(|directory| directory.join(&file))
-            .find(|program| is_program(program))
-            .map(|program| Self {
-                name: name.to_owned(),
-                program,
-                patience,
-            })
-            .ok_or_else(|| HelperError::Missing(name.to_owned()))
+        let program = program(&format!("docker-credential-{name}"), path);
+        Ok(Self {
+            program: program.ok_or_else(|| HelperError::Missing(name.to_owned()))?,
+            name: name.to_owned(),
+            patience,
+        })
     }
 
     /// Who somebody is at a registry, if the helper knows.
@@ -203,6 +198,15 @@ impl Helper {
     }
 }
 
+/// A program on a path such as that of the shell. Relative directories of it are passed over.
+pub(crate) fn program(name: &str, path: &OsStr) -> Option<PathBuf> {
+    let file = format!("{name}{}", env::consts::EXE_SUFFIX);
+    env::split_paths(path)
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(&file))
+        .find(|program| is_program(program))
+}
+
 /// Runs it to its end. A run that is dropped ends it.
 async fn run_program(program: &Path, verb: &str, input: &[u8]) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
     let mut child = Command::new(program)
@@ -276,6 +280,11 @@ pub(crate) mod tests {
 
     /// A shell script as the helper `name` in `directory`.
     pub(crate) fn script(directory: &Path, name: &str, text: &str) {
+        program_of(directory, &format!("docker-credential-{name}"), text);
+    }
+
+    /// A shell script as the program `name` in `directory`.
+    pub(crate) fn program_of(directory: &Path, name: &str, text: &str) {
         let draft = directory.join(format!("{name}.sh"));
         fs::write(&draft, format!("#!/bin/sh\n{text}")).unwrap();
         // Written by another process: one that this process forks meanwhile would hold the file open for writing, and a
@@ -283,7 +292,7 @@ pub(crate) mod tests {
         let copied = std::process::Command::new("install")
             .args(["-m", "755"])
             .arg(&draft)
-            .arg(directory.join(format!("docker-credential-{name}")))
+            .arg(directory.join(name))
             .status();
         assert!(copied.unwrap().success());
     }

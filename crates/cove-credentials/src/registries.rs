@@ -3,7 +3,7 @@
 use crate::{
     address::{HUB, is_token_of_hub, same_registry},
     config::{self, Config, ConfigError, Named},
-    helper::{Helper, HelperError},
+    helper::{self, Helper, HelperError},
     secret::Credentials,
 };
 use futures_util::future::join_all;
@@ -112,7 +112,7 @@ impl Registries {
             .values()
             .map(String::as_str)
             .chain(config.store());
-        let names: BTreeSet<String> = names.map(str::to_owned).collect();
+        let names: BTreeSet<String> = names.filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let asked = names.into_iter().map(|name| async move {
             let users = match self.helper(&name, LISTING) {
                 Ok(helper) => helper.list().await,
@@ -133,7 +133,7 @@ impl Registries {
         }
         Ok(Accounts {
             accounts: accounts(&config, &known),
-            helper: config.store().or_else(|| self.usual()).map(str::to_owned),
+            helper: config.store().or_else(|| self.usual().next()).map(str::to_owned),
             problems,
         })
     }
@@ -148,16 +148,26 @@ impl Registries {
     }
 
     /// Has a helper keep who somebody is at a registry, and takes what the file had of it out. Where the file names no
-    /// helper, it names one from then on. Nothing is written unless the helper has it.
+    /// helper, it names one from then on: the first of the usual ones that does not refuse. Nothing is written unless the
+    /// helper has it.
     pub async fn keep(&self, key: &str, credentials: &Credentials) -> Result<(), CredentialsError> {
         let config = Config::read(&self.file)?;
-        let (name, named) = match config.helper(key) {
-            Some(name) => (name, Named::Already),
-            None => (self.usual().ok_or(CredentialsError::NoHelper)?, Named::Newly),
-        };
-        self.helper(name, PATIENCE)?.store(key, credentials).await?;
-        config::note_sign_in(&self.file, key, name, named)?;
-        Ok(())
+        if let Some(name) = config.helper(key) {
+            self.helper(name, PATIENCE)?.store(key, credentials).await?;
+            return Ok(config::note_sign_in(&self.file, key, name, Named::Already)?);
+        }
+        let mut refused = None;
+        for name in self.usual() {
+            match self.helper(name, PATIENCE)?.store(key, credentials).await {
+                Ok(()) => return Ok(config::note_sign_in(&self.file, key, name, Named::Newly)?),
+                // It may be there and not be set up, of which the next one knows nothing.
+                Err(error @ HelperError::Refused { .. }) => {
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(refused.map_or(CredentialsError::NoHelper, CredentialsError::Helper))
     }
 
     /// Forgets who somebody is at a registry: in the helper's keeping, and in the file, which keeps nothing for want of a
@@ -195,10 +205,13 @@ impl Registries {
         Helper::find(name, &self.path, patience)
     }
 
-    /// The helper for those who have named none.
-    fn usual(&self) -> Option<&'static str> {
-        let is_there = |name: &&str| Helper::find(name, &self.path, PATIENCE).is_ok();
-        USUAL.iter().copied().find(is_there)
+    /// The helpers for those who have named none, the likeliest first.
+    fn usual(&self) -> impl Iterator<Item = &'static str> {
+        USUAL.iter().copied().filter(move |name| {
+            // Some packages bring all helpers, that of `pass` also where there is no `pass`.
+            let has_its_own = *name != "pass" || helper::program(name, &self.path).is_some();
+            has_its_own && self.helper(name, PATIENCE).is_ok()
+        })
     }
 }
 
@@ -242,6 +255,9 @@ fn accounts<'a>(config: &'a Config, known: &'a BTreeMap<String, BTreeMap<String,
         }
     }
     for (key, name) in config.helpers() {
+        if name.is_empty() {
+            continue;
+        }
         match known.get(name) {
             Some(users) => {
                 let user = users.iter().find(|(other, _)| same_registry(other, key));
@@ -284,7 +300,7 @@ fn names(helpers: &[&str]) -> String {
 #[cfg(unix)]
 mod tests {
     use super::*;
-    use crate::helper::tests::{keeping_one, script};
+    use crate::helper::tests::{keeping_one, program_of, script};
     use std::fs;
 
     /// A configuration, and a directory that is all of the path but for what scripts need.
@@ -333,6 +349,9 @@ mod tests {
         keeping_one(directory.path(), "cove");
         assert_eq!(registries.list().await.unwrap().helper.as_deref(), Some("cove"));
         keeping_one(directory.path(), "pass");
+        // It can do nothing without what it is named after.
+        assert_eq!(registries.list().await.unwrap().helper.as_deref(), Some("cove"));
+        program_of(directory.path(), "pass", "exit 1");
         assert_eq!(registries.list().await.unwrap().helper.as_deref(), Some("pass"));
         fs::write(
             registries.file(),
@@ -362,6 +381,57 @@ mod tests {
             .keep("r.example", &Credentials::of("mole", "sesame"))
             .await
             .unwrap();
+        let listed = registries.list().await.unwrap();
+        assert_eq!(
+            listed.accounts,
+            [account("r.example", "mole", Some("cove"), false)]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_usual_helper_that_was_never_set_up_leaves_it_to_the_next_and_a_named_one_does_not() {
+        let (directory, registries) = registries("");
+        program_of(directory.path(), "pass", "exit 1");
+        script(
+            directory.path(),
+            "pass",
+            "cat >/dev/null; echo 'pass not initialized'; exit 1",
+        );
+        let mole = Credentials::of("mole", "sesame");
+        let refused = registries.keep(HUB, &mole).await.unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "docker-credential-pass did not store: pass not initialized"
+        );
+        assert!(!registries.file().exists());
+        keeping_one(directory.path(), "cove");
+        registries.keep(HUB, &mole).await.unwrap();
+        let listed = registries.list().await.unwrap();
+        assert_eq!(listed.accounts, [account(HUB, "mole", Some("cove"), false)]);
+        fs::write(registries.file(), r#"{"credsStore": "pass"}"#).unwrap();
+        let refused = registries.keep(HUB, &mole).await.unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "docker-credential-pass did not store: pass not initialized"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_registry_whose_helper_has_no_name_is_the_files() {
+        // mole:sesame
+        let (directory, registries) = registries(
+            r#"{"auths": {"r.example": {"auth": "bW9sZTpzZXNhbWU="}}, "credHelpers": {"r.example": ""}}"#,
+        );
+        let mole = Credentials::of("mole", "sesame");
+        assert_eq!(
+            registries.credentials("r.example").await.unwrap(),
+            Some(mole.clone())
+        );
+        let listed = registries.list().await.unwrap();
+        assert_eq!(listed.accounts, [account("r.example", "mole", None, true)]);
+        assert!(listed.problems.is_empty());
+        keeping_one(directory.path(), "cove");
+        registries.keep("r.example", &mole).await.unwrap();
         let listed = registries.list().await.unwrap();
         assert_eq!(
             listed.accounts,
