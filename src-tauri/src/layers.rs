@@ -26,6 +26,8 @@ const LONGEST: Duration = Duration::from_mins(20);
 const MOST_IMAGES: usize = 4;
 /// Files of all layers that are kept, as a bound for memory; a hundred bytes each.
 const MOST_FILES: usize = 1_000_000;
+/// Bytes of the paths of all layers and images that are kept.
+const MOST_BYTES: usize = 192 << 20;
 
 /// What is known of layers and images by now.
 #[derive(Debug, Default)]
@@ -36,14 +38,21 @@ struct Known {
     /// By the digests of their contents.
     layers: HashMap<String, Arc<Layer>>,
     /// By the images' ids. An image with an id never changes.
-    images: HashMap<String, Arc<Vec<LayerFiles>>>,
+    images: HashMap<String, Compared>,
+}
+
+/// The layers of an image, and how many bytes their paths have.
+#[derive(Debug)]
+struct Compared {
+    files: Arc<Vec<LayerFiles>>,
+    bytes: usize,
 }
 
 impl Layers {
     /// The layers of an image, the lowest first, if they were read.
     pub(crate) fn of(&self, image: &str) -> Option<Arc<Vec<LayerFiles>>> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.images.get(image).cloned()
+        known.images.get(image).map(|image| Arc::clone(&image.files))
     }
 
     /// The same; those that were not read yet are asked of the engine, which sends the whole image for it.
@@ -73,22 +82,29 @@ impl Layers {
     fn keep(&self, image: &str, archive: &ImageArchive, files: Vec<LayerFiles>) -> Arc<Vec<LayerFiles>> {
         let files = Arc::new(files);
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sizes = |layers: &HashMap<String, Arc<Layer>>| -> usize {
-            layers.values().map(|layer| layer.entries.len()).sum()
-        };
+        let mut bytes = 0;
         for layer in &archive.layers {
             if let Some(content) = &layer.content {
+                bytes += content.bytes;
                 known.layers.insert(layer.digest.clone(), Arc::clone(content));
             }
         }
-        if sizes(&known.layers) > MOST_FILES {
+        let entries: usize = known.layers.values().map(|layer| layer.entries.len()).sum();
+        let of_layers: usize = known.layers.values().map(|layer| layer.bytes).sum();
+        let of_images: usize = known.images.values().map(|image| image.bytes).sum();
+        let full = of_layers + of_images + bytes > MOST_BYTES;
+        if entries > MOST_FILES || full {
             // The image at hand is kept all the same.
             known.layers.clear();
         }
-        if known.images.len() >= MOST_IMAGES {
+        if known.images.len() >= MOST_IMAGES || full {
             known.images.clear();
         }
-        known.images.insert(image.to_owned(), Arc::clone(&files));
+        let compared = Compared {
+            files: Arc::clone(&files),
+            bytes,
+        };
+        known.images.insert(image.to_owned(), compared);
         files
     }
 }
@@ -172,6 +188,7 @@ mod tests {
         });
         let content = Layer {
             entries: entries.collect(),
+            bytes: paths.iter().map(|path| path.len()).sum(),
             left_out: 2,
         };
         ImageArchive {
@@ -199,6 +216,25 @@ mod tests {
         let known = layers.0.lock().unwrap();
         assert!(known.images.len() <= MOST_IMAGES && known.images.contains_key("3"));
         assert_eq!(known.layers.len(), 1);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_its_paths_as_well() {
+        let layers = Layers::default();
+        for at in 0..3 {
+            let digest = format!("sha256:{at}");
+            let mut archive = image(&digest, &["etc/motd"]);
+            let large = Layer {
+                bytes: MOST_BYTES / 5,
+                ..Layer::default()
+            };
+            archive.layers[0].content = Some(Arc::new(large));
+            layers.keep(&digest, &archive, Vec::new());
+            let known = layers.0.lock().unwrap();
+            // Each counts as a layer and as an image.
+            assert_eq!(known.images.len(), if at == 1 { 2 } else { 1 });
+            assert_eq!(known.layers.len(), [1, 2, 0][at]);
+        }
     }
 
     #[test]

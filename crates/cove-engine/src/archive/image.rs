@@ -39,6 +39,10 @@ const MOST_JSON: u64 = 32 << 20;
 const MOST_UNPACKED: u64 = 256 << 30;
 /// Entries of all layers that are kept.
 const MOST_KEPT: usize = 500_000;
+/// Bytes of their paths: what a computer gives for a look, whatever an image is made of.
+const MOST_PATHS: usize = 64 << 20;
+/// What is said of more than that.
+const TOO_MANY: &str = "more files in its layers than are read";
 /// Indexes that may lead to one another.
 const DEEPEST: usize = 3;
 /// What gzip (RFC 1952) and Zstandard (RFC 8878) begin with.
@@ -59,14 +63,14 @@ pub struct ImageLayer {
     pub digest: String,
     /// What made it, as the builder recorded it; empty where that is not known.
     pub command: String,
-    /// What it holds; nothing if it is packed in a way that is not read here.
+    /// What it holds; nothing if it is packed or made in a way that is not read here.
     pub content: Option<Arc<Layer>>,
 }
 
 /// A file of the archive, by its path.
 enum Kept {
     Layer(Arc<Layer>),
-    /// A layer that cannot be read.
+    /// A layer that is packed or made in a way that is not read here.
     Packed,
     Json(Vec<u8>),
     /// The path of another.
@@ -80,7 +84,7 @@ pub fn read_image(
 ) -> Result<ImageArchive, ArchiveError> {
     let mut headers = Headers::new(archive);
     let mut files = HashMap::new();
-    let (mut entries, mut json, mut unpacked, mut kept) = (0, 0, 0, 0);
+    let (mut entries, mut json, mut unpacked, mut kept, mut paths) = (0, 0, 0, 0, 0);
     while let Some(entry) = headers.next()? {
         entries += 1;
         if entries > MOST_ENTRIES || files.len() == MOST_FILES {
@@ -105,8 +109,9 @@ pub fn read_image(
         match read_file(headers.content(), entry.size, room, &mut unpacked)? {
             Some(Kept::Layer(layer)) => {
                 kept += layer.entries.len();
-                if kept > MOST_KEPT {
-                    return Err(nonsense("more files in its layers than are read"));
+                paths += layer.bytes;
+                if kept > MOST_KEPT || paths > MOST_PATHS {
+                    return Err(nonsense(TOO_MANY));
                 }
                 files.insert(path, Kept::Layer(layer));
             }
@@ -160,24 +165,34 @@ fn layer(archive: impl Read, unpacked: &mut u64) -> Result<Kept, ArchiveError> {
     let mut bounded = Bounded {
         archive,
         left: MOST_UNPACKED.saturating_sub(*unpacked),
+        exceeded: false,
     };
     let before = bounded.left;
-    let layer = Layer::read(&mut bounded)?;
+    let read = Layer::read(&mut bounded);
     *unpacked += before - bounded.left;
-    Ok(Kept::Layer(Arc::new(layer)))
+    match read {
+        Ok(layer) => Ok(Kept::Layer(Arc::new(layer))),
+        Err(error) if bounded.exceeded => Err(error),
+        // One that is odd leaves the others readable. An archive that breaks off ends at its next header.
+        Err(_) => Ok(Kept::Packed),
+    }
 }
 
 /// Refuses to go on where there were too many bytes.
 struct Bounded<R> {
     archive: R,
     left: u64,
+    exceeded: bool,
 }
 
 impl<R: Read> Read for Bounded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.archive.read(buffer)?;
-        let left = self.left.checked_sub(count as u64);
-        self.left = left.ok_or_else(|| io::Error::other("its layers are larger than any image's"))?;
+        let Some(left) = self.left.checked_sub(count as u64) else {
+            self.exceeded = true;
+            return Err(io::Error::other("its layers are larger than any image's"));
+        };
+        self.left = left;
         Ok(count)
     }
 }
@@ -246,9 +261,15 @@ impl Files {
                 command,
             })
         });
-        Ok(ImageArchive {
-            layers: layers.collect::<Result<_, ArchiveError>>()?,
-        })
+        let layers: Vec<_> = layers.collect::<Result<_, ArchiveError>>()?;
+        // One layer may stand there many times, and who compares them has each of its paths as often.
+        let all = || layers.iter().filter_map(|layer| layer.content.as_deref());
+        let kept: usize = all().map(|layer| layer.entries.len()).sum();
+        let bytes: usize = all().map(|layer| layer.bytes).sum();
+        if kept > MOST_KEPT || bytes > MOST_PATHS {
+            return Err(nonsense(TOO_MANY));
+        }
+        Ok(ImageArchive { layers })
     }
 
     /// The manifest that an index leads to: the first of its images.

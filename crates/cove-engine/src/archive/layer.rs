@@ -21,6 +21,8 @@ const OPAQUE: &str = ".wh..wh..opq";
 pub struct Layer {
     /// Its entries.
     pub entries: Vec<LayerEntry>,
+    /// Bytes of their paths.
+    pub bytes: usize,
     /// Entries that are not among them: past what is kept, or with a path that no file has.
     pub left_out: u64,
 }
@@ -57,7 +59,6 @@ impl Layer {
     pub(super) fn read(archive: impl Read) -> Result<Self, ArchiveError> {
         let mut headers = Headers::new(archive);
         let mut layer = Self::default();
-        let mut bytes = 0;
         while let Some(entry) = headers.next()? {
             let Some(path) = path_of(&entry.path) else {
                 layer.left_out += 1;
@@ -67,11 +68,11 @@ impl Layer {
             if path.is_empty() {
                 continue;
             }
-            if layer.entries.len() == MOST_ENTRIES || bytes + path.len() > MOST_BYTES {
+            if layer.entries.len() == MOST_ENTRIES || layer.bytes + path.len() > MOST_BYTES {
                 layer.left_out += 1;
                 continue;
             }
-            bytes += path.len();
+            layer.bytes += path.len();
             layer.entries.push(LayerEntry::of(path, entry.kind, entry.size));
         }
         Ok(layer)

@@ -199,6 +199,78 @@ fn what_unpacks_to_more_than_any_image_is_not_read_to_its_end() {
 }
 
 #[test]
+fn a_layer_that_is_odd_leaves_the_others_readable_and_counts_all_the_same() {
+    let mut sparse = base();
+    // The kind of the second entry, and what its checksum is then.
+    let at = BLOCK;
+    sparse[at + 156] = b'S';
+    let sum: u32 = (0..BLOCK)
+        .map(|byte| {
+            if (148..156).contains(&byte) {
+                32
+            } else {
+                u32::from(sparse[at + byte])
+            }
+        })
+        .sum();
+    sparse[at + 148..at + 156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let mut changed = base();
+    changed[at] ^= 1;
+    let manifest = json!([{"Config": "c", "Layers": ["base", "sparse", "changed", "cut"]}]).to_string();
+    let packed = gzip(&base());
+    let image = tar(&[
+        ("base", &base()),
+        ("sparse", &sparse),
+        ("changed", &changed),
+        ("cut", &packed[..packed.len() / 2]),
+        ("c", &config(4)),
+        ("manifest.json", manifest.as_bytes()),
+    ]);
+    let found = read(&image).unwrap();
+    let readable: Vec<_> = found.layers.iter().map(|layer| layer.content.is_some()).collect();
+    assert_eq!(readable, [true, false, false, false]);
+
+    let packed = gzip(&sparse);
+    let mut unpacked = 0;
+    let kept = read_file(&packed[..], packed.len() as u64, LONGEST, &mut unpacked).unwrap();
+    assert!(matches!(kept, Some(Kept::Packed)));
+    assert!(unpacked >= 2 * BLOCK as u64, "{unpacked}");
+}
+
+#[test]
+fn a_layer_that_stands_there_many_times_counts_as_often() {
+    let read_times = |layer: &[u8], count| {
+        let manifest = json!([{"Config": "c", "Layers": vec!["one"; count]}]).to_string();
+        read(&tar(&[
+            ("one", layer),
+            ("c", &config(count)),
+            ("manifest.json", manifest.as_bytes()),
+        ]))
+    };
+    let names = |count: usize, length: usize| -> Vec<String> {
+        let name = |at: usize| format!("{at:05}{}", "x".repeat(length - 5));
+        (0..count).map(name).collect()
+    };
+    let layer_of = |names: &[String]| {
+        let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
+        tar(&files)
+    };
+    for (layer, what) in [
+        (layer_of(&names(1 + MOST_KEPT / MOST_LAYERS, 5)), "entries"),
+        (
+            layer_of(&names(1 + MOST_PATHS / MOST_LAYERS / 4000, 4000)),
+            "paths",
+        ),
+    ] {
+        assert!(read_times(&layer, 2).is_ok(), "{what}");
+        assert!(
+            matches!(read_times(&layer, MOST_LAYERS), Err(ArchiveError::Broken(_))),
+            "{what}"
+        );
+    }
+}
+
+#[test]
 fn more_files_than_any_image_has_are_refused() {
     let names: Vec<String> = (0..=MOST_FILES).map(|at| format!("{at}.json")).collect();
     let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"{}"[..])).collect();
