@@ -191,7 +191,7 @@ export const en = {
   layersHint: "Which files each layer adds, changes and removes. The machine has to send the whole image for that: {size}.",
   readLayers: "Read the layers",
   layerCounts: "{added} added, {changed} changed, {deleted} removed",
-  layerPacked: "packed in a way that cannot be read here",
+  layerPacked: "packed or made in a way that cannot be read here",
   layerEmpty: "This layer has no files.",
   layerCut: "The {count} largest are shown; there are more.",
   layerLeftOut: "{count} more of this layer are not shown.",

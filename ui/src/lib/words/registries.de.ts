@@ -13,7 +13,7 @@ export const registries: Record<keyof typeof words, string> = {
   registryAddressHint: "etwa ghcr.io; leer: Docker Hub",
   registryUser: "Benutzer",
   password: "Passwort oder Token",
-  passwordTo: "Die Engine prüft es; docker-credential-{helper} verwahrt es. Kein Passwort wird in eine Datei geschrieben.",
+  passwordTo: "Die Engine prüft es; docker-credential-{helper} verwahrt es. In Dockers config.json wird kein Passwort geschrieben.",
   passwordNowhere: "Kein Programm ist da, das Passwörter verwahrt. Installieren Sie das Paket von Cove, das docker-credential-cove hat.",
   keptBy: "Verwahrt von",
   keptInKeyring: "Schlüsselbund",

@@ -12,7 +12,7 @@ export const registries = {
   registryAddressHint: "such as ghcr.io; empty: Docker Hub",
   registryUser: "User",
   password: "Password or token",
-  passwordTo: "The engine checks it; docker-credential-{helper} keeps it. No password is written to a file.",
+  passwordTo: "The engine checks it; docker-credential-{helper} keeps it. No password is written to Docker's config.json.",
   passwordNowhere: "No program is there that keeps passwords. Install Cove's package, which has docker-credential-cove.",
   keptBy: "Kept by",
   keptInKeyring: "keyring",

@@ -5,7 +5,7 @@ export const settings: Record<keyof typeof words, string> = {
   settings: "Einstellungen",
   windowSettings: "Dieses Fenster",
   autostart: "Cove öffnen, wenn ich mich anmelde",
-  autostartHint: "Wo es eine Leiste für Symbole gibt, startet es dort und zeigt kein Fenster, bis du es öffnest.",
+  autostartHint: "Wo es eine Leiste für Symbole gibt, startet es dort und zeigt kein Fenster, bis Sie es öffnen.",
   access: "Ordner und Vertrauen",
   changes: "Änderungen",
   changeCount: "{count} zu ändern",
