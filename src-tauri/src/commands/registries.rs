@@ -9,7 +9,7 @@ use cove_credentials::{
     Account, Accounts, Credentials, CredentialsError, HUB, Registries, Secret, bare, key_of_address,
     key_of_image, same_registry,
 };
-use cove_engine::Place;
+use cove_engine::{EngineError, Place};
 use cove_view::{RegistriesView, RegistryRow, TaskStep};
 use serde_json::json;
 use std::sync::Arc;
@@ -73,18 +73,21 @@ pub(crate) async fn sign_in(
     let registries = Registries::from_env()?;
     let body = json!({"username": user, "password": secret, "serveraddress": key});
     let answer = cove.engine().post(&Place::of(&["auth"]), Some(&body)).await;
-    let answer = answer.map_err(|error| {
-        Refusal::because(
-            &error,
-            "Check user and password, and that the machine reaches the registry.",
-        )
-    })?;
+    let answer = answer.map_err(|error| Refusal::because(&error, hint_of(&error)))?;
     // Some registries give a token that is kept in the password's place.
     let credentials = match answer["IdentityToken"].as_str() {
         Some(token) if !token.is_empty() => Credentials::of_token(token),
         _ => Credentials::of(user, secret),
     };
     Ok(registries.keep(&key, &credentials).await?)
+}
+
+/// What somebody can do whose password could not be checked.
+fn hint_of(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::Unreachable { .. } => "Start the machine first: it checks the password.",
+        _ => "Check user and password, and that the machine reaches the registry.",
+    }
 }
 
 /// Signs out of a registry by the name that the list has it under.
@@ -195,6 +198,20 @@ mod tests {
             assert_eq!(told.0.registry.as_deref(), registry, "{words}");
             assert!(told.0.message.starts_with("cannot pull ") && told.0.message.ends_with(words));
         }
+    }
+
+    #[test]
+    fn without_a_machine_nobody_is_sent_to_look_at_their_password() {
+        let away = EngineError::Unreachable {
+            socket: "/x/docker.sock".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        };
+        assert!(hint_of(&away).starts_with("Start the machine"));
+        let refused = EngineError::Refused {
+            status: 401,
+            message: "unauthorized".to_owned(),
+        };
+        assert!(hint_of(&refused).starts_with("Check user and password"));
     }
 
     #[test]
