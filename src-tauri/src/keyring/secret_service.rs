@@ -32,7 +32,7 @@ const MARKS: [(&str, &str); 2] = [("xdg:schema", "io.docker.Credentials"), ("doc
 
 /// How long the keyring may take for an answer that needs nobody.
 const ANSWER: Duration = Duration::from_secs(20);
-/// How long a person may take to unlock it: less than who started this helper waits.
+/// How long a person may take for everything that the keyring asks: less than who started this helper waits.
 const UNLOCKING: Duration = Duration::from_secs(110);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(200);
@@ -43,6 +43,8 @@ type Path = dbus::Path<'static>;
 pub(crate) struct SecretService {
     bus: Connection,
     session: Path,
+    /// When a person has had [`UNLOCKING`].
+    until: Instant,
 }
 
 impl SecretService {
@@ -63,6 +65,7 @@ impl SecretService {
         let mut service = Self {
             bus,
             session: Path::from(NONE),
+            until: Instant::now() + UNLOCKING,
         };
         let (_, session): (Variant<Box<dyn RefArg>>, Path) = service.call(
             &Path::from(ROOT),
@@ -130,8 +133,7 @@ impl SecretService {
             .add_match(completed, answered)
             .map_err(|error| told(&error))?;
         self.call::<()>(prompt, OF_PROMPT, "Prompt", ("",))?;
-        let began = Instant::now();
-        while began.elapsed() < UNLOCKING {
+        while Instant::now() < self.until {
             self.bus.process(LOOK).map_err(|error| told(&error))?;
             match answers.try_recv() {
                 Ok((true, _)) => return Err(KeychainError("the keyring was not unlocked".to_owned())),
@@ -145,14 +147,22 @@ impl SecretService {
         )))
     }
 
-    /// The collection that new entries go to, unlocked; it is made where a person has none.
+    /// The collection that new entries go to, unlocked, where a person has one.
+    fn default_collection(&self) -> Result<Option<Path>, KeychainError> {
+        let (found,): (Path,) = self.call(&Path::from(ROOT), OF_SERVICE, "ReadAlias", ("default",))?;
+        if &*found == NONE {
+            return Ok(None);
+        }
+        self.unlock(std::slice::from_ref(&found))?;
+        Ok(Some(found))
+    }
+
+    /// The same; it is made where a person has none.
     fn collection(&self) -> Result<Path, KeychainError> {
-        let root = Path::from(ROOT);
-        let (found,): (Path,) = self.call(&root, OF_SERVICE, "ReadAlias", ("default",))?;
-        if &*found != NONE {
-            self.unlock(std::slice::from_ref(&found))?;
+        if let Some(found) = self.default_collection()? {
             return Ok(found);
         }
+        let root = Path::from(ROOT);
         let mut properties = PropMap::new();
         properties.insert(
             format!("{OF_COLLECTION}.Label"),
@@ -203,6 +213,8 @@ impl Keychain for SecretService {
                 "a registry or user with a zero byte cannot be kept".to_owned(),
             ));
         }
+        // Some keyrings, such as KeePassXC, tell nothing of what they keep while they are locked.
+        let collection = self.collection()?;
         let before = self.entries(key)?;
         let own = [
             ("label", "Docker Credentials"),
@@ -223,7 +235,6 @@ impl Keychain for SecretService {
             credentials.secret.expose().as_bytes().to_vec(),
             "text/plain",
         );
-        let collection = self.collection()?;
         let (made, prompt): (Path, Path) = self.call(
             &collection,
             OF_COLLECTION,
@@ -239,7 +250,11 @@ impl Keychain for SecretService {
     }
 
     fn erase(&self, key: &str) -> Result<bool, KeychainError> {
-        let entries = self.entries(key)?;
+        let mut entries = self.entries(key)?;
+        // See `store`. A password that somebody signs out of must not come back once the keyring is unlocked.
+        if entries.is_empty() && self.default_collection()?.is_some() {
+            entries = self.entries(key)?;
+        }
         for entry in &entries {
             self.delete(entry)?;
         }

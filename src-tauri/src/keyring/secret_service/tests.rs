@@ -84,6 +84,8 @@ struct Kept {
     made: u32,
     locked: bool,
     dismisses: bool,
+    /// Whether it tells nothing of its entries while it is locked.
+    hides: bool,
     /// How often the person was asked.
     asked: u32,
 }
@@ -152,7 +154,8 @@ fn answers(message: &Message, kept: &mut Kept) -> Vec<Message> {
                     .iter()
                     .all(|(name, value)| entry.attributes.get(name) == Some(value))
             };
-            let found = kept.entries.iter().filter(|(_, entry)| fits(entry));
+            let hidden = kept.locked && kept.hides;
+            let found = kept.entries.iter().filter(|(_, entry)| fits(entry) && !hidden);
             let found: Vec<Path> = found.map(|(name, _)| path(name)).collect();
             let none = Vec::<Path>::new();
             if kept.locked {
@@ -285,6 +288,28 @@ fn a_locked_keyring_asks_its_person_for_a_password_and_for_no_list() {
         service.store("r.example", &Credentials::of("mole", "x")),
         Err(refused)
     );
+}
+
+#[test]
+fn what_a_locked_keyring_hides_is_replaced_and_erased_all_the_same() {
+    let Some(bus) = Bus::start() else { return };
+    let keyring = Keyring::on(&bus);
+    let service = bus.client().unwrap();
+    let lock = || {
+        let mut kept = keyring.kept.lock().unwrap();
+        (kept.locked, kept.hides, kept.asked) = (true, true, 0);
+    };
+    service.store("r.example", &Credentials::of("mole", "x")).unwrap();
+    lock();
+    let vole = Credentials::of("vole", "y");
+    service.store("r.example", &vole).unwrap();
+    assert_eq!(keyring.kept.lock().unwrap().asked, 1);
+    assert_eq!(keyring.kept.lock().unwrap().entries.len(), 1);
+    assert_eq!(service.get("r.example"), Ok(Some(vole)));
+    lock();
+    assert_eq!(service.erase("r.example"), Ok(true));
+    assert_eq!(keyring.kept.lock().unwrap().asked, 1);
+    assert!(keyring.kept.lock().unwrap().entries.is_empty());
 }
 
 #[test]
