@@ -28,8 +28,8 @@
 //! What the two ends are trusted with: neither may make the other see a message boundary where there is none (a
 //! request whose length is ambiguous is refused, an answer whose length is ambiguous ends the connection), and
 //! neither may make the gateway hold more than a head, a read-ahead and, for the requests that it checks, a bounded
-//! body. Nothing here times out except a head that was begun and not finished: `docker logs -f` may be silent for
-//! days, and a connection has to survive a paused machine.
+//! body. Nothing here times out except a head that was begun and not finished, and the look for bind mounts:
+//! `docker logs -f` may be silent for days, and a connection has to survive a paused machine.
 //!
 //! State is owned by one task for each connection; there is none that connections share, save the count of them and of
 //! the requests that are looked through at once.

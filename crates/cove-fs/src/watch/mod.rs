@@ -372,3 +372,33 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The new node's mark went with the old one's, and nothing that the host did in the directory was told any more.
+    #[test]
+    fn a_directory_that_is_looked_up_while_its_watch_ends_stays_watched() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap();
+        let Ok(watch) = Watch::new() else {
+            eprintln!("SKIPPED: this kernel cannot watch by fanotify");
+            return;
+        };
+        let key = DirectoryKey {
+            filesystem: rustix::fs::fstatvfs(&dir).unwrap().f_fsid,
+            handle: sys::name_to_handle(dir.as_fd()).unwrap(),
+        };
+        // As `add` leaves it for the new node, between the old one's end and the removal of its mark.
+        watch.directories.lock().insert(key.clone(), vec![7]);
+        sys::fanotify_mark(watch.group.as_fd(), true, MASK, dir.as_fd()).unwrap();
+        watch.unmark(&key, dir.as_fd());
+        assert_eq!(watch.marks(), 1);
+        assert!(watch.comparison_due.load(Ordering::Acquire));
+        assert!(watch.drop_node(&key, 7));
+        watch.unmark(&key, dir.as_fd());
+        assert_eq!(watch.marks(), 0);
+    }
+}
