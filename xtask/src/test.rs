@@ -23,10 +23,8 @@ use std::{
 /// before those of the second lane. Two machines at a time are what two processors bear: those of the first lane keep
 /// more than one busy.
 const LANES: [&[&str]; 2] = [
-    &["compatibility", "engine"],
-    &[
-        "nested", "refusals", "package", "desktop", "network", "recovery", "folders",
-    ],
+    &["compatibility", "engine", "recovery", "folders"],
+    &["nested", "refusals", "package", "desktop", "network"],
 ];
 const UNIT_LIMIT: Duration = Duration::from_mins(10);
 const MACHINE_LIMIT: Duration = Duration::from_mins(25);
@@ -187,14 +185,14 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     })
 }
 
-/// A suite that takes longer is killed; with tests that take minutes it has twice as long.
+/// A suite that takes longer is killed; with tests that take minutes it has four times as long.
 fn limit(suite: &Suite, long: bool) -> Duration {
     let limit = match machine_rank(suite) {
         Some(_) if suite.name == "nested" => NESTED_LIMIT,
         Some(_) => MACHINE_LIMIT,
         None => UNIT_LIMIT,
     };
-    if long { 2 * limit } else { limit }
+    if long { 4 * limit } else { limit }
 }
 
 /// The lane of a suite that boots machines, and its place in it.

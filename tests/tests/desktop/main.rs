@@ -15,10 +15,13 @@ mod things;
 mod window;
 
 use cove_tests::{
-    harness::{Cove, Pace, run, webdriver},
+    harness::{Cove, Pace, Test, run, webdriver},
     tests,
 };
 use std::process::ExitCode;
+
+/// Says that the slow tests are wanted, too.
+const ALL: &str = "COVE_TEST_ALL";
 
 fn main() -> ExitCode {
     let Some(_) = webdriver::program() else {
@@ -28,33 +31,43 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     };
     // The first test is the one that starts the machine, since that is what it is about.
+    let usual: &[Test] = &tests![
+        window::a1_first_run_starts_the_machine_and_shows_how_far_it_is,
+        window::a2_a_container_that_is_run_in_the_form_shows_its_log,
+        window::a3_a_terminal_in_a_container_answers,
+        files::a3_files_of_a_container_are_edited_made_and_renamed,
+        files::a3_files_of_a_container_that_never_ran_are_seen,
+        window::a4_what_another_client_does_is_seen_at_once,
+        things::a4_an_image_is_named_saved_and_loaded_again,
+        things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
+        things::a4_a_network_is_made_and_a_container_connected,
+        projects::a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
+        projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,
+        drops::a4_a_folder_dragged_from_another_window_is_mounted_and_read,
+        settings::a4_a_setting_is_reviewed_applied_and_put_back,
+        settings::a4_the_machines_logs_are_read,
+        settings::a4_the_window_opens_with_the_session_when_asked_to,
+    ];
+    let slow: &[Test] = &tests![
+        things::a4_the_files_of_an_images_layers_are_seen,
+        files::a4_a_file_of_a_volume_is_edited_and_a_container_sees_it,
+        registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
+        settings::a4_disk_space_of_a_deleted_volume_comes_back,
+    ];
+    let last: &[Test] = &tests![
+        window::a5_a_second_start_ends_and_leaves_the_first_window,
+        window::a6_the_page_can_call_nothing_but_what_is_listed,
+        window::a7_containers_and_machine_are_stopped_in_the_window,
+    ];
+    let all = if std::env::var_os(ALL).is_some() {
+        slow
+    } else {
+        &[]
+    };
     run(
         "desktop",
         Pace::InTurn,
         |_: &Cove| {},
-        &tests![
-            window::a1_first_run_starts_the_machine_and_shows_how_far_it_is,
-            window::a2_a_container_that_is_run_in_the_form_shows_its_log,
-            window::a3_a_terminal_in_a_container_answers,
-            files::a3_files_of_a_container_are_edited_made_and_renamed,
-            files::a3_files_of_a_container_that_never_ran_are_seen,
-            window::a4_what_another_client_does_is_seen_at_once,
-            things::a4_an_image_is_named_saved_and_loaded_again,
-            things::a4_the_files_of_an_images_layers_are_seen,
-            things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
-            files::a4_a_file_of_a_volume_is_edited_and_a_container_sees_it,
-            things::a4_a_network_is_made_and_a_container_connected,
-            projects::a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
-            projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,
-            drops::a4_a_folder_dragged_from_another_window_is_mounted_and_read,
-            registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
-            settings::a4_a_setting_is_reviewed_applied_and_put_back,
-            settings::a4_the_machines_logs_are_read,
-            settings::a4_the_window_opens_with_the_session_when_asked_to,
-            settings::a4_disk_space_of_a_deleted_volume_comes_back,
-            window::a5_a_second_start_ends_and_leaves_the_first_window,
-            window::a6_the_page_can_call_nothing_but_what_is_listed,
-            window::a7_containers_and_machine_are_stopped_in_the_window,
-        ],
+        &[usual, all, last].concat(),
     )
 }

@@ -21,7 +21,7 @@ const MUCH: u64 = 32 << 20;
 /// What the daemon may grow by while a reader does not read.
 const GROWTH: u64 = 8 << 20;
 /// What ten thousand connections may take of the usual tests' time; the long ones take as many minutes as they need.
-const SOME_TIME: Duration = Duration::from_mins(1);
+const SOME_TIME: Duration = Duration::from_secs(30);
 const ALL_THE_TIME: Duration = Duration::from_mins(10);
 const CONNECTIONS: usize = 10_000;
 /// Clients that make them.
@@ -142,7 +142,7 @@ pub(crate) fn datagrams_of_every_size_come_back(cove: &Cove) {
 
 pub(crate) fn short_connections_are_answered_every_one(cove: &Cove) {
     let made = short_connections(cove, SOME_TIME);
-    assert!(made > 200, "{made} connections are too few to show anything");
+    assert!(made > 100, "{made} connections are too few to show anything");
 }
 
 pub(crate) fn ten_thousand_short_connections_are_answered(cove: &Cove) {
