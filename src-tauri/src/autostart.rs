@@ -30,6 +30,8 @@ pub(crate) struct Autostart {
     file: PathBuf,
     /// The value of its key `Exec`.
     exec: String,
+    /// The value of its key `TryExec`, without which the desktop would start a program that is installed no more.
+    program: String,
 }
 
 impl Autostart {
@@ -57,12 +59,15 @@ impl Autostart {
                 exec.push(' ');
             }
         }
-        exec.push_str(&word(program.to_str()?)?);
+        let program = program.to_str()?;
+        exec.push_str(&word(program)?);
         exec.push(' ');
         exec.push_str(HIDDEN);
         Some(Self {
             file: config.join("autostart").join(NAME),
             exec,
+            // It is no command line, so that it has no quotation, but escaped it is.
+            program: program.replace('\\', r"\\"),
         })
     }
 
@@ -92,10 +97,10 @@ impl Autostart {
         let folder = self.file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
         let mut made = crate::local::new_file_beside(&self.file)?;
-        let exec = &self.exec;
+        let (exec, program) = (&self.exec, &self.program);
         write!(
             made,
-            "{GROUP}\nType=Application\nName=Cove\nExec={exec}\nIcon=cove\nTerminal=false\n"
+            "{GROUP}\nType=Application\nName=Cove\nExec={exec}\nTryExec={program}\nIcon=cove\nTerminal=false\n"
         )?;
         made.persist(&self.file).map_err(|error| error.error)?;
         Ok(())
@@ -174,7 +179,7 @@ mod tests {
         assert!(autostart.is_on().unwrap());
         let text = fs::read_to_string(config.path().join("autostart/cove-desktop.desktop")).unwrap();
         assert!(
-            text.contains("\nExec=\"/usr/bin/cove-desktop\" --hidden\n"),
+            text.contains("\nExec=\"/usr/bin/cove-desktop\" --hidden\nTryExec=/usr/bin/cove-desktop\n"),
             "{text}"
         );
         autostart.set(true).unwrap();
@@ -233,6 +238,8 @@ mod tests {
             other.exec,
             r#"env "COVE_HOME=/srv/second cove" "COVE_MACHINE=dev" "/bin/cove-desktop" --hidden"#
         );
+        let odd = Autostart::of(Path::new("/c"), Path::new(r"/my \cove"), &[]).unwrap();
+        assert_eq!(odd.program, r"/my \\cove");
     }
 
     #[test]

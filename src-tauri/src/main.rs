@@ -80,6 +80,9 @@ fn main() -> ExitCode {
             // Without a tray there would be nothing to open it from.
             window::open(handle, &cove, !hidden || !tray::is_possible())?;
             tray::start(handle, &cove);
+            if hidden {
+                tauri::async_runtime::spawn(tray::show_without(handle.clone()));
+            }
             if let Some(instance) = instance {
                 tauri::async_runtime::spawn(instance.serve(handle.clone()));
             }

@@ -20,6 +20,10 @@ use tauri::{
 const MOST: usize = 12;
 /// Changes that come within this time make one new menu.
 const GATHER: Duration = Duration::from_millis(250);
+/// How long a desktop may take, from where a session begins, to have a place for icons; and how often it is asked.
+const SETTLING: Duration = Duration::from_secs(15);
+/// See [`SETTLING`].
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Shows the tray's icon, where this desktop has a place for it, and keeps its menu true.
 pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
@@ -36,8 +40,47 @@ pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
     match built {
         Ok(tray) => drop(tauri::async_runtime::spawn(keep(app.clone(), cove, tray))),
         // The window does everything that the tray does.
-        Err(error) => eprintln!("there is no icon in the tray: {error}"),
+        Err(error) => {
+            eprintln!("there is no icon in the tray: {error}");
+            window::show(app);
+        }
     }
+}
+
+/// Shows a window that was opened hidden, where the desktop turns out to have no place for the icon: nobody could open it
+/// from there.
+pub(crate) async fn show_without(app: AppHandle) {
+    let mut waited = Duration::ZERO;
+    while !tokio::task::spawn_blocking(has_place).await.is_ok_and(|has| has) {
+        if waited >= SETTLING {
+            // It may have been shown otherwise, and somebody be at something else by now.
+            if !window::is_shown(&app) {
+                window::show(&app);
+            }
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+        waited += LOOK;
+    }
+}
+
+/// Whether something on the session's bus shows icons.
+#[cfg(target_os = "linux")]
+fn has_place() -> bool {
+    const BUS: &str = "org.freedesktop.DBus";
+    let Ok(bus) = dbus::blocking::Connection::new_session() else {
+        return false;
+    };
+    let broker = bus.with_proxy(BUS, "/org/freedesktop/DBus", LOOK);
+    let found: Result<(bool,), dbus::Error> =
+        broker.method_call(BUS, "NameHasOwner", ("org.kde.StatusNotifierWatcher",));
+    found.is_ok_and(|(has,)| has)
+}
+
+/// Every other desktop has one.
+#[cfg(not(target_os = "linux"))]
+fn has_place() -> bool {
+    true
 }
 
 /// On Linux the library that draws the icon is loaded when it is needed, and asking for it in vain ends the program.

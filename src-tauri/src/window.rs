@@ -38,6 +38,12 @@ pub(crate) fn show(app: &AppHandle) {
     }
 }
 
+/// Whether it can be seen, where that is known.
+pub(crate) fn is_shown(app: &AppHandle) -> bool {
+    app.get_webview_window(LABEL)
+        .is_some_and(|window| window.is_visible().unwrap_or(false))
+}
+
 /// Leads the window to a place within the front end, such as `#/containers/ID/logs`, and shows it.
 pub(crate) fn go(app: &AppHandle, place: &str) {
     if let Some(window) = app.get_webview_window(LABEL)
