@@ -47,8 +47,8 @@ pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
     }
 }
 
-/// Shows a window that was opened hidden, where the desktop turns out to have no place for the icon: nobody could open it
-/// from there.
+/// Shows a window that was opened hidden, where the desktop turns out to have no place for the icon: nobody could open
+/// it from there.
 pub(crate) async fn show_without(app: AppHandle) {
     let mut waited = Duration::ZERO;
     while !tokio::task::spawn_blocking(has_place).await.is_ok_and(|has| has) {

@@ -179,8 +179,8 @@ impl Config {
         &self.helpers
     }
 
-    /// The helper that the Docker client asks for this registry. One without a name is none, also where there is one for
-    /// all others: the file keeps this registry's password.
+    /// The helper that the Docker client asks for this registry. One without a name is none, also where there is one
+    /// for all others: the file keeps this registry's password.
     pub(crate) fn helper(&self, key: &str) -> Option<&str> {
         match self.helpers.get(key) {
             Some(name) => Some(name.as_str()).filter(|name| !name.is_empty()),

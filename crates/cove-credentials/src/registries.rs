@@ -148,8 +148,8 @@ impl Registries {
     }
 
     /// Has a helper keep who somebody is at a registry, and takes what the file had of it out. Where the file names no
-    /// helper, it names one from then on: the first of the usual ones that does not refuse. Nothing is written unless the
-    /// helper has it.
+    /// helper, it names one from then on: the first of the usual ones that does not refuse. Nothing is written unless
+    /// the helper has it.
     pub async fn keep(&self, key: &str, credentials: &Credentials) -> Result<(), CredentialsError> {
         let config = Config::read(&self.file)?;
         if let Some(name) = config.helper(key) {
@@ -170,8 +170,7 @@ impl Registries {
         Err(refused.map_or(CredentialsError::NoHelper, CredentialsError::Helper))
     }
 
-    /// Forgets who somebody is at a registry: in the helper's keeping, and in the file, which keeps nothing for want of a
-    /// helper.
+    /// Forgets who somebody is at a registry: in the helper's keeping, and in the file, also where the helper fails.
     pub async fn forget(&self, key: &str) -> Result<(), CredentialsError> {
         let config = Config::read(&self.file)?;
         let erased = match config.helper(key) {
@@ -182,8 +181,8 @@ impl Registries {
         Ok(erased?)
     }
 
-    /// Has a helper forget a registry, and for Docker Hub the tokens beside it. What goes wrong with one keeps no other;
-    /// the first refusal is what this returns.
+    /// Has a helper forget a registry, and for Docker Hub the tokens beside it. One that cannot be erased does not keep
+    /// the others; the first refusal is what this returns.
     async fn erase(&self, name: &str, key: &str) -> Result<(), HelperError> {
         let helper = self.helper(name, PATIENCE)?;
         let mut erased = helper.erase(key).await;
@@ -451,7 +450,8 @@ mod tests {
 
     /// A helper that keeps so much of Docker Hub and of others, and writes down what it is to erase.
     const OF_HUB: &str = r#"case $1 in
-        list) echo '{"https://index.docker.io/v1/access-token": "mole", "https://index.docker.io/v1/refresh-token": "mole",
+        list) echo '{"https://index.docker.io/v1/access-token": "mole",
+                     "https://index.docker.io/v1/refresh-token": "mole",
                      "https://r.example/v1/access-token": "vole"}' ;;
         erase) cat >>"${0%/*}/erased"; echo >>"${0%/*}/erased" ;;
         esac"#;
