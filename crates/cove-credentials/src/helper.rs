@@ -186,9 +186,11 @@ impl Helper {
             return Ok(None);
         }
         // By the protocol it says why on its standard output; not all do. Some end badly after a good answer.
+        let may_be_told = |text: &&Vec<u8>| verb != "get" || !is_answer(text);
         let told = [&out, &complaint]
             .into_iter()
-            .find(|text| !text.trim_ascii().is_empty() && !(verb == "get" && is_answer(text)));
+            .filter(may_be_told)
+            .find(|text| !text.trim_ascii().is_empty());
         let words = told.map_or_else(|| status.to_string(), |text| words_of(text, secret));
         Err(HelperError::Refused {
             helper: self.name.clone(),

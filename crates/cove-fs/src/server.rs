@@ -60,6 +60,10 @@ pub enum ShareError {
 
 /// How the server is doing, for `cove doctor`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a finding of its own, none a state"
+)]
 pub struct Health {
     /// Files and directories that the guest knows.
     pub nodes: usize,

@@ -46,6 +46,10 @@ pub struct Share {
 
 /// How the file server of a machine's folders is doing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a finding of its own, none a state"
+)]
 pub struct FolderHealth {
     /// Whether this computer can tell of changes in folders at all.
     pub watching: bool,
