@@ -144,12 +144,12 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![builds::a_secret_is_seen_by_its_step_and_kept_in_no_layer],
                 ),
-                row(
+                extended(
                     "the host's ssh agent",
                     CLI,
                     tests![builds::the_hosts_ssh_agent_is_forwarded_into_a_step],
                 ),
-                row(
+                extended(
                     "context from standard input and from an archive, by either builder",
                     CLI,
                     tests![builds::a_context_comes_from_standard_input_or_an_archive],
@@ -466,7 +466,7 @@ pub(crate) fn areas() -> Vec<Area> {
         Area {
             title: "Compose",
             rows: vec![
-                row(
+                extended(
                     "web, database and cache",
                     COMPOSE,
                     tests![compose::a_web_application_with_its_database_and_cache],
