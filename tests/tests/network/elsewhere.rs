@@ -133,7 +133,11 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
     rustix::process::kill_process(names, rustix::process::Signal::STOP).unwrap();
     let began = Instant::now();
     // By itself the program waits for less than the answer may take.
-    let dead = in_container(&cove, &[], "nslookup -timeout=20 -type=a unasked.test 2>&1 || true");
+    let dead = in_container(
+        &cove,
+        &[],
+        "nslookup -timeout=20 -type=a unasked.test 2>&1 || true",
+    );
     assert!(began.elapsed() < BOUND, "{dead}");
     assert!(dead.contains("SERVFAIL"), "{dead}");
     // Names that need no server are there all the while.
