@@ -5,11 +5,27 @@ use std::{
     ffi::OsStr,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
+
+/// What was begun, and when.
+static STEPS: Mutex<Vec<(String, Instant)>> = Mutex::new(Vec::new());
 
 /// Announces a step.
 pub(crate) fn step(text: &str) {
     println!("==> {text}");
+    let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    steps.push((text.to_owned(), Instant::now()));
+}
+
+/// How long each step took until the next one was announced; the last one, until now.
+pub(crate) fn steps() -> Vec<(String, Duration)> {
+    let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    let ends = steps.iter().skip(1).map(|(_, began)| *began);
+    let ends = ends.chain([Instant::now()]);
+    let spent = |((text, began), end): (&(String, Instant), Instant)| (text.clone(), end - *began);
+    steps.iter().zip(ends).map(spent).collect()
 }
 
 /// Says something that a person should know.

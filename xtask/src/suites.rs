@@ -20,6 +20,9 @@ use std::{
 /// A suite that has ended may have left a process behind that holds its output; it is not waited for any longer.
 const LEFT_OPEN: Duration = Duration::from_secs(5);
 
+/// Lines of a failed suite's account that are kept for the end of the run.
+const ACCOUNT_LINES: usize = 60;
+
 /// One test executable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Suite {
@@ -128,8 +131,16 @@ pub(crate) struct How<'a> {
     pub(crate) limit: Duration,
 }
 
+/// How a suite ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    /// What it says of its failures; empty when there are none.
+    pub(crate) account: String,
+}
+
 /// Runs one suite to its end.
-pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Tally> {
+pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Outcome> {
     let began = Instant::now();
     let mut command = how.runner.command(&suite.executable);
     command.current_dir(&suite.directory).args(how.arguments);
@@ -157,7 +168,9 @@ pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Tally> {
     let stderr = stderr.text_by(patience);
     let tally = tally_in(&stdout);
     let mut counted = tally.unwrap_or_default();
+    let mut account = String::new();
     if !status.success() || tally.is_none() {
+        account = account_of(&stdout, &stderr);
         if !how.live {
             print!("{stdout}{stderr}");
         }
@@ -179,7 +192,10 @@ pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Tally> {
         counted.skipped,
         began.elapsed().as_secs_f32()
     );
-    Ok(counted)
+    Ok(Outcome {
+        tally: counted,
+        account,
+    })
 }
 
 fn spawn(command: &mut Command, suite: &Suite) -> Result<Child> {
@@ -280,6 +296,17 @@ impl Output {
     }
 }
 
+/// What a suite says of its failures, without what came before; its last lines, where it did not get to say anything.
+fn account_of(stdout: &str, stderr: &str) -> String {
+    let account = match stdout.split_once("\nfailures:\n") {
+        Some((_, account)) => account.to_owned(),
+        None => format!("{stdout}{stderr}"),
+    };
+    let lines: Vec<&str> = account.lines().filter(|line| !line.is_empty()).collect();
+    let last = lines.len().saturating_sub(ACCOUNT_LINES);
+    lines.get(last..).unwrap_or_default().join("\n")
+}
+
 /// Adds up the closing lines of Rust's test harness; nothing when there is none.
 fn tally_in(output: &str) -> Option<Tally> {
     let mut tally = None;
@@ -318,6 +345,18 @@ mod tests {
             skipped: 2,
         };
         assert_eq!(tally_in(output), Some(expected));
+    }
+
+    #[test]
+    fn a_failed_suites_account_is_what_it_says_of_its_failures() {
+        let output = "test a ... FAILED\n\nfailures:\n\n---- a ----\nit is 2\n\nfailures:\n    a\n";
+        assert_eq!(
+            account_of(output, "noise\n"),
+            "---- a ----\nit is 2\nfailures:\n    a"
+        );
+        assert_eq!(account_of("test a ... ", "it crashed\n"), "test a ... it crashed");
+        let long = "line\n".repeat(ACCOUNT_LINES + 1);
+        assert_eq!(account_of(&long, "").lines().count(), ACCOUNT_LINES);
     }
 
     #[cfg(target_os = "linux")]

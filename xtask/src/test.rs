@@ -3,10 +3,10 @@
 use crate::{
     build, check, deb, front_end,
     layout::{Layout, Profile},
-    process::{note, step},
+    process::{note, step, steps},
     setup::{self, DockerClient},
     space,
-    suites::{self, How, Suite, Tally},
+    suites::{self, How, Outcome, Suite, Tally},
     unprivileged::Runner,
 };
 use anyhow::Result;
@@ -157,15 +157,28 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
         let lanes = in_lanes(suites).map(|lane| scope.spawn(|| run_all(lane)));
         lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    for (tally, title) in outcomes.into_iter().flatten() {
-        let tally = tally?;
+    let mut accounts = Vec::new();
+    for (outcome, title) in outcomes.into_iter().flatten() {
+        let Outcome { tally, account } = outcome?;
         if tally.failed > 0 {
+            accounts.push((title.clone(), account));
             failed.push(title);
         }
         sum.add(tally);
     }
     println!();
-    note(&format!("took {} min", began.elapsed().as_secs().div_ceil(60)));
+    note(&format!(
+        "took {} min, of which",
+        began.elapsed().as_secs().div_ceil(60)
+    ));
+    for (step, spent) in steps() {
+        note(&format!("{:>6} s  {step}", spent.as_secs()));
+    }
+    // Once more at the end, where it is found.
+    for (title, account) in accounts {
+        println!("\n{title} failed:\n{account}");
+    }
+    println!();
     note(&format!("the least that was free: {}", space.end()));
     if !failed.is_empty() {
         note(&format!(
