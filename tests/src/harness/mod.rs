@@ -32,5 +32,5 @@ pub(crate) use cove::stat;
 pub use http::{Response, Wire};
 pub use kit::Kit;
 pub use running::Running;
-pub use suite::{Pace, Test, run, words_of};
+pub use suite::{Pace, Test, all, if_all, run, words_of};
 pub use wait::{eventually, free_port, within, within_telling};

@@ -12,6 +12,19 @@ use std::{
 /// A test: its name, and what it does with the suite's machine.
 pub type Test = (&'static str, fn(&Cove));
 
+/// Set by `cargo xtask test --all`, which runs what takes long as well.
+const ALL: &str = "COVE_TEST_ALL";
+
+/// Whether the tests that take long are wanted, too.
+pub fn all() -> bool {
+    std::env::var_os(ALL).is_some()
+}
+
+/// `slow`, if the tests that take long are wanted.
+pub fn if_all(slow: &[Test]) -> &[Test] {
+    if all() { slow } else { &[] }
+}
+
 /// Whether tests may run beside each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {

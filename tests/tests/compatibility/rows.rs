@@ -87,13 +87,13 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![images::history_and_inspect_tell_how_an_image_was_made],
                 ),
-                row(
+                extended(
                     "tag and remove",
                     CLI,
                     tests![images::tags_name_an_image_and_the_last_one_takes_it_along],
                 ),
                 row("commit", CLI, tests![images::a_container_becomes_an_image]),
-                row(
+                extended(
                     "save and load",
                     CLI,
                     tests![images::save_and_load_keep_every_layer_and_tag],
@@ -124,12 +124,12 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![builds::the_classic_builder_builds],
                 ),
-                row(
+                extended(
                     "stages and targets",
                     CLI,
                     tests![builds::only_the_stage_that_was_asked_for_is_built],
                 ),
-                row(
+                extended(
                     ".dockerignore, with either builder",
                     CLI,
                     tests![builds::what_dockerignore_names_is_not_sent],
@@ -253,7 +253,7 @@ pub(crate) fn areas() -> Vec<Area> {
                         containers::exit_codes_say_whose_fault_it_was
                     ],
                 ),
-                row(
+                extended(
                     "terminals, standard input, attach, wait",
                     CLI,
                     tests![
@@ -261,7 +261,7 @@ pub(crate) fn areas() -> Vec<Area> {
                         containers::attach_follows_and_wait_answers_with_the_code
                     ],
                 ),
-                row(
+                extended(
                     "exec",
                     CLI,
                     tests![containers::exec_joins_a_container_as_it_is_told],
@@ -303,7 +303,7 @@ pub(crate) fn areas() -> Vec<Area> {
                         limits::a_privileged_container_may_mount
                     ],
                 ),
-                row(
+                extended(
                     "read-only root, users",
                     CLI,
                     tests![
@@ -329,7 +329,7 @@ pub(crate) fn areas() -> Vec<Area> {
         Area {
             title: "Storage",
             rows: vec![
-                row(
+                extended(
                     "named volumes: filled from the image, shared, labelled",
                     CLI,
                     tests![
@@ -348,7 +348,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![storage::a_volume_is_backed_up_and_restored_by_tar],
                 ),
-                row("tmpfs", CLI, tests![storage::a_tmpfs_has_its_size_and_forgets]),
+                extended("tmpfs", CLI, tests![storage::a_tmpfs_has_its_size_and_forgets]),
                 extended(
                     "bind mounts, read-only",
                     CLI,
@@ -377,7 +377,7 @@ pub(crate) fn areas() -> Vec<Area> {
                         networks::host_is_the_machines_own_network_and_none_is_none
                     ],
                 ),
-                row(
+                extended(
                     "user-defined: names, aliases, fixed addresses",
                     CLI,
                     tests![networks::a_network_of_ones_own_has_names_aliases_and_fixed_addresses],
@@ -476,7 +476,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     COMPOSE,
                     tests![compose::profiles_select_services_and_health_orders_them],
                 ),
-                row(
+                extended(
                     "build, volumes, environment files",
                     COMPOSE,
                     tests![compose::services_are_built_with_their_volumes],
@@ -496,7 +496,7 @@ pub(crate) fn areas() -> Vec<Area> {
         Area {
             title: "Developer tools",
             rows: vec![
-                row(
+                extended(
                     "docker-py",
                     "docker-py",
                     tests![developers::docker_py_does_what_its_users_do],

@@ -1,22 +1,23 @@
 //! The table of what works: what a row is, the tests of a run, and the page that is made of them.
 
 use crate::rows::areas;
-use cove_tests::harness::Test;
+use cove_tests::harness::{self, Test};
 use std::{env, fmt::Write as _, fs, path::Path};
 
 /// Set to have the page written instead of compared.
 const WRITE: &str = "COVE_WRITE_DOCS";
-/// Set to run the rows that take minutes as well.
-const ALL: &str = "COVE_TEST_ALL";
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md");
 
-/// The lists of the other suites' tests.
+/// The lists of the other suites' tests; those that run with `--all` alone come after [`SLOW`].
 const SUITES: [(&str, &str); 3] = [
     ("engine", include_str!("../engine/main.rs")),
     ("network", include_str!("../network/main.rs")),
     ("recovery", include_str!("../recovery/main.rs")),
 ];
+
+/// Begins the list of a suite's tests that take long, in its sources.
+const SLOW: &str = "let slow:";
 
 /// A part of Docker.
 pub(crate) struct Area {
@@ -80,7 +81,7 @@ pub(crate) fn unproven(what: &'static str, why: &'static str, would_prove: &'sta
 
 /// The tests of this run, each once.
 pub(crate) fn tests() -> Vec<Test> {
-    let all = env::var_os(ALL).is_some();
+    let all = harness::all();
     let mut chosen: Vec<Test> = Vec::new();
     for row in areas().into_iter().flat_map(|area| area.rows) {
         let tests = match row.proof {
@@ -142,6 +143,13 @@ fn gone() -> Option<(&'static str, &'static str)> {
     })
 }
 
+/// Whether one of these tests of another suite runs with `cargo xtask test --all` alone.
+fn slow(suite: &str, tests: &[&str]) -> bool {
+    let list = SUITES.iter().find(|(name, _)| *name == suite);
+    let slow = list.and_then(|(_, list)| list.split_once(SLOW));
+    slow.is_some_and(|(_, slow)| tests.iter().any(|test| slow.contains(test)))
+}
+
 fn page() -> String {
     let mut page = String::from(
         "# What works\n\n\
@@ -159,16 +167,18 @@ fn page() -> String {
             area.title
         );
         for row in area.rows {
+            const EXTENDED: &str = " *(extended)*";
             let names = |names: &mut dyn Iterator<Item = &str>| -> String {
                 let names: Vec<String> = names.map(|name| format!("`{name}`")).collect();
                 names.join("<br>")
             };
             let (mark, proof) = match row.proof {
                 Proof::Core(tests) => ("", names(&mut tests.iter().map(|(name, _)| *name))),
-                Proof::Extended(tests) => (" *(extended)*", names(&mut tests.iter().map(|(name, _)| *name))),
+                Proof::Extended(tests) => (EXTENDED, names(&mut tests.iter().map(|(name, _)| *name))),
                 Proof::Elsewhere(suite, tests) => {
                     let names = names(&mut tests.iter().copied());
-                    ("", format!("suite `{suite}`:<br>{names}"))
+                    let mark = if slow(suite, tests) { EXTENDED } else { "" };
+                    (mark, format!("suite `{suite}`:<br>{names}"))
                 }
                 Proof::Unproven { why, would_prove } => (
                     " *(unproven)*",

@@ -15,13 +15,10 @@ mod things;
 mod window;
 
 use cove_tests::{
-    harness::{Cove, Pace, Test, run, webdriver},
+    harness::{Cove, Pace, Test, if_all, run, webdriver},
     tests,
 };
 use std::process::ExitCode;
-
-/// Says that the slow tests are wanted, too.
-const ALL: &str = "COVE_TEST_ALL";
 
 fn main() -> ExitCode {
     let Some(_) = webdriver::program() else {
@@ -59,15 +56,10 @@ fn main() -> ExitCode {
         window::a6_the_page_can_call_nothing_but_what_is_listed,
         window::a7_containers_and_machine_are_stopped_in_the_window,
     ];
-    let all = if std::env::var_os(ALL).is_some() {
-        slow
-    } else {
-        &[]
-    };
     run(
         "desktop",
         Pace::InTurn,
         |_: &Cove| {},
-        &[usual, all, last].concat(),
+        &[usual, if_all(slow), last].concat(),
     )
 }

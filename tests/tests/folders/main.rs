@@ -7,14 +7,11 @@ use cove_tests::{
     tests,
 };
 use std::{
-    env, fs,
+    fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
-
-/// Set to run what takes minutes as well, by `cargo xtask test --all`.
-const ALL: &str = "COVE_TEST_ALL";
 
 fn main() -> ExitCode {
     let mut tests = tests![
@@ -23,25 +20,25 @@ fn main() -> ExitCode {
         promises::an_owner_that_a_container_sets_sticks_and_stays_off_the_host,
         promises::a_folder_is_shared_and_taken_away_while_the_machine_runs,
         promises::a_folder_shared_for_reading_cannot_be_written,
-        promises::an_inner_share_stays_on_top_of_an_outer_one,
         promises::folders_that_cannot_be_shared_are_refused_with_the_reason,
         events::each_change_on_the_host_is_seen_by_inotify_in_a_container_once,
         events::what_is_read_after_an_event_is_never_what_was_before,
         events::what_containers_do_themselves_is_not_told_twice,
-        habits::the_guests_client_works_in_our_directory_where_it_is_shared,
         habits::the_engines_socket_works_in_a_container,
         habits::the_time_zone_that_compose_files_mount_is_there,
         habits::a_folder_that_the_guest_cannot_have_is_listed_with_the_reason,
         habits::doctor_says_that_changes_are_told,
         habits::posix_holds_in_a_folder_as_it_does_on_a_native_file_system,
-        habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
         habits::a_data_directory_that_is_given_away_is_accepted_by_its_new_owner,
         habits::what_was_synced_survives_the_machines_death,
         promises::shares_and_what_containers_mount_survive_a_restart,
     ]
     .to_vec();
-    if env::var_os(ALL).is_some() {
+    if harness::all() {
         tests.extend(tests![
+            habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
+            habits::the_guests_client_works_in_our_directory_where_it_is_shared,
+            promises::an_inner_share_stays_on_top_of_an_outer_one,
             programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash,
             events::where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so,
             programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,

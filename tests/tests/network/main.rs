@@ -15,9 +15,6 @@ mod streams;
 use cove_tests::{harness, tests};
 use std::process::ExitCode;
 
-/// Says that the slow tests are wanted, too.
-const ALL: &str = "COVE_TEST_ALL";
-
 fn main() -> ExitCode {
     if let Ok(role) = std::env::var(elsewhere::ROLE) {
         return elsewhere::serve(&role);
@@ -32,7 +29,6 @@ fn main() -> ExitCode {
         published::ports_survive_a_daemon_that_is_killed,
         published::published_ports_are_listed_with_their_containers,
         published::a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_comes_back,
-        published::ranges_of_ports_and_all_that_are_exposed_are_published,
         published::ports_go_and_come_with_an_engine_that_crashes,
         streams::a_reset_on_one_side_is_a_reset_on_the_other_and_an_end_an_end,
         streams::slow_readers_hold_back_whoever_sends_and_get_every_byte,
@@ -44,19 +40,20 @@ fn main() -> ExitCode {
         outbound::a_container_reaches_the_hosts_loopback_by_name,
         outbound::datagrams_of_a_container_reach_the_host_and_come_back,
         outbound::large_transfers_arrive_whole_in_both_directions,
-        outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers,
         outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
         outbound::the_way_out_comes_back_when_its_program_is_killed,
-        drivers::containers_on_a_macvlan_network_hear_each_other,
-        drivers::containers_on_an_ipvlan_network_hear_each_other,
-        drivers::a_swarm_of_one_serves_from_an_overlay_network,
-        drivers::a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none,
-        proxies::containers_get_this_computers_proxies_where_that_is_wanted,
         explain::every_hop_at_which_a_way_can_stop_is_found,
         elsewhere::a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers,
     ];
     // The last of them restarts the machine.
     let slow: &[harness::Test] = &tests![
+        drivers::containers_on_a_macvlan_network_hear_each_other,
+        drivers::containers_on_an_ipvlan_network_hear_each_other,
+        drivers::a_swarm_of_one_serves_from_an_overlay_network,
+        drivers::a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none,
+        outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers,
+        published::ranges_of_ports_and_all_that_are_exposed_are_published,
+        proxies::containers_get_this_computers_proxies_where_that_is_wanted,
         published::a_hundred_containers_in_a_row_answer_at_once,
         drivers::a_service_is_updated_without_a_failed_request_through_its_port,
         streams::ten_thousand_short_connections_are_answered,
@@ -64,15 +61,10 @@ fn main() -> ExitCode {
         proxies::builds_get_this_computers_proxies_where_that_is_wanted,
         proxies::the_engine_reaches_registries_through_a_proxy_on_loopback,
     ];
-    let all = if std::env::var_os(ALL).is_some() {
-        slow
-    } else {
-        &[]
-    };
     harness::run(
         "network",
         harness::Pace::InTurn,
         harness::Cove::start,
-        &[usual, all].concat(),
+        &[usual, harness::if_all(slow)].concat(),
     )
 }

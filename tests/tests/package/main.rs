@@ -20,9 +20,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// Says that the slow tests are wanted, too.
-const ALL: &str = "COVE_TEST_ALL";
-
 type Test = (&'static str, fn(&Root));
 
 /// In the order of their names, each on what the one before it left.
@@ -51,7 +48,7 @@ fn main() -> ExitCode {
         return libtest_mimic::run(&arguments, Vec::new()).exit_code();
     };
     let mut trials = of_a_root(&kit, USUAL);
-    if std::env::var_os(ALL).is_some() {
+    if harness::all() {
         trials.extend(of_a_root(&kit, WHOLE));
     }
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -16,27 +16,30 @@ mod recovery {
 }
 
 fn main() -> ExitCode {
+    let usual: &[harness::Test] = &tests![
+        recovery::a_crashed_engine_comes_back_by_itself,
+        recovery::a_killed_daemon_is_started_again_and_adopts_the_machine,
+        recovery::a_terminated_daemon_leaves_the_machine_running,
+        recovery::two_commands_that_start_the_daemon_at_once_find_one_daemon,
+        recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
+        recovery::killing_daemon_and_machine_together_leaves_a_clean_slate,
+        recovery::data_survives_an_orderly_restart,
+        recovery::a_stop_during_a_start_stops,
+        recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
+        recovery::a_request_during_a_pause_is_answered_after_it,
+        recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
+    ];
+    let slow: &[harness::Test] = &tests![
+        recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
+        recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
+        recovery::memory_that_the_guest_frees_is_the_hosts_again,
+        recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
+    ];
     harness::run(
         "recovery",
         Pace::InTurn,
         Cove::start,
-        &tests![
-            recovery::a_crashed_engine_comes_back_by_itself,
-            recovery::a_killed_daemon_is_started_again_and_adopts_the_machine,
-            recovery::a_terminated_daemon_leaves_the_machine_running,
-            recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
-            recovery::two_commands_that_start_the_daemon_at_once_find_one_daemon,
-            recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
-            recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
-            recovery::killing_daemon_and_machine_together_leaves_a_clean_slate,
-            recovery::data_survives_an_orderly_restart,
-            recovery::memory_that_the_guest_frees_is_the_hosts_again,
-            recovery::a_stop_during_a_start_stops,
-            recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
-            recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
-            recovery::a_request_during_a_pause_is_answered_after_it,
-            recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
-        ],
+        &[usual, harness::if_all(slow)].concat(),
     )
 }
 
