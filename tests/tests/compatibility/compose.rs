@@ -1,8 +1,9 @@
 //! Compose projects, shaped as people have them, of the one image that is there without a registry.
 
 use crate::{Shared, docker};
-use cove_tests::harness::{Cmd, Cove, Running, eventually, free_port, within};
+use cove_tests::harness::{Cmd, Cove, Running, eventually, free_port, within, within_telling};
 use std::{
+    collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
@@ -88,12 +89,18 @@ volumes:
     );
     let project = Project::new(cove, "shop", &[("compose.yaml", &compose)]);
     project.compose("up -d").ok();
-    let page = || within(Duration::from_mins(1), "the page", || fetch(port));
-    assert_eq!(page(), "row and cached");
+    // The servers may listen a moment after their containers run.
+    let page = |expected: &str| {
+        within_telling(Duration::from_mins(1), || match fetch(port) {
+            Some(page) if page == expected => Ok(()),
+            other => Err(format!("the page `{expected}`, instead of {other:?}")),
+        });
+    };
+    page("row and cached");
     // The data outlives the containers.
     project.compose("down --timeout 0").ok();
     project.compose("up -d").ok();
-    assert_eq!(page(), "row\nrow and cached");
+    page("row\nrow and cached");
 }
 
 pub(crate) fn profiles_select_services_and_health_orders_them(cove: &Cove) {
@@ -183,13 +190,22 @@ services:
     );
     let project = Project::new(cove, "scaled", &[("compose.yaml", &compose)]);
     project.compose("up -d --scale worker=3").ok();
-    let names: std::collections::BTreeSet<String> = (0..40)
-        .filter_map(|_| fetch(port))
-        .filter(|name| !name.is_empty())
-        .collect();
-    assert!(names.len() > 1, "one worker of three answers all: {names:?}");
+    let answer = || fetch(port).filter(|name| !name.is_empty());
+    let mut names = BTreeSet::new();
+    within_telling(Duration::from_mins(1), || {
+        names.extend(answer());
+        if names.len() == 3 {
+            Ok(())
+        } else {
+            Err(format!("three workers to answer, of whom {names:?} did"))
+        }
+    });
     project.compose("up -d --scale worker=1").ok();
-    assert_eq!(project.compose("ps -q worker").ok().lines().count(), 1);
+    let left = project.compose("ps -q worker").ok();
+    assert_eq!(left.lines().count(), 1, "{left}");
+    // A container's host name is the beginning of its identifier.
+    let name = within(Duration::from_mins(1), "the one that is left", answer);
+    assert!(left.starts_with(&name), "{name} of {left}");
 }
 
 pub(crate) fn watch_mode_carries_edits_into_the_container(cove: &Cove) {

@@ -76,7 +76,11 @@ pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_passw
         .ok();
     assert_eq!(docker(cove, "run --rm from-private cat /how").ok(), "fetched");
     docker(cove, "logout").arg(&registry.name).ok();
-    docker(cove, "pull -q").arg(&image).run().fails_with(1);
+    docker(cove, "pull -q")
+        .arg(&image)
+        .run()
+        .fails_with(1)
+        .says(&["no basic auth credentials"]);
 
     assert_eq!((life(), docker(cove, "port witness 80").ok()), (before, port));
     docker(cove, "rm -f witness").ok();
@@ -181,9 +185,15 @@ pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
     let image = registry.image("helped:1");
     docker("tag alpine").arg(&image).ok();
     docker("push -q").arg(&image).ok();
+    docker("rmi").arg(&image).ok();
+    docker("pull -q").arg(&image).ok();
     docker("logout").arg(&registry.name).ok();
     assert!(!kept.exists());
-    docker("push -q").arg(&image).run().fails_with(1);
+    docker("push -q")
+        .arg(&image)
+        .run()
+        .fails_with(1)
+        .says(&["no basic auth credentials"]);
     docker("rmi").arg(&image).ok();
 }
 

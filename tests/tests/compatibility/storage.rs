@@ -109,12 +109,17 @@ pub(crate) fn a_volume_is_backed_up_and_restored_by_tar(cove: &Cove) {
 }
 
 pub(crate) fn a_tmpfs_has_its_size_and_forgets(cove: &Cove) {
-    let df = output_of(
+    docker(
         cove,
-        "--tmpfs /t:size=4m,mode=1770",
-        "df -k /t | awk 'NR==2 {print $1, $2}'; stat -c %a /t",
-    );
-    assert_eq!(df, "tmpfs 4096\n1770");
+        "create --name brief --tmpfs /t:size=4m,mode=1770 alpine sh -c",
+    )
+    .arg("ls /t; df -k /t | awk 'NR==2 {print $1, $2}'; stat -c %a /t; touch /t/kept")
+    .ok();
+    // The second life sees nothing of the first one's file.
+    for life in ["first", "second"] {
+        assert_eq!(docker(cove, "start -a brief").ok(), "tmpfs 4096\n1770", "{life}");
+    }
+    docker(cove, "rm brief").ok();
     let full = docker(
         cove,
         "run --rm --mount type=tmpfs,dst=/t,tmpfs-size=1m alpine dd if=/dev/zero of=/t/x bs=1M count=2",
