@@ -41,6 +41,14 @@ fn built(build: Cmd) -> Finished {
     finished
 }
 
+/// Waits for a server on this computer's loopback.
+#[track_caller]
+fn listens(port: u16) {
+    eventually("the server", || {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+    });
+}
+
 /// What the image prints; the image is removed.
 fn output(cove: &Cove, image: &str) -> String {
     let output = docker(cove, "run --rm").arg(image).ok();
@@ -66,11 +74,15 @@ pub(crate) fn the_classic_builder_builds(cove: &Cove) {
 }
 
 pub(crate) fn only_the_stage_that_was_asked_for_is_built(cove: &Cove) {
-    let dockerfile = "FROM alpine AS base\nRUN echo base > /who\nFROM base AS wanted\nCMD cat /who\nFROM base AS broken\nRUN exit 1\n";
-    let build =
-        |target: &str| build(cove, "staged", &[("Dockerfile", dockerfile)]).args(["--target", target]);
+    let dockerfile = "ARG FOUNDATION=scratch\nFROM $FOUNDATION AS base\nARG WHO=nobody\nRUN echo $WHO > /who\n\
+                      FROM base AS wanted\nCMD cat /who\nFROM base AS broken\nRUN exit 1\n";
+    let build = |target: &str| {
+        build(cove, "staged", &[("Dockerfile", dockerfile)])
+            .args(["--build-arg=FOUNDATION=alpine", "--build-arg=WHO=somebody"])
+            .args(["--target", target])
+    };
     built(build("wanted"));
-    assert_eq!(output(cove, "staged"), "base");
+    assert_eq!(output(cove, "staged"), "somebody");
     build("broken")
         .run()
         .fails_with(1)
@@ -170,15 +182,34 @@ pub(crate) fn a_context_comes_from_standard_input_or_an_archive(cove: &Cove) {
         assert_eq!(tar.code, Some(0), "{}", tar.stderr);
         tar.stdout
     };
-    for builder in ["1", "0"] {
-        let build = |input: Vec<u8>| {
-            let build = docker(cove, "build -q -t given -").input(input);
+    let served = cove.scratch().join("builds/served");
+    fs::create_dir_all(&served).unwrap();
+    fs::write(served.join("context.tar.gz"), tar()).unwrap();
+    let port = free_port();
+    let server = cove
+        .program("python3")
+        .args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"])
+        .arg(&served)
+        .arg(port.to_string())
+        .spawn();
+    let _server = Running(server);
+    listens(port);
+    // The classic client fetches the archive by itself, BuildKit from the machine.
+    for (builder, host) in [("1", "host.docker.internal"), ("0", "127.0.0.1")] {
+        let build = |context: &str, input: Vec<u8>| {
+            let build = docker(cove, "build -q -t given").arg(context).input(input);
             built(build.env("DOCKER_BUILDKIT", builder).limit(LIMIT));
             output(cove, "given")
         };
         let alone = b"FROM alpine\nCMD echo no context\n".to_vec();
-        assert_eq!(build(alone), "no context");
-        assert_eq!(build(tar()), "packed", "builder {builder}");
+        assert_eq!(build("-", alone), "no context", "builder {builder}");
+        assert_eq!(build("-", tar()), "packed", "builder {builder}");
+        let address = format!("http://{host}:{port}/context.tar.gz");
+        assert_eq!(
+            build(&address, Vec::new()),
+            "packed",
+            "builder {builder}, by HTTP"
+        );
     }
 }
 
@@ -221,9 +252,7 @@ pub(crate) fn a_context_comes_from_a_git_repository(cove: &Cove) {
         .arg(format!("--base-path={}", base.display()))
         .spawn();
     let _server = Running(server);
-    eventually("git's server", || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
-    });
+    listens(port);
     app("submodule --quiet add ../part part");
     // Relative to where it is cloned from, so that it is found by whichever name that is reached.
     app("config -f .gitmodules submodule.part.url ../part");

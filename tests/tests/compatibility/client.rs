@@ -123,14 +123,10 @@ pub(crate) fn info_describes_a_whole_engine(cove: &Cove) {
     }
 }
 
-pub(crate) fn events_are_told_as_they_happen(cove: &Cove) {
-    let mut watching = docker(
-        cove,
-        "events --since 0 --filter container=eventful --format {{.Action}}",
-    )
-    .spawn();
+/// The lines of `docker events` with these options, for as long as the client lives.
+fn watch(cove: &Cove, options: &str) -> (Running, mpsc::Receiver<String>) {
+    let mut watching = docker(cove, &format!("events --since 0 {options}")).spawn();
     let output = BufReader::new(watching.stdout.take().unwrap());
-    let _watching = Running(watching);
     let (sender, told) = mpsc::channel();
     // Ends with the client.
     thread::spawn(move || {
@@ -139,6 +135,11 @@ pub(crate) fn events_are_told_as_they_happen(cove: &Cove) {
             .map_while(Result::ok)
             .try_for_each(|line| sender.send(line))
     });
+    (Running(watching), told)
+}
+
+pub(crate) fn events_are_told_as_they_happen(cove: &Cove) {
+    let (_watching, told) = watch(cove, "--filter container=eventful --format {{.Action}}");
     let next = || told.recv_timeout(Duration::from_mins(1));
     // Each is told while the one that follows it has not happened yet.
     for (command, events) in [
@@ -154,6 +155,30 @@ pub(crate) fn events_are_told_as_they_happen(cove: &Cove) {
             assert_eq!(next().as_deref(), Ok(*event), "{command}");
         }
     }
+    // What is no container has events, too.
+    let (_watching, told) = watch(
+        cove,
+        "--filter type=image --filter type=network --filter type=volume \
+         --format {{.Type}}/{{.Action}}/{{.Actor.ID}}/{{.Actor.Attributes.name}}",
+    );
+    for (command, event) in [
+        ("volume create eventful", "volume/create/"),
+        ("volume rm eventful", "volume/destroy/"),
+        ("network create eventful", "network/create/"),
+        ("network rm eventful", "network/destroy/"),
+        ("tag alpine eventful:1", "image/tag/"),
+    ] {
+        docker(cove, command).ok();
+        // Others have had volumes, networks and images before.
+        let line = loop {
+            let line = told.recv_timeout(Duration::from_mins(1)).unwrap();
+            if line.contains("eventful") {
+                break line;
+            }
+        };
+        assert!(line.starts_with(event), "{command}: {line}");
+    }
+    docker(cove, "rmi eventful:1").ok();
 }
 
 /// The requests of a client that knows nothing of Docker: a stream that is read while it is written, a body in chunks.

@@ -3,7 +3,11 @@
 use crate::{docker, docker_on_a_terminal};
 use cove_tests::harness::{Cove, Running, Wire, eventually, within};
 use serde_json::Value;
-use std::{fs, io::Write as _, time::Duration};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    time::Duration,
+};
 
 fn inspect(cove: &Cove, container: &str, format: &str) -> String {
     cove.docker(["inspect", "--format", format, container]).ok()
@@ -132,6 +136,14 @@ pub(crate) fn a_restart_policy_is_heeded_as_often_as_it_says(cove: &Cove) {
     eventually("an orderly end", || state(cove, "content") == "exited");
     assert_eq!(inspect(cove, "content", "{{.RestartCount}}"), "0");
     docker(cove, "rm content").ok();
+    // From try to try the engine waits longer, and may be told to stop meanwhile.
+    docker(cove, "run -d --name hopeless --restart always alpine false").ok();
+    eventually("the wait for another try", || {
+        state(cove, "hopeless") == "restarting"
+    });
+    docker(cove, "stop -t 0 hopeless").ok();
+    eventually("the end of all tries", || state(cove, "hopeless") == "exited");
+    docker(cove, "rm hopeless").ok();
     // Whatever its end was, but not when somebody has stopped it.
     docker(cove, "run -d --name always --restart always alpine sleep 600").ok();
     docker(cove, "run -d --name never --restart no alpine sleep 600").ok();
@@ -144,9 +156,25 @@ pub(crate) fn a_restart_policy_is_heeded_as_often_as_it_says(cove: &Cove) {
         inspect(cove, "always", "{{.RestartCount}} {{.State.Status}}") == "1 running"
     });
     eventually("the end without one", || state(cove, "never") == "exited");
-    docker(cove, "stop -t 0 always").ok();
-    assert_eq!(state(cove, "always"), "exited");
-    docker(cove, "rm always never").ok();
+    docker(
+        cove,
+        "run -d --name unless --restart unless-stopped alpine sleep 600",
+    )
+    .ok();
+    docker(cove, "stop -t 0 always unless").ok();
+    for container in ["always", "unless"] {
+        assert_eq!(state(cove, container), "exited", "{container}");
+    }
+    // Another engine starts what somebody has stopped, unless the policy is not to.
+    cove.cove(["exec", "sh", "-c", "kill -9 $(pidof dockerd)"]).ok();
+    within(Duration::from_mins(3), "the next engine to start it", || {
+        let now = cove
+            .docker(["inspect", "--format", "{{.State.Status}}", "always"])
+            .run();
+        (now.text() == "running").then_some(())
+    });
+    assert_eq!(state(cove, "unless"), "exited");
+    docker(cove, "rm -f always unless never").ok();
 }
 
 pub(crate) fn a_health_check_tells_well_from_unwell(cove: &Cove) {
@@ -170,37 +198,50 @@ pub(crate) fn a_health_check_tells_well_from_unwell(cove: &Cove) {
 }
 
 pub(crate) fn init_reaps_and_passes_signals_on(cove: &Cove) {
-    let first = docker(cove, "run --rm --init alpine cat /proc/1/cmdline")
+    // A child whose parent has ended is the first process's, whether that asks for it or not: what is left of it a
+    // second after its end?
+    const ORPHAN: &str = "pid=$( (sleep 0.1 > /dev/null & echo $!) ); \
+                          while grep -q ') [RSD] ' /proc/$pid/stat; do sleep 0.1; done 2> /dev/null; sleep 1; \
+                          test -e /proc/$pid && echo left || echo reaped";
+    docker(cove, "run -d --init --name reaper alpine sh -c")
+        .arg("trap 'exit 33' TERM; echo ready; while :; do sleep 0.2; done")
+        .ok();
+    docker(cove, "run -d --name careless alpine sleep 600").ok();
+    let first = docker(cove, "exec reaper cat /proc/1/cmdline")
         .ok()
         .replace('\0', " ");
     assert!(first.contains("docker-init"), "{first}");
-    // A child whose parent has ended is the first process's: it is reaped when it ends.
-    docker(cove, "run -d --init --name reaper alpine sh -c")
-        .arg("(sleep 0.1 &); trap 'exit 33' TERM; echo ready; while :; do sleep 0.2; done")
-        .ok();
+    for (name, fate) in [("reaper", "reaped"), ("careless", "left")] {
+        let orphan = docker(cove, "exec").args([name, "sh", "-c", ORPHAN]).ok();
+        assert_eq!(orphan, fate, "{name}");
+    }
     eventually("its handler", || docker(cove, "logs reaper").ok() == "ready");
-    eventually("the orphan to be reaped", || {
-        let states = docker(cove, "exec reaper sh -c")
-            .arg("cat /proc/[0-9]*/stat")
-            .run()
-            .text();
-        !states.contains("(sleep) Z") && !states.contains("sleep 0.1")
-    });
     docker(cove, "stop reaper").ok();
     assert_eq!(inspect(cove, "reaper", "{{.State.ExitCode}}"), "33");
-    docker(cove, "rm reaper").ok();
+    docker(cove, "rm -f reaper careless").ok();
 }
 
 pub(crate) fn signals_arrive_as_they_were_sent(cove: &Cove) {
-    docker(cove, "run -d --name listener alpine sh -c")
+    docker(cove, "run -d --stop-signal HUP --name listener alpine sh -c")
         .arg("trap 'echo got usr1' USR1; trap 'exit 5' HUP; echo ready; while :; do sleep 0.2; done")
         .ok();
     let logs = || docker(cove, "logs listener").ok();
     eventually("its handlers", || logs().contains("ready"));
+    let mut waiting = Running(docker(cove, "wait listener").spawn());
     docker(cove, "kill -s USR1 listener").ok();
     eventually("the first signal", || logs().contains("got usr1"));
-    docker(cove, "kill -s HUP listener").ok();
-    assert_eq!(docker(cove, "wait listener").ok(), "5");
+    assert!(waiting.0.try_wait().unwrap().is_none(), "nobody waits any more");
+    docker(cove, "stop listener").ok();
+    eventually("the waiting to end", || waiting.0.try_wait().unwrap().is_some());
+    let mut code = String::new();
+    waiting
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut code)
+        .unwrap();
+    assert_eq!(code, "5\n");
     docker(cove, "rm listener").ok();
 }
 
@@ -315,6 +356,7 @@ pub(crate) fn what_runs_can_be_looked_at(cove: &Cove) {
     });
     drop(wire);
     docker(cove, "rename watched seen").ok();
+    docker(cove, "inspect watched").run().fails_with(1);
     docker(cove, "update --memory 64m --memory-swap 64m seen").ok();
     assert_eq!(
         docker(cove, "exec seen cat /sys/fs/cgroup/memory.max").ok(),

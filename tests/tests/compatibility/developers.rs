@@ -11,6 +11,7 @@ use bollard::{
 use cove_tests::harness::{Cmd, Cove, Running, within};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use std::{
+    collections::HashMap,
     fs,
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
@@ -169,9 +170,16 @@ async fn use_bollard(socket: PathBuf) -> Result<(), bollard::errors::Error> {
     let Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) = gone else {
         panic!("{gone:?}")
     };
-    let options = EventsOptionsBuilder::new().since("0").until("1").build();
-    let events: Vec<_> = docker.events(Some(options)).try_collect().await?;
-    assert!(events.is_empty(), "{events:?}");
+    let ours = HashMap::from([("container", vec![id.as_str()])]);
+    let options = EventsOptionsBuilder::new().since("0").filters(&ours).build();
+    let mut events = std::pin::pin!(docker.events(Some(options)));
+    let mut life: Vec<String> = Vec::new();
+    while life.last().is_none_or(|action| action != "destroy") {
+        life.extend(events.next().await.unwrap()?.action);
+    }
+    // What is done to a container that runs has events of its own.
+    life.retain(|action| !action.starts_with("attach") && !action.starts_with("exec"));
+    assert_eq!(life, ["create", "start", "kill", "die", "destroy"]);
     Ok(())
 }
 

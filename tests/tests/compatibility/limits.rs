@@ -68,7 +68,8 @@ pub(crate) fn block_io_is_limited_at_the_device(cove: &Cove) {
                   b=$(cut -d' ' -f1 /proc/uptime | tr -d .); echo $((b - a)); }\n\
                   took dd if=/dev/zero of=/f bs=1M count=3 oflag=direct\n\
                   took dd if=/f of=/dev/null bs=1M iflag=direct\n\
-                  took dd if=/dev/zero of=/g bs=4k count=60 oflag=direct";
+                  took dd if=/dev/zero of=/g bs=4k count=60 oflag=direct\n\
+                  took dd if=/g of=/dev/null bs=4k iflag=direct";
     let took = |option: &str| -> Vec<u32> {
         let took = output_of(cove, option, script);
         took.lines().map(|took| took.parse().unwrap()).collect()
@@ -77,6 +78,7 @@ pub(crate) fn block_io_is_limited_at_the_device(cove: &Cove) {
         (0, format!("--device-write-bps {disk}:1mb")),
         (1, format!("--device-read-bps {disk}:1mb")),
         (2, format!("--device-write-iops {disk}:20")),
+        (3, format!("--device-read-iops {disk}:20")),
     ] {
         let took = took(&option);
         // A burst may be had at once; the rest has to wait for its turn.

@@ -33,7 +33,11 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![client::errors_of_the_engine_arrive_unchanged],
                 ),
                 row("info", CLI, tests![client::info_describes_a_whole_engine]),
-                row("events", CLI, tests![client::events_are_told_as_they_happen]),
+                row(
+                    "events of containers, images, volumes, networks",
+                    CLI,
+                    tests![client::events_are_told_as_they_happen],
+                ),
                 row(
                     "system df and prune",
                     CLI,
@@ -125,7 +129,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![builds::the_classic_builder_builds],
                 ),
                 extended(
-                    "stages and targets",
+                    "stages, targets, build arguments",
                     CLI,
                     tests![builds::only_the_stage_that_was_asked_for_is_built],
                 ),
@@ -150,7 +154,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![builds::the_hosts_ssh_agent_is_forwarded_into_a_step],
                 ),
                 extended(
-                    "context from standard input and from an archive, by either builder",
+                    "context from standard input, as an archive and by HTTP, by either builder",
                     CLI,
                     tests![builds::a_context_comes_from_standard_input_or_an_archive],
                 ),
@@ -173,6 +177,12 @@ pub(crate) fn areas() -> Vec<Area> {
                     "a context of 1 GiB",
                     CLI,
                     tests![builds::a_context_of_a_gibibyte_is_sent],
+                ),
+                unproven(
+                    "a builder of buildx's own, in a container",
+                    "Its image, `moby/buildkit`, is to be had from a registry only; the rows above use the builders \
+                     of the engine",
+                    "`docker buildx create --use` and a build where there is a way out",
                 ),
             ],
         },
@@ -229,7 +239,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     &["containers::a_container_can_be_stopped_killed_paused_and_removed"],
                 ),
                 extended(
-                    "restart policies",
+                    "restart policies: `no`, `on-failure`, `always`, `unless-stopped`",
                     CLI,
                     tests![containers::a_restart_policy_is_heeded_as_often_as_it_says],
                 ),
@@ -245,7 +255,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![containers::a_health_check_tells_well_from_unwell],
                 ),
                 extended(
-                    "init, signals, exit codes",
+                    "init, signals, stop signals, exit codes",
                     CLI,
                     tests![
                         containers::init_reaps_and_passes_signals_on,
@@ -400,7 +410,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![networks::networks_are_listed_inspected_and_pruned],
                 ),
                 elsewhere(
-                    "published ports: TCP, UDP, IPv4, IPv6, a port in use",
+                    "published ports: TCP, UDP, IPv4, IPv6, ranges, a port in use",
                     CLI,
                     "network",
                     &[
@@ -408,6 +418,7 @@ pub(crate) fn areas() -> Vec<Area> {
                         "published::a_port_of_the_engines_choice_is_known_at_once",
                         "published::a_port_in_use_fails_run_in_the_engines_words",
                         "published::a_port_vanishes_with_its_container",
+                        "published::ranges_of_ports_and_all_that_are_exposed_are_published",
                         "published::datagrams_reach_a_container_and_come_back",
                     ],
                 ),
@@ -449,7 +460,11 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![services::configs_and_secrets_reach_the_tasks_that_have_them],
                 ),
-                extended("stacks", CLI, tests![services::a_stack_comes_up_and_goes_as_one]),
+                extended(
+                    "stacks, with their network, configs and secrets",
+                    CLI,
+                    tests![services::a_stack_comes_up_and_goes_as_one],
+                ),
                 elsewhere(
                     "an update without a failed request through the published port *(extended)*",
                     CLI,

@@ -3,7 +3,7 @@
 
 use crate::docker;
 use cove_tests::harness::{Cove, within};
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 /// A swarm for as long as this lives.
 struct Swarm<'a>(&'a Cove);
@@ -120,11 +120,32 @@ pub(crate) fn configs_and_secrets_reach_the_tasks_that_have_them(cove: &Cove) {
         .says(&["in use by"]);
 }
 
+/// One service asks the other by its name, on the network that the stack has of itself.
+const STACK: &str = "
+services:
+  a:
+    image: alpine
+    command: nc -lk -p 80 -e cat /motto /run/secrets/password
+    stop_grace_period: 0s
+    deploy: {replicas: 2}
+    configs: [{source: motto, target: /motto}]
+    secrets: [password]
+  b:
+    image: alpine
+    command: sh -c 'until nc -w 5 a 80 < /dev/null > /heard && test -s /heard; do sleep 1; done; sleep 600'
+    stop_grace_period: 0s
+configs: {motto: {file: ./motto}}
+secrets: {password: {file: ./password}}
+";
+
 pub(crate) fn a_stack_comes_up_and_goes_as_one(cove: &Cove) {
     let swarm = Swarm::begin(cove);
-    let file = cove.scratch().join("stack.yaml");
-    let stack = "services:\n  a:\n    image: alpine\n    command: sleep 600\n    stop_grace_period: 0s\n    deploy: {replicas: 2}\n  b:\n    image: alpine\n    command: sleep 600\n    stop_grace_period: 0s\n";
-    std::fs::write(&file, stack).unwrap();
+    let place = cove.scratch().join("pile");
+    fs::create_dir_all(&place).unwrap();
+    let file = place.join("stack.yaml");
+    fs::write(&file, STACK).unwrap();
+    fs::write(place.join("motto"), "keep calm, ").unwrap();
+    fs::write(place.join("password"), "open sesame").unwrap();
     docker(cove, "stack deploy --resolve-image never -c")
         .arg(&file)
         .arg("pile")
@@ -133,11 +154,21 @@ pub(crate) fn a_stack_comes_up_and_goes_as_one(cove: &Cove) {
     swarm.tasks("pile_b", "one task", &["alpine:latest"]);
     let services = docker(cove, "stack services --format {{.Name}} pile").ok();
     assert_eq!(services, "pile_a\npile_b");
+    let asker = docker(cove, "ps -q --filter label=com.docker.swarm.service.name=pile_b").ok();
+    within(Duration::from_mins(2), "one service to hear the other", || {
+        let heard = docker(cove, "exec").args([&asker, "cat", "/heard"]).run();
+        (heard.text() == "keep calm, open sesame").then_some(())
+    });
     docker(cove, "stack rm pile").ok();
-    within(Duration::from_mins(2), "the stack to go", || {
-        docker(cove, "ps -q --filter label=com.docker.stack.namespace=pile")
+    for kind in ["ps", "network ls", "config ls", "secret ls"] {
+        within(Duration::from_mins(2), kind, || {
+            docker(
+                cove,
+                &format!("{kind} -q --filter label=com.docker.stack.namespace=pile"),
+            )
             .ok()
             .is_empty()
             .then_some(())
-    });
+        });
+    }
 }

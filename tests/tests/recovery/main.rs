@@ -212,7 +212,7 @@ pub(crate) fn data_survives_an_orderly_restart(cove: &Cove) {
         "run",
         "-d",
         "--restart",
-        "always",
+        "unless-stopped",
         "--name",
         "faithful",
         "alpine",
