@@ -1,8 +1,11 @@
 //! Networks, as containers see them.
 
 use crate::{docker, output_of};
-use cove_tests::harness::{Cove, eventually};
-use std::net::{Ipv4Addr, TcpListener};
+use cove_tests::harness::{Cove, Running, eventually};
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+};
 
 /// A server at port 80 that answers with its own name.
 fn serve(cove: &Cove, name: &str, options: &str) {
@@ -92,11 +95,18 @@ pub(crate) fn host_is_the_machines_own_network_and_none_is_none(cove: &Cove) {
         "run -d --name hosted --network host alpine nc -lk -p 4321 -e ls /sys/class/net",
     )
     .ok();
-    // It listens on the machine's own loopback, and sees the machine's own devices.
-    let ask = ["exec", "nc", "-w", "5", "127.0.0.1", "4321"];
+    let mut forward = cove.cove(["forward", "0:127.0.0.1:4321"]).spawn();
+    let mut line = String::new();
+    BufReader::new(forward.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let _forward = Running(forward);
+    let (here, _) = line.split_once(" -> ").unwrap();
+    // It listens on the machine's own loopback, in its own time, and sees the machine's own devices.
     eventually("the server", || {
-        let devices = cove.cove(ask).run().text();
-        devices.lines().any(|device| device == "docker0")
+        let mut devices = String::new();
+        TcpStream::connect(here).is_ok_and(|mut stream| stream.read_to_string(&mut devices).is_ok())
+            && devices.lines().any(|device| device == "docker0")
     });
     docker(cove, "rm -f hosted").ok();
     assert_eq!(output_of(cove, "--network none", "ls /sys/class/net"), "lo");
