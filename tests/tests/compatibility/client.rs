@@ -35,6 +35,12 @@ pub(crate) fn client_and_engine_agree_on_a_version(cove: &Cove) {
     // An old client speaks its own version, and one from the future is told what there is.
     let (status, old) = get(cove, "/v1.24/version");
     assert_eq!((status, old["ApiVersion"].as_str()), (200, Some(server)));
+    // What version 1.44 did away with is there for clients that are older.
+    for (version, has) in [("1.24", true), (server, false)] {
+        let (status, images) = get(cove, &format!("/v{version}/images/json"));
+        let size = images[0].get("VirtualSize");
+        assert_eq!((status, size.is_some()), (200, has), "{version}: {images}");
+    }
     let (status, refusal) = get(cove, "/v9.99/version");
     assert_eq!(status, 400);
     assert!(

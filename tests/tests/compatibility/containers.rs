@@ -141,7 +141,7 @@ pub(crate) fn a_restart_policy_is_heeded_as_often_as_it_says(cove: &Cove) {
     eventually("the wait for another try", || {
         state(cove, "hopeless") == "restarting"
     });
-    docker(cove, "stop -t 0 hopeless").ok();
+    docker(cove, "stop hopeless").ok();
     eventually("the end of all tries", || state(cove, "hopeless") == "exited");
     docker(cove, "rm hopeless").ok();
     // Whatever its end was, but not when somebody has stopped it.

@@ -226,17 +226,17 @@ pub(crate) fn one_name_has_an_image_for_each_processor(cove: &Cove) {
     docker(cove, "buildx imagetools create -t")
         .args([ours("whole:1"), ours("part:amd64"), ours("part:arm64")])
         .ok();
-    let manifest = docker(cove, "buildx imagetools inspect --raw")
-        .arg(ours("whole:1"))
-        .ok();
-    let manifest: Value = serde_json::from_str(&manifest).unwrap();
-    let platforms: Vec<&str> = manifest["manifests"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter_map(|part| part["platform"]["architecture"].as_str())
-        .collect();
-    assert_eq!(platforms, ["amd64", "arm64"], "{manifest}");
+    for inspect in ["buildx imagetools inspect --raw", "manifest inspect --insecure"] {
+        let manifest = docker(cove, inspect).arg(ours("whole:1")).ok();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        let platforms: Vec<&str> = manifest["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|part| part["platform"]["architecture"].as_str())
+            .collect();
+        assert_eq!(platforms, ["amd64", "arm64"], "{inspect}: {manifest}");
+    }
     let whole = registry.image("whole:1");
     for (platform, machine) in [(None, "x86_64"), (Some("linux/arm64"), "aarch64")] {
         let option: Vec<&str> = platform
