@@ -466,7 +466,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![services::a_stack_comes_up_and_goes_as_one],
                 ),
                 elsewhere(
-                    "an update without a failed request through the published port *(extended)*",
+                    "an update without a failed request through the published port",
                     CLI,
                     "network",
                     &["drivers::a_service_is_updated_without_a_failed_request_through_its_port"],

@@ -150,7 +150,7 @@ fn gone() -> Option<(&'static str, &'static str)> {
 fn slow(suite: &str, tests: &[&str]) -> bool {
     let list = SUITES.iter().find(|(name, _)| *name == suite);
     let slow = list.and_then(|(_, list)| list.split_once(SLOW));
-    slow.is_some_and(|(_, slow)| tests.iter().any(|test| slow.contains(test)))
+    slow.is_some_and(|(_, slow)| tests.iter().any(|test| slow.contains(&format!("{test},"))))
 }
 
 fn page() -> String {
