@@ -64,6 +64,7 @@ impl From<ConfigError> for Refusal {
             ConfigError::NoHome => "Set HOME or DOCKER_CONFIG, and open the window again.",
             ConfigError::Malformed { .. } => "Correct the file, or move it away. It was left as it is.",
             ConfigError::Io { .. } => "Check the file's owner and permissions.",
+            ConfigError::Contested { .. } => "Try again.",
         };
         Self::because(&error, hint)
     }
@@ -72,6 +73,7 @@ impl From<ConfigError> for Refusal {
 impl From<CredentialsError> for Refusal {
     fn from(error: CredentialsError) -> Self {
         let hint = match &error {
+            CredentialsError::Config(ConfigError::Contested { .. }) => "Try again.",
             CredentialsError::Config(_) => {
                 "Check the Docker client's configuration file. It was left as it is."
             }

@@ -2,24 +2,14 @@
 
 use crate::{
     address::{belongs_to, same_registry},
+    file::{self, ConfigError, Members, quoted, raw},
     secret::{Credentials, Secret},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
-};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use std::{
-    collections::BTreeMap,
-    fmt, fs,
-    io::{self, Write as _},
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, path::Path};
 
-/// Largest file that is read, in bytes.
-const LARGEST: u64 = 4 << 20;
 /// What says who somebody is, in the file's entry of a registry.
 const SECRETS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
 
@@ -27,38 +17,7 @@ const AUTHS: &str = "auths";
 const STORE: &str = "credsStore";
 const HELPERS: &str = "credHelpers";
 
-/// One change of the file at a time in this process. The Docker client takes no lock either, so that there is none to
-/// share.
-static CHANGING: Mutex<()> = Mutex::new(());
-
-/// Why the file cannot be used. It is as it was before.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// There is no home directory.
-    #[error("neither HOME nor DOCKER_CONFIG says where the Docker client's configuration is")]
-    NoHome,
-    /// The file is not what the Docker client writes.
-    #[error("{} is not a Docker client's configuration", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong where.
-        source: serde_json::Error,
-    },
-    /// The file cannot be read or written.
-    #[error("cannot {operation} {}", path.display())]
-    Io {
-        /// `read` or `write`.
-        operation: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
 /// What the file says of accounts, and everything else in it as it is written.
-#[derive(Default)]
 pub(crate) struct Config {
     members: Members,
     auths: Members,
@@ -128,35 +87,10 @@ pub(crate) enum Named {
 impl Config {
     /// Reads the file at `path`; what is not there says nothing.
     pub(crate) fn read(path: &Path) -> Result<Self, ConfigError> {
-        let cannot = |source| ConfigError::Io {
-            operation: "read",
-            path: path.to_owned(),
-            source,
-        };
-        let found = match fs::metadata(path) {
-            Ok(found) => found,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(cannot(error)),
-        };
-        if !found.is_file() {
-            return Err(cannot(io::Error::other("it is not a file")));
-        }
-        if found.len() > LARGEST {
-            return Err(cannot(io::Error::other(format!("it has {} bytes", found.len()))));
-        }
-        let text = fs::read(path).map_err(cannot)?;
-        Self::parse(&text).map_err(|source| ConfigError::Malformed {
-            path: path.to_owned(),
-            source,
-        })
+        file::read(path, Self::of)
     }
 
-    fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
-        // The Docker client takes an empty file for one that is not there.
-        if text.trim_ascii().is_empty() {
-            return Ok(Self::default());
-        }
-        let members: Members = serde_json::from_slice(text)?;
+    fn of(members: Members) -> Result<Self, serde_json::Error> {
         let auths: Members = members.value(AUTHS)?.unwrap_or_default();
         let entries: Result<Vec<_>, _> = auths.0.iter().map(Entry::read).collect();
         let store: Option<String> = members.value(STORE)?;
@@ -232,40 +166,44 @@ impl Config {
         self.auths.0.len() < before
     }
 
-    fn text(mut self) -> String {
-        let helpers = self.helpers.iter();
-        let helpers = Members(
-            helpers
-                .map(|(key, name)| (key.clone(), raw(&quoted(name))))
-                .collect(),
-        );
-        self.members.set(AUTHS, &self.auths.text(1));
-        if let Some(store) = &self.store {
-            self.members.set(STORE, &quoted(store));
+    /// The file's members, with those of accounts as they are now.
+    fn into_members(self) -> Members {
+        let Self {
+            mut members,
+            auths,
+            store,
+            helpers,
+            ..
+        } = self;
+        let helpers = helpers.into_iter();
+        let helpers = Members(helpers.map(|(key, name)| (key, raw(&quoted(&name)))).collect());
+        members.set(AUTHS, &auths.text(1));
+        if let Some(store) = &store {
+            members.set(STORE, &quoted(store));
         }
         if !helpers.0.is_empty() {
-            self.members.set(HELPERS, &helpers.text(1));
+            members.set(HELPERS, &helpers.text(1));
         }
-        self.members.text(0)
+        members
     }
 }
 
 /// Writes down in the file that `helper` keeps the password of a registry.
 pub(crate) fn note_sign_in(path: &Path, key: &str, helper: &str, named: Named) -> Result<(), ConfigError> {
-    let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut config = Config::read(path)?;
-    config.sign_in(key, helper, named);
-    write(path, &config.text())
+    file::change(path, |members| {
+        let mut config = Config::of(members)?;
+        config.sign_in(key, helper, named);
+        Ok(Some(config.into_members()))
+    })
 }
 
 /// Takes a registry out of the file, if it is there.
 pub(crate) fn note_sign_out(path: &Path, key: &str) -> Result<(), ConfigError> {
-    let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut config = Config::read(path)?;
-    if config.sign_out(key) {
-        write(path, &config.text())?;
-    }
-    Ok(())
+    file::change(path, |members| {
+        let mut config = Config::of(members)?;
+        let was_there = config.sign_out(key);
+        Ok(was_there.then(|| config.into_members()))
+    })
 }
 
 /// An entry without what says who somebody is. What else it has stays, such as an address for letters.
@@ -276,133 +214,18 @@ fn without_secrets(entry: &RawValue) -> Box<RawValue> {
     raw(&Members(members).text(2))
 }
 
-/// Replaces the file in one step, through a link to it, with the mode that it has.
-fn write(path: &Path, text: &str) -> Result<(), ConfigError> {
-    replace(path, text).map_err(|source| ConfigError::Io {
-        operation: "write",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let target = match fs::canonicalize(path) {
-        Ok(target) => target,
-        // A link to nothing is there, and would be written over.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(path).is_err() => {
-            path.to_owned()
-        }
-        Err(error) => return Err(error),
-    };
-    let directory = target.parent().unwrap_or(Path::new("."));
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)?;
-    // A new file is its owner's alone, as the Docker client makes it.
-    let mut beside = tempfile::Builder::new()
-        .prefix(".config.json.")
-        .tempfile_in(directory)?;
-    if let Ok(found) = fs::metadata(&target) {
-        beside.as_file().set_permissions(found.permissions())?;
-    }
-    beside.write_all(text.as_bytes())?;
-    beside.as_file().sync_all()?;
-    beside.persist(&target).map_err(|error| error.error)?;
-    #[cfg(unix)]
-    fs::File::open(directory)?.sync_all()?;
-    Ok(())
-}
-
-/// An object's members in their order, each value as it is written.
-#[derive(Default)]
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl Members {
-    /// The value of a member, null being none. The Docker client does not tell the letters' case, and takes the last
-    /// one.
-    fn value<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, serde_json::Error> {
-        let found = self.0.iter().rfind(|(key, _)| key.eq_ignore_ascii_case(name));
-        match found {
-            Some((_, value)) => serde_json::from_str(value.get()),
-            None => Ok(None),
-        }
-    }
-
-    /// Puts JSON where the member is, or behind the others. Others of the same name would contradict it.
-    fn set(&mut self, name: &str, json: &str) {
-        let same = |key: &str| key.eq_ignore_ascii_case(name);
-        let Some(last) = self.0.iter().rposition(|(key, _)| same(key)) else {
-            self.0.push((name.to_owned(), raw(json)));
-            return;
-        };
-        let mut index = 0;
-        self.0.retain_mut(|(key, value)| {
-            let keep = index == last || !same(key);
-            if index == last {
-                *value = raw(json);
-            }
-            index += 1;
-            keep
-        });
-    }
-
-    /// As the Docker client writes it, `depth` tabs deep.
-    fn text(&self, depth: usize) -> String {
-        if self.0.is_empty() {
-            return "{}".to_owned();
-        }
-        let tabs = "\t".repeat(depth);
-        let lines: Vec<String> = self
-            .0
-            .iter()
-            .map(|(key, value)| format!("{tabs}\t{}: {}", quoted(key), value.get()))
-            .collect();
-        format!("{{\n{}\n{tabs}}}", lines.join(",\n"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Collect)
-    }
-}
-
-fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// JSON that was made here or read before, which is why it cannot be refused.
-fn raw(json: &str) -> Box<RawValue> {
-    RawValue::from_string(json.to_owned()).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::address::HUB;
     use proptest::prelude::*;
+    use std::{fs, path::PathBuf};
 
     const FILE: &str = "{\n\t\"auths\": {\n\t\t\"r.example\": {\n\t\t\t\"auth\": \"bW9sZTpvcGVuOnNlc2FtZQ==\",\n\t\t\t\"email\": \"m@x\"\n\t\t}\n\t},\n\t\"HttpHeaders\": {\"A\":  1.50},\n\t\"currentContext\": \"cove\",\n\t\"plugins\": { \"z\": {}, \"a\": {} }\n}";
+
+    fn parse(text: &[u8]) -> Result<Config, serde_json::Error> {
+        Members::parse(text).and_then(Config::of)
+    }
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -413,14 +236,14 @@ mod tests {
 
     #[test]
     fn what_lies_in_the_file_is_read_as_docker_reads_it() {
-        let config = Config::parse(FILE.as_bytes()).unwrap();
+        let config = parse(FILE.as_bytes()).unwrap();
         assert_eq!(
             config.credentials("r.example"),
             Some(Credentials::of("mole", "open:sesame"))
         );
         assert_eq!(config.credentials("other.example"), None);
         let legacy = r#"{"auths": {"https://r.example/v1/": {"username": "mole", "password": "x"}, "t": {"identitytoken": "k"}}}"#;
-        let config = Config::parse(legacy.as_bytes()).unwrap();
+        let config = parse(legacy.as_bytes()).unwrap();
         assert_eq!(
             config.credentials("r.example"),
             Some(Credentials::of("mole", "x"))
@@ -530,26 +353,6 @@ mod tests {
         assert_eq!(Config::read(&path).unwrap().store(), Some("cove"));
     }
 
-    #[cfg(unix)]
-    #[test]
-    fn a_link_stays_a_link_and_the_mode_stays_the_mode() {
-        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-        let (directory, real) = file("{}");
-        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
-        let link = directory.path().join("link.json");
-        std::os::unix::fs::symlink("config.json", &link).unwrap();
-        note_sign_in(&link, HUB, "cove", Named::Newly).unwrap();
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert_eq!(fs::metadata(&real).unwrap().mode() & 0o777, 0o640);
-        assert_eq!(Config::read(&real).unwrap().store(), Some("cove"));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-
-        let nowhere = directory.path().join("nowhere.json");
-        std::os::unix::fs::symlink("gone.json", &nowhere).unwrap();
-        assert!(note_sign_in(&nowhere, HUB, "cove", Named::Newly).is_err());
-        assert!(fs::symlink_metadata(&nowhere).unwrap().is_symlink());
-    }
-
     proptest! {
         #[test]
         fn any_file_is_refused_or_keeps_what_is_not_of_accounts(
@@ -563,19 +366,19 @@ mod tests {
                 .map(|(key, number)| format!("{}: {number}", quoted(key)))
                 .collect();
             let written = format!("{{{}}}", members.join(","));
-            let mut config = Config::parse(written.as_bytes()).unwrap();
+            let mut config = parse(written.as_bytes()).unwrap();
             config.sign_in(&key, "cove", Named::Newly);
-            let text = config.text();
+            let text = config.into_members().text(0);
             for member in &members {
                 prop_assert!(text.contains(member.as_str()), "{member} is not in {text}");
             }
-            let read = Config::parse(text.as_bytes()).unwrap();
+            let read = parse(text.as_bytes()).unwrap();
             prop_assert_eq!(read.store(), Some("cove"));
         }
 
         #[test]
         fn no_bytes_make_it_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Config::parse(&text);
+            let _ = parse(&text);
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     address::{HUB, is_token_of_hub, same_registry},
-    config::{self, Config, ConfigError, Named},
+    config::{self, Config, Named},
+    file::{self, ConfigError},
     helper::{self, Helper, HelperError},
     secret::Credentials,
 };
@@ -80,21 +81,14 @@ pub struct Registries {
 impl Registries {
     /// Those of `$DOCKER_CONFIG`, else of `~/.docker`, with the programs on `$PATH`.
     pub fn from_env() -> Result<Self, ConfigError> {
-        let set = env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty());
-        let directory = match set {
-            Some(directory) => PathBuf::from(directory),
-            None => env::home_dir()
-                .filter(|home| !home.as_os_str().is_empty())
-                .ok_or(ConfigError::NoHome)?
-                .join(".docker"),
-        };
+        let directory = file::config_directory()?;
         Ok(Self::at(&directory, env::var_os("PATH").unwrap_or_default()))
     }
 
     /// Those of a configuration's directory, with the programs on `path`.
     pub fn at(directory: &Path, path: impl Into<OsString>) -> Self {
         Self {
-            file: directory.join("config.json"),
+            file: file::in_directory(directory),
             path: path.into(),
         }
     }

@@ -4,16 +4,13 @@
 //! `<docker>/config.json` selects one; `<docker>` is `$DOCKER_CONFIG` or `~/.docker`. A context of our name that we
 //! did not make is left alone, and the current one is only switched when somebody asks for it.
 
-use crate::{file, name::MachineName};
+use crate::{file, machine::chain, name::MachineName};
 use cove_api::{ApiError, ContextState, ErrorCode};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
+use cove_credentials::ConfigError;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
-    fmt::{self, Write as _},
+    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -21,7 +18,7 @@ use std::{
 /// Begins the description of every context that is ours.
 const MARK: &str = "Cove machine";
 
-/// Largest of Docker's files that is read, in bytes.
+/// Largest description of a context that is read, in bytes.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Why a context could not be changed.
@@ -33,22 +30,16 @@ pub(crate) enum ContextError {
     /// A context of this name leads to a machine of another home of Cove's, which is there.
     #[error("the Docker context `{name}` leads to another machine of yours, at {host}")]
     Elsewhere { name: String, host: String },
-    /// Docker's configuration is not what it should be.
-    #[error("{} is not a Docker client's configuration: {source}", path.display())]
-    Malformed {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
-    /// A file could not be read or written.
+    /// Docker's configuration cannot be read or changed.
+    #[error("{}", chain(.0))]
+    Config(#[from] ConfigError),
+    /// A context's description could not be read or written.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {
         operation: &'static str,
         path: PathBuf,
         source: io::Error,
     },
-    /// There is no home directory.
-    #[error("neither HOME nor DOCKER_CONFIG says where the Docker client's configuration is")]
-    NoHome,
 }
 
 impl From<ContextError> for ApiError {
@@ -62,18 +53,23 @@ impl From<ContextError> for ApiError {
                 ErrorCode::WrongState,
                 format!("to have it lead here: docker context rm {name} && cove context use"),
             ),
-            ContextError::Malformed { .. } => (
+            ContextError::Config(ConfigError::Malformed { .. }) => (
                 ErrorCode::WrongState,
                 "correct the file; Cove has left it as it is".into(),
             ),
-            ContextError::Io { source, .. } if file::is_full(source) => {
+            ContextError::Config(ConfigError::Contested { .. }) => {
+                (ErrorCode::WrongState, "try again".into())
+            }
+            ContextError::Io { source, .. } | ContextError::Config(ConfigError::Io { source, .. })
+                if file::is_full(source) =>
+            {
                 (ErrorCode::DiskFull, "free some space on this disk".into())
             }
-            ContextError::Io { .. } => (
+            ContextError::Io { .. } | ContextError::Config(ConfigError::Io { .. }) => (
                 ErrorCode::Internal,
                 "check the file's owner and permissions".into(),
             ),
-            ContextError::NoHome => (
+            ContextError::Config(ConfigError::NoHome) => (
                 ErrorCode::MissingDependency,
                 "set HOME or DOCKER_CONFIG, then restart the daemon".into(),
             ),
@@ -115,13 +111,8 @@ struct DockerEndpoint {
 
 impl DockerConfig {
     /// The directory that the Docker client would use.
-    pub(crate) fn from_env() -> Result<Self, ContextError> {
-        let set = std::env::var_os("DOCKER_CONFIG").filter(|value| !value.is_empty());
-        match (set, crate::settings::home()) {
-            (Some(directory), _) => Ok(Self(directory.into())),
-            (None, Some(home)) => Ok(Self(home.join(".docker"))),
-            (None, None) => Err(ContextError::NoHome),
-        }
+    pub(crate) fn from_env() -> Result<Self, ConfigError> {
+        cove_credentials::config_directory().map(Self)
     }
 
     #[cfg(test)]
@@ -175,7 +166,8 @@ impl DockerConfig {
             "Metadata": { "Description": format!("{MARK} `{machine}`") },
             "Endpoints": { "docker": { "Host": docker_host, "SkipTLSVerify": false } },
         });
-        write(&self.meta(&name), meta.to_string().as_bytes(), 0o644)
+        let path = self.meta(&name);
+        file::replace(&path, meta.to_string().as_bytes(), 0o644).map_err(io_error("write", &path))
     }
 
     /// Removes the context of `machine`, which leads to `docker_host`, if it is ours, and makes Docker's default one
@@ -188,9 +180,7 @@ impl DockerConfig {
             ContextState::Elsewhere { host } => return Err(ContextError::Elsewhere { name, host }),
             ContextState::Good | ContextState::Stale => {}
         }
-        if self.current()?.as_deref() == Some(name.as_str()) {
-            self.set_current(None)?;
-        }
+        cove_credentials::leave_context(&self.0, &name)?;
         let path = self.meta(&name);
         let directory = path.parent().unwrap_or(&path);
         fs::remove_dir_all(directory).map_err(io_error("remove", directory))
@@ -198,47 +188,12 @@ impl DockerConfig {
 
     /// Makes the context of `machine` the one that Docker's client uses when it is told nothing.
     pub(crate) fn use_for(&self, machine: &MachineName) -> Result<(), ContextError> {
-        self.set_current(Some(&machine.context()))
+        Ok(cove_credentials::use_context(&self.0, &machine.context())?)
     }
 
     /// The name of the current context, if one is set.
     pub(crate) fn current(&self) -> Result<Option<String>, ContextError> {
-        #[derive(Deserialize)]
-        struct Config {
-            #[serde(rename = "currentContext")]
-            current: Option<String>,
-        }
-        let path = self.0.join("config.json");
-        let Some(bytes) = read(&path)? else {
-            return Ok(None);
-        };
-        let config: Config =
-            serde_json::from_slice(&bytes).map_err(|source| ContextError::Malformed { path, source })?;
-        Ok(config.current.filter(|name| !name.is_empty()))
-    }
-
-    fn set_current(&self, name: Option<&str>) -> Result<(), ContextError> {
-        let path = self.0.join("config.json");
-        let malformed = |source| ContextError::Malformed {
-            path: path.clone(),
-            source,
-        };
-        let mut members = match read(&path)? {
-            Some(bytes) => serde_json::from_slice::<Members>(&bytes).map_err(malformed)?.0,
-            None => Vec::new(),
-        };
-        members.retain(|(key, _)| key != "currentContext");
-        if let Some(name) = name {
-            let value = serde_json::value::to_raw_value(name).map_err(malformed)?;
-            members.push(("currentContext".into(), value));
-        }
-        let lines: Vec<String> = members
-            .iter()
-            .map(|(key, value)| format!("\t{}: {}", serde_json::Value::from(key.as_str()), value.get()))
-            .collect();
-        let text = format!("{{\n{}\n}}", lines.join(",\n"));
-        // It may hold credentials.
-        write(&path, text.as_bytes(), 0o600)
+        Ok(cove_credentials::current_context(&self.0)?)
     }
 }
 
@@ -247,33 +202,6 @@ fn is_there(docker_host: &str) -> bool {
     docker_host
         .strip_prefix("unix://")
         .is_some_and(|socket| Path::new(socket).exists())
-}
-
-/// A JSON object's members in their order, each value as it is written.
-struct Members(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Collect;
-
-        impl<'de> Visitor<'de> for Collect {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-
-        deserializer.deserialize_map(Collect)
-    }
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, ContextError> {
@@ -286,10 +214,6 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, ContextError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(io_error("read", path)(source)),
     }
-}
-
-fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), ContextError> {
-    file::replace(path, contents, mode).map_err(io_error("write", path))
 }
 
 fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContextError {
@@ -383,27 +307,27 @@ mod tests {
     }
 
     #[test]
-    fn switching_keeps_everything_else_in_docker_s_configuration() {
-        let (dir, config) = config();
-        let path = dir.path().join("config.json");
-        let before = "{\n\t\"credsStore\": \"pass\",\n\t\"auths\": {\"b\": {}, \"a\": {}},\n\t\"n\": 1.50\n}";
-        fs::write(&path, before).unwrap();
-        let machine = MachineName::default();
-        config.create(&machine, HOST).unwrap();
-        config.use_for(&machine).unwrap();
-        assert_eq!(config.current().unwrap().as_deref(), Some("cove"));
-        config.remove(&machine, HOST).unwrap();
+    fn a_removed_context_is_no_longer_the_current_one_and_another_stays_it() {
+        let (_dir, config) = config();
+        let [ours, other]: [MachineName; 2] = ["dev", "test"].map(|name| name.parse().unwrap());
+        config.create(&ours, HOST).unwrap();
+        config.create(&other, HOST).unwrap();
+        config.use_for(&other).unwrap();
+        config.remove(&ours, HOST).unwrap();
+        assert_eq!(config.current().unwrap(), Some(other.context()));
+        config.remove(&other, HOST).unwrap();
         assert_eq!(config.current().unwrap(), None);
-        assert_eq!(fs::read_to_string(&path).unwrap(), before);
     }
 
     #[test]
-    fn a_broken_configuration_is_not_overwritten() {
+    fn a_broken_configuration_is_named_with_what_is_wrong_in_it() {
         let (dir, config) = config();
         let path = dir.path().join("config.json");
         fs::write(&path, "{ broken").unwrap();
-        let error = config.use_for(&MachineName::default()).unwrap_err();
-        assert!(error.to_string().contains("config.json"), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "{ broken");
+        let refused = ApiError::from(config.use_for(&MachineName::default()).unwrap_err());
+        assert_eq!(refused.code, ErrorCode::WrongState);
+        let begin = format!("{} is not a Docker client's configuration: ", path.display());
+        assert!(refused.message.starts_with(&begin), "{refused}");
+        assert!(refused.message.contains("line 1"), "{refused}");
     }
 }

@@ -5,8 +5,12 @@ use super::{
     body::{self, Answer, invalid},
     routes::to_its_end,
 };
-use crate::machine::{Command, Handle, Listening};
+use crate::{
+    context::{ContextError, DockerConfig},
+    machine::{Command, Handle, Listening},
+};
 use cove_api::{ApiError, DockerContext, ErrorCode, Event, MachineStatus, NewMachine, Progress, query};
+use cove_credentials::ConfigError;
 use futures_util::{StreamExt, stream};
 use hyper::{Request, body::Incoming};
 use std::sync::Arc;
@@ -113,12 +117,12 @@ pub(super) fn remove_context(server: &Server, name: &str) -> Result<Answer, ApiE
     Ok(body::nothing())
 }
 
-fn docker(server: &Server) -> Result<&crate::context::DockerConfig, ApiError> {
+fn docker(server: &Server) -> Result<&DockerConfig, ApiError> {
     server
         .context
         .docker
         .as_ref()
-        .ok_or_else(|| crate::context::ContextError::NoHome.into())
+        .ok_or_else(|| ContextError::from(ConfigError::NoHome).into())
 }
 
 /// One event for each machine as it is, then what happens.
