@@ -3,7 +3,7 @@
 //! The stream carries chunks (see [`Chunks`]), since its own end would not tell the two apart. A client that was sent
 //! half of an answer must not take it for a whole one.
 
-use super::{BUFFER, Moved, pass, send_all};
+use super::{BUFFER, Moved, join, pass, send_all};
 use crate::socket::Socket;
 use cove_wire::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 use std::{
@@ -14,36 +14,16 @@ use std::{
 /// Moves bytes both ways until both directions have ended, or until one side resets its connection, which the other
 /// one's then is, too.
 pub(crate) async fn relay(host: &Socket, inner: &Socket) -> io::Result<()> {
-    let joined = join(host, inner).await;
-    if joined.is_err() {
-        inner.reset_when_closed();
-    }
-    joined
-}
-
-async fn join(host: &Socket, inner: &Socket) -> io::Result<()> {
     // A connection says once that it was reset, to whichever direction asks first.
     let deaf = AtomicBool::new(false);
     let input = unpack(host, inner, &deaf);
     let output = pack(inner, host, &deaf);
-    tokio::pin!(input, output);
-    tokio::select! {
-        ended = &mut input => {
-            match ended {
-                // What the receiver said before it was reset is still to be passed on.
-                Err(error) if deaf.load(Ordering::Relaxed) => tracing::debug!("input ended early: {error}"),
-                ended => ended?,
-            }
-            tokio::select! {
-                ended = output => ended,
-                () = host.hung_up() => Err(io::ErrorKind::ConnectionReset.into()),
-            }
-        }
-        ended = &mut output => {
-            ended?;
-            input.await
-        }
+    // What the receiver said before it was reset is still to be passed on.
+    let joined = join(host, input, output, || deaf.load(Ordering::Relaxed)).await;
+    if joined.is_err() {
+        inner.reset_when_closed();
     }
+    joined
 }
 
 /// Moves bytes to the host until `inner` ends, and then tells so.

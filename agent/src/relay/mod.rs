@@ -22,14 +22,24 @@ thread_local! {
 /// A host that ends its input still gets the output (`docker exec -i` with a pipe); one that closes the connection
 /// ends everything, even when there is no output that could fail (`docker attach` to a silent container).
 pub(crate) async fn relay(host: &Socket, inner: &Socket) -> io::Result<()> {
-    let input = pump(host, inner);
-    let output = pump(inner, host);
+    // A receiver that takes no more may still have something to say; a host that is gone has hung up.
+    join(host, pump(host, inner), pump(inner, host), || true).await
+}
+
+/// Goes on until both directions have ended, or until the host hangs up. An `input`, which comes from the host, that
+/// fails ends the output, too, unless `answerable` then says that there is still somebody whose output it is.
+async fn join(
+    host: &Socket,
+    input: impl Future<Output = io::Result<()>>,
+    output: impl Future<Output = io::Result<()>>,
+    answerable: impl Fn() -> bool,
+) -> io::Result<()> {
     tokio::pin!(input, output);
     tokio::select! {
         ended = &mut input => {
-            // A receiver that takes no more may still have something to say; a host that is gone has hung up.
-            if let Err(error) = ended {
-                tracing::debug!("input ended early: {error}");
+            match ended {
+                Err(error) if answerable() => tracing::debug!("input ended early: {error}"),
+                ended => ended?,
             }
             tokio::select! {
                 ended = output => ended,
