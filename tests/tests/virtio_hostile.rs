@@ -5,7 +5,9 @@ use anyhow::{Context, Result, ensure};
 use cove_tests::driver::event;
 use cove_tests::driver::kind::{KINDS, Kind};
 use cove_tests::driver::memory::{START, SharedMemory};
-use cove_tests::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, DriverQueue, Used};
+use cove_tests::driver::queue::{
+    DESC_INDIRECT, Descriptor, DriverQueue, Used, followed, linked, readable, writable,
+};
 use cove_tests::driver::rig::{WAYS, Way};
 use cove_tests::driver::transport::Transport;
 use cove_tests::driver::vsock::PATIENCE;
@@ -115,15 +117,7 @@ impl Rig {
         self.memory
             .memory
             .write_slice(&request.given, GuestAddress(self.given))?;
-        let mut chain = Vec::new();
-        let len = u32::try_from(request.given.len())?;
-        if len > 0 {
-            chain.push(readable(self.given, len));
-        }
-        if request.room > 0 {
-            chain.push(writable(self.answer, request.room));
-        }
-        Ok(linked(&chain))
+        request.chain(self.given, self.answer)
     }
 
     /// The device answers a good request, and has written to no canary before.
@@ -172,45 +166,6 @@ impl Rig {
             next: 0,
         })
     }
-}
-
-fn readable(address: u64, len: u32) -> Descriptor {
-    Descriptor {
-        address,
-        len,
-        flags: 0,
-        next: 0,
-    }
-}
-
-fn writable(address: u64, len: u32) -> Descriptor {
-    Descriptor {
-        flags: DESC_WRITE,
-        ..readable(address, len)
-    }
-}
-
-fn followed(descriptor: Descriptor, next: u16) -> Descriptor {
-    Descriptor {
-        flags: descriptor.flags | DESC_NEXT,
-        next,
-        ..descriptor
-    }
-}
-
-/// The same, each of them followed by the next entry but the last.
-fn linked(chain: &[Descriptor]) -> Vec<Descriptor> {
-    let last = chain.len().saturating_sub(1);
-    let entries = (1..).zip(chain).enumerate();
-    entries
-        .map(|(at, (next, descriptor))| {
-            if at < last {
-                followed(*descriptor, next)
-            } else {
-                *descriptor
-            }
-        })
-        .collect()
 }
 
 /// Does `trial` to every device, both ways.

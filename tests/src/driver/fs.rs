@@ -22,6 +22,39 @@ const SLOTS: u16 = 32;
 /// An answer's data, or the error number.
 pub type Reply = std::result::Result<Vec<u8>, i32>;
 
+/// The body of a guest's first request: INIT of 7.41 with every flag.
+fn init() -> Vec<u8> {
+    let init = InitIn {
+        major: 7,
+        minor: 41,
+        max_readahead: 1 << 17,
+        flags: u32::MAX,
+    };
+    let extension = InitExtIn {
+        flags2: u32::MAX,
+        unused: [0; 11],
+    };
+    [init.as_bytes(), extension.as_bytes()].concat()
+}
+
+/// A guest's first request to a file server.
+pub fn greeting() -> Vec<u8> {
+    fs_request(op::INIT, 0, &[&init()])
+}
+
+/// A request to a file server by root, with everything in front of its body.
+pub fn fs_request(opcode: u32, node: u64, body: &[&[u8]]) -> Vec<u8> {
+    let body = body.concat();
+    let header = InHeader {
+        len: u32::try_from(size_of::<InHeader>() + body.len()).unwrap_or(u32::MAX),
+        opcode,
+        unique: 1,
+        node,
+        ..InHeader::default()
+    };
+    [header.as_bytes(), &body].concat()
+}
+
 /// A guest with a file system device. Requests are numbered from 1.
 pub struct FsGuest {
     transport: Box<dyn Transport>,
@@ -75,17 +108,7 @@ impl FsGuest {
 
     /// INIT.
     pub fn greet(&mut self) -> Result<()> {
-        let init = InitIn {
-            major: 7,
-            minor: 41,
-            max_readahead: 1 << 17,
-            flags: u32::MAX,
-        };
-        let extension = InitExtIn {
-            flags2: u32::MAX,
-            unused: [0; 11],
-        };
-        let reply = self.ask(op::INIT, 0, &[init.as_bytes(), extension.as_bytes()])?;
+        let reply = self.ask(op::INIT, 0, &[&init()])?;
         ensure!(reply.is_ok(), "the device refused INIT: {reply:?}");
         Ok(())
     }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use cove_fs::abi::{InHeader, InitExtIn, InitIn, op};
 use cove_fs::{Config, Server, ShareOptions};
 use cove_virtio::balloon::Balloon;
 use cove_virtio::block::{Access, Block};
@@ -16,8 +15,9 @@ use cove_virtio::rng::Rng;
 use cove_virtio::vhost_user;
 use cove_virtio::vsock::packet::{HOST_CID, Header, Op, TYPE_STREAM};
 use cove_virtio::vsock::{Vsock, VsockConfig};
-use zerocopy::IntoBytes;
 
+use super::fs::greeting;
+use super::queue::{Descriptor, request_chain};
 use super::rig::{CID, Way};
 use super::transport::{InProcess, Transport, VhostUser};
 
@@ -62,6 +62,14 @@ pub struct Request {
     pub room: u32,
     /// How many of them it says that it wrote, at least.
     pub least: u32,
+}
+
+impl Request {
+    /// Its chain, from the table's first entry on: what is given lies at `given`, and the answer goes to `answer`.
+    pub fn chain(&self, given: u64, answer: u64) -> Result<Vec<Descriptor>> {
+        let len = u32::try_from(self.given.len())?;
+        Ok(request_chain((given, len), (answer, self.room)))
+    }
 }
 
 impl Kind {
@@ -207,32 +215,4 @@ fn farewell() -> Header {
         op: Op::Rst as u16,
         ..Header::default()
     }
-}
-
-/// A guest's first request to a file server.
-pub fn greeting() -> Vec<u8> {
-    let init = InitIn {
-        major: 7,
-        minor: 41,
-        max_readahead: 1 << 17,
-        flags: u32::MAX,
-    };
-    let extension = InitExtIn {
-        flags2: u32::MAX,
-        unused: [0; 11],
-    };
-    fs_request(op::INIT, 0, &[init.as_bytes(), extension.as_bytes()])
-}
-
-/// A request to a file server by root, with everything in front of its body.
-pub fn fs_request(opcode: u32, node: u64, body: &[&[u8]]) -> Vec<u8> {
-    let body = body.concat();
-    let header = InHeader {
-        len: u32::try_from(size_of::<InHeader>() + body.len()).unwrap_or(u32::MAX),
-        opcode,
-        unique: 1,
-        node,
-        ..InHeader::default()
-    };
-    [header.as_bytes(), &body].concat()
 }

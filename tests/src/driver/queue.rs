@@ -55,6 +55,61 @@ impl Descriptor {
     }
 }
 
+/// A buffer that the device reads, and the last of its chain.
+pub fn readable(address: u64, len: u32) -> Descriptor {
+    Descriptor {
+        address,
+        len,
+        flags: 0,
+        next: 0,
+    }
+}
+
+/// A buffer that the device writes, and the last of its chain.
+pub fn writable(address: u64, len: u32) -> Descriptor {
+    Descriptor {
+        flags: DESC_WRITE,
+        ..readable(address, len)
+    }
+}
+
+/// The same with another entry behind it.
+pub fn followed(descriptor: Descriptor, next: u16) -> Descriptor {
+    Descriptor {
+        flags: descriptor.flags | DESC_NEXT,
+        next,
+        ..descriptor
+    }
+}
+
+/// A chain from the table's first entry on: each is followed by the next one but the last.
+pub fn linked(chain: &[Descriptor]) -> Vec<Descriptor> {
+    let last = chain.len().saturating_sub(1);
+    let entries = (1..).zip(chain).enumerate();
+    entries
+        .map(|(at, (next, descriptor))| {
+            if at < last {
+                followed(*descriptor, next)
+            } else {
+                *descriptor
+            }
+        })
+        .collect()
+}
+
+/// A request's chain, from the table's first entry on: the address and the length of what the device reads, and of the
+/// room for its answer. There is no buffer of no bytes.
+pub fn request_chain(given: (u64, u32), answer: (u64, u32)) -> Vec<Descriptor> {
+    let mut chain = Vec::new();
+    if given.1 > 0 {
+        chain.push(readable(given.0, given.1));
+    }
+    if answer.1 > 0 {
+        chain.push(writable(answer.0, answer.1));
+    }
+    linked(&chain)
+}
+
 /// A chain that the device returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {

@@ -27,7 +27,7 @@ use super::subject::Subject;
 use crate::driver::event::Event;
 use crate::driver::kind::Request;
 use crate::driver::memory::{START, SharedMemory};
-use crate::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor};
+use crate::driver::queue::{DESC_INDIRECT, DESC_WRITE, Descriptor};
 use crate::driver::vsock::PATIENCE;
 
 /// Entries of each queue: few, so that scripts hit them.
@@ -258,23 +258,7 @@ impl Driver {
         let (given, answer) = (self.arena, self.arena + ANSWER);
         self.put(given, &request.given)?;
         self.offer_bytes(answer, request.room.into());
-        let readable = Descriptor {
-            address: given,
-            len: u32::try_from(request.given.len())?,
-            ..Descriptor::default()
-        };
-        let writable = Descriptor {
-            address: answer,
-            len: request.room,
-            flags: DESC_WRITE,
-            next: 0,
-        };
-        let mut chain = Vec::new();
-        chain.extend((readable.len > 0).then_some(readable));
-        chain.extend((writable.len > 0).then_some(writable));
-        if let [first, _] = chain.as_mut_slice() {
-            (first.flags, first.next) = (DESC_NEXT, 1);
-        }
+        let chain = request.chain(given, answer)?;
         let ring = usize::from(request.queue);
         let (table, used) = (self.rings[ring].descriptors, self.rings[ring].used);
         for (index, descriptor) in (0..).zip(chain) {

@@ -5,7 +5,8 @@ use zerocopy::IntoBytes;
 
 use super::script::{Mode, Step, script};
 use super::{Seeds, device, seeds};
-use crate::driver::kind::{Kind, fs_request, greeting};
+use crate::driver::fs::{fs_request, greeting};
+use crate::driver::kind::Kind;
 
 /// The share's root, and the first file that is looked up in it: nodes are counted.
 pub(super) const SHARE: u64 = ROOT_ID + 1;

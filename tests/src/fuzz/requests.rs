@@ -12,7 +12,8 @@ use super::Seeds;
 use super::fs::{FILE, SHARE};
 use super::trap::Trap;
 use super::watch::watched;
-use crate::driver::kind::{fs_request, serve_folder};
+use crate::driver::fs::fs_request;
+use crate::driver::kind::serve_folder;
 
 /// Plays a conversation to a server, whose folder has another one beside it that must stay as it is, and unread.
 pub fn fuzz(input: &[u8]) {

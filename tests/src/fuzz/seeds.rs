@@ -3,7 +3,7 @@
 use super::script::{Agreed, Mode, Spec, Step, place, script};
 use super::{Seeds, register};
 use crate::driver::kind::Kind;
-use crate::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE};
+use crate::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, request_chain};
 
 /// Where in the arena an answer goes.
 pub(super) const ANSWER: u16 = 0x8000;
@@ -69,16 +69,26 @@ pub(super) fn ask(ring: u8, given: &[u8], room: u16) -> Vec<Step> {
         })
         .collect();
     let len = u16::try_from(given.len()).unwrap_or(u16::MAX);
-    let mut chain = Vec::new();
-    if len > 0 {
-        chain.push(readable(0, len));
-    }
-    if room > 0 {
-        chain.push(writable(ANSWER, room));
-    }
-    steps.extend(linked(ring, 0, &chain));
+    let chain = request_chain((0, len.into()), (ANSWER.into(), room.into()));
+    let entries = (0..).zip(chain).map(|(index, descriptor)| Step::Descriptor {
+        ring,
+        index,
+        spec: in_arena(descriptor),
+    });
+    steps.extend(entries);
     steps.extend([Step::Chain { ring, head: 0 }, Step::Settle]);
     steps
+}
+
+/// A descriptor whose buffer lies in the arena, so far from its beginning.
+fn in_arena(descriptor: Descriptor) -> Spec {
+    Spec {
+        place: place::ARENA,
+        at: u16::try_from(descriptor.address).unwrap_or(u16::MAX),
+        len: u16::try_from(descriptor.len).unwrap_or(u16::MAX),
+        flags: descriptor.flags.to_le_bytes()[0],
+        next: descriptor.next.to_le_bytes()[0],
+    }
 }
 
 /// Receive buffers for a device that fills them when it has something.
