@@ -1,6 +1,7 @@
 //! Archives of single files, as the engine sends them, which has them of a container.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use cove_engine::archive::{Head, new_folder, of_file, of_folder, read_file, read_root, with_file};
@@ -10,6 +11,12 @@ use super::watch::watched;
 
 /// Most bytes of a file that is read at once.
 const MOST: u64 = 4096;
+/// Where a header has the digits of its file's size, octal ones (POSIX.1-1988, `ustar`).
+const SIZE: Range<usize> = 124..135;
+/// When the files were changed, in seconds since 1970.
+const CHANGED: u64 = 1_700_000_000;
+/// The bits of a mode that are not the file's type.
+const PERMISSIONS: u32 = 0o7777;
 
 /// Reads the file that the input is an archive of: what comes of it fits in what was asked for, and does not depend on
 /// the pieces in which the archive arrives.
@@ -26,7 +33,7 @@ fn play(input: &[u8]) -> Result<()> {
             "a file has {} bytes",
             content.len()
         );
-        ensure!(head.mode <= 0o7777, "a file's mode is {:o}", head.mode);
+        ensure!(head.mode <= PERMISSIONS, "a file's mode is {:o}", head.mode);
     }
     ensure!(
         read_file(Trickle(input), MOST).ok() == whole,
@@ -66,7 +73,7 @@ pub fn seeds() -> Seeds {
     let plain = Head {
         mode: 0o644,
         uid: 1000,
-        ..new_folder(1_700_000_000)
+        ..new_folder(CHANGED)
     };
     let marked = Head {
         attributes: vec![("user.a".to_owned(), b"b\nc=d".to_vec())],
@@ -74,9 +81,9 @@ pub fn seeds() -> Seeds {
     };
     let file = of_file("name", &plain, b"content").unwrap_or_default();
     let mut large = file.clone();
-    // The size, in octal, of eight gigabytes less one.
-    for digit in large.iter_mut().skip(124).take(11) {
-        *digit = b'7';
+    // Eight gigabytes less one.
+    if let Some(digits) = large.get_mut(SIZE) {
+        digits.fill(b'7');
     }
     let half = file[..file.len() / 3].to_vec();
     vec![
