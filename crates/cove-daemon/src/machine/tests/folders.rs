@@ -1,12 +1,15 @@
 //! Folders of a machine that runs, when the settings or the guest are not as they should be.
 
-use super::{
-    super::{
-        agent::{AgentLink, CallError},
-        shares,
-    },
-    *,
+use super::{LONG, eventually, outcome, start, until};
+use crate::machine::{
+    Command,
+    agent::{AgentLink, CallError},
+    fake::{Fixture, Script},
+    shares,
 };
+use cove_api::MachineState;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// What the settings say where these folders are shared.
 fn shared(paths: &[&str]) -> String {
