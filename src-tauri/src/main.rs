@@ -24,6 +24,7 @@ mod history;
 mod instance;
 mod layers;
 mod local;
+mod logs;
 mod pieces;
 mod stream;
 mod task;

@@ -47,7 +47,7 @@ pub use folder::{Dropped, Sharing};
 pub use image::{ImageDetails, Label, LayerRow};
 pub use inside::{MountRow, ProcessTable};
 pub use layers::{Below, LayerEntry, LayerFileRow, LayerFiles, LayerRows, LayerView};
-pub use log::{LogLine, LogReader, LogStream};
+pub use log::{LogLine, LogReader, LogStream, ShownLog};
 pub use machine::{
     CheckView, DiskUse, Failure, MachineNews, MachinePhase, MachineView, Reclaimed, StageView, Step,
 };

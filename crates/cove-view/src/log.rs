@@ -4,6 +4,10 @@
 //! 32 bits) and a payload; with one it sends the bytes as they are. Each line begins with its time, because it is asked
 //! to (`timestamps=true`). A container writes what it likes, so a line that does not end is cut rather than gathered.
 
+mod shown;
+
+pub use shown::ShownLog;
+
 use crate::time;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -13,7 +17,7 @@ const LONGEST: usize = 32 * 1024;
 const HEADER: usize = 8;
 
 /// Where a line was written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, TS)]
 #[serde(rename_all = "lowercase")]
 pub enum LogStream {
     /// Standard output, or the terminal.

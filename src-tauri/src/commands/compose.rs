@@ -11,12 +11,13 @@ use crate::{
     drops::Drops,
     failure::{Answer, Refusal},
     guest::{self, Program, Said},
-    stream::{Allowance, Streams},
+    logs::{self, After, BATCHES, Log, Page, Reading, Source},
+    stream::Streams,
     task::{Report, Tasks},
 };
 use cove_engine::Place;
 use cove_view::{
-    ComposeAction, ComposeProgress, ContainerState, LogLine, LogReader, LogStream, ProjectRow, TaskStep,
+    ComposeAction, ComposeProgress, ContainerRow, ContainerState, LogLine, LogReader, ProjectRow, TaskStep,
     is_project_name, line_of_project, words_of_files,
 };
 use cove_wire::Exec;
@@ -27,22 +28,14 @@ use std::{
     time::Duration,
 };
 use tauri::{State, ipc::Channel};
-use tokio::time::{Instant, sleep};
 
 /// Projects that are remembered without containers.
 const OPENED: usize = 50;
-/// Batches of a log that may be under way to the page.
-const BATCHES: usize = 8;
 /// So many of the last lines of each container's log are read.
 const TAIL: &str = "2000";
 /// Of what compose says of a failure, so many of the last bytes are shown.
 const COMPLAINT: usize = 2000;
-/// How long between the end of a project's log and the next look.
-const AGAIN: Duration = Duration::from_millis(500);
-/// A log that was followed for so long was there, even if nobody wrote.
-const A_WHILE: Duration = Duration::from_secs(5);
-/// How long the pause becomes where looking leads to nothing.
-const AT_LAST: Duration = Duration::from_mins(1);
+
 /// Projects that are remembered, the newest last.
 #[derive(Debug, Default)]
 pub(crate) struct Opened(Mutex<Remembered>);
@@ -293,127 +286,111 @@ pub(crate) fn follow_project_log(
 ) -> u32 {
     let cove = Arc::clone(&cove);
     streams.start(BATCHES, |allowance| async move {
-        if !is_project_name(&name) {
-            let _ = seen.send(vec![said_line(format!("compose takes no project {name}"))]);
-            return;
+        if is_project_name(&name) {
+            logs::follow(cove, ProjectLog { name }, Page::new(seen, allowance)).await;
+        } else {
+            let _ = seen.send(logs::said(&format!("compose takes no project {name}")));
         }
-        let mut since = None;
-        let mut pause = AGAIN;
-        let mut complained = String::new();
+    })
+}
+
+/// The logs of the containers of the project with this name.
+struct ProjectLog {
+    name: String,
+}
+
+impl Log for ProjectLog {
+    const AT_LAST: Duration = Duration::from_mins(1);
+
+    async fn read(&self, cove: &Cove, page: &mut Page) -> Reading {
         // A break is followed by another try once a container runs; what it wrote in between is kept for us.
-        loop {
-            let (before, began) = (since, Instant::now());
-            let complaint = match read_log(&cove, &name, &mut since, &seen, &allowance).await {
-                Ok(LogEnd::Unwanted) => return,
-                Ok(LogEnd::Ended) => String::new(),
-                Ok(LogEnd::Failed(complaint)) => complaint,
-                Err(refusal) => refusal.0.message,
-            };
-            // The same words again would only push the log out of sight.
-            if !complaint.is_empty() && complaint != complained {
-                allowance.spend(1).await;
-                let lines = complaint.lines().map(|line| said_line(line.to_owned()));
-                if seen.send(lines.collect()).is_err() {
-                    return;
-                }
-                complained = complaint;
-            }
-            if since == before && began.elapsed() < A_WHILE {
-                pause = (pause * 2).min(AT_LAST);
-            } else {
-                (pause, complained) = (AGAIN, String::new());
-            }
-            sleep(pause).await;
-            let mut rows = cove.rows.subscribe();
-            let runs = rows.wait_for(|rows| {
-                rows.iter()
-                    .flatten()
-                    .any(|row| row.project.as_deref() == Some(&name) && row.state == ContainerState::Running)
-            });
-            if runs.await.is_err() {
-                return;
-            }
+        let mut source = match self.open(cove, page.since()).await {
+            Ok(source) => source,
+            Err(refusal) => return Reading::Failed(refusal.0.message),
+        };
+        match page.tell_all(&mut source).await {
+            Reading::Ended => source.end(),
+            other => other,
         }
-    })
-}
+    }
 
-/// A line that no container wrote.
-fn said_line(text: String) -> LogLine {
-    LogLine {
-        at_ms: 0,
-        stream: LogStream::Stderr,
-        text,
+    fn after(&self, rows: &[ContainerRow]) -> After {
+        let runs = rows.iter().any(|row| {
+            row.project.as_deref() == Some(self.name.as_str()) && row.state == ContainerState::Running
+        });
+        if runs { After::Reading } else { After::Waiting }
     }
 }
 
-/// How the reading of a log ended.
-enum LogEnd {
-    /// Nobody wants it any more.
-    Unwanted,
-    /// It ended, as it does when no container runs.
-    Ended,
-    /// Compose could not read it, and said this.
-    Failed(String),
+impl ProjectLog {
+    async fn open(&self, cove: &Cove, since: Option<String>) -> Answer<ComposeLines> {
+        let mut words: Vec<String> = ["compose", "--ansi=never"].map(str::to_owned).to_vec();
+        words.push(format!("--project-name={}", self.name));
+        words.extend(["logs", "--follow", "--timestamps", "--no-color"].map(str::to_owned));
+        words.push(match since {
+            Some(since) => format!("--since={since}"),
+            None => format!("--tail={TAIL}"),
+        });
+        Ok(ComposeLines {
+            program: Program::start(cove, &guest::docker(words, None), &[]).await?,
+            reader: LogReader::new(false),
+            complaint: Vec::new(),
+            failure: None,
+        })
+    }
 }
 
-/// Reads it until it ends.
-async fn read_log(
-    cove: &Cove,
-    name: &str,
-    since: &mut Option<i64>,
-    seen: &Channel<Vec<LogLine>>,
-    allowance: &Allowance,
-) -> Answer<LogEnd> {
-    let mut words: Vec<String> = ["compose", "--ansi=never"].map(str::to_owned).to_vec();
-    words.push(format!("--project-name={name}"));
-    words.extend(["logs", "--follow", "--timestamps", "--no-color"].map(str::to_owned));
-    words.push(match since {
-        Some(at_ms) => format!("--since={}.{:03}", *at_ms / 1000, *at_ms % 1000),
-        None => format!("--tail={TAIL}"),
-    });
-    let mut program = Program::start(cove, &guest::docker(words, None), &[]).await?;
-    let mut reader = LogReader::new(false);
-    let mut complaint = Vec::new();
-    let mut ended = None;
-    while ended.is_none() {
-        let mut lines = Vec::new();
-        match program.next().await? {
-            Said::Out(data) => reader.take(&data, &mut lines),
-            // Compose's own words, such as that a container has ended.
-            Said::Err(data) => {
-                complaint.extend_from_slice(&data);
-                let more = complaint.len().saturating_sub(COMPLAINT);
-                complaint.drain(..more);
+/// A project's log as compose writes it.
+struct ComposeLines {
+    program: Program,
+    reader: LogReader,
+    /// The last of compose's own words, such as that a container has ended.
+    complaint: Vec<u8>,
+    /// Why it ended, unless all was well.
+    failure: Option<String>,
+}
+
+impl Source for ComposeLines {
+    async fn next(&mut self, lines: &mut Vec<LogLine>) -> bool {
+        let mut came = Vec::new();
+        let more = match self.program.next().await {
+            Ok(Said::Out(data)) => {
+                self.reader.take(&data, &mut came);
+                true
             }
-            Said::Ended(code) => {
-                reader.finish(&mut lines);
-                ended = Some(code);
+            Ok(Said::Err(data)) => {
+                self.complaint.extend_from_slice(&data);
+                let more = self.complaint.len().saturating_sub(COMPLAINT);
+                self.complaint.drain(..more);
+                true
             }
-        }
-        let lines: Vec<LogLine> = lines.into_iter().map(line_of_project).collect();
-        if lines.is_empty() {
-            continue;
-        }
-        if let Some(last) = lines.iter().map(|line| line.at_ms).max().filter(|&at| at > 0) {
-            // One container's lines may come long after another's later ones.
-            *since = (*since).max(Some(last + 1));
-        }
-        allowance.spend(1).await;
-        if seen.send(lines).is_err() {
-            return Ok(LogEnd::Unwanted);
-        }
+            Ok(Said::Ended(code)) => {
+                self.reader.finish(&mut came);
+                self.failure = (code != 0).then(|| {
+                    let words = String::from_utf8_lossy(&self.complaint).trim().to_owned();
+                    if words.is_empty() {
+                        format!("compose ended with {code}")
+                    } else {
+                        words
+                    }
+                });
+                false
+            }
+            Err(refusal) => {
+                self.failure = Some(refusal.0.message);
+                false
+            }
+        };
+        lines.extend(came.into_iter().map(line_of_project));
+        more
     }
-    Ok(match ended {
-        None | Some(0) => LogEnd::Ended,
-        Some(code) => {
-            let words = String::from_utf8_lossy(&complaint).trim().to_owned();
-            LogEnd::Failed(if words.is_empty() {
-                format!("compose ended with {code}")
-            } else {
-                words
-            })
-        }
-    })
+}
+
+impl ComposeLines {
+    /// How it has ended.
+    fn end(self) -> Reading {
+        self.failure.map_or(Reading::Ended, Reading::Failed)
+    }
 }
 
 pub(super) fn invalid(file: &str, complaint: &str) -> Refusal {

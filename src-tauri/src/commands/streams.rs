@@ -4,12 +4,13 @@ use crate::{
     cove::Cove,
     failure::Answer,
     follow,
-    stream::{Allowance, Streams},
+    logs::{self, After, BATCH, BATCHES, Log, Page, Reading, Source},
+    stream::Streams,
     terminal::{self, Terminals},
     usage,
 };
 use cove_api::{LogQuery, LogSource};
-use cove_engine::{EngineError, Place};
+use cove_engine::{Bytes, EngineError, Place};
 use cove_view::{ContainerRow, ContainerState, LogLine, LogReader, ThingKind, Usage};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tauri::{
@@ -18,15 +19,9 @@ use tauri::{
 };
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
-/// Lines that are sent together at most.
-const BATCH: usize = 2000;
-/// Batches that may be under way to the page.
-const BATCHES: usize = 8;
-/// Lines that come within this time are sent together.
-const GATHER: Duration = Duration::from_millis(30);
 /// Changes of lists within this time of the first are told together.
 const TOGETHER: Duration = Duration::from_millis(150);
 /// So many of a log's last lines are read; the page keeps no more than twice as many.
@@ -119,83 +114,74 @@ pub(crate) fn follow_log(
     seen: Channel<Vec<LogLine>>,
 ) -> u32 {
     let cove = Arc::clone(&cove);
-    streams.start(BATCHES, |allowance| async move {
-        let mut since = None;
-        loop {
-            // A break is followed by another try once the container runs; what it wrote in between is kept for us.
-            let _ = read_log(&cove, &id, &mut since, &seen, &allowance).await;
-            let mut rows = cove.rows.subscribe();
-            let again = rows.wait_for(|rows| match rows {
-                None => false,
-                Some(rows) => rows
-                    .iter()
-                    .find(|row| row.id == id)
-                    .is_none_or(|row| row.state == ContainerState::Running),
-            });
-            match again.await {
-                Ok(rows) if rows.iter().flatten().any(|row| row.id == id) => {}
-                _ => return,
-            }
-            sleep(GATHER * 10).await;
-        }
+    streams.start(BATCHES, |allowance| {
+        logs::follow(cove, ContainerLog { id }, Page::new(seen, allowance))
     })
 }
 
-async fn read_log(
-    cove: &Cove,
-    id: &str,
-    since: &mut Option<i64>,
-    seen: &Channel<Vec<LogLine>>,
-    allowance: &Allowance,
-) -> Result<(), EngineError> {
-    let engine = cove.engine_answers().await;
-    let inspected = engine.get(&Place::of(&["containers", id, "json"])).await?;
-    let mut place = Place::of(&["containers", id, "logs"]);
-    for key in ["stdout", "stderr", "follow", "timestamps"] {
-        place = place.with(key, "true");
+/// The log of the container with this id.
+struct ContainerLog {
+    id: String,
+}
+
+impl Log for ContainerLog {
+    const AT_LAST: Duration = Duration::from_secs(5);
+
+    async fn read(&self, cove: &Cove, page: &mut Page) -> Reading {
+        // A break is followed by another try once the container runs; what it wrote in between is kept for us.
+        match self.open(cove, page.since()).await {
+            Ok(mut source) => page.tell_all(&mut source).await,
+            Err(_) => Reading::Ended,
+        }
     }
-    place = match since {
-        Some(at_ms) => place.with("since", &format!("{}.{:03}", *at_ms / 1000, *at_ms % 1000)),
-        None => place.with("tail", TAIL),
-    };
-    let mut bytes = engine.bytes(&place).await?;
-    let mut reader = LogReader::new(inspected["Config"]["Tty"] != true);
-    let mut lines = Vec::new();
-    let mut due = None;
-    loop {
-        let next = match due {
-            Some(due) => timeout_at(due, bytes.next()).await.ok(),
-            None => Some(bytes.next().await),
+
+    fn after(&self, rows: &[ContainerRow]) -> After {
+        match rows.iter().find(|row| row.id == self.id) {
+            Some(row) if row.state == ContainerState::Running => After::Reading,
+            Some(_) => After::Waiting,
+            None => After::Nothing,
+        }
+    }
+}
+
+impl ContainerLog {
+    async fn open(&self, cove: &Cove, since: Option<String>) -> Result<ContainerBytes, EngineError> {
+        let engine = cove.engine_answers().await;
+        let inspected = engine.get(&Place::of(&["containers", &self.id, "json"])).await?;
+        let mut place = Place::of(&["containers", &self.id, "logs"]);
+        for key in ["stdout", "stderr", "follow", "timestamps"] {
+            place = place.with(key, "true");
+        }
+        place = match since {
+            Some(since) => place.with("since", &since),
+            None => place.with("tail", TAIL),
         };
-        let ended = match next {
-            Some(Ok(Some(data))) => {
-                reader.take(&data, &mut lines);
-                if !lines.is_empty() {
-                    due.get_or_insert_with(|| Instant::now() + GATHER);
-                }
-                if lines.len() < BATCH && due.is_none_or(|due| Instant::now() < due) {
-                    continue;
-                }
-                false
-            }
-            None => false,
-            Some(Ok(None) | Err(_)) => {
-                reader.finish(&mut lines);
+        Ok(ContainerBytes {
+            bytes: engine.bytes(&place).await?,
+            reader: LogReader::new(inspected["Config"]["Tty"] != true),
+        })
+    }
+}
+
+/// A container's log as it comes from the engine.
+struct ContainerBytes {
+    bytes: Bytes,
+    reader: LogReader,
+}
+
+impl Source for ContainerBytes {
+    async fn next(&mut self, lines: &mut Vec<LogLine>) -> bool {
+        match self.bytes.next().await {
+            Ok(Some(data)) => {
+                self.reader.take(&data, lines);
                 true
             }
-        };
-        due = None;
-        if let Some(last) = lines.last().filter(|line| line.at_ms > 0) {
-            *since = Some(last.at_ms + 1);
-        }
-        if !lines.is_empty() {
-            allowance.spend(1).await;
-            if seen.send(std::mem::take(&mut lines)).is_err() {
-                return Ok(());
+            Ok(None) => {
+                self.reader.finish(lines);
+                false
             }
-        }
-        if ended {
-            return Ok(());
+            // The line that is broken off comes again as a whole.
+            Err(_) => false,
         }
     }
 }
@@ -307,7 +293,7 @@ pub(crate) fn taken(streams: State<'_, Streams>, number: u32, amount: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
 
     #[tokio::test]
     async fn changes_without_a_pause_are_told_all_the_same() {
