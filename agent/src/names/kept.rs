@@ -10,6 +10,9 @@ const LARGEST: usize = 4096;
 /// However long an answer holds, the host is asked again after this: it may have joined another network, and keeps
 /// answers itself.
 const LONGEST: Duration = Duration::from_mins(1);
+/// For how long nobody is asked again what could not be answered (RFC 9520, section 3.2: for a second at least). Clients
+/// ask anew at once, some twice, and would wait for the same failure each time.
+const FAILED: Duration = Duration::from_secs(1);
 
 /// The answers, by what is the same in the questions for them.
 #[derive(Debug, Default)]
@@ -36,10 +39,12 @@ impl Kept {
         Some(answer)
     }
 
-    /// Keeps an answer, if it may be kept.
+    /// Keeps an answer, if it may be kept, and a failure for a moment.
     pub(super) fn put(&mut self, key: Vec<u8>, answer: &[u8], now: Instant) {
-        let Some(lifetime @ 1..) = dns::lifetime(answer) else {
-            return;
+        let lifetime = match dns::lifetime(answer) {
+            Some(lifetime @ 1..) => LONGEST.min(Duration::from_secs(lifetime.into())),
+            None if !dns::is_conclusive(answer) => FAILED,
+            _ => return,
         };
         if answer.len() > LARGEST {
             return;
@@ -56,7 +61,7 @@ impl Kept {
         let entry = Entry {
             answer: answer.to_vec(),
             since: now,
-            until: now + LONGEST.min(Duration::from_secs(lifetime.into())),
+            until: now + lifetime,
         };
         self.0.insert(key, entry);
     }
@@ -88,13 +93,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_failure_is_kept_for_a_second_whatever_is_in_it() {
+        let mut kept = Kept::default();
+        let now = Instant::now();
+        let mut failure = answer(30);
+        failure[3] = 2;
+        kept.put(vec![1], &failure, now);
+        let almost = FAILED.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(kept.get(&[1], now + almost), Some(failure));
+        assert_eq!(kept.get(&[1], now + FAILED), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_must_not_be_kept_is_not_and_room_is_made() {
         let mut kept = Kept::default();
         let now = Instant::now();
         kept.put(vec![1], &answer(0), now);
-        let mut failure = answer(30);
-        failure[3] = 2;
-        kept.put(vec![2], &failure, now);
+        let mut cut = answer(30);
+        cut[2] |= 2;
+        kept.put(vec![2], &cut, now);
         assert!(kept.0.is_empty());
         for number in 0..=MOST {
             let ttl = if number == 0 { 5 } else { 50 };

@@ -9,9 +9,11 @@
 //!
 //! Nothing here decides what a name means but for the two by which the host is known; all else the host is asked, so
 //! that its hosts file, its VPN and its split DNS hold. Whoever asks gets an answer within [`PATIENCE`], if only that
-//! there is none. Everything is bounded: questions under way, connections, and what is kept.
+//! there is none. Who asks what is being asked already waits for the same answer. Everything is bounded: questions under
+//! way, connections, and what is kept.
 
 mod kept;
+mod under_way;
 mod upstream;
 
 use crate::report::Report;
@@ -34,6 +36,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::LengthDelimitedCodec;
+use under_way::UnderWay;
 use upstream::Upstream;
 
 /// The names by which containers know the host.
@@ -42,8 +45,9 @@ const HOST_NAMES: [&str; 2] = ["host.docker.internal", "gateway.docker.internal"
 const HOST_TTL: u32 = 60;
 /// The port of the DNS.
 const PORT: u16 = 53;
-/// How long the host may take. Resolvers ask again after 5 s and give up after twice that.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long the host may take, which allows itself less. Of those who ask, the engine's own DNS waits for 4 s, and C
+/// libraries for 5 s: what comes later nobody hears.
+const PATIENCE: Duration = Duration::from_millis(3500);
 /// Questions that may be under way; a client asks a lost one again.
 const MOST_QUESTIONS: usize = 512;
 /// Connections over TCP at once, and how long one may be silent.
@@ -61,6 +65,7 @@ pub(crate) async fn serve(report: Report) {
         Ok((datagrams, streams)) => {
             let names = Arc::new(Names {
                 upstream: Upstream::new(),
+                under_way: Mutex::default(),
                 kept: Mutex::default(),
             });
             tokio::join!(
@@ -152,6 +157,7 @@ enum Carrier {
 
 struct Names {
     upstream: Upstream,
+    under_way: Mutex<UnderWay>,
     kept: Mutex<Kept>,
 }
 
@@ -180,22 +186,39 @@ impl Names {
             query.adopt(&mut answer);
             return answer;
         }
-        match timeout(PATIENCE, self.upstream.ask(message)).await {
-            Ok(Ok(answer)) if query.is_answered_by(&answer) => {
-                self.kept().put(key, &answer, Instant::now());
-                answer
-            }
-            Ok(Ok(answer)) if answer.len() >= 12 => answer,
-            Ok(Ok(_)) | Err(_) => query.failure(Code::ServerFailure),
-            Ok(Err(error)) => {
-                tracing::debug!(name = query.name, "the host was not asked: {error}");
-                query.failure(Code::ServerFailure)
-            }
+        let asking = self
+            .under_way()
+            .join(&key, ask(self.upstream.clone(), message.to_vec()));
+        let Some(mut answer) = asking.await else {
+            return query.failure(Code::ServerFailure);
+        };
+        dns::set_id(&mut answer, query.id());
+        if query.is_answered_by(&answer) {
+            self.kept().put(key, &answer, Instant::now());
+            query.adopt(&mut answer);
         }
+        answer
+    }
+
+    fn under_way(&self) -> std::sync::MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The host's answer, if it has one in time.
+async fn ask(upstream: Upstream, message: Vec<u8>) -> Option<Vec<u8>> {
+    match timeout(PATIENCE, upstream.ask(&message)).await {
+        // A header is the least of an answer.
+        Ok(Ok(answer)) => (answer.len() >= 12).then_some(answer),
+        Ok(Err(error)) => {
+            tracing::debug!("the host was not asked: {error}");
+            None
+        }
+        Err(_) => None,
     }
 }
 
@@ -215,6 +238,7 @@ mod tests {
     fn names() -> Names {
         Names {
             upstream: Upstream::new(),
+            under_way: Mutex::default(),
             kept: Mutex::default(),
         }
     }

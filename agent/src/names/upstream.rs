@@ -41,7 +41,8 @@ struct Question {
     answer: oneshot::Sender<Vec<u8>>,
 }
 
-/// The way to ask the host.
+/// The way to ask the host; clones share it.
+#[derive(Clone)]
 pub(super) struct Upstream(mpsc::Sender<Question>);
 
 type Connection = Framed<Socket, LengthDelimitedCodec>;

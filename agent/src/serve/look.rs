@@ -17,8 +17,8 @@ use std::{
 /// How long an attempt to connect may take: shorter than any program's patience, longer than the way to another
 /// continent.
 const CONNECTING: Duration = Duration::from_secs(6);
-/// How long a name server may take. The resolver's own bound is below this.
-const ASKING: Duration = Duration::from_secs(9);
+/// How long a name server may take, as C libraries have it. The resolver's own bound is below this.
+const ASKING: Duration = Duration::from_secs(5);
 /// Bytes of a file that are read.
 const MOST: u64 = 1 << 20;
 

@@ -39,12 +39,12 @@ use tokio::{
 };
 use tokio_util::codec::LengthDelimitedCodec;
 
-/// Connections of a guest at once: its resolver has one.
-const MOST_CONNECTIONS: usize = 4;
+/// Connections of a guest at once: its resolver has one, and another one when that has ended.
+const MOST_CONNECTIONS: usize = 2;
 /// Questions under way at once; further ones wait in the connection.
 const MOST_QUESTIONS: usize = 256;
-/// Less than the guest's own.
-const PATIENCE: Duration = Duration::from_secs(7);
+/// Less than the guest's own, for which that of its clients is the measure.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// For how many seconds answers hold whose sources do not say. A change in a hosts file is seen after that.

@@ -4,6 +4,7 @@ use cove_wire::{
     dns::{self, Query},
     etc,
 };
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hasher},
@@ -20,10 +21,9 @@ use tokio::{
 
 /// Where unix systems list them (resolv.conf(5)).
 const FILE: &str = "/etc/resolv.conf";
-/// How often each is asked, in turn, and how long it may take.
+/// How often each is asked, in turn, and how long one may be silent before the next one is asked as well.
 const ROUNDS: usize = 2;
-const DATAGRAM: Duration = Duration::from_millis(1500);
-const STREAM: Duration = Duration::from_secs(3);
+const TURN: Duration = Duration::from_secs(1);
 
 /// Why no name server answered.
 #[derive(Debug, thiserror::Error)]
@@ -77,26 +77,39 @@ impl Servers {
     }
 }
 
-/// Asks the servers in turn until one knows. `message` is the query's own.
+/// Asks the servers in turn until one knows. `message` is the query's own. It is for the caller to bound how long those
+/// are waited for that say nothing.
 pub(super) async fn ask(
     servers: &[SocketAddr],
     query: &Query<'_>,
     message: &[u8],
 ) -> Result<Vec<u8>, AskError> {
+    let mut turns = servers.iter().copied().cycle().take(servers.len() * ROUNDS);
+    let mut asked = FuturesUnordered::new();
     let mut last = Err(AskError::None);
-    for server in servers.iter().cycle().take(servers.len() * ROUNDS) {
-        match ask_one(*server, query, message).await {
-            Ok(answer) if dns::is_conclusive(&answer) => return Ok(answer),
+    loop {
+        let answered = if let Some(server) = turns.next() {
+            asked.push(async move { (server, ask_one(server, query, message).await) });
+            // One that is only slow is still listened to while the next one is asked.
+            let Ok(answered) = timeout(TURN, asked.next()).await else {
+                continue;
+            };
+            answered
+        } else {
+            asked.next().await
+        };
+        match answered {
+            Some((_, Ok(answer))) if dns::is_conclusive(&answer) => return Ok(answer),
             // Another one may know better.
-            Ok(answer) => last = Ok(answer),
-            Err(error) => {
+            Some((_, Ok(answer))) => last = Ok(answer),
+            Some((server, Err(error))) => {
                 if last.is_err() {
-                    last = Err(AskError::Failed(*server, error));
+                    last = Err(AskError::Failed(server, error));
                 }
             }
+            None => return last,
         }
     }
-    last
 }
 
 async fn ask_one(server: SocketAddr, query: &Query<'_>, message: &[u8]) -> io::Result<Vec<u8>> {
@@ -104,9 +117,9 @@ async fn ask_one(server: SocketAddr, query: &Query<'_>, message: &[u8]) -> io::R
     let mut message = message.to_vec();
     dns::set_id(&mut message, random());
     let asked = Query::parse(&message).map_err(io::Error::other)?;
-    let mut answer = timeout(DATAGRAM, by_datagram(server, &asked, &message)).await??;
+    let mut answer = by_datagram(server, &asked, &message).await?;
     if dns::is_truncated(&answer) {
-        answer = timeout(STREAM, by_stream(server, &asked, &message)).await??;
+        answer = by_stream(server, &asked, &message).await?;
     }
     dns::set_id(&mut answer, query.id());
     Ok(answer)

@@ -11,8 +11,8 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// Questions that it has at once. One that is not waited for any more keeps its place until the call returns.
 const MOST: usize = 16;
-/// How long it may take before the name servers are asked.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take before the name servers are asked, to which it leaves some of the whole time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The resolver of the system's C library.
 #[derive(Debug)]

@@ -100,10 +100,32 @@ async fn a_dead_name_server_is_passed_over_and_only_dead_ones_are_a_failure() {
     // It takes questions and says nothing.
     let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let dead_address = dead.local_addr().unwrap();
-    let (resolver, _directory) = resolver("", vec![dead_address, dead_address]);
-    let answer = resolver.answer(&question("www.example.test", A)).await.unwrap();
+    let alive = name_server(false).await;
+    let (one, _directory) = resolver("", vec![dead_address, dead_address, alive]);
+    let answer = one.answer(&question("www.example.test", A)).await.unwrap();
+    assert!(answer.ends_with(&[192, 0, 2, 5]));
+    let (other, _directory) = resolver("", vec![dead_address, dead_address]);
+    let answer = other.answer(&question("www.example.test", A)).await.unwrap();
     assert_eq!(answer[3] & 15, Code::ServerFailure as u8);
     drop(dead);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_name_server_is_still_listened_to_while_others_are_asked() {
+    let slow = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let servers = vec![slow.local_addr().unwrap(), dead.local_addr().unwrap()];
+    let (resolver, _directory) = resolver("", servers);
+    tokio::spawn(async move {
+        let mut buffer = [0; 512];
+        let (length, from) = slow.recv_from(&mut buffer).await.unwrap();
+        sleep(PATIENCE * 5 / 6).await;
+        let query = Query::parse(&buffer[..length]).unwrap();
+        let answer = query.answer(&["192.0.2.5".parse().unwrap()], 60);
+        slow.send_to(&answer, from).await.unwrap();
+    });
+    let answer = resolver.answer(&question("www.example.test", A)).await.unwrap();
+    assert!(answer.ends_with(&[192, 0, 2, 5]));
 }
 
 #[tokio::test]
