@@ -8,7 +8,7 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dirs, DiskUse, DockerContext, ErrorCode, Event, Explanation, LogQuery,
+    ApiError, Applied, Check, Dialled, Dirs, DiskUse, DockerContext, ErrorCode, Event, Explanation, LogQuery,
     MachineStatus, NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Reclaimed, Settings,
     SettingsChange, SettingsOutcome, Share, Site, Trusted, Version, query, transport,
 };
@@ -190,9 +190,12 @@ impl Client {
             .await
     }
 
-    /// Connects to a TCP address as seen from within the guest. The stream carries raw bytes; half-close works.
-    pub async fn dial(&self, name: &str, dial: &cove_wire::Dial) -> Result<Upgraded, ClientError> {
-        self.upgrade(&machine_path(name, "/dial"), "tcp", dial).await
+    /// Connects to a TCP address as seen from within the guest. Half-close works, and a reset is told from an end.
+    pub async fn dial(&self, name: &str, dial: &cove_wire::Dial) -> Result<Dialled<Upgraded>, ClientError> {
+        let stream = self
+            .upgrade(&machine_path(name, "/dial"), "cove-tcp", dial)
+            .await?;
+        Ok(Dialled::new(stream))
     }
 
     /// The text of a log.

@@ -17,7 +17,8 @@
 //! GET    /v1/machines/NAME/disk             DiskUse       while it runs
 //! POST   /v1/machines/NAME/reclaim          Reclaimed     gives the host back what the guest does not use
 //! POST   /v1/machines/NAME/exec  wire Exec  101, then wire exec packets both ways
-//! POST   /v1/machines/NAME/dial  wire Dial  101, then raw bytes both ways
+//! POST   /v1/machines/NAME/dial  wire Dial  101, then raw bytes both ways, or wire chunks, as `Upgrade` asks:
+//!                                           `tcp`, or `cove-tcp`, by which a reset is told from an end
 //! GET    /v1/machines/NAME/context          DockerContext
 //! POST   /v1/machines/NAME/context?current= {}            creates its Docker context
 //! DELETE /v1/machines/NAME/context          {}            removes its Docker context
@@ -47,6 +48,7 @@
 
 mod carry;
 mod client;
+mod dialled;
 mod dirs;
 mod error;
 mod explain;
@@ -57,11 +59,13 @@ pub mod query;
 mod settings;
 mod share;
 pub mod size;
+mod tcp;
 pub mod transport;
 mod trust;
 
 pub use carry::{carry, carry_halves};
 pub use client::{ByteStream, Client, ClientError, JsonLines, SettingsText, Upgraded};
+pub use dialled::Dialled;
 pub use dirs::{Dirs, DirsError, make_private};
 pub use error::{ApiError, ErrorCode, hint_for};
 pub use explain::{Explanation, Hop, Station, Verdict};
@@ -74,4 +78,5 @@ pub use port::{PublishedPort, Site};
 pub use query::LogQuery;
 pub use settings::{Applied, Setting, Settings, SettingsChange, SettingsOutcome};
 pub use share::{MissingShare, NewShare, Share};
+pub use tcp::carry_tcp;
 pub use trust::{Certificate, MissingTrust, NewCertificates, Trusted};

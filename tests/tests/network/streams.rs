@@ -6,8 +6,9 @@ use cove_tests::harness::{Cove, eventually, free_port};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    process::Child,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -39,24 +40,68 @@ fn on_loopback(port: u16) -> String {
 }
 
 pub(crate) fn a_reset_on_one_side_is_a_reset_on_the_other_and_an_end_an_end(cove: &Cove) {
-    const BEFORE: u64 = 100_000;
     let port = free_port();
     let _peer = Peer::run(cove, "resetter", &["-p", &on_loopback(port)]);
-    let mut client = ask(loopback(port), b'r', Some(BEFORE)).unwrap();
+    resets_and_ends_pass(loopback(port));
+
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let address = cove.docker(["inspect", "--format", format, "resetter"]).ok();
+    let forward = Forward::to(cove, &format!("{address}:{PORT}"));
+    resets_and_ends_pass(forward.listen);
+    // Nobody listens there, which is no empty answer.
+    let nobody = Forward::to(cove, &format!("{address}:1"));
+    let mut client = TcpStream::connect(nobody.listen).unwrap();
+    let end = client.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+}
+
+/// A forwarded port, until this is dropped.
+struct Forward {
+    process: Child,
+    listen: SocketAddr,
+}
+
+impl Forward {
+    #[track_caller]
+    fn to(cove: &Cove, target: &str) -> Self {
+        let mut process = cove.cove(["forward", &format!("0:{target}")]).spawn();
+        let mut line = String::new();
+        let stdout = process.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let listen = line
+            .split_once(" -> ")
+            .and_then(|(listen, _)| listen.parse().ok());
+        Self {
+            process,
+            listen: listen.unwrap(),
+        }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn resets_and_ends_pass(peer: SocketAddr) {
+    const BEFORE: u64 = 100_000;
+    let mut client = ask(peer, b'r', Some(BEFORE)).unwrap();
     receive(&mut client, BEFORE).unwrap();
     client.write_all(b".").unwrap();
     let end = client.read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
 
     for how in ["reset", "end"] {
-        let mut client = ask(loopback(port), b'w', None).unwrap();
+        let mut client = ask(peer, b'w', None).unwrap();
         client.read_exact(&mut [0]).unwrap();
         if how == "reset" {
             rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
         }
         drop(client);
         eventually("the container to see how its client left", || {
-            told(loopback(port), b'l').is_ok_and(|last| last == how)
+            told(peer, b'l').is_ok_and(|last| last == how)
         });
     }
 }

@@ -65,12 +65,13 @@ pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitC
 }
 
 async fn carry(client: &Client, machine: &str, peer: TcpStream, route: Route) -> anyhow::Result<()> {
+    // What is said in small pieces is not to wait for more; where that cannot be set, it is only slower.
+    let _ = peer.set_nodelay(true);
     let dial = Dial {
         address: route.target,
         namespace: None,
     };
-    let guest = client.dial(machine, &dial).await?;
     // A peer that resets its connection is everyday life, not something to tell.
-    let _ = cove_api::carry(peer, guest).await;
+    cove_api::carry_tcp(peer, client.dial(machine, &dial)).await?;
     Ok(())
 }

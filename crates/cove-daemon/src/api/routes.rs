@@ -93,10 +93,10 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::POST, ["machines", name, "context"]) => machines::make_context(server, name, request),
         (&Method::DELETE, ["machines", name, "context"]) => machines::remove_context(server, name),
         (&Method::POST, ["machines", name, "exec"]) => {
-            upgrade::open(server, name, request, Protocol::Exec).await
+            upgrade::open(server, name, request, &[Protocol::Exec]).await
         }
         (&Method::POST, ["machines", name, "dial"]) => {
-            upgrade::open(server, name, request, Protocol::Dial).await
+            upgrade::open(server, name, request, &[Protocol::Connection, Protocol::Dial]).await
         }
         (&Method::GET, ["machines", name, "ports"]) => ports::list(server, name).await,
         (&Method::GET, ["machines", name, "explain"]) => ports::explain(server, name, request).await,

@@ -36,31 +36,46 @@ pub(super) enum Protocol {
     Exec,
     /// Raw bytes.
     Dial,
+    /// [`cove_wire::Chunks`]. They are passed on as they are: what did not get to its end on one side has not on the
+    /// other.
+    Connection,
 }
 
-/// Opens the stream, answers 101, and moves bytes until both sides have finished.
+impl Protocol {
+    /// Its name in the header `Upgrade`.
+    fn token(self) -> &'static str {
+        match self {
+            Self::Exec => "cove-exec",
+            Self::Dial => "tcp",
+            Self::Connection => "cove-tcp",
+        }
+    }
+}
+
+/// Opens the stream by the one of `protocols` that the client asks for, answers 101, and moves bytes until both sides
+/// have finished.
 pub(super) async fn open(
     server: &Server,
     name: &str,
     request: &mut Request<Incoming>,
-    protocol: Protocol,
+    protocols: &[Protocol],
 ) -> Result<Answer, ApiError> {
-    let token = match protocol {
-        Protocol::Exec => "cove-exec",
-        Protocol::Dial => "tcp",
-    };
-    if request
-        .headers()
-        .get(UPGRADE)
-        .is_none_or(|wanted| wanted != token)
-    {
+    let wanted = request.headers().get(UPGRADE);
+    let is_wanted = |protocol: &Protocol| wanted.is_some_and(|wanted| wanted == protocol.token());
+    let Some(protocol) = protocols.iter().copied().find(is_wanted) else {
+        let tokens: Vec<_> = protocols
+            .iter()
+            .map(|protocol| format!("`{}`", protocol.token()))
+            .collect();
         return Err(invalid(format!(
-            "this request has to ask for an upgrade to `{token}`"
+            "this request has to ask for an upgrade to {}",
+            tokens.join(" or ")
         )));
-    }
+    };
     let open = match protocol {
         Protocol::Exec => Open::Exec(body::read_json(request).await?),
         Protocol::Dial => Open::Dial(body::read_json(request).await?),
+        Protocol::Connection => Open::Connection(body::read_json(request).await?),
     };
     let machine = running(server, name).await?;
     let connection = opened(&*machine, name, &open).await?;
@@ -74,7 +89,9 @@ pub(super) async fn open(
         let carrying = async {
             match protocol {
                 Protocol::Exec => carry_exec(client, connection).await,
-                Protocol::Dial => cove_api::carry(TokioIo::new(client), connection).await,
+                Protocol::Dial | Protocol::Connection => {
+                    cove_api::carry(TokioIo::new(client), connection).await
+                }
             }
         };
         if let Some(Err(error)) = end.run_until_cancelled(carrying).await {
@@ -85,7 +102,7 @@ pub(super) async fn open(
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static(token));
+    headers.insert(UPGRADE, HeaderValue::from_static(protocol.token()));
     Ok(answer)
 }
 

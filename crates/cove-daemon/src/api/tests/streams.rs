@@ -1,10 +1,10 @@
 //! What makes a stream of the connection, and logs.
 
 use super::{Daemon, LONG, code};
-use cove_api::{ErrorCode, LogQuery, LogSource};
+use cove_api::{Client, Dialled, ErrorCode, LogQuery, LogSource, transport};
 use std::{fs, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::timeout,
 };
 
@@ -69,26 +69,58 @@ async fn exec_and_dial_turn_the_connection_into_a_stream_with_half_close() {
     );
     daemon.start().await;
     // The scripted guest sends everything back and ends when it has seen the end.
-    for mut stream in [
-        daemon.client.exec("default", &exec).await.unwrap(),
-        daemon.client.dial("default", &dial).await.unwrap(),
-    ] {
-        let sent = vec![7; 300_000];
-        let mut received = Vec::new();
-        let (mut read, mut write) = tokio::io::split(&mut stream);
-        let writing = async {
-            write.write_all(&sent).await.unwrap();
-            write.shutdown().await.unwrap();
-        };
-        let both = async { tokio::join!(writing, read.read_to_end(&mut received)) };
-        timeout(LONG, both).await.unwrap().1.unwrap();
-        assert_eq!(received, sent);
-    }
+    comes_back(daemon.client.exec("default", &exec).await.unwrap()).await;
+    comes_back(daemon.client.dial("default", &dial).await.unwrap()).await;
+    comes_back(dialled_by_hand(&daemon.client, &dial, "tcp").await).await;
+    // What goes without its last chunk on one side has none on the other: it was reset.
+    let mut stream = dialled_by_hand(&daemon.client, &dial, "cove-tcp").await;
+    stream.write_all(b"\0\0\0\x04half").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    let end = timeout(LONG, Dialled::new(stream).read_to_end(&mut got)).await;
+    assert_eq!(
+        end.unwrap().unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionReset
+    );
+    assert_eq!(got, b"half");
     daemon.client.pause("default").await.unwrap();
     assert_eq!(
         code(daemon.client.dial("default", &dial).await),
         ErrorCode::WrongState
     );
+}
+
+/// Sends much, ends, and gets it back.
+async fn comes_back(stream: impl AsyncRead + AsyncWrite) {
+    let sent = vec![7; 300_000];
+    let mut received = Vec::new();
+    let (mut read, mut write) = tokio::io::split(stream);
+    let writing = async {
+        write.write_all(&sent).await.unwrap();
+        write.shutdown().await.unwrap();
+    };
+    let both = async { tokio::join!(writing, read.read_to_end(&mut received)) };
+    timeout(LONG, both).await.unwrap().1.unwrap();
+    assert_eq!(received, sent);
+}
+
+/// The stream of a request to dial that no client of ours wrote.
+async fn dialled_by_hand(client: &Client, dial: &cove_wire::Dial, protocol: &str) -> transport::Stream {
+    let body = serde_json::to_string(dial).unwrap();
+    let request = format!(
+        "POST /v1/machines/default/dial HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: {protocol}\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = transport::connect(client.socket()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(LONG, stream.read_u8()).await.unwrap().unwrap());
+    }
+    let head = String::from_utf8(head).unwrap();
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    stream
 }
 
 #[tokio::test]
