@@ -27,14 +27,10 @@ use tokio_util::codec::{Framed, LengthDelimitedCodec};
 const MOST_WAITING: usize = 64;
 const MOST_ASKED: usize = 1024;
 
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum AskError {
-    #[error("too many questions are under way")]
-    Busy,
-    #[error("the daemon on the host does not answer")]
-    Away,
-}
+/// There is no answer, because the daemon cannot be asked, hung up, or has too many questions already.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon on the host does not answer")]
+pub(super) struct Away;
 
 struct Question {
     message: Vec<u8>,
@@ -55,20 +51,25 @@ impl Upstream {
         Self(sender)
     }
 
-    /// Asks the host; the answer has the question's own number.
-    pub(super) async fn ask(&self, message: &[u8]) -> Result<Vec<u8>, AskError> {
+    /// Asks the host; the answer has the question's own number. Many at once wait for one another, as long as their
+    /// askers do.
+    pub(super) async fn ask(&self, message: &[u8]) -> Result<Vec<u8>, Away> {
         let (answer, answered) = oneshot::channel();
         let question = Question {
             message: message.to_vec(),
             answer,
         };
-        self.0.try_send(question).map_err(|_| AskError::Busy)?;
-        answered.await.map_err(|_| AskError::Away)
+        self.0.send(question).await.map_err(|_| Away)?;
+        answered.await.map_err(|_| Away)
     }
 }
 
 async fn run(mut questions: mpsc::Receiver<Question>) {
     while let Some(first) = questions.recv().await {
+        // Connecting to a host that does not answer takes a while, in which those give up who wait behind it.
+        if first.answer.is_closed() {
+            continue;
+        }
         match connect().await {
             Ok(connection) => {
                 if let Err(error) = converse(connection, first, &mut questions).await {
@@ -201,6 +202,29 @@ mod tests {
         }
         let ended = converse(framing().new_framed(ours), large(), &mut questions).await;
         assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn more_questions_at_once_than_wait_are_all_asked() {
+        let (sender, mut questions) = mpsc::channel(1);
+        let upstream = Upstream(sender);
+        let answering = async {
+            for _ in 0..3 {
+                let Question { message, answer } = questions.recv().await.unwrap();
+                answer.send(message).unwrap();
+            }
+        };
+        let asking = async {
+            tokio::join!(
+                upstream.ask(b"1"),
+                upstream.ask(b"2"),
+                upstream.ask(b"3"),
+                answering
+            )
+        };
+        let (one, two, three, ()) = timeout(PATIENCE, asking).await.unwrap();
+        assert_eq!((one, two), (Ok(b"1".to_vec()), Ok(b"2".to_vec())));
+        assert_eq!(three, Ok(b"3".to_vec()));
     }
 
     #[tokio::test]

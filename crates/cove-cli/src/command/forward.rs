@@ -21,6 +21,9 @@ pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitC
                 "another program has this port; choose another one, or port 0 for a free one"
             }
             io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+            io::ErrorKind::AddrNotAvailable => {
+                "this computer has no such address; leave it out for 127.0.0.1"
+            }
             _ => "",
         };
         Failure::new(

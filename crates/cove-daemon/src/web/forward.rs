@@ -227,6 +227,9 @@ fn prepare(request: &mut Request<Incoming>, host: &str, version: Version, upgrad
         headers.insert(FORWARDED_HOST, host);
     }
     headers.insert(FORWARDED_PROTOCOL, HeaderValue::from_static("http"));
+    if version == Version::HTTP_11 {
+        join_cookies(headers);
+    }
     *request.version_mut() = version;
     let path = request.uri().path_and_query().cloned();
     let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -239,6 +242,20 @@ fn prepare(request: &mut Request<Incoming>, host: &str, version: Version, upgrad
     parts.path_and_query = Some(path);
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
+    }
+}
+
+/// HTTP/2 lets clients send cookies one by one, HTTP/1.1 only all together (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -292,6 +309,17 @@ mod tests {
         assert_eq!(status(no_port, Some("work")), StatusCode::NOT_FOUND);
         let Refusal(_, why) = nowhere("shop", None, Some("work"));
         assert!(why.contains("`work`") && why.contains("`shop`"), "{why}");
+    }
+
+    #[test]
+    fn cookies_that_came_one_by_one_are_one_header() {
+        let mut headers = HeaderMap::new();
+        for cookie in ["a=1", "b=2; c=3"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+        }
+        join_cookies(&mut headers);
+        let cookies: Vec<_> = headers.get_all(header::COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
     }
 
     #[test]
