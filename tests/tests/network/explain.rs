@@ -20,7 +20,7 @@ fn explain(cove: &Cove, arguments: &[&str]) -> (i32, Value) {
 
 /// Expects the way to stop at `station` for a reason that has this `code`, with `evidence`, and with what to do.
 #[track_caller]
-fn stops(cove: &Cove, arguments: &[&str], code: i32, station: &str, evidence: &str) {
+pub(crate) fn stops(cove: &Cove, arguments: &[&str], code: i32, station: &str, evidence: &str) {
     let (got, told) = explain(cove, arguments);
     let hops = told["hops"].as_array().unwrap();
     let last = hops.last().unwrap();

@@ -1,5 +1,6 @@
 //! Published ports, with real clients on loopback.
 
+use super::explain::stops;
 use cove_tests::harness::{Cove, eventually, free_port, within};
 use std::{
     io::{self, Read as _, Write as _},
@@ -174,6 +175,14 @@ pub(crate) fn a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_c
         listed.contains(&format!("{address} of robbed is waited for: "))
             && listed.contains("bind: address already in use")
     });
+    // Who answers there is not the container.
+    stops(
+        cove,
+        &[&address.to_string()],
+        23,
+        "published",
+        "should lead to `robbed`, port 80, but Cove cannot have it: listen tcp4",
+    );
     drop(taken);
     eventually("the port to be published again", || {
         exchange(address, b"").is_ok_and(|answer| answer == b"robbed\n")

@@ -76,6 +76,7 @@ pub(super) async fn explain(
         outbound: context.platform.backend(machine.kind()).outbound(),
         machine,
         published: snapshot.ports.list(),
+        refused: snapshot.ports.refused(),
         web_wanted: context.settings.in_force().0.web_port(),
         web_port: *server.web_port.borrow(),
     };

@@ -96,15 +96,36 @@ impl Walk {
             .copied()
             .filter(|publish| publish.host.port() == port)
             .collect();
-        let leads = |publish: &&Publish| {
+        let leads = |publish: &Publish| {
             publish.protocol == Protocol::Tcp
                 && (publish.host.ip() == address.ip()
                     || (publish.host.ip().is_unspecified() && publish.host.is_ipv4() == address.is_ipv4()))
         };
-        match on_port.iter().find(leads) {
-            Some(publish) => self.through(address, *publish).await,
+        if let Some(publish) = on_port.iter().copied().find(leads) {
+            return self.through(address, publish).await;
+        }
+        let mut refused = self.around.refused.iter();
+        let refused = refused.find(|(publish, _)| publish.host.port() == port && leads(publish));
+        match refused.cloned() {
+            Some((publish, why)) => Ok(self.waited_for(publish, &why).await),
             None => self.unpublished(address, &on_port).await,
         }
+    }
+
+    /// To a port that cannot be had, whoever answers there instead.
+    async fn waited_for(&mut self, publish: Publish, why: &str) -> Verdict {
+        let container = self.container_at(publish.container.ip()).await;
+        let whose = container.map_or_else(|| "a container".to_owned(), |found| format!("`{}`", found.name));
+        let stop = Stop::new(
+            Verdict::NotPublished,
+            format!(
+                "{} should lead to {whose}, port {}, but Cove cannot have it: {why}",
+                publish.host,
+                publish.container.port()
+            ),
+            "end the program that has it, and Cove takes it by itself within seconds; or publish another port",
+        );
+        self.stop(Station::Published, stop)
     }
 
     /// Through a port that is published.

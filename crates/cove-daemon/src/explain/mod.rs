@@ -43,6 +43,8 @@ pub(crate) struct Surroundings {
     pub(crate) machine: Arc<dyn Machine>,
     pub(crate) outbound: Availability,
     pub(crate) published: Vec<Publish>,
+    /// The ports that are waited for, and why they cannot be had.
+    pub(crate) refused: Vec<(Publish, String)>,
     /// `web.port`, 0 for none, and the port that there is.
     pub(crate) web_wanted: u16,
     pub(crate) web_port: Option<u16>,
