@@ -10,8 +10,8 @@ const LARGEST: usize = 4096;
 /// However long an answer holds, the host is asked again after this: it may have joined another network, and keeps
 /// answers itself.
 const LONGEST: Duration = Duration::from_mins(1);
-/// For how long nobody is asked again what could not be answered (RFC 9520, section 3.2: for a second at least). Clients
-/// ask anew at once, some twice, and would wait for the same failure each time.
+/// For how long nobody is asked again what could not be answered (RFC 9520, section 3.2: for a second at least).
+/// Clients ask anew at once, some twice, and would wait for the same failure each time.
 const FAILED: Duration = Duration::from_secs(1);
 
 /// The answers, by what is the same in the questions for them.

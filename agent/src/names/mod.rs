@@ -9,8 +9,8 @@
 //!
 //! Nothing here decides what a name means but for the two by which the host is known; all else the host is asked, so
 //! that its hosts file, its VPN and its split DNS hold. Whoever asks gets an answer within [`PATIENCE`], if only that
-//! there is none. Who asks what is being asked already waits for the same answer. Everything is bounded: questions under
-//! way, connections, and what is kept.
+//! there is none. Who asks what is being asked already waits for the same answer. Everything is bounded: questions
+//! under way, connections, and what is kept.
 
 mod kept;
 mod under_way;

@@ -1,5 +1,5 @@
-//! Questions that the host is being asked. Whoever asks the same meanwhile waits for the same answer: behind a name server
-//! that is dead, everybody asks again and again.
+//! Questions that the host is being asked. Whoever asks the same meanwhile waits for the same answer: behind a name
+//! server that is dead, everybody asks again and again.
 
 use futures_util::{
     FutureExt,

@@ -1,6 +1,6 @@
 //! Joins a client's stream with one into the guest: exec, dial, and everything that the Docker API hands over as a raw
-//! stream (attach, exec, a build's session, a websocket, an answer without a length). For TCP connections of clients see
-//! [`carry_tcp`](crate::carry_tcp).
+//! stream (attach, exec, a build's session, a websocket, an answer without a length). For TCP connections of clients
+//! see [`carry_tcp`](crate::carry_tcp).
 //!
 //! Each direction ends for itself. The end of the client's input reaches the guest as the end of its input while output
 //! goes on, and the other way round. What happens when an end does not close but breaks:
