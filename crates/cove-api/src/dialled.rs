@@ -1,8 +1,8 @@
 //! A TCP connection to an address within a machine.
 //!
 //! It is carried by a stream to the guest's agent, in chunks (see [`Chunks`]): whoever reads from it gets an error
-//! where the other side reset the connection, and an end only where it ended. Likewise the other side's connection is reset
-//! unless [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ended this one.
+//! where the other side reset the connection, and an end only where it ended. Likewise the other side's connection is
+//! reset unless [`shutdown`](tokio::io::AsyncWriteExt::shutdown) ended this one.
 
 use cove_wire::{Chunks, chunk_header};
 use std::{
