@@ -13,6 +13,7 @@
 //! processors, and nearly all of the agent's work is waiting); what blocks in the kernel, such as mounting or
 //! loading a module, runs beside it on threads that end when they are idle.
 
+mod accounts;
 mod boot;
 mod changes;
 mod clock;
@@ -45,6 +46,12 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     if proxy::is_wanted() {
         return proxy::run();
+    }
+    if accounts::is_helper() {
+        return accounts::help();
+    }
+    if accounts::is_lender() {
+        return accounts::lend();
     }
     if let Some(question) = files::question() {
         return files::run(&question);

@@ -5,10 +5,13 @@
 use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
+    task::Report,
 };
 use bytes::Bytes;
 use cove_api::Upgraded;
-use cove_wire::{CLIENTS_SOCKET, Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
+use cove_credentials::{Loan, Registries, Rights, lend, lender};
+use cove_view::TaskStep;
+use cove_wire::{CLIENTS_CONFIG, CLIENTS_SOCKET, Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
@@ -83,9 +86,39 @@ impl Program {
 pub(crate) fn docker(words: Vec<String>, folder: Option<&str>) -> Exec {
     Exec {
         command: std::iter::once("docker".to_owned()).chain(words).collect(),
-        environment: BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]),
+        environment: BTreeMap::from([
+            ("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}")),
+            ("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned()),
+        ]),
         directory: folder.map(str::to_owned),
         terminal: None,
+    }
+}
+
+/// Lends this computer's accounts at registries to a Docker client that is not started yet, for as long as what this
+/// returns lives. Why it goes on without one is told.
+pub(crate) async fn lend_accounts(cove: &Cove, exec: &mut Exec, report: &Report) -> Option<Loan> {
+    let told = report.clone();
+    let tell = move |problem: String| {
+        told.tell(TaskStep::Line {
+            text: format!("Without an account: {problem}"),
+        });
+    };
+    // Nobody without a home has an account.
+    let registries = Registries::from_env().ok()?;
+    // Why nothing can be run in the machine is said of the client itself.
+    let stream = cove.client().exec(&cove.machine, &lender()).await.ok()?;
+    match lend(stream, registries, Rights::Read, tell).await {
+        Ok(loan) => {
+            exec.environment.extend([loan.variable()]);
+            Some(loan)
+        }
+        Err(error) => {
+            report.tell(TaskStep::Line {
+                text: format!("Without this computer's accounts at registries: {error}"),
+            });
+            None
+        }
     }
 }
 

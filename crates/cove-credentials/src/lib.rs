@@ -12,6 +12,8 @@
 //!                             serve ──▶ Keychain                                  protocol
 //! ```
 //!
+//! A Docker client in a machine asks for those that it needs (`lend`), as long as somebody lends them.
+//!
 //! Passwords are in a helper's hands. Those that others have left in the configuration file are read, as the Docker
 //! client reads them, and never written there. None of them is part of a command line, an error or what `Debug` prints.
 //!
@@ -23,6 +25,7 @@ mod address;
 mod config;
 mod file;
 mod helper;
+mod lend;
 mod protocol;
 mod registries;
 mod secret;
@@ -30,6 +33,7 @@ mod secret;
 pub use address::{AddressError, HUB, bare, key_of_address, key_of_image, same_registry};
 pub use file::{ConfigError, config_directory, current_context, leave_context, use_context};
 pub use helper::HelperError;
+pub use lend::{LendError, Loan, Rights, lend, lender};
 pub use protocol::{Keychain, KeychainError, serve};
 pub use registries::{Account, Accounts, CredentialsError, Registries};
 pub use secret::{Credentials, Secret};

@@ -30,14 +30,25 @@ pub trait Keychain {
     fn list(&self) -> Result<BTreeMap<String, String>, KeychainError>;
 }
 
+/// What a helper is given to keep.
 #[derive(Deserialize)]
-struct Stored {
+pub(crate) struct Stored {
     #[serde(rename = "ServerURL", default)]
-    key: String,
+    pub(crate) key: String,
     #[serde(rename = "Username", default)]
-    user: String,
+    pub(crate) user: String,
     #[serde(rename = "Secret")]
-    secret: Secret,
+    pub(crate) secret: Secret,
+}
+
+/// What a helper answers who is asked for the account of a registry.
+pub(crate) fn told(key: &str, found: &Credentials) -> String {
+    let answer = serde_json::json!({
+        "ServerURL": key,
+        "Username": found.user,
+        "Secret": found.secret.expose(),
+    });
+    answer.to_string()
 }
 
 /// Does what one call of a helper asks for, with a keychain that is opened if it is needed. What is written is the
@@ -71,12 +82,7 @@ fn answer<'a>(
         "get" => {
             let key = key(text(input)?)?;
             let found = open()?.get(&key)?.ok_or_else(|| error(NOT_FOUND))?;
-            let answer = serde_json::json!({
-                "ServerURL": key,
-                "Username": found.user,
-                "Secret": found.secret.expose(),
-            });
-            Ok(answer.to_string())
+            Ok(told(&key, &found))
         }
         "store" => {
             // What is wrong with it is not told: it holds a password.

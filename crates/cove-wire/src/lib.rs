@@ -20,6 +20,7 @@
 //!      │ ◀══ raw bytes, chunks, or exec packets ══════▶ │   half-close means end of input
 //! ```
 
+mod accounts;
 mod changes;
 mod chunks;
 mod control;
@@ -33,6 +34,10 @@ pub mod network;
 mod publish;
 mod stream;
 
+pub use accounts::{
+    ACCOUNTS_ARGUMENT, ACCOUNTS_HELPER, ACCOUNTS_VARIABLE, CLIENTS_CONFIG, HelperAnswer, HelperCall,
+    HelperVerb, Lending, MAX_HELPER_INPUT,
+};
 pub use changes::{Change, Changed, Entry, FileName, REPEATER_UID, Repeated};
 pub use chunks::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 pub use control::{

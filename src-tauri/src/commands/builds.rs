@@ -117,7 +117,8 @@ async fn named(drops: &Drops, history: &Arc<History>, folder: &Path) -> Answer<(
 }
 
 async fn build(cove: &Cove, spec: &BuildSpec, progress: &mut BuildProgress, report: &Report) -> Answer<()> {
-    let exec = guest::docker(spec.words(), Some(&spec.folder));
+    let mut exec = guest::docker(spec.words(), Some(&spec.folder));
+    let _loan = guest::lend_accounts(cove, &mut exec, report).await;
     let mut program = Program::start(cove, &exec, &[]).await?;
     loop {
         match program.next().await? {

@@ -210,7 +210,13 @@ pub(crate) async fn compose(
             let project = find(&cove, &opened, &name).await?;
             let (mut words, folder) = words_for(&cove, &opened, &project, action).await?;
             words.extend(action.words().iter().map(|&word| word.to_owned()));
-            follow(&cove, &guest::docker(words, folder.as_deref()), &report).await
+            let mut exec = guest::docker(words, folder.as_deref());
+            // What it pulls and what its builds begin with may be private.
+            let _loan = match action {
+                ComposeAction::Up => guest::lend_accounts(&cove, &mut exec, &report).await,
+                ComposeAction::Stop | ComposeAction::Restart | ComposeAction::Down => None,
+            };
+            follow(&cove, &exec, &report).await
         })
         .await
 }

@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         things::a4_the_files_of_an_images_layers_are_seen,
         files::a4_a_file_of_a_volume_is_edited_and_a_container_sees_it,
         registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
+        registries::a4_the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts,
         settings::a4_disk_space_of_a_deleted_volume_comes_back,
     ];
     let last: &[Test] = &tests![

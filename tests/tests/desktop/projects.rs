@@ -28,7 +28,7 @@ services:
 ";
 
 /// A folder in the home folder, which machines have. The machine runs, unless this test is the only one.
-fn folder(cove: &Cove, name: &str, files: &[(&str, &str)]) -> PathBuf {
+pub(crate) fn folder(cove: &Cove, name: &str, files: &[(&str, &str)]) -> PathBuf {
     cove.start();
     let folder = cove.scratch().join(name);
     fs::create_dir(&folder).expect("it can be made");
@@ -39,12 +39,12 @@ fn folder(cove: &Cove, name: &str, files: &[(&str, &str)]) -> PathBuf {
     fs::canonicalize(&folder).expect("it is there")
 }
 
-fn choose(window: &Window, button: &str, folder: &Path) {
+pub(crate) fn choose(window: &Window, button: &str, folder: &Path) {
     window.press(button);
     window.choose(folder);
 }
 
-fn build(window: &Window) {
+pub(crate) fn build(window: &Window) {
     // What tells of an earlier one may lie over the button for a moment.
     let toasts = "return document.querySelectorAll('[role=status] .toast').length";
     eventually("the toasts to go", || window.script(toasts, &[]) == 0);

@@ -1,6 +1,8 @@
-//! Signing in to a private registry in the window, checked by its registry, its helper and an unmodified Docker client.
+//! Signing in to a private registry, in the window and by the machine's own client, checked by its registry, its helper
+//! and an unmodified Docker client.
 
 use crate::{
+    projects::{build, choose, folder},
     registry::{Authority, Registry, USER, WORD, fingerprint, helper, place},
     things::{agree, done, fill, open},
 };
@@ -86,6 +88,83 @@ pub(crate) fn a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well(cov
         .fails_with(1)
         .says(&["no basic auth credentials"]);
     cove.docker(["rmi", &image]).ok();
+    cove.cove(["trust", "remove", &fingerprint(cove)]).ok();
+}
+
+/// Places in the machine that a client could leave a password in.
+const IN_MACHINE: [&str; 3] = ["/root", "/etc", "/tmp"];
+
+pub(crate) fn a4_the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts(cove: &Cove) {
+    cove.start();
+    let authority = Authority::new("Burrow");
+    let registry = Registry::private(cove, &authority);
+    cove.cove(["trust", "add"]).arg(authority.file(cove)).ok();
+    let image = registry.image("lent:1");
+    cove.docker(["tag", "alpine", &image]).ok();
+
+    let directory = place(cove, "lent");
+    let config = place(cove, "lent/config");
+    let file = config.join("config.json");
+    fs::write(&file, "{\"credsStore\": \"burrow\"}").expect("it can be written");
+    let kept = directory.join("kept");
+    helper(&directory.join("docker-credential-burrow"), &kept);
+    let path = env::var("PATH").expect("there is a path");
+    let path = format!("{}:{path}", directory.display());
+    let inner = |words: &[&str]| {
+        cove.cove(["docker"])
+            .args(words)
+            .env("DOCKER_CONFIG", &config)
+            .env("PATH", &path)
+    };
+
+    // Who signs in by the machine's client is signed in on this computer.
+    inner(&["push", "-q", &image])
+        .run()
+        .fails_with(1)
+        .says(&["no basic auth credentials"]);
+    inner(&["login", "--password-stdin", "--username", USER, &registry.name])
+        .input(WORD)
+        .ok();
+    let stored = fs::read_to_string(&kept).expect("the helper keeps it");
+    assert!(stored.contains(WORD) && stored.contains(&registry.name));
+    inner(&["push", "-q", &image]).ok();
+    cove.docker(["rmi", &image]).ok();
+    inner(&["pull", "-q", &image]).ok();
+    cove.docker(["rmi", &image]).ok();
+
+    let dockerfile = format!("FROM {image}\nRUN echo built >/built\n");
+    let site = folder(cove, "private", &[("Dockerfile", &dockerfile)]);
+    let window = Window::open_with(
+        cove,
+        &[("DOCKER_CONFIG", config.as_os_str()), ("PATH", OsStr::new(&path))],
+    );
+    window.press("Builds");
+    window.press("Build");
+    choose(&window, "Choose a folder…", &site);
+    window.reads("docker build --tag private:latest");
+    build(&window);
+    window.picture("7i-private-build");
+    let built = cove.docker(["run", "--rm", "private", "cat", "/built"]).ok();
+    assert_eq!(built, "built");
+    cove.docker(["rmi", "private"]).ok();
+
+    // Nothing of it is left in the machine.
+    cove.cove(["exec", "--", "grep", "-rlsF", WORD])
+        .args(IN_MACHINE)
+        .run()
+        .fails_with(1);
+    let inside = cove.cove(["exec", "cat", "/root/.cove-docker/config.json"]).ok();
+    assert!(
+        inside.contains(&registry.name) && !inside.contains("\"auth\""),
+        "{inside}"
+    );
+
+    inner(&["logout", &registry.name]).ok();
+    assert!(!kept.exists(), "the helper was not told");
+    inner(&["pull", "-q", &image])
+        .run()
+        .fails_with(1)
+        .says(&["no basic auth credentials"]);
     cove.cove(["trust", "remove", &fingerprint(cove)]).ok();
 }
 

@@ -4,13 +4,16 @@
 //! A shared folder has the same path on both sides, so the client runs in our working directory when that is shared.
 //! Otherwise it runs in the guest's home, where relative paths would mean the guest's files: the commands that read or
 //! write files are then refused, rather than answered from an empty directory or to one that goes with the machine.
+//!
+//! It has the accounts at registries that the Docker client of this computer has: while a command runs that may need
+//! one, they are lent to it, and `login` and `logout` are this computer's.
 
 use super::{Session, exec};
-use crate::{exit::Exit, failure::Failure, terminal};
+use crate::{exit::Exit, failure::Failure, output, terminal};
 use cove_api::Client;
-use cove_wire::{CLIENTS_SOCKET, Exec};
+use cove_credentials::{Loan, Registries, Rights, lend, lender};
+use cove_wire::{CLIENTS_CONFIG, CLIENTS_SOCKET, Exec};
 use std::{
-    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -42,6 +45,24 @@ const COMPOSE_WITH_VALUE: [&str; 9] = [
 ];
 /// What of compose says something without a look at the project's files, or fails by itself for the lack of them.
 const COMPOSE_ASKS: [&str; 4] = ["ls", "ps", "version", "help"];
+/// The commands that may speak with a registry, beside `login` and `logout`.
+const OF_REGISTRIES: [&str; 15] = [
+    "build",
+    "builder",
+    "buildx",
+    "compose",
+    "container",
+    "create",
+    "image",
+    "manifest",
+    "plugin",
+    "pull",
+    "push",
+    "run",
+    "search",
+    "service",
+    "stack",
+];
 /// Build contexts that are fetched, and not read here.
 const REMOTE: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
 
@@ -58,13 +79,54 @@ pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Re
             return Err(not_shared(session, command, path).into());
         }
     }
+    let with_terminal = terminal::is_interactive();
+    // It lasts until the client has ended.
+    let loan = match rights_of(&arguments) {
+        Some(rights) => borrow(&daemon, &session.machine, rights, with_terminal).await,
+        None => None,
+    };
+    let variables = [
+        ("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}")),
+        ("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned()),
+    ];
     let wanted = Exec {
         command: std::iter::once("docker".to_owned()).chain(arguments).collect(),
-        environment: BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]),
+        environment: variables
+            .into_iter()
+            .chain(loan.as_ref().map(Loan::variable))
+            .collect(),
         directory: here,
-        terminal: terminal::is_interactive().then(terminal::like_ours),
+        terminal: with_terminal.then(terminal::like_ours),
     };
     exec::run(&daemon, &session.machine, &wanted).await
+}
+
+/// What a command may do with accounts at registries, if it may need one.
+fn rights_of(arguments: &[String]) -> Option<Rights> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match next_command(&words, &GLOBAL_WITH_VALUE)?.0 {
+        "login" => Some(Rights::SignIn),
+        "logout" => Some(Rights::SignOut),
+        command => OF_REGISTRIES.contains(&command).then_some(Rights::Read),
+    }
+}
+
+/// Lends this computer's accounts to the client that is started next. Where that cannot be, it does without.
+async fn borrow(daemon: &Client, machine: &str, rights: Rights, with_terminal: bool) -> Option<Loan> {
+    // A terminal that is raw by then does not begin a line where the last one ended.
+    let end = if with_terminal { "\r" } else { "" };
+    let tell = move |problem: String| output::note(format!("without an account: {problem}{end}"));
+    // Nobody without a home has an account.
+    let registries = Registries::from_env().ok()?;
+    // Why nothing can be run in the machine is said of the client itself.
+    let stream = daemon.exec(machine, &lender()).await.ok()?;
+    match lend(stream, registries, rights, tell).await {
+        Ok(loan) => Some(loan),
+        Err(error) => {
+            output::note(format!("without this computer's accounts at registries: {error}"));
+            None
+        }
+    }
 }
 
 /// The folders that the machine has.
@@ -213,6 +275,29 @@ mod tests {
         ] {
             assert!(paths(line).is_empty(), "{line}");
         }
+    }
+
+    #[test]
+    fn accounts_are_lent_to_what_speaks_with_registries_and_changed_by_signing_in_and_out() {
+        let rights = |line: &str| {
+            let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            rights_of(&arguments)
+        };
+        for line in [
+            "pull r.example/a",
+            "--log-level debug build .",
+            "compose up",
+            "image push r.example/a",
+        ] {
+            assert_eq!(rights(line), Some(Rights::Read), "{line}");
+        }
+        for line in ["ps", "logs --follow login", "exec web docker login", "--help", ""] {
+            assert_eq!(rights(line), None, "{line}");
+        }
+        assert_eq!(rights("login -u mole r.example"), Some(Rights::SignIn));
+        assert_eq!(rights("-H unix:///x logout"), Some(Rights::SignOut));
+        // An image may be called that.
+        assert_eq!(rights("run login"), Some(Rights::Read));
     }
 
     #[test]
