@@ -1,7 +1,7 @@
 //! Builds of images: the machine's own buildx in a shared folder, followed, and kept in the history.
 
 use crate::{
-    commands::folders,
+    commands::{folders, registries},
     cove::Cove,
     drops::Drops,
     failure::{Answer, Refusal},
@@ -129,10 +129,7 @@ async fn build(cove: &Cove, spec: &BuildSpec, progress: &mut BuildProgress, repo
                     why if why.is_empty() => format!("it ended with {code}"),
                     why => why,
                 };
-                return Err(Refusal::new(
-                    format!("the build failed: {why}"),
-                    "Its log shows what the failed step wrote.",
-                ));
+                return Err(registries::refusal_of_build(&why));
             }
         }
     }

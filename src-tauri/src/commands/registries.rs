@@ -17,6 +17,8 @@ use tauri::State;
 
 /// The engine's header for somebody without an account: `{}`.
 const NOBODY: &str = "e30=";
+/// What `BuildKit` says before the name of an image that it cannot begin with.
+const SOURCE: &str = "failed to resolve source metadata for ";
 /// Longest address or name of a user, in bytes.
 const LONGEST_NAME: usize = 1024;
 /// Longest password, in bytes. Tokens of some registries are a kilobyte or two.
@@ -130,15 +132,33 @@ pub(super) fn refusal(verb: &str, reference: &str, error: &Refusal) -> Refusal {
     let message = format!("cannot {verb} {reference}: {}", error.0.message);
     if wants_account(&error.0.message) {
         let hint = format!("Sign in to {}, with an account that may {verb} it.", name_of(key));
-        // As a person would type it.
-        let typed = if key == HUB { "docker.io" } else { key };
-        Refusal::new(message, hint).at_registry(typed)
+        Refusal::new(message, hint).at_registry(typed(key))
     } else {
         Refusal::new(
             message,
             "Check the image's name, and that the machine reaches the registry.",
         )
     }
+}
+
+/// What a person reads of a build that failed, with the registry to sign in to where one of its images was refused for
+/// want of an account.
+pub(super) fn refusal_of_build(why: &str) -> Refusal {
+    let refusal = Refusal::new(
+        format!("the build failed: {why}"),
+        "Its log shows what the failed step wrote.",
+    );
+    let image = why.split_once(SOURCE).map(|(_, rest)| rest);
+    let image = image.map(|rest| rest.split_once(": ").map_or(rest, |(image, _)| image));
+    match image {
+        Some(image) if wants_account(why) => refusal.at_registry(typed(key_of_image(image))),
+        _ => refusal,
+    }
+}
+
+/// A registry's key as a person would type it.
+fn typed(key: &str) -> &str {
+    if key == HUB { "docker.io" } else { key }
 }
 
 /// Whether the engine's words say that the registry wants to know who asks, or does not let who asked.
@@ -197,6 +217,31 @@ mod tests {
             let told = refusal("pull", image, &Refusal::new(words, ""));
             assert_eq!(told.0.registry.as_deref(), registry, "{words}");
             assert!(told.0.message.starts_with("cannot pull ") && told.0.message.ends_with(words));
+        }
+    }
+
+    #[test]
+    fn a_build_from_an_image_that_wants_an_account_leads_to_signing_in() {
+        for (why, registry) in [
+            (
+                "failed to solve: r.example:5000/a:1: failed to resolve source metadata for r.example:5000/a:1: failed \
+                 to authorize: failed to fetch anonymous token: 401 Unauthorized",
+                Some("r.example:5000"),
+            ),
+            (
+                "failed to solve: shop/api: failed to resolve source metadata for docker.io/shop/api:latest: pull \
+                 access denied, repository does not exist or may require authorization",
+                Some("docker.io"),
+            ),
+            (
+                "failed to solve: r.example/a: failed to resolve source metadata for r.example/a: not found",
+                None,
+            ),
+            ("failed to solve: process \"/bin/sh -c ls\" was denied", None),
+        ] {
+            let told = refusal_of_build(why);
+            assert_eq!(told.0.registry.as_deref(), registry, "{why}");
+            assert!(told.0.message.ends_with(why));
         }
     }
 
