@@ -198,7 +198,13 @@ pub trait Machine: Send + Sync {
         false
     }
 
-    /// Stops the vCPUs; connections stay open and wait.
+    /// Whether they stand still since the host had no space for what the guest wrote, and nobody has asked for a pause
+    /// since: they are to go on as soon as there is some. Never without [`Machine::paused`].
+    fn held(&self) -> bool {
+        false
+    }
+
+    /// Stops the vCPUs; connections stay open and wait. A machine that is held stands on request from then on.
     async fn pause(&self) -> Result<(), MachineError>;
 
     /// Lets the vCPUs go on.
@@ -266,8 +272,12 @@ pub trait Machine: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "event")]
 pub enum MachineEvent {
-    /// The vCPUs stopped, on request or since the host had no space for what the guest wrote.
-    Paused,
+    /// The vCPUs stopped. Told once more when a machine that is held is asked to pause.
+    Paused {
+        /// Whether it was since the host had no space for what the guest wrote, and not on request.
+        #[serde(default)]
+        held: bool,
+    },
     /// The vCPUs go on.
     Resumed,
     /// The guest restarted itself; its agent has to be greeted anew.

@@ -176,7 +176,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     let mut events = guest.machine.events();
     guest.machine.pause().await?;
     ensure!(
-        guest.machine.paused() && events.recv().await? == MachineEvent::Paused,
+        guest.machine.paused() && events.recv().await? == (MachineEvent::Paused { held: false }),
         "it is not paused"
     );
     let paused = guest.engine("GET", "/_ping", "text/plain", b"");

@@ -209,7 +209,7 @@ pub(crate) fn a_full_disk_is_said_to_be_full(_: &Cove) {
 }
 
 /// A machine whose data no longer fits is held where it is, and goes on when there is space: the container notices
-/// nothing but the time.
+/// nothing but the time. So it does when the daemon dies meanwhile, and the space is there before the next one looks.
 pub(crate) fn a_disk_that_fills_up_holds_the_machine_until_there_is_space(_: &Cove) {
     let cove = Cove::new("filled-disk");
     let script = r#"
@@ -235,11 +235,21 @@ pub(crate) fn a_disk_that_fills_up_holds_the_machine_until_there_is_space(_: &Co
         rm "$COVE_HOME/filler"
         state running
         wait $writer
+        free=$(df --output=avail -m "$COVE_HOME" | tail -1)
+        fallocate -l $((free - 20))M "$COVE_HOME/filler"
+        "$PROGRAM" exec sh -c 'dd if=/dev/urandom of=/var/lib/docker/more bs=1M count=64 2>/dev/null; sync' \
+            >"$PLACE/complaint" 2>&1 &
+        writer=$!
+        state paused
+        kill -KILL $("$PROGRAM" --json version | tr -d ' \n' | sed 's/.*"pid":\([0-9]*\).*/\1/')
+        wait $writer || true
+        rm "$COVE_HOME/filler"
+        state running
         cat "$PLACE/written"
         "$PROGRAM" exec sh -c 'wc -c </var/lib/docker/data; dmesg | grep -ci "i/o error" || true'
     "#;
     let finished = on_small_disk(&cove, 900, script)
-        .limit(Duration::from_mins(5))
+        .limit(Duration::from_mins(8))
         .run();
     finished.fails_with(0);
     let said = finished.text();

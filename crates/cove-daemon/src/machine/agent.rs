@@ -344,7 +344,7 @@ async fn rebooted(events: &mut broadcast::Receiver<MachineEvent>, happenings: &m
             Ok(MachineEvent::Rebooted) => return,
             Ok(MachineEvent::Exited(_)) => {}
             // What was missed may have been one of them.
-            Ok(MachineEvent::Paused | MachineEvent::Resumed)
+            Ok(MachineEvent::Paused { .. } | MachineEvent::Resumed)
             | Err(broadcast::error::RecvError::Lagged(_)) => {
                 // Nobody listening is no error: the machine was let go.
                 let _ = happenings.send(Happening::Turned).await;

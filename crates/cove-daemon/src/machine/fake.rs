@@ -89,6 +89,8 @@ pub(crate) struct Guest {
     cut: broadcast::Sender<()>,
     engine: Mutex<EngineState>,
     paused: Mutex<bool>,
+    /// Whether it is since there was no space.
+    held: AtomicBool,
     /// Whether its agent leaves calls about folders without an answer.
     mute: AtomicBool,
     /// The folders that its machine process has.
@@ -108,6 +110,7 @@ impl Guest {
             cut: broadcast::Sender::new(4),
             engine: Mutex::new(EngineState::Stopped),
             paused: Mutex::new(false),
+            held: AtomicBool::new(false),
             mute: AtomicBool::new(false),
             shares: Mutex::default(),
             calls: Mutex::default(),
@@ -139,10 +142,11 @@ impl Guest {
         let _ = self.cut.send(());
     }
 
-    /// Stops its vCPUs without being asked.
+    /// Stops its vCPUs without being asked, as where there is no space for what it writes.
     pub(crate) fn pause_by_itself(&self) {
+        self.held.store(true, Ordering::SeqCst);
         *self.paused.lock().unwrap() = true;
-        let _ = self.machine_events.send(MachineEvent::Paused);
+        let _ = self.machine_events.send(MachineEvent::Paused { held: true });
     }
 
     /// Restarts itself.
@@ -374,12 +378,17 @@ impl Machine for FakeMachine {
     fn paused(&self) -> bool {
         *self.0.paused.lock().unwrap()
     }
+    fn held(&self) -> bool {
+        self.0.held.load(Ordering::SeqCst)
+    }
     async fn pause(&self) -> Result<(), MachineError> {
         *self.0.paused.lock().unwrap() = true;
+        self.0.held.store(false, Ordering::SeqCst);
         Ok(())
     }
     async fn resume(&self) -> Result<(), MachineError> {
         *self.0.paused.lock().unwrap() = false;
+        self.0.held.store(false, Ordering::SeqCst);
         Ok(())
     }
     async fn stop(&self, grace: Duration) -> Result<Exit, MachineError> {

@@ -26,8 +26,6 @@ pub(super) struct Session {
     /// Whether the agent has ever answered, or has answered an earlier daemon: only then can the guest be asked to
     /// stop.
     pub(super) greeted: bool,
-    /// Whether its vCPUs stand because the host's disk was full, and go on by themselves when it is not.
-    pub(super) held: bool,
     /// The folders that were last asked for, once they were; and those that the guest has.
     pub(super) wanted: Option<Vec<Share>>,
     pub(super) shares: Vec<Share>,

@@ -228,7 +228,6 @@ impl Job {
             ports,
             names,
             greeted,
-            held: false,
         }
     }
 

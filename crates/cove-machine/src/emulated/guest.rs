@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            RESUME            STOP
-//!  Starting ───────▶ Running ⇄───── Paused
+//!  Starting ───────▶ Running ⇄───── Paused, or Held
 //!                   ▲  │   RESUME
 //!            RESUME │  │ SHUTDOWN
 //!                   │  ├──── guest-shutdown, or after a panic ─────▶ Over
@@ -10,6 +10,8 @@
 //!                   │  ▼ guest-reset
 //!              Restarting (waits for RESET, then goes on)
 //! ```
+//!
+//! QEMU stops the vCPUs on request, and by itself when the host has no space for what the guest writes: then it is held.
 //!
 //! QEMU is told to stop the vCPUs when the guest resets, instead of going on by itself: the console then shows whether
 //! the kernel had panicked, and a machine that panicked does not start again and touch its disk.
@@ -22,7 +24,10 @@ use std::time::Instant;
 enum Phase {
     Starting,
     Running,
+    /// On request.
     Paused,
+    /// Since the host has no space for what the guest writes.
+    Held,
     Restarting,
     Over,
 }
@@ -44,6 +49,8 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Guest {
     phase: Phase,
+    /// Somebody has asked for a pause since the vCPUs last went on.
+    asked: bool,
     restarts: Restarts,
 }
 
@@ -52,18 +59,32 @@ impl Guest {
     pub(super) fn new() -> Self {
         Self {
             phase: Phase::Starting,
+            asked: false,
             restarts: Restarts::default(),
         }
     }
 
     /// Whether its vCPUs may be stopped and started on request now.
     pub(super) fn is_settled(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Paused)
+        matches!(self.phase, Phase::Running | Phase::Paused | Phase::Held)
+    }
+
+    /// Somebody asks for a pause, which QEMU never refuses. Returns what is to be told of a guest that stands already.
+    pub(super) fn asked_to_pause(&mut self) -> Option<MachineEvent> {
+        self.asked = true;
+        if self.phase != Phase::Held {
+            return None;
+        }
+        self.phase = Phase::Paused;
+        Some(MachineEvent::Paused { held: false })
     }
 
     /// Takes an event that happened at `now`. `panic` is what the console showed of a kernel panic since the kernel
     /// started.
     pub(super) fn observe(&mut self, event: &Event, panic: Option<&str>, now: Instant) -> Option<Step> {
+        if *event == Event::Resume {
+            self.asked = false;
+        }
         match (self.phase, event) {
             (Phase::Over, _) => None,
             (Phase::Starting, Event::Resume) => {
@@ -71,10 +92,11 @@ impl Guest {
                 None
             }
             (Phase::Running, Event::Stop) => {
-                self.phase = Phase::Paused;
-                Some(Step::Tell(MachineEvent::Paused))
+                let held = !self.asked;
+                self.phase = if held { Phase::Held } else { Phase::Paused };
+                Some(Step::Tell(MachineEvent::Paused { held }))
             }
-            (Phase::Paused, Event::Resume) => {
+            (Phase::Paused | Phase::Held, Event::Resume) => {
                 self.phase = Phase::Running;
                 Some(Step::Tell(MachineEvent::Resumed))
             }
@@ -173,14 +195,25 @@ mod tests {
     }
 
     #[test]
-    fn pauses_on_request_are_told_and_others_are_not() {
-        assert_eq!(
-            steps(&[STOP, RESUME], None),
-            [
-                Step::Tell(MachineEvent::Paused),
-                Step::Tell(MachineEvent::Resumed)
-            ]
-        );
+    fn a_stop_that_nobody_asked_for_holds_the_guest_until_somebody_does() {
+        let mut guest = Guest::new();
+        let mut observe = |event: &Event, asked: bool| {
+            let told = if asked { guest.asked_to_pause() } else { None };
+            let step = guest.observe(event, None, Instant::now());
+            (told, step)
+        };
+        let paused = |held| Some(Step::Tell(MachineEvent::Paused { held }));
+        let resumed = Some(Step::Tell(MachineEvent::Resumed));
+        observe(&RESUME, false);
+        for _ in 0..2 {
+            assert_eq!(observe(&STOP, true), (None, paused(false)));
+            assert_eq!(observe(&RESUME, false), (None, resumed.clone()));
+            assert_eq!(observe(&STOP, false), (None, paused(true)));
+            // QEMU says nothing of a stop when the vCPUs stand.
+            let told = Some(MachineEvent::Paused { held: false });
+            assert_eq!(observe(&STOP, true), (told, None));
+            assert_eq!(observe(&RESUME, false), (None, resumed.clone()));
+        }
     }
 
     #[test]

@@ -178,7 +178,12 @@ impl Supervisor<'_> {
                 reply(answer, Err("the guest is restarting or ending".into()));
                 return;
             }
-            Order::Pause => ("stop", json!({})),
+            Order::Pause => {
+                if let Some(event) = self.guest.asked_to_pause() {
+                    self.audience.tell(event);
+                }
+                ("stop", json!({}))
+            }
             Order::Resume => ("cont", json!({})),
             Order::Grow { disk, size } => {
                 if let Err(why) = self.check_growth(disk, size) {

@@ -1,8 +1,8 @@
 //! What the guest is doing, told from the ends that its vCPUs meet and from what is asked of it.
 //!
 //! ```text
-//!            pause
-//!  Running ⇄──────── Paused
+//!       pause, or the host has no space
+//!  Running ⇄──────── Paused, or Held
 //!   │  ▲     resume
 //!   │  │ restarted
 //!   ▼  │                  power-off, panic, failure, too many restarts
@@ -26,7 +26,10 @@ pub(super) enum End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Running,
+    /// On request.
     Paused,
+    /// Since the host has no space for what the guest writes.
+    Held,
     Restarting,
     Over,
 }
@@ -58,19 +61,25 @@ impl Guest {
 
     /// Whether its vCPUs may be stopped and started on request now.
     pub(super) fn is_settled(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Paused)
+        matches!(self.phase, Phase::Running | Phase::Paused | Phase::Held)
     }
 
-    /// Its vCPUs have been stopped. Returns what is to be told, if it is news.
+    /// Its vCPUs have been stopped on request. Returns what is to be told, if it is news.
     pub(super) fn paused(&mut self) -> Option<MachineEvent> {
-        self.turn(Phase::Running, Phase::Paused)
-            .then_some(MachineEvent::Paused)
+        let turned = self.turn(Phase::Running, Phase::Paused) || self.turn(Phase::Held, Phase::Paused);
+        turned.then_some(MachineEvent::Paused { held: false })
+    }
+
+    /// Its vCPUs have been stopped since the host has no space. Those that somebody wants to stand do so already.
+    pub(super) fn held(&mut self) -> Option<MachineEvent> {
+        self.turn(Phase::Running, Phase::Held)
+            .then_some(MachineEvent::Paused { held: true })
     }
 
     /// Its vCPUs go on.
     pub(super) fn resumed(&mut self) -> Option<MachineEvent> {
-        self.turn(Phase::Paused, Phase::Running)
-            .then_some(MachineEvent::Resumed)
+        let turned = self.turn(Phase::Paused, Phase::Running) || self.turn(Phase::Held, Phase::Running);
+        turned.then_some(MachineEvent::Resumed)
     }
 
     /// It was made anew, and runs.
@@ -156,10 +165,23 @@ mod tests {
         assert_eq!(guest.resumed(), None);
         assert_eq!(
             (guest.paused(), guest.paused()),
-            (Some(MachineEvent::Paused), None)
+            (Some(MachineEvent::Paused { held: false }), None)
         );
         assert_eq!(guest.resumed(), Some(MachineEvent::Resumed));
         assert_eq!(guest.restarted(), None);
+    }
+
+    #[test]
+    fn a_guest_that_is_held_is_so_until_somebody_wants_it_to_stand_or_to_go_on() {
+        let stands = |held| Some(MachineEvent::Paused { held });
+        let mut guest = Guest::new();
+        assert_eq!((guest.held(), guest.held()), (stands(true), None));
+        assert!(guest.is_settled());
+        assert_eq!(guest.paused(), stands(false));
+        assert_eq!(guest.held(), None, "somebody wants it to stand");
+        assert_eq!(guest.resumed(), Some(MachineEvent::Resumed));
+        assert_eq!(guest.held(), stands(true));
+        assert_eq!(guest.resumed(), Some(MachineEvent::Resumed));
     }
 
     #[test]

@@ -90,11 +90,20 @@ enum Machine {
 /// What a job brought about.
 enum Done {
     Paused(Answer, Result<(), ControlError>),
+    Held(Result<(), ControlError>),
     Resumed(Answer, Result<(), ControlError>),
     Restarted(Result<Arc<Running>, String>),
 }
 
 type Answer = oneshot::Sender<Result<(), String>>;
+
+/// What waits for its turn.
+enum Wanted {
+    /// By somebody.
+    Order(Asked),
+    /// That the guest stands still, by the data disk.
+    Hold,
+}
 
 /// The machine's state, while it is supervised.
 struct Supervisor {
@@ -103,7 +112,7 @@ struct Supervisor {
     guest: Guest,
     /// Counts the machines, so that what vCPUs of an earlier one met is not taken for this one's.
     number: u64,
-    waiting: VecDeque<Asked>,
+    waiting: VecDeque<Wanted>,
     jobs: JoinSet<Done>,
     audience: Audience,
 }
@@ -198,7 +207,7 @@ impl Monitor {
                     reply(asked.answer, Ok(()));
                     Some(ExitCause::Killed)
                 } else {
-                    supervisor.waiting.push_back(asked);
+                    supervisor.waiting.push_back(Wanted::Order(asked));
                     None
                 },
                 Some(()) = full.recv() => {
@@ -256,9 +265,19 @@ impl Supervisor {
     /// Begins the next thing that was asked for, unless another is under way.
     fn work(&mut self) {
         while self.jobs.is_empty()
-            && let Some(Asked { order, answer }) = self.waiting.pop_front()
+            && let Some(wanted) = self.waiting.pop_front()
         {
             let running = Arc::clone(&self.running);
+            let Asked { order, answer } = match wanted {
+                Wanted::Order(asked) => asked,
+                Wanted::Hold => {
+                    // A guest that restarts has given up what it wrote.
+                    if self.guest.is_settled() {
+                        self.jobs.spawn_blocking(move || Done::Held(running.pause()));
+                    }
+                    continue;
+                }
+            };
             match order {
                 Order::Pause | Order::Resume if !self.guest.is_settled() => {
                     reply(answer, Err("the guest is restarting or ending".into()));
@@ -282,17 +301,7 @@ impl Supervisor {
     /// whoever hears of the pause lets it go on.
     fn hold(&mut self) {
         tracing::warn!("the host's disk is full, so the guest stands still");
-        let (answer, held) = oneshot::channel();
-        self.waiting.push_back(Asked {
-            order: Order::Pause,
-            answer,
-        });
-        tokio::spawn(async move {
-            if let Ok(Err(why)) = held.await {
-                // The disk tells again.
-                tracing::warn!(why, "the guest could not be held");
-            }
-        });
+        self.waiting.push_back(Wanted::Hold);
     }
 
     /// Takes what a job brought about; returns why the machine ends, if that is it.
@@ -301,6 +310,11 @@ impl Supervisor {
             Done::Paused(answer, Ok(())) => {
                 self.tell(Guest::paused);
                 reply(answer, Ok(()));
+            }
+            Done::Held(Ok(())) => self.tell(Guest::held),
+            // The disk tells again.
+            Done::Held(Err(error)) => {
+                tracing::warn!(why = chain(&error), "the guest could not be held");
             }
             Done::Resumed(answer, Ok(())) => {
                 self.tell(Guest::resumed);

@@ -2,7 +2,7 @@
 
 use super::{
     folders::Folders,
-    protocol::{self, Call, Hello, Line, Order, Reply, Request, Said},
+    protocol::{self, Call, Hello, Line, Order, Reply, Request, Said, Vcpus},
 };
 use crate::MachineEvent;
 use futures_util::{SinkExt, StreamExt};
@@ -33,8 +33,8 @@ pub(crate) fn reply(answer: oneshot::Sender<Result<(), String>>, result: Result<
 /// Where the owner of the machine's state tells what happens.
 #[derive(Debug)]
 pub(crate) struct Audience {
-    /// Whether the vCPUs stand still.
-    pub(crate) paused: watch::Sender<bool>,
+    /// Whether the vCPUs run.
+    pub(crate) vcpus: watch::Sender<Vcpus>,
     /// What happens, except for the end.
     pub(crate) events: broadcast::Sender<MachineEvent>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Audience {
 impl Audience {
     /// Tells everybody who listens.
     pub(crate) fn tell(&self, event: MachineEvent) {
-        self.paused.send_replace(matches!(event, MachineEvent::Paused));
+        self.vcpus.send_replace(Vcpus::after(&event));
         // Nobody may be listening.
         let _ = self.events.send(event);
     }
@@ -53,8 +53,8 @@ impl Audience {
 pub(crate) struct Desk {
     /// The greeting, as it was when the machine started.
     pub(crate) hello: Hello,
-    /// Whether the vCPUs stand still.
-    pub(crate) paused: watch::Receiver<bool>,
+    /// Whether the vCPUs run.
+    pub(crate) vcpus: watch::Receiver<Vcpus>,
     /// What happens.
     pub(crate) events: broadcast::Sender<MachineEvent>,
     /// Takes requests to whoever owns the machine's state.
@@ -89,8 +89,10 @@ async fn converse(stream: UnixStream, desk: &Desk) -> Result<(), String> {
     // Before the greeting is made, so that nothing happens between the two unnoticed.
     let mut events = desk.events.subscribe();
     let mut line = protocol::line(stream);
+    let vcpus = *desk.vcpus.borrow();
     let hello = Hello {
-        paused: *desk.paused.borrow(),
+        paused: vcpus != Vcpus::Running,
+        held: vcpus == Vcpus::Held,
         shares: desk.folders.list(),
         ..desk.hello.clone()
     };
@@ -178,7 +180,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (requests_sender, requests) = mpsc::channel(1);
         let (events, _) = broadcast::channel(4);
-        let (_, paused) = watch::channel(true);
+        let (_, vcpus) = watch::channel(Vcpus::Held);
         let desk = Desk {
             hello: Hello {
                 version: protocol::VERSION,
@@ -188,9 +190,10 @@ mod tests {
                 notices: Vec::new(),
                 confinement: Vec::new(),
                 paused: false,
+                held: false,
                 shares: Vec::new(),
             },
-            paused,
+            vcpus,
             events: events.clone(),
             requests: requests_sender,
             folders: Arc::new(folders()),
@@ -198,7 +201,10 @@ mod tests {
         tokio::spawn(async move { converse(theirs, &desk).await });
         let mut line = protocol::line(ours);
         let hello: Hello = protocol::decode(&line.next().await.unwrap().unwrap()).unwrap();
-        assert!(hello.paused, "the greeting tells the present state");
+        assert!(
+            hello.paused && hello.held,
+            "the greeting tells the present state, and why"
+        );
         Machine {
             line,
             requests,

@@ -9,7 +9,7 @@ use super::{
     left_over::console_path,
     lock::Lock,
     log,
-    protocol::{self, Hello, StartReport},
+    protocol::{self, Hello, StartReport, Vcpus},
     record::{self, Launch, Processes},
 };
 use crate::{Exit, MachineError, error::chain, sockets};
@@ -153,7 +153,7 @@ async fn supervised(
         return Err(error);
     }
 
-    let (paused_sender, paused) = watch::channel(false);
+    let (vcpus_sender, vcpus) = watch::channel(Vcpus::Running);
     let (events, _) = broadcast::channel(EVENTS);
     let (requests_sender, requests) = mpsc::channel(1);
     let desk = Desk {
@@ -167,9 +167,10 @@ async fn supervised(
             notices: hypervisor.notices(),
             confinement: hypervisor.confinement(),
             paused: false,
+            held: false,
             shares: Vec::new(),
         },
-        paused,
+        vcpus,
         events: events.clone(),
         requests: requests_sender,
         folders,
@@ -177,7 +178,7 @@ async fn supervised(
     let server = tokio::spawn(control::serve(listener, desk));
     report.send(&StartReport::Running);
     let audience = Audience {
-        paused: paused_sender,
+        vcpus: vcpus_sender,
         events,
     };
     let exit = hypervisor

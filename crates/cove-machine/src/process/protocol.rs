@@ -53,8 +53,44 @@ pub(crate) struct Hello {
     pub(crate) confinement: Vec<Layer>,
     /// Whether the vCPUs stand still.
     pub(crate) paused: bool,
+    /// Whether they do since the host had no space for what the guest wrote.
+    #[serde(default)]
+    pub(crate) held: bool,
     /// The folders that the guest may reach.
     pub(crate) shares: Vec<Share>,
+}
+
+impl Hello {
+    /// What the vCPUs do.
+    pub(crate) fn vcpus(&self) -> Vcpus {
+        match (self.paused, self.held) {
+            (false, _) => Vcpus::Running,
+            (true, false) => Vcpus::Paused,
+            (true, true) => Vcpus::Held,
+        }
+    }
+}
+
+/// Whether the vCPUs run, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Vcpus {
+    /// They run.
+    Running,
+    /// They stand on request.
+    Paused,
+    /// They stand since the host had no space for what the guest wrote.
+    Held,
+}
+
+impl Vcpus {
+    /// What they do after an event.
+    pub(crate) fn after(event: &MachineEvent) -> Self {
+        match event {
+            MachineEvent::Paused { held: false } => Self::Paused,
+            MachineEvent::Paused { held: true } => Self::Held,
+            MachineEvent::Resumed | MachineEvent::Rebooted | MachineEvent::Exited(_) => Self::Running,
+        }
+    }
 }
 
 /// A request with a number that its answer will carry.
@@ -181,6 +217,20 @@ mod tests {
             }),
         };
         assert_eq!(decode::<Call>(&encode(&call)).unwrap(), call);
+    }
+
+    #[test]
+    fn a_pause_of_a_release_that_does_not_say_why_was_on_request() {
+        /// What such a release reads.
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(rename_all = "snake_case", tag = "event")]
+        enum Earlier {
+            Paused,
+        }
+        let paused = decode::<Said>(r#"{"event":{"event":"paused"}}"#).unwrap();
+        assert_eq!(paused, Said::Event(MachineEvent::Paused { held: false }));
+        let held = encode(&MachineEvent::Paused { held: true });
+        assert_eq!(decode::<Earlier>(&held).unwrap(), Earlier::Paused);
     }
 
     proptest! {

@@ -11,7 +11,7 @@
 
 use super::{
     left_over::{self, console_path},
-    protocol::{self, Call, Line, Order, Reply, Request, Said},
+    protocol::{self, Call, Line, Order, Reply, Request, Said, Vcpus},
     record,
     start::{Greeted, clear, connect},
 };
@@ -62,7 +62,7 @@ pub(crate) struct Remote {
 #[derive(Debug)]
 struct Shared {
     spec: MachineSpec,
-    vcpus: watch::Sender<Vcpus>,
+    vcpus: watch::Sender<Turns>,
     shares: Mutex<Vec<Share>>,
     /// Somebody wants it killed: an end without an account is this and no mystery.
     killing: AtomicBool,
@@ -70,13 +70,13 @@ struct Shared {
     exit: watch::Sender<Option<Exit>>,
 }
 
-/// Whether the vCPUs run. Only what the machine process says changes it: a guest that is let go on while the host's disk
-/// is still full stands again before the answer has arrived.
+/// What the vCPUs do. Only what the machine process says changes it: a guest that is let go on while the host's disk is
+/// still full stands again before the answer has arrived.
 #[derive(Debug, Clone, Copy)]
-struct Vcpus {
-    paused: bool,
+struct Turns {
+    now: Vcpus,
     /// How often they were said to have stopped or gone on.
-    turns: u64,
+    count: u64,
 }
 
 #[derive(Debug)]
@@ -91,9 +91,9 @@ impl Remote {
         let (exit_sender, exit) = watch::channel(None);
         let shared = Arc::new(Shared {
             spec: spec.clone(),
-            vcpus: watch::Sender::new(Vcpus {
-                paused: hello.paused,
-                turns: 0,
+            vcpus: watch::Sender::new(Turns {
+                now: hello.vcpus(),
+                count: 0,
             }),
             shares: Mutex::new(hello.shares),
             killing: AtomicBool::new(false),
@@ -121,12 +121,15 @@ impl Remote {
     }
 
     /// The same for an order that stops the vCPUs or lets them go on: returns once the event that says so has arrived, too.
-    async fn turn(&self, operation: &'static str, order: Order, paused: bool) -> Result<(), MachineError> {
+    async fn turn(&self, operation: &'static str, order: Order, wanted: Vcpus) -> Result<(), MachineError> {
         let mut vcpus = self.shared.vcpus.subscribe();
         let before = *vcpus.borrow();
         self.order(operation, order).await?;
-        if before.paused != paused {
-            let told = vcpus.wait_for(|now| now.turns != before.turns);
+        if before.now != wanted {
+            // Those that went on may be held again by now; those that stand may have been held first.
+            let told = vcpus.wait_for(|turns| {
+                turns.now == wanted || (wanted == Vcpus::Running && turns.count != before.count)
+            });
             // Without it the machine is as it was asked to be all the same.
             if timeout(PATIENCE, told).await.is_err() {
                 tracing::warn!(operation, "the machine process does not say what it did");
@@ -170,15 +173,19 @@ impl Machine for Remote {
     }
 
     fn paused(&self) -> bool {
-        self.shared.vcpus.borrow().paused
+        self.shared.vcpus.borrow().now != Vcpus::Running
+    }
+
+    fn held(&self) -> bool {
+        self.shared.vcpus.borrow().now == Vcpus::Held
     }
 
     async fn pause(&self) -> Result<(), MachineError> {
-        self.turn("pause", Order::Pause, true).await
+        self.turn("pause", Order::Pause, Vcpus::Paused).await
     }
 
     async fn resume(&self) -> Result<(), MachineError> {
-        self.turn("resume", Order::Resume, false).await
+        self.turn("resume", Order::Resume, Vcpus::Running).await
     }
 
     async fn stop(&self, grace: Duration) -> Result<Exit, MachineError> {
@@ -284,10 +291,10 @@ impl Machine for Remote {
 }
 
 impl Shared {
-    fn turned(&self, paused: bool) {
-        self.vcpus.send_modify(|vcpus| {
-            vcpus.paused = paused;
-            vcpus.turns += 1;
+    fn turned(&self, now: Vcpus) {
+        self.vcpus.send_modify(|turns| {
+            turns.now = now;
+            turns.count += 1;
         });
     }
 
@@ -315,7 +322,7 @@ async fn attend(mut line: Line, mut requests: mpsc::Receiver<Asked>, shared: Arc
         }
         match settle(&shared).await {
             Settled::Alive(greeted) => {
-                shared.turned(greeted.hello.paused);
+                shared.turned(greeted.hello.vcpus());
                 *shared.shares() = greeted.hello.shares;
                 line = greeted.line;
                 for (_, answer) in unanswered.drain() {
@@ -375,7 +382,7 @@ async fn converse(
                         let _ = answer.send(result);
                     }
                     Ok(Said::Event(event)) => {
-                        shared.turned(matches!(event, MachineEvent::Paused));
+                        shared.turned(Vcpus::after(&event));
                         let _ = shared.events.send(event);
                     }
                     Err(why) => {

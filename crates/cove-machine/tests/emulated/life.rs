@@ -141,7 +141,9 @@ async fn a_paused_guest_does_nothing_until_it_is_resumed() {
     bench.console_shows("tick", 2).await;
     within(machine.pause()).await.unwrap();
     assert!(machine.paused());
-    assert_eq!(within(events.recv()).await.unwrap(), MachineEvent::Paused);
+    assert!(!machine.held(), "somebody asked for it");
+    let paused = MachineEvent::Paused { held: false };
+    assert_eq!(within(events.recv()).await.unwrap(), paused);
     // What was in the pipe is still written, and then nothing more.
     let deadline = Instant::now() + PATIENCE;
     let mut size = bench.console_size();

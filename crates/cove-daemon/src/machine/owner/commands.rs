@@ -6,6 +6,7 @@ use crate::{
         Command,
         failure::{Failure, chain},
         operation::{Listening, Operation},
+        session::Topic,
         start::{self, Job},
         stop::Stopped,
     },
@@ -237,10 +238,13 @@ impl Owner {
             }
             other => {
                 self.phase = other;
-                match &mut self.phase {
+                match &self.phase {
                     Phase::Paused(session) => {
-                        // From now on somebody wants it so.
-                        session.held = false;
+                        // One that is held does not go on by itself any more, since from now on somebody wants it so.
+                        if session.machine.held() {
+                            short("pausing the machine", session.machine.pause()).await?;
+                            self.notices.remove(&Topic::Paused);
+                        }
                         Ok(())
                     }
                     _ => Err(self.wrong_state("cannot be paused", "start it with `cove start`")),

@@ -74,8 +74,8 @@ impl Owner {
             } => match outcome {
                 Outcome::Up(session) => {
                     self.snapshot.record = Some(Arc::new(session.record.clone()));
-                    // One that was found paused was told to, unless the disk is full.
-                    if looking.is_some() && session.machine.paused() && !self.is_full() {
+                    // One that was found standing was told to, unless it is held.
+                    if looking.is_some() && session.machine.paused() && !session.machine.held() {
                         self.phase = Phase::Paused(session);
                     } else {
                         self.phase = Phase::Running(session);
@@ -233,45 +233,33 @@ impl Owner {
         }
     }
 
-    /// The vCPUs stopped or go on. Where nobody asked for it, a write to a disk found no space on the host: the guest
-    /// is held in that very moment, so that it loses nothing.
+    /// The vCPUs stopped or go on. A guest is held in the very moment in which a write to a disk found no space on the
+    /// host, so that it loses nothing.
     pub(super) fn turned(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Running(mut session) if session.machine.paused() => {
-                // Space that is there again by now may not have been there in that moment.
-                session.held = true;
-                let message = if self.is_full() {
-                    "this computer's disk is full, so the machine stands still and loses nothing; free some space and it \
-                     goes on by itself"
-                } else {
-                    "the machine paused by itself, most likely since a write found no space on this computer; it is \
-                     about to go on"
-                };
-                tracing::warn!("{message}");
-                self.notices.insert(Topic::Paused, message.into());
+            Phase::Running(session) if session.machine.paused() => {
+                if session.machine.held() {
+                    // Space that is there again by now was not there in that moment.
+                    let message = if self.is_full() {
+                        "this computer's disk is full, so the machine stands still and loses nothing; free some space \
+                         and it goes on by itself"
+                    } else {
+                        "the machine paused by itself, since a write found no space on this computer; it is about to go \
+                         on"
+                    };
+                    tracing::warn!("{message}");
+                    self.notices.insert(Topic::Paused, message.into());
+                }
                 self.phase = Phase::Paused(session);
             }
             Phase::Paused(session) if !session.machine.paused() => self.resumed(session),
             // One that is left to be looked into stays what it is, and is let go on all the same.
-            Phase::Failed {
-                session: Some(mut session),
-                error,
-                console_tail,
-            } => {
-                session.held = session.machine.paused();
-                self.phase = Phase::Failed {
-                    session: Some(session),
-                    error,
-                    console_tail,
-                };
-            }
             other => self.phase = other,
         }
     }
 
     /// The vCPUs go on.
-    pub(super) fn resumed(&mut self, mut session: Box<Session>) {
-        session.held = false;
+    pub(super) fn resumed(&mut self, session: Box<Session>) {
         self.notices.remove(&Topic::Paused);
         set_clock(&session);
         self.phase = Phase::Running(session);
@@ -283,11 +271,11 @@ impl Owner {
             return false;
         }
         match &self.phase {
-            Phase::Paused(session) if session.held => {}
+            Phase::Paused(session) if session.machine.held() => {}
             Phase::Failed {
                 session: Some(session),
                 ..
-            } if session.held => {
+            } if session.machine.held() => {
                 let resumed = short("resuming the machine", session.machine.resume()).await;
                 if let Err(error) = resumed {
                     tracing::warn!("what is left of the machine could not go on: {}", error.message);

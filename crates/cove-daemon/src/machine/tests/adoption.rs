@@ -8,7 +8,7 @@ use crate::{
     },
     name::MachineName,
 };
-use cove_api::{ErrorCode, MachineState};
+use cove_api::{ErrorCode, MachineState, MachineStatus};
 use cove_machine::ExitCause;
 use tokio::time::timeout;
 
@@ -95,6 +95,32 @@ async fn a_paused_machine_is_adopted_as_it_is() {
     let (handle, _owner) = fixture.own();
     until(&handle, "paused", |state| *state == MachineState::Paused).await;
     assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
+}
+
+#[tokio::test]
+async fn a_machine_that_is_held_is_adopted_as_that_and_goes_on_unless_somebody_paused_it() {
+    let by_itself = |status: &MachineStatus| status.notices.iter().any(|notice| notice.contains("by itself"));
+    for asked in [false, true] {
+        let fixture = Fixture::new(Script::default());
+        let (handle, owner) = fixture.own();
+        start(&handle).await.unwrap();
+        fixture.host.guest().pause_by_itself();
+        until(&handle, "paused", |state| *state == MachineState::Paused).await;
+        if asked {
+            handle.perform(Command::Pause).await.unwrap();
+            assert!(!by_itself(&handle.status()), "{:?}", handle.status().notices);
+        }
+        owner.abort();
+        let _ = owner.await;
+
+        let (handle, _owner) = fixture.own();
+        let status = until(&handle, "paused", |state| *state == MachineState::Paused).await;
+        assert_eq!(by_itself(&status), !asked, "{:?}", status.notices);
+        if !asked {
+            // There is space, which the owner looks for every ten seconds.
+            until(&handle, "running", |state| *state == MachineState::Running).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use crate::{
         console::Console,
         control::{Asked, Audience},
         hypervisor::Input,
-        protocol::{self, Reply},
+        protocol::{self, Reply, Vcpus},
         record::{self, Launch},
     },
     sockets,
@@ -162,12 +162,12 @@ type Guest = Pin<Box<dyn Future<Output = io::Result<Exit>>>>;
 async fn converse(line: &mut Line, folders: &Arc<Folders>, devices: Devices) -> io::Result<()> {
     let (requests_sender, requests) = mpsc::channel(1);
     let (plugged_sender, plugged) = watch::channel(false);
-    let (paused, _) = watch::channel(false);
+    let (vcpus, _) = watch::channel(Vcpus::Running);
     let (events_sender, mut events) = broadcast::channel::<MachineEvent>(IN_FLIGHT);
     let (answers_sender, mut answers) = mpsc::channel::<Word>(IN_FLIGHT);
     let input = Input { requests, plugged };
     let audience = Audience {
-        paused,
+        vcpus,
         events: events_sender,
     };
     let mut idle = match devices {
