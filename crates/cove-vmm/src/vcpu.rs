@@ -26,8 +26,10 @@ pub(crate) fn create(
 ) -> Result<VcpuFd, VmError> {
     let kvm = |operation| move |source| VmError::Kvm { operation, source };
     let vcpu = vm.create_vcpu(index.into()).map_err(kvm("create a vCPU"))?;
-    cpuid::adapt(&mut leaves, index, count);
-    vcpu.set_cpuid2(&leaves).map_err(kvm("set a vCPU's CPUID"))?;
+    let adapted = cpuid::adapt(&mut leaves, index, count).map_err(|_| kvm_ioctls::Error::new(E2BIG));
+    adapted
+        .and_then(|()| vcpu.set_cpuid2(&leaves))
+        .map_err(kvm("set a vCPU's CPUID"))?;
     if index == 0 {
         set_registers(&vcpu, entry).map_err(kvm("set a vCPU's registers"))?;
     }
@@ -168,6 +170,8 @@ fn internal_error(vcpu: &mut VcpuFd) -> VmError {
     }
 }
 
+/// KVM takes no more of them, and would answer with this.
+const E2BIG: i32 = 7;
 /// The thread took a signal.
 const EINTR: i32 = 4;
 /// KVM asks to be called again, such as for a vCPU that has not been started yet.

@@ -42,7 +42,8 @@ pub fn spec(place: &Place<'_>, arguments: &[&str]) -> Result<MachineSpec> {
         initramfs: at("initramfs"),
         rootfs: at("rootfs.erofs"),
         data_disk,
-        cpus: 1,
+        // So that one starts the other, and they interrupt each other.
+        cpus: 2,
         memory_mib: 1024,
         // Mitigations cost much where a processor is emulated.
         kernel_arguments: arguments

@@ -66,7 +66,9 @@ fn confined(guest: &Guest) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     println!("filters of each thread: {filters:?}");
-    for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy", "balloon"] {
+    for kind in [
+        "vcpu0", "vcpu1", "disk", "vsock", "fs0", "net", "entropy", "balloon",
+    ] {
         let of_kind = filters.iter().find(|(name, _)| name == kind);
         // Three for the process, one of its own.
         ensure!(
@@ -153,9 +155,10 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     );
     let images = guest.engine_json("GET", "/images/json", &json!({})).await?;
     let id = images[0]["Id"].as_str().context("no image was loaded")?;
-    // What it is given, what it answers, and memory.
+    // What it is given, what it answers, how many processors it has, and memory.
     let task = format!(
-        "cat /shared/word && echo from a container > /shared/answer && head -c {} /dev/zero > /dev/shm/taken",
+        "cat /shared/word && echo from a container > /shared/answer && nproc > /shared/processors && \
+         head -c {} /dev/zero > /dev/shm/taken",
         TAKEN_KIB << 10
     );
     let config = json!({
@@ -195,6 +198,12 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
         .engine_json("POST", "/containers/first/wait", &json!({}))
         .await?;
     ensure!(ended["StatusCode"] == 0, "the container ended with {ended}");
+    let processors = std::fs::read_to_string(folder.join("processors"))?;
+    ensure!(
+        processors.trim() == spec(place, &[])?.cpus.to_string(),
+        "the container has {processors:?} processors; {}",
+        guest.tail()
+    );
     gives_back(&guest, before).await?;
     let (_, output) = guest
         .engine("GET", "/containers/first/logs?stdout=1", "text/plain", b"")
