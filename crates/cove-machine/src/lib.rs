@@ -315,6 +315,11 @@ pub enum ExitCause {
         /// The last of what it wrote to standard error.
         stderr: String,
     },
+    /// A thread of Cove's own that served the guest panicked: a vCPU's, a device's, the file server's.
+    CellPanicked {
+        /// Which thread, where, and why.
+        words: String,
+    },
     /// The machine process is gone and left no account of itself.
     Vanished,
 }

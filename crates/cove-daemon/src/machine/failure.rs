@@ -102,7 +102,12 @@ impl Failure {
         matches!(
             self,
             Self::Silent { .. }
-                | Self::Exited(ExitCause::HypervisorDied { .. } | ExitCause::Vanished)
+                | Self::Exited(
+                    ExitCause::HypervisorDied { .. }
+                        | ExitCause::CellPanicked { .. }
+                        | ExitCause::GuestPanicked { .. }
+                        | ExitCause::Vanished
+                )
                 | Self::Backend(MachineError::StartFailed { .. })
         )
     }
@@ -146,6 +151,12 @@ impl Failure {
             Self::Exited(ExitCause::Killed) => (
                 ErrorCode::MachineFailed,
                 "start it again with `cove start`".to_owned(),
+            ),
+            Self::Exited(ExitCause::CellPanicked { .. }) => (
+                ErrorCode::MachineFailed,
+                "this is a mistake in Cove: report it with what `cove logs machine` says; start the machine again with \
+                 `cove start`"
+                    .to_owned(),
             ),
             Self::Exited(_) => (ErrorCode::MachineFailed, logs.to_owned()),
             Self::Cancelled => (
@@ -234,6 +245,12 @@ fn exited(cause: &ExitCause) -> String {
                 because(Some(&clean(stderr)))
             )
         }
+        ExitCause::CellPanicked { words } => {
+            format!(
+                "the part of Cove that serves the guest broke down in {}",
+                clean(words)
+            )
+        }
         ExitCause::Vanished => {
             "the machine process disappeared without a trace, as if it had been killed".into()
         }
@@ -292,12 +309,26 @@ mod tests {
                 ErrorCode::Timeout,
             ),
             (Failure::Exited(ExitCause::Vanished), ErrorCode::MachineFailed),
+            (Failure::Exited(panicked()), ErrorCode::MachineFailed),
             (Failure::Cancelled, ErrorCode::WrongState),
         ] {
             let report = failure.report(false);
             assert_eq!(report.code, code, "{report:?}");
             assert!(!report.hint.is_empty(), "{report:?}");
         }
+    }
+
+    fn panicked() -> ExitCause {
+        ExitCause::CellPanicked {
+            words: "fs0: panicked at a.rs:1:2: why".into(),
+        }
+    }
+
+    #[test]
+    fn a_panic_of_coves_own_is_told_with_its_thread_and_to_be_reported() {
+        let report = Failure::Exited(panicked()).report(false);
+        assert!(report.message.contains("fs0: panicked at"), "{}", report.message);
+        assert!(report.hint.contains("cove logs machine"), "{}", report.hint);
     }
 
     #[test]

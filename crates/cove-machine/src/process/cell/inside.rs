@@ -11,6 +11,7 @@
 
 use super::{
     confine::confine,
+    panics,
     words::{self, Ask, Asking, Line, Word},
 };
 use crate::{
@@ -60,6 +61,7 @@ const IN_FLIGHT: usize = 64;
 
 /// The cell's life. To be called with one thread.
 pub(in super::super) fn run(directory: &Path, bare: Option<&str>) -> ExitCode {
+    panics::end_the_process();
     let mut stream = match rustix::stdio::stdin().try_clone_to_owned() {
         Ok(stream) => UnixStream::from(stream),
         Err(error) => {

@@ -21,13 +21,14 @@
 //! | [`words`] | what the three say to each other |
 //! | [`client`], [`supervise`] | the machine process's end |
 //! | [`porter`] | the process in between |
-//! | [`inside`] | the cell itself, and `confine`, how it locks itself in |
+//! | [`inside`] | the cell itself; `confine`, how it locks itself in; `panics`, what ends it |
 //!
 //! All three are the same program, told apart by [`words::Part`].
 
 pub(super) mod client;
 mod confine;
 pub(super) mod inside;
+mod panics;
 pub(super) mod porter;
 pub(super) mod supervise;
 pub(crate) mod words;

@@ -2,6 +2,7 @@
 
 use super::{
     client::Cell,
+    panics,
     words::{Ask, Word},
 };
 use crate::{
@@ -105,9 +106,15 @@ pub(in super::super) async fn supervise(
 
 /// Why the machine ended when its cell did so unasked.
 pub(in super::super) async fn died(cell: Cell) -> ExitCause {
+    let log = cell.end().await;
+    if let Some(words) = panics::words(&log) {
+        return ExitCause::CellPanicked {
+            words: words.to_owned(),
+        };
+    }
     ExitCause::HypervisorDied {
         status: "the process that faces the guest ended".into(),
-        stderr: cell.end().await,
+        stderr: log,
     }
 }
 
