@@ -3,6 +3,7 @@
 use crate::{
     api::Server,
     host,
+    machine::LastFailure,
     name::MachineName,
     settings::{self, Backend},
 };
@@ -61,6 +62,10 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
         )]
     });
     for handle in server.machines.all() {
+        if let Some(failure) = handle.place().last_failure() {
+            let backend = handle.status().backend.kind;
+            checks.push(last_failure(handle.name(), &failure, &backend));
+        }
         let Some(machine) = handle.snapshot().machine.clone() else {
             continue;
         };
@@ -215,6 +220,42 @@ fn sockets(runtime: &Path, docker_socket: &Path) -> Check {
     }
 }
 
+/// How a machine failed that no other has followed on the same backend. `backend` is the one that it has now.
+fn last_failure(machine: &MachineName, failure: &LastFailure, backend: &str) -> Check {
+    let LastFailure {
+        backend: failed,
+        message,
+        hint,
+        ..
+    } = failure;
+    let message = message.lines().collect::<Vec<_>>().join("; ");
+    let fix = if failed == backend {
+        hint.clone()
+    } else {
+        format!("`cove config set machine.backend {failed}` and `cove restart` try it again")
+    };
+    warning(
+        &format!("last failure of {machine}"),
+        format!("by the backend {failed}, {}: {message}", ago(failure.age())),
+        fix,
+    )
+}
+
+/// How long ago something was, in the unit that tells most.
+fn ago(age: Duration) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let seconds = age.as_secs();
+    let (unit, name) = match seconds {
+        0..120 => return "just now".to_owned(),
+        120..7_200 => (MINUTE, "minutes"),
+        7_200..172_800 => (HOUR, "hours"),
+        _ => (DAY, "days"),
+    };
+    format!("{} {name} ago", seconds / unit)
+}
+
 /// How the process that faces a running machine's guest is confined: every layer, as it found it itself.
 fn confinement(machine: &MachineName, layers: &[Layer]) -> Vec<Check> {
     let layer = |Layer { name, hold, evidence }: &Layer| {
@@ -364,6 +405,43 @@ mod tests {
         assert_eq!(states, expected);
         assert_eq!(checks[0].name, "confinement of default: seccomp");
         assert!(checks[1].fix.contains("Landlock") && checks[2].fix.contains("sysctl"));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_backend_and_time_and_with_the_way_back_to_that() {
+        let failure = LastFailure {
+            backend: "kvm".into(),
+            message: "it broke\nin two".into(),
+            hint: "do without".into(),
+            unix_s: 0,
+        };
+        let check = last_failure(&MachineName::default(), &failure, "kvm");
+        assert_eq!((check.state, &*check.fix), (CheckState::Warning, "do without"));
+        let told = check.evidence.strip_prefix("by the backend kvm, ");
+        assert!(
+            told.is_some_and(|told| told.ends_with(" days ago: it broke; in two")),
+            "{}",
+            check.evidence
+        );
+        let check = last_failure(&MachineName::default(), &failure, "emulated");
+        assert!(check.fix.contains("machine.backend kvm"), "{}", check.fix);
+    }
+
+    #[test]
+    fn times_are_told_in_the_unit_that_tells_most() {
+        let told = [0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(|age| ago(Duration::from_secs(age)));
+        assert_eq!(
+            told,
+            [
+                "just now",
+                "just now",
+                "2 minutes ago",
+                "119 minutes ago",
+                "2 hours ago",
+                "47 hours ago",
+                "2 days ago"
+            ]
+        );
     }
 
     #[test]

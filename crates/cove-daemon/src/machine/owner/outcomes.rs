@@ -8,9 +8,10 @@ use crate::{
         clean,
         disk::{LEAST_FREE, LOW_FREE},
         failure::Failure,
+        last_failure::LastFailure,
         operation::Operation,
         session::{Outcome, Session, Setback, Topic, Update},
-        start::{Job, unix_nanos},
+        start::{Job, unix_nanos, unix_seconds},
         stop::Stopped,
     },
 };
@@ -73,6 +74,7 @@ impl Owner {
                 operation, looking, ..
             } => match outcome {
                 Outcome::Up(session) => {
+                    self.place.forget_failure(&session.record.kind.to_string());
                     self.snapshot.record = Some(Arc::new(session.record.clone()));
                     // One that was found standing was told to, unless it is held.
                     if looking.is_some() && session.machine.paused() && !session.machine.held() {
@@ -323,15 +325,23 @@ impl Owner {
         if session.is_none() {
             self.gone();
         }
-        // The monitor is younger than QEMU, which a person may prefer to a second try.
-        let of_the_monitor =
-            self.snapshot.backend.kind == BackendKind::Kvm.to_string() && failure.may_be_the_hypervisors();
+        let may_be_the_hypervisors = failure.may_be_the_hypervisors();
+        let backend = self.snapshot.backend.kind.clone();
         let out_of_reach = failure.leaves_it_out_of_reach();
         let mut error = failure.report(full);
-        if of_the_monitor {
+        // The monitor is younger than QEMU, which a person may prefer to a second try.
+        if may_be_the_hypervisors && backend == BackendKind::Kvm.to_string() {
             error.hint.push_str(
                 "; should it fail again, `cove config set machine.backend emulated` does without hardware virtualisation",
             );
+        }
+        if may_be_the_hypervisors {
+            self.place.remember_failure(&LastFailure {
+                backend,
+                message: error.message.clone(),
+                hint: error.hint.clone(),
+                unix_s: unix_seconds(),
+            });
         }
         self.snapshot.out_of_reach = out_of_reach;
         tracing::error!(code = ?error.code, "the machine failed: {}", error.message);

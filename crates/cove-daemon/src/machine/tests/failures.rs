@@ -1,10 +1,11 @@
 //! Guests that die, fail or say what makes no sense.
 
-use super::{eventually, failed, start, stop, until};
+use super::{LONG, eventually, failed, start, stop, until};
 use crate::machine::{
     Command,
     fake::{Fixture, Script},
 };
+use crate::machine::last_failure::LastFailure;
 use cove_api::{ErrorCode, MachineState};
 use cove_machine::ExitCause;
 use cove_wire::{EngineState, Fault, FaultCode};
@@ -34,6 +35,34 @@ async fn a_machine_that_dies_has_failed_with_its_cause_and_last_words_and_can_be
     fixture.host.guest().end(ExitCause::Vanished);
     until(&handle, "failed", failed).await;
     assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
+}
+
+#[tokio::test]
+async fn a_failure_that_may_be_the_backends_is_remembered_until_a_machine_comes_up_by_it() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    assert_eq!(handle.place().last_failure(), None);
+    fixture.host.guest().end(ExitCause::HypervisorDied {
+        status: "signal 9".into(),
+        stderr: String::new(),
+    });
+    until(&handle, "failed", failed).await;
+    let failure = handle.place().last_failure().unwrap();
+    assert!(failure.message.contains("signal 9"), "{failure:?}");
+    assert_eq!(failure.backend, "emulated");
+    assert!(failure.age() < LONG, "{failure:?}");
+    start(&handle).await.unwrap();
+    assert_eq!(handle.place().last_failure(), None);
+
+    let of_another = LastFailure {
+        backend: "kvm".into(),
+        ..failure
+    };
+    handle.place().remember_failure(&of_another);
+    stop(&handle).await.unwrap();
+    start(&handle).await.unwrap();
+    assert_eq!(handle.place().last_failure(), Some(of_another));
 }
 
 #[tokio::test]
