@@ -59,6 +59,9 @@ const NETWORK: usize = 4;
 /// How long vCPUs and devices may take to end with the machine. The process's own end takes what remains.
 const END_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Why a guest can be neither paused nor resumed.
+const UNSETTLED: &str = "the guest is restarting or ending";
+
 /// Bytes of a line of the console that are held back until it ends.
 const MAX_HELD: usize = 512;
 
@@ -280,7 +283,7 @@ impl Supervisor {
             };
             match order {
                 Order::Pause | Order::Resume if !self.guest.is_settled() => {
-                    reply(answer, Err("the guest is restarting or ending".into()));
+                    reply(answer, Err(UNSETTLED.into()));
                 }
                 Order::Pause => {
                     self.jobs
@@ -307,6 +310,10 @@ impl Supervisor {
     /// Takes what a job brought about; returns why the machine ends, if that is it.
     fn done(&mut self, done: Done) -> Option<ExitCause> {
         match done {
+            // Its vCPUs met an end meanwhile, and those of the next machine run whatever was asked of these.
+            Done::Paused(answer, _) | Done::Resumed(answer, _) if !self.guest.is_settled() => {
+                reply(answer, Err(UNSETTLED.into()));
+            }
             Done::Paused(answer, Ok(())) => {
                 self.tell(Guest::paused);
                 reply(answer, Ok(()));
