@@ -1,7 +1,7 @@
 //! What the guest sees of the processor: what KVM can do, with the topology of this machine.
 //!
-//! All vCPUs are cores of one package, with one thread each; a vCPU's APIC id is its index. They share the last cache, as
-//! the guest's scheduler has to know, which else never wakes a task on another vCPU that is idle.
+//! All vCPUs are cores of one package, with one thread each; a vCPU's APIC id is its index. They share the last cache,
+//! as the guest's scheduler has to know: it looks for an idle vCPU among those that share one.
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 use vmm_sys_util::fam;

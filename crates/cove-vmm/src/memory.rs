@@ -10,8 +10,8 @@ use crate::layout::{HOLE, HOLE_END};
 /// The guest's memory.
 pub type GuestMemory = GuestMemoryMmap<()>;
 
-/// Maps `size` bytes of guest memory. Pages come into being when the guest touches them: huge ones where the host has them,
-/// which take fewer faults and shorter walks.
+/// Maps `size` bytes of guest memory. Pages come into being when the guest touches them: huge ones where the host has
+/// them, which take fewer faults and shorter walks.
 pub fn map(size: usize) -> Result<GuestMemory, vm_memory::mmap::FromRangesError> {
     let memory = GuestMemory::from_ranges(&regions(size))?;
     for region in memory.iter() {

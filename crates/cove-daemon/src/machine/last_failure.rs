@@ -1,5 +1,5 @@
-//! How a machine failed last, where another backend might not have: for `cove doctor`, and also for whoever has it run by
-//! another backend meanwhile. It is remembered until a machine comes up by the same one.
+//! How a machine failed last, where another backend might not have: for `cove doctor`, and also for whoever has it run
+//! by another backend meanwhile. It is remembered until a machine comes up by the same one.
 
 use super::{disk::Place, start::unix_seconds};
 use crate::file;

@@ -11,7 +11,8 @@
 //!              Restarting (waits for RESET, then goes on)
 //! ```
 //!
-//! QEMU stops the vCPUs on request, and by itself when the host has no space for what the guest writes: then it is held.
+//! QEMU stops the vCPUs on request, and by itself when the host has no space for what the guest writes: then it is
+//! held.
 //!
 //! QEMU is told to stop the vCPUs when the guest resets, instead of going on by itself: the console then shows whether
 //! the kernel had panicked, and a machine that panicked does not start again and touch its disk.

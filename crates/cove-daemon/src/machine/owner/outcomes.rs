@@ -246,8 +246,8 @@ impl Owner {
                         "this computer's disk is full, so the machine stands still and loses nothing; free some space \
                          and it goes on by itself"
                     } else {
-                        "the machine paused by itself, since a write found no space on this computer; it is about to go \
-                         on"
+                        "the machine paused by itself, since a write found no space on this computer; it is about to \
+                         go on"
                     };
                     tracing::warn!("{message}");
                     self.notices.insert(Topic::Paused, message.into());

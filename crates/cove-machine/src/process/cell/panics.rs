@@ -1,7 +1,7 @@
 //! What a panic in the cell leads to: the end of the cell, and with it of the machine, for which it is the cause.
 //!
-//! A guest whose device has lost its thread would wait for it for ever, and nobody would be told. What a device was in the
-//! middle of is not known either, so that nothing of the cell goes on.
+//! A guest whose device has lost its thread would wait for it for ever, and nobody would be told. What a device was in
+//! the middle of is not known either, so that nothing of the cell goes on.
 
 use std::{
     io::{self, Write},
