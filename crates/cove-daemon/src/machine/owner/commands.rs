@@ -282,7 +282,7 @@ impl Owner {
         } = &mut self.phase
             && let Ok(outcome) = timeout(SHORT, task).await
         {
-            self.started(outcome);
+            self.started(outcome).await;
         }
         match self.phase {
             Phase::Stopped | Phase::Failed { session: None, .. } => {}

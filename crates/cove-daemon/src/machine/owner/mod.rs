@@ -220,7 +220,7 @@ impl Owner {
                 Input::Command(None) => return self.detach().await,
                 Input::Update(update) => self.heed(update),
                 Input::Started(outcome) => {
-                    self.started(outcome);
+                    self.started(outcome).await;
                     // The settings may have changed since the job looked.
                     self.provide();
                 }

@@ -66,7 +66,7 @@ impl Owner {
     }
 
     /// A start, or a cancelled one, has come to its end.
-    pub(super) fn started(&mut self, outcome: Result<Outcome, JoinError>) {
+    pub(super) async fn started(&mut self, outcome: Result<Outcome, JoinError>) {
         let outcome = outcome
             .unwrap_or_else(|error| Outcome::Down(Setback::from(Failure::Unforeseen(error.to_string()))));
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
@@ -82,6 +82,13 @@ impl Owner {
                     } else {
                         self.phase = Phase::Running(session);
                         self.turned();
+                    }
+                    // Whoever asked for a start while it was being looked for wants it to run.
+                    if looking == Some(true)
+                        && matches!(self.phase, Phase::Paused(_))
+                        && let Err(error) = self.resume().await
+                    {
+                        return operation.failed(error);
                     }
                     if let Phase::Running(_) = self.phase {
                         tracing::info!("the engine answers");

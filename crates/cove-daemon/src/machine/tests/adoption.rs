@@ -98,6 +98,19 @@ async fn a_paused_machine_is_adopted_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_start_while_a_paused_machine_is_looked_for_lets_it_go_on() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    handle.perform(Command::Pause).await.unwrap();
+    owner.abort();
+    let _ = owner.await;
+    let (handle, _owner) = fixture.own();
+    assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
+    assert_eq!(fixture.host.guest().was_asked("boot"), 1);
+}
+
+#[tokio::test]
 async fn a_machine_that_is_held_is_adopted_as_that_and_goes_on_unless_somebody_paused_it() {
     let by_itself = |status: &MachineStatus| status.notices.iter().any(|notice| notice.contains("by itself"));
     for asked in [false, true] {

@@ -4,8 +4,8 @@ use super::{LONG, eventually, failed, start, stop, until};
 use crate::machine::{
     Command,
     fake::{Fixture, Script},
+    last_failure::LastFailure,
 };
-use crate::machine::last_failure::LastFailure;
 use cove_api::{ErrorCode, MachineState};
 use cove_machine::ExitCause;
 use cove_wire::{EngineState, Fault, FaultCode};
