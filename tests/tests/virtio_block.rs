@@ -8,10 +8,10 @@ use std::sync::mpsc;
 
 use anyhow::{Result, ensure};
 use cove_tests::driver::block::{Answer, BlockGuest, Status, buffer, op, range};
-use cove_tests::driver::memory::START;
-use cove_tests::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor};
+use cove_tests::driver::memory::{START, SharedMemory};
+use cove_tests::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, DriverQueue};
 use cove_tests::driver::rig::{WAYS, Way};
-use cove_tests::driver::transport::{InProcess, VhostUser};
+use cove_tests::driver::transport::{InProcess, Transport as _, VhostUser};
 use cove_tests::driver::vsock::PATIENCE;
 use cove_virtio::block::{Access, Block};
 use cove_virtio::device::FEATURE_EVENT_IDX;
@@ -26,6 +26,7 @@ const SECTORS: u64 = 2048;
 const DISK: usize = 2048 * SECTOR;
 const FEATURE_READ_ONLY: u64 = 1 << 5;
 const FEATURE_FLUSH: u64 = 1 << 9;
+const FEATURE_QUEUES: u64 = 1 << 12;
 const FEATURE_DISCARD: u64 = 1 << 13;
 
 /// A guest before its disk. Fields are dropped in order.
@@ -477,6 +478,51 @@ fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result
         rig.guest.requests.next_used()?;
         ensure!(rig.guest.status()? == Some(Status::Ok), "{way:?}");
         ensure!(rig.file(0, WRITTEN)? == data, "{way:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_disk_answers_on_each_of_its_queues_and_hands_all_of_them_back() -> Result<()> {
+    let file = tempfile::tempfile()?;
+    file.write_all_at(&content(0, DISK), 0)?;
+    let device = Block::new(file, Access::ReadOnly, "the-disk")?.with_queues(3);
+    let mut transport = InProcess::new(device);
+    let features = transport.features()?;
+    ensure!(features & FEATURE_QUEUES != 0, "{features:#x}");
+    ensure!(transport.config(34, 2)? == [3, 0]);
+
+    let mut memory = SharedMemory::new(4 << 20)?;
+    let mut queues = Vec::new();
+    // The one in between the driver leaves alone.
+    for index in [0, 2] {
+        let mut queue = DriverQueue::new(&mut memory, index, 16)?;
+        queue.clear(features & FEATURE_EVENT_IDX != 0)?;
+        queues.push(queue);
+    }
+    let (header, data, status) = (memory.allocate(16)?, memory.allocate(512)?, memory.allocate(1)?);
+    let refused = transport.start(features, &memory, &[&queues[1]]);
+    ensure!(refused.is_err(), "it goes without the first one");
+    for round in 1..=2 {
+        let all: Vec<_> = queues.iter().collect();
+        transport.start(features, &memory, &all)?;
+        for (queue, sector) in queues.iter_mut().zip([5u64, 9]) {
+            let mut request = [0; 16];
+            request[..4].copy_from_slice(&op::READ.to_le_bytes());
+            request[8..].copy_from_slice(&sector.to_le_bytes());
+            memory.memory.write_slice(&request, GuestAddress(header))?;
+            let head = queue.add(&[
+                buffer(header, 16, false),
+                buffer(data, 512, true),
+                buffer(status, 1, true),
+            ])?;
+            queue.publish()?;
+            ensure!(Some(queue.next_used()?.head) == head, "another chain came back");
+            let mut read = vec![0; SECTOR];
+            memory.memory.read_slice(&mut read, GuestAddress(data))?;
+            ensure!(read == content(sector, SECTOR), "queue {}", queue.index);
+        }
+        ensure!(transport.stop()? == [round, 0, round]);
     }
     Ok(())
 }

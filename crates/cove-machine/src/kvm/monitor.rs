@@ -127,7 +127,9 @@ impl Monitor {
         Shared { vsock, fs, net }: Shared,
         console: Console,
     ) -> Result<Self, MachineError> {
-        let mut data = disk(&spec.data_disk, Access::ReadWrite, "data")?;
+        // One for each vCPU; more than the device has are as good as all of those.
+        let queues = usize::try_from(spec.cpus).unwrap_or(usize::MAX);
+        let mut data = disk(&spec.data_disk, Access::ReadWrite, "data")?.with_queues(queues);
         let (starved, full) = mpsc::unbounded_channel();
         data.on_full(move || {
             // Nobody listens any more to a machine that was given up.
@@ -138,7 +140,7 @@ impl Monitor {
         // Until somebody says that the network is there.
         cable.plug(false);
         let devices: Vec<Box<dyn Device>> = vec![
-            Box::new(disk(&spec.rootfs, Access::ReadOnly, "root")?),
+            Box::new(disk(&spec.rootfs, Access::ReadOnly, "root")?.with_queues(queues)),
             Box::new(data),
             Box::new(vsock),
             Box::new(fs),

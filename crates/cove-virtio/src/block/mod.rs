@@ -9,9 +9,10 @@
 //! | [`request`] | one request: what its buffers mean, and the answer |
 //! | [`serving`] | the disk as one driver negotiated it |
 //!
-//! There is one queue, served by one thread, a request at a time: the page cache answers most of them at once. A request
-//! for which the host has no space waits in the queue until there is some, since a guest that is told of an error gives
-//! its file system up.
+//! There is one queue, or as many as were asked for, so that a guest has one for each vCPU. Each is served by a thread of
+//! its own, a request at a time: the page cache answers most of them at once, and one that the host's disk has to answer
+//! keeps no other queue waiting. A request for which the host has no space waits in its queue until there is some, since
+//! a guest that is told of an error gives its file system up.
 
 mod disk;
 mod request;
@@ -19,6 +20,8 @@ mod serving;
 
 use std::fs::File;
 use std::sync::Arc;
+
+use virtio_queue::QueueT as _;
 
 use self::disk::Disk;
 use self::serving::Serving;
@@ -46,6 +49,8 @@ const FEATURE_BLOCK_SIZE: u64 = 1 << 6;
 const FEATURE_FLUSH: u64 = 1 << 9;
 /// `VIRTIO_BLK_F_TOPOLOGY`: the configuration space tells which blocks are good to write.
 const FEATURE_TOPOLOGY: u64 = 1 << 10;
+/// `VIRTIO_BLK_F_MQ`: the configuration space tells how many queues there are.
+const FEATURE_QUEUES: u64 = 1 << 12;
 /// `VIRTIO_BLK_F_DISCARD`.
 const FEATURE_DISCARD: u64 = 1 << 13;
 /// `VIRTIO_BLK_F_WRITE_ZEROES`.
@@ -66,10 +71,25 @@ const MAX_ZERO_SECTORS: u32 = 1 << 17;
 /// Blocks of 4 KiB are good to write, being what host file systems use: 2³ sectors.
 const PHYSICAL_BLOCK_EXP: u8 = 3;
 
-const QUEUES: &[QueueSpec] = &[QueueSpec {
+/// Most queues of a disk.
+pub const MAX_QUEUES: usize = 16;
+
+/// A driver that has fewer vCPUs than there are queues leaves the last ones alone.
+static QUEUES: [QueueSpec; MAX_QUEUES] = {
+    let mut queues = [FURTHER; MAX_QUEUES];
+    queues[0] = FIRST;
+    queues
+};
+
+const FIRST: QueueSpec = QueueSpec {
     max_size: QUEUE_SIZE,
     required: true,
-}];
+};
+
+const FURTHER: QueueSpec = QueueSpec {
+    required: false,
+    ..FIRST
+};
 
 /// Whether the guest may change a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +122,17 @@ pub enum BlockError {
     },
 }
 
-/// The disk device. Dropping it ends its thread and closes the file, without a flush.
+/// The disk device. Dropping it ends its threads and closes the file, without a flush.
 pub struct Block {
     disk: Arc<Disk>,
     on_full: Option<OnFull>,
-    session: Session,
+    /// How many the driver may have.
+    queues: usize,
+    /// One for each queue that it has.
+    sessions: Vec<Session>,
 }
 
-/// Hears that a request waits for space on the host. Called from the device's thread; must not block.
+/// Hears that a request waits for space on the host. Called from any of the device's threads; must not block.
 type OnFull = Arc<dyn Fn() + Send + Sync>;
 
 impl Block {
@@ -119,8 +142,29 @@ impl Block {
         Ok(Self {
             disk: Arc::new(Disk::new(file, access, id)?),
             on_full: None,
-            session: Session::default(),
+            queues: 1,
+            sessions: Vec::new(),
         })
+    }
+
+    /// Lets the driver have `count` queues, at least one and at most [`MAX_QUEUES`]. So many requests are carried out at
+    /// a time; what order they are in is the driver's to see to.
+    #[must_use]
+    pub fn with_queues(mut self, count: usize) -> Self {
+        self.queues = count.clamp(1, MAX_QUEUES);
+        self
+    }
+
+    /// Ends every session, and hands all queues back.
+    fn end(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+        let (mut queues, mut result) = (Vec::new(), Ok(()));
+        for mut session in self.sessions.drain(..) {
+            match session.end() {
+                Ok(mut ended) => queues.append(&mut ended),
+                Err(error) => result = Err(error),
+            }
+        }
+        result.map(|()| queues)
     }
 
     /// Has `tell` called when a request begins to wait for space on the host, and now and then while it waits.
@@ -143,6 +187,9 @@ impl Block {
         put(20, &512u32.to_le_bytes());
         put(24, &[PHYSICAL_BLOCK_EXP, 0]);
         put(26, &(1u16 << PHYSICAL_BLOCK_EXP).to_le_bytes());
+        if let Some(queues) = u16::try_from(self.queues).ok().filter(|queues| *queues > 1) {
+            put(34, &queues.to_le_bytes());
+        }
         put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
         put(40, &MAX_DISCARD_RANGES.to_le_bytes());
         put(44, &(1u32 << PHYSICAL_BLOCK_EXP).to_le_bytes());
@@ -177,6 +224,7 @@ impl Device for Block {
             Access::ReadOnly => FEATURE_READ_ONLY,
             Access::ReadWrite => FEATURE_FLUSH | FEATURE_DISCARD | FEATURE_WRITE_ZEROES,
         };
+        let queues = if self.queues > 1 { FEATURE_QUEUES } else { 0 };
         FEATURE_VERSION_1
             | FEATURE_INDIRECT_DESC
             | FEATURE_EVENT_IDX
@@ -185,10 +233,11 @@ impl Device for Block {
             | FEATURE_BLOCK_SIZE
             | FEATURE_TOPOLOGY
             | access
+            | queues
     }
 
     fn queues(&self) -> &'static [QueueSpec] {
-        QUEUES
+        &QUEUES[..self.queues]
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
@@ -196,23 +245,53 @@ impl Device for Block {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
-        let serving = Serving {
-            disk: Arc::clone(&self.disk),
-            features: activation.features,
-            complained: false,
-            on_full: self.on_full.clone(),
-            starved: 0,
-        };
-        self.session.begin(activation, QUEUES, serving)
+        if !self.sessions.is_empty() {
+            return Err(DeviceError::AlreadyActive);
+        }
+        let Activation {
+            memory,
+            features,
+            queues,
+            interrupt,
+        } = activation;
+        if !queues.iter().any(|queue| queue.index == 0) {
+            return Err(DeviceError::QueueMissing { queue: 0 });
+        }
+        // Before any of them is served.
+        if let Some(invalid) = queues.iter().find(|queue| !queue.queue.is_valid(memory.as_ref())) {
+            return Err(DeviceError::QueueInvalid { queue: invalid.index });
+        }
+        let mut sessions = Vec::new();
+        for queue in queues {
+            let activation = Activation {
+                memory: Arc::clone(&memory),
+                features,
+                queues: vec![queue],
+                interrupt: Arc::clone(&interrupt),
+            };
+            let serving = Serving {
+                disk: Arc::clone(&self.disk),
+                features,
+                complained: false,
+                on_full: self.on_full.clone(),
+                starved: 0,
+            };
+            let mut session = Session::default();
+            // When one cannot begin, those that have end with the list.
+            session.begin(activation, &[], serving)?;
+            sessions.push(session);
+        }
+        self.sessions = sessions;
+        Ok(())
     }
 
-    /// Ends the request being served first; those not taken yet stay in the queue.
+    /// Ends the requests being served first; those not taken yet stay in their queues.
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.session.end()
+        self.end()
     }
 
     /// The same as a suspension, for a disk knows nothing of its drivers.
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        self.session.end()
+        self.end()
     }
 }
