@@ -9,10 +9,10 @@
 //! | [`request`] | one request: what its buffers mean, and the answer |
 //! | [`serving`] | the disk as one driver negotiated it |
 //!
-//! There is one queue, or as many as were asked for, so that a guest has one for each vCPU. Each is served by a thread of
-//! its own, a request at a time: the page cache answers most of them at once, and one that the host's disk has to answer
-//! keeps no other queue waiting. A request for which the host has no space waits in its queue until there is some, since
-//! a guest that is told of an error gives its file system up.
+//! There is one queue, or as many as were asked for, so that a guest has one for each vCPU. Each is served by a thread
+//! of its own, a request at a time: the page cache answers most of them at once, and one that the host's disk has to
+//! answer keeps no other queue waiting. A request for which the host has no space waits in its queue until there is some,
+//! since a guest that is told of an error gives its file system up.
 
 mod disk;
 mod request;
@@ -147,8 +147,8 @@ impl Block {
         })
     }
 
-    /// Lets the driver have `count` queues, at least one and at most [`MAX_QUEUES`]. So many requests are carried out at
-    /// a time; what order they are in is the driver's to see to.
+    /// Lets the driver have `count` queues, at least one and at most [`MAX_QUEUES`]. So many requests are carried out
+    /// at a time; what order they are in is the driver's to see to.
     #[must_use]
     pub fn with_queues(mut self, count: usize) -> Self {
         self.queues = count.clamp(1, MAX_QUEUES);
