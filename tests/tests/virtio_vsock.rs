@@ -199,6 +199,38 @@ fn a_host_that_is_gone_is_announced_and_its_port_freed_with_or_without_the_guest
     }
 }
 
+/// The end of what it had sent once stood before the news, and a guest that took nothing waited for a host that was gone.
+#[test]
+fn a_host_that_is_gone_is_announced_to_a_guest_that_takes_nothing_and_what_it_sent_can_still_be_read() {
+    for way in WAYS {
+        let mut rig = Rig::new(way).unwrap();
+        let (mut host, mut guest) = rig.connect(80).unwrap();
+        host.set_nonblocking(true).unwrap();
+        let data = pattern(16 * BUF_ALLOC as usize);
+        let (mut sent, mut refused) = (0, 0);
+        while refused < 20 {
+            if let Ok(taken) = host.write(&data[sent..]) {
+                (sent, refused) = (sent + taken, 0);
+            } else {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+        assert!(
+            sent > BUF_ALLOC as usize,
+            "{sent} bytes are fewer than the guest has room for"
+        );
+        drop(host);
+        while guest.peer_shutdown == 0 {
+            guest.take_in(&mut rig.guest).unwrap();
+        }
+        assert_eq!(guest.peer_shutdown, SHUTDOWN_RECEIVE);
+        let received = guest.read_to_end(&mut rig.guest).unwrap();
+        assert!(received == data[..sent], "the bytes differ");
+        assert_eq!(guest.peer_shutdown, SHUTDOWN_BOTH);
+    }
+}
+
 #[test]
 fn what_a_guest_sent_before_it_closed_reaches_a_slow_host() {
     for way in WAYS {

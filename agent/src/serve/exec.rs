@@ -588,6 +588,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_host_that_hangs_up_ends_a_program_whose_input_fills_everything_on_the_way() {
+        let mut running = start("sleep 60; true", None);
+        let flood = async {
+            for _ in 0..1000 {
+                running.send(ExecPacket::Stdin(vec![b'x'; 40_000].into())).await;
+            }
+        };
+        assert!(timeout(Duration::from_secs(1), flood).await.is_err());
+        running.hang_up().await;
+    }
+
+    #[tokio::test]
     async fn a_signal_reaches_a_program_that_does_not_read_its_input() {
         let mut running = start("echo up; sleep 60; true", None);
         assert!(matches!(

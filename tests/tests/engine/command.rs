@@ -33,8 +33,8 @@ pub(crate) fn exec_ends_with_its_input(cove: &Cove) {
     assert_eq!(counted.trim(), "200000");
 }
 
-/// Input that the program does not read must not stand before the signal that ends the command. The program itself learns
-/// of it only when it reads or the machine stops: the end of a stream is behind what it did not read, on a vsock too.
+/// Input that the program does not read, and that fills every buffer on the way, must stand neither before the signal
+/// that ends the command nor before the news that ends the program.
 pub(crate) fn exec_is_interrupted_though_its_input_is_not_read(cove: &Cove) {
     let script = r#"yes | timeout --preserve-status --signal INT 8 "$PROGRAM" exec sleep 98765"#;
     cove.program("sh")
@@ -42,11 +42,11 @@ pub(crate) fn exec_is_interrupted_though_its_input_is_not_read(cove: &Cove) {
         .env("PROGRAM", &cove.kit().program)
         .run()
         .fails_with(130);
-    // It may have ended by then, and then there is nothing to end.
-    cove.cove(["exec", "pkill", "-f", "^sleep 98765"]).run();
+    eventually("the program to end", || {
+        cove.cove(["exec", "pgrep", "-f", "^sleep 98765"]).run().code == Some(1)
+    });
 }
 
-/// Under `script`, which gives the command a terminal as a person would have one.
 pub(crate) fn two_hundred_programs_leave_nothing_behind(cove: &Cove) {
     const THREADS: usize = 4;
     // Descriptors of the agent, and programs that have ended and that nobody has asked for.
@@ -76,6 +76,7 @@ pub(crate) fn two_hundred_programs_leave_nothing_behind(cove: &Cove) {
     });
 }
 
+/// Under `script`, which gives the command a terminal as a person would have one.
 pub(crate) fn a_shell_has_a_terminal_of_our_size(cove: &Cove) {
     let program = cove.kit().program.display().to_string();
     let inner = format!("stty rows 31 cols 97; {program} shell");

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! The process ends when its connection does, so that a command that is killed leaves nothing behind in the guest.
-//! That is also the way out for a signal that cannot reach the process, because input that it does not read is before it;
-//! where that input fills every buffer on the way, the guest learns of the end when the process reads again, or ends.
+//! That is also the way out for a signal that cannot reach the process, because input that it does not read is before it.
 
 use super::Session;
 use crate::{exit::Exit, failure::Failure, terminal};

@@ -244,7 +244,9 @@ impl Connection {
         if sent_all {
             flags |= SHUTDOWN_SEND;
         }
-        if self.host_deaf || (self.hung_up && sent_all) {
+        // A host that is gone is told of after what it sent, unless the guest, asked for credit, does not take that.
+        let stuck = self.stall.is_some_and(|stall| stall.wait > FIRST_CREDIT_PROBE);
+        if self.host_deaf || (self.hung_up && (sent_all || stuck)) {
             flags |= SHUTDOWN_RECEIVE;
         }
         (flags != self.announced).then_some(flags)
