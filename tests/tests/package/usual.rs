@@ -3,7 +3,13 @@
 use crate::root::Root;
 use cove_tests::harness::eventually;
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::Child,
+};
 
 /// Where the package puts the image.
 const IMAGE: &str = "/usr/lib/cove/image";
@@ -119,10 +125,19 @@ pub(crate) fn a5_an_upgrade_leaves_the_daemon_alone(root: &Root) {
 }
 
 pub(crate) fn a6_removal_ends_the_daemon_and_leaves_only_the_persons_files(root: &Root) {
+    root.person("cove daemon stop; WORD=swordfish cove config get machine.memory")
+        .ok();
     daemon(root);
     root.person("cove context use; grep -q '\"currentContext\": *\"cove\"' ~/.docker/config.json")
         .ok();
-    root.root("dpkg --purge cove").ok();
+    let elsewhere = Elsewhere::start(root);
+    assert_eq!(
+        root.root(PURGE_AND_LOOK).ok(),
+        "",
+        "a person's variable stood on a command line"
+    );
+    root.root("test ! -e /trap").ok();
+    drop(elsewhere);
     // Plain `docker` is not led to where nothing is any more.
     let led = "grep -rl cove ~/.docker/config.json ~/.docker/contexts || true";
     assert_eq!(root.person(led).ok(), "");
@@ -146,6 +161,41 @@ pub(crate) fn a6_removal_ends_the_daemon_and_leaves_only_the_persons_files(root:
         settings.contains("2GiB") || settings.contains("2 GiB"),
         "{settings}"
     );
+}
+
+/// Removes the package, and lists the command lines that a person's variable was on meanwhile. In brackets, so that no
+/// process of this line itself is meant.
+const PURGE_AND_LOOK: &str = "while :; do grep -ls 'swo[r]dfish' /proc/[0-9]*/cmdline || true; done >/tmp/shown & \
+     looks=$!; trap 'kill $looks; wait' EXIT; dpkg --purge cove >&2; cat /tmp/shown; rm /tmp/shown";
+
+/// A process as a container has them: with another root directory, where another program is called `/usr/bin/cove`, and
+/// with variables that would have a Cove of ours leave `/trap` behind.
+struct Elsewhere(Child);
+
+impl Elsewhere {
+    fn start(root: &Root) -> Self {
+        const BECOME: &str = "mount -t tmpfs tmpfs /mnt; cd /mnt; mkdir -p usr/bin usr/lib usr/lib64 old; \
+             mount --rbind /usr/lib usr/lib; mount --rbind /usr/lib64 usr/lib64; \
+             ln -s usr/lib usr/lib64 .; cp /usr/bin/dash usr/bin/cove; \
+             pivot_root . old; export COVE_HOME=/trap; \
+             exec /usr/bin/cove -c 'echo ready; read -r _' cove daemon";
+        let mut child = root
+            .root(&format!("exec unshare --mount sh -e -c \"{BECOME}\""))
+            .spawn();
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n", "it does not run");
+        Self(child)
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // Its input ends, so that it does.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 /// All files and directories, but for those that dpkg keeps for itself, and for what the test brings along.
