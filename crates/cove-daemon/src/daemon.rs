@@ -2,19 +2,23 @@
 //!
 //! ```text
 //!  claim ─▶ open machines (adopting those that run) ─▶ serve ─┬─ SIGTERM, SIGINT ─▶ let go ─▶ end
-//!                                                             └─ /v1/shutdown ─▶ stop machines ─▶ let go ─▶ end
+//!                                                             └─ /v1/shutdown, ──▶ stop machines ─▶ let go ─▶ end
+//!                                                                sockets gone
 //! ```
 //!
 //! A signal ends the daemon and nothing else: machines go on running, and the next daemon adopts them, so that an
 //! update of Cove or a crash of the daemon costs no container its life. What ends machines is `cove stop`, or a
 //! shutdown that was asked for over the API. A daemon without machines that run stays: it holds the Docker sockets,
 //! at which clients are told that the machine is stopped and how to start it.
+//!
+//! Where the directory of the sockets is taken away, as systemd does at the end of its user's last session, nobody can
+//! reach daemon or machines any more, nor could the next daemon: they are stopped while they can be asked to.
 
 use crate::{
     api::{self, Server},
     context::DockerConfig,
     file, host,
-    instance::Instance,
+    instance::{self, Instance},
     log,
     machine::{Context, Host, chain},
     machines::Machines,
@@ -63,6 +67,17 @@ pub enum DaemonError {
          end it, or use the XDG_RUNTIME_DIR that it has", runtime.display()
     )]
     RunsElsewhere {
+        /// Its process id, 0 when it has not written it yet.
+        pid: u32,
+        /// Its runtime directory.
+        runtime: PathBuf,
+    },
+    /// Another daemon has the same machines, and cannot be reached.
+    #[error(
+        "the Cove daemon that has these machines (process {pid}) cannot be reached, since {} was taken away under it, \
+         as when its user's last session ends; it stops them and ends: try again in a minute", runtime.display()
+    )]
+    LostSockets {
         /// Its process id, 0 when it has not written it yet.
         pid: u32,
         /// Its runtime directory.
@@ -135,6 +150,7 @@ async fn serve(dirs: Dirs, options: &Options, instance: Instance) -> Result<(), 
     let docker = DockerConfig::from_env()
         .inspect_err(|error| tracing::warn!("there will be no Docker context: {error}"))
         .ok();
+    let own = dirs.clone();
     let context = Arc::new(Context {
         settings: Arc::new(settings),
         trust: TrustStore::new(dirs.certificates()),
@@ -165,6 +181,15 @@ async fn serve(dirs: Dirs, options: &Options, instance: Instance) -> Result<(), 
     tokio::select! {
         signal = signals.next() => tracing::info!("{signal}: the daemon ends, and machines that run go on running"),
         () = end.cancelled() => tracing::info!("the daemon ends on request"),
+        () = instance::lost(&own) => {
+            tracing::warn!("the sockets were taken away: the daemon stops its machines and ends");
+            tokio::select! {
+                stopped = machines.stop() => if let Err(error) = stopped {
+                    tracing::error!("stopping the machines failed: {error}");
+                },
+                signal = signals.next() => tracing::info!("{signal}: the daemon ends at once"),
+            }
+        }
     }
     end.cancel();
     machines.close().await;

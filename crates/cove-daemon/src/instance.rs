@@ -10,17 +10,29 @@ use crate::{
     name::MachineName,
 };
 use cove_api::{Dirs, transport};
+#[cfg(unix)]
+use std::time::Duration;
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
 };
 
+/// The lock's name, beside the sockets and beside the machines.
+const LOCK: &str = "daemon.lock";
+
+/// How often it is looked whether the sockets are in their place, and how many looks in a row have to miss them.
+#[cfg(unix)]
+const LOOK: Duration = Duration::from_secs(5);
+#[cfg(unix)]
+const MISSED: u32 = 2;
+
 /// Held for as long as the daemon runs.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    _sockets: File,
+    // Let go of first: who gets the lock beside the sockets of a daemon that ends gets this one as well.
     _machines: File,
+    _sockets: File,
 }
 
 impl Instance {
@@ -42,11 +54,18 @@ impl Instance {
         }
         make_private(dirs.runtime())?;
         check_private(dirs.runtime())?;
-        let sockets = lock(&dirs.runtime().join("daemon.lock"), dirs.runtime(), dirs)?;
-        let machines = lock(&data.join("daemon.lock"), dirs.runtime(), dirs)?;
+        let sockets = lock(&dirs.runtime().join(LOCK), dirs.runtime(), dirs)?;
+        let machines = lock(&data.join(LOCK), dirs.runtime(), dirs).map_err(|error| match error {
+            // It had its sockets here, and would hold the lock beside them as well.
+            DaemonError::AlreadyRunning { pid } => DaemonError::LostSockets {
+                pid,
+                runtime: dirs.runtime().to_owned(),
+            },
+            error => error,
+        })?;
         Ok(Self {
-            _sockets: sockets,
             _machines: machines,
+            _sockets: sockets,
         })
     }
 
@@ -69,6 +88,33 @@ impl Instance {
             Err(source) => return Err(io_error("remove the old socket", path)(source)),
         }
         transport::Listener::bind(path).map_err(io_error("listen at", path))
+    }
+}
+
+/// Returns when this process's sockets are not in their place any more, so that nobody can reach it. A system may take
+/// the whole of `XDG_RUNTIME_DIR` away when its user's last session ends, and have another one there with the next.
+#[cfg(unix)]
+pub(crate) async fn lost(dirs: &Dirs) {
+    let mut missed = 0;
+    while missed < MISSED {
+        tokio::time::sleep(LOOK).await;
+        let there = has_our_lock(dirs.runtime()) || transport::connect(&dirs.daemon_socket()).await.is_ok();
+        missed = if there { 0 } else { missed + 1 };
+    }
+}
+
+/// Elsewhere the sockets are in nobody's way.
+#[cfg(not(unix))]
+pub(crate) async fn lost(_: &Dirs) {
+    std::future::pending().await
+}
+
+/// Whether the lock in `runtime` is the one that this process holds, as far as can be seen.
+#[cfg(unix)]
+fn has_our_lock(runtime: &Path) -> bool {
+    match File::open(runtime.join(LOCK)) {
+        Ok(mut file) => holder(&mut file).0 == std::process::id(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 
@@ -187,6 +233,24 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_that_are_taken_away_are_missed_by_their_daemon_and_by_the_next() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(home.path());
+        let _first = Instance::claim(&dirs).unwrap();
+        let lost = lost(&dirs);
+        tokio::pin!(lost);
+        assert!(tokio::time::timeout(10 * LOOK, &mut lost).await.is_err());
+        fs::rename(dirs.runtime(), home.path().join("elsewhere")).unwrap();
+        match Instance::claim(&dirs) {
+            Err(DaemonError::LostSockets { pid, .. }) => assert_eq!(pid, std::process::id()),
+            other => panic!("{other:?}"),
+        }
+        // What the next one has left in its place is another's; both are of this process here.
+        fs::write(dirs.runtime().join(LOCK), "1\n").unwrap();
+        tokio::time::timeout(10 * LOOK, lost).await.unwrap();
     }
 
     #[test]

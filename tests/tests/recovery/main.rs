@@ -9,7 +9,7 @@ use cove_tests::{
     harness::{self, Cove, Pace, Wire, eventually, within},
     tests,
 };
-use std::{process::ExitCode, thread, time::Duration};
+use std::{fs, process::ExitCode, thread, time::Duration};
 
 mod recovery {
     pub(crate) use super::*;
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
     ];
     let slow: &[harness::Test] = &tests![
+        recovery::a_daemon_whose_sockets_are_taken_away_stops_its_machine_and_ends,
         recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
         recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
         recovery::memory_that_the_guest_frees_is_the_hosts_again,
@@ -114,6 +115,30 @@ pub(crate) fn a_terminated_daemon_leaves_the_machine_running(cove: &Cove) {
     eventually("the daemon to end", || !cove.processes().contains_key(&daemon));
     assert_eq!(cove.machine_processes(), machines);
     becomes(cove, "running");
+}
+
+/// Nobody could reach it any more, nor the machine, and its successor could only cut the machine's power.
+pub(crate) fn a_daemon_whose_sockets_are_taken_away_stops_its_machine_and_ends(cove: &Cove) {
+    cove.start();
+    keep(cove, "away");
+    let daemon = cove.daemon_pid();
+    // As systemd does with a user's runtime directory when the last session ends.
+    let away = cove.home().join("away");
+    fs::rename(cove.home().join("run"), &away).unwrap();
+    within(Duration::from_mins(2), "the daemon to end", || {
+        (!cove.processes().contains_key(&daemon)).then_some(())
+    });
+    assert!(cove.machine_processes().is_empty(), "{:?}", cove.processes());
+    fs::remove_dir_all(away).unwrap();
+    // What is not in order is told.
+    let log = fs::read_to_string(cove.home().join("data/logs/daemon.log")).unwrap();
+    let (_, last) = log.rsplit_once("the sockets were taken away").unwrap();
+    assert!(
+        !last.contains("killed") && !last.contains("stopping the machines failed"),
+        "{last}"
+    );
+    cove.start();
+    assert_eq!(kept(cove), "away");
 }
 
 pub(crate) fn a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through(cove: &Cove) {
