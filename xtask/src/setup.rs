@@ -18,7 +18,7 @@ use crate::{
     layout::Layout,
     process::{self, find, note, step, try_capture},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use std::process::Command;
 
 /// The guest agent's target.
@@ -187,7 +187,7 @@ pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> 
         .filter(|need| !(need.is_there)())
         .map(|need| need.package)
         .collect();
-    let may_install = find("apt-get").is_some() && (crate::unprivileged::is_root() || find("sudo").is_some());
+    let may_install = find("apt-get").is_some() && may_be_root();
     if !missing.is_empty() && !may_install {
         note(&format!(
             "skipped the desktop application: it needs {} (the names are Debian's)",
@@ -279,8 +279,11 @@ fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
     };
     let apt = apt::PrivateApt::of_this_release(layout)?;
     apt.update()?;
-    apt.install(&packages(false), None)?;
-    apt.install(&packages(true), apt.backports().as_deref())?;
+    let installations = [
+        apt.installation(&packages(false), None),
+        apt.installation(&packages(true), apt.backports().as_deref()),
+    ];
+    install(installations.into_iter().flatten().collect())?;
     for need in missing {
         if !(need.is_there)() {
             bail!(
@@ -304,17 +307,41 @@ fn major_of(version: &str) -> Option<u32> {
     number.split('.').next()?.parse().ok()
 }
 
-/// A command that runs as root: as it is for root, through sudo for everybody else.
-fn as_root(program: &str) -> Result<Command> {
-    if crate::unprivileged::is_root() {
-        return Ok(Command::new(program));
+/// Runs what installs packages, or has a person do it who can become root in another way.
+fn install(installations: Vec<Command>) -> Result<()> {
+    if !may_be_root() {
+        let lines: Vec<String> = installations
+            .iter()
+            .map(|command| format!("  {}", process::words(command)))
+            .collect();
+        bail!(
+            "packages are installed by root, and there is no sudo; as root run the following, and then this again \
+             as yourself:\n{}",
+            lines.join("\n")
+        );
     }
-    find("sudo").with_context(|| {
-        format!("`{program}` has to run as root, and there is no sudo; run the command once as root, or install by hand")
-    })?;
-    let mut command = Command::new("sudo");
-    command.arg(program);
-    Ok(command)
+    for installation in installations {
+        let mut command = as_root(installation);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        note(&process::words(&command));
+        process::run_quietly(&mut command)?;
+    }
+    Ok(())
+}
+
+/// Whether [`as_root`] can make root run something.
+fn may_be_root() -> bool {
+    crate::unprivileged::is_root() || find("sudo").is_some()
+}
+
+/// What runs `command` as root: itself for root, sudo for everybody else.
+fn as_root(command: Command) -> Command {
+    if crate::unprivileged::is_root() {
+        return command;
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.arg(command.get_program()).args(command.get_args());
+    sudo
 }
 
 #[cfg(test)]

@@ -3,10 +3,9 @@
 //! The mirror and the keys are those of the computer's own configuration; only the suites differ. Lists and downloads
 //! live below the target directory, and `install` writes to the system as always.
 
-use super::as_root;
 use crate::{
     layout::Layout,
-    process::{self, capture, note},
+    process::{self, capture},
 };
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -107,20 +106,18 @@ impl PrivateApt {
         process::run_quietly(command.args(["-q", "update"])).context("cannot fetch Debian's package lists")
     }
 
-    /// Installs packages on this computer.
-    pub(super) fn install(&self, packages: &[&str], suite: Option<&str>) -> Result<()> {
+    /// What installs packages on this computer, if there are any, when root runs it.
+    pub(super) fn installation(&self, packages: &[&str], suite: Option<&str>) -> Option<Command> {
         if packages.is_empty() {
-            return Ok(());
+            return None;
         }
-        let mut command = self.configured(as_root("apt-get")?);
-        command.env("DEBIAN_FRONTEND", "noninteractive");
+        let mut command = self.configured(Command::new("apt-get"));
         command.args(["-q", "-y", "install", "--no-install-recommends"]);
         if let Some(suite) = suite {
             command.args(["-t", suite]);
         }
         command.args(packages);
-        note(&process::words(&command));
-        process::run_quietly(&mut command)
+        Some(command)
     }
 
     /// Downloads a package into `directory`, without installing it, and returns its file.
@@ -266,6 +263,23 @@ mod tests {
             Some("http://a/debian-security")
         );
         assert_eq!(mirror_among(targets, "trixie"), None);
+    }
+
+    #[test]
+    fn an_installation_is_of_packages_by_private_lists() {
+        let apt = PrivateApt {
+            directory: "/there".into(),
+            release: "bookworm".into(),
+            architecture: None,
+        };
+        assert!(apt.installation(&[], None).is_none());
+        let installation = apt.installation(&["passt", "xvfb"], Some("bookworm-backports"));
+        let words = process::words(&installation.unwrap());
+        assert!(
+            words.starts_with("apt-get -o Dir::State::Lists=/there/lists "),
+            "{words}"
+        );
+        assert!(words.ends_with(" -t bookworm-backports passt xvfb"), "{words}");
     }
 
     #[test]
