@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::tools;
 
 /// An image could not be built, or may not be used.
 ///
@@ -132,6 +133,12 @@ pub enum ImageError {
         /// What for.
         purpose: &'static str,
     },
+    /// The keys that Debian's packages are authenticated with are not installed.
+    #[error("{} is missing; Debian's packages are authenticated with it", path.display())]
+    KeyringMissing {
+        /// The keyring.
+        path: PathBuf,
+    },
     /// A program that the builder runs failed.
     #[error("{program} failed ({status}) while {purpose}:\n{output}")]
     ToolFailed {
@@ -251,10 +258,11 @@ impl ImageError {
                 "free about 2 GB and build again; the image that was there is untouched".into()
             }
             Self::UnsupportedHost { .. } => "build it on a Linux machine and copy the directory".into(),
-            Self::ToolMissing { program, .. } => {
-                let package = crate::tools::package_of(program).unwrap_or(program);
-                format!("install it: sudo apt-get install {package}")
-            }
+            Self::ToolMissing { program, .. } => installation(tools::package_of(program).unwrap_or(program)),
+            Self::KeyringMissing { path } => match path.to_str().and_then(tools::package_of) {
+                Some(package) => installation(package),
+                None => "install the keyring, or name another one in the recipe".into(),
+            },
             Self::Download { .. } => "check the network and the proxy settings, then build again".into(),
             Self::Offline { .. } => "build once without --offline".into(),
             Self::NoMirror => {
@@ -275,6 +283,18 @@ impl ImageError {
         };
         Some(hint)
     }
+}
+
+/// How `package` is installed, and with it whatever else a build would miss next.
+fn installation(package: &str) -> String {
+    let others = tools::missing_tools().into_iter().map(|tool| tool.package);
+    let mut packages: Vec<&str> = others.filter(|other| *other != package).collect();
+    packages.dedup();
+    packages.push(package);
+    format!(
+        "install what is missing: sudo apt-get install {}",
+        packages.join(" ")
+    )
 }
 
 /// What makes the image good again that is at `path`, or that the file at `path` is of.

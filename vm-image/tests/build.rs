@@ -55,6 +55,7 @@ fn run(options: &BuildOptions) -> Option<(Outcome, Vec<Stage>)> {
         Ok(outcome) => Some((outcome, stages)),
         Err(
             error @ (ImageError::ToolMissing { .. }
+            | ImageError::KeyringMissing { .. }
             | ImageError::Download { .. }
             | ImageError::Offline { .. }
             | ImageError::NoMirror),

@@ -132,7 +132,7 @@ fn exit_of(error: &ImageError) -> Exit {
         | ImageError::Length { .. } => Exit::BadImage,
         ImageError::DiskFull { .. } => Exit::DiskFull,
         ImageError::UnsupportedHost { .. } => Exit::Unsupported,
-        ImageError::ToolMissing { .. } => Exit::MissingDependency,
+        ImageError::ToolMissing { .. } | ImageError::KeyringMissing { .. } => Exit::MissingDependency,
         ImageError::Recipe { .. } => Exit::Usage,
         // An agent, a recipe or a directory of sources that was named.
         ImageError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::NotFound,

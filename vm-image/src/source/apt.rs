@@ -137,6 +137,13 @@ impl Apt<'_> {
 
     /// A private apt state with fresh lists from the first mirror that works.
     fn open_state(&self, fetch: &Fetch<'_>) -> Result<State, ImageError> {
+        // apt would say that the lists are not signed, and leave the mirror under suspicion.
+        let keyring = &self.debian.keyring;
+        if !keyring.is_file() {
+            return Err(ImageError::KeyringMissing {
+                path: keyring.clone(),
+            });
+        }
         let state = State::create(&fetch.cache.dir().join("apt"), &self.debian.architecture)?;
         let mirrors = match self.mirror {
             Some(mirror) => vec![mirror.to_owned()],
@@ -425,6 +432,31 @@ mod tests {
         let missing = [offer("containerd", "1.7.2"), offer("docker.io", "26.1.4")];
         let note = superseded(&missing, &now).unwrap();
         assert!(note.ends_with(": docker.io 26.1.5 in place of 26.1.4"), "{note}");
+    }
+
+    #[test]
+    fn a_missing_keyring_is_named_with_its_package_before_anything_is_fetched() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut debian = crate::recipe::Recipe::load(None).unwrap().debian;
+        let usual = ImageError::KeyringMissing {
+            path: debian.keyring.clone(),
+        };
+        assert!(usual.hint().unwrap().ends_with(" debian-archive-keyring"));
+        debian.keyring = directory.path().join("absent.gpg");
+        let apt = Apt {
+            debian: &debian,
+            mirror: None,
+        };
+        let fetch = Fetch {
+            cache: &Cache::open(&directory.path().join("cache")).unwrap(),
+            offline: false,
+            refresh: false,
+            step: &mut |_, _| {},
+            notes: &mut Vec::new(),
+        };
+        let error = apt.open_state(&fetch).err().unwrap();
+        assert!(matches!(&error, ImageError::KeyringMissing { path } if *path == debian.keyring));
+        assert!(error.hint().unwrap().contains("recipe"), "{error}");
     }
 
     #[test]
