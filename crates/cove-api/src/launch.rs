@@ -1,7 +1,8 @@
 //! Finding the daemon, and starting it when it is not there: for the command and for the window alike.
 //!
 //! Two clients may start it at the same time: the daemon that comes second finds the lock taken and ends, and both
-//! clients reach the first.
+//! clients reach the first. The lock may also be that of a daemon that is ending, which will not answer any more: so
+//! another one is started for a while.
 
 use crate::{Client, ClientError, Dirs, Version, make_private};
 use std::{
@@ -14,8 +15,10 @@ use std::{
 
 /// How long a daemon may take until it answers. It only reads its settings and adopts machines before that.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long after the child has ended another daemon, which took the lock first, may take until it answers.
-const OTHER_STARTER: Duration = Duration::from_secs(5);
+/// How long another daemon, which has the lock, may take until it answers, or until it has ended.
+const OTHER_DAEMON: Duration = Duration::from_secs(10);
+/// How long after a daemon that found the lock taken the next one is started.
+const AGAIN: Duration = Duration::from_millis(250);
 /// Where a daemon that does not start is looked into.
 const LOOK: &str = "look into its log with: cove logs daemon";
 
@@ -103,25 +106,27 @@ async fn start(dirs: &Dirs, program: &Path, client: &Client) -> Result<(), Launc
     let messages = dirs.logs().join("daemon-start.log");
     let mut child = spawn(program, &messages)?;
     let began = Instant::now();
-    let mut ended_at = None;
+    // Since when another daemon has been in the way, and when the last of ours gave way to it.
+    let (mut in_the_way, mut gave_way) = (None, None::<Instant>);
     while began.elapsed() < START_TIMEOUT {
         if running(client).await?.is_some() {
             return Ok(());
         }
-        if ended_at.is_none()
-            && let Some(status) = child.try_wait().map_err(LaunchError::Watch)?
-        {
+        if let Some(then) = gave_way {
+            if then.elapsed() >= AGAIN {
+                child = spawn(program, &messages)?;
+                gave_way = None;
+            }
+        } else if let Some(status) = child.try_wait().map_err(LaunchError::Watch)? {
             if !status.success() {
                 return Err(ended(&status.to_string(), status.code(), &messages));
             }
-            ended_at = Some(Instant::now());
-        }
-        if ended_at.is_some_and(|ended: Instant| ended.elapsed() > OTHER_STARTER) {
-            return Err(ended(
-                "another daemon holds the lock but does not answer",
-                None,
-                &messages,
-            ));
+            let now = Instant::now();
+            if now.duration_since(*in_the_way.get_or_insert(now)) > OTHER_DAEMON {
+                let how = "another daemon holds the lock but does not answer";
+                return Err(ended(how, None, &messages));
+            }
+            gave_way = Some(now);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -219,6 +224,21 @@ mod tests {
         for made in logs.ancestors().take_while(|path| *path != directory.path()) {
             assert_eq!(mode(made), 0o700, "{}", made.display());
         }
+    }
+
+    #[tokio::test]
+    #[cfg(unix)]
+    async fn a_daemon_that_gives_way_to_one_that_is_ending_is_followed_by_another() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("cove");
+        let script = "#!/bin/sh\nif test -e \"$0.came\"; then echo 'error: the second' >&2; exit 3; fi\n\
+                      touch \"$0.came\"\n";
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let dirs = Dirs::below(&directory.path().join("home"));
+        let error = ensure(&dirs, &program, || {}).await.unwrap_err().to_string();
+        assert_eq!(error, "the daemon did not start: the second");
     }
 
     #[tokio::test]
