@@ -9,6 +9,7 @@ mod headers;
 mod image;
 mod layer;
 mod send;
+mod zstd;
 
 pub use image::{ImageArchive, ImageLayer, read_image};
 pub use layer::{Layer, LayerEntry};

@@ -15,6 +15,7 @@ use super::{
     attributes::BLOCK,
     headers::{Entry, Headers, header_of},
     layer::{Layer, path_of},
+    zstd,
 };
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
@@ -45,9 +46,8 @@ const MOST_PATHS: usize = 64 << 20;
 const TOO_MANY: &str = "more files in its layers than are read";
 /// Indexes that may lead to one another.
 const DEEPEST: usize = 3;
-/// What gzip (RFC 1952) and Zstandard (RFC 8878) begin with.
+/// What gzip begins with (RFC 1952).
 const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// The layers of an image, the lowest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,8 +142,8 @@ fn read_file(
     if head.starts_with(GZIP) {
         return layer(MultiGzDecoder::new(whole), unpacked).map(Some);
     }
-    if head.starts_with(ZSTD) {
-        return Ok(Some(Kept::Packed));
+    if head.starts_with(&zstd::MAGIC) {
+        return layer(zstd::Unpacked::new(whole), unpacked).map(Some);
     }
     if let Some(block) = head.first_chunk::<BLOCK>()
         && (header_of(block).is_some() || block.iter().all(|&byte| byte == 0))

@@ -28,6 +28,19 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed.finish().unwrap()
 }
 
+/// A frame of Zstandard with its bytes as they are, in blocks of a kibibyte.
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = [&zstd::MAGIC[..], &[0, 0]].concat();
+    for block in bytes.chunks(1024) {
+        let header = u32::try_from(block.len()).unwrap() << 3;
+        packed.extend_from_slice(&header.to_le_bytes()[..3]);
+        packed.extend_from_slice(block);
+    }
+    // The last one is empty.
+    packed.extend_from_slice(&[1, 0, 0]);
+    packed
+}
+
 fn config(layers: usize) -> Vec<u8> {
     let digests: Vec<_> = (0..layers).map(|at| format!("sha256:d{at}")).collect();
     json!({
@@ -98,11 +111,24 @@ fn the_layout_of_the_oci_is_read_with_layers_that_are_packed() {
         ("blobs/sha256/manifest", manifest.as_bytes()),
         ("blobs/sha256/config", &config(2)),
         ("blobs/sha256/gz", &gzip(&base())),
-        ("blobs/sha256/zstd", &[ZSTD, &[0; 600]].concat()),
+        ("blobs/sha256/zstd", &zstd(&above())),
     ]);
     let found = read(&image).unwrap();
     assert_eq!(paths(&found.layers[0]), ["etc/", "etc/motd 5", "bin/sh 700"]);
-    // Told, and not taken for a layer without files.
+    assert_eq!(paths(&found.layers[1]), ["etc/", "-etc/motd", "-var/*"]);
+}
+
+#[test]
+fn a_layer_that_cannot_be_unpacked_is_told_and_not_taken_for_one_without_files() {
+    let manifest = json!([{"Config": "c", "Layers": ["gz", "zstd"]}]).to_string();
+    let image = tar(&[
+        ("gz", &gzip(&base())),
+        ("zstd", &[&zstd::MAGIC[..], &[0xff; 600]].concat()),
+        ("c", &config(2)),
+        ("manifest.json", manifest.as_bytes()),
+    ]);
+    let found = read(&image).unwrap();
+    assert!(found.layers[0].content.is_some());
     assert_eq!(found.layers[1].content, None);
 }
 
@@ -187,15 +213,17 @@ fn json_that_is_longer_than_any_is_not_kept() {
 
 #[test]
 fn what_unpacks_to_more_than_any_image_is_not_read_to_its_end() {
-    let packed = gzip(&tar(&[("zeros", &vec![0; 1 << 20])]));
-    let mut unpacked = MOST_UNPACKED - (1 << 16);
-    assert!(matches!(
-        read_file(&packed[..], packed.len() as u64, LONGEST, &mut unpacked),
-        Err(ArchiveError::Broken(_))
-    ));
-    let mut unpacked = 0;
-    assert!(read_file(&packed[..], packed.len() as u64, LONGEST, &mut unpacked).is_ok());
-    assert!(unpacked > 1 << 20, "{unpacked}");
+    let zeros = tar(&[("zeros", &vec![0; 1 << 20])]);
+    for packed in [gzip(&zeros), zstd(&zeros)] {
+        let mut unpacked = MOST_UNPACKED - (1 << 16);
+        assert!(matches!(
+            read_file(&packed[..], packed.len() as u64, LONGEST, &mut unpacked),
+            Err(ArchiveError::Broken(_))
+        ));
+        let mut unpacked = 0;
+        assert!(read_file(&packed[..], packed.len() as u64, LONGEST, &mut unpacked).is_ok());
+        assert!(unpacked > 1 << 20, "{unpacked}");
+    }
 }
 
 #[test]
