@@ -93,9 +93,25 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// `cargo`, the one that runs us.
+/// `cargo`, the one that runs us. It builds where the layout has it, even if a person's configuration names another
+/// `build.target-dir` for everything.
 pub(crate) fn cargo(layout: &crate::layout::Layout) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(layout.root());
     cargo
+        .current_dir(layout.root())
+        .env("CARGO_TARGET_DIR", layout.target());
+    cargo
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_builds_where_the_layout_looks() {
+        let layout = crate::layout::Layout::find().unwrap();
+        let cargo = cargo(&layout);
+        let target = cargo.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
+        assert_eq!(target.unwrap().1, Some(layout.target().as_os_str()));
+    }
 }

@@ -94,6 +94,7 @@ impl Peer {
             .args(["--locked", "--quiet", "--root"])
             .arg(&tools)
             .current_dir(std::env::temp_dir())
+            .env_remove("CARGO_TARGET_DIR")
             .stdin(Stdio::null())
             .status()
             .context("cannot run cargo")?;
