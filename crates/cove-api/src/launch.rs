@@ -229,13 +229,15 @@ mod tests {
     #[tokio::test]
     #[cfg(unix)]
     async fn a_daemon_that_gives_way_to_one_that_is_ending_is_followed_by_another() {
-        use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
         let program = directory.path().join("cove");
         let script = "#!/bin/sh\nif test -e \"$0.came\"; then echo 'error: the second' >&2; exit 3; fi\n\
                       touch \"$0.came\"\n";
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: a program that is open for writing, as in a child of another test, does not run.
+        let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
+        let mut writer = Command::new("/bin/sh");
+        writer.args(["-c", write]).arg(&program).arg(script);
+        assert!(writer.status().unwrap().success());
         let dirs = Dirs::below(&directory.path().join("home"));
         let error = ensure(&dirs, &program, || {}).await.unwrap_err().to_string();
         assert_eq!(error, "the daemon did not start: the second");
