@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Whatever the bytes say, no more is kept than [`MOST_WINDOW`] twice and a block, and that only once so much was
-//! unpacked: a block that would become more is refused before it does. Checksums are passed over: who reads a layer's headers has those of the archive's own. Dictionaries are not
-//! known; no builder of images uses any.
+//! unpacked: a block that would become more is refused before it does. Checksums are passed over: who reads a layer's
+//! headers has those of the archive's own. Dictionaries are not known; no builder of images uses any.
 
 mod bits;
 mod block;

@@ -1,5 +1,5 @@
-//! Packed blocks (section 3.1.1.3): literals, and sequences that say how many of them follow and what is repeated of what
-//! came before.
+//! Packed blocks (section 3.1.1.3): literals, and sequences that say how many of them follow and what is repeated of
+//! what came before.
 
 use super::{Fault, MOST_BLOCK, bits::Backward, fse::Table, huffman::Huffman};
 
