@@ -209,9 +209,12 @@ mod tests {
         }
     }
 
-    /// The lines of each batch that comes over a channel.
-    fn channel() -> (Channel<Vec<LogLine>>, Arc<Mutex<Vec<Vec<String>>>>) {
-        let batches = Arc::new(Mutex::new(Vec::new()));
+    /// The lines of each batch.
+    type Batches = Arc<Mutex<Vec<Vec<String>>>>;
+
+    /// What comes over a channel.
+    fn channel() -> (Channel<Vec<LogLine>>, Batches) {
+        let batches = Batches::default();
         let told = Arc::clone(&batches);
         let channel = Channel::new(move |body| {
             let InvokeResponseBody::Json(json) = body else {

@@ -11,7 +11,10 @@ mod root;
 mod usual;
 mod whole;
 
-use cove_tests::{harness::words_of, tests};
+use cove_tests::{
+    harness::{self, words_of},
+    tests,
+};
 use libtest_mimic::{Arguments, Trial};
 use root::{Kit, Root};
 use std::{
