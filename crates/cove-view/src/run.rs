@@ -21,6 +21,12 @@ pub struct RunSpec {
     pub ports: Vec<Publish>,
     /// Folders and volumes.
     pub mounts: Vec<Mount>,
+    /// The network that it joins; empty: the engine's usual one.
+    pub network: String,
+    /// The most memory that it may use, in MiB.
+    pub memory: Option<u32>,
+    /// How much of the processors it may use, in thousandths of one.
+    pub processors: Option<u32>,
     /// What happens when it ends.
     pub restart: Restart,
     /// Whether it is removed when it ends.
@@ -98,6 +104,16 @@ impl RunSpec {
                 "AutoRemove": self.remove,
             },
         });
+        let host = &mut body["HostConfig"];
+        if !self.network.is_empty() {
+            host["NetworkMode"] = json!(self.network);
+        }
+        if let Some(mebibytes) = self.memory {
+            host["Memory"] = json!(u64::from(mebibytes) << 20);
+        }
+        if let Some(thousandths) = self.processors {
+            host["NanoCpus"] = json!(u64::from(thousandths) * 1_000_000);
+        }
         // An empty command would replace the image's own.
         if !self.command.is_empty() {
             body["Cmd"] = json!(self.command);
@@ -150,6 +166,9 @@ mod tests {
                 target: "/srv".into(),
                 read_only: true,
             }],
+            network: String::new(),
+            memory: None,
+            processors: None,
             restart: Restart::UnlessStopped,
             remove: false,
         };
@@ -165,6 +184,20 @@ mod tests {
             json!({"Type": "bind", "Source": "/home/u/a:b", "Target": "/srv", "ReadOnly": true})
         );
         assert!(body.get("Cmd").is_none(), "the image's own command was replaced");
+        for unasked in ["NetworkMode", "Memory", "NanoCpus"] {
+            assert!(body["HostConfig"].get(unasked).is_none(), "{unasked}");
+        }
+        let limited = RunSpec {
+            network: "shop_default".into(),
+            memory: Some(512),
+            processors: Some(1500),
+            ..spec.clone()
+        };
+        let limited = limited.to_engine();
+        let host = &limited["HostConfig"];
+        assert_eq!(host["NetworkMode"], "shop_default");
+        assert_eq!(host["Memory"], 536_870_912);
+        assert_eq!(host["NanoCpus"], 1_500_000_000);
         // Docker refuses the two together.
         let removed = RunSpec { remove: true, ..spec }.to_engine();
         assert_eq!(removed["HostConfig"]["RestartPolicy"]["Name"], "no");

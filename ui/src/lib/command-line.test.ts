@@ -9,6 +9,9 @@ const plain: RunSpec = {
   environment: [],
   ports: [],
   mounts: [],
+  network: "",
+  memory: null,
+  processors: null,
   restart: "no",
   remove: false,
 };
@@ -33,6 +36,11 @@ describe("the command line", () => {
         "--mount 'type=bind,source=/home/mara/my site,target=/srv,readonly' --env 'MOTD=it'\\''s on' " +
         "nginx sh -c 'echo $HOME'",
     );
+  });
+
+  it("says limits in the units that docker reads", () => {
+    const line = runCommand({ ...plain, network: "shop_default", memory: 1536, processors: 1500 });
+    expect(line).toBe("docker run --detach --network shop_default --memory 1536m --cpus 1.5 nginx");
   });
 
   it("keeps a folder with a comma in one field", () => {

@@ -12,6 +12,9 @@ export function runCommand(spec: RunSpec): string {
   if (spec.remove) words.push("--rm");
   if (spec.name !== "") words.push("--name", spec.name);
   if (spec.restart !== "no") words.push("--restart", spec.restart);
+  if (spec.network !== "") words.push("--network", spec.network);
+  if (spec.memory !== null) words.push("--memory", `${spec.memory}m`);
+  if (spec.processors !== null) words.push("--cpus", String(spec.processors / 1000));
   for (const { host, container, protocol } of spec.ports) {
     words.push("--publish", `${host}:${container}${protocol === "tcp" ? "" : `/${protocol}`}`);
   }

@@ -914,6 +914,18 @@ ports: Array<Publish>,
  */
 mounts: Array<Mount>, 
 /**
+ * The network that it joins; empty: the engine's usual one.
+ */
+network: string, 
+/**
+ * The most memory that it may use, in MiB.
+ */
+memory: number | null, 
+/**
+ * How much of the processors it may use, in thousandths of one.
+ */
+processors: number | null, 
+/**
  * What happens when it ends.
  */
 restart: Restart, 

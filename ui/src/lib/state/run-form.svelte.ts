@@ -23,6 +23,56 @@ export function readMount(text: string): Mount | null {
   return { source: found[1] ?? "", target: found[2] ?? "", readOnly: found[3] !== undefined };
 }
 
+/** The most memory in MiB, and the most processors in thousandths, that a form takes: more than any computer has. */
+const MOST_MEMORY = 64 * 1024 * 1024;
+const MOST_PROCESSORS = 4096 * 1000;
+
+/** `512m` or `1.5g`, in MiB; null where it is something else. */
+export function readMemory(text: string): number | null {
+  const found = /^(\d+(?:\.\d+)?)\s*(m|g)(?:i?b)?$/i.exec(text);
+  const number = Math.round(Number(found?.[1]) * (found?.[2]?.toLowerCase() === "g" ? 1024 : 1));
+  return number >= 1 && number <= MOST_MEMORY ? number : null;
+}
+
+/** `1.5`, in thousandths; null where it is something else. */
+export function readProcessors(text: string): number | null {
+  const number = /^\d+(\.\d{1,3})?$/.test(text) ? Math.round(Number(text) * 1000) : 0;
+  return number >= 1 && number <= MOST_PROCESSORS ? number : null;
+}
+
+/** The first port of this computer from `from` on that is not among those. */
+export function freePort(from: number, taken: ReadonlySet<number>): number {
+  let free = from;
+  while (taken.has(free) && free < 65_535) free += 1;
+  return free;
+}
+
+/** Ports of this computer that containers have. */
+function takenPorts(rows: readonly ContainerRow[]): Set<number> {
+  return new Set(rows.flatMap((row) => row.ports.flatMap((taken) => taken.host ?? [])));
+}
+
+/** What a well-known image is usually run with. */
+export interface Preset {
+  title: string;
+  image: string;
+  /** Its name here, and that of its volume. */
+  name: string;
+  /** Where it listens, and the port of this computer that is tried first. */
+  ports: readonly (readonly [host: number, container: number])[];
+  environment: string;
+  /** Where it keeps its data. */
+  data: string | null;
+}
+
+export const PRESETS: readonly Preset[] = [
+  { title: "nginx", image: "nginx:alpine", name: "nginx", ports: [[8080, 80]], environment: "", data: null },
+  { title: "PostgreSQL", image: "postgres:17-alpine", name: "postgres", ports: [[5432, 5432]], environment: "POSTGRES_PASSWORD=postgres", data: "/var/lib/postgresql/data" },
+  { title: "MariaDB", image: "mariadb:11", name: "mariadb", ports: [[3306, 3306]], environment: "MARIADB_ROOT_PASSWORD=mariadb", data: "/var/lib/mysql" },
+  { title: "Redis", image: "redis:alpine", name: "redis", ports: [[6379, 6379]], environment: "", data: "/data" },
+  { title: "RabbitMQ", image: "rabbitmq:4-management", name: "rabbitmq", ports: [[5672, 5672], [15672, 15672]], environment: "", data: "/var/lib/rabbitmq" },
+];
+
 export class RunForm {
   image = $state("");
   name = $state("");
@@ -30,6 +80,9 @@ export class RunForm {
   environment = $state("");
   ports = $state("");
   mounts = $state("");
+  network = $state("");
+  memory = $state("");
+  processors = $state("");
   restart = $state<Restart>("no");
   remove = $state(false);
 
@@ -42,6 +95,9 @@ export class RunForm {
     environment: readEnvironment(this.environment),
     ports: this.#ports.flatMap((text) => readPort(text) ?? []),
     mounts: this.#mounts.flatMap((text) => readMount(text) ?? []),
+    network: this.network,
+    memory: readMemory(this.memory.trim()),
+    processors: readProcessors(this.processors.trim()),
     // Docker refuses the two together; removing wins, because the form shows it as the later choice.
     restart: this.remove ? "no" : this.restart,
     remove: this.remove,
@@ -50,15 +106,22 @@ export class RunForm {
   /** What keeps it from running, while it is typed. */
   problems(rows: readonly ContainerRow[]): string[] {
     const found: string[] = [];
+    const taken = takenPorts(rows);
+    for (const text of this.#ports) taken.add(readPort(text)?.host ?? 0);
     for (const text of this.#ports) {
       const wanted = readPort(text);
       if (wanted === null) found.push(say("badPort", { text }));
       const owner = rows.find((row) =>
         row.ports.some((taken) => taken.host === wanted?.host && taken.protocol === wanted?.protocol),
       );
-      if (wanted !== null && owner !== undefined) found.push(say("portTaken", { port: wanted.host, name: owner.name }));
+      if (wanted !== null && owner !== undefined) {
+        found.push(say("portTaken", { port: wanted.host, name: owner.name, free: freePort(wanted.host, taken) }));
+      }
     }
     for (const text of this.#mounts) if (readMount(text) === null) found.push(say("badMount", { text }));
+    const [memory, processors] = [this.memory.trim(), this.processors.trim()];
+    if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));
+    if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));
     return found;
   }
 
@@ -78,8 +141,28 @@ export class RunForm {
     this.command = "sh -c 'while :; do echo \"hello, it is $(date)\"; sleep 1; done'";
   }
 
+  /** What a well-known image needs, with a name and ports that nobody has yet. */
+  take(preset: Preset, rows: readonly ContainerRow[]): void {
+    this.clear();
+    const names = new Set(rows.map((row) => row.name));
+    let name = preset.name;
+    for (let count = 2; names.has(name); count += 1) name = `${preset.name}-${count}`;
+    const taken = takenPorts(rows);
+    const ports = preset.ports.map(([host, container]) => {
+      const free = freePort(host, taken);
+      taken.add(free);
+      return `${free}:${container}`;
+    });
+    this.image = preset.image;
+    this.name = name;
+    this.environment = preset.environment;
+    this.ports = ports.join(" ");
+    this.mounts = preset.data === null ? "" : `${name}-data:${preset.data}`;
+  }
+
   clear(): void {
     [this.image, this.name, this.command, this.environment, this.ports, this.mounts] = ["", "", "", "", "", ""];
+    [this.network, this.memory, this.processors] = ["", "", ""];
     [this.restart, this.remove] = ["no", false];
   }
 }

@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { MemoryHost } from "../host/memory";
 import type { ContainerRow } from "../host";
-import { readMount, readPort, RunForm } from "./run-form.svelte";
+import { freePort, PRESETS, readMemory, readMount, readPort, readProcessors, RunForm } from "./run-form.svelte";
 
 function rows(): ContainerRow[] {
   let seen: ContainerRow[] = [];
@@ -12,7 +12,35 @@ function rows(): ContainerRow[] {
 it("names the container that already has the port", () => {
   const form = new RunForm();
   form.ports = "8000:80 8001:81";
-  expect(form.problems(rows())).toEqual(["port 8000 is in use by shop-web-1"]);
+  expect(form.problems(rows())).toEqual(["port 8000 is in use by shop-web-1; 8002 is free"]);
+});
+
+it("proposes no port beyond the last one", () => {
+  expect(freePort(8000, new Set())).toBe(8000);
+  expect(freePort(65_535, new Set([65_535]))).toBe(65_535);
+});
+
+it("reads limits in the units that docker has, and says what is none", () => {
+  expect([readMemory("512m"), readMemory("1.5 GiB"), readMemory("0m"), readMemory("512"), readMemory("9999999999g")]).toEqual([512, 1536, null, null, null]);
+  expect([readProcessors("1.5"), readProcessors("0.25"), readProcessors("0"), readProcessors("-1"), readProcessors("1e3")]).toEqual([1500, 250, null, null, null]);
+  const form = new RunForm();
+  [form.memory, form.processors] = ["lots", "two"];
+  expect(form.problems([])).toHaveLength(2);
+  [form.memory, form.processors] = [" 2g ", ""];
+  expect(form.problems([])).toEqual([]);
+  expect([form.spec.memory, form.spec.processors]).toEqual([2048, null]);
+});
+
+it("fills in a well-known image with a name and ports that nobody has", () => {
+  const form = new RunForm();
+  form.memory = "1g";
+  const taken = rows().map((row) => ({ ...row, name: "postgres", ports: [{ host: 5432, container: 5432, protocol: "tcp" as const }] }));
+  const postgres = PRESETS.find((preset) => preset.name === "postgres");
+  if (postgres === undefined) throw new Error("there is no such preset");
+  form.take(postgres, taken);
+  expect(form.problems(taken)).toEqual([]);
+  expect([form.spec.name, form.spec.ports[0]?.host, form.spec.memory]).toEqual(["postgres-2", 5433, null]);
+  expect(form.spec.mounts).toEqual([{ source: "postgres-2-data", target: "/var/lib/postgresql/data", readOnly: false }]);
 });
 
 it("refuses ports that do not exist", () => {
