@@ -66,6 +66,7 @@ const COMMANDS: &[&str] = &[
     "run",
     "run_line",
     "save_images",
+    "save_log",
     "send_files",
     "set_autostart",
     "settings",

@@ -9,7 +9,7 @@ use cove_engine::{Bytes, EngineError};
 use cove_view::TaskStep;
 use futures_util::{Stream, stream};
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -90,6 +90,15 @@ pub(crate) async fn save(mut bytes: Bytes, to: &Path, report: &Report) -> Answer
     // A backup that is said to be there is there after a power cut, too.
     file.sync_all().await.map_err(cannot)?;
     beside.persist(to).map_err(|error| cannot(error.error))
+}
+
+/// Writes a text beside its place and then into it.
+pub(crate) fn write_text(to: &Path, text: &str) -> Answer<()> {
+    let cannot = |error| cannot_write(to, &error);
+    let mut beside = new_file_beside(to).map_err(cannot)?;
+    beside.write_all(text.as_bytes()).map_err(cannot)?;
+    beside.persist(to).map_err(|error| cannot(error.error))?;
+    Ok(())
 }
 
 /// Why a file could not be written where a person wanted it.
@@ -193,6 +202,23 @@ mod tests {
         ] {
             assert_eq!(file_name(name), file);
         }
+    }
+
+    #[test]
+    fn a_text_takes_the_place_of_what_was_there_and_says_where_it_cannot_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("web.log");
+        for text in ["a longer text", "short\n"] {
+            write_text(&to, text).unwrap();
+            assert_eq!(std::fs::read_to_string(&to).unwrap(), text);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        let refusal = write_text(&directory.path().join("nowhere/web.log"), "x").unwrap_err();
+        assert!(
+            refusal.0.message.contains("nowhere/web.log"),
+            "{}",
+            refusal.0.message
+        );
     }
 
     #[tokio::test]

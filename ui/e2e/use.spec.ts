@@ -33,6 +33,8 @@ test("a hundred thousand log lines draw only what is seen, follow their end and 
   await page.getByRole("button", { name: "Regex" }).click();
   await page.getByLabel("Search", { exact: true }).last().fill("(");
   await expect(page.getByText("not a valid pattern")).toBeVisible();
+  await page.getByRole("button", { name: "Save…" }).click();
+  await expect(page.getByText(/Saved as \/home\/mara\/.+\.log/)).toBeVisible();
 });
 
 test("the command line grows with the form, and what it runs appears in the list", async ({ page }) => {

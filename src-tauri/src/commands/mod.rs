@@ -102,6 +102,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::follow_machine_log,
         streams::open_terminal,
         streams::resize_terminal,
+        streams::save_log,
         streams::taken,
         streams::type_in_terminal,
         streams::unwatch,

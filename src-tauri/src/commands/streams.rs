@@ -3,7 +3,7 @@
 use crate::{
     cove::Cove,
     failure::Answer,
-    follow,
+    follow, local,
     logs::{self, After, BATCH, BATCHES, Log, Page, Reading, Source},
     stream::Streams,
     terminal::{self, Terminals},
@@ -14,7 +14,7 @@ use cove_engine::{Bytes, EngineError, Place};
 use cove_view::{ContainerRow, ContainerState, LogLine, LogReader, ThingKind, Usage};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tauri::{
-    State,
+    AppHandle, State,
     ipc::{Channel, InvokeResponseBody},
 };
 use tokio::{
@@ -250,6 +250,17 @@ pub(crate) async fn type_in_terminal(
         let _ = keyboard.typed.send(text.into_bytes()).await;
     }
     Ok(())
+}
+
+/// Writes a log, as the page shows it, to a file where a person says; where that is, or nothing if they said nothing.
+#[tauri::command]
+pub(crate) async fn save_log(app: AppHandle, name: String, text: String) -> Answer<Option<String>> {
+    let Some(to) = local::place_for(&app, &name).await? else {
+        return Ok(None);
+    };
+    let place = to.display().to_string();
+    local::blocking(move || local::write_text(&to, &text)).await??;
+    Ok(Some(place))
 }
 
 /// Tells a terminal its new size.

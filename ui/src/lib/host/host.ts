@@ -98,6 +98,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   processes(id: string): Promise<ProcessTable>;
   /** The log from its beginning in batches, then what comes. */
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop;
+  /** Asks where to write a log as it is shown, under a proposed name; where that is, null if nothing was said. */
+  saveLog(name: string, text: string): Promise<string | null>;
   /** A shell in a running container. The next output comes when `seen` has dealt with the last. */
   openTerminal(id: string, size: TerminalSize, seen: (bytes: Uint8Array) => Promise<void>, ended: () => void): Promise<TerminalLink>;
   /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */

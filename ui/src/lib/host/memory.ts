@@ -350,6 +350,10 @@ export class MemoryHost extends MemoryThings implements Host {
     return () => clearTimeout(timer);
   }
 
+  async saveLog(name: string): Promise<string | null> {
+    return `/home/mara/${name}`;
+  }
+
   async openPort(port: number): Promise<void> {
     window.open(`http://localhost:${port}/`, "_blank", "noreferrer");
   }

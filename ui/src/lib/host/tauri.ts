@@ -93,6 +93,10 @@ export class TauriHost extends TauriThings implements Host {
     return watchBatches("follow_log", { id }, seen);
   }
 
+  saveLog(name: string, text: string): Promise<string | null> {
+    return call("save_log", { name, text });
+  }
+
   async openTerminal(
     id: string,
     size: TerminalSize,

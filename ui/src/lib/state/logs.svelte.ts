@@ -129,6 +129,13 @@ export class Log {
     return lines;
   }
 
+  /** Shown lines as a file has them: without colours, with their times if asked for. */
+  text(timed: boolean): string {
+    return this.slice(0, this.count)
+      .map(({ line }) => `${timed ? `${new Date(line.atMs).toISOString()} ` : ""}${plain(line.text)}\n`)
+      .join("");
+  }
+
   follow(host: Pick<Host, "followLog">, id: string): Stop {
     this.#ring = new Ring(MOST_LINES);
     this.#searchAnew();

@@ -26,8 +26,11 @@ describe("searching", () => {
     log.follow(hostThatSays([["one \u001b[31mtw\u001b[0mo", "three"]]), "x");
     log.search = "two";
     expect(log.count).toBe(1);
+    expect(log.text(false)).toBe("one two\n");
     log.search = "";
     expect(log.count).toBe(2);
+    expect(log.text(false)).toBe("one two\nthree\n");
+    expect(log.text(true)).toMatch(/^\d{4}-.*Z one two\n\d{4}-.*Z three\n$/);
   });
 
   it("goes on among lines that come later, and forgets those that are forgotten", () => {
