@@ -30,6 +30,9 @@ test("a hundred thousand log lines draw only what is seen, follow their end and 
   await expect(page.getByRole("button", { name: "Follow" })).toHaveAttribute("aria-pressed", "false");
   await page.getByLabel("Search", { exact: true }).last().fill("order 7731");
   await expect(page.getByText("14,285 matches")).toBeVisible();
+  await page.getByRole("button", { name: "Context" }).click();
+  await expect(page.locator(".line.around").first()).toBeVisible();
+  await expect(page.getByText("14,285 matches")).toBeVisible();
   await page.getByRole("button", { name: "Regex" }).click();
   await page.getByLabel("Search", { exact: true }).last().fill("(");
   await expect(page.getByText("not a valid pattern")).toBeVisible();

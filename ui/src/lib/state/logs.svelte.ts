@@ -6,6 +6,9 @@ import { Ring } from "./ring";
 /** More than this is dropped from the beginning, so that a talkative container does not take the memory. */
 export const MOST_LINES = 200_000;
 
+/** So many lines before and after one that matches belong to its context. */
+const CONTEXT = 3;
+
 export interface Span {
   text: string;
   /** The engine's colour, 0 to 7; null for the text's own. */
@@ -80,10 +83,15 @@ export class Log {
   #ring = new Ring<LogLine>(MOST_LINES);
   /** Numbers of the lines that match; null while nothing valid is searched for. */
   #found: number[] | null = null;
+  /** Numbers of the lines that are shown: the same, or with their context. */
+  #shown: number[] | null = null;
+  /** The last number that follows a match closely enough. */
+  #until = -1;
   /** Counts changes of what is not reactive by itself. */
   #version = $state(0);
   #search = $state("");
   #regex = $state(false);
+  #context = $state(false);
   #match: ((text: string) => boolean) | null = null;
   valid = $state(true);
 
@@ -105,16 +113,38 @@ export class Log {
     this.#searchAnew();
   }
 
+  get context(): boolean {
+    return this.#context;
+  }
+
+  /** Whether lines around those that match are shown, too. */
+  set context(on: boolean) {
+    this.#context = on;
+    this.#searchAnew();
+  }
+
   /** How many lines are kept. */
   get total(): number {
     void this.#version;
     return this.#ring.length;
   }
 
-  /** How many lines are shown: those that match, or all. */
+  /** How many of them match. */
+  get matches(): number {
+    void this.#version;
+    return this.#found?.length ?? 0;
+  }
+
+  /** How many lines are shown: those that match, with their context if asked for, or all. */
   get count(): number {
     void this.#version;
-    return this.#found?.length ?? this.#ring.length;
+    return this.#shown?.length ?? this.#ring.length;
+  }
+
+  /** Whether a line is shown for another one's sake. */
+  isAround(line: LogLine): boolean {
+    void this.#version;
+    return this.#match !== null && !this.#match(plain(line.text));
   }
 
   /** Shown lines from one position to before another. */
@@ -122,7 +152,7 @@ export class Log {
     void this.#version;
     const lines: Numbered[] = [];
     for (let position = from; position < to; position += 1) {
-      const number = this.#found === null ? this.#ring.first + position : this.#found[position];
+      const number = this.#shown === null ? this.#ring.first + position : this.#shown[position];
       const line = number === undefined ? undefined : this.#ring.at(number);
       if (number !== undefined && line !== undefined) lines.push({ number, line });
     }
@@ -145,9 +175,9 @@ export class Log {
   #take(batch: LogLine[]): void {
     const from = this.#ring.next;
     this.#ring.push(batch);
-    if (this.#found !== null) {
-      const forgotten = this.#found.findIndex((number) => number >= this.#ring.first);
-      if (forgotten !== 0) this.#found.splice(0, forgotten < 0 ? this.#found.length : forgotten);
+    if (this.#found !== null && this.#shown !== null) {
+      this.#forget(this.#found);
+      if (this.#shown !== this.#found) this.#forget(this.#shown);
       this.#find(Math.max(from, this.#ring.first));
     }
     untrack(() => (this.#version += 1));
@@ -158,17 +188,35 @@ export class Log {
     this.valid = this.#search === "" || match !== null;
     this.#match = match;
     this.#found = match === null ? null : [];
+    this.#shown = this.#found !== null && this.#context ? [] : this.#found;
+    this.#until = -1;
     this.#find(this.#ring.first);
     // The version is written and not read, so that an effect that searches does not wait for itself.
     untrack(() => (this.#version += 1));
   }
 
+  /** Lets go of the lines that the ring has let go of. */
+  #forget(numbers: number[]): void {
+    const kept = numbers.findIndex((number) => number >= this.#ring.first);
+    if (kept !== 0) numbers.splice(0, kept < 0 ? numbers.length : kept);
+  }
+
   /** Adds what matches from that number on. */
   #find(from: number): void {
-    if (this.#match === null || this.#found === null) return;
+    const [match, found, shown] = [this.#match, this.#found, this.#shown];
+    if (match === null || found === null || shown === null) return;
     for (let number = from; number < this.#ring.next; number += 1) {
       const line = this.#ring.at(number);
-      if (line !== undefined && this.#match(plain(line.text))) this.#found.push(number);
+      if (line === undefined) continue;
+      if (match(plain(line.text))) {
+        found.push(number);
+        if (shown === found) continue;
+        const first = Math.max(number - CONTEXT, (shown.at(-1) ?? -1) + 1, this.#ring.first);
+        for (let near = first; near <= number; near += 1) shown.push(near);
+        this.#until = number + CONTEXT;
+      } else if (number <= this.#until) {
+        shown.push(number);
+      }
     }
   }
 }

@@ -65,6 +65,32 @@ function hostThatSays(batches: string[][]): MemoryHost {
   return host;
 }
 
+it("shows what is around a match once, also where it comes later", () => {
+  let seen: (lines: LogLine[]) => void = () => undefined;
+  const host = hostThatSays([]);
+  host.followLog = (_, wanted) => {
+    seen = wanted;
+    return () => undefined;
+  };
+  const log = new Log();
+  log.follow(host, "x");
+  log.search = "match";
+  log.context = true;
+  const said = (from: number, to: number) => Array.from({ length: to - from }, (_, at) => ([10, 12, 30].includes(from + at) ? "a match" : `${from + at}`));
+  seen(lines(said(0, 11)));
+  seen(lines(said(11, 40)));
+  expect(log.matches).toBe(3);
+  const numbers = log.slice(0, log.count).map((shown) => shown.number);
+  expect(numbers).toEqual([7, 8, 9, 10, 11, 12, 13, 14, 15, 27, 28, 29, 30, 31, 32, 33]);
+  expect(log.slice(3, 5).map(({ line }) => log.isAround(line))).toEqual([false, true]);
+  log.context = false;
+  expect(log.count).toBe(3);
+  // What is forgotten is not shown either.
+  log.context = true;
+  seen(lines(said(100, 100 + MOST_LINES)));
+  expect([log.matches, log.count]).toEqual([0, 0]);
+});
+
 it("draws a screenful and some more of a hundred thousand lines", () => {
   const [from, to] = visibleRange(50_000 * 20, 600, 20, 100_000);
   expect(from).toBeLessThanOrEqual(50_000);

@@ -51,6 +51,7 @@ export const de: Record<Word, string> = {
   wrap: "Umbrechen",
   times: "Zeiten",
   regex: "Regex",
+  context: "Zusammenhang",
   matches: "{count} Treffer",
   badPattern: "kein gültiges Muster",
   lines: "{count} Zeilen",

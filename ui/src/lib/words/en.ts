@@ -50,6 +50,7 @@ export const en = {
   wrap: "Wrap",
   times: "Times",
   regex: "Regex",
+  context: "Context",
   matches: "{count} matches",
   badPattern: "not a valid pattern",
   lines: "{count} lines",
