@@ -33,6 +33,7 @@ mod tray;
 mod usage;
 mod volume;
 mod window;
+mod words;
 
 use cove::Cove;
 use std::{env, process::ExitCode, sync::Arc};

@@ -7,6 +7,7 @@ use crate::{
     commands::containers::{self, Action},
     cove::Cove,
     window,
+    words::{Words, words},
 };
 use cove_view::{ContainerRow, ContainerState, MachineNews, MachinePhase};
 use std::{sync::Arc, time::Duration};
@@ -100,14 +101,16 @@ pub(crate) fn is_possible() -> bool {
 async fn keep(app: AppHandle, cove: Arc<Cove>, tray: TrayIcon) {
     let mut news = cove.news.subscribe();
     let mut rows = cove.rows.subscribe();
+    let words = words();
     let mut shown = None;
     loop {
         let now = Contents::of(
             news.borrow_and_update().as_ref(),
             rows.borrow_and_update().as_deref(),
+            words,
         );
         if shown.as_ref() != Some(&now) {
-            let made = now.menu(&app).and_then(|menu| tray.set_menu(Some(menu)));
+            let made = now.menu(&app, words).and_then(|menu| tray.set_menu(Some(menu)));
             if let Err(error) = made {
                 eprintln!("the tray's menu cannot be shown: {error}");
                 return;
@@ -142,23 +145,20 @@ struct Entry {
 }
 
 impl Contents {
-    fn of(news: Option<&MachineNews>, rows: Option<&[ContainerRow]>) -> Self {
+    fn of(news: Option<&MachineNews>, rows: Option<&[ContainerRow]>, words: &Words) -> Self {
         let (headline, machine) = match news {
-            None => ("Looking for the machine".to_owned(), None),
-            Some(MachineNews::Away { .. }) => (
-                "The daemon does not run".to_owned(),
-                Some(("Start the machine", "start")),
-            ),
+            None => (words.looking.to_owned(), None),
+            Some(MachineNews::Away { .. }) => (words.away.to_owned(), Some((words.start, "start"))),
             Some(MachineNews::Seen { machine }) => {
-                let (words, action) = match machine.phase {
-                    MachinePhase::Stopped => ("is stopped", Some(("Start the machine", "start"))),
-                    MachinePhase::Failed => ("failed", Some(("Start the machine", "start"))),
-                    MachinePhase::Starting => ("is starting", None),
-                    MachinePhase::Running => ("is running", Some(("Stop the machine", "stop"))),
-                    MachinePhase::Paused => ("is paused", Some(("Resume the machine", "start"))),
-                    MachinePhase::Stopping => ("is stopping", None),
+                let (phase, action) = match machine.phase {
+                    MachinePhase::Stopped => (words.stopped, Some((words.start, "start"))),
+                    MachinePhase::Failed => (words.failed, Some((words.start, "start"))),
+                    MachinePhase::Starting => (words.starting, None),
+                    MachinePhase::Running => (words.running, Some((words.stop, "stop"))),
+                    MachinePhase::Paused => (words.paused, Some((words.resume, "start"))),
+                    MachinePhase::Stopping => (words.stopping, None),
                 };
-                (format!("{} {words}", machine.name), action)
+                (format!("{} {phase}", machine.name), action)
             }
         };
         let running = rows
@@ -182,7 +182,7 @@ impl Contents {
         }
     }
 
-    fn menu(&self, app: &AppHandle) -> tauri::Result<Menu<Wry>> {
+    fn menu(&self, app: &AppHandle, words: &Words) -> tauri::Result<Menu<Wry>> {
         let item = |id: &str, text: &str, enabled| MenuItem::with_id(app, id, text, enabled, None::<&str>);
         let line = || PredefinedMenuItem::separator(app);
         let menu = Menu::with_items(app, &[&item("headline", &self.headline, false)?])?;
@@ -197,11 +197,15 @@ impl Contents {
             for port in &container.ports {
                 items.push(item(
                     &format!("port {port}"),
-                    &format!("Open localhost:{port}"),
+                    &format!("{} localhost:{port}", words.open),
                     true,
                 )?);
             }
-            for (word, label) in [("logs", "Logs"), ("restart", "Restart"), ("halt", "Stop")] {
+            for (word, label) in [
+                ("logs", words.logs),
+                ("restart", words.restart),
+                ("halt", words.halt),
+            ] {
                 items.push(item(&format!("{word} {}", container.id), label, true)?);
             }
             let items: Vec<&dyn IsMenuItem<Wry>> =
@@ -209,13 +213,12 @@ impl Contents {
             menu.append(&Submenu::with_items(app, &container.name, true, &items)?)?;
         }
         if self.more > 0 {
-            menu.append(&item("window", &format!("{} more…", self.more), true)?)?;
+            menu.append(&item("window", &format!("{} {}", self.more, words.more), true)?)?;
         }
         menu.append_items(&[
             &line()?,
-            &item("window", "Show the window", true)?,
-            // What quitting does not do has to be said here, where it is chosen.
-            &item("quit", "Quit (the machine goes on)", true)?,
+            &item("window", words.window, true)?,
+            &item("quit", words.quit, true)?,
         ])?;
         Ok(menu)
     }
@@ -265,6 +268,7 @@ async fn stop_machine(cove: &Cove) -> crate::failure::Answer<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::ENGLISH;
     use serde_json::json;
 
     fn rows(count: usize) -> Vec<ContainerRow> {
@@ -280,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_long_list_of_containers_ends_with_how_many_more_there_are() {
-        let contents = Contents::of(None, Some(&rows(MOST + 3)));
+        let contents = Contents::of(None, Some(&rows(MOST + 3)), &ENGLISH);
         assert_eq!((contents.containers.len(), contents.more), (MOST, 3));
         assert_eq!(contents.containers[0].ports, [8080]);
     }
@@ -292,7 +296,7 @@ mod tests {
             hint: String::new(),
             registry: None,
         };
-        let contents = Contents::of(Some(&MachineNews::Away { failure }), None);
+        let contents = Contents::of(Some(&MachineNews::Away { failure }), None, &ENGLISH);
         assert_eq!(contents.machine, Some(("Start the machine", "start")));
     }
 }

@@ -1,0 +1,116 @@
+//! The words that are said outside of the page, in the tray's menu: in the session's language, as far as it is one of
+//! the page's own.
+
+use std::env;
+
+/// The menu's words. What is said of the machine follows its name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Words {
+    pub(crate) looking: &'static str,
+    pub(crate) away: &'static str,
+    pub(crate) stopped: &'static str,
+    pub(crate) failed: &'static str,
+    pub(crate) starting: &'static str,
+    pub(crate) running: &'static str,
+    pub(crate) paused: &'static str,
+    pub(crate) stopping: &'static str,
+    pub(crate) start: &'static str,
+    pub(crate) stop: &'static str,
+    pub(crate) resume: &'static str,
+    /// A page of a container, whose address follows.
+    pub(crate) open: &'static str,
+    pub(crate) logs: &'static str,
+    pub(crate) restart: &'static str,
+    pub(crate) halt: &'static str,
+    /// How many more there are stands before it.
+    pub(crate) more: &'static str,
+    pub(crate) window: &'static str,
+    /// What quitting does not do has to be said where it is chosen.
+    pub(crate) quit: &'static str,
+}
+
+pub(crate) static ENGLISH: Words = Words {
+    looking: "Looking for the machine",
+    away: "The daemon does not run",
+    stopped: "is stopped",
+    failed: "failed",
+    starting: "is starting",
+    running: "is running",
+    paused: "is paused",
+    stopping: "is stopping",
+    start: "Start the machine",
+    stop: "Stop the machine",
+    resume: "Resume the machine",
+    open: "Open",
+    logs: "Logs",
+    restart: "Restart",
+    halt: "Stop",
+    more: "more…",
+    window: "Show the window",
+    quit: "Quit (the machine goes on)",
+};
+
+static GERMAN: Words = Words {
+    looking: "Die Maschine wird gesucht",
+    away: "Der Dienst läuft nicht",
+    stopped: "ist angehalten",
+    failed: "ist ausgefallen",
+    starting: "startet",
+    running: "läuft",
+    paused: "pausiert",
+    stopping: "hält an",
+    start: "Maschine starten",
+    stop: "Maschine anhalten",
+    resume: "Maschine fortsetzen",
+    open: "Öffnen:",
+    logs: "Logs",
+    restart: "Neu starten",
+    halt: "Anhalten",
+    more: "weitere…",
+    window: "Fenster zeigen",
+    quit: "Beenden (die Maschine läuft weiter)",
+};
+
+/// The words of this session.
+pub(crate) fn words() -> &'static Words {
+    of(|name| env::var(name).ok())
+}
+
+/// The words of the locale that these variables name, as for other programs' messages (gettext).
+fn of(variable: impl Fn(&str) -> Option<String>) -> &'static Words {
+    let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set);
+    let locale = locale.filter(|name| !["C", "POSIX"].contains(&name.as_str()) && !name.starts_with("C."));
+    // Languages are only preferred to one another where there is a locale.
+    let language = locale.map(|locale| set("LANGUAGE").unwrap_or(locale));
+    if language.is_some_and(|name| name.starts_with("de")) {
+        &GERMAN
+    } else {
+        &ENGLISH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_is_that_of_other_programs() {
+        let cases: [(&[(&str, &str)], bool); 7] = [
+            (&[], false),
+            (&[("LANG", "de_AT.UTF-8")], true),
+            (&[("LANG", "de_DE.UTF-8"), ("LC_ALL", "en_GB.UTF-8")], false),
+            (&[("LANG", "en_US.UTF-8"), ("LC_MESSAGES", "de_DE")], true),
+            (&[("LANG", "en_US.UTF-8"), ("LANGUAGE", "de:en")], true),
+            (&[("LANG", "C.UTF-8"), ("LANGUAGE", "de")], false),
+            (&[("LC_ALL", ""), ("LANG", "de")], true),
+        ];
+        for (variables, german) in cases {
+            let found = of(|name| {
+                let set = variables.iter().find(|(of, _)| *of == name);
+                set.map(|(_, value)| (*value).to_owned())
+            });
+            assert_eq!(found == &GERMAN, german, "{variables:?}");
+        }
+    }
+}
