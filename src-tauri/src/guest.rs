@@ -82,17 +82,25 @@ impl Program {
 }
 
 /// The machine's Docker client with these words, in a folder that the machine has. As for `cove docker`, its way to the
-/// engine is the gateway.
+/// engine is the gateway, and its configuration is the one whose accounts are lent, where this computer has any.
 pub(crate) fn docker(words: Vec<String>, folder: Option<&str>) -> Exec {
+    let mut environment = BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]);
+    if accounts().is_some() {
+        environment.insert("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned());
+    }
     Exec {
         command: std::iter::once("docker".to_owned()).chain(words).collect(),
-        environment: BTreeMap::from([
-            ("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}")),
-            ("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned()),
-        ]),
+        environment,
         directory: folder.map(str::to_owned),
         terminal: None,
     }
+}
+
+/// This computer's accounts at registries, if there may be any. A configuration that cannot be read is told of by whoever
+/// needs it.
+fn accounts() -> Option<Registries> {
+    let registries = Registries::from_env().ok()?;
+    registries.are_in_use().unwrap_or(true).then_some(registries)
 }
 
 /// Lends this computer's accounts at registries to a Docker client that is not started yet, for as long as what this
@@ -104,8 +112,7 @@ pub(crate) async fn lend_accounts(cove: &Cove, exec: &mut Exec, report: &Report)
             text: format!("Without an account: {problem}"),
         });
     };
-    // Nobody without a home has an account.
-    let registries = Registries::from_env().ok()?;
+    let registries = accounts()?;
     // Why nothing can be run in the machine is said of the client itself.
     let stream = cove.client().exec(&cove.machine, &lender()).await.ok()?;
     match lend(stream, registries, Rights::Read, tell).await {

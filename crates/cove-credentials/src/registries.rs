@@ -132,6 +132,28 @@ impl Registries {
         })
     }
 
+    /// Whether anybody may be signed in anywhere: the file names a helper, or a registry.
+    pub fn are_in_use(&self) -> Result<bool, ConfigError> {
+        let config = Config::read(&self.file)?;
+        Ok(config.store().is_some() || !config.helpers().is_empty() || config.entries().next().is_some())
+    }
+
+    /// Whether somebody who signs in has a place for their password: one that the file names, or a usual helper that
+    /// answers. One may be installed and have no keyring, as on a computer without a desktop.
+    pub async fn have_a_place(&self) -> Result<bool, ConfigError> {
+        if self.are_in_use()? {
+            return Ok(true);
+        }
+        for name in self.usual() {
+            if let Ok(helper) = self.helper(name, LISTING)
+                && helper.list().await.is_ok()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Who somebody is at a registry, as the Docker client would find it.
     pub async fn credentials(&self, key: &str) -> Result<Option<Credentials>, CredentialsError> {
         let config = Config::read(&self.file)?;
@@ -407,6 +429,26 @@ mod tests {
             refused,
             "docker-credential-pass did not store: pass not initialized"
         );
+    }
+
+    #[tokio::test]
+    async fn where_no_helper_works_and_none_is_named_nobody_can_sign_in() {
+        let (directory, registries) = registries("{\"currentContext\": \"cove\"}");
+        assert!(!registries.have_a_place().await.unwrap());
+        script(directory.path(), "cove", "echo 'there is no session bus'; exit 1");
+        assert!(!registries.have_a_place().await.unwrap());
+        keeping_one(directory.path(), "cove");
+        assert!(registries.have_a_place().await.unwrap() && !registries.are_in_use().unwrap());
+        for config in [
+            r#"{"credsStore": "away"}"#,
+            r#"{"credHelpers": {"r.example": "away"}}"#,
+            r#"{"auths": {"r.example": {}}}"#,
+        ] {
+            fs::write(registries.file(), config).unwrap();
+            assert!(registries.are_in_use().unwrap() && registries.have_a_place().await.unwrap());
+        }
+        fs::write(registries.file(), "no JSON").unwrap();
+        assert!(registries.are_in_use().is_err() && registries.have_a_place().await.is_err());
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@
 //! write files are then refused, rather than answered from an empty directory or to one that goes with the machine.
 //!
 //! It has the accounts at registries that the Docker client of this computer has: while a command runs that may need
-//! one, they are lent to it, and `login` and `logout` are this computer's.
+//! one, they are lent to it, and `login` and `logout` are this computer's. Where this computer has none and no place for
+//! a password, what somebody signs in to there is the guest's own business and goes with it.
 
 use super::{Session, exec};
 use crate::{exit::Exit, failure::Failure, output, terminal};
@@ -14,6 +15,7 @@ use cove_api::Client;
 use cove_credentials::{Loan, Registries, Rights, lend, lender};
 use cove_wire::{CLIENTS_CONFIG, CLIENTS_SOCKET, Exec};
 use std::{
+    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -80,21 +82,23 @@ pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Re
         }
     }
     let with_terminal = terminal::is_interactive();
+    let mut environment = BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]);
+    let rights = rights_of(&arguments);
+    let registries = registries(rights).await;
+    if registries.is_some() {
+        environment.insert("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned());
+    }
     // It lasts until the client has ended.
-    let loan = match rights_of(&arguments) {
-        Some(rights) => borrow(&daemon, &session.machine, rights, with_terminal).await,
-        None => None,
+    let loan = match (registries, rights) {
+        (Some(registries), Some(rights)) => {
+            borrow(&daemon, &session.machine, registries, rights, with_terminal).await
+        }
+        _ => None,
     };
-    let variables = [
-        ("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}")),
-        ("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned()),
-    ];
+    environment.extend(loan.as_ref().map(Loan::variable));
     let wanted = Exec {
         command: std::iter::once("docker".to_owned()).chain(arguments).collect(),
-        environment: variables
-            .into_iter()
-            .chain(loan.as_ref().map(Loan::variable))
-            .collect(),
+        environment,
         directory: here,
         terminal: with_terminal.then(terminal::like_ours),
     };
@@ -111,13 +115,29 @@ fn rights_of(arguments: &[String]) -> Option<Rights> {
     }
 }
 
+/// This computer's accounts, if there may be any, or for who signs in, if there is a place for one. A configuration that
+/// cannot be read is told of by whoever needs it.
+async fn registries(rights: Option<Rights>) -> Option<Registries> {
+    // Nobody without a home has an account.
+    let registries = Registries::from_env().ok()?;
+    let lent = match rights {
+        Some(Rights::SignIn) => registries.have_a_place().await,
+        _ => registries.are_in_use(),
+    };
+    lent.unwrap_or(true).then_some(registries)
+}
+
 /// Lends this computer's accounts to the client that is started next. Where that cannot be, it does without.
-async fn borrow(daemon: &Client, machine: &str, rights: Rights, with_terminal: bool) -> Option<Loan> {
+async fn borrow(
+    daemon: &Client,
+    machine: &str,
+    registries: Registries,
+    rights: Rights,
+    with_terminal: bool,
+) -> Option<Loan> {
     // A terminal that is raw by then does not begin a line where the last one ended.
     let end = if with_terminal { "\r" } else { "" };
     let tell = move |problem: String| output::note(format!("without an account: {problem}{end}"));
-    // Nobody without a home has an account.
-    let registries = Registries::from_env().ok()?;
     // Why nothing can be run in the machine is said of the client itself.
     let stream = daemon.exec(machine, &lender()).await.ok()?;
     match lend(stream, registries, rights, tell).await {
