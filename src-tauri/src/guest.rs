@@ -96,8 +96,8 @@ pub(crate) fn docker(words: Vec<String>, folder: Option<&str>) -> Exec {
     }
 }
 
-/// This computer's accounts at registries, if there may be any. A configuration that cannot be read is told of by whoever
-/// needs it.
+/// This computer's accounts at registries, if there may be any. A configuration that cannot be read is told of by
+/// whoever needs it.
 fn accounts() -> Option<Registries> {
     let registries = Registries::from_env().ok()?;
     registries.are_in_use().unwrap_or(true).then_some(registries)

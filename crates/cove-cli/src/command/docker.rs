@@ -6,8 +6,8 @@
 //! write files are then refused, rather than answered from an empty directory or to one that goes with the machine.
 //!
 //! It has the accounts at registries that the Docker client of this computer has: while a command runs that may need
-//! one, they are lent to it, and `login` and `logout` are this computer's. Where this computer has none and no place for
-//! a password, what somebody signs in to there is the guest's own business and goes with it.
+//! one, they are lent to it, and `login` and `logout` are this computer's. Where this computer has none and no place
+//! for a password, what somebody signs in to there is the guest's own business and goes with it.
 
 use super::{Session, exec};
 use crate::{exit::Exit, failure::Failure, output, terminal};
@@ -115,8 +115,8 @@ fn rights_of(arguments: &[String]) -> Option<Rights> {
     }
 }
 
-/// This computer's accounts, if there may be any, or for who signs in, if there is a place for one. A configuration that
-/// cannot be read is told of by whoever needs it.
+/// This computer's accounts, if there may be any, or for who signs in, if there is a place for one. A configuration
+/// that cannot be read is told of by whoever needs it.
 async fn registries(rights: Option<Rights>) -> Option<Registries> {
     // Nobody without a home has an account.
     let registries = Registries::from_env().ok()?;

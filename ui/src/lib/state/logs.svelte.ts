@@ -49,6 +49,28 @@ export function plain(text: string): string {
     .join("");
 }
 
+/** How bad a line says that it is. */
+export type Level = "error" | "warning" | "debug";
+
+const LEVELS: readonly (readonly [Level, string])[] = [
+  ["error", "error|fatal|panic|critical"],
+  ["warning", "warn|warning"],
+  ["debug", "debug|trace"],
+];
+/** A word of its own in capitals, in brackets, or behind `level`: what is only spoken of, such as "no error", is no level. */
+const PATTERNS = LEVELS.map(
+  ([level, words]) => [level, new RegExp(`\\b(?:${words.toUpperCase()})\\b`), new RegExp(`(?:\\blevel"?\\s*[=:]\\s*"?|\\[)(?:${words})\\b`, "i")] as const,
+);
+/** A level stands near a line's beginning. */
+const HEAD = 200;
+
+/** The level of a line; null where it says none, or has colours of its own. */
+export function levelOf(text: string): Level | null {
+  if (text.includes("\u001b")) return null;
+  const head = text.slice(0, HEAD);
+  return PATTERNS.find(([, word, named]) => word.test(head) || named.test(head))?.[0] ?? null;
+}
+
 /** A test for one line; null where the pattern is not valid. */
 export function matcher(search: string, regex: boolean): ((text: string) => boolean) | null {
   if (regex) {

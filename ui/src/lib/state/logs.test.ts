@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { LogLine } from "../host";
-import { Log, matcher, MOST_LINES, plain, spans, visibleRange } from "./logs.svelte";
+import { levelOf, Log, matcher, MOST_LINES, plain, spans, visibleRange } from "./logs.svelte";
 import { MemoryHost } from "../host/memory";
 
 describe("a line's colours", () => {
@@ -14,6 +14,20 @@ describe("a line's colours", () => {
   it("are not confused by cursor movements, which are dropped", () => {
     expect(plain("a\u001b[2Kb\u001b[10;3Hc")).toBe("abc");
   });
+});
+
+it("takes a line's level from words that say one, and from no others", () => {
+  for (const [text, level] of [
+    ["2026-11-22 ERROR cannot open", "error"],
+    ['{"level":"fatal","msg":"x"}', "error"],
+    ["time=1 level=warning msg=x", "warning"],
+    ["[Warn] disk is full", "warning"],
+    ["DEBUG 1 row", "debug"],
+    ["there is no error, 0 ERRORS", null],
+    ["\u001b[31mERROR\u001b[0m has a colour", null],
+    ["", null],
+  ] as const)
+    expect(levelOf(text)).toBe(level);
 });
 
 describe("searching", () => {
