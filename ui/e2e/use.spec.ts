@@ -118,6 +118,21 @@ test("a file is not mounted, and that is said", async ({ page }) => {
   await expect(page.getByRole("button", { name: "Mount" })).toHaveCount(0);
 });
 
+test("a second shell is a tab of its own, and leaves the first one as it was", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  const screens = page.locator(".xterm-accessibility-tree");
+  await expect(screens).toContainText("shop-web-1:/#");
+  await page.keyboard.type("echo the first");
+  await page.getByRole("button", { name: "New shell" }).click();
+  await expect(page.getByRole("button", { name: "Shell 2", exact: true })).toHaveAttribute("aria-pressed", "true");
+  await expect(screens).toHaveCount(2);
+  await expect(screens.last()).toContainText("shop-web-1:/#");
+  await expect(screens.last()).not.toContainText("the first");
+  await page.getByRole("button", { name: "Close shell 2" }).click();
+  await expect(screens).toHaveCount(1);
+  await expect(screens).toContainText("echo the first");
+});
+
 test("a terminal answers, keeps its keys to itself, and can be had again after its end", async ({ page }) => {
   await page.goto(`/#/containers/${CONTAINER}/terminal`);
   const screen = page.locator(".xterm-accessibility-tree");
