@@ -1,6 +1,9 @@
 //! The words that are said outside of the page, in the tray's menu: in the session's language, as far as it is one of
 //! the page's own.
 
+mod de;
+
+use de::GERMAN;
 use std::env;
 
 /// The menu's words. What is said of the machine follows its name.
@@ -48,27 +51,6 @@ pub(crate) static ENGLISH: Words = Words {
     more: "more…",
     window: "Show the window",
     quit: "Quit (the machine goes on)",
-};
-
-static GERMAN: Words = Words {
-    looking: "Die Maschine wird gesucht",
-    away: "Der Dienst läuft nicht",
-    stopped: "ist angehalten",
-    failed: "ist ausgefallen",
-    starting: "startet",
-    running: "läuft",
-    paused: "pausiert",
-    stopping: "hält an",
-    start: "Maschine starten",
-    stop: "Maschine anhalten",
-    resume: "Maschine fortsetzen",
-    open: "Öffnen:",
-    logs: "Logs",
-    restart: "Neu starten",
-    halt: "Anhalten",
-    more: "weitere…",
-    window: "Fenster zeigen",
-    quit: "Beenden (die Maschine läuft weiter)",
 };
 
 /// The words of this session.

@@ -183,8 +183,10 @@ export class Log {
 
   /** Shown lines as a file has them: without colours, with their times if asked for. */
   text(timed: boolean): string {
+    // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
+    const time = (line: LogLine): string => (timed && line.atMs > 0 ? `${new Date(line.atMs).toISOString()} ` : "");
     return this.slice(0, this.count)
-      .map(({ line }) => `${timed ? `${new Date(line.atMs).toISOString()} ` : ""}${plain(line.text)}\n`)
+      .map(({ line }) => `${time(line)}${plain(line.text)}\n`)
       .join("");
   }
 

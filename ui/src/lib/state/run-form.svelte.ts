@@ -144,9 +144,9 @@ export class RunForm {
   /** What a well-known image needs, with a name and ports that nobody has yet. */
   take(preset: Preset, rows: readonly ContainerRow[]): void {
     this.clear();
-    const names = new Set(rows.map((row) => row.name));
+    const names = rows.map((row) => row.name);
     let name = preset.name;
-    for (let count = 2; names.has(name); count += 1) name = `${preset.name}-${count}`;
+    for (let count = 2; names.includes(name); count += 1) name = `${preset.name}-${count}`;
     const taken = takenPorts(rows);
     const ports = preset.ports.map(([host, container]) => {
       const free = freePort(host, taken);

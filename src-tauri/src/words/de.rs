@@ -1,0 +1,24 @@
+//! The words in German.
+
+use super::Words;
+
+pub(super) static GERMAN: Words = Words {
+    looking: "Die Maschine wird gesucht",
+    away: "Der Dienst läuft nicht",
+    stopped: "ist angehalten",
+    failed: "ist ausgefallen",
+    starting: "startet",
+    running: "läuft",
+    paused: "pausiert",
+    stopping: "hält an",
+    start: "Maschine starten",
+    stop: "Maschine anhalten",
+    resume: "Maschine fortsetzen",
+    open: "Öffnen:",
+    logs: "Logs",
+    restart: "Neu starten",
+    halt: "Anhalten",
+    more: "weitere…",
+    window: "Fenster zeigen",
+    quit: "Beenden (die Maschine läuft weiter)",
+};
