@@ -44,7 +44,17 @@ describe("searching", () => {
     log.search = "";
     expect(log.count).toBe(2);
     expect(log.text(false)).toBe("one two\nthree\n");
-    expect(log.text(true)).toMatch(/^\d{4}-.*Z one two\n\d{4}-.*Z three\n$/);
+  });
+
+  it("says of a line when it was written where that is known", () => {
+    const log = new Log();
+    const host = hostThatSays([]);
+    host.followLog = (_, seen) => {
+      seen([{ atMs: 1000, stream: "stdout", text: "known" }, { atMs: 0, stream: "stdout", text: "unknown" }]);
+      return () => undefined;
+    };
+    log.follow(host, "x");
+    expect(log.text(true)).toBe("1970-01-01T00:00:01.000Z known\nunknown\n");
   });
 
   it("goes on among lines that come later, and forgets those that are forgotten", () => {
