@@ -60,7 +60,8 @@ impl Tally {
     }
 }
 
-/// Builds every test executable, program and example of the workspace, the desktop application's if `desktop`.
+/// Builds every test executable and example of the workspace, and the programs that the suites start; the desktop
+/// application's if `desktop`.
 ///
 /// All in one go: crates that several packages use are compiled once, with the features that all of them together
 /// want, and not once for every set of features.
@@ -71,12 +72,15 @@ pub(crate) fn build(layout: &Layout, features: &str, desktop: bool) -> Result<Ve
         "--quiet",
         "--locked",
         "--workspace",
-        "--bins",
         "--examples",
         "--tests",
+        "--bin",
+        "cove",
     ]);
     command.args(["--features", features]);
-    if !desktop {
+    if desktop {
+        command.args(["--bin", DESKTOP, "--bin", "docker-credential-cove"]);
+    } else {
         command.args(["--exclude", DESKTOP]);
     }
     command.args(["--message-format", "json-render-diagnostics"]);
