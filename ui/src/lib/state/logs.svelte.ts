@@ -192,7 +192,8 @@ export class Log {
 
   follow(host: Pick<Host, "followLog">, id: string): Stop {
     this.#ring = new Ring(MOST_LINES);
-    this.#searchAnew();
+    // What is searched for is not what is followed: an effect that follows does not begin again with each letter.
+    untrack(() => this.#searchAnew());
     return host.followLog(id, (batch) => this.#take(batch));
   }
 
@@ -215,8 +216,7 @@ export class Log {
     this.#shown = this.#found !== null && this.#context ? [] : this.#found;
     this.#until = -1;
     this.#find(this.#ring.first);
-    // The version is written and not read, so that an effect that searches does not wait for itself.
-    untrack(() => (this.#version += 1));
+    this.#version += 1;
   }
 
   /** Lets go of the lines that the ring has let go of. */
