@@ -3,9 +3,13 @@ import { readEnvironment, splitWords } from "../command-line";
 import type { ContainerRow, Mount, Publish, Restart, RunSpec } from "../host";
 import { say } from "../words/index.svelte";
 
+/** The first one that needs no privilege, and the last. */
+const FIRST_PORT = 1024;
+const LAST_PORT = 65_535;
+
 function port(text: string | undefined): number | null {
   const number = /^\d{1,5}$/.test(text ?? "") ? Number(text) : 0;
-  return number >= 1 && number <= 65_535 ? number : null;
+  return number >= 1 && number <= LAST_PORT ? number : null;
 }
 
 /** `8080:80/udp`; null where it is something else. */
@@ -40,10 +44,11 @@ export function readProcessors(text: string): number | null {
   return number >= 1 && number <= MOST_PROCESSORS ? number : null;
 }
 
-/** The first port of this computer from `from` on that is not among those. */
+/** The first port of this computer from `from` on that is not among those; after the last one it begins anew. */
 export function freePort(from: number, taken: ReadonlySet<number>): number {
   let free = from;
-  while (taken.has(free) && free < 65_535) free += 1;
+  // Where all of them are taken, the engine says so.
+  for (let tried = 0; tried <= LAST_PORT && taken.has(free); tried += 1) free = free < LAST_PORT ? free + 1 : FIRST_PORT;
   return free;
 }
 
@@ -122,7 +127,8 @@ export class RunForm {
     const [memory, processors] = [this.memory.trim(), this.processors.trim()];
     if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));
     if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));
-    return found;
+    // What is typed twice is wrong once.
+    return [...new Set(found)];
   }
 
   /** A folder that was dropped: it appears below /mnt by its own name until a person says otherwise. */

@@ -15,9 +15,15 @@ it("names the container that already has the port", () => {
   expect(form.problems(rows())).toEqual(["port 8000 is in use by shop-web-1; 8002 is free"]);
 });
 
-it("proposes no port beyond the last one", () => {
+it("proposes no port beyond the last one, and none that is taken", () => {
   expect(freePort(8000, new Set())).toBe(8000);
-  expect(freePort(65_535, new Set([65_535]))).toBe(65_535);
+  expect(freePort(65_535, new Set([65_535, 1024]))).toBe(1025);
+});
+
+it("says once what is wrong twice", () => {
+  const form = new RunForm();
+  form.ports = "80 80";
+  expect(form.problems([])).toEqual(["`80` is not host:container"]);
 });
 
 it("reads limits in the units that docker has, and says what is none", () => {
