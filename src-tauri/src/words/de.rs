@@ -15,7 +15,7 @@ pub(super) static GERMAN: Words = Words {
     stop: "Maschine anhalten",
     resume: "Maschine fortsetzen",
     open: "Öffnen:",
-    logs: "Logs",
+    logs: "Protokoll",
     restart: "Neu starten",
     halt: "Anhalten",
     more: "weitere…",
