@@ -130,6 +130,7 @@ test("a second shell is a tab of its own, and leaves the first one as it was", a
   await expect(screens.last()).toContainText("shop-web-1:/#");
   await expect(screens.last()).not.toContainText("the first");
   await page.getByRole("button", { name: "Close shell 2" }).click();
+  await expect(page.getByRole("button", { name: "Shell 1", exact: true })).toBeFocused();
   await expect(screens).toHaveCount(1);
   await expect(screens).toContainText("echo the first");
 });
