@@ -131,6 +131,8 @@ impl Log for ContainerLog {
         // A break is followed by another try once the container runs; what it wrote in between is kept for us.
         match self.open(cove, page.since()).await {
             Ok(mut source) => page.tell_all(&mut source).await,
+            // No log is kept of it, and the engine says why.
+            Err(EngineError::Refused { status: 501, message }) => Reading::Failed(message),
             Err(_) => Reading::Ended,
         }
     }
