@@ -75,7 +75,8 @@ export const PRESETS: readonly Preset[] = [
   { title: "PostgreSQL", image: "postgres:17-alpine", name: "postgres", ports: [[5432, 5432]], environment: "POSTGRES_PASSWORD=postgres", data: "/var/lib/postgresql/data" },
   { title: "MariaDB", image: "mariadb:11", name: "mariadb", ports: [[3306, 3306]], environment: "MARIADB_ROOT_PASSWORD=mariadb", data: "/var/lib/mysql" },
   { title: "Redis", image: "redis:alpine", name: "redis", ports: [[6379, 6379]], environment: "", data: "/data" },
-  { title: "RabbitMQ", image: "rabbitmq:4-management", name: "rabbitmq", ports: [[5672, 5672], [15672, 15672]], environment: "", data: "/var/lib/rabbitmq" },
+  // It keeps data by its node's name, which would otherwise be the container's id and leave the volume to nobody.
+  { title: "RabbitMQ", image: "rabbitmq:4-management", name: "rabbitmq", ports: [[5672, 5672], [15672, 15672]], environment: "RABBITMQ_NODENAME=rabbit@localhost", data: "/var/lib/rabbitmq" },
 ];
 
 export class RunForm {
