@@ -18,6 +18,7 @@
 
 mod backoff;
 mod config;
+mod orphans;
 mod ping;
 mod program;
 mod programs;
@@ -46,6 +47,9 @@ const LAST: Duration = Duration::from_secs(5);
 
 /// How long a restarted engine's containers may take to stop.
 const RESTART_GRACE: Duration = Duration::from_secs(20);
+
+/// How long containers may take to stop whose dockerd is not there: what it gives those that name no time.
+const ORPHANS_GRACE: Duration = Duration::from_secs(10);
 
 /// How long dockerd may take to read its configuration again.
 const RELOAD: Duration = Duration::from_secs(3);
@@ -289,6 +293,9 @@ impl Supervisor {
     async fn stop(&mut self, grace: Duration) {
         self.stop_asking();
         self.stop_dockerd(grace).await;
+        if self.setup.is_some() {
+            self.stop_orphans(grace.min(ORPHANS_GRACE)).await;
+        }
         self.containerd.stop(LAST).await;
         self.first_start = None;
     }
@@ -307,8 +314,9 @@ impl Supervisor {
                 Ok(_) => {
                     self.dockerd.signal(Signal::HUP);
                     if timeout(RELOAD, ping::ends_containers()).await.is_err() {
-                        self.report
-                            .warn("the engine did not take up its last configuration; containers are killed");
+                        self.report.warn(
+                            "the engine did not take up its last configuration; containers are stopped without it",
+                        );
                     }
                 }
                 Err(error) => self
@@ -323,6 +331,20 @@ impl Supervisor {
             kill_containers();
         }
         self.dockerd.stop(LAST).await;
+    }
+
+    /// Stops the containers that dockerd has left: when it crashes, it leaves all.
+    async fn stop_orphans(&self, grace: Duration) {
+        match timeout(grace, orphans::stop()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => self.report.warn(format!(
+                "containers without an engine could not be stopped: {error}"
+            )),
+            Err(_) => self.report.warn(format!(
+                "containers without an engine did not stop within {grace:?} and are killed"
+            )),
+        }
+        kill_containers();
     }
 
     fn start_containerd(&mut self) {

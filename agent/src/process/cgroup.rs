@@ -12,7 +12,10 @@
 //! dockerd takes the controllers of its own group for those that containers will have, so that its group stands where
 //! all of them are enabled.
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::Pid,
+};
 use std::{
     fs, io,
     os::fd::OwnedFd,
@@ -55,6 +58,25 @@ impl Cgroup {
         Ok(open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
+    /// The processes in the group and in those below. A group that goes away meanwhile has none, and those of a
+    /// threaded one belong to a group above it.
+    pub(crate) fn processes(&self) -> Vec<Pid> {
+        let mut found = Vec::new();
+        let mut groups = vec![self.0.clone()];
+        while let Some(group) = groups.pop() {
+            let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+            let pids = listed.lines().filter_map(|line| line.parse().ok());
+            found.extend(pids.filter_map(Pid::from_raw));
+            let below = fs::read_dir(&group).into_iter().flatten().flatten();
+            groups.extend(
+                below
+                    .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                    .map(|entry| entry.path()),
+            );
+        }
+        found
+    }
+
     /// Kills every process in the group and in those below.
     pub(crate) fn kill(&self) -> io::Result<()> {
         fs::write(self.0.join("cgroup.kill"), "1")
@@ -94,4 +116,27 @@ pub(crate) fn containers() -> io::Result<Vec<Cgroup>> {
         }
     }
     Ok(groups)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_are_found_in_a_group_and_in_those_below() {
+        let root = tempfile::tempdir().unwrap();
+        let below = root.path().join("container/init.scope");
+        fs::create_dir_all(&below).unwrap();
+        fs::write(root.path().join("cgroup.procs"), "").unwrap();
+        fs::write(root.path().join("container/cgroup.procs"), "7\n12\n").unwrap();
+        fs::write(below.join("cgroup.procs"), "9\n").unwrap();
+        let mut found: Vec<_> = Cgroup(root.path().into())
+            .processes()
+            .into_iter()
+            .map(Pid::as_raw_pid)
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, [7, 9, 12]);
+        assert!(Cgroup(root.path().join("gone")).processes().is_empty());
+    }
 }
