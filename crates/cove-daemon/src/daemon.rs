@@ -8,8 +8,9 @@
 //!
 //! A signal ends the daemon and nothing else: machines go on running, and the next daemon adopts them, so that an
 //! update of Cove or a crash of the daemon costs no container its life. What ends machines is `cove stop`, or a
-//! shutdown that was asked for over the API. A daemon without machines that run stays: it holds the Docker sockets,
-//! at which clients are told that the machine is stopped and how to start it.
+//! shutdown that was asked for over the API; or the same signal, where machine processes get it as well, as when the
+//! computer shuts down: they see to an orderly end themselves. A daemon without machines that run stays: it holds the
+//! Docker sockets, at which clients are told that the machine is stopped and how to start it.
 //!
 //! Where the directory of the sockets is taken away, as systemd does at the end of its user's last session, nobody can
 //! reach daemon or machines any more, nor could the next daemon: they are stopped while they can be asked to.

@@ -9,6 +9,7 @@ use cove_tests::{
     harness::{self, Cove, Pace, Wire, eventually, within},
     tests,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use std::{fs, process::ExitCode, thread, time::Duration};
 
 mod recovery {
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
     let slow: &[harness::Test] = &tests![
         recovery::a_daemon_whose_sockets_are_taken_away_stops_its_machine_and_ends,
         recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
+        recovery::a_session_that_ends_has_the_containers_stopped_first,
+        recovery::containers_whose_engine_has_crashed_are_asked_before_the_machine_stops,
         recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
         recovery::memory_that_the_guest_frees_is_the_hosts_again,
         recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
@@ -54,6 +57,22 @@ fn keep(cove: &Cove, word: &str) {
 fn kept(cove: &Cove) -> String {
     cove.docker(["run", "--rm", "-v", "kept:/v", "alpine", "cat", "/v/word"])
         .ok()
+}
+
+/// Starts a container that writes its last word where [`kept`] finds it, if it is asked to end and has the time.
+fn witness(cove: &Cove) {
+    let script = "trap 'sleep 1; echo last > /v/word; exit' TERM; echo ready; while :; do sleep 0.2; done";
+    cove.docker([
+        "run", "-d", "--name", "witness", "-v", "kept:/v", "alpine", "sh", "-c", script,
+    ])
+    .ok();
+    eventually("the witness to be ready", || {
+        cove.docker(["logs", "witness"]).ok() == "ready"
+    });
+}
+
+fn send(pid: i32, signal: Signal) -> Option<rustix::io::Result<()>> {
+    Pid::from_raw(pid).map(|pid| kill_process(pid, signal))
 }
 
 /// Waits for a state, while a daemon that was just started looks for its machines.
@@ -109,9 +128,7 @@ pub(crate) fn a_terminated_daemon_leaves_the_machine_running(cove: &Cove) {
     let machines = cove.machine_processes();
     assert_eq!(machines.len(), 1, "{:?}", cove.processes());
     let daemon = cove.daemon_pid();
-    let pid = rustix::process::Pid::from_raw(daemon);
-    let sent = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::TERM));
-    assert_eq!(sent, Some(Ok(())));
+    assert_eq!(send(daemon, Signal::TERM), Some(Ok(())));
     eventually("the daemon to end", || !cove.processes().contains_key(&daemon));
     assert_eq!(cove.machine_processes(), machines);
     becomes(cove, "running");
@@ -161,6 +178,45 @@ pub(crate) fn a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_thro
     });
     cove.start();
     assert_eq!(kept(cove), "stop");
+}
+
+/// As when the computer shuts down: everybody is told, the daemon as well as QEMU and the process of the devices.
+pub(crate) fn a_session_that_ends_has_the_containers_stopped_first(cove: &Cove) {
+    cove.start();
+    keep(cove, "session");
+    witness(cove);
+    let told = cove.processes();
+    for &pid in told.keys() {
+        // One may have ended with another that was told before.
+        let _ = (send(pid, Signal::TERM), send(pid, Signal::HUP));
+    }
+    within(Duration::from_mins(2), "all processes to end", || {
+        cove.processes().is_empty().then_some(())
+    });
+    let exit = fs::read_to_string(cove.machine_directory("default").join("exit.json")).unwrap();
+    assert!(exit.contains("powered_off"), "{exit}\n{told:?}");
+    cove.start();
+    assert_eq!(kept(cove), "last");
+    cove.docker(["rm", "-f", "witness"]).ok();
+    let logs = cove.cove(["logs", "kernel"]).ok();
+    assert!(
+        !logs.contains("recovery complete"),
+        "the data disk was not unmounted in order"
+    );
+}
+
+/// It is not there to ask them, and they go on without it.
+pub(crate) fn containers_whose_engine_has_crashed_are_asked_before_the_machine_stops(cove: &Cove) {
+    cove.start();
+    keep(cove, "crash");
+    witness(cove);
+    // It does not start with this configuration, again and again.
+    let crash = "echo broken > /run/cove/daemon.json; kill -9 $(pidof dockerd)";
+    cove.cove(["exec", "sh", "-c", crash]).ok();
+    cove.cove(["stop"]).limit(Duration::from_mins(2)).ok();
+    cove.start();
+    assert_eq!(kept(cove), "last");
+    cove.docker(["rm", "-f", "witness"]).ok();
 }
 
 pub(crate) fn two_commands_that_start_the_daemon_at_once_find_one_daemon(cove: &Cove) {
@@ -317,7 +373,6 @@ pub(crate) fn a_start_goes_on_without_its_command_and_without_its_daemon(cove: &
 
 /// Presses Ctrl-C.
 fn interrupt(command: &std::process::Child) {
-    use rustix::process::{Pid, Signal, kill_process};
     assert_eq!(kill_process(Pid::from_child(command), Signal::INT), Ok(()));
 }
 

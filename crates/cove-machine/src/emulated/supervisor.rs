@@ -24,7 +24,6 @@ use serde_json::json;
 use std::{future::pending, io, process::ExitStatus, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
-    signal::unix::{SignalKind, signal},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -61,8 +60,7 @@ pub(crate) async fn supervise(
     }: Input,
     spec: &MachineSpec,
     audience: Audience,
-) -> io::Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate())?;
+) -> Exit {
     let mut supervisor = Supervisor {
         spec,
         audience,
@@ -100,10 +98,6 @@ pub(crate) async fn supervise(
             Ok(()) = plugged.changed() => supervisor.plug(*plugged.borrow_and_update()),
             Some(result) = supervisor.steps.join_next() => supervisor.stepped(result, &mut hypervisor.child),
             status = hypervisor.child.wait() => break status,
-            Some(()) = terminate.recv() => {
-                tracing::info!("told to end");
-                supervisor.kill(&mut hypervisor.child);
-            }
             () = at(supervisor.deadline) => {
                 tracing::warn!("QEMU does not end by itself");
                 supervisor.deadline = None;
@@ -120,10 +114,10 @@ pub(crate) async fn supervise(
         None => died(&status, &stderr),
     };
     let orderly = matches!(cause, ExitCause::PoweredOff | ExitCause::Killed);
-    Ok(Exit {
+    Exit {
         cause,
         console_tail: if orderly { Vec::new() } else { console.tail() },
-    })
+    }
 }
 
 impl Supervisor<'_> {

@@ -44,7 +44,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
     task::{JoinSet, spawn_blocking},
     time::timeout,
@@ -191,7 +190,6 @@ impl Monitor {
         let Machine::Begun(running) = machine else {
             return Err(io::Error::other("the guest does not run"));
         };
-        let mut terminate = signal(SignalKind::terminate())?;
         let mut supervisor = Supervisor {
             parts,
             running,
@@ -222,10 +220,6 @@ impl Monitor {
                 Ok(()) = plugged.changed() => {
                     supervisor.plug(*plugged.borrow_and_update());
                     None
-                }
-                Some(()) = terminate.recv() => {
-                    tracing::info!("told to end");
-                    Some(ExitCause::Killed)
                 }
             };
             if let Some(cause) = ended {

@@ -4,6 +4,7 @@ use super::{
     cell::{self, words::Part},
     console::Console,
     control::{self, Audience, Desk},
+    ending::{self, Way},
     hypervisor::Hypervisor,
     identity::ProcessId,
     left_over::console_path,
@@ -156,6 +157,16 @@ async fn supervised(
     let (vcpus_sender, vcpus) = watch::channel(Vcpus::Running);
     let (events, _) = broadcast::channel(EVENTS);
     let (requests_sender, requests) = mpsc::channel(1);
+    let ending = ending::begin(Way {
+        runtime: runtime.clone(),
+        vcpus: vcpus.clone(),
+        orders: requests_sender.clone(),
+    })
+    .map_err(|source| MachineError::Io {
+        operation: "listen to the signals that end the machine in",
+        path: directory.to_owned(),
+        source,
+    })?;
     let desk = Desk {
         hello: Hello {
             version: protocol::VERSION,
@@ -181,14 +192,8 @@ async fn supervised(
         vcpus: vcpus_sender,
         events,
     };
-    let exit = hypervisor
-        .supervise(requests, &launch.spec, audience)
-        .await
-        .map_err(|source| MachineError::Io {
-            operation: "supervise the machine in",
-            path: directory.to_owned(),
-            source,
-        })?;
+    let exit = hypervisor.supervise(requests, &launch.spec, audience).await;
+    ending.abort();
 
     // The daemon learns it from the end of its connection, and then reads the account, which is there before.
     server.abort();

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{BackendKind, Exit, Features, MachineError, MachineSpec, emulated, kvm, nat, sockets, system};
 use cove_confine::Layer;
-use std::{io, path::Path};
+use std::path::Path;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -169,7 +169,7 @@ impl Hypervisor {
         requests: mpsc::Receiver<Asked>,
         spec: &MachineSpec,
         audience: Audience,
-    ) -> io::Result<Exit> {
+    ) -> Exit {
         let input = Input {
             requests,
             plugged: self.plugged,
@@ -183,11 +183,11 @@ impl Hypervisor {
                         exit
                     }
                     // QEMU does not get over the end of its devices.
-                    () = cell.ended() => Ok(Exit {
+                    () = cell.ended() => Exit {
                         cause: died(cell).await,
                         // The console went with QEMU's supervision.
                         console_tail: console::tail_of_file(&console_path(&spec.directory)),
-                    }),
+                    },
                 }
             }
             Kind::Kvm => supervise::supervise(self.cell, self.console, input, audience).await,

@@ -13,6 +13,9 @@
 //! The cell ([`cell`]) is the confined process that faces the guest. On KVM it is the monitor, with the devices; an emulated
 //! machine's QEMU is another child of the machine process, to which the cell serves two devices by vhost-user.
 //!
+//! Of all these the machine process alone takes signals, and has the machine end in order when one tells it to
+//! ([`ending`]).
+//!
 //! | file in the machine's directory | what it holds | who writes it |
 //! | --- | --- | --- |
 //! | `lock` | nothing; `flock`ed by every process that may write to the disk | |
@@ -38,6 +41,8 @@ pub(crate) mod check;
 pub(crate) mod console;
 #[cfg(target_os = "linux")]
 pub(crate) mod control;
+#[cfg(target_os = "linux")]
+mod ending;
 #[cfg(target_os = "linux")]
 mod entry;
 #[cfg(target_os = "linux")]

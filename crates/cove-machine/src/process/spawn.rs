@@ -11,6 +11,7 @@ use rustix::{
     process::{Signal, getpid, getppid, set_parent_process_death_signal, setsid},
 };
 use std::{
+    io,
     os::{fd::OwnedFd, unix::process::CommandExt},
     process::Command,
 };
@@ -21,7 +22,7 @@ pub(crate) enum Bond {
     /// In a session of its own: no terminal's signals reach it, and it outlives the parent.
     Free,
     /// Killed when the thread that started it ends, however that happens. That has to be a thread which lives as long
-    /// as the process.
+    /// as the process. The signals that end a session are the parent's to answer, and do nothing to the child.
     DiesWithParent,
 }
 
@@ -43,6 +44,7 @@ pub(crate) fn set_up(command: &mut Command, bond: Bond, kept: Vec<OwnedFd>) {
                 if getppid() != Some(parent) {
                     return Err(rustix::io::Errno::SRCH.into());
                 }
+                block_signals_of_a_sessions_end()?;
             }
         }
         Ok(())
@@ -50,6 +52,26 @@ pub(crate) fn set_up(command: &mut Command, bond: Bond, kept: Vec<OwnedFd>) {
     // SAFETY: the closure only makes system calls that are async-signal-safe; it allocates nothing and takes no lock.
     unsafe {
         command.pre_exec(in_child);
+    }
+}
+
+/// Keeps SIGTERM and SIGHUP from this process, and from what it becomes and starts. A system that shuts down sends
+/// them to every process of a session, where this one is needed until its parent has seen to an orderly end. They are
+/// blocked and not ignored, because QEMU and passt have handlers for them.
+fn block_signals_of_a_sessions_end() -> io::Result<()> {
+    // SAFETY: all zeros are a signal set, which is only passed to calls that fill it in or read it. All of them are
+    // async-signal-safe.
+    let result = unsafe {
+        let mut signals: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut signals);
+        libc::sigaddset(&raw mut signals, libc::SIGTERM);
+        libc::sigaddset(&raw mut signals, libc::SIGHUP);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut())
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -95,6 +117,14 @@ mod tests {
         command.args(["-c", "set -- $(cat /proc/$$/stat); test \"$6\" = $$"]);
         set_up(&mut command, Bond::Free, Vec::new());
         assert!(command.status().unwrap().success());
+    }
+
+    #[test]
+    fn a_bound_child_and_its_own_do_not_end_with_the_session() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "kill -HUP $$; kill -TERM $$; sh -c 'kill -TERM $$; exit 7'"]);
+        set_up(&mut command, Bond::DiesWithParent, Vec::new());
+        assert_eq!(command.status().unwrap().code(), Some(7));
     }
 
     #[test]

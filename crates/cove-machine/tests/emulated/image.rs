@@ -94,6 +94,21 @@ async fn the_agent_greets_and_greets_again_after_a_pause_and_an_adoption() {
 }
 
 #[tokio::test]
+async fn a_machine_process_that_is_told_to_end_has_the_guest_power_off() {
+    let Some(bench) = bench() else { return };
+    let machine = bench.start().await;
+    within(greet(&*machine)).await;
+    // It goes on to be asked.
+    within(machine.pause()).await.unwrap();
+    for process in machine.processes() {
+        signal(process, Signal::TERM);
+    }
+    let exit = within(machine.wait()).await;
+    assert_eq!(exit.cause, ExitCause::PoweredOff, "{}", bench.log());
+    bench.is_clear(&machine.processes()).await;
+}
+
+#[tokio::test]
 async fn the_agent_restarts_the_guest_and_then_powers_it_off() {
     let Some(bench) = bench() else { return };
     let machine = bench.start().await;

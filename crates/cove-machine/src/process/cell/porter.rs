@@ -104,7 +104,7 @@ fn is_errand(errands: &UnixStream, life: &OwnedFd) -> io::Result<bool> {
     Ok(fds[1].revents().is_empty())
 }
 
-/// Starts the cell. It inherits the locks that this process has inherited.
+/// Starts the cell. It inherits the locks that this process has inherited, and the signals that are blocked.
 fn start(directory: &Path, line: OwnedFd, bare: Option<String>) -> io::Result<Child> {
     let has_namespaces = bare.is_none();
     let mut command = super::again(directory, &Part::Cell { bare });

@@ -14,10 +14,9 @@ use crate::{
         protocol::Order,
     },
 };
-use std::{future::pending, io, time::Duration};
+use std::{future::pending, time::Duration};
 use tokio::{
     io::AsyncReadExt,
-    signal::unix::{SignalKind, signal},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -39,8 +38,7 @@ pub(in super::super) async fn supervise(
         mut plugged,
     }: Input,
     audience: Audience,
-) -> io::Result<Exit> {
-    let mut terminate = signal(SignalKind::terminate())?;
+) -> Exit {
     let mut buffer = vec![0; PIPE];
     let mut console_open = true;
     let mut deadline = None;
@@ -71,13 +69,6 @@ pub(in super::super) async fn supervise(
                 let (handle, up) = (cell.handle.clone(), *plugged.borrow_and_update());
                 tokio::spawn(async move { handle.ask(Ask::Plug(up)).await });
             }
-            Some(()) = terminate.recv() => {
-                tracing::info!("told to end");
-                killed = true;
-                deadline = Some(Instant::now() + KILL_PATIENCE);
-                let handle = cell.handle.clone();
-                tokio::spawn(async move { handle.ask(Ask::Machine(Order::Kill)).await });
-            }
             () = at(deadline) => {
                 tracing::warn!("the process that faces the guest does not end by itself");
                 deadline = None;
@@ -96,12 +87,12 @@ pub(in super::super) async fn supervise(
     });
     if let Some(exit) = exit {
         cell.end().await;
-        return Ok(exit);
+        return exit;
     }
-    Ok(Exit {
+    Exit {
         cause: died(cell).await,
         console_tail: console.tail(),
-    })
+    }
 }
 
 /// Why the machine ended when its cell did so unasked.
