@@ -86,6 +86,7 @@ const COMMANDS: &[&str] = &[
     "unwatch",
     "volume_sizes",
     "volumes",
+    "wait_for_page",
     "watch_changes",
     "watch_containers",
     "watch_machine",

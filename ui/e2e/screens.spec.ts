@@ -11,6 +11,7 @@ function digestOf(name: string): string {
 const CONTAINER = "0001".repeat(16);
 const SCREENS: [string, string, string][] = [
   ["containers", "/", "shop-web-1"],
+  ["first-run", "/?containers=0", "Open the welcome page"],
   ["logs", `/#/containers/${CONTAINER}/logs`, "400 lines"],
   ["stats", `/#/containers/${CONTAINER}/stats`, "Memory"],
   ["terminal", `/#/containers/${CONTAINER}/terminal`, "Terminal"],

@@ -55,6 +55,31 @@ test("the command line grows with the form, and what it runs appears in the list
   await expect(page.getByRole("log")).toBeVisible();
 });
 
+test("the welcome page is opened by one press, and found again without another container", async ({ page }) => {
+  await page.addInitScript(() => {
+    window.open = (address) => {
+      document.documentElement.dataset["opened"] = String(address);
+      return null;
+    };
+  });
+  await page.goto("/?containers=0");
+  await page.getByRole("button", { name: "Open the welcome page" }).click();
+  await expect(page.getByRole("button", { name: "Starting…" })).toBeDisabled();
+  const html = page.locator("html");
+  await expect(html).toHaveAttribute("data-opened", "http://localhost:32768/");
+  await expect(page.getByRole("link", { name: "32768:80" })).toBeVisible();
+  await page.keyboard.press("Control+j");
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  await expect(drawer.getByRole("heading", { name: "Open the welcome page" })).toBeVisible();
+  await expect(drawer.getByTitle(/^docker run --detach --name cove-welcome-page --publish 127\.0\.0\.1::80 alpine/)).toBeVisible();
+  await page.evaluate(() => delete document.documentElement.dataset["opened"]);
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("welcome page");
+  await page.keyboard.press("Enter");
+  await expect(html).toHaveAttribute("data-opened", "http://localhost:32768/");
+  await expect(page.locator(".item")).toHaveCount(1);
+});
+
 test("removing names what is lost and waits for a yes", async ({ page }) => {
   await page.goto("/");
   await page.getByRole("link", { name: /scratch-6/ }).click();

@@ -43,9 +43,11 @@ pub struct Variable {
 }
 
 /// A port to publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 pub struct Publish {
-    /// On this computer.
+    /// The address of this computer that it is at, such as `127.0.0.1`; empty: all of them.
+    pub address: String,
+    /// On this computer; 0: a free one, which the engine chooses.
     pub host: u16,
     /// In the container.
     pub container: u16,
@@ -87,7 +89,13 @@ impl RunSpec {
         for port in &self.ports {
             let key = format!("{}/{}", port.container, port.protocol.name());
             exposed.insert(key.clone(), json!({}));
-            let binding = json!({"HostIp": "", "HostPort": port.host.to_string()});
+            // An empty one is the engine's to choose.
+            let host = if port.host == 0 {
+                String::new()
+            } else {
+                port.host.to_string()
+            };
+            let binding = json!({"HostIp": port.address, "HostPort": host});
             match bindings.get_mut(&key).and_then(Value::as_array_mut) {
                 Some(others) => others.push(binding),
                 None => drop(bindings.insert(key, json!([binding]))),
@@ -154,8 +162,9 @@ mod tests {
                 name: "TZ".into(),
                 value: "UTC".into(),
             }],
-            ports: [8080, 8081]
-                .map(|host| Publish {
+            ports: [("", 8080), ("", 8081), ("127.0.0.1", 0)]
+                .map(|(address, host)| Publish {
+                    address: address.into(),
                     host,
                     container: 80,
                     protocol: Protocol::Tcp,
@@ -177,7 +186,11 @@ mod tests {
         assert_eq!(body["HostConfig"]["RestartPolicy"]["Name"], "unless-stopped");
         assert_eq!(
             body["HostConfig"]["PortBindings"]["80/tcp"],
-            json!([{"HostIp": "", "HostPort": "8080"}, {"HostIp": "", "HostPort": "8081"}])
+            json!([
+                {"HostIp": "", "HostPort": "8080"},
+                {"HostIp": "", "HostPort": "8081"},
+                {"HostIp": "127.0.0.1", "HostPort": ""},
+            ])
         );
         assert_eq!(
             body["HostConfig"]["Mounts"][0],

@@ -15,6 +15,7 @@ mod layers;
 mod lists;
 mod machine;
 mod networks;
+mod pages;
 mod project_files;
 mod registries;
 mod run;
@@ -81,6 +82,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         networks::network_details,
         networks::prune_networks,
         networks::remove_network,
+        pages::wait_for_page,
         project_files::read_project_file,
         project_files::write_project_file,
         registries::registries,

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
     // The first test is the one that starts the machine, since that is what it is about.
     let usual: &[Test] = &tests![
         window::a1_first_run_starts_the_machine_and_shows_how_far_it_is,
+        window::a1_the_welcome_page_is_served_by_a_container_and_opened_in_the_browser,
         window::a2_a_container_that_is_run_in_the_form_shows_its_log,
         window::a3_a_terminal_in_a_container_answers,
         files::a3_files_of_a_container_are_edited_made_and_renamed,

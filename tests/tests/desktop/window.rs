@@ -5,7 +5,14 @@ use cove_tests::harness::{
     webdriver::{BOOT, SOON, Window, program},
     within, within_telling,
 };
-use std::{process::Command, thread::sleep, time::Duration};
+use std::{
+    env, fs,
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, TcpStream},
+    process::Command,
+    thread::sleep,
+    time::Duration,
+};
 
 pub(crate) fn a1_first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cove) {
     assert!(
@@ -23,6 +30,54 @@ pub(crate) fn a1_first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cov
     window.reads("default · running");
     window.picture("3-running");
     assert_eq!(cove.state(), "running");
+}
+
+pub(crate) fn a1_the_welcome_page_is_served_by_a_container_and_opened_in_the_browser(cove: &Cove) {
+    // Whatever opens pages is found on the PATH. This one only writes down what it is asked for.
+    let browser = cove.scratch().join("browser");
+    fs::create_dir_all(&browser).expect("it can be made");
+    let (program, asked) = (browser.join("xdg-open"), browser.join("asked"));
+    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$1\" >>'{}'\n", asked.display());
+    // By a process of its own: a program that is open for writing, as in a child of another test, does not run.
+    let written = Command::new("/bin/sh")
+        .args(["-c", "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\""])
+        .arg(&program)
+        .arg(script)
+        .status();
+    assert!(written.expect("there is a shell").success(), "it was not written");
+    let before = env::var_os("PATH").unwrap_or_default();
+    let path =
+        env::join_paths([browser].into_iter().chain(env::split_paths(&before))).expect("no colon in it");
+
+    let window = Window::open_with(cove, &[("PATH", path.as_os_str())]);
+    window.press("Open the welcome page");
+    let address = within(SOON * 2, "the browser to be asked for a page", || {
+        let asked = fs::read_to_string(&asked).ok()?;
+        asked.ends_with('\n').then_some(asked)
+    });
+    let port: u16 = address
+        .trim()
+        .strip_prefix("http://localhost:")
+        .and_then(|rest| rest.strip_suffix('/')?.parse().ok())
+        .expect("it is asked for a port of this computer");
+    // It was waited for, so that the first request has an answer.
+    let page = page_at(port).expect("the page answers");
+    assert!(page.contains("<title>Welcome to Cove</title>"), "{page}");
+    assert!(page.contains("which runs Alpine Linux"), "{page}");
+    window.reads("cove-welcome-page");
+    window.picture("3-welcome");
+    cove.docker(["rm", "--force", "cove-welcome-page"]).ok();
+    window.reads("No containers yet");
+}
+
+/// What a port of this computer answers to `GET /`.
+fn page_at(port: u16) -> io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 pub(crate) fn a2_a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) {

@@ -26,13 +26,19 @@ describe("the command line", () => {
       ...plain,
       name: "site",
       restart: "unless-stopped",
-      ports: [{ host: 8080, container: 80, protocol: "tcp" }, { host: 53, container: 53, protocol: "udp" }],
+      ports: [
+        { address: "", host: 8080, container: 80, protocol: "tcp" },
+        { address: "", host: 53, container: 53, protocol: "udp" },
+        { address: "127.0.0.1", host: 0, container: 443, protocol: "tcp" },
+        { address: "", host: 0, container: 25, protocol: "tcp" },
+      ],
       mounts: [{ source: "/home/mara/my site", target: "/srv", readOnly: true }],
       environment: [{ name: "MOTD", value: "it's on" }],
       command: ["sh", "-c", "echo $HOME"],
     });
     expect(line).toBe(
       "docker run --detach --name site --restart unless-stopped --publish 8080:80 --publish 53:53/udp " +
+        "--publish 127.0.0.1::443 --publish 25 " +
         "--mount 'type=bind,source=/home/mara/my site,target=/srv,readonly' --env 'MOTD=it'\\''s on' " +
         "nginx sh -c 'echo $HOME'",
     );

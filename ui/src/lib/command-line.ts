@@ -15,8 +15,9 @@ export function runCommand(spec: RunSpec): string {
   if (spec.network !== "") words.push("--network", spec.network);
   if (spec.memory !== null) words.push("--memory", `${spec.memory}m`);
   if (spec.processors !== null) words.push("--cpus", String(spec.processors / 1000));
-  for (const { host, container, protocol } of spec.ports) {
-    words.push("--publish", `${host}:${container}${protocol === "tcp" ? "" : `/${protocol}`}`);
+  for (const { address, host, container, protocol } of spec.ports) {
+    const at = `${address === "" ? "" : `${address}:`}${host === 0 ? "" : host}`;
+    words.push("--publish", `${at === "" ? "" : `${at}:`}${container}${protocol === "tcp" ? "" : `/${protocol}`}`);
   }
   for (const mount of spec.mounts) words.push("--mount", mountOption(mount));
   for (const { name, value } of spec.environment) words.push("--env", `${name}=${value}`);

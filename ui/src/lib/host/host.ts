@@ -104,6 +104,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   openTerminal(id: string, size: TerminalSize, seen: (bytes: Uint8Array) => Promise<void>, ended: () => void): Promise<TerminalLink>;
   /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */
   run(spec: RunSpec, job: Job): Promise<string>;
+  /** Waits until a running container answers on a port that it has published. The port of this computer that leads there. */
+  waitForPage(id: string, port: number, job: Job): Promise<number>;
   /** Opens the page of a published port in the browser. */
   openPort(port: number): Promise<void>;
 

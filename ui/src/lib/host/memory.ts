@@ -354,6 +354,13 @@ export class MemoryHost extends MemoryThings implements Host {
     return `/home/mara/${name}`;
   }
 
+  async waitForPage(id: string, port: number, job: Job): Promise<number> {
+    await step(job);
+    const host = this.#find(id).ports.find((published) => published.container === port)?.host ?? null;
+    if (host === null) throw new HostError(`the container does not publish its port ${port}`, "Remove it, and run it again.");
+    return host;
+  }
+
   async openPort(port: number): Promise<void> {
     window.open(`http://localhost:${port}/`, "_blank", "noreferrer");
   }
@@ -372,7 +379,8 @@ export class MemoryHost extends MemoryThings implements Host {
       state: "running",
       health: null,
       status: "Up 1 second",
-      ports: spec.ports.map((port) => ({ ...port })),
+      // The engine chooses those that are free for the asking.
+      ports: spec.ports.map(({ host, container, protocol }) => ({ host: host === 0 ? 32_768 + this.#rows.length : host, container, protocol })),
     };
     this.#rows = [row, ...this.#rows];
     this.#tell();

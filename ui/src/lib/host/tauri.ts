@@ -132,6 +132,10 @@ export class TauriHost extends TauriThings implements Host {
     return longCall("run", { spec }, job);
   }
 
+  waitForPage(id: string, port: number, job: Job): Promise<number> {
+    return longCall("wait_for_page", { id, port }, job);
+  }
+
   openPort(port: number): Promise<void> {
     return call("open_port", { port });
   }

@@ -802,7 +802,11 @@ bytes: number, };
 
 export type Publish = { 
 /**
- * On this computer.
+ * The address of this computer that it is at, such as `127.0.0.1`; empty: all of them.
+ */
+address: string, 
+/**
+ * On this computer; 0: a free one, which the engine chooses.
  */
 host: number, 
 /**

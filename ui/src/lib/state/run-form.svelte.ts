@@ -17,7 +17,7 @@ export function readPort(text: string): Publish | null {
   const found = /^(\d+):(\d+)(?:\/(tcp|udp|sctp))?$/.exec(text);
   const [host, container] = [port(found?.[1]), port(found?.[2])];
   if (host === null || container === null) return null;
-  return { host, container, protocol: (found?.[3] ?? "tcp") as Publish["protocol"] };
+  return { address: "", host, container, protocol: (found?.[3] ?? "tcp") as Publish["protocol"] };
 }
 
 /** `/folder:/target:ro`; null where it is something else. The last colon before an absolute path divides. */

@@ -53,7 +53,7 @@ it("refuses ports that do not exist", () => {
   expect(readPort("0:80")).toBeNull();
   expect(readPort("70000:80")).toBeNull();
   expect(readPort("80")).toBeNull();
-  expect(readPort("53:53/udp")).toEqual({ host: 53, container: 53, protocol: "udp" });
+  expect(readPort("53:53/udp")).toEqual({ address: "", host: 53, container: 53, protocol: "udp" });
 });
 
 it("reads a folder whose name has colons and spaces", () => {

@@ -143,6 +143,11 @@ export const de: Record<Word, string> = {
   pulling: "{image} wird geladen",
   runUnderWay: "Startet…",
   tryOne: "Ein Beispiel eintragen",
+  welcome: "Willkommensseite öffnen",
+  welcomeHint: "Ein kleiner Container liefert sie, aus dem Image, das jede Maschine hat.",
+  welcomeTitle: "Willkommen bei Cove",
+  welcomeFrom: "Diese Seite kommt aus dem Container {name}, in dem {system} auf {kernel} läuft.",
+  welcomeHow: "Der Container läuft in Docker Engine, die Engine in einer microVM, und dies kam durch einen veröffentlichten Port zu Ihnen.",
   // Aufgaben
   tasks: "Aufgaben",
   noTasks: "Was länger dauert, steht hier, solange es läuft: Abrufe, Sicherungen, Builds.",

@@ -142,6 +142,11 @@ export const en = {
   pulling: "Pulling {image}",
   runUnderWay: "Starting…",
   tryOne: "Fill in an example",
+  welcome: "Open the welcome page",
+  welcomeHint: "A small container serves it, of the image that every machine has.",
+  welcomeTitle: "Welcome to Cove",
+  welcomeFrom: "This page comes out of the container {name}, which runs {system} on {kernel}.",
+  welcomeHow: "The container runs in Docker Engine, the engine in a microVM, and this came to you through a published port.",
   // Tasks
   tasks: "Tasks",
   noTasks: "What takes longer shows here while it goes on: pulls, backups, builds.",
