@@ -3,8 +3,9 @@
 use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
+    helper::Helper,
     task::Report,
-    volume::{self, Helper},
+    volume,
 };
 use cove_engine::{Engine, Place};
 use cove_view::FilesOf;

@@ -10,7 +10,7 @@
 //! The first look starts the daemon, as any command would. Later ones do not: a daemon that was stopped stays so until
 //! a person wants something of it.
 
-use crate::{cove::Cove, failure::Refusal, volume};
+use crate::{cove::Cove, failure::Refusal, helper};
 use cove_api::{Client, ClientError, Event, MachineStatus};
 use cove_engine::{Engine, EngineError, Place};
 use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
@@ -133,7 +133,7 @@ async fn follow_engine(cove: &Arc<Cove>, engine: &Engine) -> Result<(), EngineEr
 fn clear_left_overs(cove: &Arc<Cove>, engine: &Engine) {
     let (cove, engine) = (Arc::clone(cove), engine.clone());
     tauri::async_runtime::spawn(async move {
-        if let Err(refusal) = volume::clear_left_overs(&cove, &engine).await {
+        if let Err(refusal) = helper::clear_left_overs(&cove, &engine).await {
             eprintln!(
                 "cannot clear away what earlier windows left: {}",
                 refusal.0.message

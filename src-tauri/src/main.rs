@@ -20,6 +20,7 @@ mod drops;
 mod failure;
 mod follow;
 mod guest;
+mod helper;
 mod history;
 mod instance;
 mod layers;

@@ -3,9 +3,9 @@
 use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
+    helper::Helper,
     local::{self, Told},
     task::{Report, Tasks},
-    volume::Helper,
 };
 use cove_engine::{
     Engine, Place,
