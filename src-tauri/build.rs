@@ -40,6 +40,7 @@ const COMMANDS: &[&str] = &[
     "mounts",
     "network_details",
     "networks",
+    "open_debug_shell",
     "open_port",
     "open_project",
     "open_terminal",

@@ -160,6 +160,29 @@ test("a second shell is a tab of its own, and leaves the first one as it was", a
   await expect(screens).toContainText("echo the first");
 });
 
+test("a container without a shell is offered a debug shell beside it, whose command can be copied", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto(`/#/containers/${"0002".repeat(16)}/terminal`);
+  const screens = page.locator(".xterm-accessibility-tree");
+  await expect(screens).toContainText("executable file not found");
+  await expect(page.getByText("No shell could be started in this container.")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await page.getByRole("button", { name: "Open a debug shell" }).click();
+  await expect(page.getByRole("button", { name: "Debug 1", exact: true })).toHaveAttribute("aria-pressed", "true");
+  await expect(screens).toContainText("beside-shop-api-1:/#");
+  await expect(page.getByText("below /proc/1/root")).toBeVisible();
+  await page.getByRole("button", { name: "Copy command" }).click();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toContain("--pid container:shop-api-1 --network container:shop-api-1");
+});
+
+test("a debug shell is opened beside a shell as well", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  await page.getByRole("button", { name: "New debug shell" }).click();
+  await expect(page.getByRole("button", { name: "Debug 2", exact: true })).toHaveAttribute("aria-pressed", "true");
+  await expect(page.locator(".xterm-accessibility-tree").last()).toContainText("beside-shop-web-1:/#");
+});
+
 test("a terminal answers, keeps its keys to itself, and can be had again after its end", async ({ page }) => {
   await page.goto(`/#/containers/${CONTAINER}/terminal`);
   const screen = page.locator(".xterm-accessibility-tree");

@@ -197,10 +197,10 @@ impl Engine {
         Ok(Lines::new(label, response.into_body()))
     }
 
-    /// A connection that stops being HTTP: the terminal of an `exec` or an `attach`.
-    pub async fn terminal(&self, place: &Place, body: &Value) -> Result<Terminal, EngineError> {
+    /// A connection that stops being HTTP: the terminal of an `exec`, or without a body of an `attach`.
+    pub async fn terminal(&self, place: &Place, body: Option<&Value>) -> Result<Terminal, EngineError> {
         let upgrade = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp")];
-        let (label, response) = self.send(Method::POST, place, Some(body), &upgrade).await?;
+        let (label, response) = self.send(Method::POST, place, body, &upgrade).await?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             return Err(EngineError::Unexpected {
                 request: label,

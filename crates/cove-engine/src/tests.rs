@@ -83,7 +83,7 @@ async fn a_terminal_carries_bytes_both_ways() {
     ]);
     let place = Place::of(&["exec", "e1", "start"]);
     let mut terminal = engine
-        .terminal(&place, &serde_json::json!({"Tty": true}))
+        .terminal(&place, Some(&serde_json::json!({"Tty": true})))
         .await
         .unwrap();
     let mut prompt = [0; 5];

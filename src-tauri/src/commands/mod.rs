@@ -102,6 +102,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::close_terminal,
         streams::follow_log,
         streams::follow_machine_log,
+        streams::open_debug_shell,
         streams::open_terminal,
         streams::resize_terminal,
         streams::save_log,

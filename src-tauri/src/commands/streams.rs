@@ -6,7 +6,7 @@ use crate::{
     follow, local,
     logs::{self, After, BATCH, BATCHES, Log, Page, Reading, Source},
     stream::Streams,
-    terminal::{self, Terminals},
+    terminal::{self, Keyboard, Opened, Terminals},
     usage,
 };
 use cove_api::{LogQuery, LogSource};
@@ -221,7 +221,8 @@ pub(crate) fn follow_machine_log(
     })
 }
 
-/// Opens a terminal in a container; its bytes come as they are, and an empty message is its end.
+/// Opens a terminal in a container. Its bytes come as they are; what is no bytes is its end, and says whether a shell
+/// `began` at all.
 #[tauri::command]
 pub(crate) async fn open_terminal(
     cove: State<'_, Arc<Cove>>,
@@ -232,12 +233,35 @@ pub(crate) async fn open_terminal(
     rows: u16,
     seen: Channel<InvokeResponseBody>,
 ) -> Answer<u32> {
-    let (terminal, keyboard, keys) = terminal::start(&cove.engine(), &id, columns, rows).await?;
-    let number = streams.start(terminal::ALLOWANCE, |allowance| {
-        terminal::carry(terminal, keys, seen, allowance)
-    });
+    let opened = terminal::start(&cove.engine(), &id, columns, rows).await?;
+    Ok(carry(&streams, &terminals, opened, seen))
+}
+
+/// The same with a shell in a container of its own beside that one, which is removed with the terminal.
+#[tauri::command]
+pub(crate) async fn open_debug_shell(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    terminals: State<'_, Terminals>,
+    id: String,
+    columns: u16,
+    rows: u16,
+    seen: Channel<InvokeResponseBody>,
+) -> Answer<u32> {
+    let opened = terminal::start_beside(&cove, &id, columns, rows).await?;
+    Ok(carry(&streams, &terminals, opened, seen))
+}
+
+/// Makes a stream of a terminal.
+fn carry(
+    streams: &Streams,
+    terminals: &Terminals,
+    (opened, keyboard): (Opened, Keyboard),
+    seen: Channel<InvokeResponseBody>,
+) -> u32 {
+    let number = streams.start(terminal::ALLOWANCE, |allowance| opened.carry(seen, allowance));
     terminals.add(number, keyboard);
-    Ok(number)
+    number
 }
 
 /// Types into a terminal.
@@ -277,7 +301,8 @@ pub(crate) async fn resize_terminal(
     let Some(keyboard) = terminals.get(number) else {
         return Ok(());
     };
-    let place = Place::of(&["exec", &keyboard.exec, "resize"])
+    let place = keyboard
+        .size
         .with("w", &columns.to_string())
         .with("h", &rows.to_string());
     cove.engine().post(&place, None).await?;

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         settings::a4_the_window_opens_with_the_session_when_asked_to,
     ];
     let slow: &[Test] = &tests![
+        window::a4_a_container_without_a_shell_is_looked_into_from_one_beside_it,
         things::a4_the_files_of_an_images_layers_are_seen,
         files::a4_a_file_of_a_volume_is_edited_and_a_container_sees_it,
         registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,

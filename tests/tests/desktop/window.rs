@@ -100,33 +100,84 @@ pub(crate) fn a3_a_terminal_in_a_container_answers(cove: &Cove) {
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
     window.press("Terminal");
+    let keyboard = prompted(&window);
+    // The answer is a number that is not typed, so that the echo alone does not do.
+    window.type_into(&keyboard, "echo $((6 * 7 * 1000)); stty size\n");
+    let size = answer(&window, "42000");
+    assert!(!size.contains("0 0"), "the terminal has no size: {size}");
+    window.picture("6-terminal");
+    window.type_into(&keyboard, "exit\n");
+    window.reads("The shell has ended.");
+}
+
+/// What the terminal shows.
+fn terminal(window: &Window) -> String {
+    let rows = "return [...document.querySelectorAll('.xterm-accessibility-tree > *')].map(row => row.textContent).join('\\n')";
+    window.script(rows, &[]).as_str().unwrap_or_default().to_owned()
+}
+
+/// Waits for the shell's prompt; where to type.
+#[track_caller]
+fn prompted(window: &Window) -> String {
+    within(SOON * 2, "a prompt", || {
+        terminal(window).contains('#').then_some(())
+    });
     let keyboard = window.find("//textarea[contains(@class, 'xterm-helper-textarea')]");
-    let shown = || {
-        let rows = "return [...document.querySelectorAll('.xterm-accessibility-tree > *')].map(row => row.textContent).join('\\n')";
-        window.script(rows, &[]).as_str().unwrap_or_default().to_owned()
-    };
-    within(SOON * 2, "a prompt", || shown().contains('#').then_some(()));
     // Busybox's shell asks where the cursor is. The first answer, `ESC [1;5R`, begins like a key that it knows, so that it
     // takes what is typed right behind it for the rest, ten characters of it. It does not with those of further lines.
     within(SOON * 2, "a second prompt", || {
         window.type_into(&keyboard, "\n");
         sleep(Duration::from_secs(1));
-        (shown().matches('#').count() > 1).then_some(())
+        (terminal(window).matches('#').count() > 1).then_some(())
     });
-    // The answer is a number that is not typed, so that the echo alone does not do.
-    window.type_into(&keyboard, "echo $((6 * 7 * 1000)); stty size\n");
-    let size = within_telling(SOON, || {
-        let shown = shown();
-        if shown.contains("42000") {
+    keyboard
+}
+
+/// Waits until the terminal shows a text; all that it shows then.
+#[track_caller]
+fn answer(window: &Window, text: &str) -> String {
+    within_telling(SOON, || {
+        let shown = terminal(window);
+        if shown.contains(text) {
             Ok(shown)
         } else {
             Err(format!("the shell's answer; the terminal shows:\n{shown}"))
         }
-    });
-    assert!(!size.contains("0 0"), "the terminal has no size: {size}");
-    window.picture("6-terminal");
-    window.type_into(&keyboard, "exit\n");
-    window.reads("The shell has ended.");
+    })
+}
+
+pub(crate) fn a4_a_container_without_a_shell_is_looked_into_from_one_beside_it(cove: &Cove) {
+    let bare = "touch /of-the-other; rm /bin/sh; exec sleep 600";
+    cove.docker(["run", "--detach", "--name", "bare", "alpine", "sh", "-c", bare])
+        .ok();
+    let window = Window::open(cove);
+    let row = window.find("//a[.//span[normalize-space()='bare']]");
+    window.click(&row);
+    window.press("Terminal");
+    window.reads("No shell could be started in this container.");
+    window.picture("9-no-shell");
+    window.press("Open a debug shell");
+    let keyboard = prompted(&window);
+    window.type_into(
+        &keyboard,
+        "cat /proc/1/comm; ls /proc/1/root | grep other; echo $((6 * 7 * 1000))\n",
+    );
+    let shown = answer(&window, "42000");
+    assert!(
+        shown.contains("sleep") && shown.contains("of-the-other"),
+        "{shown}"
+    );
+    window.picture("9-debug-shell");
+    // It is in no list of the window's, and goes with its tab.
+    let beside = || {
+        let label = "label=dev.cove.helper=debug";
+        cove.docker(["ps", "--all", "--quiet", "--filter", label]).ok()
+    };
+    assert_eq!(beside().lines().count(), 1);
+    assert!(!window.text().contains("cove-helper"), "{}", window.text());
+    window.press("Logs");
+    eventually("the container beside it to go", || beside().trim().is_empty());
+    cove.docker(["rm", "--force", "bare"]).ok();
 }
 
 pub(crate) fn a4_what_another_client_does_is_seen_at_once(cove: &Cove) {

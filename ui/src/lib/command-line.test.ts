@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { composeCommand, quote, readEnvironment, runCommand, splitWords } from "./command-line";
+import { composeCommand, debugCommand, quote, readEnvironment, runCommand, splitWords } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -57,6 +57,12 @@ describe("the command line", () => {
   it("quotes the empty word", () => {
     expect(quote("")).toBe("''");
   });
+});
+
+it("makes a debug shell beside the container that it is for", () => {
+  expect(debugCommand("web")).toBe(
+    "docker run --rm --interactive --tty --pid container:web --network container:web --cap-add SYS_PTRACE alpine sh",
+  );
 });
 
 it("names a project by its folder and files where compose reads them, and else by its name", () => {

@@ -25,6 +25,13 @@ export function runCommand(spec: RunSpec): string {
   return words.map(quote).join(" ");
 }
 
+/** What makes a debug shell for a container: one beside it, which sees its processes and its network. */
+export function debugCommand(name: string): string {
+  const shared = `container:${name}`;
+  const words = ["docker", "run", "--rm", "--interactive", "--tty", "--pid", shared, "--network", shared, "--cap-add", "SYS_PTRACE", "alpine", "sh"];
+  return words.map(quote).join(" ");
+}
+
 /** `--mount` and not `--volume`: a path may hold colons. Its fields are CSV, so a field with a comma is quoted. */
 function mountOption(mount: RunSpec["mounts"][number]): string {
   const kind = mount.source.startsWith("/") ? "bind" : "volume";

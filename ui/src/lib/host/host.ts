@@ -58,6 +58,9 @@ export interface TerminalSize {
   rows: number;
 }
 
+/** Shows what a terminal writes. */
+export type TerminalSeen = (bytes: Uint8Array) => Promise<void>;
+
 /** A shell in a container. */
 export interface TerminalLink {
   type(text: string): void;
@@ -100,8 +103,13 @@ export interface Host extends ProjectsHost, ThingsHost {
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop;
   /** Asks where to write a log as it is shown, under a proposed name; where that is, null if nothing was said. */
   saveLog(name: string, text: string): Promise<string | null>;
-  /** A shell in a running container. The next output comes when `seen` has dealt with the last. */
-  openTerminal(id: string, size: TerminalSize, seen: (bytes: Uint8Array) => Promise<void>, ended: () => void): Promise<TerminalLink>;
+  /**
+   * A shell in a running container. The next output comes when `seen` has dealt with the last; at the end it is told
+   * whether there was a shell at all, which not every image has.
+   */
+  openTerminal(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink>;
+  /** The same with a shell in a container of its own beside that one, whose processes and network it sees. It goes with the terminal. */
+  openDebugShell(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink>;
   /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */
   run(spec: RunSpec, job: Job): Promise<string>;
   /** Waits until a running container answers on a port that it has published. The port of this computer that leads there. */

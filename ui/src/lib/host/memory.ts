@@ -33,6 +33,7 @@ import {
   type Step,
   type Stop,
   type TerminalLink,
+  type TerminalSeen,
   type TerminalSize,
   type TrustRow,
   type Upload,
@@ -306,17 +307,26 @@ export class MemoryHost extends MemoryThings implements Host {
     };
   }
 
-  /** A shell that says what is typed, and ends by `exit`. */
-  async openTerminal(
-    id: string,
-    _size: TerminalSize,
-    seen: (bytes: Uint8Array) => Promise<void>,
-    ended: () => void,
-  ): Promise<TerminalLink> {
+  /** The image of an API has no shell. */
+  async openTerminal(id: string, _size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
     const row = this.#find(id);
+    if (row.service !== "api") return this.#shell(row.name, seen, ended);
+    const refusal = 'exec failed: unable to start container process: exec: "sh": executable file not found in $PATH\r\n';
+    setTimeout(() => void seen(new TextEncoder().encode(refusal)).then(() => ended(false)), 0);
+    return { type: () => undefined, resize: () => undefined, close: () => undefined };
+  }
+
+  async openDebugShell(id: string, _size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
+    const row = this.#find(id);
+    if (row.state !== "running") throw new HostError("the container does not run", "Start it: a debug shell shares its processes and its network.");
+    return this.#shell(`beside-${row.name}`, seen, ended);
+  }
+
+  /** A shell that says what is typed, and ends by `exit`. */
+  #shell(name: string, seen: TerminalSeen, ended: (began: boolean) => void): TerminalLink {
     const say = (text: string) => void seen(new TextEncoder().encode(text));
     let line = "";
-    setTimeout(() => say(`\u001b[1;36m${row.name}\u001b[0m:/# `), 0);
+    setTimeout(() => say(`\u001b[1;36m${name}\u001b[0m:/# `), 0);
     return {
       type: (text) => {
         for (const key of text) {
@@ -325,8 +335,8 @@ export class MemoryHost extends MemoryThings implements Host {
             say(key);
             continue;
           }
-          if (line === "exit") return ended();
-          say(`\r\n${line.replace(/^echo /, "")}\r\n\u001b[1;36m${row.name}\u001b[0m:/# `);
+          if (line === "exit") return ended(true);
+          say(`\r\n${line.replace(/^echo /, "")}\r\n\u001b[1;36m${name}\u001b[0m:/# `);
           line = "";
         }
       },

@@ -28,6 +28,7 @@ import {
   type Step,
   type Stop,
   type TerminalLink,
+  type TerminalSeen,
   type TerminalSize,
   type TrustRow,
   type Upload,
@@ -97,17 +98,20 @@ export class TauriHost extends TauriThings implements Host {
     return call("save_log", { name, text });
   }
 
-  async openTerminal(
-    id: string,
-    size: TerminalSize,
-    seen: (bytes: Uint8Array) => Promise<void>,
-    ended: () => void,
-  ): Promise<TerminalLink> {
+  openTerminal(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
+    return this.#open("open_terminal", id, size, seen, ended);
+  }
+
+  openDebugShell(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
+    return this.#open("open_debug_shell", id, size, seen, ended);
+  }
+
+  async #open(command: string, id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
     let owed = 0;
     let open = true;
-    const channel = new Channel<ArrayBuffer>((message) => {
+    const channel = new Channel<ArrayBuffer | { began: boolean }>((message) => {
       if (!open) return;
-      if (message.byteLength === 0) return ended();
+      if (!(message instanceof ArrayBuffer)) return ended(message.began);
       void seen(new Uint8Array(message)).then(async () => {
         owed += message.byteLength;
         if (owed < ACKNOWLEDGE || !open) return;
@@ -116,7 +120,7 @@ export class TauriHost extends TauriThings implements Host {
         void send("taken", { number: await number, amount });
       });
     });
-    const number = call<number>("open_terminal", { id, columns: size.columns, rows: size.rows, seen: channel });
+    const number = call<number>(command, { id, columns: size.columns, rows: size.rows, seen: channel });
     const known = await number;
     return {
       type: inTurn((waiting, text) => waiting + text, (text) => send("type_in_terminal", { number: known, text })),
