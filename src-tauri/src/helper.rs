@@ -43,9 +43,9 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// Creates one for `purpose`, of [`IMAGE`] and with the rest of `body`, the engine's; nothing where the image is not
-    /// there. That goes on to its end whatever becomes of who asked: the engine may have made a container whose id nobody
-    /// would read otherwise, and which nobody could remove.
+    /// Creates one for `purpose`, of [`IMAGE`] and with the rest of `body`, the engine's; nothing where the image is
+    /// not there. That goes on to its end whatever becomes of who asked: the engine may have made a container whose id
+    /// nobody would read otherwise, and which nobody could remove.
     pub(crate) async fn create(
         cove: &Cove,
         purpose: &str,

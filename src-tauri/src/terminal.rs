@@ -1,8 +1,8 @@
-//! Terminals in containers: an `exec` with a terminal, or a container of its own beside one whose image has no shell; its
-//! bytes carried to the page and back.
+//! Terminals in containers: an `exec` with a terminal, or a container of its own beside one whose image has no shell;
+//! its bytes carried to the page and back.
 //!
-//! A terminal ends when its shell does, or when the page closes it. The shell of a terminal that was closed goes on in its
-//! container, as it does for any Docker client: the engine has no call that ends an `exec`. One beside a container is
+//! A terminal ends when its shell does, or when the page closes it. The shell of a terminal that was closed goes on in
+//! its container, as it does for any Docker client: the engine has no call that ends an `exec`. One beside a container is
 //! removed with its own.
 
 use crate::{
@@ -105,8 +105,8 @@ pub(crate) async fn start(
     Ok(Opened::of(terminal, size, Shell::Inside { engine, exec }))
 }
 
-/// Starts a shell in a container of its own beside `container`, whose processes and network it sees: for one whose image
-/// has no shell. `ui/src/lib/command-line.ts` shows the command for it.
+/// Starts a shell in a container of its own beside `container`, whose processes and network it sees: for one whose
+/// image has no shell. `ui/src/lib/command-line.ts` shows the command for it.
 pub(crate) async fn start_beside(
     cove: &Cove,
     container: &str,
@@ -141,8 +141,8 @@ pub(crate) async fn start_beside(
     Ok(Opened::of(terminal, size, Shell::Beside { _helper: helper }))
 }
 
-/// The engine's request for a container beside the one of this id. By the capability its root reaches the other's files,
-/// below `/proc/1/root`.
+/// The engine's request for a container beside the one of this id. By the capability its root reaches the other's
+/// files, below `/proc/1/root`.
 fn beside(id: &str, columns: u16, rows: u16) -> Value {
     let shared = format!("container:{id}");
     json!({

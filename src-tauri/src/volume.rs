@@ -4,8 +4,8 @@
 //!  create ──▶ helper container with the volume at /volume ──archive──▶ file, or another helper
 //! ```
 //!
-//! Such a helper ([`crate::helper`]) never runs, but to empty a volume: the engine mounts volumes for archives of stopped
-//! containers, too.
+//! Such a helper ([`crate::helper`]) never runs, but to empty a volume: the engine mounts volumes for archives of
+//! stopped containers, too.
 
 use crate::{
     commands::images,
