@@ -1,6 +1,7 @@
 /** A container's log: what has come, what of it is searched for, which part of it is on the screen. */
 import { untrack } from "svelte";
 import type { Host, LogLine, Stop } from "../host";
+import { firstWhere } from "./bisect";
 import { Ring } from "./ring";
 
 /** More than this is dropped from the beginning, so that a talkative container does not take the memory. */
@@ -85,12 +86,6 @@ export function matcher(search: string, regex: boolean): ((text: string) => bool
   return (text) => text.toLowerCase().includes(wanted);
 }
 
-/** Which of `count` lines of one height to draw, with some beyond either edge. */
-export function visibleRange(scroll: number, height: number, line: number, count: number): [number, number] {
-  const from = Math.max(0, Math.floor(scroll / line) - 20);
-  return [Math.min(from, count), Math.min(count, Math.ceil((scroll + height) / line) + 20)];
-}
-
 /** A line with its number, which it keeps while older ones are forgotten. */
 export interface Numbered {
   number: number;
@@ -109,6 +104,8 @@ export class Log {
   #shown: number[] | null = null;
   /** The last number that follows a match closely enough. */
   #until = -1;
+  #epoch = 0;
+  #gone = 0;
   /** Counts changes of what is not reactive by itself. */
   #version = $state(0);
   #search = $state("");
@@ -163,6 +160,32 @@ export class Log {
     return this.#shown?.length ?? this.#ring.length;
   }
 
+  /** How often what is shown began anew: with another log or search. Between, lines only come last and go first. */
+  get epoch(): number {
+    void this.#version;
+    return this.#epoch;
+  }
+
+  /** How many lines that would be shown have been forgotten in this epoch. */
+  get gone(): number {
+    void this.#version;
+    return this.#gone;
+  }
+
+  /** The number of the shown line at a position. */
+  numberAt(position: number): number | undefined {
+    void this.#version;
+    return this.#number(position);
+  }
+
+  /** The position of the first shown line with that number or a higher one; the count where there is none. */
+  positionOf(number: number): number {
+    void this.#version;
+    const shown = this.#shown;
+    if (shown === null) return Math.min(Math.max(number - this.#ring.first, 0), this.#ring.length);
+    return firstWhere(shown.length, (position) => (shown[position] ?? Infinity) >= number);
+  }
+
   /** Whether a line is shown for another one's sake. */
   isAround(line: LogLine): boolean {
     void this.#version;
@@ -174,18 +197,21 @@ export class Log {
     void this.#version;
     const lines: Numbered[] = [];
     for (let position = from; position < to; position += 1) {
-      const number = this.#shown === null ? this.#ring.first + position : this.#shown[position];
+      const number = this.#number(position);
       const line = number === undefined ? undefined : this.#ring.at(number);
       if (number !== undefined && line !== undefined) lines.push({ number, line });
     }
     return lines;
   }
 
-  /** Shown lines as a file has them: without colours, with their times if asked for. */
-  text(timed: boolean): string {
+  /**
+   * Shown lines, from one position to before another or all, as a file has them: without colours, with their times if
+   * asked for.
+   */
+  text(timed: boolean, from = 0, to = this.count): string {
     // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
     const time = (line: LogLine): string => (timed && line.atMs > 0 ? `${new Date(line.atMs).toISOString()} ` : "");
-    return this.slice(0, this.count)
+    return this.slice(from, to)
       .map(({ line }) => `${time(line)}${plain(line.text)}\n`)
       .join("");
   }
@@ -197,13 +223,20 @@ export class Log {
     return host.followLog(id, (batch) => this.#take(batch));
   }
 
+  #number(position: number): number | undefined {
+    if (this.#shown !== null) return this.#shown[position];
+    return position >= 0 && position < this.#ring.length ? this.#ring.first + position : undefined;
+  }
+
   #take(batch: LogLine[]): void {
-    const from = this.#ring.next;
+    const [first, from] = [this.#ring.first, this.#ring.next];
     this.#ring.push(batch);
     if (this.#found !== null && this.#shown !== null) {
-      this.#forget(this.#found);
-      if (this.#shown !== this.#found) this.#forget(this.#shown);
+      this.#gone += this.#forget(this.#shown);
+      if (this.#shown !== this.#found) this.#forget(this.#found);
       this.#find(Math.max(from, this.#ring.first));
+    } else {
+      this.#gone += this.#ring.first - first;
     }
     untrack(() => (this.#version += 1));
   }
@@ -215,14 +248,17 @@ export class Log {
     this.#found = match === null ? null : [];
     this.#shown = this.#found !== null && this.#context ? [] : this.#found;
     this.#until = -1;
+    this.#epoch += 1;
+    this.#gone = 0;
     this.#find(this.#ring.first);
     this.#version += 1;
   }
 
-  /** Lets go of the lines that the ring has let go of. */
-  #forget(numbers: number[]): void {
-    const kept = numbers.findIndex((number) => number >= this.#ring.first);
-    if (kept !== 0) numbers.splice(0, kept < 0 ? numbers.length : kept);
+  /** Lets go of the lines that the ring has let go of, and says how many. */
+  #forget(numbers: number[]): number {
+    const gone = firstWhere(numbers.length, (position) => (numbers[position] ?? Infinity) >= this.#ring.first);
+    if (gone > 0) numbers.splice(0, gone);
+    return gone;
   }
 
   /** Adds what matches from that number on. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { LogLine } from "../host";
-import { levelOf, Log, matcher, MOST_LINES, plain, spans, visibleRange } from "./logs.svelte";
+import { levelOf, Log, matcher, MOST_LINES, plain, spans } from "./logs.svelte";
 import { MemoryHost } from "../host/memory";
 
 describe("a line's colours", () => {
@@ -113,14 +113,6 @@ it("shows what is around a match once, also where it comes later", () => {
   log.context = true;
   seen(lines(said(100, 100 + MOST_LINES)));
   expect([log.matches, log.count]).toEqual([0, 0]);
-});
-
-it("draws a screenful and some more of a hundred thousand lines", () => {
-  const [from, to] = visibleRange(50_000 * 20, 600, 20, 100_000);
-  expect(from).toBeLessThanOrEqual(50_000);
-  expect(to).toBeGreaterThanOrEqual(50_030);
-  expect(to - from).toBeLessThan(100);
-  expect(visibleRange(9e9, 600, 20, 10)).toEqual([10, 10]);
 });
 
 it("forgets the oldest lines of a log without end", () => {
