@@ -48,7 +48,7 @@ const COMPOSE_WITH_VALUE: [&str; 9] = [
 /// What of compose says something without a look at the project's files, or fails by itself for the lack of them.
 const COMPOSE_ASKS: [&str; 4] = ["ls", "ps", "version", "help"];
 /// The commands that may speak with a registry, beside `login` and `logout`.
-const OF_REGISTRIES: [&str; 15] = [
+const OF_REGISTRIES: [&str; 16] = [
     "build",
     "builder",
     "buildx",
@@ -64,6 +64,7 @@ const OF_REGISTRIES: [&str; 15] = [
     "search",
     "service",
     "stack",
+    "trust",
 ];
 /// Build contexts that are fetched, and not read here.
 const REMOTE: [&str; 5] = ["http://", "https://", "git://", "ssh://", "git@"];
@@ -308,6 +309,7 @@ mod tests {
             "--log-level debug build .",
             "compose up",
             "image push r.example/a",
+            "trust inspect r.example/a",
         ] {
             assert_eq!(rights(line), Some(Rights::Read), "{line}");
         }
