@@ -97,19 +97,20 @@ impl Failure {
         matches!(self, Self::Silent { .. } | Self::Protocol(_))
     }
 
-    /// Whether another hypervisor might not have failed like this.
-    pub(super) fn may_be_the_hypervisors(&self) -> bool {
-        matches!(
-            self,
-            Self::Silent { .. }
-                | Self::Exited(
-                    ExitCause::HypervisorDied { .. }
-                        | ExitCause::CellPanicked { .. }
-                        | ExitCause::GuestPanicked { .. }
-                        | ExitCause::Vanished
-                )
-                | Self::Backend(MachineError::StartFailed { .. })
-        )
+    /// Whether another hypervisor might not have failed like this. Where the host's disk is `full`, any of them would.
+    pub(super) fn may_be_the_hypervisors(&self, full: bool) -> bool {
+        !full
+            && matches!(
+                self,
+                Self::Silent { .. }
+                    | Self::Exited(
+                        ExitCause::HypervisorDied { .. }
+                            | ExitCause::CellPanicked { .. }
+                            | ExitCause::GuestPanicked { .. }
+                            | ExitCause::Vanished
+                    )
+                    | Self::Backend(MachineError::StartFailed { .. })
+            )
     }
 
     /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
@@ -332,12 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_dies_on_a_full_disk_is_told_as_that() {
-        let report = Failure::Exited(ExitCause::HypervisorDied {
+    fn a_machine_that_dies_on_a_full_disk_is_told_as_that_and_not_as_the_hypervisors_failure() {
+        let failure = Failure::Exited(ExitCause::HypervisorDied {
             status: "exit 1".into(),
             stderr: String::new(),
-        })
-        .report(true);
-        assert_eq!(report.code, ErrorCode::DiskFull);
+        });
+        assert!(failure.may_be_the_hypervisors(false) && !failure.may_be_the_hypervisors(true));
+        assert_eq!(failure.report(true).code, ErrorCode::DiskFull);
     }
 }

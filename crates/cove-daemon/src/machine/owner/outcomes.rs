@@ -332,7 +332,7 @@ impl Owner {
         if session.is_none() {
             self.gone();
         }
-        let may_be_the_hypervisors = failure.may_be_the_hypervisors();
+        let may_be_the_hypervisors = failure.may_be_the_hypervisors(full);
         let backend = self.snapshot.backend.kind.clone();
         let out_of_reach = failure.leaves_it_out_of_reach();
         let mut error = failure.report(full);
