@@ -2,8 +2,8 @@
 //! its bytes carried to the page and back.
 //!
 //! A terminal ends when its shell does, or when the page closes it. The shell of a terminal that was closed goes on in
-//! its container, as it does for any Docker client: the engine has no call that ends an `exec`. One beside a container is
-//! removed with its own.
+//! its container, as it does for any Docker client: the engine has no call that ends an `exec`. A container that was
+//! made for a shell is removed.
 
 use crate::{
     cove::Cove,

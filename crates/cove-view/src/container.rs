@@ -8,7 +8,7 @@ use ts_rs::TS;
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 
-/// The label of containers that the window makes for a moment, to reach into volumes.
+/// The label of containers that the window makes for a moment, to reach into volumes or beside others: what each is for.
 pub const HELPER_LABEL: &str = "dev.cove.helper";
 
 /// What their names begin with.
