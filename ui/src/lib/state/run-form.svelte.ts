@@ -12,12 +12,13 @@ function port(text: string | undefined): number | null {
   return number >= 1 && number <= LAST_PORT ? number : null;
 }
 
-/** `8080:80/udp`; null where it is something else. */
+/** `8080:80/udp`, or `127.0.0.1:8080:80` at one address; null where it is something else. */
 export function readPort(text: string): Publish | null {
-  const found = /^(\d+):(\d+)(?:\/(tcp|udp|sctp))?$/.exec(text);
-  const [host, container] = [port(found?.[1]), port(found?.[2])];
-  if (host === null || container === null) return null;
-  return { address: "", host, container, protocol: (found?.[3] ?? "tcp") as Publish["protocol"] };
+  const found = /^(?:(\d{1,3}(?:\.\d{1,3}){3}):)?(\d+):(\d+)(?:\/(tcp|udp|sctp))?$/.exec(text);
+  const address = found?.[1] ?? "";
+  const [host, container] = [port(found?.[2]), port(found?.[3])];
+  if (host === null || container === null || address.split(".").some((part) => Number(part) > 255)) return null;
+  return { address, host, container, protocol: (found?.[4] ?? "tcp") as Publish["protocol"] };
 }
 
 /** `/folder:/target:ro`; null where it is something else. The last colon before an absolute path divides. */
@@ -158,7 +159,8 @@ export class RunForm {
     const ports = preset.ports.map(([host, container]) => {
       const free = freePort(host, taken);
       taken.add(free);
-      return `${free}:${container}`;
+      // Passwords that everybody knows, or none at all, are for this computer alone.
+      return `127.0.0.1:${free}:${container}`;
     });
     this.image = preset.image;
     this.name = name;

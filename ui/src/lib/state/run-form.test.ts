@@ -45,7 +45,8 @@ it("fills in a well-known image with a name and ports that nobody has", () => {
   if (postgres === undefined) throw new Error("there is no such preset");
   form.take(postgres, taken);
   expect(form.problems(taken)).toEqual([]);
-  expect([form.spec.name, form.spec.ports[0]?.host, form.spec.memory]).toEqual(["postgres-2", 5433, null]);
+  expect([form.spec.name, form.spec.memory]).toEqual(["postgres-2", null]);
+  expect(form.spec.ports).toEqual([{ address: "127.0.0.1", host: 5433, container: 5432, protocol: "tcp" }]);
   expect(form.spec.mounts).toEqual([{ source: "postgres-2-data", target: "/var/lib/postgresql/data", readOnly: false }]);
 });
 
@@ -53,6 +54,8 @@ it("refuses ports that do not exist", () => {
   expect(readPort("0:80")).toBeNull();
   expect(readPort("70000:80")).toBeNull();
   expect(readPort("80")).toBeNull();
+  expect(readPort("127.0.0.256:80:80")).toBeNull();
+  expect(readPort("127.0.0.1:8080:80")).toEqual({ address: "127.0.0.1", host: 8080, container: 80, protocol: "tcp" });
   expect(readPort("53:53/udp")).toEqual({ address: "", host: 53, container: 53, protocol: "udp" });
 });
 

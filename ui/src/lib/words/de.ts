@@ -94,7 +94,7 @@ export const de: Record<Word, string> = {
   commandLine: "Dasselbe im Terminal",
   environment: "Umgebung",
   environmentHint: "NAME=Wert, je Zeile einer; auch eine .env",
-  portsHint: "Host:Container, etwa 8080:80",
+  portsHint: "Host:Container, etwa 8080:80 oder 127.0.0.1:8080:80",
   portTaken: "Port {port} wird von {name} benutzt; {free} ist frei",
   badPort: "`{text}` ist nicht Host:Container",
   folders: "Ordner und Volumes",

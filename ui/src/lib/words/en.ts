@@ -93,7 +93,7 @@ export const en = {
   commandLine: "The same in a terminal",
   environment: "Environment",
   environmentHint: "NAME=value, one a line; paste a .env",
-  portsHint: "host:container, such as 8080:80",
+  portsHint: "host:container, such as 8080:80 or 127.0.0.1:8080:80",
   portTaken: "port {port} is in use by {name}; {free} is free",
   badPort: "`{text}` is not host:container",
   folders: "Folders and volumes",
