@@ -11,8 +11,8 @@ use std::io::{self, Read};
 
 /// What a frame begins with.
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// How far back a frame may refer, in bytes: as far as the best level of the encoder that builders use. So much of what was
-/// unpacked is kept, besides a block.
+/// How far back a frame may refer, in bytes: as far as the best level of the encoder that builders use. So much of what
+/// was unpacked is kept, besides a block, which is a mebibyte at most.
 const MOST_WINDOW: u64 = 32 << 20;
 
 /// Frames one after the other, unpacked.
