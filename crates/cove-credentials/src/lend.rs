@@ -10,7 +10,7 @@
 //! names, is told of no other, and changes none unless the person is signing in or out.
 
 use crate::{
-    address::key_of_address,
+    address::{AddressError, is_token_of_hub, key_of_address},
     helper::NOT_FOUND,
     protocol::{Stored, told},
     registries::{CredentialsError, Registries},
@@ -209,7 +209,7 @@ async fn answer(
     match (call.verb, rights) {
         (HelperVerb::Get, _) => {
             let asked = call.input.trim();
-            let Ok(key) = key_of_address(asked) else {
+            let Ok(key) = key_of(asked) else {
                 return (nobody(), None);
             };
             match registries.credentials(&key).await {
@@ -220,7 +220,7 @@ async fn answer(
         }
         (HelperVerb::Store, Rights::SignIn) => (stored(registries, &call.input).await, None),
         (HelperVerb::Erase, Rights::SignOut) => {
-            let Ok(key) = key_of_address(call.input.trim()) else {
+            let Ok(key) = key_of(call.input.trim()) else {
                 return (nobody(), None);
             };
             (outcome(registries.forget(&key).await), None)
@@ -238,9 +238,19 @@ async fn stored(registries: &Registries, input: &str) -> HelperAnswer {
     let Ok(Stored { key, user, secret }) = serde_json::from_str(input) else {
         return failed("what is to be stored is no JSON");
     };
-    match key_of_address(&key) {
+    match key_of(&key) {
         Ok(key) => outcome(registries.keep(&key, &Credentials { user, secret }).await),
         Err(error) => failed(&error.to_string()),
+    }
+}
+
+/// The key of the registry at the address that a client asks for. The tokens that newer clients keep beside Docker
+/// Hub's account have their own, so that none is told or kept in its place.
+fn key_of(asked: &str) -> Result<String, AddressError> {
+    if is_token_of_hub(asked) {
+        Ok(asked.to_owned())
+    } else {
+        key_of_address(asked)
     }
 }
 
@@ -362,6 +372,17 @@ mod tests {
         // With the loan the machine's program ends.
         drop(loan);
         assert!(agent.0.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_token_beside_docker_hubs_account_is_not_that_account() {
+        let (_directory, registries) = registries(&PLAIN.replace("r.example", HUB));
+        let (mut agent, _loan, _) = lent(registries, Rights::Read).await;
+        assert!(agent.ask(HelperVerb::Get, HUB).await.done);
+        for token in ["access-token", "refresh-token"] {
+            let asked = format!("{HUB}{token}");
+            assert_eq!(agent.ask(HelperVerb::Get, &asked).await, failed(NOT_FOUND));
+        }
     }
 
     #[tokio::test]
