@@ -1,4 +1,4 @@
-//! Images larger than what anybody should keep in memory.
+//! Images larger than what anybody should keep in memory, and large ones.
 
 use cove_tests::harness::Cove;
 use sha2::{Digest as _, Sha256};
@@ -8,15 +8,26 @@ use std::{
     time::Duration,
 };
 
+/// Bytes of a large image's file.
+const LARGE: u64 = 64 << 20;
 const GIBIBYTE: u64 = 1 << 30;
 const LIMIT: Duration = Duration::from_mins(8);
 const BLOCK: usize = 512;
 
+pub(crate) fn a_large_image_is_loaded_and_saved_whole(cove: &Cove) {
+    loaded_and_saved(cove, LARGE);
+}
+
+pub(crate) fn a_gibibyte_is_loaded_and_saved_whole(cove: &Cove) {
+    loaded_and_saved(cove, GIBIBYTE);
+}
+
 /// In through standard input, as people do it, and out through standard output. An image's id is the hash of its
 /// configuration, which has the hash of the layer: what was loaded is whole, or it is refused.
-pub(crate) fn a_gibibyte_is_loaded_and_saved_whole(cove: &Cove) {
+fn loaded_and_saved(cove: &Cove, size: u64) {
+    let name = format!("bytes-{size}");
     let mut digest = Sha256::new();
-    write_layer(&mut digest).unwrap();
+    write_layer(&mut digest, size).unwrap();
     let layer = hex(digest);
     let configuration = serde_json::json!({
         "architecture": "amd64", "os": "linux", "config": {},
@@ -25,23 +36,26 @@ pub(crate) fn a_gibibyte_is_loaded_and_saved_whole(cove: &Cove) {
     .to_string();
     let id = hex(Sha256::new_with_prefix(&configuration));
     cove.docker(["load"])
-        .input_from(move |stdin| write_image(stdin, &configuration))
+        .input_from({
+            let name = name.clone();
+            move |stdin| write_image(stdin, &name, &configuration, size)
+        })
         .limit(LIMIT)
         .ok();
-    let loaded = cove.docker(["image", "inspect", "--format", "{{.Id}}", "gibibyte"]);
+    let loaded = cove.docker(["image", "inspect", "--format", "{{.Id}}", &name]);
     assert_eq!(loaded.ok().trim(), format!("sha256:{id}"));
 
     // Read as it comes: the disk that the tests run on is not ours to fill.
-    let mut saving = cove.docker(["save", "gibibyte"]).spawn();
+    let mut saving = cove.docker(["save", &name]).spawn();
     let mut archive = tar::Archive::new(saving.stdout.take().unwrap());
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
-    let mut entry = entries.find(|entry| entry.size() > GIBIBYTE).unwrap();
+    let mut entry = entries.find(|entry| entry.size() > size).unwrap();
     let mut digest = Sha256::new();
     io::copy(&mut entry, &mut digest).unwrap();
     assert_eq!(hex(digest), layer, "another layer was saved");
     io::copy(&mut archive.into_inner(), &mut io::sink()).unwrap();
     assert!(saving.wait().unwrap().success(), "it ended before it was done");
-    cove.docker(["rmi", "gibibyte"]).limit(LIMIT).ok();
+    cove.docker(["rmi", &name]).limit(LIMIT).ok();
 }
 
 fn hex(digest: Sha256) -> String {
@@ -54,26 +68,30 @@ fn hex(digest: Sha256) -> String {
 }
 
 /// An image of one layer, as `docker load` takes it.
-fn write_image(to: &mut impl Write, configuration: &str) -> io::Result<()> {
-    let manifest = r#"[{"Config": "image.json", "RepoTags": ["gibibyte:latest"], "Layers": ["layer.tar"]}]"#;
-    for (name, text) in [("manifest.json", manifest), ("image.json", configuration)] {
+fn write_image(to: &mut impl Write, name: &str, configuration: &str, size: u64) -> io::Result<()> {
+    let tag = format!("{name}:latest");
+    let manifest = serde_json::json!([{"Config": "image.json", "RepoTags": [tag], "Layers": ["layer.tar"]}]);
+    for (name, text) in [
+        ("manifest.json", &*manifest.to_string()),
+        ("image.json", configuration),
+    ] {
         to.write_all(&header(name, text.len() as u64))?;
         to.write_all(text.as_bytes())?;
         to.write_all(&vec![0; text.len().next_multiple_of(BLOCK) - text.len()])?;
     }
     // Its file, that file's header, and the two blocks that end an archive.
-    to.write_all(&header("layer.tar", GIBIBYTE + 3 * BLOCK as u64))?;
-    write_layer(to)?;
+    to.write_all(&header("layer.tar", size + 3 * BLOCK as u64))?;
+    write_layer(to, size)?;
     to.write_all(&[0; 2 * BLOCK])
 }
 
-/// A tar archive of one file of a gibibyte that nothing compresses.
-fn write_layer(to: &mut impl Write) -> io::Result<()> {
-    to.write_all(&header("data", GIBIBYTE))?;
+/// A tar archive of one file, of whole mebibytes, that nothing compresses.
+fn write_layer(to: &mut impl Write, size: u64) -> io::Result<()> {
+    to.write_all(&header("data", size))?;
     // xorshift64: quick, and without a pattern that a compressor would find.
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     let mut block = vec![0_u8; 1 << 20];
-    for _ in 0..GIBIBYTE >> 20 {
+    for _ in 0..size >> 20 {
         for word in block.chunks_exact_mut(8) {
             state ^= state << 13;
             state ^= state >> 7;

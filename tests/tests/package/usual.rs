@@ -164,9 +164,10 @@ pub(crate) fn a6_removal_ends_the_daemon_and_leaves_only_the_persons_files(root:
 }
 
 /// Removes the package, and lists the command lines that a person's variable was on meanwhile. In brackets, so that no
-/// process of this line itself is meant.
-const PURGE_AND_LOOK: &str = "while :; do grep -ls 'swo[r]dfish' /proc/[0-9]*/cmdline || true; done >/tmp/shown & \
-     looks=$!; trap 'kill $looks; wait' EXIT; dpkg --purge cove >&2; cat /tmp/shown; rm /tmp/shown";
+/// process of this line itself is meant. Who looks does without fakeroot, whose lock is kept by whoever is killed with it.
+const PURGE_AND_LOOK: &str = "touch /tmp/looking; trap 'rm -f /tmp/looking' EXIT; \
+     while [ -e /tmp/looking ]; do LD_PRELOAD= grep -ls 'swo[r]dfish' /proc/[0-9]*/cmdline || true; done >/tmp/shown & \
+     dpkg --purge cove >&2; rm /tmp/looking; wait; cat /tmp/shown; rm /tmp/shown";
 
 /// A process as a container has them: with another root directory, where another program is called `/usr/bin/cove`, and
 /// with variables that would have a Cove of ours leave `/trap` behind.
