@@ -101,6 +101,7 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path) -> String {
             Ok(rustix::io::ioctl_fionread(&stream).map(drop)?)
         }),
         "disk_opens" => within(Thread::Disk, || File::open("/proc/self/status").map(drop)),
+        "disk_aborts" => within(Thread::Disk, || std::process::abort()),
         "connections_open" => within(Thread::Connections, || File::open("/proc/self/status").map(drop)),
         "files_connect" => within(Thread::Files, || UnixStream::pair().map(drop)),
         other => Err(Error::other(format!("what is {other}?"))),
