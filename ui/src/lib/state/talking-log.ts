@@ -2,7 +2,7 @@
 import type { LogLine } from "../host";
 import { Log } from "./logs.svelte";
 
-export function talkingLog(): { log: Log; say: (...texts: string[]) => void } {
+export function talkingLog(): { log: Log; say: (texts: string[]) => void } {
   let hear: (lines: LogLine[]) => void = () => undefined;
   const log = new Log();
   const followLog = (_id: string, seen: (lines: LogLine[]) => void) => {
@@ -10,7 +10,7 @@ export function talkingLog(): { log: Log; say: (...texts: string[]) => void } {
     return () => undefined;
   };
   log.follow({ followLog }, "x");
-  return { log, say: (...texts) => hear(texts.map((text) => ({ atMs: 0, stream: "stdout", text }))) };
+  return { log, say: (texts) => hear(texts.map((text) => ({ atMs: 0, stream: "stdout", text }))) };
 }
 
 /** Lines by their numbers. */
