@@ -75,7 +75,7 @@ export class LogScroll {
     this.#place = number === null ? null : this.#rows.placeOf(number, this.#top / ROW);
   }
 
-  /** Moves the selection's end by so many lines and scrolls to it. Where nothing is selected, it begins with what is in view. */
+  /** Moves the selection's end by so many lines and scrolls to it; one that is new begins with what is in view. */
   extend(pane: Pane, by: number): void {
     const anchor = this.#selection.anchor;
     const first = this.#shows(anchor) ? anchor : this.edge(by);
@@ -98,6 +98,7 @@ export class LogScroll {
   #shows(number: number | null): boolean {
     if (number === null) return false;
     const position = this.#log.positionOf(number);
-    return this.#rows.start(position) * ROW < this.#top + this.height && this.#rows.start(position + 1) * ROW > this.#top;
+    const [start, end] = [this.#rows.start(position) * ROW, this.#rows.start(position + 1) * ROW];
+    return start < this.#top + this.height && end > this.#top;
   }
 }

@@ -59,7 +59,7 @@ export class LogSelection {
     this.#head = null;
   }
 
-  /** Moves its end by so many lines; where nothing is selected, selects the line `first`, or from there to either end. */
+  /** Moves its end by so many lines. Where nothing is selected, selects `first`, or from there to either end. */
   extend(by: number, first: number): void {
     if (this.#head === null) this.#anchor = first;
     const far = this.#head !== null || !Number.isFinite(by);
