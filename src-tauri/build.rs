@@ -41,6 +41,7 @@ const COMMANDS: &[&str] = &[
     "network_details",
     "networks",
     "open_debug_shell",
+    "open_machine_shell",
     "open_port",
     "open_project",
     "open_terminal",

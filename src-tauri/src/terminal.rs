@@ -1,9 +1,14 @@
-//! Terminals in containers: an `exec` with a terminal, or a container of its own beside one whose image has no shell;
-//! its bytes carried to the page and back.
+//! Terminals: bytes of a shell, carried to the page and back.
+//!
+//! ```text
+//!  in a container:     an `exec` of the engine's; the bytes are the connection's, a new size is a request of its own
+//!  beside a container: the same with a container of its own, for one whose image has no shell
+//!  in the machine:     the control API's exec; bytes and sizes are packets of the one connection
+//! ```
 //!
 //! A terminal ends when its shell does, or when the page closes it. The shell of a terminal that was closed goes on in
 //! its container, as it does for any Docker client: the engine has no call that ends an `exec`. A container that was
-//! made for a shell is removed.
+//! made for a shell is removed, and on a shell in the machine the machine hangs up.
 
 use crate::{
     cove::Cove,
@@ -11,24 +16,31 @@ use crate::{
     helper::{Helper, IMAGE},
     stream::Allowance,
 };
+use bytes::Bytes;
+use cove_api::Upgraded;
 use cove_engine::{Engine, Place, Terminal};
+use cove_wire::{Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
+use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
 };
 use tauri::ipc::{Channel, InvokeResponseBody};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::mpsc,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::{mpsc, watch},
 };
+use tokio_util::codec::{FramedRead, FramedWrite};
 
 /// What may be under way to the page, in bytes.
 pub(crate) const ALLOWANCE: usize = 1 << 20;
 /// One message to the page.
 const CHUNK: usize = 64 * 1024;
-/// Typing that the container has not taken yet, in messages.
+/// Typing that the shell has not taken yet, in messages.
 const TYPED_AHEAD: usize = 256;
+/// What the page's terminal understands.
+const KIND: &str = "xterm-256color";
 /// The best shell that there is. `sh` is asked for it, because what an image has only the image knows.
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi";
 
@@ -42,10 +54,21 @@ pub(crate) struct Terminals(Mutex<HashMap<u32, Keyboard>>);
 /// The page's way into a terminal.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyboard {
-    /// Where the engine is told how large the terminal is.
-    pub(crate) size: Place,
     pub(crate) typed: mpsc::Sender<Vec<u8>>,
+    pub(crate) resizer: Resizer,
 }
+
+/// Who is told that a terminal has another size.
+#[derive(Debug, Clone)]
+pub(crate) enum Resizer {
+    /// The engine, here.
+    Engine(Place),
+    /// Whoever carries the terminal's bytes.
+    Carrier(watch::Sender<Size>),
+}
+
+/// Columns and rows of a terminal.
+pub(crate) type Size = (u16, u16);
 
 impl Terminals {
     pub(crate) fn add(&self, number: u32, keyboard: Keyboard) {
@@ -67,7 +90,6 @@ impl Terminals {
 
 /// A shell that has been started, without its [`Keyboard`].
 pub(crate) struct Opened {
-    terminal: Terminal,
     keys: mpsc::Receiver<Vec<u8>>,
     shell: Shell,
 }
@@ -75,9 +97,24 @@ pub(crate) struct Opened {
 /// Where a shell runs.
 enum Shell {
     /// In the container that it is for.
-    Inside { engine: Engine, exec: String },
+    Inside {
+        terminal: Terminal,
+        engine: Engine,
+        exec: String,
+    },
     /// In one beside it, which goes when the terminal does.
-    Beside { _helper: Helper },
+    Beside { terminal: Terminal, _helper: Helper },
+    /// In the machine itself.
+    Machine {
+        packets: Upgraded,
+        sizes: watch::Receiver<Size>,
+    },
+}
+
+/// The page's end of a terminal.
+struct Page {
+    channel: Channel<InvokeResponseBody>,
+    allowance: Allowance,
 }
 
 /// Starts a shell in a container.
@@ -90,7 +127,7 @@ pub(crate) async fn start(
     let create = json!({
         "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Tty": true,
         "Cmd": ["sh", "-c", SHELL],
-        "Env": ["TERM=xterm-256color"],
+        "Env": [format!("TERM={KIND}")],
     });
     let created = engine
         .post(&Place::of(&["containers", container, "exec"]), Some(&create))
@@ -100,9 +137,13 @@ pub(crate) async fn start(
     let terminal = engine
         .terminal(&Place::of(&["exec", &exec, "start"]), Some(&start))
         .await?;
-    let size = Place::of(&["exec", &exec, "resize"]);
-    let engine = engine.clone();
-    Ok(Opened::of(terminal, size, Shell::Inside { engine, exec }))
+    let resizer = Resizer::Engine(Place::of(&["exec", &exec, "resize"]));
+    let shell = Shell::Inside {
+        terminal,
+        engine: engine.clone(),
+        exec,
+    };
+    Ok(Opened::of(shell, resizer))
 }
 
 /// Starts a shell in a container of its own beside `container`, whose processes and network it sees: for one whose
@@ -137,8 +178,30 @@ pub(crate) async fn start_beside(
     // Before it starts, so that nothing that it writes is missed.
     let terminal = engine.terminal(&attach, None).await?;
     engine.post(&of_it("start"), None).await?;
-    let size = of_it("resize");
-    Ok(Opened::of(terminal, size, Shell::Beside { _helper: helper }))
+    let resizer = Resizer::Engine(of_it("resize"));
+    let shell = Shell::Beside {
+        terminal,
+        _helper: helper,
+    };
+    Ok(Opened::of(shell, resizer))
+}
+
+/// Starts a login shell in the machine.
+pub(crate) async fn start_in_machine(cove: &Cove, columns: u16, rows: u16) -> Answer<(Opened, Keyboard)> {
+    let wanted = Exec {
+        command: Vec::new(),
+        environment: BTreeMap::new(),
+        directory: None,
+        terminal: Some(cove_wire::Terminal {
+            kind: KIND.to_owned(),
+            columns,
+            rows,
+        }),
+    };
+    let packets = cove.client().exec(&cove.machine, &wanted).await?;
+    let (sized, sizes) = watch::channel((columns, rows));
+    let shell = Shell::Machine { packets, sizes };
+    Ok(Opened::of(shell, Resizer::Carrier(sized)))
 }
 
 /// The engine's request for a container beside the one of this id. By the capability its root reaches the other's
@@ -160,67 +223,149 @@ fn beside(id: &str, columns: u16, rows: u16) -> Value {
 }
 
 impl Opened {
-    fn of(terminal: Terminal, size: Place, shell: Shell) -> (Self, Keyboard) {
+    fn of(shell: Shell, resizer: Resizer) -> (Self, Keyboard) {
         let (typed, keys) = mpsc::channel(TYPED_AHEAD);
-        let opened = Self {
-            terminal,
-            keys,
-            shell,
-        };
-        (opened, Keyboard { size, typed })
+        (Self { keys, shell }, Keyboard { typed, resizer })
     }
 
     /// Carries bytes both ways until either end has gone. The last message to the page is no bytes: whether there was a
     /// shell at all.
     pub(crate) async fn carry(self, channel: Channel<InvokeResponseBody>, allowance: Allowance) {
-        let Self {
-            terminal,
-            mut keys,
-            shell,
-        } = self;
-        let (mut screen, mut keyboard) = tokio::io::split(terminal);
-        let show = async {
-            let mut buffer = vec![0; CHUNK];
-            while let Ok(count @ 1..) = screen.read(&mut buffer).await {
-                allowance.spend(u32::try_from(count).unwrap_or(u32::MAX)).await;
-                if channel
-                    .send(InvokeResponseBody::Raw(buffer[..count].to_vec()))
-                    .is_err()
-                {
-                    return;
+        let page = Page { channel, allowance };
+        let began = match self.shell {
+            Shell::Inside {
+                terminal,
+                engine,
+                exec,
+            } => {
+                carry_bytes(terminal, self.keys, &page).await;
+                match engine.get(&Place::of(&["exec", &exec, "json"])).await {
+                    // One that could not be started has written why, as if that were its output.
+                    Ok(exec) => began(&exec),
+                    // Nobody knows, as when its container is gone. It is taken for what is usual.
+                    Err(_) => true,
                 }
             }
-            let began = shell.began().await;
-            // The page that is not there any more need not be told.
-            let _ = channel.send(InvokeResponseBody::Json(json!({"began": began}).to_string()));
-        };
-        let press = async {
-            while let Some(bytes) = keys.recv().await {
-                if keyboard.write_all(&bytes).await.is_err() || keyboard.flush().await.is_err() {
-                    break;
-                }
+            // Without a shell its container had not been started.
+            Shell::Beside { terminal, _helper } => {
+                carry_bytes(terminal, self.keys, &page).await;
+                true
             }
-            // Output goes on although nothing is typed any more.
-            std::future::pending::<()>().await;
+            // The machine's image has a login shell.
+            Shell::Machine { packets, sizes } => {
+                carry_packets(packets, self.keys, sizes, &page).await;
+                true
+            }
         };
-        tokio::select! {
-            () = show => {}
-            () = press => {}
-        }
+        page.end(began);
     }
 }
 
-impl Shell {
-    /// Whether there was a shell at all. One that could not be started has written why, as if that were its output.
-    async fn began(&self) -> bool {
-        match self {
-            Self::Inside { engine, exec } => match engine.get(&Place::of(&["exec", exec, "json"])).await {
-                Ok(exec) => began(&exec),
-                // Nobody knows, as when its container is gone. It is taken for what is usual.
-                Err(_) => true,
-            },
-            // Without one its container had not been started.
-            Self::Beside { .. } => true,
+impl Page {
+    /// Shows output, once the page has taken enough of what came before; whether there still is a page.
+    async fn show(&self, output: Vec<u8>) -> bool {
+        let size = u32::try_from(output.len()).unwrap_or(u32::MAX);
+        self.allowance.spend(size).await;
+        self.channel.send(InvokeResponseBody::Raw(output)).is_ok()
+    }
+
+    fn end(&self, began: bool) {
+        // The page that is not there any more need not be told.
+        let _ = self
+            .channel
+            .send(InvokeResponseBody::Json(json!({"began": began}).to_string()));
+    }
+}
+
+/// Carries what a connection has both ways.
+async fn carry_bytes(terminal: Terminal, mut keys: mpsc::Receiver<Vec<u8>>, page: &Page) {
+    let (mut screen, mut keyboard) = tokio::io::split(terminal);
+    let show = async {
+        let mut buffer = vec![0; CHUNK];
+        while let Ok(count @ 1..) = screen.read(&mut buffer).await {
+            if !page.show(buffer[..count].to_vec()).await {
+                return;
+            }
+        }
+    };
+    let press = async {
+        while let Some(bytes) = keys.recv().await {
+            if keyboard.write_all(&bytes).await.is_err() || keyboard.flush().await.is_err() {
+                break;
+            }
+        }
+        // Output goes on although nothing is typed any more.
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = show => {}
+        () = press => {}
+    }
+}
+
+/// The same where bytes and sizes are packets.
+async fn carry_packets(
+    packets: impl AsyncRead + AsyncWrite + Send,
+    mut keys: mpsc::Receiver<Vec<u8>>,
+    mut sizes: watch::Receiver<Size>,
+    page: &Page,
+) {
+    let (screen, keyboard) = tokio::io::split(packets);
+    let mut screen = FramedRead::new(screen, ExecCodec);
+    let mut keyboard = FramedWrite::new(keyboard, ExecCodec);
+    let show = async {
+        // What makes no sense ends the terminal as a broken connection does.
+        while let Some(Ok(packet)) = screen.next().await {
+            match packet {
+                ExecPacket::Stdout(data) | ExecPacket::Stderr(data) if !data.is_empty() => {
+                    if !page.show(data.to_vec()).await {
+                        return;
+                    }
+                }
+                ExecPacket::Exit(_) => return,
+                // Nothing to show, or only ever sent by our side.
+                ExecPacket::Stdout(_)
+                | ExecPacket::Stderr(_)
+                | ExecPacket::Stdin(_)
+                | ExecPacket::StdinEnd
+                | ExecPacket::Resize { .. }
+                | ExecPacket::Signal(_) => {}
+            }
+        }
+    };
+    let press = async {
+        while let Some(done) = next_done(&mut keys, &mut sizes).await {
+            for packet in done {
+                if keyboard.send(packet).await.is_err() {
+                    // Output goes on although nothing is typed any more.
+                    return std::future::pending().await;
+                }
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = show => {}
+        () = press => {}
+    }
+}
+
+/// What is done next at a terminal in the machine, bytes typed or a new size; nothing once its keyboard is gone.
+async fn next_done(
+    keys: &mut mpsc::Receiver<Vec<u8>>,
+    sizes: &mut watch::Receiver<Size>,
+) -> Option<Vec<ExecPacket>> {
+    tokio::select! {
+        changed = sizes.changed() => {
+            changed.ok()?;
+            let (columns, rows) = *sizes.borrow_and_update();
+            Some(vec![ExecPacket::Resize { columns, rows }])
+        }
+        typed = keys.recv() => {
+            // A long text is typed in pieces that a packet may hold.
+            let typed = Bytes::from(typed?);
+            let pieces = typed.chunks(MAX_EXEC_DATA).map(|piece| typed.slice_ref(piece));
+            Some(pieces.map(ExecPacket::Stdin).collect())
         }
     }
 }
@@ -234,9 +379,12 @@ fn began(exec: &Value) -> bool {
 #[cfg(unix)]
 mod tests {
     use super::*;
+    use crate::stream::Streams;
     use cove_api::Dirs;
-    use std::fs;
-    use tokio::net::UnixListener;
+    use std::{fs, sync::Arc, time::Duration};
+    use tokio::{net::UnixListener, time::timeout};
+
+    const SOON: Duration = Duration::from_secs(20);
 
     #[test]
     fn a_shell_that_could_not_be_started_is_told_from_one_that_ended() {
@@ -299,5 +447,56 @@ mod tests {
     async fn a_container_that_does_not_run_has_no_debug_shell() {
         let refusal = refused(&[("200 OK", r#"{"Id":"4f6e","State":{"Running":false}}"#)]).await;
         assert_eq!(refusal.0.message, "the container does not run");
+    }
+
+    #[test]
+    fn a_shell_of_the_machine_hears_keys_and_sizes_and_its_end_is_told() {
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (told, mut tell) = mpsc::unbounded_channel();
+        let seen = Arc::clone(&shown);
+        let channel = Channel::new(move |body| {
+            match body {
+                InvokeResponseBody::Raw(bytes) => seen.lock().unwrap().extend(bytes),
+                InvokeResponseBody::Json(end) => told.send(end).unwrap(),
+            }
+            Ok(())
+        });
+        let streams = Streams::default();
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (typed, keys) = mpsc::channel(TYPED_AHEAD);
+        let (sized, sizes) = watch::channel((80, 24));
+        streams.start(ALLOWANCE, |allowance| async move {
+            let page = Page { channel, allowance };
+            carry_packets(ours, keys, sizes, &page).await;
+            page.end(true);
+        });
+        tauri::async_runtime::block_on(async {
+            let (from_page, to_page) = tokio::io::split(theirs);
+            let mut from_page = FramedRead::new(from_page, ExecCodec);
+            let mut to_page = FramedWrite::new(to_page, ExecCodec);
+            let long = vec![b'x'; MAX_EXEC_DATA + 1];
+            typed.send(long).await.unwrap();
+            for length in [MAX_EXEC_DATA, 1] {
+                let packet = timeout(SOON, from_page.next()).await.unwrap().unwrap().unwrap();
+                let ExecPacket::Stdin(data) = packet else {
+                    panic!("{packet:?} was not typed");
+                };
+                assert_eq!(data.len(), length);
+            }
+            sized.send_replace((132, 43));
+            let packet = timeout(SOON, from_page.next()).await.unwrap().unwrap().unwrap();
+            let (columns, rows) = (132, 43);
+            assert_eq!(packet, ExecPacket::Resize { columns, rows });
+            for text in ["", "one ", "two"] {
+                to_page
+                    .send(ExecPacket::Stdout(Bytes::from_static(text.as_bytes())))
+                    .await
+                    .unwrap();
+            }
+            to_page.send(ExecPacket::Exit(0)).await.unwrap();
+            let end = timeout(SOON, tell.recv()).await.unwrap().unwrap();
+            assert_eq!(end, r#"{"began":true}"#);
+        });
+        assert_eq!(*shown.lock().unwrap(), b"one two");
     }
 }

@@ -40,6 +40,22 @@ test("each log of the machine can be read", async ({ page }) => {
   await expect(page.getByText("console: line 59")).toBeVisible();
 });
 
+test("a shell of the machine answers while it runs, and can be had again after its end", async ({ page }) => {
+  await page.goto("/#/machine/terminal");
+  const screen = page.locator(".xterm-accessibility-tree");
+  await expect(screen).toContainText("cove:~#");
+  await page.keyboard.type("echo forty two");
+  await page.keyboard.press("Enter");
+  await expect(screen).toContainText("forty two");
+  await page.keyboard.type("exit");
+  await page.keyboard.press("Enter");
+  await page.getByRole("button", { name: "Again" }).click();
+  await expect(page.getByText("The shell has ended.")).toHaveCount(0);
+  await expect(screen).toContainText("cove:~#");
+  await page.goto("/?machine=stopped#/machine/terminal");
+  await expect(page.getByText("It shows while the machine runs.")).toBeVisible();
+});
+
 for (const theme of ["light", "dark"] as const) {
   test(`disk space is given back, and says how much before and after, ${theme}`, async ({ page }) => {
     await page.emulateMedia({ colorScheme: theme });

@@ -44,6 +44,7 @@ const SCREENS: [string, string, string][] = [
   ["settings", "/#/machine/settings", "machine.memory"],
   ["access", "/#/machine/access", "Shared folders"],
   ["machine-logs", "/#/machine/logs", "engine: line 59"],
+  ["machine-terminal", "/#/machine/terminal", "A shell of the machine itself"],
   ["starting", "/?machine=starting", "The machine is starting"],
   ["away", "/?machine=away", "daemon does not run"],
   ["stopped", "/?machine=stopped", "Start the machine"],
@@ -63,6 +64,7 @@ for (const theme of ["light", "dark"] as const) {
         await page.keyboard.press("Enter");
         await expect(page.getByText("Downloading").first()).toBeVisible();
       }
+      if (name === "machine-terminal") await expect(page.locator(".xterm-accessibility-tree")).toContainText("cove:~#");
       if (name === "terminal") await expect(page.locator(".xterm-accessibility-tree")).toContainText("shop-web-1");
       await page.screenshot({ path: `../docs/screenshots/${name}-${theme}.png` });
       const { violations } = await new AxeBuilder({ page }).analyze();

@@ -32,7 +32,7 @@ fn is_leader(status: &str) -> bool {
     let mut ids = ids.unwrap_or_default().split_ascii_whitespace();
     matches!(
         (ids.next(), ids.next(), ids.next()),
-        (Some(_), None, None) | (Some(_), Some("1"), None)
+        (Some(_), None | Some("1"), None)
     )
 }
 

@@ -103,6 +103,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::follow_log,
         streams::follow_machine_log,
         streams::open_debug_shell,
+        streams::open_machine_shell,
         streams::open_terminal,
         streams::resize_terminal,
         streams::save_log,

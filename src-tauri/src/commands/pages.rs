@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// How long a page may take to be there. A container that has just been started in an emulated machine takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long it may take to answer one request.
 const ONCE: Duration = Duration::from_secs(5);
 /// How long between two requests.

@@ -6,7 +6,7 @@ use crate::{
     follow, local,
     logs::{self, After, BATCH, BATCHES, Log, Page, Reading, Source},
     stream::Streams,
-    terminal::{self, Keyboard, Opened, Terminals},
+    terminal::{self, Keyboard, Opened, Resizer, Terminals},
     usage,
 };
 use cove_api::{LogQuery, LogSource};
@@ -252,6 +252,20 @@ pub(crate) async fn open_debug_shell(
     Ok(carry(&streams, &terminals, opened, seen))
 }
 
+/// The same with a login shell in the machine itself.
+#[tauri::command]
+pub(crate) async fn open_machine_shell(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    terminals: State<'_, Terminals>,
+    columns: u16,
+    rows: u16,
+    seen: Channel<InvokeResponseBody>,
+) -> Answer<u32> {
+    let opened = terminal::start_in_machine(&cove, columns, rows).await?;
+    Ok(carry(&streams, &terminals, opened, seen))
+}
+
 /// Makes a stream of a terminal.
 fn carry(
     streams: &Streams,
@@ -301,11 +315,15 @@ pub(crate) async fn resize_terminal(
     let Some(keyboard) = terminals.get(number) else {
         return Ok(());
     };
-    let place = keyboard
-        .size
-        .with("w", &columns.to_string())
-        .with("h", &rows.to_string());
-    cove.engine().post(&place, None).await?;
+    match keyboard.resizer {
+        Resizer::Engine(place) => {
+            let place = place.with("w", &columns.to_string()).with("h", &rows.to_string());
+            cove.engine().post(&place, None).await?;
+        }
+        Resizer::Carrier(sized) => {
+            sized.send_replace((columns, rows));
+        }
+    }
     Ok(())
 }
 

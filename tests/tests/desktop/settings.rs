@@ -1,5 +1,6 @@
-//! The machine's settings, logs and disk in the window, checked with the command.
+//! The machine's settings, logs, shell and disk in the window, checked with the command.
 
+use crate::window::{answer, prompted, terminal};
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{SOON, Window},
@@ -49,6 +50,28 @@ pub(crate) fn a4_the_machines_logs_are_read(cove: &Cove) {
     window.press("Folders and trust");
     window.reads("Shared folders");
     window.picture("7b-access");
+}
+
+pub(crate) fn a4_a_shell_of_the_machine_answers(cove: &Cove) {
+    let window = Window::open(cove);
+    window.press("Machine");
+    window.press("Terminal");
+    let keyboard = prompted(&window);
+    // The answer is a number that is not typed, so that the echo alone does not do.
+    window.type_into(&keyboard, "stty size; echo $((6 * 7 * 1000))\n");
+    let size = answer(&window, "42000");
+    assert!(!size.contains("0 0"), "the terminal has no size: {size}");
+    // In a container nobody would see the engine's process.
+    window.type_into(&keyboard, "pidof dockerd | sed s,^,engine:,\n");
+    eventually("the engine's process", || {
+        let shown = terminal(&window);
+        shown
+            .split("engine:")
+            .any(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+    });
+    window.picture("7d-shell");
+    window.type_into(&keyboard, "exit\n");
+    window.reads("The shell has ended.");
 }
 
 pub(crate) fn a4_disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {

@@ -111,14 +111,14 @@ pub(crate) fn a3_a_terminal_in_a_container_answers(cove: &Cove) {
 }
 
 /// What the terminal shows.
-fn terminal(window: &Window) -> String {
+pub(crate) fn terminal(window: &Window) -> String {
     let rows = "return [...document.querySelectorAll('.xterm-accessibility-tree > *')].map(row => row.textContent).join('\\n')";
     window.script(rows, &[]).as_str().unwrap_or_default().to_owned()
 }
 
 /// Waits for the shell's prompt; where to type.
 #[track_caller]
-fn prompted(window: &Window) -> String {
+pub(crate) fn prompted(window: &Window) -> String {
     within(SOON * 2, "a prompt", || {
         terminal(window).contains('#').then_some(())
     });
@@ -135,7 +135,7 @@ fn prompted(window: &Window) -> String {
 
 /// Waits until the terminal shows a text; all that it shows then.
 #[track_caller]
-fn answer(window: &Window, text: &str) -> String {
+pub(crate) fn answer(window: &Window, text: &str) -> String {
     within_telling(SOON, || {
         let shown = terminal(window);
         if shown.contains(text) {

@@ -61,7 +61,7 @@ export interface TerminalSize {
 /** Shows what a terminal writes. */
 export type TerminalSeen = (bytes: Uint8Array) => Promise<void>;
 
-/** A shell in a container. */
+/** A shell in a container, beside one, or in the machine. */
 export interface TerminalLink {
   type(text: string): void;
   resize(size: TerminalSize): void;
@@ -142,6 +142,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   /** Asks for a file of certificates and trusts them; whether one was chosen. */
   trustChosen(): Promise<boolean>;
   distrust(fingerprint: string): Promise<void>;
+  /** A login shell in the machine itself, while it runs; otherwise as `openTerminal`. */
+  openMachineShell(size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink>;
   /** The last lines in batches, then what comes. */
   followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop;
 

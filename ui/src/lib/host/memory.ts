@@ -124,6 +124,34 @@ function sampleLine(index: number): LogLine {
   };
 }
 
+/** What the shell of a container asks with. */
+function promptOf(name: string): string {
+  return `\u001b[1;36m${name}\u001b[0m:/# `;
+}
+
+/** A shell that says what is typed, and ends by `exit`. */
+function sampleShell(prompt: string, seen: TerminalSeen, ended: (began: boolean) => void): TerminalLink {
+  const say = (text: string) => void seen(new TextEncoder().encode(text));
+  let line = "";
+  setTimeout(() => say(prompt), 0);
+  return {
+    type: (text) => {
+      for (const key of text) {
+        if (key !== "\r") {
+          line += key;
+          say(key);
+          continue;
+        }
+        if (line === "exit") return ended(true);
+        say(`\r\n${line.replace(/^echo /, "")}\r\n${prompt}`);
+        line = "";
+      }
+    },
+    resize: () => undefined,
+    close: () => undefined,
+  };
+}
+
 const AFTER: Record<Exclude<ContainerAction, "remove">, [ContainerState, string]> = {
   start: ["running", "Up 1 second"],
   unpause: ["running", "Up 1 second"],
@@ -310,7 +338,7 @@ export class MemoryHost extends MemoryThings implements Host {
   /** The image of an API has no shell. */
   async openTerminal(id: string, _size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
     const row = this.#find(id);
-    if (row.service !== "api") return this.#shell(row.name, seen, ended);
+    if (row.service !== "api") return sampleShell(promptOf(row.name), seen, ended);
     const refusal = 'exec failed: unable to start container process: exec: "sh": executable file not found in $PATH\r\n';
     setTimeout(() => void seen(new TextEncoder().encode(refusal)).then(() => ended(false)), 0);
     return { type: () => undefined, resize: () => undefined, close: () => undefined };
@@ -319,30 +347,7 @@ export class MemoryHost extends MemoryThings implements Host {
   async openDebugShell(id: string, _size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
     const row = this.#find(id);
     if (row.state !== "running") throw new HostError("the container does not run", "Start it: a debug shell shares its processes and its network.");
-    return this.#shell(`beside-${row.name}`, seen, ended);
-  }
-
-  /** A shell that says what is typed, and ends by `exit`. */
-  #shell(name: string, seen: TerminalSeen, ended: (began: boolean) => void): TerminalLink {
-    const say = (text: string) => void seen(new TextEncoder().encode(text));
-    let line = "";
-    setTimeout(() => say(`\u001b[1;36m${name}\u001b[0m:/# `), 0);
-    return {
-      type: (text) => {
-        for (const key of text) {
-          if (key !== "\r") {
-            line += key;
-            say(key);
-            continue;
-          }
-          if (line === "exit") return ended(true);
-          say(`\r\n${line.replace(/^echo /, "")}\r\n\u001b[1;36m${name}\u001b[0m:/# `);
-          line = "";
-        }
-      },
-      resize: () => undefined,
-      close: () => undefined,
-    };
+    return sampleShell(promptOf(`beside-${row.name}`), seen, ended);
   }
 
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop {
@@ -473,6 +478,11 @@ export class MemoryHost extends MemoryThings implements Host {
 
   async distrust(fingerprint: string): Promise<void> {
     this.#settings.distrust(fingerprint);
+  }
+
+  async openMachineShell(_size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
+    this.#mustRun();
+    return sampleShell("cove:~# ", seen, ended);
   }
 
   followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop {

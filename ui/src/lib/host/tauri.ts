@@ -41,6 +41,38 @@ import { TauriThings } from "./tauri-things";
 /** Bytes of a terminal that are acknowledged together. */
 const ACKNOWLEDGE = 64 * 1024;
 
+/** Opens a shell by a command, and carries its bytes. */
+async function openShell(
+  command: string,
+  values: Record<string, unknown>,
+  seen: TerminalSeen,
+  ended: (began: boolean) => void,
+): Promise<TerminalLink> {
+  let owed = 0;
+  let open = true;
+  const channel = new Channel<ArrayBuffer | { began: boolean }>((message) => {
+    if (!open) return;
+    if (!(message instanceof ArrayBuffer)) return ended(message.began);
+    void seen(new Uint8Array(message)).then(async () => {
+      owed += message.byteLength;
+      if (owed < ACKNOWLEDGE || !open) return;
+      const amount = owed;
+      owed = 0;
+      void send("taken", { number: await number, amount });
+    });
+  });
+  const number = call<number>(command, { ...values, seen: channel });
+  const known = await number;
+  return {
+    type: inTurn((waiting, text) => waiting + text, (text) => send("type_in_terminal", { number: known, text })),
+    resize: inTurn((_, size) => size, ({ columns, rows }) => send("resize_terminal", { number: known, columns, rows })),
+    close: () => {
+      if (open) void send("close_terminal", { number: known });
+      open = false;
+    },
+  };
+}
+
 export class TauriHost extends TauriThings implements Host {
   watchMachine(seen: (news: MachineNews) => void): Stop {
     return watch<MachineNews>("watch_machine", {}, (news) => seen(news));
@@ -99,37 +131,11 @@ export class TauriHost extends TauriThings implements Host {
   }
 
   openTerminal(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
-    return this.#open("open_terminal", id, size, seen, ended);
+    return openShell("open_terminal", { id, ...size }, seen, ended);
   }
 
   openDebugShell(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
-    return this.#open("open_debug_shell", id, size, seen, ended);
-  }
-
-  async #open(command: string, id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
-    let owed = 0;
-    let open = true;
-    const channel = new Channel<ArrayBuffer | { began: boolean }>((message) => {
-      if (!open) return;
-      if (!(message instanceof ArrayBuffer)) return ended(message.began);
-      void seen(new Uint8Array(message)).then(async () => {
-        owed += message.byteLength;
-        if (owed < ACKNOWLEDGE || !open) return;
-        const amount = owed;
-        owed = 0;
-        void send("taken", { number: await number, amount });
-      });
-    });
-    const number = call<number>(command, { id, columns: size.columns, rows: size.rows, seen: channel });
-    const known = await number;
-    return {
-      type: inTurn((waiting, text) => waiting + text, (text) => send("type_in_terminal", { number: known, text })),
-      resize: inTurn((_, size) => size, ({ columns, rows }) => send("resize_terminal", { number: known, columns, rows })),
-      close: () => {
-        if (open) void send("close_terminal", { number: known });
-        open = false;
-      },
-    };
+    return openShell("open_debug_shell", { id, ...size }, seen, ended);
   }
 
   run(spec: RunSpec, job: Job): Promise<string> {
@@ -199,6 +205,10 @@ export class TauriHost extends TauriThings implements Host {
 
   distrust(fingerprint: string): Promise<void> {
     return call("distrust", { fingerprint });
+  }
+
+  openMachineShell(size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
+    return openShell("open_machine_shell", { ...size }, seen, ended);
   }
 
   followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop {

@@ -33,4 +33,6 @@ export const settings: Record<keyof typeof words, string> = {
   distrustQuestion: "{name} nicht mehr vertrauen? Registries mit Zertifikaten dieses Ausstellers sind dann nicht erreichbar.",
   until: "bis {day}",
   copyFix: "Abhilfe kopieren",
+  machineShellHint: "Eine Shell der Maschine selbst, neben ihren Containern. Was Sie außerhalb ihrer Datenplatte ändern, geht beim Neustart verloren.",
+  machineShellNeeds: "Das zeigt sich, während die Maschine läuft.",
 };

@@ -32,4 +32,6 @@ export const settings = {
   distrustQuestion: "Stop trusting {name}? Registries with certificates of this authority cannot be reached then.",
   until: "until {day}",
   copyFix: "Copy what to do",
+  machineShellHint: "A shell of the machine itself, beside its containers. What is changed outside of its data disk is gone after a restart.",
+  machineShellNeeds: "It shows while the machine runs.",
 } as const;
