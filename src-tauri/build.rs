@@ -19,6 +19,7 @@ const COMMANDS: &[&str] = &[
     "connect_network",
     "create_network",
     "create_volume",
+    "diagnostics",
     "disconnect_network",
     "disk_use",
     "distrust",

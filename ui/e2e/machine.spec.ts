@@ -56,6 +56,19 @@ test("a shell of the machine answers while it runs, and can be had again after i
   await expect(page.getByText("It shows while the machine runs.")).toBeVisible();
 });
 
+test("diagnostics are shown with secrets masked before they are saved, with and without a daemon", async ({ page }) => {
+  await page.goto("/#/machine");
+  await page.getByRole("link", { name: "Diagnostics" }).click();
+  await expect(page.getByText('"proxy.http": "http://********@proxy.example:3128"')).toBeVisible();
+  await expect(page.getByText("Saved as")).toHaveCount(0);
+  await page.getByRole("button", { name: "Save…" }).click();
+  await expect(page.getByText("Saved as /home/mara/cove-diagnostics.txt")).toBeVisible();
+  await page.getByRole("button", { name: "Gather anew" }).click();
+  await expect(page.getByText("Saved as")).toHaveCount(0);
+  await page.goto("/?machine=away#/machine/diagnostics");
+  await expect(page.getByText("daemon none: the daemon did not start")).toBeVisible();
+});
+
 for (const theme of ["light", "dark"] as const) {
   test(`disk space is given back, and says how much before and after, ${theme}`, async ({ page }) => {
     await page.emulateMedia({ colorScheme: theme });

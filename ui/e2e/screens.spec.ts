@@ -45,6 +45,7 @@ const SCREENS: [string, string, string][] = [
   ["access", "/#/machine/access", "Shared folders"],
   ["machine-logs", "/#/machine/logs", "engine: line 59"],
   ["machine-terminal", "/#/machine/terminal", "A shell of the machine itself"],
+  ["diagnostics", "/#/machine/diagnostics", "== doctor =="],
   ["starting", "/?machine=starting", "The machine is starting"],
   ["away", "/?machine=away", "daemon does not run"],
   ["stopped", "/?machine=stopped", "Start the machine"],

@@ -1,4 +1,5 @@
-//! The daemon's control API: data types, error codes, directories, typed client, and how the daemon is started.
+//! The daemon's control API: data types, error codes, directories, typed client, how the daemon is started, and the
+//! diagnostics that a client gathers.
 //!
 //! HTTP/1.1 and JSON over a local socket (`<runtime>/daemon.sock`, mode 0600). The CLI, the desktop shell and scripts
 //! speak it. It knows nothing of hypervisors.
@@ -48,6 +49,7 @@
 
 mod carry;
 mod client;
+pub mod diagnostics;
 mod dialled;
 mod dirs;
 mod error;

@@ -129,7 +129,12 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Image(Image),
     /// Look for what keeps Cove from working, or from working well
-    Doctor,
+    Doctor {
+        /// Write all that helps to find out why to a new file instead: checks, settings, machines and the ends of logs,
+        /// with secrets masked; `-` is standard output
+        #[arg(long, value_name = "FILE")]
+        bundle: Option<PathBuf>,
+    },
     /// Print how Docker clients reach the machine, for the shell's `eval`
     Env {
         /// Print only the value of `DOCKER_HOST`

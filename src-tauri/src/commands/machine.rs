@@ -1,7 +1,7 @@
 //! The machine: watched, started, stopped, examined.
 
 use crate::{cove::Cove, failure::Answer, stream::Streams};
-use cove_api::Progress;
+use cove_api::{Progress, diagnostics};
 use cove_view::{CheckView, DiskUse, MachineNews, Reclaimed, Step};
 use std::sync::Arc;
 use tauri::{State, ipc::Channel};
@@ -69,4 +69,12 @@ pub(crate) async fn reclaim_disk(cove: State<'_, Arc<Cove>>) -> Answer<Reclaimed
 pub(crate) async fn checks(cove: State<'_, Arc<Cove>>) -> Answer<Vec<CheckView>> {
     let checks = cove.daemon().await?.doctor().await?;
     Ok(checks.into_iter().map(CheckView::from).collect())
+}
+
+/// All that helps to find out what is wrong, as text with secrets masked. The daemon is started for it, if that works.
+#[tauri::command]
+pub(crate) async fn diagnostics(cove: State<'_, Arc<Cove>>) -> Answer<String> {
+    let daemon = cove.daemon().await;
+    let daemon = daemon.as_ref().map_err(|refusal| refusal.0.message.clone());
+    Ok(diagnostics::gather(&cove.dirs, daemon).await)
 }

@@ -71,6 +71,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         lists::networks,
         lists::volumes,
         machine::checks,
+        machine::diagnostics,
         machine::disk_use,
         machine::reclaim_disk,
         machine::start_machine,

@@ -40,6 +40,15 @@ pub(crate) fn doctor_finds_nothing_broken(cove: &Cove) {
     assert!(report.contains("QEMU"), "{report}");
     let json = cove.cove(["doctor", "--json"]).ok();
     assert!(json.starts_with('['), "{json}");
+    let bundle = cove.cove(["doctor", "--bundle", "-"]).ok();
+    for part in [
+        "== doctor ==",
+        "== machine default ==",
+        "== log engine of machine default ==",
+        "machine.cpus",
+    ] {
+        assert!(bundle.contains(part), "{part} is missing in:\n{bundle}");
+    }
 }
 
 pub(crate) fn sockets_are_for_their_owner_alone(cove: &Cove) {

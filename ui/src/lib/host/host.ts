@@ -86,6 +86,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   /** Stops the machine in order, and tells each stage. */
   stopMachine(step: (step: Step) => void): Promise<void>;
   checks(): Promise<CheckView[]>;
+  /** All that helps to find out what is wrong, with or without a daemon, as text in which secrets are masked. */
+  diagnostics(): Promise<string>;
   /** What its disk takes, while it runs. */
   diskUse(): Promise<DiskUse>;
   /** Has it give back what it does not use of its disk, which may take minutes. */

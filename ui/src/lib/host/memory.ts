@@ -244,6 +244,14 @@ export class MemoryHost extends MemoryThings implements Host {
     ];
   }
 
+  async diagnostics(): Promise<string> {
+    const checks = (await this.checks()).map((check) => `${check.state.padEnd(7)}  ${check.name}: ${check.evidence}`);
+    const settings = ['{\n  "machine.cpus": 2,', '  "proxy.http": "http://********@proxy.example:3128"\n}'];
+    const news = this.#news();
+    const state = news.kind === "seen" ? `machine  ${news.machine.name}: ${news.machine.phase}` : `daemon  none: ${news.failure.message}`;
+    return ["Cove diagnostics, 2026-03-01 12:00:00 UTC", state, "", "== doctor ==", ...checks, "", "== settings ==", ...settings, ""].join("\n");
+  }
+
   async diskUse(): Promise<DiskUse> {
     this.#mustRun();
     return { onHost: this.#machine.diskOnHost, used: DISK_USED };

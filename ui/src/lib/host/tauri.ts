@@ -90,6 +90,10 @@ export class TauriHost extends TauriThings implements Host {
     return call("checks");
   }
 
+  diagnostics(): Promise<string> {
+    return call("diagnostics");
+  }
+
   diskUse(): Promise<DiskUse> {
     return call("disk_use");
   }

@@ -33,6 +33,10 @@ export const settings: Record<keyof typeof words, string> = {
   distrustQuestion: "{name} nicht mehr vertrauen? Registries mit Zertifikaten dieses Ausstellers sind dann nicht erreichbar.",
   until: "bis {day}",
   copyFix: "Abhilfe kopieren",
+  diagnostics: "Diagnose",
+  diagnosticsHint: "Was anderen hilft, einen Fehler zu finden. Was wie ein Geheimnis aussieht, ist verdeckt, Namen und Adressen nicht: Lesen Sie es, bevor Sie es weitergeben. Von selbst geht es nirgendwohin.",
+  gatherAnew: "Neu zusammenstellen",
+  gathering: "Alles wird angesehen, das kann eine Minute dauern…",
   machineShellHint: "Eine Shell der Maschine selbst, neben ihren Containern. Was Sie außerhalb ihrer Datenplatte ändern, geht beim Neustart verloren.",
   machineShellNeeds: "Das zeigt sich, während die Maschine läuft.",
 };

@@ -32,6 +32,10 @@ export const settings = {
   distrustQuestion: "Stop trusting {name}? Registries with certificates of this authority cannot be reached then.",
   until: "until {day}",
   copyFix: "Copy what to do",
+  diagnostics: "Diagnostics",
+  diagnosticsHint: "What helps others to find out what is wrong. What looks like a secret is masked, names and addresses are not: read it before you give it away. It goes nowhere by itself.",
+  gatherAnew: "Gather anew",
+  gathering: "Looking at everything, which may take a minute…",
   machineShellHint: "A shell of the machine itself, beside its containers. What is changed outside of its data disk is gone after a restart.",
   machineShellNeeds: "It shows while the machine runs.",
 } as const;
