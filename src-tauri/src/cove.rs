@@ -17,11 +17,12 @@ use tokio::sync::{Notify, broadcast, watch};
 /// Changes that may wait for a page that is slow; one that misses some is told that everything changed.
 const CHANGES: usize = 256;
 
-/// One machine of one daemon. [`crate::follow`] owns what is in the two watched values.
+/// One daemon, and the machine of it that the window shows. [`crate::follow`] owns what is in `news` and `rows`.
 #[derive(Debug)]
 pub(crate) struct Cove {
     pub(crate) dirs: Dirs,
-    pub(crate) machine: String,
+    /// The machine that is shown, by its name. What has begun goes on with the machine that it began with.
+    chosen: watch::Sender<String>,
     /// The `cove` program, which the daemon is started with.
     program: PathBuf,
     /// What the machine does; nothing until the daemon was asked.
@@ -51,7 +52,7 @@ impl Cove {
     pub(crate) fn of(dirs: Dirs, machine: String) -> Self {
         Self {
             dirs,
-            machine,
+            chosen: watch::Sender::new(machine),
             program: program(),
             news: watch::Sender::new(None),
             rows: watch::Sender::new(None),
@@ -73,9 +74,31 @@ impl Cove {
         Ok(client)
     }
 
-    /// The engine behind the gateway.
+    /// The name of the machine that is shown.
+    pub(crate) fn machine(&self) -> String {
+        self.chosen.borrow().clone()
+    }
+
+    /// Shows another machine from now on, which there has to be. Nothing is known of it before it is asked.
+    pub(crate) fn choose(&self, machine: String) {
+        self.chosen.send_replace(machine);
+        self.news.send_replace(None);
+        self.rows.send_replace(None);
+    }
+
+    /// Tells whenever another machine is chosen.
+    pub(crate) fn choices(&self) -> watch::Receiver<String> {
+        self.chosen.subscribe()
+    }
+
+    /// The engine of the machine that is shown, behind its gateway.
     pub(crate) fn engine(&self) -> Engine {
-        Engine::at(self.dirs.docker_socket(&self.machine))
+        self.engine_of(&self.machine())
+    }
+
+    /// The engine of the machine of this name.
+    pub(crate) fn engine_of(&self, machine: &str) -> Engine {
+        Engine::at(self.dirs.docker_socket(machine))
     }
 
     /// The name of this window, by which others can find out whether it lives.
@@ -93,21 +116,28 @@ impl Cove {
         Ok(alive.insert(claimed).name().to_owned())
     }
 
-    /// What the machine does, as far as is known.
-    pub(crate) fn phase(&self) -> Option<MachinePhase> {
-        match &*self.news.borrow() {
-            Some(MachineNews::Seen { machine }) => Some(machine.phase),
-            _ => None,
-        }
-    }
-
     /// Waits until the machine runs. A request to a gateway whose machine does not run would only be refused.
     pub(crate) async fn engine_answers(&self) -> Engine {
+        self.engine_of(&self.running().await)
+    }
+
+    /// Waits until the machine that is shown runs, and returns its name.
+    pub(crate) async fn running(&self) -> String {
         let mut news = self.news.subscribe();
-        let runs = |news: &Option<MachineNews>| matches!(news, Some(MachineNews::Seen { machine }) if machine.phase == MachinePhase::Running);
-        // The sender is ours, so that it cannot be gone.
-        let _ = news.wait_for(runs).await;
-        self.engine()
+        let name = match news.wait_for(|news| runs(news.as_ref()).is_some()).await {
+            Ok(news) => runs(news.as_ref()).map(str::to_owned),
+            // The sender is ours, so that it cannot be gone.
+            Err(_) => None,
+        };
+        name.unwrap_or_else(|| self.machine())
+    }
+}
+
+/// The name of the machine that was heard of, if it runs.
+pub(crate) fn runs(news: Option<&MachineNews>) -> Option<&str> {
+    match news {
+        Some(MachineNews::Seen { machine }) if machine.phase == MachinePhase::Running => Some(&machine.name),
+        _ => None,
     }
 }
 
@@ -119,4 +149,42 @@ fn program() -> PathBuf {
         .and_then(|this| Some(this.parent()?.join(name)))
         .filter(|beside| beside.is_file())
         .unwrap_or_else(|| PathBuf::from(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    fn running(name: &str) -> Option<MachineNews> {
+        let news = json!({"kind": "seen", "machine": {
+            "name": name, "phase": "running", "stage": null, "failure": null, "consoleTail": [], "backend": "kvm",
+            "backendReason": "", "dockerHost": "", "cpus": 1, "memory": 1, "memoryOnHost": null, "diskSize": 1,
+            "diskOnHost": 1, "uptimeS": null, "engineVersion": null, "timings": [], "notices": [],
+        }});
+        Some(serde_json::from_value(news).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_runs_is_not_taken_for_another_that_was_chosen_since() {
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Cove::of(Dirs::below(directory.path()), "first".to_owned());
+        cove.news.send_replace(running("first"));
+        cove.rows.send_replace(Some(Vec::new()));
+        assert_eq!(cove.running().await, "first");
+        let choices = cove.choices();
+        cove.choose("second".to_owned());
+        assert_eq!(cove.machine(), "second");
+        assert!(choices.has_changed().unwrap());
+        assert!(
+            cove.rows.borrow().is_none(),
+            "the first one's containers are shown"
+        );
+        let waiting = timeout(Duration::from_millis(50), cove.running()).await;
+        assert!(waiting.is_err(), "{waiting:?} runs");
+        cove.news.send_replace(running("second"));
+        assert_eq!(cove.running().await, "second");
+    }
 }

@@ -10,10 +10,14 @@
 //! The first look starts the daemon, as any command would. Later ones do not: a daemon that was stopped stays so until
 //! a person wants something of it.
 
-use crate::{cove::Cove, failure::Refusal, helper};
+use crate::{
+    cove::{self, Cove},
+    failure::Refusal,
+    helper,
+};
 use cove_api::{Client, ClientError, Event, MachineStatus};
 use cove_engine::{Engine, EngineError, Place};
-use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
+use cove_view::{ContainerRow, MachineNews, ThingKind};
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
@@ -27,12 +31,20 @@ const GATHER: Duration = Duration::from_millis(30);
 
 /// Keeps [`Cove::news`] true.
 pub(crate) async fn machine(cove: Arc<Cove>) {
+    let mut choices = cove.choices();
     let mut client = cove.daemon().await;
     loop {
         let end = match client {
-            Ok(client) => follow_daemon(&cove, &client).await.map_err(Refusal::from),
+            Ok(client) => tokio::select! {
+                end = follow_daemon(&cove, &client) => end.map_err(Refusal::from),
+                _ = choices.changed() => Ok(Followed::Left),
+            },
             Err(refusal) => Err(refusal),
         };
+        if let Ok(Followed::Left) = end {
+            client = Ok(cove.client());
+            continue;
+        }
         let refusal = end.err().unwrap_or_else(|| {
             Refusal::new(
                 "the Cove daemon has ended",
@@ -47,23 +59,38 @@ pub(crate) async fn machine(cove: Arc<Cove>) {
     }
 }
 
-async fn follow_daemon(cove: &Cove, client: &Client) -> Result<(), ClientError> {
+/// Why a daemon is not followed any more.
+enum Followed {
+    /// Its events have ended.
+    ToItsEnd,
+    /// The window shows another machine.
+    Left,
+}
+
+async fn follow_daemon(cove: &Cove, client: &Client) -> Result<Followed, ClientError> {
+    let machine = cove.machine();
     let mut events = client.events().await?;
     loop {
         match timeout(REFRESH, events.next()).await {
-            Ok(Ok(Some(Event::Machine { status }))) if status.name == cove.machine => see(cove, *status),
-            // What is not an event of this machine, or none for a while: it is asked.
-            Ok(Ok(Some(Event::Missed))) | Err(_) => see(cove, client.machine(&cove.machine).await?),
+            Ok(Ok(Some(Event::Machine { status }))) if status.name == machine => see(cove, *status),
+            // What is not an event of this machine, or none for a while: it is asked. One that was deleted is not there.
+            Ok(Ok(Some(Event::Missed))) | Err(_) => see(cove, client.machine(&machine).await?),
+            Ok(Ok(Some(Event::Deleted { name }))) if name == machine => {
+                see(cove, client.machine(&machine).await?)
+            }
             Ok(Ok(Some(_))) => {}
-            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(None)) => return Ok(Followed::ToItsEnd),
             Ok(Err(error)) => return Err(error),
         }
     }
 }
 
 fn see(cove: &Cove, status: MachineStatus) {
-    let machine = Box::new(status.into());
-    cove.news.send_replace(Some(MachineNews::Seen { machine }));
+    // What was under way when another machine was chosen tells nothing of that.
+    if status.name == cove.machine() {
+        let machine = Box::new(status.into());
+        cove.news.send_replace(Some(MachineNews::Seen { machine }));
+    }
 }
 
 /// Everything that has a list.
@@ -78,16 +105,16 @@ pub(crate) const THINGS: [ThingKind; 4] = [
 pub(crate) async fn containers(cove: Arc<Cove>) {
     let mut news = cove.news.subscribe();
     loop {
-        let engine = cove.engine_answers().await;
-        let stopped = news.wait_for(|news| {
-            !matches!(news, Some(MachineNews::Seen { machine }) if machine.phase == MachinePhase::Running)
-        });
+        let machine = cove.running().await;
+        let engine = cove.engine_of(&machine);
+        // Another machine may run by the time that this one is not shown any more.
+        let stopped = news.wait_for(|news| cove::runs(news.as_ref()) != Some(machine.as_str()));
         tokio::select! {
             // Ends with an error at the latest when the engine does; it is there again or not a moment later.
             _ = follow_engine(&cove, &engine) => {}
             _ = stopped => {}
         }
-        if cove.phase() != Some(MachinePhase::Running) {
+        if cove::runs(cove.news.borrow().as_ref()) != Some(machine.as_str()) {
             cove.rows.send_replace(None);
         }
         sleep(AGAIN / 4).await;

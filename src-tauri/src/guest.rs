@@ -49,7 +49,7 @@ pub(crate) struct Ended {
 impl Program {
     /// Starts a program and gives it all of its input.
     pub(crate) async fn start(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Self> {
-        let stream = cove.client().exec(&cove.machine, exec).await?;
+        let stream = cove.client().exec(&cove.machine(), exec).await?;
         let mut packets = Framed::new(stream, ExecCodec);
         let pieces = input.chunks(MAX_EXEC_DATA);
         let pieces = pieces.map(|piece| ExecPacket::Stdin(Bytes::copy_from_slice(piece)));
@@ -114,7 +114,7 @@ pub(crate) async fn lend_accounts(cove: &Cove, exec: &mut Exec, report: &Report)
     };
     let registries = accounts()?;
     // Why nothing can be run in the machine is said of the client itself.
-    let stream = cove.client().exec(&cove.machine, &lender()).await.ok()?;
+    let stream = cove.client().exec(&cove.machine(), &lender()).await.ok()?;
     match lend(stream, registries, Rights::Read, tell).await {
         Ok(loan) => {
             exec.environment.extend([loan.variable()]);

@@ -165,7 +165,7 @@ mod tests {
         fn set(list: impl Fn(&Cove) -> Value) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let cove = Cove::of(Dirs::below(directory.path()), "default".to_owned());
-            let socket = cove.dirs.docker_socket(&cove.machine);
+            let socket = cove.dirs.docker_socket(&cove.machine());
             fs::create_dir_all(socket.parent().unwrap()).unwrap();
             let listener = UnixListener::bind(&socket).unwrap();
             let list = list(&cove).to_string();
@@ -234,7 +234,7 @@ mod tests {
         let held: Held = Some(Arc::new(Told(told)));
         let report = Report::default();
         {
-            let cove = Cove::of(scene.cove.dirs.clone(), scene.cove.machine.clone());
+            let cove = Cove::of(scene.cove.dirs.clone(), scene.cove.machine());
             let making = Helper::writing(&cove, "data", held, &report);
             tokio::select! {
                 _ = making => panic!("it was made"),

@@ -82,6 +82,10 @@ impl Terminals {
         open.get(&number).cloned()
     }
 
+    pub(crate) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     pub(crate) fn remove(&self, number: u32) {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.remove(&number);
@@ -198,7 +202,7 @@ pub(crate) async fn start_in_machine(cove: &Cove, columns: u16, rows: u16) -> An
             rows,
         }),
     };
-    let packets = cove.client().exec(&cove.machine, &wanted).await?;
+    let packets = cove.client().exec(&cove.machine(), &wanted).await?;
     let (sized, sizes) = watch::channel((columns, rows));
     let shell = Shell::Machine { packets, sizes };
     Ok(Opened::of(shell, Resizer::Carrier(sized)))
@@ -409,7 +413,7 @@ mod tests {
     async fn refused(answers: &'static [(&'static str, &'static str)]) -> Refusal {
         let directory = tempfile::tempdir().unwrap();
         let cove = Cove::of(Dirs::below(directory.path()), "default".to_owned());
-        let socket = cove.dirs.docker_socket(&cove.machine);
+        let socket = cove.dirs.docker_socket(&cove.machine());
         fs::create_dir_all(socket.parent().unwrap()).unwrap();
         let listener = UnixListener::bind(&socket).unwrap();
         tokio::spawn(async move {

@@ -254,13 +254,13 @@ fn choose(app: &AppHandle, cove: &Arc<Cove>, chosen: &str) {
 }
 
 async fn start_machine(cove: &Cove) -> crate::failure::Answer<()> {
-    let progress = cove.daemon().await?.start(&cove.machine).await?;
+    let progress = cove.daemon().await?.start(&cove.machine()).await?;
     progress.finish(|_| {}).await?;
     Ok(())
 }
 
 async fn stop_machine(cove: &Cove) -> crate::failure::Answer<()> {
-    let progress = cove.client().stop(&cove.machine).await?;
+    let progress = cove.client().stop(&cove.machine()).await?;
     progress.finish(|_| {}).await?;
     Ok(())
 }

@@ -56,6 +56,38 @@ test("a shell of the machine answers while it runs, and can be had again after i
   await expect(page.getByText("It shows while the machine runs.")).toBeVisible();
 });
 
+test("a machine is created, shown with what is its own, left again and deleted once its name is typed", async ({ page }) => {
+  await page.goto("/#/machine/machines");
+  await page.getByRole("button", { name: "Create a machine…" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByLabel("Name", { exact: true }).fill("build");
+  await dialog.getByLabel("Virtual CPUs").fill("4");
+  await expect(dialog.getByText("cove machine create build --cpus 4")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await page.getByRole("button", { name: "Show build" }).click();
+  await expect(page.getByText("build · stopped").first()).toBeVisible();
+  await expect(page.getByRole("button", { name: "Show default" })).toBeVisible();
+  await page.getByRole("link", { name: "Containers" }).click();
+  await page.getByRole("button", { name: "Start the machine" }).click();
+  await expect(page.getByText("No containers yet")).toBeVisible();
+  await page.goto("/#/machine/machines");
+  await page.getByRole("button", { name: "Stop the machine" }).click();
+  await expect(page.getByText("build · stopped").first()).toBeVisible();
+  await page.getByRole("button", { name: "Show default" }).click();
+  await page.getByRole("button", { name: "Delete build" }).click();
+  await expect(dialog.getByText("All containers, images and volumes of build are lost")).toBeVisible();
+  const yes = dialog.getByRole("button", { name: "Delete", exact: true });
+  await dialog.getByLabel("Its name, to confirm").fill("buil");
+  await expect(yes).toBeDisabled();
+  await dialog.getByLabel("Its name, to confirm").fill("build");
+  await yes.click();
+  await expect(page.getByRole("button", { name: "Show build" })).toHaveCount(0);
+  await page.getByRole("link", { name: "Containers" }).click();
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
+});
+
 test("diagnostics are shown with secrets masked before they are saved, with and without a daemon", async ({ page }) => {
   await page.goto("/#/machine");
   await page.getByRole("link", { name: "Diagnostics" }).click();

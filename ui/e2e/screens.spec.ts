@@ -46,6 +46,7 @@ const SCREENS: [string, string, string][] = [
   ["machine-logs", "/#/machine/logs", "engine: line 59"],
   ["machine-terminal", "/#/machine/terminal", "A shell of the machine itself"],
   ["diagnostics", "/#/machine/diagnostics", "== doctor =="],
+  ["machines", "/#/machine/machines", "Create a machine…"],
   ["starting", "/?machine=starting", "The machine is starting"],
   ["away", "/?machine=away", "daemon does not run"],
   ["stopped", "/?machine=stopped", "Start the machine"],

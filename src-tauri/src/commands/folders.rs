@@ -189,9 +189,10 @@ pub(super) async fn in_machine(cove: &Cove, folder: &Path) -> Answer<()> {
 /// Refuses paths that do not lie in what is shared with the machine. Links are not followed here.
 pub(super) async fn all_in_machine(cove: &Cove, paths: &[&Path]) -> Answer<()> {
     let shares = cove.daemon().await?.shares().await?;
+    let machine = cove.machine();
     let ours: Vec<_> = shares
         .iter()
-        .filter(|share| share.machines.contains(&cove.machine))
+        .filter(|share| share.machines.contains(&machine))
         .map(|share| share.path.as_path())
         .collect();
     match paths.iter().find(|path| !lies_in(path, &ours)) {
@@ -223,11 +224,8 @@ pub(crate) async fn share_folder(
         .await?
         .add_share(&NewShare { path, read_only })
         .await?;
-    match share
-        .missing
-        .iter()
-        .find(|missing| missing.machine == cove.machine)
-    {
+    let machine = cove.machine();
+    match share.missing.iter().find(|missing| missing.machine == machine) {
         Some(missing) => Err(Refusal::new(
             format!("the machine did not take {}", share.path.display()),
             missing.why.as_str(),

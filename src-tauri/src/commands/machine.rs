@@ -29,7 +29,7 @@ pub(crate) fn watch_machine(
 #[tauri::command]
 pub(crate) async fn start_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
     let client = cove.daemon().await?;
-    let progress = client.start(&cove.machine).await?;
+    let progress = client.start(&cove.machine()).await?;
     progress.finish(|progress| tell(&steps, progress)).await?;
     Ok(())
 }
@@ -37,7 +37,7 @@ pub(crate) async fn start_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Ste
 /// Stops the machine in order. The stop goes on when the page goes.
 #[tauri::command]
 pub(crate) async fn stop_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
-    let progress = cove.client().stop(&cove.machine).await?;
+    let progress = cove.client().stop(&cove.machine()).await?;
     progress.finish(|progress| tell(&steps, progress)).await?;
     Ok(())
 }
@@ -55,13 +55,13 @@ fn tell(steps: &Channel<Step>, progress: &Progress) {
 /// What the data disk of the machine takes, while it runs.
 #[tauri::command]
 pub(crate) async fn disk_use(cove: State<'_, Arc<Cove>>) -> Answer<DiskUse> {
-    Ok(cove.client().disk_use(&cove.machine).await?.into())
+    Ok(cove.client().disk_use(&cove.machine()).await?.into())
 }
 
 /// Has the machine give this computer back what it does not use of its disk. That goes on when the page goes.
 #[tauri::command]
 pub(crate) async fn reclaim_disk(cove: State<'_, Arc<Cove>>) -> Answer<Reclaimed> {
-    Ok(cove.client().reclaim(&cove.machine).await?.into())
+    Ok(cove.client().reclaim(&cove.machine()).await?.into())
 }
 
 /// Everything that the doctor looks at.

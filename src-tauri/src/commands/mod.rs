@@ -14,6 +14,7 @@ pub(crate) mod images;
 mod layers;
 mod lists;
 mod machine;
+mod machines;
 mod networks;
 mod pages;
 mod project_files;
@@ -77,6 +78,10 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         machine::start_machine,
         machine::stop_machine,
         machine::watch_machine,
+        machines::choose_machine,
+        machines::create_machine,
+        machines::delete_machine,
+        machines::machines,
         networks::connect_network,
         networks::create_network,
         networks::disconnect_network,

@@ -75,7 +75,8 @@ pub(crate) async fn change_settings(
 #[tauri::command]
 pub(crate) async fn shares(cove: State<'_, Arc<Cove>>) -> Answer<Vec<ShareRow>> {
     let shares = cove.daemon().await?.shares().await?;
-    let row = |share| ShareRow::read(share, &cove.machine);
+    let machine = cove.machine();
+    let row = |share| ShareRow::read(share, &machine);
     Ok(shares.into_iter().map(row).collect())
 }
 

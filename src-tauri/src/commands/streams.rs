@@ -203,7 +203,7 @@ pub(crate) fn follow_machine_log(
             follow: true,
             tail: Some(MACHINE_TAIL),
         };
-        let Ok(mut bytes) = cove.client().logs(&cove.machine, wanted).await else {
+        let Ok(mut bytes) = cove.client().logs(&cove.machine(), wanted).await else {
             return;
         };
         let mut reader = LogReader::new(false);

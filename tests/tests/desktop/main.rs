@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         settings::a4_a_setting_is_reviewed_applied_and_put_back,
         settings::a4_the_machines_logs_are_read,
         settings::a4_a_shell_of_the_machine_answers,
+        settings::a4_another_machine_is_made_shown_and_deleted,
         settings::a4_the_window_opens_with_the_session_when_asked_to,
     ];
     let slow: &[Test] = &tests![

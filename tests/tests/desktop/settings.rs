@@ -74,6 +74,38 @@ pub(crate) fn a4_a_shell_of_the_machine_answers(cove: &Cove) {
     window.reads("The shell has ended.");
 }
 
+pub(crate) fn a4_another_machine_is_made_shown_and_deleted(cove: &Cove) {
+    let listed = || {
+        cove.cove(["machine", "list", "--json"])
+            .ok()
+            .contains("\"second\"")
+    };
+    let window = Window::open(cove);
+    window.press("Machine");
+    window.press("Machines");
+    window.press("Create a machine…");
+    let name = window.find("//dialog//label[starts-with(normalize-space(), 'Name')]//input");
+    window.type_into(&name, "second");
+    window.press("Create");
+    window.press("Show second");
+    window.reads("second · stopped");
+    assert!(listed(), "it was not made");
+    window.picture("7e-machines");
+    window.press("Show default");
+    window.reads("default · running");
+    window.press("Delete second");
+    window.type_into(&window.find("//dialog//input"), "second");
+    let delete = window.find("//dialog//button[normalize-space()='Delete']");
+    window.click(&delete);
+    eventually("the machine to be deleted", || !listed());
+    // What the first one has is seen again.
+    window.press("Containers");
+    let names = cove.docker(["ps", "--all", "--format", "{{.Names}}"]).ok();
+    for name in names.lines() {
+        window.reads(name);
+    }
+}
+
 pub(crate) fn a4_disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
     const FILLED: u64 = 96 << 20;
     let on_host = || {

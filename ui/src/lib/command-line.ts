@@ -91,3 +91,8 @@ export function composeCommand(project: Pick<ProjectRow, "name" | "folder" | "fi
   words.push(...(action === "up" ? ["up", "--detach"] : [action]));
   return words.map(quote).join(" ");
 }
+
+/** The command as it is for the machine that the window shows; there is one that needs no naming. */
+export function ofMachine(command: string, machine: { name: string } | null): string {
+  return machine === null || machine.name === "default" ? command : `${command} --machine ${machine.name}`;
+}

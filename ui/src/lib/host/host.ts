@@ -12,6 +12,7 @@ import type {
   FileText,
   LogLine,
   MachineNews,
+  MachineView,
   MountRow,
   ProcessTable,
   Reclaimed,
@@ -78,6 +79,14 @@ export interface Job {
   tell(step: TaskStep): void;
 }
 
+/** A machine to be made. What is null comes from the settings. */
+export interface NewMachine {
+  name: string;
+  cpus: number | null;
+  memoryMib: number | null;
+  diskGib: number | null;
+}
+
 export interface Host extends ProjectsHost, ThingsHost {
   /** What the machine does at once, then again whenever something about it changes. */
   watchMachine(seen: (news: MachineNews) => void): Stop;
@@ -92,6 +101,15 @@ export interface Host extends ProjectsHost, ThingsHost {
   diskUse(): Promise<DiskUse>;
   /** Has it give back what it does not use of its disk, which may take minutes. */
   reclaimDisk(): Promise<Reclaimed>;
+
+  /** All machines, by their names. Everything else here is about the one that the window shows. */
+  machines(): Promise<MachineView[]>;
+  /** Shows another machine from now on. What the page hears and has under way ends; it begins anew. */
+  chooseMachine(name: string): Promise<void>;
+  /** Neither starts nor shows it. */
+  createMachine(machine: NewMachine): Promise<void>;
+  /** Deletes a stopped machine that is not shown, with everything in it; `confirm` is its name once more. */
+  deleteMachine(name: string, confirm: string): Promise<void>;
 
   /** All containers at once, then again after each event of the engine. Nothing comes while no engine answers. */
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;

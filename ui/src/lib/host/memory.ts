@@ -21,6 +21,7 @@ import {
   type MachineNews,
   type MachineView,
   type MountRow,
+  type NewMachine,
   type PortBinding,
   type ProcessTable,
   type Reclaimed,
@@ -170,6 +171,8 @@ export class MemoryHost extends MemoryThings implements Host {
   readonly #rowWatchers = new Set<(rows: ContainerRow[]) => void>();
   readonly #machineWatchers = new Set<(news: MachineNews) => void>();
   readonly #shared = new Map([["/home/mara", false]]);
+  /** Machines that are not shown, by their names. */
+  readonly #others = new Map<string, { machine: MachineView; rows: ContainerRow[] }>();
   #away = false;
   #autostart = false;
 
@@ -264,6 +267,50 @@ export class MemoryHost extends MemoryThings implements Host {
     const after = Math.min(before, DISK_USED + DISK_TABLES);
     this.#setMachine({ diskOnHost: after });
     return { before, after };
+  }
+
+  async machines(): Promise<MachineView[]> {
+    const all = [this.#machine, ...[...this.#others.values()].map((other) => other.machine)];
+    return all.sort((one, other) => one.name.localeCompare(other.name));
+  }
+
+  async chooseMachine(name: string): Promise<void> {
+    if (name === this.#machine.name) return;
+    const chosen = this.#other(name);
+    this.#others.delete(name);
+    this.#others.set(this.#machine.name, { machine: this.#machine, rows: this.#rows });
+    this.#rows = chosen.rows;
+    this.#setMachine(chosen.machine);
+  }
+
+  async createMachine({ name, cpus, memoryMib, diskGib }: NewMachine): Promise<void> {
+    if ((await this.machines()).some((machine) => machine.name === name)) {
+      throw new HostError(`machine \`${name}\` exists already`, "choose another name");
+    }
+    const machine: MachineView = {
+      ...this.#machine,
+      name,
+      phase: "stopped",
+      stage: null,
+      cpus: cpus ?? 2,
+      memory: (memoryMib ?? 2048) * MIB,
+      memoryOnHost: null,
+      diskSize: (diskGib ?? 64) * 1024 * MIB,
+      diskOnHost: 0,
+      uptimeS: null,
+      timings: [],
+    };
+    this.#others.set(name, { machine, rows: [] });
+  }
+
+  async deleteMachine(name: string, confirm: string): Promise<void> {
+    if (name === this.#machine.name) {
+      throw new HostError(`machine \`${name}\` is the one that this window shows`, "Show another machine first.");
+    }
+    const { machine } = this.#other(name);
+    if (machine.phase !== "stopped") throw new HostError(`machine \`${name}\` is ${machine.phase}`, "stop it first");
+    if (confirm !== name) throw new HostError(`machine \`${name}\` was not deleted: its name was not confirmed`);
+    this.#others.delete(name);
   }
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
@@ -587,6 +634,12 @@ export class MemoryHost extends MemoryThings implements Host {
     const row = this.#rows.find((candidate) => candidate.id === id);
     if (row === undefined) throw new HostError(`there is no container ${id.slice(0, 12)}`);
     return row;
+  }
+
+  #other(name: string): { machine: MachineView; rows: ContainerRow[] } {
+    const other = this.#others.get(name);
+    if (other === undefined) throw new HostError(`there is no machine \`${name}\``);
+    return other;
   }
 
   #mustRun(): void {

@@ -16,7 +16,9 @@ import {
   type LogLine,
   type MachineLogSource,
   type MachineNews,
+  type MachineView,
   type MountRow,
+  type NewMachine,
   type ProcessTable,
   type Reclaimed,
   type Removal,
@@ -100,6 +102,22 @@ export class TauriHost extends TauriThings implements Host {
 
   reclaimDisk(): Promise<Reclaimed> {
     return call("reclaim_disk");
+  }
+
+  machines(): Promise<MachineView[]> {
+    return call("machines");
+  }
+
+  chooseMachine(name: string): Promise<void> {
+    return call("choose_machine", { name });
+  }
+
+  createMachine(machine: NewMachine): Promise<void> {
+    return call("create_machine", { ...machine });
+  }
+
+  deleteMachine(name: string, confirm: string): Promise<void> {
+    return call("delete_machine", { name, confirm });
   }
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {

@@ -1,5 +1,6 @@
 import type { Word } from "./en";
 import { files } from "./files.de";
+import { machines } from "./machines.de";
 import { projects } from "./projects.de";
 import { registries } from "./registries.de";
 import { settings } from "./settings.de";
@@ -169,6 +170,7 @@ export const de: Record<Word, string> = {
   runOf: "{image} starten",
 
   ...files,
+  ...machines,
   ...projects,
   ...registries,
   ...settings,

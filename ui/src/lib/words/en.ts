@@ -1,4 +1,5 @@
 import { files } from "./files.en";
+import { machines } from "./machines.en";
 import { projects } from "./projects.en";
 import { registries } from "./registries.en";
 import { settings } from "./settings.en";
@@ -168,6 +169,7 @@ export const en = {
   runOf: "Run {image}",
 
   ...files,
+  ...machines,
   ...projects,
   ...registries,
   ...settings,

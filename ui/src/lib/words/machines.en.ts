@@ -1,0 +1,21 @@
+/** Words of a choice between several machines. */
+export const machines = {
+  machines: "Machines",
+  machinesHint: "Each machine has an engine of its own, with containers, images and volumes that no other one sees. The window and its tray show one of them.",
+  machineShown: "shown",
+  machineSize: "{cpus} CPUs, {memory} of memory, {disk} on this computer",
+  showMachine: "Show",
+  showMachineNamed: "Show {name}",
+  showMachineQuestion: "Show {name}? Tasks under way ({count}) are cancelled.",
+  createMachine: "Create a machine…",
+  createMachineTitle: "Create a machine",
+  machineNameHint: "lower-case letters, digits and hyphens",
+  machineCpus: "Virtual CPUs",
+  machineMemory: "Memory (GiB)",
+  machineDisk: "Largest size of its disk (GiB)",
+  fromSettings: "as the settings say",
+  deleteMachine: "Delete",
+  deleteMachineNamed: "Delete {name}",
+  deleteMachineLost: "All containers, images and volumes of {name} are lost ({size}).",
+  deleteMachineConfirm: "Its name, to confirm",
+} as const;
