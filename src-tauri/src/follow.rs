@@ -73,8 +73,9 @@ async fn follow_daemon(cove: &Cove, client: &Client) -> Result<Followed, ClientE
     loop {
         match timeout(REFRESH, events.next()).await {
             Ok(Ok(Some(Event::Machine { status }))) if status.name == machine => see(cove, *status),
-            // What is not an event of this machine, or none for a while: it is asked. One that was deleted is not there.
+            // What is not an event of this machine, or none for a while: it is asked.
             Ok(Ok(Some(Event::Missed))) | Err(_) => see(cove, client.machine(&machine).await?),
+            // So is one that was deleted: the refusal says it best.
             Ok(Ok(Some(Event::Deleted { name }))) if name == machine => {
                 see(cove, client.machine(&machine).await?)
             }

@@ -37,7 +37,8 @@ pub async fn gather(dirs: &Dirs, daemon: Result<&Client, String>) -> String {
     let mut bundle = Bundle::default();
     bundle.line(&format!("Cove diagnostics, {}", utc(SystemTime::now())));
     bundle.line(&format!(
-        "What looks like a secret is masked as {MASK}. Names, addresses and paths are not: read it before you give it away."
+        "What looks like a secret is masked as {MASK}. Names, addresses and paths are not: read it before you give it \
+         away."
     ));
     bundle.part("versions");
     bundle.line(&format!(
@@ -123,9 +124,11 @@ async fn ask(bundle: &mut Bundle, client: &Client) {
     for (index, machine) in machines.iter().enumerate() {
         bundle.part(&format!("machine {}", machine.name));
         bundle.json(machine);
-        // The daemon's own log is the same, whichever machine it is asked for.
-        let of_machine = |source: &LogSource| *source != LogSource::Daemon || index == 0;
-        for source in LogSource::ALL.into_iter().filter(of_machine) {
+        for source in LogSource::ALL {
+            // The daemon's own log is the same, whichever machine it is asked for.
+            if source == LogSource::Daemon && index > 0 {
+                continue;
+            }
             bundle.part(&format!("log {} of machine {}", source.name(), machine.name));
             bundle.found(within(LOG_PATIENCE, log(client, &machine.name, source)).await);
         }

@@ -38,8 +38,8 @@ pub(crate) async fn choose_machine(
     Ok(())
 }
 
-/// Creates a machine, which neither starts nor shows it. What is not given comes from the settings; memory is in MiB, the
-/// largest size of the disk in GiB.
+/// Creates a machine, which neither starts nor shows it. What is not given comes from the settings; memory is in MiB,
+/// the largest size of the disk in GiB.
 #[tauri::command]
 pub(crate) async fn create_machine(
     cove: State<'_, Arc<Cove>>,

@@ -99,7 +99,8 @@ pub(crate) fn a4_another_machine_is_made_shown_and_deleted(cove: &Cove) {
     window.click(&delete);
     eventually("the machine to be deleted", || !listed());
     // What the first one has is seen again.
-    window.press("Containers");
+    // With their number behind it.
+    window.click(&window.find("//nav//a[starts-with(normalize-space(), 'Containers')]"));
     let names = cove.docker(["ps", "--all", "--format", "{{.Names}}"]).ok();
     for name in names.lines() {
         window.reads(name);

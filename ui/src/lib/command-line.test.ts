@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { composeCommand, debugCommand, quote, readEnvironment, runCommand, splitWords } from "./command-line";
+import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -87,4 +87,10 @@ it("reads a pasted .env with comments, exports and quotes", () => {
 
 it("splits a command like a shell and expands nothing", () => {
   expect(splitWords(`sh -c "echo $X" --name='a b'`)).toEqual(["sh", "-c", "echo $X", "--name=a b"]);
+});
+
+it("names the machine that is shown, unless it is the usual one or none is known", () => {
+  expect(ofMachine("cove shell", { name: "build" })).toBe("cove shell --machine build");
+  expect(ofMachine("cove shell", { name: "default" })).toBe("cove shell");
+  expect(ofMachine("cove shell", null)).toBe("cove shell");
 });

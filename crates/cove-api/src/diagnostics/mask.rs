@@ -445,7 +445,10 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_text_never_panics(text in any::<String>(), more in "[a-z:=@/\"'\\\\ \n-]{0,60}é?token[=: \"\\\\]{0,4}é?") {
+        fn arbitrary_text_never_panics(
+            text in any::<String>(),
+            more in "[a-z:=@/\"'\\\\ \n-]{0,60}é?token[=: \"\\\\]{0,4}é?",
+        ) {
             mask(&text);
             mask(&more);
             mask(&format!("{BEGIN}{text} PRIVATE KEY-----{more}"));
