@@ -7,6 +7,9 @@ type MachinesHost = Pick<Host, "machines" | "chooseMachine">;
 export class Machines {
   /** Null until the daemon has told them. */
   rows = $state.raw<readonly MachineView[] | null>(null);
+  /** Why they could not be read the last time. */
+  unread = $state.raw<Failure | null>(null);
+  /** Why another one could not be chosen. */
   failure = $state.raw<Failure | null>(null);
   /** While another machine is being chosen. */
   busy = $state(false);
@@ -20,8 +23,9 @@ export class Machines {
   async read(): Promise<void> {
     try {
       this.rows = await this.#host.machines();
+      this.unread = null;
     } catch (error) {
-      this.failure = failureOf(error);
+      this.unread = failureOf(error);
     }
   }
 

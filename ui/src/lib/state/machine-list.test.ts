@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { HostError } from "../host";
 import { MemoryHost } from "../host/memory";
 import { MachineForm, Machines } from "./machine-list.svelte";
 
@@ -31,6 +32,22 @@ describe("several machines", () => {
     expect(list.failure?.message).toContain("there is no machine `elsewhere`");
     expect([list.busy, list.rows?.length]).toEqual([false, 1]);
   });
+});
+
+it("stay listed where they cannot be read any more, until they can", async () => {
+  const memory = host();
+  let gone = false;
+  const list = new Machines({
+    machines: () => (gone ? Promise.reject(new HostError("the daemon has ended")) : memory.machines()),
+    chooseMachine: (name) => memory.chooseMachine(name),
+  });
+  await list.read();
+  gone = true;
+  await list.read();
+  expect([list.rows?.length, list.unread?.message]).toEqual([1, "the daemon has ended"]);
+  gone = false;
+  await list.read();
+  expect(list.unread).toBeNull();
 });
 
 describe("the form that makes a machine", () => {
