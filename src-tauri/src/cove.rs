@@ -158,20 +158,20 @@ mod tests {
     use std::time::Duration;
     use tokio::time::timeout;
 
-    fn running(name: &str) -> Option<MachineNews> {
+    fn running(name: &str) -> MachineNews {
         let news = json!({"kind": "seen", "machine": {
             "name": name, "phase": "running", "stage": null, "failure": null, "consoleTail": [], "backend": "kvm",
             "backendReason": "", "dockerHost": "", "cpus": 1, "memory": 1, "memoryOnHost": null, "diskSize": 1,
             "diskOnHost": 1, "uptimeS": null, "engineVersion": null, "timings": [], "notices": [],
         }});
-        Some(serde_json::from_value(news).unwrap())
+        serde_json::from_value(news).unwrap()
     }
 
     #[tokio::test]
     async fn a_machine_that_runs_is_not_taken_for_another_that_was_chosen_since() {
         let directory = tempfile::tempdir().unwrap();
         let cove = Cove::of(Dirs::below(directory.path()), "first".to_owned());
-        cove.news.send_replace(running("first"));
+        cove.news.send_replace(Some(running("first")));
         cove.rows.send_replace(Some(Vec::new()));
         assert_eq!(cove.running().await, "first");
         let choices = cove.choices();
@@ -184,7 +184,7 @@ mod tests {
         );
         let waiting = timeout(Duration::from_millis(50), cove.running()).await;
         assert!(waiting.is_err(), "{waiting:?} runs");
-        cove.news.send_replace(running("second"));
+        cove.news.send_replace(Some(running("second")));
         assert_eq!(cove.running().await, "second");
     }
 }

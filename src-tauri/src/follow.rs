@@ -77,7 +77,7 @@ async fn follow_daemon(cove: &Cove, client: &Client) -> Result<Followed, ClientE
             Ok(Ok(Some(Event::Missed))) | Err(_) => see(cove, client.machine(&machine).await?),
             // So is one that was deleted: the refusal says it best.
             Ok(Ok(Some(Event::Deleted { name }))) if name == machine => {
-                see(cove, client.machine(&machine).await?)
+                see(cove, client.machine(&machine).await?);
             }
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Ok(Followed::ToItsEnd),

@@ -28,7 +28,7 @@ const MOST: usize = 128 << 10;
 /// Of a settings file that no daemon has read, no more than this, in bytes.
 const MOST_SETTINGS: usize = 1 << 20;
 /// How long each part may take. The doctor verifies the image.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long a log may take, whose machine may not answer.
 const LOG_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -151,15 +151,12 @@ fn without_users(line: &str) -> String {
         } else {
             authority.rfind('@')
         };
-        let done = match user {
-            Some(end) => {
-                masked.push_str(MASK);
-                end
-            }
-            None => {
-                masked.push_str(authority);
-                authority.len()
-            }
+        let done = if let Some(end) = user {
+            masked.push_str(MASK);
+            end
+        } else {
+            masked.push_str(authority);
+            authority.len()
         };
         rest = &after[done..];
     }

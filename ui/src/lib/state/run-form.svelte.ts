@@ -130,7 +130,7 @@ export class RunForm {
     if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));
     if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));
     // What is typed twice is wrong once.
-    return [...new Set(found)];
+    return found.filter((problem, at) => found.indexOf(problem) === at);
   }
 
   /** A folder that was dropped: it appears below /mnt by its own name until a person says otherwise. */
