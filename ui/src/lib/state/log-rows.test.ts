@@ -95,7 +95,7 @@ it("finds the place of a line again when lines wrap or are searched", () => {
   expect(rows.topFor(inside)).toBe(50);
   log.search = "line 6";
   expect(rows.topFor(rows.placeOf(50, 0))).toBe(0);
-  expect(log.numberAt(log.positionOf(50))).toBe(60);
+  expect(log.numberAt(log.indexOf(50))).toBe(60);
 });
 
 it("fits as many characters as there is room for, and half a one to spare", () => {

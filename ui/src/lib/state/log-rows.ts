@@ -80,12 +80,12 @@ export class LogRows {
 
   /** Where a line is seen in a view that begins with the row `top`. */
   placeOf(number: number, top: number): Place {
-    return { number, above: top - this.start(this.#log.positionOf(number)) };
+    return { number, above: top - this.start(this.#log.indexOf(number)) };
   }
 
   /** The row that the view begins with if a line is seen where it was; the next line, if it is not shown any more. */
   topFor({ number, above }: Place): number {
-    const position = this.#log.positionOf(number);
+    const position = this.#log.indexOf(number);
     const start = this.start(position);
     const rows = this.start(position + 1) - start;
     return start + (above < rows ? above : 0);

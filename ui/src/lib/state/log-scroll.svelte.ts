@@ -82,7 +82,7 @@ export class LogScroll {
     if (first === null) return;
     this.#selection.extend(by, first);
     this.following = false;
-    const position = this.#log.positionOf(this.#selection.head ?? first);
+    const position = this.#log.indexOf(this.#selection.head ?? first);
     const [start, end] = [this.#rows.start(position) * ROW, this.#rows.start(position + 1) * ROW];
     pane.scrollTop = start < this.#top ? start : Math.max(this.#top, end - this.height);
     this.#top = pane.scrollTop;
@@ -97,7 +97,7 @@ export class LogScroll {
 
   #shows(number: number | null): boolean {
     if (number === null) return false;
-    const position = this.#log.positionOf(number);
+    const position = this.#log.indexOf(number);
     const [start, end] = [this.#rows.start(position) * ROW, this.#rows.start(position + 1) * ROW];
     return start < this.#top + this.height && end > this.#top;
   }

@@ -63,7 +63,7 @@ export class LogSelection {
   extend(by: number, first: number): void {
     if (this.#head === null) this.#anchor = first;
     const far = this.#head !== null || !Number.isFinite(by);
-    const wanted = this.#log.positionOf(this.#head ?? first) + (far ? by : 0);
+    const wanted = this.#log.indexOf(this.#head ?? first) + (far ? by : 0);
     this.#head = this.#log.numberAt(Math.min(Math.max(wanted, 0), this.#log.count - 1)) ?? null;
   }
 
@@ -76,6 +76,6 @@ export class LogSelection {
   #range(): [number, number] {
     const [anchor, head] = [this.#anchor, this.#head];
     if (anchor === null || head === null) return [0, 0];
-    return [this.#log.positionOf(Math.min(anchor, head)), this.#log.positionOf(Math.max(anchor, head) + 1)];
+    return [this.#log.indexOf(Math.min(anchor, head)), this.#log.indexOf(Math.max(anchor, head) + 1)];
   }
 }

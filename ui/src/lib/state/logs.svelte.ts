@@ -179,7 +179,7 @@ export class Log {
   }
 
   /** The position of the first shown line with that number or a higher one; the count where there is none. */
-  positionOf(number: number): number {
+  indexOf(number: number): number {
     void this.#version;
     const shown = this.#shown;
     if (shown === null) return Math.min(Math.max(number - this.#ring.first, 0), this.#ring.length);
