@@ -97,25 +97,6 @@ async fn a_machine_process_that_is_told_to_end_cuts_the_power_of_a_guest_that_ca
 }
 
 #[tokio::test]
-async fn a_machine_process_that_is_told_to_end_twice_waits_for_no_guest() {
-    let bench = Bench::new("hello\n", Then::Idle);
-    let machine = bench.start().await;
-    let process = machine.processes()[0];
-    signal(process, Signal::TERM);
-    // Until it has taken the first one, a second is none. The guest has ten seconds from then on.
-    let deadline = Instant::now() + PATIENCE;
-    while !bench.log().contains("told to end") {
-        assert!(Instant::now() < deadline, "{}", bench.log());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    signal(process, Signal::TERM);
-    let exit = within(machine.wait()).await;
-    assert_eq!(exit.cause, ExitCause::Killed);
-    let log = bench.log();
-    assert!(log.contains("told to end again"), "{log}");
-}
-
-#[tokio::test]
 async fn a_sessions_end_is_left_to_the_machine_process() {
     let bench = Bench::new("hello\n", Then::Idle);
     let machine = bench.start().await;
