@@ -14,7 +14,7 @@ use std::{
 };
 
 fn main() -> ExitCode {
-    let mut tests = tests![
+    let usual: &[harness::Test] = &tests![
         promises::the_home_folder_is_there_at_its_own_path_whatever_its_name,
         promises::what_a_container_writes_is_a_file_of_the_user,
         promises::an_owner_that_a_container_sets_sticks_and_stays_off_the_host,
@@ -30,21 +30,23 @@ fn main() -> ExitCode {
         habits::doctor_says_that_changes_are_told,
         habits::posix_holds_in_a_folder_as_it_does_on_a_native_file_system,
         habits::a_data_directory_that_is_given_away_is_accepted_by_its_new_owner,
+    ];
+    let slow: &[harness::Test] = &tests![
+        habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
+        habits::the_guests_client_works_in_our_directory_where_it_is_shared,
+        promises::an_inner_share_stays_on_top_of_an_outer_one,
+        programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash,
+        events::where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so,
+        programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,
         habits::what_was_synced_survives_the_machines_death,
         promises::shares_and_what_containers_mount_survive_a_restart,
-    ]
-    .to_vec();
-    if harness::all() {
-        tests.extend(tests![
-            habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
-            habits::the_guests_client_works_in_our_directory_where_it_is_shared,
-            promises::an_inner_share_stays_on_top_of_an_outer_one,
-            programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash,
-            events::where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so,
-            programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,
-        ]);
-    }
-    harness::run("folders", harness::Pace::InTurn, Cove::start, &tests)
+    ];
+    harness::run(
+        "folders",
+        harness::Pace::InTurn,
+        Cove::start,
+        &[usual, harness::if_all(slow)].concat(),
+    )
 }
 
 mod events;

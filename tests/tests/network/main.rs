@@ -29,7 +29,6 @@ fn main() -> ExitCode {
         published::ports_survive_a_daemon_that_is_killed,
         published::published_ports_are_listed_with_their_containers,
         published::a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_comes_back,
-        published::ports_go_and_come_with_an_engine_that_crashes,
         streams::a_reset_on_one_side_is_a_reset_on_the_other_and_an_end_an_end,
         streams::slow_readers_hold_back_whoever_sends_and_get_every_byte,
         streams::ipv6_carries_streams_and_datagrams_and_clients_have_the_gateways_address,
@@ -38,15 +37,16 @@ fn main() -> ExitCode {
         streams::a_thousand_connections_are_served_at_once,
         by_name::a_container_is_reached_by_its_name_without_a_published_port,
         outbound::a_container_reaches_the_hosts_loopback_by_name,
-        outbound::datagrams_of_a_container_reach_the_host_and_come_back,
-        outbound::large_transfers_arrive_whole_in_both_directions,
-        outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
         outbound::the_way_out_comes_back_when_its_program_is_killed,
         explain::every_hop_at_which_a_way_can_stop_is_found,
         elsewhere::a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers,
     ];
     // The last of them restarts the machine.
     let slow: &[harness::Test] = &tests![
+        published::ports_go_and_come_with_an_engine_that_crashes,
+        outbound::large_transfers_arrive_whole_in_both_directions,
+        outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
+        outbound::datagrams_of_a_container_reach_the_host_and_come_back,
         drivers::containers_on_a_macvlan_network_hear_each_other,
         drivers::containers_on_an_ipvlan_network_hear_each_other,
         drivers::a_swarm_of_one_serves_from_an_overlay_network,

@@ -22,7 +22,6 @@ fn main() -> ExitCode {
         recovery::a_killed_daemon_is_started_again_and_adopts_the_machine,
         recovery::a_terminated_daemon_leaves_the_machine_running,
         recovery::two_commands_that_start_the_daemon_at_once_find_one_daemon,
-        recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
         recovery::killing_daemon_and_machine_together_leaves_a_clean_slate,
         recovery::data_survives_an_orderly_restart,
         recovery::a_stop_during_a_start_stops,
@@ -31,6 +30,7 @@ fn main() -> ExitCode {
         recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
     ];
     let slow: &[harness::Test] = &tests![
+        recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
         recovery::a_daemon_whose_sockets_are_taken_away_stops_its_machine_and_ends,
         recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
         recovery::a_session_that_ends_has_the_containers_stopped_first,
