@@ -93,6 +93,7 @@ function sampleRow(index: number): ContainerRow {
   const port: PortBinding[] =
     part.port === undefined ? [] : [{ container: part.port, host: 8000 + index, protocol: "tcp" }];
   const state: ContainerState = index % 11 === 4 ? "restarting" : index % 13 === 9 ? "paused" : "running";
+  const up = `Up ${(index % 9) + 2} hours`;
   return {
     id,
     name: `${project}-${part.service}-1`,
@@ -101,7 +102,7 @@ function sampleRow(index: number): ContainerRow {
     service: part.service,
     state,
     health: part.service === "db" ? "healthy" : part.service === "api" && index > 5 ? "unhealthy" : null,
-    status: state === "restarting" ? "Restarting (137) 4 seconds ago" : `Up ${(index % 9) + 2} hours`,
+    status: state === "restarting" ? "Restarting (137) 4 seconds ago" : `${up}${state === "paused" ? " (Paused)" : ""}`,
     createdMs,
     ports: port,
   };

@@ -103,7 +103,7 @@ export const de: Record<Word, string> = {
   badMount: "`{text}` braucht nach einem Doppelpunkt ein absolutes Ziel",
   presets: "Beginnen mit",
   network: "Netzwerk",
-  usualNetwork: "Standardnetz der Engine",
+  usualNetwork: "Standard (bridge)",
   memoryLimit: "Speichergrenze",
   memoryHint: "etwa 512m oder 2g; leer: keine",
   badMemory: "`{text}` ist keine Speichergröße wie 512m oder 2g",

@@ -102,7 +102,7 @@ export const en = {
   badMount: "`{text}` needs an absolute target after a colon",
   presets: "Begin with",
   network: "Network",
-  usualNetwork: "the engine's usual one",
+  usualNetwork: "default (bridge)",
   memoryLimit: "Memory limit",
   memoryHint: "such as 512m or 2g; empty: none",
   badMemory: "`{text}` is no amount of memory such as 512m or 2g",
