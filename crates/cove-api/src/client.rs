@@ -8,9 +8,9 @@ mod stream;
 pub use stream::{ByteStream, JsonLines, Upgraded};
 
 use crate::{
-    ApiError, Applied, Check, Dialled, Dirs, DiskUse, DockerContext, ErrorCode, Event, Explanation, LogQuery,
-    MachineStatus, NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Reclaimed, Settings,
-    SettingsChange, SettingsOutcome, Share, Site, Trusted, Version, query, transport,
+    ApiError, Applied, Check, Dialled, Dirs, DockerContext, ErrorCode, Event, Explanation, LogQuery,
+    MachineStatus, MachineUsage, NewCertificates, NewMachine, NewShare, Progress, PublishedPort, Reclaimed,
+    Settings, SettingsChange, SettingsOutcome, Share, Site, Trusted, Version, query, transport,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -173,9 +173,9 @@ impl Client {
         self.post(&machine_path(name, "/resume")).await
     }
 
-    /// What the data disk of a machine that runs takes.
-    pub async fn disk_use(&self, name: &str) -> Result<DiskUse, ClientError> {
-        self.get(&machine_path(name, "/disk")).await
+    /// What a machine that runs uses of its disk and memory.
+    pub async fn usage(&self, name: &str) -> Result<MachineUsage, ClientError> {
+        self.get(&machine_path(name, "/usage")).await
     }
 
     /// Has a machine that runs give the host back what it does not use of its data disk, which may take minutes.

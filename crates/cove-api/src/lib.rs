@@ -15,7 +15,7 @@
 //! POST   /v1/machines/NAME/restart          Progress …
 //! POST   /v1/machines/NAME/kill             MachineStatus
 //! POST   /v1/machines/NAME/pause, /resume   MachineStatus
-//! GET    /v1/machines/NAME/disk             DiskUse       while it runs
+//! GET    /v1/machines/NAME/usage            MachineUsage  while it runs
 //! POST   /v1/machines/NAME/reclaim          Reclaimed     gives the host back what the guest does not use
 //! POST   /v1/machines/NAME/exec  wire Exec  101, then wire exec packets both ways
 //! POST   /v1/machines/NAME/dial  wire Dial  101, then raw bytes both ways, or wire chunks, as `Upgrade` asks:
@@ -73,8 +73,8 @@ pub use error::{ApiError, ErrorCode, hint_for};
 pub use explain::{Explanation, Hop, Station, Verdict};
 pub use launch::LaunchError;
 pub use machine::{
-    BackendReport, Check, CheckState, ContextState, DEFAULT_MACHINE, DiskUse, DockerContext, Endpoint, Event,
-    LogSource, MachineState, MachineStatus, NewMachine, Progress, Reclaimed, Stage, Version,
+    BackendReport, Check, CheckState, ContextState, DEFAULT_MACHINE, DockerContext, Endpoint, Event,
+    LogSource, MachineState, MachineStatus, MachineUsage, NewMachine, Progress, Reclaimed, Stage, Version,
 };
 pub use port::{PublishedPort, Site};
 pub use query::LogQuery;

@@ -107,13 +107,16 @@ pub struct MachineStatus {
     pub notices: Vec<String>,
 }
 
-/// What a machine's data disk takes, in bytes.
+/// What a machine that runs uses, in bytes, as its guest counts; what it takes of the host's memory is in its
+/// [`MachineStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskUse {
-    /// On the host.
-    pub on_host: u64,
+pub struct MachineUsage {
+    /// What the data disk takes on the host.
+    pub disk_on_host: u64,
     /// Of the guest's file system on it, without the file system's own tables.
-    pub used: u64,
+    pub disk_used: u64,
+    /// Of the guest's memory, without what its caches would give up.
+    pub memory_used: u64,
 }
 
 /// What came of having the guest discard what it does not use, in bytes.

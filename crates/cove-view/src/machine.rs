@@ -49,16 +49,19 @@ pub struct MachineView {
     pub notices: Vec<String>,
 }
 
-/// What a machine's data disk takes.
+/// What a machine that runs uses, as its guest counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]
-pub struct DiskUse {
-    /// Bytes on this computer.
+pub struct MachineUsage {
+    /// Bytes that its data disk takes on this computer.
     #[ts(type = "number")]
-    pub on_host: u64,
-    /// Bytes that the machine uses of it, without the file system's own tables.
+    pub disk_on_host: u64,
+    /// Bytes that it uses of that disk, without the file system's own tables.
     #[ts(type = "number")]
-    pub used: u64,
+    pub disk_used: u64,
+    /// Bytes that it uses of its memory, without what its caches would give up.
+    #[ts(type = "number")]
+    pub memory_used: u64,
 }
 
 /// What came of reclaiming.
@@ -200,11 +203,12 @@ impl From<MachineStatus> for MachineView {
     }
 }
 
-impl From<cove_api::DiskUse> for DiskUse {
-    fn from(found: cove_api::DiskUse) -> Self {
+impl From<cove_api::MachineUsage> for MachineUsage {
+    fn from(found: cove_api::MachineUsage) -> Self {
         Self {
-            on_host: found.on_host,
-            used: found.used,
+            disk_on_host: found.disk_on_host,
+            disk_used: found.disk_used,
+            memory_used: found.memory_used,
         }
     }
 }

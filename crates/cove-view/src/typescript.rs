@@ -2,9 +2,9 @@
 
 use crate::{
     BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState, CheckView,
-    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, DiskUse, Dropped, Failure, FileChange,
-    FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerFileRow,
-    LayerRow, LayerRows, LayerView, LogLine, LogStream, MachineNews, MachinePhase, MachineView, Member,
+    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
+    FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerFileRow, LayerRow,
+    LayerRows, LayerView, LogLine, LogStream, MachineNews, MachinePhase, MachineUsage, MachineView, Member,
     Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork, Outside, OutsideKind, PortBinding, ProcessTable,
     ProjectRow, Protocol, Pruned, Publish, Reclaimed, RegistriesView, RegistryRow, Removal, Restart, RunSpec,
     Saved, ServiceRow, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView,
@@ -39,7 +39,6 @@ pub fn module() -> String {
         ContainerState,
         DiffLine,
         DiffSign,
-        DiskUse,
         Dropped,
         Failure,
         FileChange,
@@ -60,6 +59,7 @@ pub fn module() -> String {
         LogStream,
         MachineNews,
         MachinePhase,
+        MachineUsage,
         MachineView,
         Member,
         Mount,

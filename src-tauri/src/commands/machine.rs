@@ -2,7 +2,7 @@
 
 use crate::{cove::Cove, failure::Answer, stream::Streams};
 use cove_api::{Progress, diagnostics};
-use cove_view::{CheckView, DiskUse, MachineNews, Reclaimed, Step};
+use cove_view::{CheckView, MachineNews, MachineUsage, Reclaimed, Step};
 use std::sync::Arc;
 use tauri::{State, ipc::Channel};
 
@@ -52,10 +52,10 @@ fn tell(steps: &Channel<Step>, progress: &Progress) {
     }
 }
 
-/// What the data disk of the machine takes, while it runs.
+/// What the machine uses of its disk and memory, while it runs.
 #[tauri::command]
-pub(crate) async fn disk_use(cove: State<'_, Arc<Cove>>) -> Answer<DiskUse> {
-    Ok(cove.client().disk_use(&cove.machine()).await?.into())
+pub(crate) async fn machine_usage(cove: State<'_, Arc<Cove>>) -> Answer<MachineUsage> {
+    Ok(cove.client().usage(&cove.machine()).await?.into())
 }
 
 /// Has the machine give this computer back what it does not use of its disk. That goes on when the page goes.

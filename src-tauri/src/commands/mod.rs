@@ -73,7 +73,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         lists::volumes,
         machine::checks,
         machine::diagnostics,
-        machine::disk_use,
+        machine::machine_usage,
         machine::reclaim_disk,
         machine::start_machine,
         machine::stop_machine,

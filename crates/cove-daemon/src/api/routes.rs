@@ -82,8 +82,8 @@ async fn route(server: &Server, request: &mut Request<Incoming>) -> Result<Answe
         (&Method::POST, ["machines", name, "resume"]) => {
             machines::perform(server, name, Command::Resume).await
         }
-        (&Method::GET, ["machines", name, "disk"]) => {
-            Ok(body::json(&server.machines.get(name)?.disk_use().await?))
+        (&Method::GET, ["machines", name, "usage"]) => {
+            Ok(body::json(&server.machines.get(name)?.usage().await?))
         }
         (&Method::POST, ["machines", name, "reclaim"]) => {
             Ok(body::json(&server.machines.get(name)?.reclaim().await?))

@@ -291,8 +291,8 @@ impl Guest {
                 engine: self.engine.lock().unwrap().clone(),
                 problem: None,
                 memory: Memory {
-                    total: 1,
-                    available: 1,
+                    total: 2 << 30,
+                    available: 1 << 30,
                 },
                 data_size: 0,
                 data_used: 4096,

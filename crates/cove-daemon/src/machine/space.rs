@@ -1,9 +1,9 @@
-//! The space that a machine's data disk takes on the host, and how it comes back: the guest discards what it does not
-//! use any more. It does so by itself as files go; what was missed, such as while it ended, stays until it is asked.
+//! What a machine uses, and how the space that its data disk takes on the host comes back: the guest discards what it
+//! does not use any more. It does so by itself as files go; what was missed, such as while it ended, stays until it is asked.
 
 use super::{Command, Handle, agent::CallError};
 use crate::host;
-use cove_api::{ApiError, DiskUse, ErrorCode, Event, Reclaimed};
+use cove_api::{ApiError, ErrorCode, Event, MachineUsage, Reclaimed};
 use cove_wire::{Call, Reply};
 use std::time::Duration;
 
@@ -13,12 +13,13 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_mins(10);
 
 impl Handle {
-    /// What the data disk takes on the host, and the guest uses of it.
-    pub(crate) async fn disk_use(&self) -> Result<DiskUse, ApiError> {
+    /// What the data disk takes on the host, and the guest uses of it and of its memory.
+    pub(crate) async fn usage(&self) -> Result<MachineUsage, ApiError> {
         match self.ask_agent(Call::Status, SHORT).await? {
-            Reply::Status(status) => Ok(DiskUse {
-                on_host: self.disk_on_host(),
-                used: status.data_used,
+            Reply::Status(status) => Ok(MachineUsage {
+                disk_on_host: self.disk_on_host(),
+                disk_used: status.data_used,
+                memory_used: status.memory.total.saturating_sub(status.memory.available),
             }),
             Reply::Done | Reply::Trimmed { .. } => Err(nonsense()),
         }

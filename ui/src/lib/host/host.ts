@@ -5,13 +5,13 @@
 import type {
   CheckView,
   ContainerRow,
-  DiskUse,
   Dropped,
   FilesOf,
   FilesView,
   FileText,
   LogLine,
   MachineNews,
+  MachineUsage,
   MachineView,
   MountRow,
   ProcessTable,
@@ -97,8 +97,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   checks(): Promise<CheckView[]>;
   /** All that helps to find out what is wrong, with or without a daemon, as text in which secrets are masked. */
   diagnostics(): Promise<string>;
-  /** What its disk takes, while it runs. */
-  diskUse(): Promise<DiskUse>;
+  /** What it uses of its disk and memory, while it runs. */
+  machineUsage(): Promise<MachineUsage>;
   /** Has it give back what it does not use of its disk, which may take minutes. */
   reclaimDisk(): Promise<Reclaimed>;
 

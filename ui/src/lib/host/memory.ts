@@ -7,7 +7,6 @@ import {
   type ContainerAction,
   type ContainerRow,
   type ContainerState,
-  type DiskUse,
   type Drag,
   type Dropped,
   type FilesOf,
@@ -19,6 +18,7 @@ import {
   type LogLine,
   type MachineLogSource,
   type MachineNews,
+  type MachineUsage,
   type MachineView,
   type MountRow,
   type NewMachine,
@@ -57,6 +57,7 @@ const NOW = Date.UTC(2026, 2, 1, 12);
 const MIB = 1024 * 1024;
 /** What the machine uses of its disk, and what its file system takes besides. */
 const DISK_USED = 2560 * MIB;
+const MEMORY_USED = 420 * MIB;
 const DISK_TABLES = 104 * MIB;
 
 const STACK: readonly { service: string; image: string; port?: number }[] = [
@@ -256,9 +257,9 @@ export class MemoryHost extends MemoryThings implements Host {
     return ["Cove diagnostics, 2026-03-01 12:00:00 UTC", state, "", "== doctor ==", ...checks, "", "== settings ==", ...settings, ""].join("\n");
   }
 
-  async diskUse(): Promise<DiskUse> {
+  async machineUsage(): Promise<MachineUsage> {
     this.#mustRun();
-    return { onHost: this.#machine.diskOnHost, used: DISK_USED };
+    return { diskOnHost: this.#machine.diskOnHost, diskUsed: DISK_USED, memoryUsed: MEMORY_USED };
   }
 
   async reclaimDisk(): Promise<Reclaimed> {

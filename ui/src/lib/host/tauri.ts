@@ -5,7 +5,6 @@ import {
   type CheckView,
   type ContainerAction,
   type ContainerRow,
-  type DiskUse,
   type Drag,
   type Dropped,
   type FilesOf,
@@ -16,6 +15,7 @@ import {
   type LogLine,
   type MachineLogSource,
   type MachineNews,
+  type MachineUsage,
   type MachineView,
   type MountRow,
   type NewMachine,
@@ -96,8 +96,8 @@ export class TauriHost extends TauriThings implements Host {
     return call("diagnostics");
   }
 
-  diskUse(): Promise<DiskUse> {
-    return call("disk_use");
+  machineUsage(): Promise<MachineUsage> {
+    return call("machine_usage");
   }
 
   reclaimDisk(): Promise<Reclaimed> {

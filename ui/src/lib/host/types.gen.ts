@@ -198,16 +198,6 @@ text: string, };
 
 export type DiffSign = "same" | "removed" | "added";
 
-export type DiskUse = { 
-/**
- * Bytes on this computer.
- */
-onHost: number, 
-/**
- * Bytes that the machine uses of it, without the file system's own tables.
- */
-used: number, };
-
 export type Dropped = { 
 /**
  * Its absolute path.
@@ -535,6 +525,20 @@ machine: MachineView, } | { "kind": "away",
 failure: Failure, };
 
 export type MachinePhase = "stopped" | "starting" | "running" | "paused" | "stopping" | "failed";
+
+export type MachineUsage = { 
+/**
+ * Bytes that its data disk takes on this computer.
+ */
+diskOnHost: number, 
+/**
+ * Bytes that it uses of that disk, without the file system's own tables.
+ */
+diskUsed: number, 
+/**
+ * Bytes that it uses of its memory, without what its caches would give up.
+ */
+memoryUsed: number, };
 
 export type MachineView = { 
 /**

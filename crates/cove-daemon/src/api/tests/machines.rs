@@ -54,16 +54,16 @@ async fn a_disk_gives_back_what_the_guest_does_not_use_while_it_runs() {
     let mut disk = fs::File::options().write(true).open(path).unwrap();
     std::io::Write::write_all(&mut disk, &vec![7; 4 << 20]).unwrap();
     disk.sync_all().unwrap();
-    let present = client.disk_use("default").await.unwrap();
-    assert_eq!(present.used, 4096);
-    assert!(present.on_host >= 4 << 20, "{present:?}");
+    let present = client.usage("default").await.unwrap();
+    assert_eq!((present.disk_used, present.memory_used), (4096, 1 << 30));
+    assert!(present.disk_on_host >= 4 << 20, "{present:?}");
     let mut events = client.events().await.unwrap();
     assert!(matches!(
         events.next().await.unwrap().unwrap(),
         Event::Machine { .. }
     ));
     let reclaimed = client.reclaim("default").await.unwrap();
-    assert_eq!(reclaimed.before, present.on_host);
+    assert_eq!(reclaimed.before, present.disk_on_host);
     assert!(reclaimed.after < 1 << 20, "{reclaimed:?}");
     assert_eq!(daemon.fixture.host.guest().was_asked("trim"), 1);
     // Whoever follows the machine hears what its disk takes now.
@@ -79,7 +79,7 @@ async fn a_disk_gives_back_what_the_guest_does_not_use_while_it_runs() {
 
     client.pause("default").await.unwrap();
     assert_eq!(code(client.reclaim("default").await), ErrorCode::WrongState);
-    assert_eq!(code(client.disk_use("default").await), ErrorCode::WrongState);
+    assert_eq!(code(client.usage("default").await), ErrorCode::WrongState);
     assert_eq!(code(client.reclaim("nobody").await), ErrorCode::NotFound);
 }
 

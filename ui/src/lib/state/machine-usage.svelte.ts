@@ -1,29 +1,39 @@
-/** The space that the machine's disk takes on this computer, and what of it comes back. */
-import type { DiskUse, Failure, Host, Reclaimed } from "../host";
+/** What the machine uses of its memory and disk, and what of the disk comes back to this computer. */
+import type { Failure, Host, MachineUsage, Reclaimed } from "../host";
 import { failureOf } from "./failure";
 
-export class Disk {
+/** While it is looked at, it is asked again after so many milliseconds. */
+const EVERY = 5000;
+
+export class Usage {
   /** Null until the machine has said it, and while it does not. */
-  use = $state.raw<DiskUse | null>(null);
+  now = $state.raw<MachineUsage | null>(null);
   /** What the last reclaiming came to. */
   reclaimed = $state.raw<Reclaimed | null>(null);
   busy = $state(false);
   failure = $state.raw<Failure | null>(null);
   /** What may come back, at most: the file system's own tables do not. */
-  readonly most = $derived(this.use === null ? null : Math.max(0, this.use.onHost - this.use.used));
-  readonly #host: Pick<Host, "diskUse" | "reclaimDisk">;
+  readonly most = $derived(this.now === null ? null : Math.max(0, this.now.diskOnHost - this.now.diskUsed));
+  readonly #host: Pick<Host, "machineUsage" | "reclaimDisk">;
 
-  constructor(host: Pick<Host, "diskUse" | "reclaimDisk">) {
+  constructor(host: Pick<Host, "machineUsage" | "reclaimDisk">) {
     this.#host = host;
   }
 
   /** Asks what is used; a machine that does not answer is not asked for more. */
   async look(): Promise<void> {
     try {
-      this.use = await this.#host.diskUse();
+      this.now = await this.#host.machineUsage();
     } catch {
-      this.use = null;
+      this.now = null;
     }
+  }
+
+  /** Asks now and again until what it returns is called. */
+  follow(): () => void {
+    void this.look();
+    const timer = setInterval(() => void this.look(), EVERY);
+    return () => clearInterval(timer);
   }
 
   /** One at a time. */
