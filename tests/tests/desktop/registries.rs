@@ -149,13 +149,13 @@ pub(crate) fn a4_the_machines_own_client_and_a_build_in_the_window_have_this_com
     cove.docker(["rmi", "private"]).ok();
 
     // Nothing of it is left in the machine.
-    // Files alone are read: whoever opens a pipe waits for its writer.
-    let found = cove
-        .cove(["exec", "--", "find"])
-        .args(IN_MACHINE)
-        .args(["-type", "f", "-exec", "grep", "-lF", WORD, "{}", ";"])
-        .ok();
-    assert_eq!(found, "");
+    // Files alone are read: whoever opens a pipe waits for its writer. One is put there to be found.
+    let look = format!(
+        "echo '{WORD}' >/tmp/planted; find {} -type f -exec grep -lF '{WORD}' {{}} +; rm /tmp/planted",
+        IN_MACHINE.join(" ")
+    );
+    let found = cove.cove(["exec", "--", "sh", "-c", &look]).ok();
+    assert_eq!(found, "/tmp/planted");
     let inside = cove.cove(["exec", "cat", "/root/.cove-docker/config.json"]).ok();
     assert!(
         inside.contains(&registry.name) && !inside.contains("\"auth\""),
