@@ -10,9 +10,10 @@
 //! Nothing here decides what a name means but for the two by which the host is known; all else the host is asked, so
 //! that its hosts file, its VPN and its split DNS hold. Whoever asks gets an answer within [`PATIENCE`], if only that
 //! there is none. Who asks what is being asked already waits for the same answer. Everything is bounded: questions
-//! under way, connections, and what is kept.
+//! under way, connections, and what is kept. Of the first two each source address has a share ([`Places`]).
 
 mod kept;
+mod places;
 mod under_way;
 mod upstream;
 
@@ -24,6 +25,7 @@ use cove_wire::{
 };
 use futures_util::{SinkExt, StreamExt};
 use kept::Kept;
+use places::Places;
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -32,7 +34,6 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::LengthDelimitedCodec;
@@ -48,10 +49,11 @@ const PORT: u16 = 53;
 /// How long the host may take, which allows itself less. Of those who ask, the engine's own DNS waits for 4 s, and C
 /// libraries for 5 s: what comes later nobody hears.
 const PATIENCE: Duration = Duration::from_millis(3500);
-/// Questions that may be under way; a client asks a lost one again.
-const MOST_QUESTIONS: usize = 512;
-/// Connections over TCP at once, and how long one may be silent.
-const MOST_CONNECTIONS: usize = 128;
+/// Connections over TCP at once, each with one question under way, and how long one may be silent.
+const MOST_CONNECTIONS: usize = 64;
+/// Questions over UDP that may be under way; a client asks a lost one again. With those over TCP they are as many as
+/// the host takes, so that none waits there for those of others.
+const MOST_DATAGRAMS: usize = dns::MOST_QUESTIONS - MOST_CONNECTIONS;
 const SILENCE: Duration = Duration::from_secs(10);
 /// The pause after an operation on a listening socket failed, as for lack of memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -80,7 +82,7 @@ pub(crate) async fn serve(report: Report) {
 }
 
 async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>) {
-    let room = Arc::new(Semaphore::new(MOST_QUESTIONS));
+    let places = Places::new(MOST_DATAGRAMS);
     let mut buffer = vec![0; dns::MAX_MESSAGE];
     loop {
         let (length, from) = match socket.recv_from(&mut buffer).await {
@@ -91,7 +93,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>) {
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+        let Some(place) = places.take(from.ip()) else {
             continue;
         };
         let message = buffer[..length].to_vec();
@@ -101,26 +103,26 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>) {
                 // One that cannot be sent is lost, and asked for again.
                 let _ = socket.send_to(&answer, from).await;
             }
-            drop(permit);
+            drop(place);
         });
     }
 }
 
 async fn serve_streams(listener: &TcpListener, names: &Arc<Names>) {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let places = Places::new(MOST_CONNECTIONS);
     loop {
-        // Never closed.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, from)) => {
+                // One too many is hung up on: in the backlog it would stand before those of others.
+                let Some(place) = places.take(from.ip()) else {
+                    continue;
+                };
                 let names = Arc::clone(names);
                 tokio::spawn(async move {
                     if let Err(error) = converse(stream, &names).await {
                         tracing::debug!("a connection with questions ended: {error}");
                     }
-                    drop(permit);
+                    drop(place);
                 });
             }
             Err(error) => {
@@ -225,6 +227,13 @@ async fn ask(upstream: Upstream, message: Vec<u8>) -> Option<Vec<u8>> {
 /// The answer to a question for the host itself. It has no IPv6 address by its names: programs try such an address
 /// first, and only what listens on the IPv6 loopback as well would be found there.
 fn own(query: &Query<'_>) -> Option<Vec<u8>> {
+    if let Some(address) = query.asks_for_name() {
+        let host = [IpAddr::from(network::GATEWAY_V4), network::GATEWAY_V6.into()];
+        return host
+            .contains(&address)
+            .then(|| query.answer_name(HOST_NAMES[0], HOST_TTL))
+            .flatten();
+    }
     let host = [IpAddr::from(network::GATEWAY_V4)];
     HOST_NAMES
         .contains(&&*query.name)
@@ -265,6 +274,40 @@ mod tests {
             (0, 0),
             "no such record, but such a name"
         );
+    }
+
+    #[tokio::test]
+    async fn the_hosts_address_has_its_name() {
+        let message = question("1.127.168.192.in-addr.arpa", 12);
+        let answer = names().answer(&message, Carrier::Datagram).await.unwrap();
+        assert!(answer.ends_with(b"\x04host\x06docker\x08internal\0"));
+    }
+
+    #[tokio::test]
+    async fn one_that_asks_for_too_much_keeps_nobody_else_from_asking() {
+        let (upstream, _unanswered) = Upstream::silent();
+        let names = Arc::new(Names {
+            upstream,
+            under_way: Mutex::default(),
+            kept: Mutex::default(),
+        });
+        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let address = socket.local_addr().unwrap();
+        tokio::spawn(serve_datagrams(socket, names));
+        let greedy = UdpSocket::bind("127.0.0.2:0").await.unwrap();
+        for number in 0..2 * MOST_DATAGRAMS {
+            let message = question(&format!("x{number}.test"), 1);
+            greedy.send_to(&message, address).await.unwrap();
+            // Lest they be lost in the socket, and never ask for a place.
+            tokio::task::yield_now().await;
+        }
+        let other = UdpSocket::bind("127.0.0.3:0").await.unwrap();
+        let message = question("host.docker.internal", 1);
+        other.send_to(&message, address).await.unwrap();
+        let mut buffer = [0; 512];
+        let answered = timeout(PATIENCE / 2, other.recv_from(&mut buffer)).await;
+        let (length, _) = answered.unwrap().unwrap();
+        assert!(buffer[..length].ends_with(&network::GATEWAY_V4.octets()));
     }
 
     #[tokio::test]

@@ -51,6 +51,13 @@ impl Upstream {
         Self(sender)
     }
 
+    /// One that nobody answers, for as long as what comes with it is there.
+    #[cfg(test)]
+    pub(super) fn silent() -> (Self, impl Sized) {
+        let (sender, questions) = mpsc::channel(MOST_WAITING);
+        (Self(sender), questions)
+    }
+
     /// Asks the host; the answer has the question's own number. Many at once wait for one another, as long as their
     /// askers do.
     pub(super) async fn ask(&self, message: &[u8]) -> Result<Vec<u8>, Away> {

@@ -3,15 +3,19 @@
 //!
 //! Between guest and host, messages travel as they do over TCP: each after its length as a 16-bit big-endian number.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Largest message: its length is a 16-bit number.
 pub const MAX_MESSAGE: usize = u16::MAX as usize;
+/// Questions of a guest that are under way on the host at once. Further ones wait in the connection.
+pub const MOST_QUESTIONS: usize = 448;
 /// Largest message over UDP to somebody who has not said more.
 const PLAIN_PAYLOAD: u16 = 512;
 
 /// An IPv4 address.
 pub const A: u16 = 1;
+/// The name of an address.
+pub const PTR: u16 = 12;
 /// An IPv6 address.
 pub const AAAA: u16 = 28;
 const SOA: u16 = 6;
@@ -119,6 +123,25 @@ impl<'m> Query<'m> {
         self.class == IN && matches!(self.kind, A | AAAA)
     }
 
+    /// The address whose name is asked for, if it is one (RFC 1035, section 3.5; RFC 3596, section 2.5).
+    pub fn asks_for_name(&self) -> Option<IpAddr> {
+        (self.class == IN && self.kind == PTR).then_some(())?;
+        if let Some(octets) = self.name.strip_suffix(".in-addr.arpa") {
+            let mut octets: Vec<&str> = octets.split('.').collect();
+            octets.reverse();
+            return octets.join(".").parse::<Ipv4Addr>().ok().map(IpAddr::V4);
+        }
+        let mut bits: u128 = 0;
+        let mut count = 0;
+        // The least digit comes first.
+        for digit in self.name.strip_suffix(".ip6.arpa")?.rsplit('.') {
+            let [digit] = digit.as_bytes() else { return None };
+            bits = (bits << 4) | u128::from(char::from(*digit).to_digit(16)?);
+            count += 1;
+        }
+        (count == 32).then(|| Ipv6Addr::from_bits(bits).into())
+    }
+
     /// The asker's own number for it.
     pub fn id(&self) -> u16 {
         u16::from_be_bytes([self.message[0], self.message[1]])
@@ -170,6 +193,21 @@ impl<'m> Query<'m> {
         message
     }
 
+    /// An answer that the address asked for is called `name`, for `ttl` seconds. Nothing if that is no name on the wire.
+    pub fn answer_name(&self, name: &str, ttl: u32) -> Option<Vec<u8>> {
+        let name = on_the_wire(name)?;
+        let mut message = self.reply(0, Code::NoError);
+        message[7] = 1;
+        // A pointer to the question's name.
+        message.extend([0xc0, HEADER.to_le_bytes()[0]]);
+        message.extend(PTR.to_be_bytes());
+        message.extend(IN.to_be_bytes());
+        message.extend(ttl.to_be_bytes());
+        message.extend(u16::try_from(name.len()).ok()?.to_be_bytes());
+        message.extend(name);
+        Some(message)
+    }
+
     /// An answer without a record.
     pub fn failure(&self, code: Code) -> Vec<u8> {
         self.reply(0, code)
@@ -210,18 +248,24 @@ impl<'m> Query<'m> {
 pub fn question(id: u16, name: &str, kind: u16) -> Option<Vec<u8>> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend([RD, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    message.extend(on_the_wire(name)?);
+    message.extend(kind.to_be_bytes());
+    message.extend(IN.to_be_bytes());
+    Some(message)
+}
+
+/// A name as messages have it: each label after its length. Nothing if it is none.
+fn on_the_wire(name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(name.len() + 2);
     for label in name.trim_end_matches('.').split('.') {
         let length = u8::try_from(label.len())
             .ok()
             .filter(|length| (1..=63).contains(length))?;
-        message.push(length);
-        message.extend(label.bytes());
+        bytes.push(length);
+        bytes.extend(label.bytes());
     }
-    message.push(0);
-    (message.len() - HEADER <= MAX_NAME).then_some(())?;
-    message.extend(kind.to_be_bytes());
-    message.extend(IN.to_be_bytes());
-    Some(message)
+    bytes.push(0);
+    (bytes.len() <= MAX_NAME).then_some(bytes)
 }
 
 /// The addresses in an answer, whatever names they belong to: aliases have been followed by whoever answered.
@@ -493,6 +537,44 @@ mod tests {
     }
 
     #[test]
+    fn an_address_whose_name_is_asked_for_is_read_and_its_name_told() {
+        let asked = |name: &str| {
+            let message = question(name, PTR, None);
+            Query::parse(&message).unwrap().asks_for_name()
+        };
+        let address = |text: &str| text.parse::<IpAddr>().ok();
+        assert_eq!(asked("7.2.0.192.IN-ADDR.arpa"), address("192.0.2.7"));
+        let nibbles = "5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.B.d.0.1.0.0.2.ip6.arpa";
+        assert_eq!(asked(nibbles), address("2001:db8::5"));
+        for other in [
+            "in-addr.arpa",
+            "2.0.192.in-addr.arpa",
+            "1.7.2.0.192.in-addr.arpa",
+            "256.2.0.192.in-addr.arpa",
+            "ip6.arpa",
+            &nibbles["5.".len()..],
+            &format!("0.{nibbles}"),
+            &nibbles.replace("5.", "g."),
+            &nibbles.replace("5.", "05."),
+            "7.2.0.192.example",
+        ] {
+            assert_eq!(asked(other), None, "{other}");
+        }
+        let message = question("7.2.0.192.in-addr.arpa", A, None);
+        let query = Query::parse(&message).unwrap();
+        assert_eq!(query.asks_for_name(), None, "it is asked for an address");
+
+        let message = question("7.2.0.192.in-addr.arpa", PTR, None);
+        let query = Query::parse(&message).unwrap();
+        let answer = query.answer_name("db.test", 60).unwrap();
+        assert!(query.is_answered_by(&answer) && answer.ends_with(b"\x02db\x04test\0"));
+        assert_eq!(lifetime(&answer), Some(60));
+        for name in ["", "a..b", &"x".repeat(64), &"abc.".repeat(80)] {
+            assert_eq!(query.answer_name(name, 60), None, "{name}");
+        }
+    }
+
+    #[test]
     fn a_name_without_the_record_holds_as_long_as_its_zone_says() {
         let message = question("none.test", A, None);
         let query = Query::parse(&message).unwrap();
@@ -543,6 +625,7 @@ mod tests {
             if let Ok(query) = Query::parse(&message) {
                 prop_assert!(Query::parse(query.message).is_ok());
                 prop_assert!(query.is_answered_by(&query.failure(Code::ServerFailure)));
+                let _ = query.asks_for_name();
             }
             let mut aged = message.clone();
             age(&mut aged, 7);

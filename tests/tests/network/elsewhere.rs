@@ -120,6 +120,8 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
         ("srv", "_http._tcp.a.test", "1 2 8080 web.test"),
         ("cname", "alias.test", "= a.test"),
         ("ptr", "5.2.0.192.in-addr.arpa", "= a.test"),
+        // This one the hosts file knows, and the name server would say what it says of every address.
+        ("ptr", "2.0.66.10.in-addr.arpa", "= only-there.test"),
     ];
     let script = records.map(|(kind, name, _)| format!("nslookup -type={kind} {name} 2>&1; echo ====; "));
     let answers = in_container(&cove, &[], &script.concat());

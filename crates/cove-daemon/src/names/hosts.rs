@@ -1,4 +1,4 @@
-//! The hosts file: names that this computer's administrator gave addresses.
+//! The hosts file: names that this computer's administrator gave addresses, and what these addresses are called.
 
 use cove_wire::etc;
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::SystemTime};
@@ -16,7 +16,15 @@ pub(super) struct Hosts {
     file: PathBuf,
     /// When the file was changed, and its length, as it was read.
     read: Option<(SystemTime, u64)>,
+    content: Content,
+}
+
+/// What a hosts file says.
+#[derive(Debug, Default)]
+struct Content {
     addresses: HashMap<String, Vec<IpAddr>>,
+    /// The first name of each address, which is its canonical one (hosts(5)).
+    names: HashMap<IpAddr, String>,
 }
 
 impl Hosts {
@@ -30,14 +38,20 @@ impl Hosts {
         Self {
             file,
             read: None,
-            addresses: HashMap::new(),
+            content: Content::default(),
         }
     }
 
     /// The addresses of a name in lower case; none if the file does not have it.
     pub(super) fn find(&mut self, name: &str) -> Vec<IpAddr> {
         self.refresh();
-        self.addresses.get(name).cloned().unwrap_or_default()
+        self.content.addresses.get(name).cloned().unwrap_or_default()
+    }
+
+    /// What an address is called, if the file says so.
+    pub(super) fn name_of(&mut self, address: IpAddr) -> Option<String> {
+        self.refresh();
+        self.content.names.get(&address).cloned()
     }
 
     fn refresh(&mut self) {
@@ -48,13 +62,13 @@ impl Hosts {
             return;
         }
         self.read = now;
-        self.addresses = match read(&self.file) {
+        self.content = match read(&self.file) {
             Ok(text) => parse(&text),
             Err(error) => {
                 if error.kind() != std::io::ErrorKind::NotFound {
                     tracing::warn!(file = %self.file.display(), "reading the hosts file failed: {error}");
                 }
-                HashMap::new()
+                Content::default()
             }
         };
     }
@@ -78,21 +92,22 @@ fn system_file() -> PathBuf {
     root.join(r"System32\drivers\etc\hosts")
 }
 
-fn parse(text: &str) -> HashMap<String, Vec<IpAddr>> {
-    let mut addresses: HashMap<String, Vec<IpAddr>> = HashMap::new();
+fn parse(text: &str) -> Content {
+    let mut content = Content::default();
     for (address, names) in etc::hosts(text) {
         for name in names {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             if name.is_empty() || OWN.contains(&&*name) {
                 continue;
             }
-            let known = addresses.entry(name).or_default();
+            content.names.entry(address).or_insert_with(|| name.clone());
+            let known = content.addresses.entry(name).or_default();
             if !known.contains(&address) {
                 known.push(address);
             }
         }
     }
-    addresses
+    content
 }
 
 #[cfg(test)]
@@ -102,13 +117,18 @@ mod tests {
 
     #[test]
     fn names_have_the_addresses_of_all_their_lines_but_ones_own_are_nobodys() {
-        let addresses = parse(
+        let Content { addresses, names } = parse(
             "127.0.0.1 localhost app.test # one's own\n192.0.2.7\tDB.example. db\n2001:db8::7 db\nfe80::1%eth0 near\nnonsense\n",
         );
         assert_eq!(addresses["db"].len(), 2);
         assert_eq!(addresses["db.example"], ["192.0.2.7".parse::<IpAddr>().unwrap()]);
         assert!(addresses.contains_key("app.test") && addresses.contains_key("near"));
         assert!(!addresses.contains_key("localhost") && !addresses.contains_key("one's"));
+        let called = |address: &str| names.get(&address.parse::<IpAddr>().unwrap()).map(String::as_str);
+        assert_eq!(called("192.0.2.7"), Some("db.example"), "the first name counts");
+        assert_eq!(called("2001:db8::7"), Some("db"));
+        assert_eq!(called("127.0.0.1"), Some("app.test"));
+        assert_eq!(called("192.0.2.8"), None);
     }
 
     #[test]

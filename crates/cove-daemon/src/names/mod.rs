@@ -41,8 +41,6 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 /// Connections of a guest at once: its resolver has one, and another one when that has ended.
 const MOST_CONNECTIONS: usize = 2;
-/// Questions under way at once; further ones wait in the connection.
-const MOST_QUESTIONS: usize = 256;
 /// Less than the guest's own, for which that of its clients is the measure.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause after an accept that failed.
@@ -99,11 +97,11 @@ async fn converse(connection: Connection, resolver: Arc<Resolver>) {
         .max_frame_length(dns::MAX_MESSAGE)
         .new_framed(connection)
         .split();
-    let (answered, mut answers) = mpsc::channel::<Bytes>(MOST_QUESTIONS);
+    let (answered, mut answers) = mpsc::channel::<Bytes>(dns::MOST_QUESTIONS);
     let mut questions = JoinSet::new();
     loop {
         tokio::select! {
-            message = from_guest.next(), if questions.len() < MOST_QUESTIONS => {
+            message = from_guest.next(), if questions.len() < dns::MOST_QUESTIONS => {
                 let Some(Ok(message)) = message else { return };
                 let (resolver, answered) = (Arc::clone(&resolver), answered.clone());
                 questions.spawn(async move {
@@ -169,6 +167,13 @@ impl Resolver {
             {
                 return query.answer(&as_seen_by_the_guest(&found), BRIEF);
             }
+        }
+        // In the guest the addresses of a loopback are the guest's.
+        if let Some(address) = query.asks_for_name().filter(|address| !address.is_loopback())
+            && let Some(name) = self.hosts().name_of(address)
+            && let Some(answer) = query.answer_name(&name, BRIEF)
+        {
+            return answer;
         }
         let servers = self
             .servers

@@ -1,7 +1,7 @@
 //! The resolver against a name server of the tests' own, on loopback.
 
 use super::*;
-use cove_wire::dns::{A, AAAA};
+use cove_wire::dns::{A, AAAA, PTR};
 use std::net::SocketAddr;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -78,6 +78,25 @@ async fn the_hosts_file_comes_first_and_its_loopback_is_the_gateway() {
         (0, 0),
         "the name has no such address"
     );
+}
+
+#[tokio::test]
+async fn the_hosts_file_says_what_an_address_is_called_but_for_its_own_loopback() {
+    let text = "127.0.1.1 laptop\n192.0.2.7 db.test db\n2001:db8::7 db6.test\n";
+    let (resolver, _directory) = resolver(text, Vec::new());
+    let nibbles = format!("7{}.8.b.d.0.1.0.0.2.ip6.arpa", ".0".repeat(23));
+    for (address, name) in [
+        ("7.2.0.192.in-addr.arpa", &b"\x02db\x04test\0"[..]),
+        (&nibbles, b"\x03db6\x04test\0"),
+    ] {
+        let answer = resolver.answer(&question(address, PTR)).await.unwrap();
+        assert!(answer.ends_with(name), "{address}: {}", answer.escape_ascii());
+    }
+    // These the name servers are asked for, of which there is none here.
+    for address in ["1.1.0.127.in-addr.arpa", "8.2.0.192.in-addr.arpa"] {
+        let answer = resolver.answer(&question(address, PTR)).await.unwrap();
+        assert_eq!(answer[3] & 15, Code::ServerFailure as u8, "{address}");
+    }
 }
 
 #[tokio::test]
