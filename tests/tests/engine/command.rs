@@ -214,6 +214,14 @@ pub(crate) fn a_machine_is_created_listed_and_deleted_only_when_confirmed(cove: 
     cove.cove(["machine", "create", "Bad Name"])
         .run()
         .says(&["Bad Name"]);
+    // Whoever would connect there is not to be the first who learns that there is nothing.
+    cove.cove(["--machine", "second", "forward", "0:127.0.0.1:80"])
+        .run()
+        .fails_with(3)
+        .says(&[
+            "machine `second` is stopped",
+            "hint: start it with: cove start --machine second",
+        ]);
     cove.cove(["machine", "delete", "second"])
         .run()
         .fails_with(11)

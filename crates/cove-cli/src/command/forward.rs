@@ -5,7 +5,7 @@
 use super::Session;
 use crate::{args::Route, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
-use cove_api::Client;
+use cove_api::{Client, MachineState};
 use cove_wire::Dial;
 use std::{io, process::ExitCode, time::Duration};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +15,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitCode> {
     let client = session.daemon().await?;
+    look_for(&client, &session.machine).await?;
     let listener = TcpListener::bind(route.listen).await.map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => {
@@ -65,6 +66,25 @@ pub(super) async fn run(session: &Session, route: Route) -> anyhow::Result<ExitC
             }
         }
     }
+}
+
+/// Fails where no machine would take a connection, which otherwise each client would learn by being turned away. One
+/// that is starting will.
+async fn look_for(client: &Client, machine: &str) -> anyhow::Result<()> {
+    let (how, hint) = match client.machine(machine).await?.state {
+        MachineState::Running | MachineState::Starting { .. } => return Ok(()),
+        MachineState::Stopped => ("is stopped".to_owned(), "start it with: cove start".to_owned()),
+        MachineState::Stopping => (
+            "is stopping".to_owned(),
+            "start it again with: cove start".to_owned(),
+        ),
+        MachineState::Paused => (
+            "is paused".to_owned(),
+            "let it go on with: cove resume".to_owned(),
+        ),
+        MachineState::Failed { error, .. } => (format!("has failed: {}", error.message), error.hint),
+    };
+    Err(Failure::new(Exit::NotRunning, format!("machine `{machine}` {how}"), hint).into())
 }
 
 async fn carry(client: &Client, machine: &str, peer: TcpStream, route: Route) -> anyhow::Result<()> {
