@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::OsStr,
-    io,
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -211,13 +211,7 @@ pub(crate) fn program(name: &str, path: &OsStr) -> Option<PathBuf> {
 
 /// Runs it to its end. A run that is dropped ends it.
 async fn run_program(program: &Path, verb: &str, input: &[u8]) -> io::Result<(ExitStatus, Vec<u8>, Vec<u8>)> {
-    let mut child = Command::new(program)
-        .arg(verb)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+    let mut child = command(program, verb, io::stdin().is_terminal()).spawn()?;
     let stdin = child.stdin.take();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let telling = async move {
@@ -229,6 +223,22 @@ async fn run_program(program: &Path, verb: &str, input: &[u8]) -> io::Result<(Ex
     let ((), out, complaint) = tokio::join!(telling, bounded(stdout), bounded(stderr));
     let status = child.wait().await?;
     Ok((status, out?, complaint?))
+}
+
+/// What runs it. Where this program has the terminal, maybe for a Docker client that reads it, gpg is not told of it: of
+/// two that read, neither would get a whole line. Its pinentry then has a window, or says that it cannot ask.
+fn command(program: &Path, verb: &str, has_terminal: bool) -> Command {
+    let mut command = Command::new(program);
+    command
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    if has_terminal {
+        command.env_remove("GPG_TTY");
+    }
+    command
 }
 
 /// What is written there, up to one byte more than is taken.
@@ -381,6 +391,18 @@ pub(crate) mod tests {
         let began = Instant::now();
         assert!(matches!(helper.list().await, Err(HelperError::Late { .. })));
         assert!(began.elapsed() < Duration::from_mins(1));
+    }
+
+    #[test]
+    fn gpg_is_not_told_of_a_terminal_that_has_a_reader() {
+        for has_terminal in [false, true] {
+            let command = command(Path::new("docker-credential-pass"), "get", has_terminal);
+            let untold = command
+                .as_std()
+                .get_envs()
+                .any(|told| told == (OsStr::new("GPG_TTY"), None));
+            assert_eq!(untold, has_terminal);
+        }
     }
 
     #[tokio::test]
