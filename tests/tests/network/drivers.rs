@@ -11,6 +11,8 @@ use std::{
 };
 
 const LIMIT: Duration = Duration::from_mins(2);
+/// How long a swarm may take to be whole again after its machine's restart.
+const RESTARTING: Duration = Duration::from_mins(3);
 
 /// Two containers on a network of `driver` hear each other.
 #[track_caller]
@@ -111,6 +113,52 @@ pub(crate) fn a_swarm_of_one_serves_from_an_overlay_network(cove: &Cove) {
         .ok();
     assert_eq!(served, "served");
     cove.docker(["service", "rm", "served"]).ok();
+    cove.docker(["swarm", "leave", "--force"]).ok();
+}
+
+/// The node's certificates and the network's addresses are on the data disk.
+pub(crate) fn a_swarm_keeps_its_node_and_its_overlay_network_when_the_machine_restarts(cove: &Cove) {
+    let port = free_port();
+    cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
+        .ok();
+    cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
+        .ok();
+    serve(
+        cove,
+        &["--replicas", "1", "--publish", &format!("{port}:80")],
+        "lasting",
+    );
+    let answers = || {
+        within(RESTARTING, "the service to answer on this computer", || {
+            ask(port).is_ok_and(|answer| answer == "lasting").then_some(())
+        });
+    };
+    answers();
+    let nodes = || {
+        cove.docker(["node", "ls", "--format", "{{.ID}} {{.Status}} {{.ManagerStatus}}"])
+            .run()
+            .text()
+    };
+    // Signed by what it signed before, or it would be another swarm.
+    let authority = || cove.docker(["swarm", "ca"]).run().text();
+    let before = (nodes(), authority());
+    assert!(before.0.ends_with(" Ready Leader"), "{}", before.0);
+    assert!(before.1.contains("BEGIN CERTIFICATE"), "{}", before.1);
+
+    cove.cove(["restart"]).limit(Duration::from_mins(5)).ok();
+    within(RESTARTING, "the node to lead the same swarm again", || {
+        ((nodes(), authority()) == before).then_some(())
+    });
+    answers();
+    let script = "until nc -w 5 served 80 </dev/null; do sleep 1; done";
+    let served = cove
+        .docker(["run", "--rm", "--network", "over", "alpine", "sh", "-c", script])
+        .ok();
+    assert_eq!(served, "lasting");
+    cove.docker(["service", "rm", "served"]).ok();
+    eventually("the service's port is released", || {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+    });
     cove.docker(["swarm", "leave", "--force"]).ok();
 }
 

@@ -10,7 +10,10 @@
 //!
 //! What serves there is this program itself, run with [`ROLE`] in its environment.
 
-use super::outbound::{in_container, say_to};
+use super::{
+    explain::stops,
+    outbound::{in_container, say_to},
+};
 use cove_tests::harness::{Cove, within};
 use cove_wire::dns::{self, Query};
 use std::{
@@ -40,8 +43,9 @@ const SRV: u16 = 33;
 /// How long a container waits for an answer that does not come: the resolver's own patience, and an emulated machine.
 const BOUND: Duration = Duration::from_secs(30);
 
-/// In namespaces of its own, in which it may do everything: makes the neighbour and the way to it, then starts Cove as
-/// the ordinary user that it is outside. Says which processes serve.
+/// In namespaces of its own, in which it may do everything: makes the neighbour and the way to it, and a network that
+/// is forbidden, lets the user ping, as systems do, then starts Cove as the ordinary user that it is outside. Says which
+/// processes serve.
 const SCRIPT: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin
@@ -61,6 +65,8 @@ ip address add 10.66.0.1/24 dev near
 ip link set near up
 nsenter --target $neighbour --net sh -ec 'ip address add 10.66.0.2/24 dev far; ip link set far up'
 ip route add default via 10.66.0.2
+ip route add prohibit 198.51.100.0/24
+echo 0 0 >/proc/sys/net/ipv4/ping_group_range
 unshare --user --map-user="$1" --map-group="$2" "$0" start >&2
 trap - EXIT
 echo $names $neighbour
@@ -111,6 +117,28 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
     let neighbour = SocketAddr::from((THERE, PORT));
     let said = in_container(&cove, &[], &say_to("only-there.test", neighbour));
     assert_eq!(said, format!("hello of {HERE}"));
+    // Neither TCP nor UDP: the neighbour's kernel answers.
+    let ping = format!("for try in 1 2 3; do ping -c 1 -W 10 {THERE} && break; done");
+    let pinged = in_container(&cove, &[], &ping);
+    assert!(pinged.contains(&format!("bytes from {THERE}")), "{pinged}");
+
+    // What this computer forbids itself it forbids its containers, which is told.
+    let forbidden = "198.51.100.7:80";
+    cove.docker(["run", "-d", "--name", "held", "alpine", "sleep", "600"])
+        .ok();
+    let (here, there) = ([forbidden], [forbidden, "--from", "held"]);
+    for arguments in [&here[..], &there[..]] {
+        let evidence = format!("this computer forbids connections to {forbidden}");
+        stops(&cove, arguments, 27, "host", &evidence);
+    }
+    // Ports below 1024 need a privilege here, whatever they need on the computer that the tests run on.
+    cove.docker(["run", "--rm", "-p", "80:80", "alpine", "true"])
+        .run()
+        .fails_with(125)
+        .says(&[
+            "0.0.0.0:80: bind: permission denied",
+            "sudo sysctl net.ipv4.ip_unprivileged_port_start=80",
+        ]);
 
     let records = [
         ("a", "a.test", "192.0.2.5"),

@@ -41,9 +41,10 @@ fn main() -> ExitCode {
         explain::every_hop_at_which_a_way_can_stop_is_found,
         elsewhere::a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers,
     ];
-    // The last of them restarts the machine.
+    // The last of them restart the machine.
     let slow: &[harness::Test] = &tests![
         published::ports_go_and_come_with_an_engine_that_crashes,
+        streams::an_engine_that_crashes_under_load_damages_nothing_and_serves_on,
         outbound::large_transfers_arrive_whole_in_both_directions,
         outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
         outbound::datagrams_of_a_container_reach_the_host_and_come_back,
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         drivers::a_service_is_updated_without_a_failed_request_through_its_port,
         streams::ten_thousand_short_connections_are_answered,
         published::ports_come_back_when_the_machine_restarts,
+        drivers::a_swarm_keeps_its_node_and_its_overlay_network_when_the_machine_restarts,
         proxies::builds_get_this_computers_proxies_where_that_is_wanted,
         proxies::the_engine_reaches_registries_through_a_proxy_on_loopback,
     ];

@@ -1,6 +1,7 @@
 //! What containers reach of this computer, by address and by name; servers are on its loopback.
 
 use cove_tests::harness::{Cove, eventually, within};
+use cove_wire::network;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
@@ -13,6 +14,8 @@ use std::{
 const CHANGE: Duration = Duration::from_secs(45);
 /// Lines of the large transfers, about seven megabytes.
 const LINES: u32 = 1_000_000;
+/// The usual network, whose packets have 1500 bytes, and the machine's own, whose packets have up to [`network::MTU`].
+const NETWORKS: [[&str; 2]; 2] = [["--network", "bridge"], ["--network", "host"]];
 
 /// Serves every client on a port of the loopback by `serve`, on threads that end with the tests.
 fn server(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> SocketAddr {
@@ -76,6 +79,9 @@ pub(crate) fn a_container_reaches_the_hosts_loopback_by_name(cove: &Cove) {
     for name in ["host.docker.internal", "gateway.docker.internal"] {
         assert_eq!(in_container(cove, &[], &say_to(name, address)), "HELLO");
     }
+    let mtu = format!("/sys/class/net/{}/mtu", network::INTERFACE);
+    let mtu = cove.cove(["exec", "cat", &mtu]).ok();
+    assert_eq!(mtu, network::MTU.to_string());
     let named = ["--add-host", "my.host:host-gateway"];
     assert_eq!(in_container(cove, &named, &say_to("my.host", address)), "HELLO");
 }
@@ -105,9 +111,11 @@ pub(crate) fn large_transfers_arrive_whole_in_both_directions(cove: &Cove) {
     });
     let all = format!("head -c {} | sha256sum >/answer", numbers().len());
     let script = converse("host.docker.internal", source, &all);
-    let sums = in_container(cove, &[], &format!("{script}; seq 1 {LINES} | sha256sum"));
-    let sums: Vec<&str> = sums.lines().collect();
-    assert!(sums.len() == 2 && sums[0] == sums[1], "{sums:?}");
+    for network in NETWORKS {
+        let sums = in_container(cove, &network, &format!("{script}; seq 1 {LINES} | sha256sum"));
+        let sums: Vec<&str> = sums.lines().collect();
+        assert!(sums.len() == 2 && sums[0] == sums[1], "{network:?}: {sums:?}");
+    }
 
     let sink = server(|mut client| {
         let expected = numbers();
@@ -121,10 +129,10 @@ pub(crate) fn large_transfers_arrive_whole_in_both_directions(cove: &Cove) {
         writeln!(client, "{verdict}")
     });
     let script = format!("seq 1 {LINES}; read answer; echo $answer >/answer");
-    assert_eq!(
-        in_container(cove, &[], &converse("host.docker.internal", sink, &script)),
-        "whole"
-    );
+    let script = converse("host.docker.internal", sink, &script);
+    for network in NETWORKS {
+        assert_eq!(in_container(cove, &network, &script), "whole", "{network:?}");
+    }
 }
 
 pub(crate) fn a_name_that_only_the_hosts_file_knows_is_known_to_containers(cove: &Cove) {

@@ -2,7 +2,7 @@
 //! of every size.
 
 use super::peer::{LIMIT, PORT, Peer, ask, datagram_comes_back, receive, send, told};
-use cove_tests::harness::{Cove, eventually, free_port};
+use cove_tests::harness::{Cove, eventually, free_port, within};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
     process::Child,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -238,6 +238,66 @@ fn echoes(stream: &mut TcpStream, byte: u8) -> io::Result<()> {
     } else {
         Err(io::ErrorKind::InvalidData.into())
     }
+}
+
+pub(crate) fn an_engine_that_crashes_under_load_damages_nothing_and_serves_on(cove: &Cove) {
+    /// What one client asks for at a time.
+    const EACH: u64 = 256 << 10;
+    /// Clients, and for how long they go on should the test fail.
+    const CROWD: usize = 4;
+    const LOADED: Duration = Duration::from_mins(6);
+    let port = free_port();
+    let _peer = Peer::run(cove, "loaded", &["--restart", "always", "-p", &on_loopback(port)]);
+    assert_eq!(told(loopback(port), b'l').unwrap(), "");
+    let begun = || {
+        let format = "{{.State.Running}} {{.State.StartedAt}}";
+        cove.docker(["inspect", "--format", format, "loaded"])
+            .run()
+            .text()
+    };
+    let before = begun();
+    let (over, whole, damaged) = (
+        AtomicBool::new(false),
+        AtomicUsize::new(0),
+        Mutex::new(Vec::new()),
+    );
+    let began = Instant::now();
+    let load = || {
+        while !over.load(Ordering::Relaxed) && began.elapsed() < LOADED {
+            let got = ask(loopback(port), b'g', Some(EACH));
+            match got.and_then(|mut stream| receive(&mut stream, EACH)) {
+                Ok(()) => {
+                    whole.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    damaged.lock().unwrap().push(error);
+                }
+                // The port is away, or the container ended in the middle.
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    };
+    let more = |what: &str| {
+        let enough = whole.load(Ordering::Relaxed) + 3 * CROWD;
+        within(LIMIT, what, || {
+            (whole.load(Ordering::Relaxed) >= enough).then_some(())
+        });
+    };
+    thread::scope(|scope| {
+        for _ in 0..CROWD {
+            scope.spawn(load);
+        }
+        more("clients to be served");
+        cove.cove(["exec", "sh", "-c", "kill -9 $(pidof dockerd)"]).ok();
+        within(Duration::from_mins(3), "the container to begin again", || {
+            let now = begun();
+            (now.starts_with("true ") && now != before).then_some(())
+        });
+        more("clients to be served again");
+        over.store(true, Ordering::Relaxed);
+    });
+    let damaged = damaged.into_inner().unwrap();
+    assert!(damaged.is_empty(), "{damaged:?}");
 }
 
 pub(crate) fn a_thousand_connections_are_served_at_once(cove: &Cove) {
