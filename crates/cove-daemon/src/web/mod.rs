@@ -232,6 +232,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn hosts_of_others_and_heads_without_end_are_refused() {
+        let many = format!("Host: shop.cove.localhost\r\n{}", "X-More: 1\r\n".repeat(200));
+        for (headers, status) in [
+            // What a page of another domain makes of its own name, once that is this computer's address.
+            ("Host: rebound.example:2683\r\n", 421),
+            ("Host: shop.cove.localhost.example\r\n", 421),
+            ("Host: shop.cove.localhost@rebound.example\r\n", 421),
+            ("Host: 127.0.0.1:2683\r\n", 421),
+            ("Host: \u{e9}.cove.localhost\r\n", 421),
+            ("", 421),
+            (many.as_str(), 431),
+        ] {
+            let fixture = Fixture::new(Script::default());
+            let mut client = client(&fixture, LONG).await;
+            let request = format!("GET / HTTP/1.1\r\nConnection: close\r\n{headers}\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let left = timeout(LONG, client.read_to_end(&mut answer)).await;
+            assert!(left.is_ok(), "{headers:?}");
+            let expected = format!("HTTP/1.1 {status} ");
+            assert!(
+                answer.starts_with(expected.as_bytes()),
+                "{headers:?}: {}",
+                answer.escape_ascii()
+            );
+        }
+    }
+
+    #[tokio::test]
     async fn a_client_that_has_been_answered_is_let_go_when_it_asks_for_nothing_more() {
         let fixture = Fixture::new(Script::default());
         let mut client = client(&fixture, Duration::from_secs(3)).await;
