@@ -8,18 +8,20 @@
 //!                               └────────────────────────────────┘        └───────────────┘
 //! ```
 //!
-//! What serves there is this program itself, run with [`ROLE`] in its environment.
+//! What serves there is this program itself, run with [`ROLE`] in its environment. And a computer that has no passt, until
+//! somebody installs it.
 
 use super::{
     explain::stops,
     outbound::{in_container, say_to},
 };
-use cove_tests::harness::{Cove, within};
+use cove_tests::harness::{Cove, free_port, within};
 use cove_wire::dns::{self, Query};
 use std::{
     env, fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::fs::PermissionsExt as _,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -70,6 +72,18 @@ echo 0 0 >/proc/sys/net/ipv4/ping_group_range
 unshare --user --map-user="$1" --map-group="$2" "$0" start >&2
 trap - EXIT
 echo $names $neighbour
+"#;
+
+/// In a mount namespace, in which it may do everything: puts the file `passt` in the place of each passt, then starts
+/// Cove as the ordinary user that it is outside.
+const HIDE: &str = r#"
+set -e
+IFS=:
+places=$PATH:/usr/local/bin:/usr/bin:/usr/libexec:/usr/sbin
+for place in $places; do
+    if [ -e "$place/passt" ]; then mount --bind "$PLACE/passt" "$place/passt"; fi
+done
+exec unshare --user --map-user="$1" --map-group="$2" "$0" start
 "#;
 
 /// Processes that serve, until this is dropped.
@@ -174,6 +188,66 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
         in_container(&cove, &[], "nslookup -type=a again.test 2>&1 || true")
             .contains("192.0.2.5")
             .then_some(())
+    });
+}
+
+pub(crate) fn a_computer_without_passt_lacks_the_way_out_alone_until_it_is_installed(_: &Cove) {
+    let cove = Cove::new("network-without-passt");
+    let path = env::var_os("PATH").unwrap_or_default();
+    let installed = env::split_paths(&path)
+        .chain(["/usr/local/bin".into(), "/usr/bin".into()])
+        .map(|directory| directory.join("passt"))
+        .find(|program| program.is_file());
+    // The program itself, which as long as nobody may execute it is none.
+    let hidden = cove.scratch().join("passt");
+    fs::copy(installed.unwrap(), &hidden).unwrap();
+    let allow = |mode| fs::set_permissions(&hidden, fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o644);
+    let started = cove
+        .program("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", HIDE])
+        .arg(&cove.kit().program)
+        .arg(rustix::process::getuid().as_raw().to_string())
+        .arg(rustix::process::getgid().as_raw().to_string())
+        .env("PLACE", cove.scratch())
+        .limit(Duration::from_mins(5))
+        .run();
+    assert_eq!(started.code, Some(0), "{started}");
+    started.says(&["passt is missing", "install"]);
+    let doctor = cove.cove(["doctor"]).run().text();
+    assert!(doctor.contains("network: passt is missing"), "{doctor}");
+
+    // Ports, names and networks need none.
+    let port = free_port();
+    cove.docker([
+        "run",
+        "-d",
+        "--name",
+        "inside",
+        "-p",
+        &format!("127.0.0.1:{port}:80"),
+    ])
+    .args(["alpine", "nc", "-lk", "-p", "80", "-e", "echo", "inside"])
+    .ok();
+    let heard = within(BOUND, "the published port to answer", || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+        stream.set_read_timeout(Some(BOUND)).ok()?;
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).ok()?;
+        (!heard.is_empty()).then_some(heard)
+    });
+    assert_eq!(heard, "inside\n");
+    let known = in_container(&cove, &[], "nslookup -type=a host.docker.internal 2>&1");
+    assert!(known.contains("192.168.127.1"), "{known}");
+
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let target = format!("host.docker.internal:{}", listener.local_addr().unwrap().port());
+    let out = [&*target, "--from", "inside"];
+    stops(&cove, &out, 22, "nat", "passt is missing");
+    allow(0o755);
+    within(BOUND, "the way out to be there", || {
+        let walked = cove.cove(["net", "explain"]).args(out).run();
+        (walked.code == Some(0)).then_some(())
     });
 }
 

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers,
         published::ranges_of_ports_and_all_that_are_exposed_are_published,
         proxies::containers_get_this_computers_proxies_where_that_is_wanted,
+        elsewhere::a_computer_without_passt_lacks_the_way_out_alone_until_it_is_installed,
         published::a_hundred_containers_in_a_row_answer_at_once,
         drivers::a_service_is_updated_without_a_failed_request_through_its_port,
         streams::ten_thousand_short_connections_are_answered,
