@@ -21,7 +21,10 @@ pub(super) fn judge(attempt: &Attempt, address: SocketAddr, listeners: &[SocketA
         .copied()
         .filter(|listener| listener.port() == address.port())
         .collect();
-    let serves = |listener: &&SocketAddr| listener.ip().is_unspecified() || listener.ip() == address.ip();
+    // Who listens on every IPv6 address most often takes IPv4 as well, and never the other way round.
+    let everywhere =
+        |listener: &SocketAddr| listener.ip().is_unspecified() && (listener.is_ipv6() || address.is_ipv4());
+    let serves = |listener: &&SocketAddr| listener.ip() == address.ip() || everywhere(listener);
     if let Some(listener) = on_port.iter().find(serves) {
         let (verdict, what) = match attempt {
             Attempt::Silence => (Verdict::Silence, "get no answer"),
@@ -37,14 +40,27 @@ pub(super) fn judge(attempt: &Attempt, address: SocketAddr, listeners: &[SocketA
         );
     }
     let port = address.port();
+    let all = if address.is_ipv4() { "0.0.0.0" } else { "::" };
+    let listens_on_all = format!("have it listen on all addresses ({all})");
     if !on_port.is_empty() && on_port.iter().all(|listener| listener.ip().is_loopback()) {
+        if address.ip().is_loopback() {
+            return Stop::new(
+                Verdict::LoopbackOnly,
+                format!(
+                    "the program listens on {} in {place}, not on {}",
+                    list(&on_port),
+                    address.ip()
+                ),
+                format!("have it listen on {} as well", address.ip()),
+            );
+        }
         return Stop::new(
             Verdict::LoopbackOnly,
             format!(
                 "the program listens on {} in {place}, which only {place} itself can reach",
                 list(&on_port)
             ),
-            "have it listen on all addresses (0.0.0.0); most programs call that setting host, bind or listen",
+            format!("{listens_on_all}; most programs call that setting host, bind or listen"),
         );
     }
     if !on_port.is_empty() {
@@ -55,7 +71,7 @@ pub(super) fn judge(attempt: &Attempt, address: SocketAddr, listeners: &[SocketA
                 list(&on_port),
                 address.ip()
             ),
-            "have it listen on all addresses (0.0.0.0)",
+            listens_on_all,
         );
     }
     if let Attempt::Silence = attempt {
@@ -139,6 +155,34 @@ mod tests {
             elsewhere.evidence.contains("0.0.0.0:3000"),
             "{}",
             elsewhere.evidence
+        );
+    }
+
+    #[test]
+    fn a_family_that_nobody_listens_in_is_no_firewall() {
+        let judged = |address: &str, listener: &str| {
+            let stop = judge(
+                &Attempt::Refused,
+                address.parse().unwrap(),
+                &[listener.parse().unwrap()],
+                "`web`",
+            );
+            (stop.verdict, stop.evidence, stop.advice)
+        };
+        let (verdict, evidence, advice) = judged("[fd00::2]:80", "0.0.0.0:80");
+        assert_eq!(verdict, Verdict::NothingListens, "{evidence}");
+        assert!(
+            evidence.contains("0.0.0.0:80") && advice.contains("(::)"),
+            "{evidence} {advice}"
+        );
+        let (verdict, evidence, _) = judged("172.17.0.2:80", "[::]:80");
+        assert_eq!(verdict, Verdict::Refused, "{evidence}");
+        // Where the way leads to a loopback, all addresses would be more than it takes.
+        let (verdict, evidence, advice) = judged("127.0.0.1:80", "[::1]:80");
+        assert_eq!(verdict, Verdict::LoopbackOnly, "{evidence}");
+        assert!(
+            evidence.contains("[::1]:80") && advice.contains("127.0.0.1"),
+            "{evidence} {advice}"
         );
     }
 
