@@ -311,6 +311,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn questions_come_over_streams_as_well_and_nobody_has_all_of_these() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let names = Arc::new(names());
+        tokio::spawn(async move { serve_streams(&listener, &names).await });
+        let connect = |source: [u8; 4]| async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((source, 0).into()).unwrap();
+            framing().new_framed(socket.connect(address).await.unwrap())
+        };
+        let mut greedy = Vec::new();
+        for _ in 0..MOST_CONNECTIONS {
+            greedy.push(connect([127, 0, 0, 2]).await);
+        }
+        let mut other = connect([127, 0, 0, 3]).await;
+        for name in ["host.docker.internal", "gateway.docker.internal"] {
+            let asking = async {
+                other.send(Bytes::from(question(name, 1))).await.unwrap();
+                other.next().await.unwrap().unwrap()
+            };
+            let answer = timeout(SILENCE / 2, asking).await.unwrap();
+            assert!(answer.ends_with(&network::GATEWAY_V4.octets()));
+        }
+        let ended = timeout(SILENCE / 2, greedy[MOST_CONNECTIONS - 1].next()).await;
+        assert!(
+            matches!(ended, Ok(None | Some(Err(_)))),
+            "one too many is hung up on"
+        );
+    }
+
+    #[tokio::test]
     async fn a_host_that_cannot_be_asked_is_a_failure_and_not_silence() {
         let message = question("example.test", 1);
         let answer = names().answer(&message, Carrier::Stream).await.unwrap();

@@ -137,7 +137,12 @@ fn names(bytes: &[u8]) -> Result<()> {
             query.is_answered_by(&query.failure(dns::Code::NoSuchName)),
             "a failure is no answer"
         );
-        let _ = (query.key(), query.id());
+        let named = query.answer_name("a.test", 60).context("a name cannot be told")?;
+        ensure!(
+            query.is_answered_by(&named) && dns::lifetime(&named) == Some(60),
+            "{query:?} is not answered by a name"
+        );
+        let _ = (query.key(), query.id(), query.asks_for_name());
     }
     let refusal = dns::refuse(bytes, dns::Code::FormatError);
     ensure!(refusal.len() == 12, "a refusal has {} bytes", refusal.len());
