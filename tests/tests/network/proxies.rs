@@ -4,7 +4,7 @@
 use cove_tests::harness::{Cove, free_port, within};
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     process::Stdio,
     sync::{
@@ -26,6 +26,7 @@ struct Proxy {
     address: SocketAddr,
     plain: AtomicUsize,
     tunnels: AtomicUsize,
+    socks: AtomicUsize,
 }
 
 impl Proxy {
@@ -35,6 +36,7 @@ impl Proxy {
             address: listener.local_addr().unwrap(),
             plain: AtomicUsize::new(0),
             tunnels: AtomicUsize::new(0),
+            socks: AtomicUsize::new(0),
         });
         let served = Arc::clone(&proxy);
         thread::spawn(move || {
@@ -59,9 +61,40 @@ impl Proxy {
         self.tunnels.load(Ordering::Relaxed)
     }
 
-    /// One request, as RFC 9110 has it: `CONNECT HOST:PORT`, or another method with the whole URL.
+    fn socks(&self) -> usize {
+        self.socks.load(Ordering::Relaxed)
+    }
+
+    /// One connection by either protocol, which its first byte tells apart.
     fn serve(&self, client: TcpStream) -> io::Result<()> {
         let mut reader = BufReader::new(client.try_clone()?);
+        let is_socks = reader.fill_buf()?.first() == Some(&5);
+        if is_socks {
+            self.serve_socks(reader, client)
+        } else {
+            self.serve_http(reader, client)
+        }
+    }
+
+    /// To a host by its name and without a password, as RFC 1928 has it.
+    fn serve_socks(&self, mut reader: BufReader<TcpStream>, mut client: TcpStream) -> io::Result<()> {
+        let [_, methods] = taken(&mut reader)?;
+        reader.read_exact(&mut vec![0; methods.into()])?;
+        client.write_all(&[5, 0])?;
+        let [_, connect, _, by_name, length] = taken(&mut reader)?;
+        if (connect, by_name) != (1, 3) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        reader.read_exact(&mut vec![0; length.into()])?;
+        let port = u16::from_be_bytes(taken(&mut reader)?);
+        let server = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+        self.socks.fetch_add(1, Ordering::Relaxed);
+        client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])?;
+        splice(reader, client, server)
+    }
+
+    /// One request, as RFC 9110 has it: `CONNECT HOST:PORT`, or another method with the whole URL.
+    fn serve_http(&self, mut reader: BufReader<TcpStream>, client: TcpStream) -> io::Result<()> {
         let mut first = String::new();
         reader.read_line(&mut first)?;
         let mut headers = String::new();
@@ -101,6 +134,13 @@ impl Proxy {
         )?;
         splice(reader, client, server)
     }
+}
+
+/// So many bytes.
+fn taken<const COUNT: usize>(reader: &mut impl Read) -> io::Result<[u8; COUNT]> {
+    let mut bytes = [0; COUNT];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Every host is this computer to this proxy.
@@ -170,7 +210,7 @@ pub(crate) fn builds_get_this_computers_proxies_where_that_is_wanted(cove: &Cove
     unset(cove);
 }
 
-/// A push and a pull, plain and within TLS.
+/// A push and a pull, plain and within TLS, and a pull by SOCKS.
 pub(crate) fn the_engine_reaches_registries_through_a_proxy_on_loopback(cove: &Cove) {
     let registry = cove.kit().registry.clone().unwrap();
     let port = free_port();
@@ -215,6 +255,14 @@ pub(crate) fn the_engine_reaches_registries_through_a_proxy_on_loopback(cove: &C
     let other = cove.docker(["pull", &format!("secure.test:{port}/alpine")]).run();
     assert_ne!(other.code, Some(0), "{other}");
     assert!(proxy.tunnels() > tunnels, "no tunnel was asked for: {other}");
+
+    let socks = format!("socks5h://localhost:{}", proxy.address.port());
+    set(cove, "proxy.http", &socks);
+    set(cove, "proxy.https", &socks);
+    cove.cove(["restart"]).limit(Duration::from_mins(5)).ok();
+    cove.docker(["rmi", &image]).ok();
+    cove.docker(["pull", "-q", &image]).ok();
+    assert!(proxy.socks() > 0, "the pull did not pass through SOCKS");
 
     unset(cove);
     cove.cove(["config", "set", "--unset", "engine.insecure-registries"])

@@ -372,7 +372,9 @@ fn boot_config(name: &MachineName, values: &Values, foreign_processors: bool) ->
 pub(super) fn engine_config(values: &Values) -> EngineConfig {
     EngineConfig {
         daemon_json: values.daemon_json(),
-        environment: values.proxies(&Proxy::from_environment()).variables(),
+        environment: values
+            .proxies(&Proxy::from_environment())
+            .variables_of_the_engine(),
     }
 }
 

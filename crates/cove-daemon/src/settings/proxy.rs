@@ -88,6 +88,18 @@ impl Proxy {
             .flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)])
             .collect()
     }
+
+    /// The same for the engine, whose HTTP client knows SOCKS by one of its names only, by which it has the proxy resolve
+    /// names, as the other one says.
+    pub(crate) fn variables_of_the_engine(&self) -> BTreeMap<String, String> {
+        let mut variables = self.variables();
+        for value in variables.values_mut() {
+            if let Some(place) = value.strip_prefix("socks5h://") {
+                *value = format!("socks5://{place}");
+            }
+        }
+        variables
+    }
 }
 
 /// `scheme://something` of a proxy's scheme.
@@ -162,6 +174,13 @@ mod tests {
         });
         assert_eq!(environment.https.as_deref(), Some("http://proxy.example:3128"));
         assert_eq!(environment.http.as_deref(), Some("socks5h://socks.example:1080"));
+        assert_eq!(
+            environment.variables()["http_proxy"],
+            "socks5h://socks.example:1080"
+        );
+        let engine = environment.variables_of_the_engine();
+        assert_eq!(engine["http_proxy"], "socks5://socks.example:1080");
+        assert_eq!(engine["HTTPS_PROXY"], "http://proxy.example:3128");
         let settings = Proxy {
             http: Some(String::new()),
             ..Proxy::default()
