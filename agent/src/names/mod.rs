@@ -28,7 +28,7 @@ use kept::Kept;
 use places::Places;
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -234,6 +234,11 @@ fn own(query: &Query<'_>) -> Option<Vec<u8>> {
             .then(|| query.answer_name(HOST_NAMES[0], HOST_TTL))
             .flatten();
     }
+    // Whoever asks is meant (RFC 6761, section 6.3); the host would take it for itself.
+    if query.name == "localhost" && query.asks_for_address() {
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        return Some(query.answer(&loopback, HOST_TTL));
+    }
     let host = [IpAddr::from(network::GATEWAY_V4)];
     HOST_NAMES
         .contains(&&*query.name)
@@ -274,6 +279,15 @@ mod tests {
             (0, 0),
             "no such record, but such a name"
         );
+    }
+
+    #[tokio::test]
+    async fn localhost_is_whoever_asks_and_not_the_host() {
+        for (kind, address) in [(1, &[127, 0, 0, 1][..]), (28, &Ipv6Addr::LOCALHOST.octets()[..])] {
+            let message = question("localhost", kind);
+            let answer = names().answer(&message, Carrier::Datagram).await.unwrap();
+            assert!(answer.ends_with(address), "{answer:?}");
+        }
     }
 
     #[tokio::test]

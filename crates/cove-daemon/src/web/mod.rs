@@ -121,9 +121,12 @@ async fn changed(events: &mut broadcast::Receiver<Event>, wanted: &impl Fn() -> 
 /// On loopback alone, in both families where there are both.
 async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
     let mut listeners = vec![TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?];
-    // A computer without IPv6 has no such address.
-    if let Ok(listener) = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
-        listeners.push(listener);
+    match TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
+        Ok(listener) => listeners.push(listener),
+        // Browsers try this address first, and would be another program's clients.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(error),
+        // A computer without IPv6 has no such address.
+        Err(_) => {}
     }
     Ok(listeners)
 }
@@ -228,6 +231,18 @@ mod tests {
             client.write_all(said.as_bytes()).await.unwrap();
             let left = timeout(LONG, client.read_to_end(&mut Vec::new())).await;
             assert!(left.is_ok(), "{said:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_port_that_another_program_has_in_either_family_is_not_taken_in_the_other() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            // A computer without IPv6 has nobody there.
+            let Ok(taken) = std::net::TcpListener::bind(address) else {
+                continue;
+            };
+            let refused = listen(taken.local_addr().unwrap().port()).await;
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AddrInUse, "{address}");
         }
     }
 
