@@ -51,10 +51,10 @@ const PORT: u16 = 53;
 const PATIENCE: Duration = Duration::from_millis(3500);
 /// Connections over TCP at once, each with one question under way, and how long one may be silent.
 const MOST_CONNECTIONS: usize = 64;
+const SILENCE: Duration = Duration::from_secs(10);
 /// Questions over UDP that may be under way; a client asks a lost one again. With those over TCP they are as many as
 /// the host takes, so that none waits there for those of others.
 const MOST_DATAGRAMS: usize = dns::MOST_QUESTIONS - MOST_CONNECTIONS;
-const SILENCE: Duration = Duration::from_secs(10);
 /// The pause after an operation on a listening socket failed, as for lack of memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
