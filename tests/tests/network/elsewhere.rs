@@ -153,6 +153,8 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
             "0.0.0.0:80: bind: permission denied",
             "sudo sysctl net.ipv4.ip_unprivileged_port_start=80",
         ]);
+    cove.cove(["config", "set", "web.port", "80"]).ok();
+    stops(&cove, &["held.cove.localhost"], 23, "web", "ports below 1024");
 
     let records = [
         ("a", "a.test", "192.0.2.5"),

@@ -327,7 +327,10 @@ impl Walk {
             )),
             (None, wanted) => Some(Stop::new(
                 Verdict::NotPublished,
-                format!("Cove's reverse proxy cannot listen on port {wanted}: another program has it"),
+                format!(
+                    "Cove's reverse proxy cannot listen on port {wanted}: {}",
+                    unavailable(wanted)
+                ),
                 "set another one: cove config set web.port PORT",
             )),
         };
@@ -358,5 +361,14 @@ impl Walk {
             // With the machine's own network, that is.
             None => self.reach_address(&MACHINE, server).await,
         }
+    }
+}
+
+/// Why a port of the loopback cannot be had, as far as its number tells.
+fn unavailable(port: u16) -> &'static str {
+    if cfg!(target_os = "linux") && port < 1024 {
+        "another program has it, or users may not have ports below 1024 on this computer"
+    } else {
+        "another program has it"
     }
 }
