@@ -58,6 +58,7 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the clock and the disk are looked at. A computer that wakes from sleep is noticed this soon.
 const TICK: Duration = Duration::from_secs(10);
+
 enum Phase {
     Stopped,
     Starting {
