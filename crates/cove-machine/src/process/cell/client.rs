@@ -99,8 +99,8 @@ enum Attempt {
 }
 
 impl Cell {
-    /// Starts porter and cell for the machine in `directory`. They inherit `locks`, of what the cell may write to. To be called on the main thread, with
-    /// whose end they end.
+    /// Starts porter and cell for the machine in `directory`. They inherit `locks`, of what the cell may write to. To be
+    /// called on the main thread, with whose end they end.
     pub(crate) async fn start(directory: &Path, locks: &[&Lock]) -> Result<Self, MachineError> {
         let why = match attempt(directory, locks, None).await? {
             Attempt::Ready(cell) => return Ok(*cell),
@@ -149,88 +149,55 @@ impl Cell {
     }
 }
 
-async fn attempt(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Result<Attempt, MachineError> {
-    let failed = |operation| {
-        move |source: io::Error| MachineError::Io {
-            operation,
-            path: directory.to_owned(),
-            source,
-        }
-    };
-    let pair = || {
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        Ok((
-            words::line(tokio::net::UnixStream::from_std(ours)?),
-            OwnedFd::from(theirs),
-        ))
-    };
-    let connect = failed("make a connection for the devices of the machine in");
-    let (mut errands, errands_theirs) = pair().map_err(connect)?;
-    let (mut line, line_theirs) = pair().map_err(connect)?;
-    let part = Part::Porter {
-        line: line_theirs.as_raw_fd(),
-        bare: bare.clone(),
-    };
-    let mut command = super::again(directory, &part);
-    command
-        .stdin(Stdio::from(errands_theirs))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut inherited = vec![line_theirs];
-    for lock in locks {
-        inherited.push(lock.share().map_err(failed("pass on a lock of the machine in"))?);
-    }
-    spawn::set_up(&mut command, Bond::DiesWithParent, inherited);
-    let start = failed("start the process for the devices of the machine in");
-    let mut porter = Command::from(command).kill_on_drop(true).spawn().map_err(start)?;
-    let (Some(console), Some(stderr)) = (porter.stdout.take(), porter.stderr.take()) else {
-        return Err(start(io::ErrorKind::BrokenPipe.into()));
-    };
-    let kept = Arc::new(Mutex::new(String::new()));
-    let log = tokio::spawn(pass_on(stderr, Arc::clone(&kept)));
+/// Porter and cell that were started, and have not said how they are.
+struct Started {
+    porter: Child,
+    /// To the porter.
+    errands: Line,
+    /// To the cell.
+    line: Line,
+    console: ChildStdout,
+    log: tokio::task::JoinHandle<()>,
+    kept: Arc<Mutex<String>>,
+}
 
-    let greeting = async {
-        let pid = match hear(&mut errands).await {
-            Some(PorterSaid::Started(pid)) => pid,
-            Some(PorterSaid::NoNamespaces(why)) => return Ok(Err(why)),
-            Some(PorterSaid::Done(_)) | None => return Err("the porter did not start it".to_owned()),
-        };
-        match hear(&mut line).await {
-            Some(Word::Ready { layers }) => Ok(Ok((pid, layers))),
-            Some(Word::NoView(why)) => Ok(Err(why)),
-            Some(Word::Failed(why)) => Err(why),
-            Some(Word::Answer { .. } | Word::Event(_) | Word::Ended(_)) | None => {
-                Err("it gave no account of itself".to_owned())
-            }
-        }
-    };
-    let greeting = timeout(PATIENCE, greeting)
+/// How porter and cell are.
+enum Greeting {
+    Ready {
+        pid: u32,
+        layers: Vec<Layer>,
+    },
+    /// Only without namespaces, because of this.
+    Bare(String),
+    Failed(String),
+}
+
+async fn attempt(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Result<Attempt, MachineError> {
+    let has_view = bare.is_none();
+    let mut started = Started::new(directory, locks, bare)?;
+    let greeting = timeout(PATIENCE, started.greeting())
         .await
-        .unwrap_or_else(|_| Err(format!("nothing happened for {} seconds", PATIENCE.as_secs())));
+        .unwrap_or_else(|_| Greeting::Failed(format!("nothing happened for {} seconds", PATIENCE.as_secs())));
     match greeting {
-        Ok(Ok((pid, layers))) => {
-            let (handle, words, conversation) = Handle::to(line);
+        Greeting::Ready { pid, layers } => {
+            let (handle, words, conversation) = Handle::to(started.line);
             Ok(Attempt::Ready(Box::new(Cell {
                 pid,
                 layers,
                 handle,
                 words,
                 conversation,
-                console,
-                porter,
-                errands: Some(errands),
-                log,
-                kept,
-                has_view: bare.is_none(),
+                console: started.console,
+                porter: started.porter,
+                errands: Some(started.errands),
+                log: started.log,
+                kept: started.kept,
+                has_view,
             })))
         }
-        Ok(Err(why)) if bare.is_none() => Ok(Attempt::Bare(why)),
-        Ok(Err(why)) | Err(why) => {
-            drop((errands, line));
-            let _ = timeout(LAST_WORDS, porter.wait()).await;
-            let _ = timeout(LAST_WORDS, log).await;
-            let said = kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Greeting::Bare(why) if has_view => Ok(Attempt::Bare(why)),
+        Greeting::Bare(why) | Greeting::Failed(why) => {
+            let said = started.last_words().await;
             let said = if said.is_empty() {
                 said
             } else {
@@ -240,6 +207,85 @@ async fn attempt(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Res
                 why: format!("the process that faces the guest did not start: {why}{said}"),
             })
         }
+    }
+}
+
+impl Started {
+    fn new(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Result<Self, MachineError> {
+        let failed = |operation| {
+            move |source: io::Error| MachineError::Io {
+                operation,
+                path: directory.to_owned(),
+                source,
+            }
+        };
+        let pair = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            Ok((
+                words::line(tokio::net::UnixStream::from_std(ours)?),
+                OwnedFd::from(theirs),
+            ))
+        };
+        let connect = failed("make a connection for the devices of the machine in");
+        let (errands, errands_theirs) = pair().map_err(connect)?;
+        let (line, line_theirs) = pair().map_err(connect)?;
+        let part = Part::Porter {
+            line: line_theirs.as_raw_fd(),
+            bare,
+        };
+        let mut command = super::again(directory, &part);
+        command
+            .stdin(Stdio::from(errands_theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut inherited = vec![line_theirs];
+        for lock in locks {
+            inherited.push(lock.share().map_err(failed("pass on a lock of the machine in"))?);
+        }
+        spawn::set_up(&mut command, Bond::DiesWithParent, inherited);
+        let start = failed("start the process for the devices of the machine in");
+        let mut porter = Command::from(command).kill_on_drop(true).spawn().map_err(start)?;
+        let (Some(console), Some(stderr)) = (porter.stdout.take(), porter.stderr.take()) else {
+            return Err(start(io::ErrorKind::BrokenPipe.into()));
+        };
+        let kept = Arc::new(Mutex::new(String::new()));
+        let log = tokio::spawn(pass_on(stderr, Arc::clone(&kept)));
+        Ok(Self {
+            porter,
+            errands,
+            line,
+            console,
+            log,
+            kept,
+        })
+    }
+
+    /// The porter speaks first, then the cell.
+    async fn greeting(&mut self) -> Greeting {
+        let pid = match hear(&mut self.errands).await {
+            Some(PorterSaid::Started(pid)) => pid,
+            Some(PorterSaid::NoNamespaces(why)) => return Greeting::Bare(why),
+            Some(PorterSaid::Done(_)) | None => {
+                return Greeting::Failed("the porter did not start it".to_owned());
+            }
+        };
+        match hear(&mut self.line).await {
+            Some(Word::Ready { layers }) => Greeting::Ready { pid, layers },
+            Some(Word::NoView(why)) => Greeting::Bare(why),
+            Some(Word::Failed(why)) => Greeting::Failed(why),
+            Some(Word::Answer { .. } | Word::Event(_) | Word::Ended(_)) | None => {
+                Greeting::Failed("it gave no account of itself".to_owned())
+            }
+        }
+    }
+
+    /// Sees them off, and returns the last that they logged.
+    async fn last_words(mut self) -> String {
+        drop((self.errands, self.line));
+        let _ = timeout(LAST_WORDS, self.porter.wait()).await;
+        let _ = timeout(LAST_WORDS, self.log).await;
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
