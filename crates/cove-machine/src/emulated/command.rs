@@ -41,89 +41,30 @@ pub(crate) fn device(disk: Disk) -> &'static str {
     }
 }
 
-/// The command line for a machine that passed [`crate::process::check`]. QEMU inherits `qmp` and speaks QMP on it; the console is its
-/// standard output; its vCPUs do not run until QMP tells them to.
+/// The command line for a machine that passed [`crate::process::check`]. QEMU inherits `qmp` and speaks QMP on it; the
+/// console is its standard output; its vCPUs do not run until QMP tells them to.
 pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>) -> CommandLine {
     let (vcpus, notice) = qemu.version.vcpus(spec.cpus);
     let mut notices = Vec::from_iter(notice);
-    let mut line = Arguments::default();
-    line.flag("-no-user-config");
-    line.flag("-nodefaults");
-    line.option("-display", "none");
-    line.option("-name", format!("cove-{},debug-threads=on", spec.name));
-    // It opens no file by a name that it was not given, starts no program, gains no privilege.
-    line.option(
-        "-sandbox",
-        "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-    );
-    line.flag("-S");
-    // A guest that ends or restarts waits for the machine process, which knows whether its kernel had panicked.
-    line.option("-action", "reboot=shutdown,shutdown=pause,panic=pause");
-
-    line.option(
-        "-machine",
-        "pc,memory-backend=memory,usb=off,smm=off,vmport=off,i8042=off,hpet=off",
-    );
-    line.option("-accel", "tcg,thread=multi,tb-size=512");
-    line.option("-cpu", "max");
-    line.option("-smp", format!("cpus={vcpus}"));
-    line.option("-m", format!("{}M", spec.memory_mib));
-    // Shared, because the devices behind vhost-user map the guest's memory too.
-    line.option(
-        "-object",
-        format!(
-            "memory-backend-memfd,id=memory,size={}M,share=on",
-            spec.memory_mib
-        ),
-    );
-
-    line.option("-kernel", &spec.kernel);
-    line.option("-initrd", &spec.initramfs);
-    line.option("-append", kernel_command_line(&spec.kernel_arguments));
-
-    line.option("-chardev", "stdio,id=console,signal=off");
-    line.option("-serial", "chardev:console");
-    line.option("-chardev", format!("socket,id=qmp,fd={}", qmp.as_raw_fd()));
-    line.option("-mon", "chardev=qmp,mode=control");
-
-    line.disk("root", &spec.rootfs, Access::ReadOnly);
-    line.disk(DATA_DEVICE, &spec.data_disk, Access::ReadWrite);
-    line.option("-object", "rng-random,id=entropy,filename=/dev/urandom");
-    line.option("-device", "virtio-rng-pci,rng=entropy");
-    // Memory that the guest does not use is given back, within seconds. QEMU's own device, since it is QEMU's memory.
-    line.option(
-        "-device",
-        "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on",
-    );
-    let vhost = sockets::vhost(&spec.runtime);
-    line.option(
-        "-chardev",
-        format!("socket,id=vsock,path={}", escape_commas(&vhost)),
-    );
-    line.option("-device", "vhost-user-vsock-pci,chardev=vsock");
-    let fs = sockets::fs(&spec.runtime);
-    line.option("-chardev", format!("socket,id=fs,path={}", escape_commas(&fs)));
-    line.option(
-        "-device",
-        format!("vhost-user-fs-pci,chardev=fs,tag={SHARES_TAG},queue-size=1024"),
-    );
     let reconnect = qemu.version.reconnect().unwrap_or_else(|notice| {
         notices.push(notice);
         ""
     });
-    let net = sockets::net(&spec.runtime);
-    line.option(
-        "-netdev",
-        format!(
-            "stream,id=nat,server=off,addr.type=unix,addr.path={}{reconnect}",
-            escape_commas(&net)
-        ),
-    );
-    let address = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    line.option(
-        "-device",
-        format!("virtio-net-pci,id={NET_DEVICE},netdev=nat,mac={address},disable-legacy=on,romfile="),
-    );
+    let mut line = Arguments::default();
+    line.behaviour(&spec.name);
+    line.board(vcpus, spec.memory_mib);
+    line.option("-kernel", &spec.kernel);
+    line.option("-initrd", &spec.initramfs);
+    line.option("-append", kernel_command_line(&spec.kernel_arguments));
+    line.option("-chardev", "stdio,id=console,signal=off");
+    line.option("-serial", "chardev:console");
+    line.option("-chardev", format!("socket,id=qmp,fd={}", qmp.as_raw_fd()));
+    line.option("-mon", "chardev=qmp,mode=control");
+    line.disk("root", &spec.rootfs, Access::ReadOnly);
+    line.disk(DATA_DEVICE, &spec.data_disk, Access::ReadWrite);
+    line.own_devices();
+    line.vhost_user_devices(&spec.runtime);
+    line.network(&spec.runtime, reconnect);
     CommandLine {
         arguments: line.0,
         notices,
@@ -164,6 +105,84 @@ impl Arguments {
     fn option(&mut self, name: &str, value: impl Into<OsString>) {
         self.flag(name);
         self.0.push(value.into());
+    }
+
+    /// What QEMU does of its own accord, which is nothing.
+    fn behaviour(&mut self, name: &str) {
+        self.flag("-no-user-config");
+        self.flag("-nodefaults");
+        self.option("-display", "none");
+        self.option("-name", format!("cove-{name},debug-threads=on"));
+        // It opens no file by a name that it was not given, starts no program, gains no privilege.
+        self.option(
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        );
+        self.flag("-S");
+        // A guest that ends or restarts waits for the machine process, which knows whether its kernel had panicked.
+        self.option("-action", "reboot=shutdown,shutdown=pause,panic=pause");
+    }
+
+    /// Processors and memory.
+    fn board(&mut self, vcpus: u32, memory_mib: u32) {
+        self.option(
+            "-machine",
+            "pc,memory-backend=memory,usb=off,smm=off,vmport=off,i8042=off,hpet=off",
+        );
+        self.option("-accel", "tcg,thread=multi,tb-size=512");
+        self.option("-cpu", "max");
+        self.option("-smp", format!("cpus={vcpus}"));
+        self.option("-m", format!("{memory_mib}M"));
+        // Shared, because the devices behind vhost-user map the guest's memory too.
+        self.option(
+            "-object",
+            format!("memory-backend-memfd,id=memory,size={memory_mib}M,share=on"),
+        );
+    }
+
+    /// The devices that QEMU emulates itself, disks and network apart.
+    fn own_devices(&mut self) {
+        self.option("-object", "rng-random,id=entropy,filename=/dev/urandom");
+        self.option("-device", "virtio-rng-pci,rng=entropy");
+        // Memory that the guest does not use is given back, within seconds. QEMU's own device, since it is QEMU's
+        // memory.
+        self.option(
+            "-device",
+            "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on",
+        );
+    }
+
+    /// The devices that the cell serves, at sockets in `runtime`.
+    fn vhost_user_devices(&mut self, runtime: &Path) {
+        let vsock = sockets::vhost(runtime);
+        self.option(
+            "-chardev",
+            format!("socket,id=vsock,path={}", escape_commas(&vsock)),
+        );
+        self.option("-device", "vhost-user-vsock-pci,chardev=vsock");
+        let fs = sockets::fs(runtime);
+        self.option("-chardev", format!("socket,id=fs,path={}", escape_commas(&fs)));
+        self.option(
+            "-device",
+            format!("vhost-user-fs-pci,chardev=fs,tag={SHARES_TAG},queue-size=1024"),
+        );
+    }
+
+    /// The network device; `reconnect` is the option that has it connect anew.
+    fn network(&mut self, runtime: &Path, reconnect: &str) {
+        let net = sockets::net(runtime);
+        self.option(
+            "-netdev",
+            format!(
+                "stream,id=nat,server=off,addr.type=unix,addr.path={}{reconnect}",
+                escape_commas(&net)
+            ),
+        );
+        let address = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        self.option(
+            "-device",
+            format!("virtio-net-pci,id={NET_DEVICE},netdev=nat,mac={address},disable-legacy=on,romfile="),
+        );
     }
 
     /// A disk on a raw file. Written through the host's page cache and flushed when the guest says so. JSON, because a
