@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ext4_view::{Ext4, Ext4Error};
 
-use crate::apkdb::{self, ApkPackage, Ownership};
+use crate::apkdb::{self, ApkPackage, OwnedFile, Ownership};
 use crate::error::ImageError;
 use crate::qcow2::Qcow2;
 use crate::recipe::{self, Altered, Restore};
@@ -83,41 +83,15 @@ impl Base {
         let mut done = 0;
         for package in &packages {
             for owned in &package.files {
-                let (path, ownership) = (owned.path.clone(), owned.ownership);
-                let found = read(&disk, &path);
-                let intact = |kind: &Kind| match kind {
-                    Kind::File(bytes) => owned.checksum.matches(bytes),
-                    Kind::Symlink(target) => owned.checksum.matches(target.as_bytes()),
-                };
-                let kind = match (found, altered.remove(&path)) {
-                    (Ok(kind), None) if intact(&kind) => Some(kind),
-                    (Ok(_), None) => {
-                        findings.push(format!("/{path} is not as {} installed it", package.name));
-                        None
+                let found = read(&disk, &owned.path);
+                match judge(package, owned, found, altered.remove(&owned.path)) {
+                    Ok(Some(kind)) => {
+                        let ownership = owned.ownership;
+                        files.insert(owned.path.clone(), BaseFile { ownership, kind });
                     }
-                    (Err(error), None) => {
-                        findings.push(format!("/{path} of {} is not readable: {error}", package.name));
-                        None
-                    }
-                    (Ok(kind), Some(_)) if intact(&kind) => {
-                        findings.push(format!("/{path} is intact, but the recipe lists it as altered"));
-                        None
-                    }
-                    (found, Some(known)) => {
-                        match known.restore.as_ref().map(|how| restore(how, found.ok())) {
-                            None => None,
-                            Some(restored) if intact(&restored) => Some(restored),
-                            Some(_) => {
-                                findings.push(format!(
-                                "/{path} is altered ({}) and the recipe does not restore what {} installed",
-                                known.reason, package.name
-                            ));
-                                None
-                            }
-                        }
-                    }
-                };
-                files.extend(kind.map(|kind| (path, BaseFile { ownership, kind })));
+                    Ok(None) => {}
+                    Err(finding) => findings.push(finding),
+                }
                 done += 1;
                 step(done, total);
             }
@@ -177,6 +151,39 @@ impl Base {
                 what: format!("unowned file /{path} in {}", self.name),
             }),
         }
+    }
+}
+
+/// What of a package's file gets into the image: what was found, if it is what the package installed; what restores it,
+/// if the recipe knows it to be altered; nothing, if the recipe leaves it out. An error is a finding, as a sentence.
+fn judge(
+    package: &ApkPackage,
+    owned: &OwnedFile,
+    found: Result<Kind, String>,
+    altered: Option<&Altered>,
+) -> Result<Option<Kind>, String> {
+    let (path, package) = (&owned.path, &package.name);
+    let intact = |kind: &Kind| match kind {
+        Kind::File(bytes) => owned.checksum.matches(bytes),
+        Kind::Symlink(target) => owned.checksum.matches(target.as_bytes()),
+    };
+    let Some(altered) = altered else {
+        return match found {
+            Ok(kind) if intact(&kind) => Ok(Some(kind)),
+            Ok(_) => Err(format!("/{path} is not as {package} installed it")),
+            Err(error) => Err(format!("/{path} of {package} is not readable: {error}")),
+        };
+    };
+    if found.as_ref().is_ok_and(intact) {
+        return Err(format!("/{path} is intact, but the recipe lists it as altered"));
+    }
+    match altered.restore.as_ref().map(|how| restore(how, found.ok())) {
+        None => Ok(None),
+        Some(restored) if intact(&restored) => Ok(Some(restored)),
+        Some(_) => Err(format!(
+            "/{path} is altered ({}) and the recipe does not restore what {package} installed",
+            altered.reason
+        )),
     }
 }
 

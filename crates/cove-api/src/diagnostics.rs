@@ -8,7 +8,7 @@ mod mask;
 
 pub use mask::{MASK, mask, mask_json};
 
-use crate::{CheckState, Client, ClientError, Dirs, LogQuery, LogSource};
+use crate::{Check, CheckState, Client, ClientError, Dirs, LogQuery, LogSource, Settings};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -60,6 +60,7 @@ pub async fn gather(dirs: &Dirs, daemon: Result<&Client, String>) -> String {
     bundle.0
 }
 
+/// What the daemon knows.
 async fn ask(bundle: &mut Bundle, client: &Client) {
     match within(PATIENCE, client.version()).await {
         Ok(daemon) => bundle.line(&format!(
@@ -71,41 +72,15 @@ async fn ask(bundle: &mut Bundle, client: &Client) {
     bundle.part("doctor");
     match within(PATIENCE, client.doctor()).await {
         Ok(checks) => {
-            for check in checks {
-                let mark = match check.state {
-                    CheckState::Ok => "ok     ",
-                    CheckState::Warning => "warning",
-                    CheckState::Failed => "FAILED ",
-                };
-                bundle.line(&format!("{mark}  {}: {}", check.name, check.evidence));
-                if !check.fix.is_empty() {
-                    bundle.line(&format!("         hint: {}", check.fix));
-                }
+            for check in &checks {
+                bundle.check(check);
             }
         }
         Err(why) => bundle.missing(&why),
     }
     bundle.part("settings");
     match within(PATIENCE, client.settings()).await {
-        Ok(settings) => {
-            bundle.line(&format!(
-                "{}; in parentheses is what it does not set",
-                settings.file.display()
-            ));
-            let values = settings.values.into_iter().map(|setting| {
-                // What a person set is told apart from what would be so anyway.
-                let key = if setting.set {
-                    setting.key
-                } else {
-                    format!("({})", setting.key)
-                };
-                (key, setting.value)
-            });
-            bundle.json(&Value::Object(values.collect()));
-            if let Some(problem) = settings.problem {
-                bundle.line(&format!("the file is not heeded: {}", problem.message));
-            }
-        }
+        Ok(settings) => bundle.settings(settings),
         Err(why) => bundle.missing(&why),
     }
     bundle.part("shared folders");
@@ -257,6 +232,38 @@ impl Bundle {
         self.0.push_str(&text);
         if !text.is_empty() && !text.ends_with('\n') {
             self.0.push('\n');
+        }
+    }
+
+    fn check(&mut self, check: &Check) {
+        let mark = match check.state {
+            CheckState::Ok => "ok     ",
+            CheckState::Warning => "warning",
+            CheckState::Failed => "FAILED ",
+        };
+        self.line(&format!("{mark}  {}: {}", check.name, check.evidence));
+        if !check.fix.is_empty() {
+            self.line(&format!("         hint: {}", check.fix));
+        }
+    }
+
+    fn settings(&mut self, settings: Settings) {
+        self.line(&format!(
+            "{}; in parentheses is what it does not set",
+            settings.file.display()
+        ));
+        let values = settings.values.into_iter().map(|setting| {
+            // What a person set is told apart from what would be so anyway.
+            let key = if setting.set {
+                setting.key
+            } else {
+                format!("({})", setting.key)
+            };
+            (key, setting.value)
+        });
+        self.json(&Value::Object(values.collect()));
+        if let Some(problem) = settings.problem {
+            self.line(&format!("the file is not heeded: {}", problem.message));
         }
     }
 

@@ -10,6 +10,7 @@ use std::ops::Range;
 use vm_memory::VolatileSlice;
 
 use super::connection::{APPETITE, Connection, State};
+use super::credit::Plan;
 use super::muxer::{ConnectionId, Muxer};
 use super::packet::{HEADER_SIZE, Header, Op};
 use crate::device::GuestMemory;
@@ -180,6 +181,92 @@ fn send(queue: &mut DeviceQueue, memory: &GuestMemory, header: &Header) -> Resul
     Ok(false)
 }
 
+/// Buffers that were taken from the guest to be read into.
+#[derive(Default)]
+struct Taken<'m> {
+    targets: Vec<Target>,
+    /// All of the targets' slices, headers included.
+    slices: Vec<VolatileSlice<'m>>,
+    /// Where the payload goes.
+    payload: Vec<VolatileSlice<'m>>,
+}
+
+impl<'m> Taken<'m> {
+    /// Takes buffers for `appetite` bytes, cut as `plan` says; returns why there are none where there are none.
+    fn take(
+        &mut self,
+        appetite: usize,
+        mut plan: Plan,
+        queue: &mut DeviceQueue,
+        memory: &'m GuestMemory,
+    ) -> Result<Pumped, BrokenQueue> {
+        let mut planned = 0usize;
+        while planned < appetite && self.payload.len() < scatter::MAX_SLICES {
+            let Some(chain) = queue.next_chain(memory)? else {
+                break;
+            };
+            let head = chain.head_index();
+            let start = self.slices.len();
+            let capacity = match gather(memory, chain, Direction::Writable, &mut self.slices) {
+                Ok(capacity) if capacity > HEADER_SIZE => capacity - HEADER_SIZE,
+                result => {
+                    self.slices.truncate(start);
+                    if self.targets.is_empty() {
+                        tracing::debug!(?result, "useless vsock receive buffer");
+                        queue.complete(memory, head, 0)?;
+                        continue;
+                    }
+                    // Dealt with when it is the first: what is put back later must be what was taken last.
+                    queue.put_back(1);
+                    break;
+                }
+            };
+            let Some(len) = plan.next(capacity) else {
+                self.slices.truncate(start);
+                queue.put_back(1);
+                return Ok(Pumped::Blocked);
+            };
+            let mut rest = self.slices[start..].to_vec();
+            scatter::advance(&mut rest, HEADER_SIZE);
+            scatter::truncate(&mut rest, len as usize);
+            self.payload.append(&mut rest);
+            self.targets.push(Target {
+                head,
+                slices: start..self.slices.len(),
+                len,
+            });
+            planned += len as usize;
+        }
+        Ok(Pumped::Starved)
+    }
+
+    /// Gives the guest the buffers that `read` bytes of payload fill, and returns how many those are.
+    fn give(
+        &self,
+        read: usize,
+        connection: &mut Connection,
+        guest_cid: u64,
+        queue: &mut DeviceQueue,
+        memory: &GuestMemory,
+    ) -> Result<u16, BrokenQueue> {
+        let mut left = read;
+        let mut used = 0;
+        for target in &self.targets {
+            if left == 0 {
+                break;
+            }
+            let len = target.len.min(u32::try_from(left).unwrap_or(u32::MAX));
+            left -= len as usize;
+            used += 1;
+            connection.to_guest.sent(len);
+            let header = connection.header(guest_cid, Op::Rw, 0, len);
+            write_header(&self.slices[target.slices.clone()], &header);
+            queue.complete(memory, target.head, written(len))?;
+        }
+        Ok(used)
+    }
+}
+
 /// Reads from the connection's host stream into as many of the guest's buffers as its appetite asks for, and `turn`
 /// bytes allow.
 fn pump(
@@ -189,66 +276,26 @@ fn pump(
     queue: &mut DeviceQueue,
     memory: &GuestMemory,
 ) -> Result<Pumped, BrokenQueue> {
-    let mut targets: Vec<Target> = Vec::new();
-    let mut slices: Vec<VolatileSlice<'_>> = Vec::new();
-    let mut payload: Vec<VolatileSlice<'_>> = Vec::new();
-    let mut planned = 0usize;
+    let mut buffers = Taken::default();
     let appetite = connection.appetite.min(turn);
-    let mut plan = connection.to_guest.plan();
-    let mut reason = Pumped::Starved;
-    while planned < appetite && payload.len() < scatter::MAX_SLICES {
-        let Some(chain) = queue.next_chain(memory)? else {
-            break;
-        };
-        let head = chain.head_index();
-        let start = slices.len();
-        let capacity = match gather(memory, chain, Direction::Writable, &mut slices) {
-            Ok(capacity) if capacity > HEADER_SIZE => capacity - HEADER_SIZE,
-            result => {
-                slices.truncate(start);
-                if targets.is_empty() {
-                    tracing::debug!(?result, "useless vsock receive buffer");
-                    queue.complete(memory, head, 0)?;
-                    continue;
-                }
-                // Dealt with when it is the first: what is put back below must be what was taken last.
-                queue.put_back(1);
-                break;
-            }
-        };
-        let Some(len) = plan.next(capacity) else {
-            slices.truncate(start);
-            queue.put_back(1);
-            reason = Pumped::Blocked;
-            break;
-        };
-        let mut rest = slices[start..].to_vec();
-        scatter::advance(&mut rest, HEADER_SIZE);
-        scatter::truncate(&mut rest, len as usize);
-        payload.append(&mut rest);
-        targets.push(Target {
-            head,
-            slices: start..slices.len(),
-            len,
-        });
-        planned += len as usize;
-    }
-    if targets.is_empty() {
+    let reason = buffers.take(appetite, connection.to_guest.plan(), queue, memory)?;
+    if buffers.targets.is_empty() {
         return Ok(reason);
     }
 
-    let taken = u16::try_from(targets.len()).unwrap_or(u16::MAX);
+    let taken = u16::try_from(buffers.targets.len()).unwrap_or(u16::MAX);
     let Some(stream) = connection.stream() else {
         queue.put_back(taken);
         return Ok(Pumped::Read);
     };
     // What does not fit into one system call is left for the next turn.
-    let attempted: usize = payload
+    let attempted: usize = buffers
+        .payload
         .iter()
         .take(scatter::MAX_SLICES)
         .map(VolatileSlice::len)
         .sum();
-    let read = match scatter::read(stream, &payload) {
+    let read = match scatter::read(stream, &buffers.payload) {
         Ok(read) => read,
         Err(error) => {
             queue.put_back(taken);
@@ -259,21 +306,7 @@ fn pump(
             return Ok(Pumped::Failed(error));
         }
     };
-
-    let mut left = read;
-    let mut used = 0;
-    for target in &targets {
-        if left == 0 {
-            break;
-        }
-        let len = target.len.min(u32::try_from(left).unwrap_or(u32::MAX));
-        left -= len as usize;
-        used += 1;
-        connection.to_guest.sent(len);
-        let header = connection.header(guest_cid, Op::Rw, 0, len);
-        write_header(&slices[target.slices.clone()], &header);
-        queue.complete(memory, target.head, written(len))?;
-    }
+    let used = buffers.give(read, connection, guest_cid, queue, memory)?;
     queue.put_back(taken - used);
 
     if read == 0 {
