@@ -410,7 +410,8 @@ fn a_broken_queue_is_signalled_and_a_reset_repairs_it() -> Result<()> {
     Ok(())
 }
 
-/// On a file system of one mebibyte, in a namespace in which an ordinary user may mount one: the test calls itself there.
+/// On a file system of one mebibyte, in a namespace in which an ordinary user may mount one: the test calls itself
+/// there.
 #[test]
 fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result<()> {
     const SMALL: &str = "COVE_TEST_SMALL_FILE_SYSTEM";

@@ -1,5 +1,5 @@
-//! Every device, called directly and over vhost-user, before a driver whose descriptors break the rules. What each device
-//! makes of what is in them, its own suite tells.
+//! Every device, called directly and over vhost-user, before a driver whose descriptors break the rules. What each
+//! device makes of what is in them, its own suite tells.
 
 use anyhow::{Context, Result, ensure};
 use cove_tests::driver::event;

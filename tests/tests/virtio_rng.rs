@@ -1,5 +1,5 @@
-//! The entropy device through its queue, called directly and over vhost-user. The disk's driver does for it: that, too, has
-//! one queue of requests.
+//! The entropy device through its queue, called directly and over vhost-user. The disk's driver does for it: that, too,
+//! has one queue of requests.
 
 use anyhow::{Result, ensure};
 use cove_tests::driver::block::{BlockGuest, buffer};

@@ -199,7 +199,8 @@ fn a_host_that_is_gone_is_announced_and_its_port_freed_with_or_without_the_guest
     }
 }
 
-/// The end of what it had sent once stood before the news, and a guest that took nothing waited for a host that was gone.
+/// The end of what it had sent once stood before the news, and a guest that took nothing waited for a host that was
+/// gone.
 #[test]
 fn a_host_that_is_gone_is_announced_to_a_guest_that_takes_nothing_and_what_it_sent_can_still_be_read() {
     for way in WAYS {

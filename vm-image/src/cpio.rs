@@ -51,7 +51,8 @@ impl Cpio {
         );
     }
 
-    /// Adds a file with the permissions `mode`. `contents` must be shorter than 4 GiB, the format's limit, as everything in an initramfs is.
+    /// Adds a file with the permissions `mode`. `contents` must be shorter than 4 GiB, the format's limit, as
+    /// everything in an initramfs is.
     pub fn file(&mut self, name: &str, mode: u32, contents: &[u8]) {
         self.entry(
             name,

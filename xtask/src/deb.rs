@@ -6,9 +6,9 @@
 //!  xtask/deb: desktop file, prerm, copyright ───┘
 //! ```
 //!
-//! dpkg-deb is on every Debian, so that nothing else has to be fetched or compiled. The same inputs make the same bytes:
-//! names are sorted and owners are root by dpkg-deb, modes are set here, and no time is later than `SOURCE_DATE_EPOCH`,
-//! which is the last commit's unless it is given.
+//! dpkg-deb is on every Debian, so that nothing else has to be fetched or compiled. The same inputs make the same
+//! bytes: names are sorted and owners are root by dpkg-deb, modes are set here, and no time is later than
+//! `SOURCE_DATE_EPOCH`, which is the last commit's unless it is given.
 
 mod control;
 mod tree;

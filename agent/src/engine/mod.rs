@@ -235,8 +235,8 @@ impl Supervisor {
     }
 
     /// dockerd reads some files of the system only once, so that another one has to take its place. Containers go on
-    /// where they outlive dockerd; where they do not, both the one that ends and the next one are told that they do, and
-    /// the next one is told the truth when it answers.
+    /// where they outlive dockerd; where they do not, both the one that ends and the next one are told that they do,
+    /// and the next one is told the truth when it answers.
     async fn renew(&mut self) -> Result<(), Fault> {
         let Some(setup) = self.setup.as_ref().filter(|_| self.dockerd.is_running()) else {
             return Ok(());

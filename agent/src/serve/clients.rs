@@ -1,5 +1,5 @@
-//! The guest's own Docker clients, which reach the engine the way that the host's clients do: through the gateway of the
-//! daemon, which refuses to mount what is not shared.
+//! The guest's own Docker clients, which reach the engine the way that the host's clients do: through the gateway of
+//! the daemon, which refuses to mount what is not shared.
 //!
 //! Nothing of the guest connects to the host for that, since a container could as well. The host keeps a stream waiting
 //! instead ([`Open::Client`](cove_wire::Open::Client)), and opens another one as soon as that has its client.

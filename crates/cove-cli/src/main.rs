@@ -1,7 +1,8 @@
 //! `cove`: the command.
 //!
 //! A thin shell around the daemon's control API: it parses words ([`args`]), finds or starts the daemon
-//! ([`daemon_link`]), asks it, and tells a person or a script what came of it. What decides anything lives in the daemon.
+//! ([`daemon_link`]), asks it, and tells a person or a script what came of it. What decides anything lives in the
+//! daemon.
 //!
 //! Data goes to standard output; progress, notices and errors go to standard error. Exit codes are in [`exit`].
 

@@ -54,8 +54,8 @@ impl Progress {
         })
     }
 
-    /// Begins to show something that is mostly quick and has no stages, `what`: on a terminal alone, where its line goes
-    /// again.
+    /// Begins to show something that is mostly quick and has no stages, `what`: on a terminal alone, where its line
+    /// goes again.
     pub(crate) fn brief(quiet: bool, what: &str) -> Self {
         let live = !quiet && io::stderr().is_terminal();
         let progress = Self::in_mode(if live { Mode::Live } else { Mode::Quiet });

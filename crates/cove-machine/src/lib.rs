@@ -192,8 +192,8 @@ pub trait Machine: Send + Sync {
         Vec::new()
     }
 
-    /// Whether the vCPUs stand still: on request, or since the host had no space for what the guest wrote. A machine may
-    /// be adopted in this state.
+    /// Whether the vCPUs stand still: on request, or since the host had no space for what the guest wrote. A machine
+    /// may be adopted in this state.
     fn paused(&self) -> bool {
         false
     }

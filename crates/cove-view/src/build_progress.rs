@@ -11,8 +11,8 @@
 //! ```
 //!
 //! Other lines are the client's words, such as why the build failed. The machine's buildx knows no format for programs.
-//! A build runs programs of its Dockerfile, which write what they like, but each line of theirs stands behind number and
-//! seconds; and everything is bounded, and what is beyond the bounds is left out.
+//! A build runs programs of its Dockerfile, which write what they like, but each line of theirs stands behind number
+//! and seconds; and everything is bounded, and what is beyond the bounds is left out.
 
 use crate::{BuildStep, BuildStepState, TaskStep};
 use std::collections::{HashMap, VecDeque};

@@ -162,8 +162,8 @@ impl ProjectRow {
         })
     }
 
-    /// The words of `docker` that name this project, behind which a command stands. In place of `replaced`, if it is one
-    /// of its files, standard input is read.
+    /// The words of `docker` that name this project, behind which a command stands. In place of `replaced`, if it is
+    /// one of its files, standard input is read.
     pub fn words(&self, replaced: Option<&str>) -> Vec<String> {
         let mut words = self.words_of_name();
         // Without files, compose would look for some in the folder.
@@ -231,8 +231,8 @@ impl Labelled {
     }
 }
 
-/// The files of a label, which separates them by commas; nothing if one of them cannot be meant. Old versions of compose
-/// wrote them relative to the folder.
+/// The files of a label, which separates them by commas; nothing if one of them cannot be meant. Old versions of
+/// compose wrote them relative to the folder.
 fn files(label: &str, folder: Option<&str>) -> Option<Vec<String>> {
     let named = label.split(',').filter(|file| !file.is_empty()).take(MOST);
     let absolute = named.map(|file| {

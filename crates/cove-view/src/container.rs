@@ -8,7 +8,8 @@ use ts_rs::TS;
 const PROJECT: &str = "com.docker.compose.project";
 const SERVICE: &str = "com.docker.compose.service";
 
-/// The label of containers that the window makes for a moment, to reach into volumes or beside others: what each is for.
+/// The label of containers that the window makes for a moment, to reach into volumes or beside others: what each is
+/// for.
 pub const HELPER_LABEL: &str = "dev.cove.helper";
 
 /// What their names begin with.
@@ -110,9 +111,9 @@ pub enum Protocol {
 }
 
 impl ContainerRow {
-    /// Reads one element of the engine's list. A field that is missing or of another kind gets its neutral value, so that
-    /// an engine of another version still shows its containers; without an id there is nothing to show, and what the
-    /// window made for itself is not shown.
+    /// Reads one element of the engine's list. A field that is missing or of another kind gets its neutral value, so
+    /// that an engine of another version still shows its containers; without an id there is nothing to show, and what
+    /// the window made for itself is not shown.
     pub fn read(summary: &Value) -> Option<Self> {
         let id = text(summary, "Id").filter(|id| !id.is_empty() && !is_helper(summary))?;
         let name = summary["Names"][0]

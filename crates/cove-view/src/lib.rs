@@ -1,7 +1,7 @@
 //! View models: what the window shows of machines and of the engine's objects, and the words that it asks with.
 //!
-//! The front end's TypeScript types are made from these ([`typescript::module`]), so that a field which changes here and
-//! not there fails a check. Nothing in this crate does I/O.
+//! The front end's TypeScript types are made from these ([`typescript::module`]), so that a field which changes here
+//! and not there fails a check. Nothing in this crate does I/O.
 //!
 //! Times are milliseconds since 1970, as JavaScript has them; sizes are bytes.
 

@@ -35,8 +35,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads one reading of the engine's stream. The first of a stream has nothing before it, and so says nothing of the
-    /// processor; nothing of a container that does not run.
+    /// Reads one reading of the engine's stream. The first of a stream has nothing before it, and so says nothing of
+    /// the processor; nothing of a container that does not run.
     pub fn read(stats: &Value) -> Option<Self> {
         let count = |value: &Value| value.as_u64().unwrap_or(0);
         let (now, before) = (&stats["cpu_stats"], &stats["precpu_stats"]);

@@ -1,5 +1,5 @@
-//! The balloon device (virtio 1.2, section 5.5), as far as it makes a machine light: the guest reports pages that it does
-//! not use, and the host has them back until the guest touches them again.
+//! The balloon device (virtio 1.2, section 5.5), as far as it makes a machine light: the guest reports pages that it
+//! does not use, and the host has them back until the guest touches them again.
 //!
 //! ```text
 //!  guest's allocator ── free pages, 2 MiB and more at once ──▶ reporting queue ──▶ the host's memory
@@ -9,9 +9,9 @@
 //! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned.
 //!
 //! What a guest reports is discarded whatever is in it. A guest that reports pages that it uses loses what was there,
-//! which is its own. A guest that fills its free pages with a pattern says so, and with which: pages that come back from
-//! the host are zeroes, so nothing is discarded for a guest that expects anything else. Linux reports nothing to a device
-//! that it cannot tell.
+//! which is its own. A guest that fills its free pages with a pattern says so, and with which: pages that come back
+//! from the host are zeroes, so nothing is discarded for a guest that expects anything else. Linux reports nothing to a
+//! device that it cannot tell.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

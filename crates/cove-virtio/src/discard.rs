@@ -31,14 +31,14 @@ pub(crate) fn discard(slice: &VolatileSlice<'_>, mapping: Mapping) -> rustix::io
         Mapping::Shared => Advice::LinuxRemove,
     };
     let start = guard.as_ptr().wrapping_add(skipped);
-    // SAFETY: the `len` bytes at `start` lie within `slice`, which keeps them mapped for the duration of the call. They are
-    // guest memory, seen through no reference, where any bytes are valid at any time: zeroes, too.
+    // SAFETY: the `len` bytes at `start` lie within `slice`, which keeps them mapped for the duration of the call. They
+    // are guest memory, seen through no reference, where any bytes are valid at any time: zeroes, too.
     unsafe { madvise(start.cast(), len, advice)? };
     Ok(len)
 }
 
-/// Bytes of a page of the host. From the C library, which has known it since the process began: where this runs, nothing
-/// may be opened to find it out.
+/// Bytes of a page of the host. From the C library, which has known it since the process began: where this runs,
+/// nothing may be opened to find it out.
 fn page_size() -> usize {
     // SAFETY: it takes a number, returns one, and touches no memory of ours.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

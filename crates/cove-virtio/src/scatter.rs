@@ -3,8 +3,8 @@
 //! Guest memory changes under us at any time, so it must never be seen through a Rust reference; the kernel copies
 //! to and from raw addresses instead.
 
-// UNSAFETY: `readv`, `preadv`, `pwritev` and `sendmsg` take raw addresses; the safe wrappers for them take `&[u8]` and `&mut [u8]`, which
-// must not exist for memory that the guest writes to meanwhile.
+// UNSAFETY: `readv`, `preadv`, `pwritev` and `sendmsg` take raw addresses; the safe wrappers for them take `&[u8]` and
+// `&mut [u8]`, which must not exist for memory that the guest writes to meanwhile.
 #![expect(unsafe_code, reason = "vectored I/O on guest memory needs raw iovecs")]
 
 use std::io;

@@ -1,5 +1,5 @@
-//! Does for a vCPU what its thread may not: a driver that writes a device's status sets it up or resets it, which starts
-//! threads and opens connections, and those threads inherit what the one that starts them may do.
+//! Does for a vCPU what its thread may not: a driver that writes a device's status sets it up or resets it, which
+//! starts threads and opens connections, and those threads inherit what the one that starts them may do.
 //!
 //! ```text
 //!  vCPU thread ── status write ──▶ fitter thread ── activate, reset ──▶ device's threads

@@ -9,9 +9,9 @@
 //!  any ── leave ──▶ Leaving: every thread ends
 //! ```
 //!
-//! The [`Gate`] owns the order that all threads follow; each of them passes it before it enters the guest. One that is in
-//! the guest is got out of it by a signal that does nothing else. The signal may come just before the thread enters, and
-//! is lost then, so that it is repeated until everybody is out.
+//! The [`Gate`] owns the order that all threads follow; each of them passes it before it enters the guest. One that is
+//! in the guest is got out of it by a signal that does nothing else. The signal may come just before the thread enters,
+//! and is lost then, so that it is repeated until everybody is out.
 
 use std::os::raw::{c_int, c_void};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -106,8 +106,8 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Closes the gate and returns once every thread waits. `kick` sends the signal to all of them. When some do not come,
-    /// the gate is opened again.
+    /// Closes the gate and returns once every thread waits. `kick` sends the signal to all of them. When some do not
+    /// come, the gate is opened again.
     pub(crate) fn close(&self, kick: impl FnMut()) -> Result<(), Stuck> {
         self.order(Order::Wait);
         let result = self.until(kick, |state| state.waiting == state.alive);

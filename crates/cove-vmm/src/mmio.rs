@@ -9,8 +9,9 @@
 //!       └───────────── status: 0 ─────────┴────────────────────────────┘
 //! ```
 //!
-//! The transport owns the registers. While the device is active its queues belong to it alone; writes to queue registers
-//! are ignored until the next reset. A machine that is paused suspends its devices, and the transport holds their queues.
+//! The transport owns the registers. While the device is active its queues belong to it alone; writes to queue
+//! registers are ignored until the next reset. A machine that is paused suspends its devices, and the transport holds
+//! their queues.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -6,7 +6,8 @@
 //!             resume
 //! ```
 //!
-//! [`Running`] owns the state. Any thread may call it; calls wait for one another. A machine that is dropped is stopped.
+//! [`Running`] owns the state. Any thread may call it; calls wait for one another. A machine that is dropped is
+//! stopped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;

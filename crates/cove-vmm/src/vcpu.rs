@@ -85,8 +85,8 @@ fn set_registers(vcpu: &VcpuFd, entry: u64) -> Result<(), kvm_ioctls::Error> {
     })
 }
 
-/// Runs the vCPU until it meets the machine's end, or is sent home, which is nothing to report. The guest can bring about
-/// any exit; none of them is this program's end.
+/// Runs the vCPU until it meets the machine's end, or is sent home, which is nothing to report. The guest can bring
+/// about any exit; none of them is this program's end.
 pub(crate) fn run(
     vcpu: &mut VcpuFd,
     gate: &Gate,
@@ -142,10 +142,10 @@ pub(crate) fn run(
 /// Whether KVM gave up on delivering an event while there is no event that it is delivering.
 ///
 /// KVM does not emulate an access to a device that happens while an event is being delivered. On AMD processors it
-/// recognises that from the type in the field `EXITINTINFO`, without a look at the bit which says whether the field holds
-/// anything; a processor that leaves the rest of an old event there, as QEMU's emulation does, makes it refuse an ordinary
-/// access. The vCPU then stands before the instruction with nothing lost, and running it again is right. An event
-/// that is really being delivered is queued to be injected once more, which is how the two are told apart.
+/// recognises that from the type in the field `EXITINTINFO`, without a look at the bit which says whether the field
+/// holds anything; a processor that leaves the rest of an old event there, as QEMU's emulation does, makes it refuse an
+/// ordinary access. The vCPU then stands before the instruction with nothing lost, and running it again is right. An
+/// event that is really being delivered is queued to be injected once more, which is how the two are told apart.
 fn is_phantom_delivery(error: &VmError, vcpu: &VcpuFd) -> bool {
     let failed_delivery =
         matches!(error, VmError::Internal { suberror, .. } if *suberror == KVM_INTERNAL_ERROR_DELIVERY_EV);

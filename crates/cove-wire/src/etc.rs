@@ -1,5 +1,5 @@
-//! Files below `/etc` in which systems say what names mean: `hosts(5)` and `resolv.conf(5)`. Lines that make no sense are
-//! left out, as C libraries do.
+//! Files below `/etc` in which systems say what names mean: `hosts(5)` and `resolv.conf(5)`. Lines that make no sense
+//! are left out, as C libraries do.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 

@@ -1,7 +1,7 @@
 //! Files within containers and volumes: what the agent, started once for each question, is asked and answers.
 //!
-//! The host runs `cove-agent files QUESTION` in the guest ([`Exec`](crate::Exec)) and reads one [`FilesAnswer`] from its
-//! standard output. Contents of files do not go this way: the engine's own archives carry them.
+//! The host runs `cove-agent files QUESTION` in the guest ([`Exec`](crate::Exec)) and reads one [`FilesAnswer`] from
+//! its standard output. Contents of files do not go this way: the engine's own archives carry them.
 
 use serde::{Deserialize, Serialize};
 

@@ -118,8 +118,8 @@ impl Attempt {
     }
 }
 
-/// The listening sockets in the text of `/proc/net/tcp` or `/proc/net/tcp6` (`proc_pid_net(5)`). Lines that make no sense
-/// are left out.
+/// The listening sockets in the text of `/proc/net/tcp` or `/proc/net/tcp6` (`proc_pid_net(5)`). Lines that make no
+/// sense are left out.
 pub fn listeners(text: &str) -> impl Iterator<Item = SocketAddr> {
     // Below a line of headings, each begins with its number.
     text.lines().skip(1).filter_map(|line| {

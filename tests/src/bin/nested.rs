@@ -1,5 +1,5 @@
-//! `nested run IMAGE SCRATCH`: what `tests/nested` has the outer guest run. It is also the machine process of the machines
-//! that it starts.
+//! `nested run IMAGE SCRATCH`: what `tests/nested` has the outer guest run. It is also the machine process of the
+//! machines that it starts.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {

@@ -14,7 +14,8 @@ use super::transport::Transport;
 
 /// Entries of each queue, as Linux and QEMU have it.
 const QUEUE_SIZE: u16 = 128;
-/// Bytes of each request's place in memory, and as many for its answer: the 128 KiB that Linux reads ahead, and headers.
+/// Bytes of each request's place in memory, and as many for its answer: the 128 KiB that Linux reads ahead, and
+/// headers.
 const SLOT: u32 = 132 * 1024;
 /// How many requests may be in flight.
 const SLOTS: u16 = 32;

@@ -9,8 +9,8 @@ use super::subject::Subject;
 use super::watch::watched;
 use crate::driver::kind::Kind;
 
-/// Plays the script that `input` is to a device of that kind. Afterwards it must take a reset, must have written to what
-/// it was offered alone, and must answer a good driver.
+/// Plays the script that `input` is to a device of that kind. Afterwards it must take a reset, must have written to
+/// what it was offered alone, and must answer a good driver.
 pub(super) fn fuzz(target: &'static str, kind: Kind, input: &[u8]) {
     watched(target, input, || play(kind, input));
 }

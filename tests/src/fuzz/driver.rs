@@ -5,10 +5,11 @@
 //!                       for each queue
 //! ```
 //!
-//! Memory is filled before the device is there, and a shadow keeps what the driver wrote since. When the script is over,
-//! every byte that the device was never offered for writing must be what the shadow says. So that this can be told, a
-//! fenced driver (one that is not wild) never offers its tables and rings for writing, and has indirect tables nowhere
-//! but in their place, which is the last of memory: what a device takes for a descriptor is one that the driver wrote.
+//! Memory is filled before the device is there, and a shadow keeps what the driver wrote since. When the script is
+//! over, every byte that the device was never offered for writing must be what the shadow says. So that this can be
+//! told, a fenced driver (one that is not wild) never offers its tables and rings for writing, and has indirect tables
+//! nowhere but in their place, which is the last of memory: what a device takes for a descriptor is one that the driver
+//! wrote.
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};

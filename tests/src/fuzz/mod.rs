@@ -6,9 +6,9 @@
 //!                                           └───── guest memory ─────┘
 //! ```
 //!
-//! A target is a function of bytes. `cargo fuzz` calls it with inputs that it evolves, by the programs in `fuzz/` at the
-//! root; the suite `fuzz` calls the same function with every file of `fuzz/corpus` and with a bounded number of inputs
-//! that [`mutate`] makes of them. A fault ends the process with its input in hexadecimal (`watch`).
+//! A target is a function of bytes. `cargo fuzz` calls it with inputs that it evolves, by the programs in `fuzz/` at
+//! the root; the suite `fuzz` calls the same function with every file of `fuzz/corpus` and with a bounded number of
+//! inputs that [`mutate`] makes of them. A fault ends the process with its input in hexadecimal (`watch`).
 //!
 //! | module | what it holds |
 //! | --- | --- |

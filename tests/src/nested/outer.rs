@@ -20,8 +20,8 @@ use cove_machine::{Availability, Backend as _, Kvm};
 
 use crate::harness::Running;
 
-/// Modules for KVM, for the host's files and for a network card that leads nowhere, in the order in which they need each
-/// other.
+/// Modules for KVM, for the host's files and for a network card that leads nowhere, in the order in which they need
+/// each other.
 const MODULES: [&str; 8] = [
     "irqbypass",
     "kvm",
@@ -141,8 +141,8 @@ fn qemu(image: &Path, initramfs: &Path) -> Command {
     qemu
 }
 
-/// How fast the processor runs, in kHz. Its time stamp counter may run at another speed where it saves power, but at one
-/// that is near enough.
+/// How fast the processor runs, in kHz. Its time stamp counter may run at another speed where it saves power, but at
+/// one that is near enough.
 fn clock_khz(cpuinfo: &str) -> Option<u64> {
     let line = cpuinfo.lines().find(|line| line.starts_with("cpu MHz"))?;
     let (whole, fraction) = line.split_once(':')?.1.trim().split_once('.')?;

@@ -123,8 +123,9 @@ pub(crate) fn prompted(window: &Window) -> String {
         terminal(window).contains('#').then_some(())
     });
     let keyboard = window.find("//textarea[contains(@class, 'xterm-helper-textarea')]");
-    // Busybox's shell asks where the cursor is. The first answer, `ESC [1;5R`, begins like a key that it knows, so that it
-    // takes what is typed right behind it for the rest, ten characters of it. It does not with those of further lines.
+    // Busybox's shell asks where the cursor is. The first answer, `ESC [1;5R`, begins like a key that it knows, so that
+    // it takes what is typed right behind it for the rest, ten characters of it. It does not with those of further
+    // lines.
     within(SOON * 2, "a second prompt", || {
         window.type_into(&keyboard, "\n");
         sleep(Duration::from_secs(1));

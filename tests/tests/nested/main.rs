@@ -1,4 +1,5 @@
-//! The backend for KVM under a real KVM: this computer's, or, where there is none, that of an emulated machine with SVM.
+//! The backend for KVM under a real KVM: this computer's, or, where there is none, that of an emulated machine with
+//! SVM.
 //!
 //! One process or one outer machine runs all trials; this program reports each as a test of its own. Skipped, with the
 //! reason shown, only where there is no KVM and QEMU is missing or older than 10, whose timers get lost when machines

@@ -2,8 +2,8 @@
 //! that an ordinary user makes. Skipped, with the reason shown, where no package could be made or users may make no
 //! namespaces.
 //!
-//! `usual` installs it without the libraries of the window, which fill half a gigabyte, and looks at everything that does
-//! without them. `whole` has apt install all of it, boots a machine there and opens the window; it takes minutes.
+//! `usual` installs it without the libraries of the window, which fill half a gigabyte, and looks at everything that
+//! does without them. `whole` has apt install all of it, boots a machine there and opens the window; it takes minutes.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "how a test fails")]
 

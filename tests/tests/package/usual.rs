@@ -164,7 +164,8 @@ pub(crate) fn a6_removal_ends_the_daemon_and_leaves_only_the_persons_files(root:
 }
 
 /// Removes the package, and lists the command lines that a person's variable was on meanwhile. In brackets, so that no
-/// process of this line itself is meant. Who looks does without fakeroot, whose lock is kept by whoever is killed with it.
+/// process of this line itself is meant. Who looks does without fakeroot, whose lock is kept by whoever is killed with
+/// it.
 const PURGE_AND_LOOK: &str = "touch /tmp/looking; trap 'rm -f /tmp/looking' EXIT; \
      while [ -e /tmp/looking ]; do LD_PRELOAD= grep -ls 'swo[r]dfish' /proc/[0-9]*/cmdline || true; done >/tmp/shown & \
      dpkg --purge cove >&2; rm /tmp/looking; wait; cat /tmp/shown; rm /tmp/shown";

@@ -1,5 +1,5 @@
-//! Whatever dies, the next command finds its way back, and the engine's data is there. What the guest gives up, the host
-//! has back.
+//! Whatever dies, the next command finds its way back, and the engine's data is there. What the guest gives up, the
+//! host has back.
 //!
 //! The tests break the machine in turn, so they run one at a time, and each begins by making sure that it runs.
 

@@ -6,8 +6,8 @@
 //!  SIGINT, SIGTERM … ──▶ Signal ▶ ┘           └──▶ Exit ────▶ our exit code
 //! ```
 //!
-//! The process ends when its connection does, so that a command that is killed leaves nothing behind in the guest.
-//! That is also the way out for a signal that cannot reach the process, because input that it does not read is before it.
+//! The process ends when its connection does, so that a command that is killed leaves nothing behind in the guest. That
+//! is also the way out for a signal that cannot reach the process, because input that it does not read is before it.
 
 use super::Session;
 use crate::{exit::Exit, failure::Failure, terminal};

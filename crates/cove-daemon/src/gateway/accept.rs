@@ -85,8 +85,8 @@ impl Clients for Listener {
     }
 }
 
-/// Serves Docker clients with the engine until `shutdown`, which drops the connections that are left. A client that cannot
-/// be accepted costs that client its connection and nothing else.
+/// Serves Docker clients with the engine until `shutdown`, which drops the connections that are left. A client that
+/// cannot be accepted costs that client its connection and nothing else.
 pub async fn serve(
     mut clients: impl Clients,
     engine: Arc<dyn Engine>,

@@ -7,8 +7,8 @@
 //!
 //! Clients such as buildx ask for a build in here, so that this is the one place in which a build can be told of
 //! proxies without its client's doing. It is gone through only where there are some to tell of; otherwise the
-//! connection is carried as it is. Streams, their messages and trailers pass unread but for the one message that
-//! asks for a build, and of that only the entries' names are looked for: those of a map that the client does not have are
+//! connection is carried as it is. Streams, their messages and trailers pass unread but for the one message that asks
+//! for a build, and of that only the entries' names are looked for: those of a map that the client does not have are
 //! put before it (protocol buffers' encoding, "maps").
 
 use super::proxies::Variables;

@@ -54,8 +54,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How much it may say meanwhile; `yes | docker run -i …` would go on for as long as it is listened to.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long an engine is waited for when the client has ended its input. One that runs is there in milliseconds; a client
-/// that would wait for one that starts has more likely left, and what it asked for must not be done behind its back.
+/// How long an engine is waited for when the client has ended its input. One that runs is there in milliseconds; a
+/// client that would wait for one that starts has more likely left, and what it asked for must not be done behind its
+/// back.
 const HALF_CLOSED: Duration = Duration::from_secs(2);
 
 /// Serves one client until either side has had enough.

@@ -110,8 +110,8 @@ pub(super) async fn stop(
     }
 }
 
-/// Lets a machine go on that stands still since the host had no space for what it wrote, once there is some: it has more
-/// to write before it can power off.
+/// Lets a machine go on that stands still since the host had no space for what it wrote, once there is some: it has
+/// more to write before it can power off.
 async fn keep_going(machine: Arc<dyn Machine>, disk: &Path) -> Infallible {
     let mut looks = interval(LOOK);
     loop {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A lease is the connection on which the guest asked for a port. One task owns all leases of a machine, and each
-//! lease's task owns its listener and the connections through it, so that ending one ends everything below it: with
-//! its container, with an engine that crashes, with the machine. After a restart of this daemon the guest asks anew, and
+//! lease's task owns its listener and the connections through it, so that ending one ends everything below it: with its
+//! container, with an engine that crashes, with the machine. After a restart of this daemon the guest asks anew, and
 //! waits for a port that another program has taken meanwhile.
 //!
 //! What swarm services publish nobody asks for; [`services`] finds that out.

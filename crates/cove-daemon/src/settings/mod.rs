@@ -224,8 +224,8 @@ impl SettingsFile {
         self.edit(|text| edit::edit(text, &key, value, self.home.as_deref()).map(|(text, _)| text))
     }
 
-    /// What the file is, what it would be with all of these keys set or, with nothing, unset, and what it would then say.
-    /// One that is not valid refuses them all.
+    /// What the file is, what it would be with all of these keys set or, with nothing, unset, and what it would then
+    /// say. One that is not valid refuses them all.
     pub(crate) fn changed<'a>(
         &self,
         changes: impl IntoIterator<Item = (&'a str, Option<&'a Value>)>,

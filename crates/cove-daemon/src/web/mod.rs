@@ -158,8 +158,8 @@ async fn accept(front: Arc<Front>, listener: TcpListener) {
     }
 }
 
-/// Serves one client, HTTP/1.1 or HTTP/2, as it begins, and what its connection becomes by an upgrade. `head` is how long
-/// it may take to say what it wants, see [`HEAD`].
+/// Serves one client, HTTP/1.1 or HTTP/2, as it begins, and what its connection becomes by an upgrade. `head` is how
+/// long it may take to say what it wants, see [`HEAD`].
 async fn converse(front: Arc<Front>, client: TcpStream, head: Duration) {
     // Only speed depends on it.
     let _ = client.set_nodelay(true);

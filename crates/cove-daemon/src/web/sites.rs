@@ -104,7 +104,8 @@ fn containers(list: &Value) -> impl Iterator<Item = Container<'_>> {
     listed.take(MOST).filter_map(Container::read)
 }
 
-/// Where `name` leads: a container, a compose service, or `SERVICE.PROJECT`. Names are compared as in DNS, without case.
+/// Where `name` leads: a container, a compose service, or `SERVICE.PROJECT`. Names are compared as in DNS, without
+/// case.
 pub(crate) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
     let same = |known: &str| known.eq_ignore_ascii_case(name);
     if let Some(container) = containers(list).find(|container| same(container.name)) {

@@ -127,7 +127,8 @@ async fn input_is_not_lost_when_the_client_ends_in_the_middle_of_output() {
         client.send("last words").await;
         drop(client);
         let mut input = Vec::new();
-        // Closing with output unread, the gateway may reset the connection; what it had passed on is there all the same.
+        // Closing with output unread, the gateway may reset the connection; what it had passed on is there all the
+        // same.
         let _ = soon("the end of input", reader.read_to_end(&mut input)).await;
         assert_eq!(input, b"last words");
         drop(reader);

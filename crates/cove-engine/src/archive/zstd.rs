@@ -1,7 +1,7 @@
 //! What is packed by Zstandard (RFC 8878), unpacked as it is read: one frame after the other, by `ruzstd`.
 //!
-//! Checksums are passed over: who reads a layer's headers has those of the archive's own. Dictionaries are not known; no
-//! builder of images uses any.
+//! Checksums are passed over: who reads a layer's headers has those of the archive's own. Dictionaries are not known;
+//! no builder of images uses any.
 
 use ruzstd::decoding::{
     BlockDecodingStrategy, FrameDecoder,

@@ -1,10 +1,10 @@
 //! QEMU's command line, a pure function of the machine and of QEMU's version.
 //!
-//! The board is `pc`. Its alternative, `microvm`, has the kernel start about a sixth sooner, and was found wanting: with
-//! its defaults most boots end in the kernel's first interrupt, because the timer reaches an interrupt controller that
-//! its ACPI tables deny and the kernel therefore never set up; without timer and controller the kernel has no clock but
-//! a TSC whose frequency nothing tells. `pc` has three clocks to choose from, and what a machine does not need of it is
-//! switched off.
+//! The board is `pc`. Its alternative, `microvm`, has the kernel start about a sixth sooner, and was found wanting:
+//! with its defaults most boots end in the kernel's first interrupt, because the timer reaches an interrupt controller
+//! that its ACPI tables deny and the kernel therefore never set up; without timer and controller the kernel has no
+//! clock but a TSC whose frequency nothing tells. `pc` has three clocks to choose from, and what a machine does not
+//! need of it is switched off.
 //!
 //! The processor is all that QEMU can emulate. A lesser model saves a tenth of the boot, but programs in containers may
 //! ask for AVX2 and more: several distributions are built for nothing less than x86-64-v2 or v3.

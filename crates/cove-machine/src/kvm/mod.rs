@@ -1,7 +1,8 @@
 //! Machines on hardware virtualisation, in Cove's own monitor (`cove-vmm`).
 //!
-//! The daemon's side ([`Kvm`]) looks whether this computer's KVM will do ([`probe`]) and starts the machine process, whose
-//! cell is the monitor: the vCPUs are threads of it, and so are the devices. [`Monitor`] sees the machine to its end there.
+//! The daemon's side ([`Kvm`]) looks whether this computer's KVM will do ([`probe`]) and starts the machine process,
+//! whose cell is the monitor: the vCPUs are threads of it, and so are the devices. [`Monitor`] sees the machine to its
+//! end there.
 
 mod guest;
 #[cfg(target_arch = "x86_64")]

@@ -9,9 +9,9 @@
 //!
 //! The data disk, too, may ask for a pause: when the host has no space for what the guest writes.
 //!
-//! The one task that runs [`Monitor::supervise`] owns the machine's state ([`super::guest`]). What may take a moment, such
-//! as waiting for a disk before a pause, is a job on another thread, one at a time and in the order in which it was
-//! asked for; a kill waits for none of them.
+//! The one task that runs [`Monitor::supervise`] owns the machine's state ([`super::guest`]). What may take a moment,
+//! such as waiting for a disk before a pause, is a job on another thread, one at a time and in the order in which it
+//! was asked for; a kill waits for none of them.
 
 use super::{
     Shared,
@@ -296,8 +296,8 @@ impl Supervisor {
         }
     }
 
-    /// Has the guest stand still, in the moment in which the host has no space for what it writes: it loses nothing, and
-    /// whoever hears of the pause lets it go on.
+    /// Has the guest stand still, in the moment in which the host has no space for what it writes: it loses nothing,
+    /// and whoever hears of the pause lets it go on.
     fn hold(&mut self) {
         tracing::warn!("the host's disk is full, so the guest stands still");
         self.waiting.push_back(Wanted::Hold);
@@ -358,12 +358,13 @@ impl Supervisor {
         self.running.announce(place).map_err(|error| chain(&error))
     }
 
-    /// Plugs the guest's network cable in, or out: without a network, programs in the guest are told so at once instead of
-    /// waiting for answers.
+    /// Plugs the guest's network cable in, or out: without a network, programs in the guest are told so at once instead
+    /// of waiting for answers.
     fn plug(&self, up: bool) {
         self.parts.cable.plug(up);
         let running = Arc::clone(&self.running);
-        // It waits while the machine pauses or ends, and nothing waits for it: whenever the guest looks, it sees how it is.
+        // It waits while the machine pauses or ends, and nothing waits for it: whenever the guest looks, it sees how it
+        // is.
         spawn_blocking(move || {
             if let Err(error) = running.announce(NETWORK) {
                 tracing::debug!(%error, up, "the guest was not told about its network");

@@ -35,8 +35,8 @@ const EVENTS: usize = 64;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Runs the machine whose specification a backend left in `directory`, to its end; with `part`, the part of it that the
-/// machine process started this process for. To be called on the main thread of a process of its own, before anything else:
-/// it logs to standard error, and standard output belongs to the parent, which is told there how the start went.
+/// machine process started this process for. To be called on the main thread of a process of its own, before anything
+/// else: it logs to standard error, and standard output belongs to the parent, which is told there how the start went.
 pub fn run(directory: &Path, part: Option<&str>) -> ExitCode {
     log::begin();
     match part.map(protocol::decode).transpose() {
@@ -144,8 +144,8 @@ async fn supervised(
     sockets::remove_left_over(runtime);
     let listener = sockets::bind(&sockets::control(runtime))?;
     let mut hypervisor = Hypervisor::new(launch, directory, locks, console).await?;
-    // On record before the first instruction: from then on somebody may have to end it. One that has ended already says why
-    // when it is to begin.
+    // On record before the first instruction: from then on somebody may have to end it. One that has ended already says
+    // why when it is to begin.
     processes.hypervisor = identify(hypervisor.pid()).ok();
     record::write(directory, processes)?;
     let folders = Arc::new(hypervisor.folders());
@@ -211,8 +211,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-/// Neither this process nor a child of it ever gains a privilege by starting a program, which is where a guest that broke
-/// out would look first.
+/// Neither this process nor a child of it ever gains a privilege by starting a program, which is where a guest that
+/// broke out would look first.
 fn give_up_privileges() {
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         tracing::warn!(%error, "programs that this process starts may gain privileges");

@@ -6,12 +6,12 @@
 //!                                    └───────┘ ── add, remove ─────▶ cell, with the file server
 //! ```
 //!
-//! One task owns the list and the slots of the cell's view; [`Folders`] is the way to it. Nothing of it is kept on disk: a
-//! daemon that adopts the machine learns the list from the greeting.
+//! One task owns the list and the slots of the cell's view; [`Folders`] is the way to it. Nothing of it is kept on
+//! disk: a daemon that adopts the machine learns the list from the greeting.
 //!
-//! A folder on a server that is away keeps whoever opens it waiting for as long as it is away. So each is opened once on
-//! a thread of its own before the owner hears of it, and the owner waits for no errand longer than [`ERRAND`]: the other
-//! folders come and go meanwhile.
+//! A folder on a server that is away keeps whoever opens it waiting for as long as it is away. So each is opened once
+//! on a thread of its own before the owner hears of it, and the owner waits for no errand longer than [`ERRAND`]: the
+//! other folders come and go meanwhile.
 
 use super::{
     cell::{

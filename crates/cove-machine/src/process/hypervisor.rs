@@ -1,7 +1,7 @@
 //! What runs the guest, of whichever kind: QEMU ([`crate::emulated`]), or the monitor in the cell ([`crate::kvm`]).
 //!
-//! Both follow the same course: `new` sets everything up, `begin` has the guest run, `supervise` sees it to its end. The
-//! cell is there for both.
+//! Both follow the same course: `new` sets everything up, `begin` has the guest run, `supervise` sees it to its end.
+//! The cell is there for both.
 
 use super::{
     cell::{
@@ -52,8 +52,8 @@ pub(crate) struct Input {
 }
 
 impl Hypervisor {
-    /// Sets the machine up. Its guest does not run yet. To be called on the main thread, with whose end the cell and QEMU
-    /// end, and so does the program that the guest's way out leads through.
+    /// Sets the machine up. Its guest does not run yet. To be called on the main thread, with whose end the cell and
+    /// QEMU end, and so does the program that the guest's way out leads through.
     pub(super) async fn new(
         launch: &Launch,
         directory: &Path,

@@ -30,8 +30,9 @@ impl Lock {
         })
     }
 
-    /// Takes the lock of a disk, which keeps machines with other directories away from it. Waits for a moment: a process
-    /// that was killed lets go of its locks one by one, of that of its directory perhaps before that of its disk.
+    /// Takes the lock of a disk, which keeps machines with other directories away from it. Waits for a moment: a
+    /// process that was killed lets go of its locks one by one, of that of its directory perhaps before that of its
+    /// disk.
     pub(crate) async fn take_disk(disk: &Path) -> Result<Self, MachineError> {
         let deadline = Instant::now() + DISK_PATIENCE;
         loop {

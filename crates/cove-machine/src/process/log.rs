@@ -1,7 +1,7 @@
 //! The machine process's own log, to which its standard error leads.
 //!
-//! A guest can have devices complain for as long as it likes, so that the log is bounded while the process runs, and not
-//! only when it starts: a task moves a full one aside and has standard error lead to the next.
+//! A guest can have devices complain for as long as it likes, so that the log is bounded while the process runs, and
+//! not only when it starts: a task moves a full one aside and has standard error lead to the next.
 
 use super::console;
 use crate::MachineError;
@@ -64,8 +64,8 @@ impl ProcessLog {
     }
 }
 
-/// Sends what this process logs to standard error, unless its program does so already. `COVE_LOG` filters, as it does for
-/// the daemon.
+/// Sends what this process logs to standard error, unless its program does so already. `COVE_LOG` filters, as it does
+/// for the daemon.
 pub(super) fn begin() {
     let filter = EnvFilter::try_from_env("COVE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     // It fails only where a program set up its own log.

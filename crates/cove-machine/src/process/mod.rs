@@ -10,8 +10,8 @@
 //!    │                           │ writes exit.json, ends                   ▪
 //! ```
 //!
-//! The cell ([`cell`]) is the confined process that faces the guest. On KVM it is the monitor, with the devices; an emulated
-//! machine's QEMU is another child of the machine process, to which the cell serves two devices by vhost-user.
+//! The cell ([`cell`]) is the confined process that faces the guest. On KVM it is the monitor, with the devices; an
+//! emulated machine's QEMU is another child of the machine process, to which the cell serves two devices by vhost-user.
 //!
 //! Of all these the machine process alone takes signals, and has the machine end in order when one tells it to
 //! ([`ending`]).

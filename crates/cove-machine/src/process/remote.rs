@@ -120,7 +120,8 @@ impl Remote {
         self.ask(operation, Request::Machine(order)).await.map(drop)
     }
 
-    /// The same for an order that stops the vCPUs or lets them go on: returns once the event that says so has arrived, too.
+    /// The same for an order that stops the vCPUs or lets them go on: returns once the event that says so has arrived,
+    /// too.
     async fn turn(&self, operation: &'static str, order: Order, wanted: Vcpus) -> Result<(), MachineError> {
         let mut vcpus = self.shared.vcpus.subscribe();
         let before = *vcpus.borrow();

@@ -75,8 +75,8 @@ fn block_signals_of_a_sessions_end() -> io::Result<()> {
     }
 }
 
-/// Has this child be killed when the thread that started it ends. The parent may be in another process namespace, where its
-/// number says nothing, so that one that died before this call has to be noticed otherwise.
+/// Has this child be killed when the thread that started it ends. The parent may be in another process namespace, where
+/// its number says nothing, so that one that died before this call has to be noticed otherwise.
 pub(crate) fn die_with_parent_outside() -> rustix::io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))
 }

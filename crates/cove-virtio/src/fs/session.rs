@@ -11,8 +11,8 @@
 //!
 //! So a request is answered by the thread that found it, without being handed over, and a slow one keeps only its own
 //! thread from the rest. A kick wakes one thread, always the first of those that sleep: with one request at a time the
-//! same thread answers all of them, and nobody else is woken. [`Shared`] owns the queues; a thread holds their lock only
-//! while it moves an index.
+//! same thread answers all of them, and nobody else is woken. [`Shared`] owns the queues; a thread holds their lock
+//! only while it moves an index.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! Frames on a byte stream, each after its length as a 32-bit big-endian number, as passt and QEMU's stream netdev speak.
+//! Frames on a byte stream, each after its length as a 32-bit big-endian number, as passt and QEMU's stream netdev
+//! speak.
 
 use rustix::buffer::spare_capacity;
 

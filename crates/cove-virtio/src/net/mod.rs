@@ -1,7 +1,8 @@
 //! The network device (virtio 1.2, section 5.1): Ethernet frames, carried on by a program at the end of a unix socket.
 //!
-//! The device connects to the socket, and again whenever the stream ends; the guest's link is up while it is connected and
-//! the [`Cable`] is plugged in. There are no offloads: every frame is one that could be on a wire, with its checksums.
+//! The device connects to the socket, and again whenever the stream ends; the guest's link is up while it is connected
+//! and the [`Cable`] is plugged in. There are no offloads: every frame is one that could be on a wire, with its
+//! checksums.
 //!
 //! | module | what it holds |
 //! | --- | --- |

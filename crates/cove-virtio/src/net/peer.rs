@@ -5,8 +5,8 @@
 //!  Away ───────────▶ Connected ────────────────────────────────────────▶ Away, for RETRY at least
 //! ```
 //!
-//! [`Peer`] owns the stream and both directions' buffers. It outlives a suspension of the device, with whatever is in them,
-//! and forgets everything at a reset.
+//! [`Peer`] owns the stream and both directions' buffers. It outlives a suspension of the device, with whatever is in
+//! them, and forgets everything at a reset.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

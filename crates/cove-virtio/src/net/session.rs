@@ -9,9 +9,10 @@
 //!  └──────────────┘
 //! ```
 //!
-//! Whoever cannot keep up holds the other end up, and no frame is lost: while the driver has no buffers the stream is not
-//! read, and while the stream takes nothing the driver's frames stay in its queue. Without a stream they are dropped, as by
-//! a cable that is out. The thread owns the queues, and holds the peer's lock; the device gets both back by joining it.
+//! Whoever cannot keep up holds the other end up, and no frame is lost: while the driver has no buffers the stream is
+//! not read, and while the stream takes nothing the driver's frames stay in its queue. Without a stream they are
+//! dropped, as by a cable that is out. The thread owns the queues, and holds the peer's lock; the device gets both back
+//! by joining it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;

@@ -1,8 +1,8 @@
 //! A reaper for testcontainers: removes the containers of those whose connection has ended.
 //!
 //! It stands in for Ryuk, whose image has to come from a registry, and speaks its protocol: at port 8080 a client sends
-//! lines of filters, `label=KEY=VALUE`, each answered `ACK`. When no client is connected any more, and none comes within
-//! [`PATIENCE`], everything that the filters name is removed, and the program ends.
+//! lines of filters, `label=KEY=VALUE`, each answered `ACK`. When no client is connected any more, and none comes
+//! within [`PATIENCE`], everything that the filters name is removed, and the program ends.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {

@@ -1,9 +1,10 @@
-//! The same two servers in one real guest: Linux, emulated by QEMU with Cove's own kernel, with a file system device for
-//! each of them. Its only program, `cove-files`, works in both in turns and says on the console how long it took.
+//! The same two servers in one real guest: Linux, emulated by QEMU with Cove's own kernel, with a file system device
+//! for each of them. Its only program, `cove-files`, works in both in turns and says on the console how long it took.
 //!
 //! Everything is as it is where Cove runs: the servers are an ordinary user's, the guest's program is root, as most
 //! containers are, and so our server keeps an owner for each file that is made, which the peer does not. Each has the
-//! guest keep what it does unless told otherwise: ours for as long as nothing changes on the host, the peer for a second.
+//! guest keep what it does unless told otherwise: ours for as long as nothing changes on the host, the peer for a
+//! second.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};

@@ -8,8 +8,8 @@
 //!  ssh:        this program ─▶ ssh ─▶ passt ─ QEMU's network device ─▶ guest's kernel ─▶ sshd in the container
 //! ```
 //!
-//! The way out of an emulated machine is passt on QEMU's own network device and nothing else, so that it has no other to
-//! be measured against here; its figures stand for themselves.
+//! The way out of an emulated machine is passt on QEMU's own network device and nothing else, so that it has no other
+//! to be measured against here; its figures stand for themselves.
 
 mod measure;
 mod site;

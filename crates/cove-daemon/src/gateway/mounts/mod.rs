@@ -2,8 +2,8 @@
 //!
 //! A shared folder is in the guest at its own path, so on Linux and macOS there is nothing to translate; Windows drive
 //! paths (`C:\Users\u`) are below `/mnt/c` there. What is not shared is refused, since the engine would otherwise make
-//! an empty directory of that name in the guest and say nothing. The same goes for a path in a shared folder from which a
-//! link leads out of it: the engine follows the link in the guest, where it ends at what the guest has there.
+//! an empty directory of that name in the guest and say nothing. The same goes for a path in a shared folder from which
+//! a link leads out of it: the engine follows the link in the guest, where it ends at what the guest has there.
 //!
 //! This protects people from that surprise. It does not protect the host: a guest has no means to see a path that is
 //! not shared, whatever it is asked to mount.

@@ -5,9 +5,9 @@
 //!   no errand ───────────────────────▶ under way ───────────────▶ no errand, or the next one for whoever asked meanwhile
 //! ```
 //!
-//! The guest may take its time, and a folder on a server that is away takes for ever, so that an errand is a task of its
-//! own: the owner stays free to stop the machine. There is one at a time; it ends with the session that holds it. What
-//! it could not bring because the agent did not answer is tried again with the next tick.
+//! The guest may take its time, and a folder on a server that is away takes for ever, so that an errand is a task of
+//! its own: the owner stays free to stop the machine. There is one at a time; it ends with the session that holds it.
+//! What it could not bring because the agent did not answer is tried again with the next tick.
 
 use super::{Owner, Phase};
 use crate::{
@@ -112,8 +112,8 @@ impl Owner {
         self.set_out(load, Vec::new());
     }
 
-    /// The same for somebody who changed something, who is answered once it was brought, and for whom what failed before
-    /// is tried anew.
+    /// The same for somebody who changed something, who is answered once it was brought, and for whom what failed
+    /// before is tried anew.
     pub(super) fn provide_for(&mut self, asked: oneshot::Sender<()>) {
         if let Phase::Running(session) = &mut self.phase {
             if let Some(errand) = &mut session.errand {

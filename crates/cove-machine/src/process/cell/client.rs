@@ -99,8 +99,8 @@ enum Attempt {
 }
 
 impl Cell {
-    /// Starts porter and cell for the machine in `directory`. They inherit `locks`, of what the cell may write to. To be
-    /// called on the main thread, with whose end they end.
+    /// Starts porter and cell for the machine in `directory`. They inherit `locks`, of what the cell may write to. To
+    /// be called on the main thread, with whose end they end.
     pub(crate) async fn start(directory: &Path, locks: &[&Lock]) -> Result<Self, MachineError> {
         let why = match attempt(directory, locks, None).await? {
             Attempt::Ready(cell) => return Ok(*cell),

@@ -35,8 +35,8 @@ pub(super) fn confine(launch: &Launch, directory: &Path, bare: Option<&str>) -> 
     Ok(layers)
 }
 
-/// What the cell needs of the host's files: what the machine is made of as far as the cell reads it, and the directory of
-/// its sockets, but for the one that the machine process is commanded by.
+/// What the cell needs of the host's files: what the machine is made of as far as the cell reads it, and the directory
+/// of its sockets, but for the one that the machine process is commanded by.
 fn view(launch: &Launch) -> View {
     let spec = &launch.spec;
     let item = |path: &Path, access| Item {

@@ -1,5 +1,5 @@
-//! The cell: the confined process that faces the guest, with the devices, the file server of shared folders and, on KVM,
-//! the monitor.
+//! The cell: the confined process that faces the guest, with the devices, the file server of shared folders and, on
+//! KVM, the monitor.
 //!
 //! ```text
 //!  machine process                        porter                           cell
@@ -12,9 +12,9 @@
 //!    │ ◀──────────────── both their logs, a pipe ─────────────────────────── │
 //! ```
 //!
-//! A folder is opened by nobody but the porter, and only because the machine process was asked to by its daemon: a guest
-//! that took the cell over cannot ask for one. Nothing that the cell says is believed beyond what it is asked: it answers,
-//! tells of pauses, and says how its guest ended.
+//! A folder is opened by nobody but the porter, and only because the machine process was asked to by its daemon: a
+//! guest that took the cell over cannot ask for one. Nothing that the cell says is believed beyond what it is asked: it
+//! answers, tells of pauses, and says how its guest ended.
 //!
 //! | file | what it holds |
 //! | --- | --- |

@@ -81,8 +81,8 @@ fn live(directory: &Path, line: i32, bare: Option<String>) -> io::Result<()> {
         };
         say(&mut errands, &PorterSaid::Done(done))?;
     }
-    // Nobody wants anything any more, or the cell has ended. If not, it does when its guest has, and otherwise is made to
-    // by its conversation's end or by this process's.
+    // Nobody wants anything any more, or the cell has ended. If not, it does when its guest has, and otherwise is made
+    // to by its conversation's end or by this process's.
     let status = cell.wait()?;
     if !status.success() {
         tracing::error!(%status, "the process that faced the guest ended badly");

@@ -1,4 +1,5 @@
-//! A volume plugin of Docker Engine: volumes are directories below [`ROOT`], which the engine propagates to the machine.
+//! A volume plugin of Docker Engine: volumes are directories below [`ROOT`], which the engine propagates to the
+//! machine.
 //!
 //! It speaks the protocol of <https://docs.docker.com/engine/extend/plugins_volume/> at the socket that its
 //! `config.json` names. The option `seed` of `docker volume create` becomes the content of a file `seed`, and the
