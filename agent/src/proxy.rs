@@ -33,7 +33,7 @@ const NAME: &str = "docker-proxy";
 const OUTCOME: &str = "/proc/self/fd/3";
 
 /// How long the daemon may be away at first. dockerd waits for 16 s.
-const PATIENCE: Duration = Duration::from_secs(12);
+const TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The pause between attempts to reach the daemon, at first and at most. Ports should be back soon after it.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -69,7 +69,7 @@ pub(crate) fn run() -> ExitCode {
         loop {
             match ask(publish) {
                 Ok(lease) => return Ok((publish, lease)),
-                Err(ProxyError::Away(_) | ProxyError::Wire(_)) if began.elapsed() < PATIENCE => sleep(PAUSE),
+                Err(ProxyError::Away(_) | ProxyError::Wire(_)) if began.elapsed() < TIMEOUT => sleep(PAUSE),
                 Err(error) => return Err(error),
             }
         }

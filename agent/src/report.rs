@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, watch};
 
 /// Stages kept. A boot has about fifteen; the rest is room for what later ones add.
-const MOST_STAGES: usize = 128;
+const MAX_STAGES: usize = 128;
 
 /// Events that a slow subscriber may fall behind by before it loses some.
 const EVENTS_BEHIND: usize = 256;
@@ -117,7 +117,7 @@ impl Report {
             "stage"
         );
         let mut state = self.state();
-        if state.stages.len() < MOST_STAGES {
+        if state.stages.len() < MAX_STAGES {
             state.stages.push(stage.clone());
             self.publish(Event::Stage(stage));
         }
@@ -212,9 +212,9 @@ mod tests {
     #[test]
     fn the_number_of_stages_is_bounded() {
         let report = Report::new();
-        for _ in 0..2 * MOST_STAGES {
+        for _ in 0..2 * MAX_STAGES {
             drop(report.stage("again"));
         }
-        assert_eq!(report.stages().len(), MOST_STAGES);
+        assert_eq!(report.stages().len(), MAX_STAGES);
     }
 }

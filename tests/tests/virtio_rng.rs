@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use cove_tests::driver::block::{BlockGuest, buffer};
 use cove_tests::driver::rig::{WAYS, Way};
 use cove_tests::driver::transport::{InProcess, VhostUser};
-use cove_virtio::rng::{MOST, Rng};
+use cove_virtio::rng::{MAX_REQUEST, Rng};
 use cove_virtio::vhost_user::{self, Server};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
@@ -79,10 +79,13 @@ fn no_request_gets_more_than_the_bound() -> Result<()> {
     for way in WAYS {
         let mut rig = Rig::new(way)?;
         let used = rig.guest.submit(&[buffer(rig.guest.data, 1 << 20, true)])?;
-        ensure!(used.written as usize == MOST, "{used:?}");
-        let data = rig.data(MOST + 64)?;
-        ensure!(data[MOST..] == [0; 64], "more was written than said");
-        ensure!(data[MOST - 64..MOST] != [0; 64], "less was written than said");
+        ensure!(used.written as usize == MAX_REQUEST, "{used:?}");
+        let data = rig.data(MAX_REQUEST + 64)?;
+        ensure!(data[MAX_REQUEST..] == [0; 64], "more was written than said");
+        ensure!(
+            data[MAX_REQUEST - 64..MAX_REQUEST] != [0; 64],
+            "less was written than said"
+        );
     }
     Ok(())
 }

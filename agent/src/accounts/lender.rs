@@ -28,7 +28,7 @@ use std::{
 /// Where the sockets are: in memory, and root's alone.
 const DIRECTORY: &str = "/run/cove-accounts";
 /// How long a helper may take to say what it wants. It has read that already when it connects.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether this process was started to lend accounts.
 pub(crate) fn is_lender() -> bool {
@@ -109,7 +109,7 @@ fn serve(
 }
 
 fn question(helper: &mut UnixStream) -> Result<HelperCall, WireError> {
-    helper.set_read_timeout(Some(PATIENCE))?;
+    helper.set_read_timeout(Some(TIMEOUT))?;
     decode(&read_body(helper)?)
 }
 

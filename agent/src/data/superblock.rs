@@ -50,7 +50,7 @@ const STATE_CLEAN: u16 = 0x1;
 const STATE_ERRORS: u16 = 0x2;
 const INCOMPATIBLE_64BIT: u32 = 0x80;
 /// Block sizes are 1024 << n; the kernel takes up to 64 KiB.
-const MOST_LOG_BLOCK_SIZE: u32 = 6;
+const MAX_LOG_BLOCK_SIZE: u32 = 6;
 
 impl Content {
     /// Reads the disk's first bytes.
@@ -84,7 +84,7 @@ impl Content {
 impl Superblock {
     fn read(superblock: &[u8]) -> Option<Self> {
         let log_block_size = u32_at(superblock, LOG_BLOCK_SIZE);
-        if log_block_size > MOST_LOG_BLOCK_SIZE {
+        if log_block_size > MAX_LOG_BLOCK_SIZE {
             return None;
         }
         let mut blocks = u64::from(u32_at(superblock, BLOCKS_LOW));

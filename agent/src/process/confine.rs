@@ -21,7 +21,7 @@ use std::{
 /// Descriptors that a program may open unless it asks for more, and the most that it may ask for. Programs that
 /// visit every possible descriptor are slow with a larger first number; the engine raises it for itself.
 const DESCRIPTORS: u64 = 1024;
-const MOST_DESCRIPTORS: u64 = 524_288;
+const MAX_DESCRIPTORS: u64 = 524_288;
 
 /// How a child differs from the agent.
 pub(crate) struct Confinement {
@@ -64,7 +64,7 @@ fn enter(confinement: &Confinement) -> io::Result<()> {
     )?;
     write(score, confinement.oom_score.as_bytes())?;
     let most = getrlimit(Resource::Nofile).maximum;
-    let most = most.map_or(MOST_DESCRIPTORS, |most| most.min(MOST_DESCRIPTORS));
+    let most = most.map_or(MAX_DESCRIPTORS, |most| most.min(MAX_DESCRIPTORS));
     let limit = Rlimit {
         current: Some(DESCRIPTORS.min(most)),
         maximum: Some(most),

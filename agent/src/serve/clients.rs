@@ -24,7 +24,7 @@ use tokio::{
 };
 
 /// How long a client waits for a stream of the host's: longer than a busy host takes to open one.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Streams that wait at once; a host needs one.
 const WAITING: usize = 16;
 /// Pause after an accept that failed.
@@ -72,7 +72,7 @@ async fn accept(listener: AsyncFd<OwnedFd>, mut waiting: mpsc::Receiver<oneshot:
         match next(&listener).await {
             // Clients behind this one wait in the listener's backlog.
             Ok(client) => {
-                if timeout(PATIENCE, hand_over(client, &mut waiting)).await.is_err() {
+                if timeout(TIMEOUT, hand_over(client, &mut waiting)).await.is_err() {
                     tracing::warn!("the host has no stream for a Docker client");
                 }
             }

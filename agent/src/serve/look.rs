@@ -20,7 +20,7 @@ const CONNECTING: Duration = Duration::from_secs(6);
 /// How long a name server may take, as C libraries have it. The resolver's own bound is below this.
 const ASKING: Duration = Duration::from_secs(5);
 /// Bytes of a file that are read.
-const MOST: u64 = 1 << 20;
+const MAX_FILE: u64 = 1 << 20;
 
 /// Looks, and tells what was seen.
 pub(super) async fn look(look: Look) -> Result<Seen, Fault> {
@@ -53,7 +53,7 @@ fn read(path: &str) -> String {
     let mut bytes = Vec::new();
     if let Ok(file) = File::open(path) {
         // What was read before an error is what there is.
-        let _ = file.take(MOST).read_to_end(&mut bytes);
+        let _ = file.take(MAX_FILE).read_to_end(&mut bytes);
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }

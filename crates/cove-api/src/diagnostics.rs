@@ -24,13 +24,13 @@ use tokio::time::timeout;
 /// So many of the last lines of each log.
 const LINES: u32 = 300;
 /// And no more of it than this, in bytes.
-const MOST: usize = 128 << 10;
+const MAX_LOG: usize = 128 << 10;
 /// Of a settings file that no daemon has read, no more than this, in bytes.
-const MOST_SETTINGS: usize = 1 << 20;
+const MAX_SETTINGS: usize = 1 << 20;
 /// How long each part may take. The doctor verifies the image.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a log may take, whose machine may not answer.
-const LOG_PATIENCE: Duration = Duration::from_secs(10);
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The bundle of the Cove of these directories. `daemon` is a client of its daemon, or why there is none.
 pub async fn gather(dirs: &Dirs, daemon: Result<&Client, String>) -> String {
@@ -52,9 +52,9 @@ pub async fn gather(dirs: &Dirs, daemon: Result<&Client, String>) -> String {
         Err(why) => {
             bundle.line(&format!("daemon    none: {why}"));
             bundle.part("settings file");
-            bundle.found(end_of(&dirs.settings(), MOST_SETTINGS));
+            bundle.found(end_of(&dirs.settings(), MAX_SETTINGS));
             bundle.part("log daemon");
-            bundle.found(end_of(&dirs.logs().join("daemon.log"), MOST));
+            bundle.found(end_of(&dirs.logs().join("daemon.log"), MAX_LOG));
         }
     }
     bundle.0
@@ -62,7 +62,7 @@ pub async fn gather(dirs: &Dirs, daemon: Result<&Client, String>) -> String {
 
 /// What the daemon knows.
 async fn ask(bundle: &mut Bundle, client: &Client) {
-    match within(PATIENCE, client.version()).await {
+    match within(TIMEOUT, client.version()).await {
         Ok(daemon) => bundle.line(&format!(
             "daemon    {}, protocol {}, process {}",
             daemon.version, daemon.protocol, daemon.pid
@@ -70,7 +70,7 @@ async fn ask(bundle: &mut Bundle, client: &Client) {
         Err(why) => bundle.line(&format!("daemon    does not answer: {why}")),
     }
     bundle.part("doctor");
-    match within(PATIENCE, client.doctor()).await {
+    match within(TIMEOUT, client.doctor()).await {
         Ok(checks) => {
             for check in &checks {
                 bundle.check(check);
@@ -79,16 +79,16 @@ async fn ask(bundle: &mut Bundle, client: &Client) {
         Err(why) => bundle.missing(&why),
     }
     bundle.part("settings");
-    match within(PATIENCE, client.settings()).await {
+    match within(TIMEOUT, client.settings()).await {
         Ok(settings) => bundle.settings(settings),
         Err(why) => bundle.missing(&why),
     }
     bundle.part("shared folders");
-    match within(PATIENCE, client.shares()).await {
+    match within(TIMEOUT, client.shares()).await {
         Ok(shares) => bundle.json(&shares),
         Err(why) => bundle.missing(&why),
     }
-    let machines = match within(PATIENCE, client.machines()).await {
+    let machines = match within(TIMEOUT, client.machines()).await {
         Ok(machines) => machines,
         Err(why) => {
             bundle.part("machines");
@@ -105,7 +105,7 @@ async fn ask(bundle: &mut Bundle, client: &Client) {
                 continue;
             }
             bundle.part(&format!("log {} of machine {}", source.name(), machine.name));
-            bundle.found(within(LOG_PATIENCE, log(client, &machine.name, source)).await);
+            bundle.found(within(LOG_TIMEOUT, log(client, &machine.name, source)).await);
         }
     }
 }
@@ -122,12 +122,12 @@ async fn log(client: &Client, machine: &str, source: LogSource) -> Result<String
     let mut cut = false;
     while let Some(data) = bytes.next().await? {
         text.extend_from_slice(&data);
-        if text.len() > 2 * MOST {
-            text.drain(..text.len() - MOST);
+        if text.len() > 2 * MAX_LOG {
+            text.drain(..text.len() - MAX_LOG);
             cut = true;
         }
     }
-    Ok(last(&text, MOST, cut))
+    Ok(last(&text, MAX_LOG, cut))
 }
 
 /// The last `most` bytes of a text, without the line that is cut off.

@@ -39,7 +39,7 @@ use tokio_util::{
 /// How long the machine may take until clients can ask. An emulated one that is busy starts a program in seconds.
 const OPENING: Duration = Duration::from_secs(20);
 /// Questions that one client may ask. A compose project of a hundred services asks a few hundred.
-const MOST_QUESTIONS: usize = 1000;
+const MAX_QUESTIONS: usize = 1000;
 /// Longest path of a socket that Linux takes, in bytes.
 const LONGEST_PATH: usize = 107;
 
@@ -184,7 +184,7 @@ async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
     mut tell: impl FnMut(String),
 ) -> Result<(), LendError> {
     let mut told = BTreeSet::new();
-    for _ in 0..MOST_QUESTIONS {
+    for _ in 0..MAX_QUESTIONS {
         let Lending::Asked(call) = machine.next().await? else {
             return Err(LendError::Nonsense);
         };

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// How long a helper may take for one registry. It may ask a person to unlock a keyring.
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 /// How long it may take to list what it keeps, for which nothing needs to be unlocked.
 const LISTING: Duration = Duration::from_secs(20);
 
@@ -158,7 +158,7 @@ impl Registries {
     pub async fn credentials(&self, key: &str) -> Result<Option<Credentials>, CredentialsError> {
         let config = Config::read(&self.file)?;
         match config.helper(key) {
-            Some(name) => Ok(self.helper(name, PATIENCE)?.get(key).await?),
+            Some(name) => Ok(self.helper(name, TIMEOUT)?.get(key).await?),
             None => Ok(config.credentials(key)),
         }
     }
@@ -169,12 +169,12 @@ impl Registries {
     pub async fn keep(&self, key: &str, credentials: &Credentials) -> Result<(), CredentialsError> {
         let config = Config::read(&self.file)?;
         if let Some(name) = config.helper(key) {
-            self.helper(name, PATIENCE)?.store(key, credentials).await?;
+            self.helper(name, TIMEOUT)?.store(key, credentials).await?;
             return Ok(config::note_sign_in(&self.file, key, name, Named::Already)?);
         }
         let mut refused = None;
         for name in self.usual() {
-            match self.helper(name, PATIENCE)?.store(key, credentials).await {
+            match self.helper(name, TIMEOUT)?.store(key, credentials).await {
                 Ok(()) => return Ok(config::note_sign_in(&self.file, key, name, Named::Newly)?),
                 // It may be there and not be set up, of which the next one knows nothing.
                 Err(error @ HelperError::Refused { .. }) => {
@@ -200,7 +200,7 @@ impl Registries {
     /// Has a helper forget a registry, and for Docker Hub the tokens beside it. One that cannot be erased does not keep
     /// the others; the first refusal is what this returns.
     async fn erase(&self, name: &str, key: &str) -> Result<(), HelperError> {
-        let helper = self.helper(name, PATIENCE)?;
+        let helper = self.helper(name, TIMEOUT)?;
         let mut erased = helper.erase(key).await;
         if same_registry(key, HUB) {
             // Some helpers refuse to erase what they do not keep.
@@ -225,7 +225,7 @@ impl Registries {
         USUAL.iter().copied().filter(move |name| {
             // Some packages bring all helpers, that of `pass` also where there is no `pass`.
             let has_its_own = *name != "pass" || helper::program(name, &self.path).is_some();
-            has_its_own && self.helper(name, PATIENCE).is_ok()
+            has_its_own && self.helper(name, TIMEOUT).is_ok()
         })
     }
 }

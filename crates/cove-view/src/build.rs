@@ -7,7 +7,7 @@ use ts_rs::TS;
 /// Longest field of the form, in bytes.
 const LONGEST: usize = 4096;
 /// Most build arguments and platforms.
-const MOST: usize = 256;
+const MAX_ITEMS: usize = 256;
 
 /// What to build an image from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
@@ -164,7 +164,7 @@ impl BuildSpec {
             .chain(names);
         if !folder.starts_with('/') {
             Some("the folder is no absolute path")
-        } else if platforms.len() > MOST || args.len() > MOST {
+        } else if platforms.len() > MAX_ITEMS || args.len() > MAX_ITEMS {
             Some("there are too many platforms or arguments")
         } else if fields.any(|field| field.len() > LONGEST || field.contains('\0')) {
             Some("one of the fields is too long, or holds a zero byte")
@@ -258,7 +258,7 @@ mod tests {
                 ..spec()
             },
             BuildSpec {
-                platforms: vec!["a".into(); MOST + 1],
+                platforms: vec!["a".into(); MAX_ITEMS + 1],
                 ..spec()
             },
         ] {

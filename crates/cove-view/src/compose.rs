@@ -13,7 +13,7 @@ const FOLDER: &str = "com.docker.compose.project.working_dir";
 const FILES: &str = "com.docker.compose.project.config_files";
 const SERVICE: &str = "com.docker.compose.service";
 /// Most files of a project, and most services that a file names.
-const MOST: usize = 512;
+const MAX_ITEMS: usize = 512;
 /// Longest line of compose's that is shown, in characters.
 const LONGEST: usize = 2000;
 /// Lines that are kept to say why something failed.
@@ -145,7 +145,11 @@ impl ProjectRow {
 
     /// A project that was opened, from what `docker compose config --format json` says of it.
     pub fn of_config(config: &Value, folder: &str, files: Vec<String>) -> Option<Self> {
-        let services = config["services"].as_object().into_iter().flatten().take(MOST);
+        let services = config["services"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .take(MAX_ITEMS);
         let services = services.map(|(name, service)| ServiceRow {
             name: name.clone(),
             image: service["image"].as_str().unwrap_or_default().to_owned(),
@@ -234,7 +238,7 @@ impl Labelled {
 /// The files of a label, which separates them by commas; nothing if one of them cannot be meant. Old versions of
 /// compose wrote them relative to the folder.
 fn files(label: &str, folder: Option<&str>) -> Option<Vec<String>> {
-    let named = label.split(',').filter(|file| !file.is_empty()).take(MOST);
+    let named = label.split(',').filter(|file| !file.is_empty()).take(MAX_ITEMS);
     let absolute = named.map(|file| {
         let path = match folder {
             _ if file.starts_with('/') => file.to_owned(),

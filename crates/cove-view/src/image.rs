@@ -6,7 +6,7 @@ use serde_json::Value;
 use ts_rs::TS;
 
 /// Layers and other things of an image that are shown at most. No image has more layers.
-const MOST: usize = 512;
+const MAX_ITEMS: usize = 512;
 /// Longest command of a layer that is shown, in characters.
 const LONGEST: usize = 4000;
 
@@ -95,7 +95,7 @@ impl ImageDetails {
             environment: texts(&config["Env"]).collect(),
             user: config["User"].as_str().unwrap_or_default().to_owned(),
             labels: label::read(&config["Labels"]),
-            layers: steps.take(MOST).map(LayerRow::read).collect(),
+            layers: steps.take(MAX_ITEMS).map(LayerRow::read).collect(),
         })
     }
 }
@@ -129,12 +129,13 @@ pub(crate) fn as_dockerfile(command: &str) -> String {
 
 fn keys(set: &Value) -> Vec<String> {
     let all = set.as_object().into_iter().flatten();
-    all.take(MOST).map(|(key, _)| key.clone()).collect()
+    all.take(MAX_ITEMS).map(|(key, _)| key.clone()).collect()
 }
 
 fn texts(list: &Value) -> impl Iterator<Item = String> {
     let all = list.as_array().into_iter().flatten();
-    all.take(MOST).filter_map(|text| text.as_str().map(str::to_owned))
+    all.take(MAX_ITEMS)
+        .filter_map(|text| text.as_str().map(str::to_owned))
 }
 
 #[cfg(test)]

@@ -9,13 +9,13 @@ use std::{
 use ts_rs::TS;
 
 /// Files that are remembered of the layers below; in an image with more, some show as added that are changed.
-const MOST_BELOW: usize = 500_000;
+const MAX_BELOW: usize = 500_000;
 /// Rows that are shown at once.
-const MOST_ROWS: usize = 1000;
+const MAX_ROWS: usize = 1000;
 /// Longest command of a layer that is shown, in characters.
 const LONGEST: usize = 4000;
 /// Words of a search that count.
-const MOST_WORDS: usize = 16;
+const MAX_WORDS: usize = 16;
 
 /// Something that a layer's archive holds. Paths are of the image's root, without a slash in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,8 +160,8 @@ impl LayerFiles {
             size.then_with(|| one.path.cmp(&other.path))
         });
         LayerRows {
-            cut: found.len() > MOST_ROWS,
-            rows: found.into_iter().take(MOST_ROWS).map(LayerFile::row).collect(),
+            cut: found.len() > MAX_ROWS,
+            rows: found.into_iter().take(MAX_ROWS).map(LayerFile::row).collect(),
         }
     }
 
@@ -195,15 +195,15 @@ impl LayerFiles {
             let size = other.size.cmp(&one.size);
             size.then_with(|| one.path.cmp(&other.path))
         });
-        let cut = rows.len() > MOST_ROWS;
-        rows.truncate(MOST_ROWS);
+        let cut = rows.len() > MAX_ROWS;
+        rows.truncate(MAX_ROWS);
         LayerRows { rows, cut }
     }
 
     fn matching(&self, search: &str) -> impl Iterator<Item = &LayerFile> {
         let words: Vec<String> = search
             .split_whitespace()
-            .take(MOST_WORDS)
+            .take(MAX_WORDS)
             .map(str::to_lowercase)
             .collect();
         self.files.iter().filter(move |file| {
@@ -282,7 +282,7 @@ impl Below {
                 None => FileChange::Added,
             };
             files.insert(path.to_owned(), LayerFile::of(path.to_owned(), held, change));
-            if before.is_some() || self.0.len() < MOST_BELOW {
+            if before.is_some() || self.0.len() < MAX_BELOW {
                 self.0.insert(path.to_owned(), held);
             }
         }
@@ -509,14 +509,14 @@ mod tests {
 
     #[test]
     fn more_rows_than_a_page_takes_are_cut_to_the_largest() {
-        let paths: Vec<String> = (0..=MOST_ROWS).map(|at| format!("f{at}")).collect();
+        let paths: Vec<String> = (0..=MAX_ROWS).map(|at| format!("f{at}")).collect();
         let sizes = (1..).zip(&paths);
         let entries: Vec<_> = sizes.map(|(size, path)| File(path, size)).collect();
         let layer = over(&mut Below::default(), &entries);
         for found in [layer.largest(""), layer.folder("/", "")] {
             assert!(found.cut);
-            assert_eq!(found.rows.len(), MOST_ROWS);
-            assert_eq!(found.rows[0].path, format!("/f{MOST_ROWS}"));
+            assert_eq!(found.rows.len(), MAX_ROWS);
+            assert_eq!(found.rows[0].path, format!("/f{MAX_ROWS}"));
         }
     }
 

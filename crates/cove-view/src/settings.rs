@@ -7,7 +7,7 @@ use serde_json::Value;
 use ts_rs::TS;
 
 /// Lines of a settings file that are compared at most; longer ones are shown as all removed and all added.
-const MOST: usize = 2000;
+const MAX_LINES: usize = 2000;
 /// Lines that are shown around a change.
 const AROUND: usize = 1;
 
@@ -191,7 +191,7 @@ fn difference(before: &str, after: &str) -> Vec<DiffLine> {
         text: text.to_owned(),
     };
     let (old, new): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
-    if old.len() > MOST || new.len() > MOST {
+    if old.len() > MAX_LINES || new.len() > MAX_LINES {
         let removed = old.iter().map(|text| line(DiffSign::Removed, text));
         return removed
             .chain(new.iter().map(|text| line(DiffSign::Added, text)))

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::collections::HashMap;
 
 /// Layers that are followed at most; no image has so many.
-const MOST: usize = 512;
+const MAX_LAYERS: usize = 512;
 /// Longest word of the engine that is shown, in characters.
 const LONGEST: usize = 200;
 
@@ -53,7 +53,7 @@ impl Transfer {
             _ => arrived(&status).then_some(1.0),
         };
         let id: String = id.chars().take(LONGEST).collect();
-        if self.layers.len() >= MOST && !self.layers.contains_key(&id) {
+        if self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(&id) {
             return Vec::new();
         }
         let layer = self.layers.entry(id.clone()).or_default();

@@ -2,7 +2,7 @@
 //!
 //! The guest gets what `getrandom(2)` gives, which never runs dry once the host has booted. What cannot be had is left
 //! out, and never replaced by zeroes: a request that fails is returned with nothing written. A request gets at most
-//! [`MOST`] bytes, whatever its buffers would hold, so that no guest can keep the thread busy with one.
+//! [`MAX_REQUEST`] bytes, whatever its buffers would hold, so that no guest can keep the thread busy with one.
 
 use cove_confine::seccomp::Thread;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -16,7 +16,7 @@ use crate::one_thread::{Served, Service, Session};
 use crate::queue::{Chain, DeviceQueue, Direction, gather};
 
 /// Most bytes that one request gets. Linux asks for 64 at a time.
-pub const MOST: usize = 4096;
+pub const MAX_REQUEST: usize = 4096;
 
 const QUEUES: &[QueueSpec] = &[QueueSpec {
     max_size: 64,
@@ -86,10 +86,14 @@ impl Service for Serving {
     }
 }
 
-/// Fills the buffers from their beginning, with at most [`MOST`] bytes; returns with how many.
+/// Fills the buffers from their beginning, with at most [`MAX_REQUEST`] bytes; returns with how many.
 fn fill(slices: &[VolatileSlice<'_>]) -> u32 {
-    let mut bytes = [0; MOST];
-    let wanted = slices.iter().map(VolatileSlice::len).sum::<usize>().min(MOST);
+    let mut bytes = [0; MAX_REQUEST];
+    let wanted = slices
+        .iter()
+        .map(VolatileSlice::len)
+        .sum::<usize>()
+        .min(MAX_REQUEST);
     let got = match getrandom(&mut bytes[..wanted], GetRandomFlags::empty()) {
         Ok(got) => got,
         Err(error) => {

@@ -23,7 +23,7 @@ use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 /// How long until a signal is repeated.
 const REPEAT: Duration = Duration::from_millis(2);
 /// How long a thread may take to come out: it may be writing the console's log to a busy disk.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the threads are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(crate) struct Gate {
 
 /// The threads did not come out of the guest.
 #[derive(Debug, thiserror::Error)]
-#[error("{vcpus} vCPUs did not stop within {} seconds", PATIENCE.as_secs())]
+#[error("{vcpus} vCPUs did not stop within {} seconds", TIMEOUT.as_secs())]
 pub struct Stuck {
     vcpus: usize,
 }
@@ -140,7 +140,7 @@ impl Gate {
     }
 
     fn until(&self, mut kick: impl FnMut(), done: impl Fn(&State) -> bool) -> Result<(), Stuck> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut state = self.state();
         while !done(&state) {
             if Instant::now() > deadline {

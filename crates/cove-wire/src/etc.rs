@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 const DNS: u16 = 53;
 /// Name servers that are asked at most, as by C libraries.
-const MOST_SERVERS: usize = 3;
+const MAX_SERVERS: usize = 3;
 
 /// The addresses in the text of a hosts file, each with the names that its line gives it.
 pub fn hosts(text: &str) -> impl Iterator<Item = (IpAddr, impl Iterator<Item = &str>)> {
@@ -30,7 +30,7 @@ pub fn name_servers(text: &str) -> impl Iterator<Item = SocketAddr> {
             IpAddr::V6(address) => SocketAddrV6::new(address, DNS, 0, scope.parse().unwrap_or(0)).into(),
         })
     });
-    servers.take(MOST_SERVERS)
+    servers.take(MAX_SERVERS)
 }
 
 #[cfg(test)]

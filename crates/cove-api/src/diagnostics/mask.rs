@@ -34,7 +34,7 @@ const WHOLE: [&str; 2] = ["auth", "pass"];
 /// Parts that do so beside others alone: `PWD` is a folder, `DB_PWD` a password.
 const IN_COMPANY: [&str; 3] = ["key", "pwd", "pw"];
 /// Names whose values hold spaces.
-const LONG: [&str; 4] = ["authorization", "cookie", "passphrase", "auth"];
+const WITH_SPACES: [&str; 4] = ["authorization", "cookie", "passphrase", "auth"];
 /// How tokens begin that tell whose they are: GitHub's, GitLab's, Docker's, Slack's and Amazon's.
 const PREFIXES: [&str; 10] = [
     "ghp_",
@@ -241,7 +241,7 @@ fn value_behind(text: &str, name: &str) -> Option<(usize, usize)> {
         '[' | '{' => (begin, value.len()),
         _ => {
             let name = name.to_ascii_lowercase();
-            let long = LONG.iter().any(|ending| name.ends_with(ending));
+            let long = WITH_SPACES.iter().any(|ending| name.ends_with(ending));
             let ends = |letter: char| matches!(letter, '"' | '\'' | '`') || (!long && letter.is_whitespace());
             (begin, value.find(ends).unwrap_or(value.len()))
         }

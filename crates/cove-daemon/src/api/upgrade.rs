@@ -24,7 +24,7 @@ use tokio::time::sleep;
 use tokio::{io::AsyncReadExt, time::timeout};
 
 /// How long the guest may take to open a stream.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether the client of a program has gone.
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(500);
@@ -145,13 +145,13 @@ fn gone(_: &Stream) -> io::Result<impl Future<Output = ()> + use<>> {
 
 /// A stream to the guest of `machine`, which is called `name`; the guest is not waited for for ever.
 pub(super) async fn opened(machine: &dyn Machine, name: &str, open: &Open) -> Result<Connection, ApiError> {
-    match timeout(PATIENCE, open_stream(machine, open)).await {
+    match timeout(TIMEOUT, open_stream(machine, open)).await {
         Ok(opened) => opened.map_err(|error| refused(&error)),
         Err(_) => Err(ApiError::new(
             ErrorCode::Timeout,
             format!(
                 "the guest of machine `{name}` did not answer in {} seconds",
-                PATIENCE.as_secs()
+                TIMEOUT.as_secs()
             ),
             "`cove status` shows how it is",
         )),

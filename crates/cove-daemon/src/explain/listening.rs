@@ -6,7 +6,7 @@ use cove_wire::Attempt;
 use std::net::SocketAddr;
 
 /// Other ports that are told of at most.
-const MOST_TOLD: usize = 8;
+const MAX_TOLD: usize = 8;
 
 /// Why `attempt` at `address` failed, where `listeners` wait at its end. `place` says whose they are.
 pub(super) fn judge(attempt: &Attempt, address: SocketAddr, listeners: &[SocketAddr], place: &str) -> Stop {
@@ -108,12 +108,8 @@ fn words(attempt: &Attempt) -> String {
 }
 
 fn list(listeners: &[SocketAddr]) -> String {
-    let shown: Vec<String> = listeners
-        .iter()
-        .take(MOST_TOLD)
-        .map(ToString::to_string)
-        .collect();
-    let more = if listeners.len() > MOST_TOLD {
+    let shown: Vec<String> = listeners.iter().take(MAX_TOLD).map(ToString::to_string).collect();
+    let more = if listeners.len() > MAX_TOLD {
         " and more"
     } else {
         ""

@@ -28,7 +28,7 @@ const RESERVED_DESCRIPTORS: usize = 256;
 const DESCRIPTORS_EACH: usize = 2;
 
 /// Most connections, however many descriptors there are.
-const MOST: usize = 32 * 1024;
+const MAX_CONNECTIONS: usize = 32 * 1024;
 
 /// How often a lack of places is worth a line in the log.
 const WARNING_INTERVAL: Duration = Duration::from_mins(1);
@@ -45,7 +45,7 @@ impl Capacity {
     pub fn of_this_process() -> Self {
         let descriptors = raise_descriptor_limit();
         let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
-        let connections = connections.clamp(16, MOST);
+        let connections = connections.clamp(16, MAX_CONNECTIONS);
         info!(descriptors, connections, "room for Docker clients");
         Self::new(connections)
     }
@@ -163,7 +163,7 @@ fn raise_descriptor_limit() -> usize {
             ),
         }
     }
-    usize::try_from(limit.current.unwrap_or(ceiling)).unwrap_or(MOST)
+    usize::try_from(limit.current.unwrap_or(ceiling)).unwrap_or(MAX_CONNECTIONS)
 }
 
 /// There is no such limit here.

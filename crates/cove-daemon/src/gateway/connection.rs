@@ -34,7 +34,7 @@ const MAX_CHECKED_BODY: usize = 8 * 1024 * 1024;
 const EXAMINED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Requests that are looked through at once, each on a thread of a pool that others use as well.
-const MOST_EXAMINED: usize = 8;
+const MAX_EXAMINED: usize = 8;
 
 /// The places for requests that are looked through. The connections of one gateway share them; one whose request is not
 /// waited for any more keeps its place until the file system answers.
@@ -43,7 +43,7 @@ pub(super) struct Examinations(Arc<Semaphore>);
 
 impl Examinations {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MOST_EXAMINED)))
+        Self(Arc::new(Semaphore::new(MAX_EXAMINED)))
     }
 }
 
@@ -457,7 +457,7 @@ mod tests {
         let places = Arc::clone(&examinations.0);
         // As if as many file systems hung.
         let hanging = places
-            .acquire_many(u32::try_from(MOST_EXAMINED).unwrap())
+            .acquire_many(u32::try_from(MAX_EXAMINED).unwrap())
             .await
             .unwrap();
         let (mut client, gateway) = duplex(4096);

@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, timeout};
 
 /// How long a machine that is said to run may not be reachable.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause between attempts.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -52,7 +52,7 @@ impl Engine for MachineEngine {
         let unavailable =
             |message: String, hint: &str| Unavailable::new(message, hint_for(name.as_str(), hint));
         let mut snapshots = self.handle.watch();
-        let give_up = Instant::now() + PATIENCE;
+        let give_up = Instant::now() + TIMEOUT;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             match (&snapshot.state, &snapshot.machine) {

@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 /// Largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 8 << 20;
 /// How long the engine may take. It answers from memory.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The names of the running containers, by their addresses; none if the engine does not answer.
 pub(crate) async fn names_by_address(machine: &dyn Machine) -> HashMap<IpAddr, String> {
@@ -33,7 +33,7 @@ pub(crate) async fn running_containers(machine: &dyn Machine) -> Option<Value> {
 
 /// What the engine answers to `GET` of `path`, an error included, if it answers.
 pub(crate) async fn ask_engine(machine: &dyn Machine, path: &str) -> Option<Value> {
-    timeout(PATIENCE, ask(machine, path)).await.ok()?
+    timeout(TIMEOUT, ask(machine, path)).await.ok()?
 }
 
 async fn ask(machine: &dyn Machine, path: &str) -> Option<Value> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long the engine may take. Listing containers is quick, also in an emulated machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Largest list that is read, in bytes: thousands of containers.
 const MAX_LIST: usize = 16 << 20;
@@ -28,7 +28,7 @@ pub(crate) enum ListError {
     Body(String),
     #[error("the engine said {0}")]
     Refused(StatusCode),
-    #[error("the engine did not answer within {} seconds", PATIENCE.as_secs())]
+    #[error("the engine did not answer within {} seconds", TIMEOUT.as_secs())]
     Silent,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Mounting {
 /// The containers that run or are paused, with their bind mounts.
 pub(crate) async fn containers(machine: &dyn Machine) -> Result<Vec<Mounting>, ListError> {
     let asked = async { list_over(open_stream(machine, &Open::Engine).await?).await };
-    timeout(PATIENCE, asked).await.unwrap_or(Err(ListError::Silent))
+    timeout(TIMEOUT, asked).await.unwrap_or(Err(ListError::Silent))
 }
 
 async fn list_over(connection: Connection) -> Result<Vec<Mounting>, ListError> {

@@ -33,7 +33,7 @@ pub(super) enum Step {
 
 impl Step {
     /// Most steps of a stop.
-    pub(super) const MOST: usize = 3;
+    pub(super) const MAX_STEPS: usize = 3;
 
     /// What is being done now, in words, and how far the whole is, from 0 to 1.
     pub(super) fn stage(self) -> (&'static str, f32) {
@@ -52,8 +52,8 @@ pub(super) struct Stopped {
     pub(super) notice: Option<String>,
 }
 
-/// Stops the machine, and tells `steps`, which has room for [`Step::MOST`], how far it is. `kill` cuts it short at any
-/// time.
+/// Stops the machine, and tells `steps`, which has room for [`Step::MAX_STEPS`], how far it is. `kill` cuts it short at
+/// any time.
 pub(super) async fn stop(
     mut session: Session,
     paused: bool,

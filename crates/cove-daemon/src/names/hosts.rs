@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::SystemTime};
 /// Names another file to be read instead of the system's.
 const VARIABLE: &str = "COVE_HOSTS";
 /// Bytes that are read of the file. Lists of advertisers' names can be long.
-const MOST: u64 = 16 << 20;
+const MAX_FILE: u64 = 16 << 20;
 /// Names that mean whoever asks. Every system has them in a file of its own, and so has the guest.
 const OWN: [&str; 3] = ["localhost", "ip6-localhost", "ip6-loopback"];
 
@@ -77,7 +77,9 @@ impl Hosts {
 fn read(file: &std::path::Path) -> std::io::Result<String> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    std::fs::File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
+    std::fs::File::open(file)?
+        .take(MAX_FILE)
+        .read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

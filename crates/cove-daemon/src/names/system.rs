@@ -10,9 +10,9 @@ use std::{
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// Questions that it has at once. One that is not waited for any more keeps its place until the call returns.
-const MOST: usize = 16;
+const MAX_QUESTIONS: usize = 16;
 /// How long it may take before the name servers are asked, to which it leaves some of the whole time.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The resolver of the system's C library.
 #[derive(Debug)]
@@ -28,14 +28,14 @@ impl System {
 
     fn asked_by(call: fn(&str) -> io::Result<Vec<IpAddr>>) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(MOST)),
+            places: Arc::new(Semaphore::new(MAX_QUESTIONS)),
             call,
         }
     }
 
     /// The addresses that it knows of a name; nothing if it knows none, or not in time.
     pub(super) async fn find(&self, name: &str) -> Option<Vec<IpAddr>> {
-        self.find_within(PATIENCE, name).await
+        self.find_within(TIMEOUT, name).await
     }
 
     async fn find_within(&self, patience: Duration, name: &str) -> Option<Vec<IpAddr>> {
@@ -80,7 +80,7 @@ mod tests {
             }
             Ok(vec![Ipv4Addr::LOCALHOST.into()])
         });
-        for _ in 0..2 * MOST {
+        for _ in 0..2 * MAX_QUESTIONS {
             assert_eq!(system.find_within(MOMENT, "x").await, None);
         }
         assert_eq!(system.places.available_permits(), 0);

@@ -18,7 +18,7 @@ use tokio_util::codec::LengthDelimitedCodec;
 /// The largest datagram: its length is a 16-bit number on the wire.
 const LARGEST: usize = u16::MAX as usize;
 /// Clients of one port at once; datagrams of further ones are lost.
-const MOST: usize = 1024;
+const MAX_CLIENTS: usize = 1024;
 /// Datagrams of one client that wait for the guest; further ones are lost, as they are in any network.
 const WAITING: usize = 128;
 /// A client that has been silent for so long, and to which nothing was said, is forgotten.
@@ -53,7 +53,7 @@ pub(super) async fn serve(socket: UdpSocket, machine: Arc<dyn Machine>, containe
         let queue = clients.get(&from).filter(|queue| !queue.is_closed()).cloned();
         let queue = match queue {
             Some(queue) => queue,
-            None if tasks.len() >= MOST => continue,
+            None if tasks.len() >= MAX_CLIENTS => continue,
             None => {
                 let (sender, queue) = mpsc::channel(WAITING);
                 let (socket, machine) = (Arc::clone(&socket), Arc::clone(&machine));

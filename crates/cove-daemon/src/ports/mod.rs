@@ -13,7 +13,7 @@
 //!
 //! What swarm services publish nobody asks for; [`services`] finds that out.
 //!
-//! The guest is hostile: it can ask for any port that the user could bind, as many as [`MOST_LEASES`], and nothing
+//! The guest is hostile: it can ask for any port that the user could bind, as many as [`MAX_LEASES`], and nothing
 //! else. Containers see the address of their network's gateway as the client's.
 
 mod bind;
@@ -37,7 +37,7 @@ use tokio::{
 use tokio_util::codec::Framed;
 
 /// Ports that a guest may hold at once.
-const MOST_LEASES: usize = 4096;
+const MAX_LEASES: usize = 4096;
 /// How long a guest may take to say which port it wants.
 const ASKING: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed, as it does for lack of descriptors.
@@ -91,7 +91,7 @@ async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
     let mut leases = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if leases.len() < MOST_LEASES => match accepted {
+            accepted = listener.accept(), if leases.len() < MAX_LEASES => match accepted {
                 Ok(connection) => {
                     leases.spawn(lease(connection, Arc::clone(&machine), ledger.clone()));
                 }

@@ -28,7 +28,7 @@ use tokio::{
 };
 
 /// Ports of services that are held at most.
-const MOST: usize = 1024;
+const MAX_PORTS: usize = 1024;
 /// The pause between attempts to hear from the engine, which may be starting.
 const AGAIN: Duration = Duration::from_secs(2);
 /// How long a list with ports is believed without an event: leaving a swarm makes none.
@@ -139,7 +139,7 @@ fn published(services: &Value) -> BTreeSet<Port> {
         let number = u16::try_from(port["PublishedPort"].as_u64()?).ok()?;
         (number != 0).then_some((protocol, number))
     });
-    ports.take(MOST).collect()
+    ports.take(MAX_PORTS).collect()
 }
 
 /// A path whose query has characters that a URL has not.

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// Connections to one port at once; further ones wait in the listener's backlog.
-const MOST: usize = 4096;
+const MAX_CONNECTIONS: usize = 4096;
 /// How long after it was published a port's server may still be starting: clients wait for it instead of being
 /// turned away, because `docker run` returns before a program in the container can listen.
 const STARTING: Duration = Duration::from_secs(15);
@@ -29,7 +29,7 @@ pub(super) async fn serve(listener: &TcpListener, machine: &Arc<dyn Machine>, co
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MOST => match accepted {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((client, _)) => {
                     connections.spawn(serve_one(client, Arc::clone(machine), container, patient_until));
                 }

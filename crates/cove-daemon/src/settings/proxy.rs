@@ -18,7 +18,7 @@ pub(crate) struct Proxy {
 }
 
 /// Names and addresses that mean this computer, or whoever asks.
-const NEAR: [&str; 5] = [
+const NEVER_PROXIED: [&str; 5] = [
     "localhost",
     "127.0.0.1",
     "::1",
@@ -75,7 +75,8 @@ impl Proxy {
             let own = self.no.as_deref().unwrap_or_default().split(',').map(str::trim);
             let mut names: Vec<&str> = own.filter(|name| !name.is_empty()).collect();
             names.extend(
-                NEAR.iter()
+                NEVER_PROXIED
+                    .iter()
                     .filter(|near| !names.contains(near))
                     .copied()
                     .collect::<Vec<_>>(),

@@ -24,7 +24,7 @@ pub(crate) struct Problem {
 pub(crate) const MAX_FILE: usize = 1 << 20;
 
 /// Options of the engine that Cove needs to set itself, and why.
-const OWNED: [(&str, &str); 15] = [
+const RESERVED_OPTIONS: [(&str, &str); 15] = [
     ("hosts", "Cove forwards the engine's socket"),
     ("data-root", "the data disk is mounted there"),
     ("exec-root", "the guest's layout decides it"),
@@ -244,7 +244,7 @@ impl Reader<'_> {
     fn engine(&self, table: &dyn TableLike) -> Result<Map<String, Value>, Problem> {
         let mut map = Map::new();
         for (key, item) in table.iter() {
-            if let Some((_, why)) = OWNED.iter().find(|(owned, _)| *owned == key) {
+            if let Some((_, why)) = RESERVED_OPTIONS.iter().find(|(owned, _)| *owned == key) {
                 let what = format!("`engine.{key}` cannot be set: {why}");
                 return Err(self.problem(table, key, what));
             }
@@ -465,7 +465,7 @@ mod tests {
 
     #[test]
     fn engine_options_that_cove_owns_are_refused_with_the_reason() {
-        for (key, _) in OWNED {
+        for (key, _) in RESERVED_OPTIONS {
             let found = problem(&format!("[engine]\ndebug = true\n{key} = true\n"));
             assert_eq!(found.line, Some(3), "{key}");
             assert!(found.what.contains(key), "{}", found.what);

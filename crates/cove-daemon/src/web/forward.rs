@@ -23,7 +23,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 
 /// How long a container may take to accept a connection.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Headers that are about one connection and not about the request.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -166,10 +166,10 @@ fn nowhere(name: &str, said: Option<sites::NoSite>, silent: Option<&str>) -> Ref
 }
 
 async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Dialled, String> {
-    match timeout(PATIENCE, dial(machine, address)).await {
+    match timeout(TIMEOUT, dial(machine, address)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err(format!("no answer in {} s", PATIENCE.as_secs())),
+        Err(_) => Err(format!("no answer in {} s", TIMEOUT.as_secs())),
     }
 }
 

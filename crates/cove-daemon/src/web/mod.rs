@@ -41,7 +41,7 @@ use tokio::{
 pub(crate) const DOMAIN: &str = "cove.localhost";
 
 /// Clients at once; further ones wait in the listener's backlog.
-const MOST: usize = 1024;
+const MAX_CLIENTS: usize = 1024;
 /// The pause after an accept or a bind that failed.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long a client may take to say what it wants, at first and between two requests, and how often one that speaks
@@ -144,7 +144,7 @@ async fn accept(front: Arc<Front>, listener: TcpListener) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if clients.len() < MOST => match accepted {
+            accepted = listener.accept(), if clients.len() < MAX_CLIENTS => match accepted {
                 Ok((client, _)) => {
                     clients.spawn(converse(Arc::clone(&front), client, HEAD));
                 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Most containers of the list that are looked at. The list is the guest's to write; no engine runs so many.
-const MOST: usize = 4096;
+const MAX_CONTAINERS: usize = 4096;
 
 /// The label that says which port to use, where the guess is wrong.
 const PORT_LABEL: &str = "cove.port";
@@ -101,7 +101,7 @@ fn likeliest(ports: &Value) -> Option<u16> {
 
 fn containers(list: &Value) -> impl Iterator<Item = Container<'_>> {
     let listed = list.as_array().into_iter().flatten();
-    listed.take(MOST).filter_map(Container::read)
+    listed.take(MAX_CONTAINERS).filter_map(Container::read)
 }
 
 /// Where `name` leads: a container, a compose service, or `SERVICE.PROJECT`. Names are compared as in DNS, without
@@ -296,7 +296,7 @@ mod tests {
         let one = json!({"Names": ["/x"], "Labels": labels, "Ports": [{"PrivatePort": 80, "Type": "tcp"}],
             "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.17.0.2"}}}});
         let list = Value::Array(vec![one; 40_000]);
-        assert_eq!(sites(&list).len(), MOST);
+        assert_eq!(sites(&list).len(), MAX_CONTAINERS);
     }
 
     proptest! {

@@ -13,7 +13,7 @@ pub(super) const PREFIX: &str = "SCHILY.xattr.";
 /// A block of an archive.
 pub(super) const BLOCK: usize = 512;
 /// What may stand in front of an entry, in bytes. Linux lets the attributes of most file systems have 64 KiB.
-pub(super) const MOST: u64 = 128 << 10;
+pub(super) const MAX_AHEAD: u64 = 128 << 10;
 
 /// Attributes by name.
 pub(super) type Attributes = Vec<(String, Vec<u8>)>;
@@ -44,10 +44,10 @@ pub(super) fn peek<R: Read>(mut archive: R) -> Result<(Attributes, impl Read), A
         }
         let size = header.entry_size().map_err(ArchiveError::Broken)?;
         let whole = size.checked_next_multiple_of(BLOCK as u64);
-        let room = MOST.saturating_sub(begin.len() as u64);
+        let room = MAX_AHEAD.saturating_sub(begin.len() as u64);
         let whole = whole
             .filter(|&whole| whole <= room)
-            .ok_or(ArchiveError::TooMuchAhead { most: MOST })?;
+            .ok_or(ArchiveError::TooMuchAhead { most: MAX_AHEAD })?;
         let from = begin.len();
         take(&mut archive, whole, &mut begin)?;
         if kind == EntryType::XHeader {

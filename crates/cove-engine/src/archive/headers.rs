@@ -5,7 +5,7 @@
 
 use super::{
     ArchiveError,
-    attributes::{BLOCK, MOST, record},
+    attributes::{BLOCK, MAX_AHEAD, record},
 };
 use std::io::{self, Read};
 use tar::{EntryType, Header};
@@ -136,8 +136,8 @@ impl<R: Read> Headers<R> {
 
     /// The content of an entry that speaks of the next one, which is short.
     fn ahead(&mut self, size: u64) -> Result<Vec<u8>, ArchiveError> {
-        if size > MOST {
-            return Err(ArchiveError::TooMuchAhead { most: MOST });
+        if size > MAX_AHEAD {
+            return Err(ArchiveError::TooMuchAhead { most: MAX_AHEAD });
         }
         let mut content = Vec::new();
         self.content()

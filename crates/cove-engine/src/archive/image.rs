@@ -27,21 +27,21 @@ use std::{
 use tar::EntryType;
 
 /// Files of an archive that are kept, and links between them. An image has at most 127 layers.
-const MOST_FILES: usize = 4096;
+const MAX_FILES: usize = 4096;
 /// Entries of an archive.
-const MOST_ENTRIES: usize = 65_536;
+const MAX_ENTRIES: usize = 65_536;
 /// Layers of an image.
-const MOST_LAYERS: usize = 512;
+const MAX_LAYERS: usize = 512;
 /// Bytes of one piece of JSON, and of all of them.
 const LONGEST: u64 = 4 << 20;
 /// See [`LONGEST`].
-const MOST_JSON: u64 = 32 << 20;
+const MAX_JSON: u64 = 32 << 20;
 /// Bytes that all layers of an archive may have once they are unpacked: what is packed says nothing of how much it is.
-const MOST_UNPACKED: u64 = 256 << 30;
+const MAX_UNPACKED: u64 = 256 << 30;
 /// Entries of all layers that are kept.
-const MOST_KEPT: usize = 500_000;
+const MAX_KEPT: usize = 500_000;
 /// Bytes of their paths: what a computer gives for a look, whatever an image is made of.
-const MOST_PATHS: usize = 64 << 20;
+const MAX_PATHS: usize = 64 << 20;
 /// What is said of more than that.
 const TOO_MANY: &str = "more files in its layers than are read";
 /// Indexes that may lead to one another.
@@ -87,7 +87,7 @@ pub fn read_image(
     let (mut entries, mut json, mut unpacked, mut kept, mut paths) = (0, 0, 0, 0, 0);
     while let Some(entry) = headers.next()? {
         entries += 1;
-        if entries > MOST_ENTRIES || files.len() == MOST_FILES {
+        if entries > MAX_ENTRIES || files.len() == MAX_FILES {
             return Err(nonsense("more files than any image has"));
         }
         let Some(path) = path_of(&entry.path) else {
@@ -105,12 +105,12 @@ pub fn read_image(
             files.insert(path, Kept::Layer(layer));
             continue;
         }
-        let room = LONGEST.min(MOST_JSON - json);
+        let room = LONGEST.min(MAX_JSON - json);
         match read_file(headers.content(), entry.size, room, &mut unpacked)? {
             Some(Kept::Layer(layer)) => {
                 kept += layer.entries.len();
                 paths += layer.bytes;
-                if kept > MOST_KEPT || paths > MOST_PATHS {
+                if kept > MAX_KEPT || paths > MAX_PATHS {
                     return Err(nonsense(TOO_MANY));
                 }
                 files.insert(path, Kept::Layer(layer));
@@ -164,7 +164,7 @@ fn read_file(
 fn layer(archive: impl Read, unpacked: &mut u64) -> Result<Kept, ArchiveError> {
     let mut bounded = Bounded {
         archive,
-        left: MOST_UNPACKED.saturating_sub(*unpacked),
+        left: MAX_UNPACKED.saturating_sub(*unpacked),
         exceeded: false,
     };
     let before = bounded.left;
@@ -242,14 +242,14 @@ impl Files {
                 .manifest(index, DEEPEST)
                 .ok_or_else(|| nonsense("an index that leads to no image"))?;
             let layers = manifest["layers"].as_array().into_iter().flatten();
-            let paths = layers.take(MOST_LAYERS + 1).filter_map(blob_of).collect();
+            let paths = layers.take(MAX_LAYERS + 1).filter_map(blob_of).collect();
             (blob_of(&manifest["config"]), paths)
         };
         let config = config
             .and_then(|path| self.json(&path))
             .ok_or_else(|| nonsense("an image without its configuration"))?;
         let digests = strings(&config["rootfs"]["diff_ids"]);
-        if digests.len() != paths.len() || paths.len() > MOST_LAYERS {
+        if digests.len() != paths.len() || paths.len() > MAX_LAYERS {
             return Err(nonsense("other layers than its configuration says"));
         }
         let commands = commands(&config["history"], digests.len());
@@ -266,7 +266,7 @@ impl Files {
         let all = || layers.iter().filter_map(|layer| layer.content.as_deref());
         let kept: usize = all().map(|layer| layer.entries.len()).sum();
         let bytes: usize = all().map(|layer| layer.bytes).sum();
-        if kept > MOST_KEPT || bytes > MOST_PATHS {
+        if kept > MAX_KEPT || bytes > MAX_PATHS {
             return Err(nonsense(TOO_MANY));
         }
         Ok(ImageArchive { layers })
@@ -332,7 +332,7 @@ fn blob_of(descriptor: &Value) -> Option<String> {
 
 fn strings(list: &Value) -> Vec<String> {
     let all = list.as_array().into_iter().flatten();
-    all.take(MOST_LAYERS + 1)
+    all.take(MAX_LAYERS + 1)
         .filter_map(|text| text.as_str().map(str::to_owned))
         .collect()
 }

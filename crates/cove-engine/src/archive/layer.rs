@@ -8,9 +8,9 @@ use std::io::Read;
 use tar::EntryType;
 
 /// Entries of a layer that are kept; more are counted.
-const MOST_ENTRIES: usize = 200_000;
+const MAX_ENTRIES: usize = 200_000;
 /// Bytes of the paths of a layer's entries that are kept.
-const MOST_BYTES: usize = 32 << 20;
+const MAX_BYTES: usize = 32 << 20;
 /// The longest path that Linux takes, in bytes.
 const LONGEST: usize = 4096;
 const WHITEOUT: &str = ".wh.";
@@ -68,7 +68,7 @@ impl Layer {
             if path.is_empty() {
                 continue;
             }
-            if layer.entries.len() == MOST_ENTRIES || layer.bytes + path.len() > MOST_BYTES {
+            if layer.entries.len() == MAX_ENTRIES || layer.bytes + path.len() > MAX_BYTES {
                 layer.left_out += 1;
                 continue;
             }

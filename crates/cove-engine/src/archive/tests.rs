@@ -112,7 +112,7 @@ fn what_stands_in_front_of_a_file_is_bounded_however_it_is_divided() {
         EntryType::GNULongName,
         EntryType::GNULongLink,
     ] {
-        for size in [attributes::MOST + 1, u64::MAX >> 1] {
+        for size in [attributes::MAX_AHEAD + 1, u64::MAX >> 1] {
             too_much(&mut ahead(kind, size).chain(io::repeat(b'a')));
         }
     }

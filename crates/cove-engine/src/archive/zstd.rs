@@ -13,7 +13,7 @@ use std::io::{self, Read};
 pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// How far back a frame may refer, in bytes: as far as the best level of the encoder that builders use. So much of what
 /// was unpacked is kept, besides a block, which is a mebibyte at most.
-const MOST_WINDOW: u64 = 32 << 20;
+const MAX_WINDOW: u64 = 32 << 20;
 
 /// Frames one after the other, unpacked.
 pub(super) struct Unpacked<R> {
@@ -24,7 +24,7 @@ pub(super) struct Unpacked<R> {
 impl<R: Read> Unpacked<R> {
     pub(super) fn new(source: R) -> Self {
         let mut frame = FrameDecoder::new();
-        frame.set_max_window_size(MOST_WINDOW);
+        frame.set_max_window_size(MAX_WINDOW);
         Self { source, frame }
     }
 

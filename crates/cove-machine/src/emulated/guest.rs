@@ -138,7 +138,7 @@ impl Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::restarts::MANY;
+    use crate::process::restarts::MAX_RESTARTS;
 
     const STOP: Event = Event::Stop;
     const RESUME: Event = Event::Resume;
@@ -222,7 +222,7 @@ mod tests {
         let round = [shutdown("guest-reset"), STOP, Event::Reset, RESUME];
         let steps = steps(&[&round[..]; 9].concat(), None);
         let restarts = steps.iter().filter(|step| **step == Step::Reset).count();
-        assert_eq!(restarts, MANY - 1);
+        assert_eq!(restarts, MAX_RESTARTS - 1);
         assert!(matches!(
             steps.last(),
             Some(Step::End(ExitCause::GuestPanicked { .. }))

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 /// How long QEMU may take to write back its disks and end, after it was told to.
-const QUIT_PATIENCE: Duration = Duration::from_secs(10);
+const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The console is silent when nothing came for so long; what the guest wrote before it stopped is in the pipe already.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -150,7 +150,7 @@ impl Supervisor<'_> {
             Some(Step::End(cause)) => {
                 tracing::info!(?cause, "the guest ended");
                 self.decided.get_or_insert(cause);
-                self.deadline = Some(Instant::now() + QUIT_PATIENCE);
+                self.deadline = Some(Instant::now() + QUIT_TIMEOUT);
                 let qmp = self.qmp.clone();
                 // QEMU may be gone before its answer is read, which is no failure.
                 self.steps.spawn(async move {

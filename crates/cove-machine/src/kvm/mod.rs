@@ -39,7 +39,7 @@ pub(crate) const FEATURES: Features = Features {
 };
 
 /// Most vCPUs, as many as the ACPI tables can list.
-const MOST_CPUS: u32 = 254;
+const MAX_CPUS: u32 = 254;
 
 /// The devices that reach beyond the machine, and are made by whoever knows what is there.
 pub(crate) struct Shared {
@@ -88,9 +88,9 @@ impl Backend for Kvm {
 
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError> {
         check(spec)?;
-        if spec.cpus > MOST_CPUS {
+        if spec.cpus > MAX_CPUS {
             return Err(MachineError::InvalidSpec(format!(
-                "{} vCPUs are too many, it may have at most {MOST_CPUS}",
+                "{} vCPUs are too many, it may have at most {MAX_CPUS}",
                 spec.cpus
             )));
         }

@@ -56,7 +56,7 @@ const DATA_DISK: usize = 1;
 const NETWORK: usize = 4;
 
 /// How long vCPUs and devices may take to end with the machine. The process's own end takes what remains.
-const END_PATIENCE: Duration = Duration::from_secs(3);
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why a guest can be neither paused nor resumed.
 const UNSETTLED: &str = "the guest is restarting or ending";
@@ -376,7 +376,7 @@ impl Supervisor {
     async fn end(self) {
         let running = Arc::clone(&self.running);
         drop(self);
-        match timeout(END_PATIENCE, spawn_blocking(move || running.stop().map(drop))).await {
+        match timeout(END_TIMEOUT, spawn_blocking(move || running.stop().map(drop))).await {
             Ok(Ok(Ok(()))) => {}
             Ok(Ok(Err(error))) => tracing::warn!(why = chain(&error), "the machine is cut off"),
             Ok(Err(error)) => tracing::warn!(%error, "the machine is cut off"),

@@ -37,7 +37,7 @@ use tokio_util::codec::Framed;
 
 /// How long the machine may take to end in order. systemd waits for 90 seconds, unless it is told otherwise, and then
 /// kills.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How much of that its containers may take, in milliseconds. The rest is for the engine, the file systems and the
 /// power-off.
@@ -135,7 +135,7 @@ async fn farewell(way: &Way) -> String {
     tokio::select! {
         why = asked => why,
         never = keep_going(way) => match never {},
-        () = sleep(PATIENCE) => format!("the guest did not end within {} seconds", PATIENCE.as_secs()),
+        () = sleep(TIMEOUT) => format!("the guest did not end within {} seconds", TIMEOUT.as_secs()),
     }
 }
 
@@ -310,7 +310,7 @@ mod tests {
         let order = rig.orders.recv().await.unwrap().order;
         assert_eq!(order, Order::Kill);
         let took = begun.elapsed();
-        assert!((PATIENCE..PATIENCE + LIMIT).contains(&took), "{took:?}");
+        assert!((TIMEOUT..TIMEOUT + LIMIT).contains(&took), "{took:?}");
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// How long killed processes may take to be gone. Longer than a disk takes to swallow what it was given.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The guest's console, within the machine's directory.
 pub(crate) fn console_path(directory: &Path) -> PathBuf {
@@ -58,7 +58,7 @@ pub(crate) fn clear(
 
 /// Takes the lock, from its holders if need be.
 fn take_by_force(directory: &Path) -> Result<Lock, MachineError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match Lock::take(directory) {
             Err(MachineError::Locked { .. }) if Instant::now() < deadline => {}

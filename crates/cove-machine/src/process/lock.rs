@@ -14,7 +14,7 @@ use std::{
 };
 
 /// How long a disk may stay locked after its machine is gone. Longer than a host takes to write what it was given.
-const DISK_PATIENCE: Duration = Duration::from_secs(10);
+const DISK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The lock, held until this and every descriptor made by [`Lock::share`] is closed, in whichever process.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Lock {
     /// process that was killed lets go of its locks one by one, of that of its directory perhaps before that of its
     /// disk.
     pub(crate) async fn take_disk(disk: &Path) -> Result<Self, MachineError> {
-        let deadline = Instant::now() + DISK_PATIENCE;
+        let deadline = Instant::now() + DISK_TIMEOUT;
         loop {
             if let Some(lock) = Self::on(disk, OpenOptions::new())? {
                 return Ok(lock);

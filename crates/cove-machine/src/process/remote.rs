@@ -38,7 +38,7 @@ use tokio::{
 
 /// How long a machine process may take to kill its hypervisor, before both are killed, and how long one whose
 /// connection ended may take to answer or be gone.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Events that a listener may lag behind.
 const EVENTS: usize = 64;
@@ -132,7 +132,7 @@ impl Remote {
                 turns.now == wanted || (wanted == Vcpus::Running && turns.count != before.count)
             });
             // Without it the machine is as it was asked to be all the same.
-            if timeout(PATIENCE, told).await.is_err() {
+            if timeout(TIMEOUT, told).await.is_err() {
                 tracing::warn!(operation, "the machine process does not say what it did");
             }
         }
@@ -205,7 +205,7 @@ impl Machine for Remote {
                 Err(error) => Err(error),
             }
         };
-        match timeout(PATIENCE, asked).await {
+        match timeout(TIMEOUT, asked).await {
             Ok(Ok(exit)) => Ok(exit),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the machine process is ended by force");
@@ -406,7 +406,7 @@ enum Settled {
 /// Finds out what became of a machine process whose connection ended.
 async fn settle(shared: &Shared) -> Settled {
     let directory = &shared.spec.directory;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while matches!(left_over::is_free(directory), Ok(false)) && Instant::now() < deadline {
         if matches!(record::read::<Exit>(directory), Ok(None))
             && let Ok(greeted) = connect(&shared.spec.runtime).await

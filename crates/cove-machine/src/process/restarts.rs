@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 /// This many restarts within [`WINDOW`] are a guest that cannot start: a kernel that fails before its console works is
 /// seen as a reset and nothing else.
-pub(crate) const MANY: usize = 5;
-/// See [`MANY`].
+pub(crate) const MAX_RESTARTS: usize = 5;
+/// See [`MAX_RESTARTS`].
 pub(crate) const WINDOW: Duration = Duration::from_mins(1);
 
 /// When a guest restarted, as far as this matters still.
@@ -18,9 +18,9 @@ impl Restarts {
     pub(crate) fn another(&mut self, now: Instant) -> Option<ExitCause> {
         self.0.retain(|then| now.duration_since(*then) < WINDOW);
         self.0.push(now);
-        (self.0.len() >= MANY).then(|| ExitCause::GuestPanicked {
+        (self.0.len() >= MAX_RESTARTS).then(|| ExitCause::GuestPanicked {
             message: format!(
-                "the guest restarted {MANY} times within {} seconds without saying why",
+                "the guest restarted {MAX_RESTARTS} times within {} seconds without saying why",
                 WINDOW.as_secs()
             ),
         })
@@ -39,7 +39,7 @@ mod tests {
             now += WINDOW / 2;
             assert_eq!(restarts.another(now), None);
         }
-        let given_up = (0..MANY).find_map(|_| restarts.another(now));
+        let given_up = (0..MAX_RESTARTS).find_map(|_| restarts.another(now));
         assert!(matches!(given_up, Some(ExitCause::GuestPanicked { .. })));
     }
 }

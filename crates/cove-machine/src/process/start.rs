@@ -28,13 +28,13 @@ use tokio::{
 use tokio_util::codec::LinesCodecError;
 
 /// How long a machine process may take to have its guest run. QEMU takes a third of a second on an idle computer.
-const START_PATIENCE: Duration = Duration::from_mins(1);
+const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a process that holds the lock may take to answer.
-const ADOPT_PATIENCE: Duration = Duration::from_secs(10);
+const ADOPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a process may take to greet on a connection that it accepted, or to end after it said its last word.
-const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest line in which a start is reported, in bytes.
 const MAX_REPORT: u64 = 64 << 10;
@@ -56,13 +56,13 @@ pub(crate) async fn start(program: &Path, launch: &Launch) -> Result<Remote, Mac
     let reaper = Reaper::new(child);
     let mut report = String::new();
     let mut stdout = BufReader::new(stdout).take(MAX_REPORT);
-    if timeout(START_PATIENCE, stdout.read_line(&mut report))
+    if timeout(START_TIMEOUT, stdout.read_line(&mut report))
         .await
         .is_err()
     {
         reaper.kill();
         return Err(MachineError::StartFailed {
-            why: format!("nothing happened for {} seconds", START_PATIENCE.as_secs()),
+            why: format!("nothing happened for {} seconds", START_TIMEOUT.as_secs()),
         });
     }
     match protocol::decode(&report) {
@@ -151,7 +151,7 @@ impl Reaper {
 
     /// How the process ended, if it does so soon.
     async fn status(self) -> Option<ExitStatus> {
-        timeout(GREETING_PATIENCE, self.status).await.ok()?.ok()?
+        timeout(GREETING_TIMEOUT, self.status).await.ok()?.ok()?
     }
 }
 
@@ -163,7 +163,7 @@ pub(crate) async fn adopt(spec: &MachineSpec) -> Result<Option<Remote>, MachineE
     // The machine's own specification says where its sockets are, even if they would be elsewhere today.
     let running = record::read::<Launch>(&spec.directory).ok().flatten();
     let spec = running.map_or_else(|| spec.clone(), |launch| launch.spec);
-    let deadline = Instant::now() + ADOPT_PATIENCE;
+    let deadline = Instant::now() + ADOPT_TIMEOUT;
     while !left_over::is_free(&spec.directory)? {
         match connect(&spec.runtime).await {
             Ok(line) => return Ok(Some(Remote::attend(&spec, line))),
@@ -231,7 +231,7 @@ pub(super) async fn connect(runtime: &Path) -> Result<Greeted, MachineError> {
         source,
     })?;
     let mut line = protocol::line(stream);
-    let greeting = match timeout(GREETING_PATIENCE, line.next()).await {
+    let greeting = match timeout(GREETING_TIMEOUT, line.next()).await {
         Ok(Some(Ok(greeting))) => greeting,
         Ok(Some(Err(LinesCodecError::MaxLineLengthExceeded))) => {
             return Err(MachineError::Protocol("its greeting is too long".into()));

@@ -23,7 +23,7 @@ const _: () = assert!(HEADER_LEN as usize == HEADER_SIZE);
 
 /// With more connections than this in line, a turn is short: what a big one saves in system calls, the others would
 /// wait for.
-const FEW: usize = 8;
+const LONG_TURNS_UP_TO: usize = 8;
 const SHORT_TURN: usize = 16 * 1024;
 
 /// How far the guest could be served.
@@ -97,7 +97,7 @@ impl Muxer {
         memory: &GuestMemory,
     ) -> Result<Served, BrokenQueue> {
         let cid = self.guest_cid;
-        let turn = if self.ready.len() > FEW {
+        let turn = if self.ready.len() > LONG_TURNS_UP_TO {
             SHORT_TURN
         } else {
             *APPETITE.end()

@@ -307,7 +307,7 @@ impl Owner {
     fn end(&mut self, session: Session, paused: bool, kill: CancellationToken, mut waiters: Waiters) {
         waiters.stage("Stopping the machine", 0.0);
         let grace = self.stop_grace();
-        let (sender, steps) = mpsc::channel(stop::Step::MOST);
+        let (sender, steps) = mpsc::channel(stop::Step::MAX_STEPS);
         self.steps = steps;
         let task = tokio::spawn(stop::stop(session, paused, grace, kill.clone(), sender));
         self.phase = Phase::Stopping {

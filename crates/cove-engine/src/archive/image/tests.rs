@@ -215,7 +215,7 @@ fn json_that_is_longer_than_any_is_not_kept() {
 fn what_unpacks_to_more_than_any_image_is_not_read_to_its_end() {
     let zeros = tar(&[("zeros", &vec![0; 1 << 20])]);
     for packed in [gzip(&zeros), zstd(&zeros)] {
-        let mut unpacked = MOST_UNPACKED - (1 << 16);
+        let mut unpacked = MAX_UNPACKED - (1 << 16);
         assert!(matches!(
             read_file(&packed[..], packed.len() as u64, LONGEST, &mut unpacked),
             Err(ArchiveError::Broken(_))
@@ -284,15 +284,12 @@ fn a_layer_that_stands_there_many_times_counts_as_often() {
         tar(&files)
     };
     for (layer, what) in [
-        (layer_of(&names(1 + MOST_KEPT / MOST_LAYERS, 5)), "entries"),
-        (
-            layer_of(&names(1 + MOST_PATHS / MOST_LAYERS / 4000, 4000)),
-            "paths",
-        ),
+        (layer_of(&names(1 + MAX_KEPT / MAX_LAYERS, 5)), "entries"),
+        (layer_of(&names(1 + MAX_PATHS / MAX_LAYERS / 4000, 4000)), "paths"),
     ] {
         assert!(read_times(&layer, 2).is_ok(), "{what}");
         assert!(
-            matches!(read_times(&layer, MOST_LAYERS), Err(ArchiveError::Broken(_))),
+            matches!(read_times(&layer, MAX_LAYERS), Err(ArchiveError::Broken(_))),
             "{what}"
         );
     }
@@ -300,7 +297,7 @@ fn a_layer_that_stands_there_many_times_counts_as_often() {
 
 #[test]
 fn more_files_than_any_image_has_are_refused() {
-    let names: Vec<String> = (0..=MOST_FILES).map(|at| format!("{at}.json")).collect();
+    let names: Vec<String> = (0..=MAX_FILES).map(|at| format!("{at}.json")).collect();
     let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"{}"[..])).collect();
     assert!(matches!(read(&tar(&files)), Err(ArchiveError::Broken(_))));
 }

@@ -40,7 +40,7 @@ use tokio::{
 };
 
 /// How long porter and cell may take to be ready.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 /// How long the log of processes that have ended may take to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -175,9 +175,9 @@ enum Greeting {
 async fn attempt(directory: &Path, locks: &[&Lock], bare: Option<String>) -> Result<Attempt, MachineError> {
     let has_view = bare.is_none();
     let mut started = Started::new(directory, locks, bare)?;
-    let greeting = timeout(PATIENCE, started.greeting())
+    let greeting = timeout(TIMEOUT, started.greeting())
         .await
-        .unwrap_or_else(|_| Greeting::Failed(format!("nothing happened for {} seconds", PATIENCE.as_secs())));
+        .unwrap_or_else(|_| Greeting::Failed(format!("nothing happened for {} seconds", TIMEOUT.as_secs())));
     match greeting {
         Greeting::Ready { pid, layers } => {
             let (handle, words, conversation) = Handle::to(started.line);

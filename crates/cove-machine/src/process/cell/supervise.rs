@@ -21,7 +21,7 @@ use tokio::{
 };
 
 /// How long the cell may take to end a guest that is to be killed.
-const KILL_PATIENCE: Duration = Duration::from_secs(4);
+const KILL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The console is silent when nothing came for so long.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -61,7 +61,7 @@ pub(in super::super) async fn supervise(
             Some(asked) = requests.recv() => {
                 if asked.order == Order::Kill {
                     killed = true;
-                    deadline = Some(Instant::now() + KILL_PATIENCE);
+                    deadline = Some(Instant::now() + KILL_TIMEOUT);
                 }
                 pass_on(&cell, asked);
             }
