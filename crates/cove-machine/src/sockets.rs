@@ -4,11 +4,11 @@
 //! | file | who listens | what for |
 //! | --- | --- | --- |
 //! | `control.sock` | machine process | the daemon's requests |
-//! | `vsock.sock` | machine process | host programs that connect to a port of the guest |
+//! | `vsock.sock` | cell | host programs that connect to a port of the guest |
 //! | `vsock.sock_PORT` | whoever wants it, such as the daemon | connections from the guest to a port of the host |
-//! | `vhost.sock` | machine process | the hypervisor, for the socket device |
-//! | `fs.sock` | machine process | the hypervisor, for the file system device |
-//! | `net.sock` | machine process | the hypervisor, for the network device |
+//! | `vhost.sock` | cell, beside QEMU | QEMU, for the socket device |
+//! | `fs.sock` | cell, beside QEMU | QEMU, for the file system device |
+//! | `net.sock` | machine process | the network device: QEMU's, or the cell's |
 
 use crate::{
     Connection, Listener, MachineError,

@@ -1,8 +1,8 @@
 //! Machines on QEMU without hardware virtualisation: they run wherever QEMU does, at a fraction of the speed.
 //!
 //! The daemon's side ([`Emulated`]) finds QEMU and starts the machine process, within which [`hypervisor`] starts QEMU
-//! and [`supervisor`] watches it. QEMU gets its socket device and its file system
-//! device from the machine process, over vhost-user.
+//! and [`supervisor`] watches it. QEMU gets its socket device and its file system device from the cell, over
+//! vhost-user.
 
 mod command;
 mod guest;

@@ -57,34 +57,45 @@ impl Owner {
     }
 
     async fn start(&mut self, reply: oneshot::Sender<Listening>) {
-        if matches!(self.phase, Phase::Paused(_)) {
-            let operation = Operation::new();
-            answer(reply, operation.listen());
+        match &mut self.phase {
+            Phase::Starting {
+                operation, looking, ..
+            } => {
+                answer(reply, operation.listen());
+                *looking = looking.map(|_| true);
+                return;
+            }
+            Phase::Stopping { waiters, .. } => {
+                let start = waiters.start.get_or_insert_with(Operation::new);
+                answer(reply, start.listen());
+                start.notice("waiting until the machine has stopped");
+                return;
+            }
+            Phase::Stopped | Phase::Running(_) | Phase::Paused(_) | Phase::Failed { .. } => {}
+        }
+        let operation = Operation::new();
+        answer(reply, operation.listen());
+        if let Some(error) = self.out_of_reach() {
+            operation.failed(error);
+            return;
+        }
+        if let Phase::Running(_) = self.phase {
+            self.done(operation);
+            return;
+        }
+        if let Phase::Paused(_) = self.phase {
             match self.resume().await {
                 Ok(()) => self.done(operation),
                 Err(error) => operation.failed(error),
             }
             return;
         }
-        if let Some(error) = self.out_of_reach() {
-            let operation = Operation::new();
-            answer(reply, operation.listen());
-            operation.failed(error);
-            return;
-        }
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Stopped | Phase::Failed { session: None, .. } => {
-                let operation = Operation::new();
-                answer(reply, operation.listen());
-                self.begin(operation, None, Job::start);
-            }
             // What is left of the failed machine has to go first, and nothing of it needs care.
             Phase::Failed {
                 session: Some(session),
                 ..
             } => {
-                let operation = Operation::new();
-                answer(reply, operation.listen());
                 let kill = CancellationToken::new();
                 kill.cancel();
                 let waiters = Waiters {
@@ -93,40 +104,7 @@ impl Owner {
                 };
                 self.end(*session, false, kill, waiters);
             }
-            Phase::Starting {
-                task,
-                cancel,
-                updates,
-                operation,
-                looking,
-            } => {
-                answer(reply, operation.listen());
-                self.phase = Phase::Starting {
-                    task,
-                    cancel,
-                    updates,
-                    operation,
-                    looking: looking.map(|_| true),
-                };
-            }
-            Phase::Running(session) => {
-                let operation = Operation::new();
-                answer(reply, operation.listen());
-                self.phase = Phase::Running(session);
-                self.done(operation);
-            }
-            Phase::Stopping {
-                task,
-                kill,
-                mut waiters,
-            } => {
-                let start = waiters.start.get_or_insert_with(Operation::new);
-                answer(reply, start.listen());
-                start.notice("waiting until the machine has stopped");
-                self.phase = Phase::Stopping { task, kill, waiters };
-            }
-            // Dealt with above.
-            paused @ Phase::Paused(_) => self.phase = paused,
+            _ => self.begin(operation, None, Job::start),
         }
     }
 
