@@ -8,7 +8,7 @@ use crate::{
     settings::{self, Backend},
 };
 use cove_api::{ApiError, Check, CheckState, ContextState, transport};
-use cove_machine::{Availability, BackendKind, FolderHealth, Hold, Layer};
+use cove_machine::{Availability, BackendKind, Caveat, FolderHealth, Hold, Layer};
 use std::{
     env,
     path::{Path, PathBuf},
@@ -46,7 +46,7 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
                 .iter()
                 .map(|(kind, found)| considered(*kind, found, *kind == choice.backend.kind())),
         );
-        checks.push(network(choice.backend.outbound()));
+        checks.push(network(&choice.backend.outbound()));
         checks.push(image(&dirs.image(), &dirs.cache().join("image-verified.json")));
         checks.push(space(&dirs.machines()));
         checks.push(sockets(dirs.runtime(), &dirs.docker_socket("default")));
@@ -132,35 +132,24 @@ fn chosen(kind: BackendKind, reason: &str, considered: &[(BackendKind, Availabil
 fn considered(kind: BackendKind, found: &Availability, in_use: bool) -> Check {
     let name = format!("backend {kind}");
     match found {
-        Availability::Available { evidence } if kind == BackendKind::Emulated && one_vcpu_only(evidence) => {
-            warning(
-                &name,
-                format!(
-                    "{evidence}; emulated machines get one virtual CPU, since guests with two crash below QEMU 10"
-                ),
-                "install QEMU 10 or newer; Debian 12 has it in bookworm-backports",
-            )
-        }
-        Availability::Available { evidence } => good(&name, evidence),
+        Availability::Available { evidence, caveat } => available(&name, evidence, caveat.as_ref()),
         Availability::Unavailable { why, hint } if in_use => failed(&name, why, hint),
         Availability::Unavailable { why, hint } => warning(&name, why, hint),
     }
 }
 
-fn network(found: Availability) -> Check {
+fn network(found: &Availability) -> Check {
     match found {
-        Availability::Available { evidence } => good("network", evidence),
+        Availability::Available { evidence, caveat } => available("network", evidence, caveat.as_ref()),
         Availability::Unavailable { why, hint } => warning("network", why, hint),
     }
 }
 
-/// Whether the evidence names a QEMU older than 10.
-fn one_vcpu_only(evidence: &str) -> bool {
-    let version = evidence.split_once("QEMU ").map(|(_, rest)| rest);
-    let major = version.and_then(|version| version.split(|c: char| !c.is_ascii_digit()).next());
-    major
-        .and_then(|major| major.parse::<u32>().ok())
-        .is_some_and(|major| major < 10)
+fn available(name: &str, evidence: &str, caveat: Option<&Caveat>) -> Check {
+    match caveat {
+        None => good(name, evidence),
+        Some(Caveat { what, hint }) => warning(name, format!("{evidence}; {what}"), hint),
+    }
 }
 
 fn image(directory: &Path, stamp: &Path) -> Check {
@@ -445,24 +434,30 @@ mod tests {
     }
 
     #[test]
-    fn an_old_qemu_is_a_warning_that_says_what_it_costs() {
-        let found = |evidence: &str| {
-            let evidence = evidence.to_owned();
-            considered(BackendKind::Emulated, &Availability::Available { evidence }, true).state
+    fn what_a_backend_is_short_of_is_a_warning_that_says_what_to_do() {
+        let found = |caveat| {
+            let evidence = "QEMU 7.2.11".to_owned();
+            considered(
+                BackendKind::Emulated,
+                &Availability::Available { evidence, caveat },
+                true,
+            )
         };
+        assert_eq!(found(None).state, CheckState::Ok);
+        let check = found(Some(Caveat {
+            what: "one vCPU".into(),
+            hint: "install a newer one".into(),
+        }));
+        assert_eq!(check.state, CheckState::Warning);
         assert_eq!(
-            found("QEMU 7.2.11 at /usr/bin/qemu-system-x86_64"),
-            CheckState::Warning
+            (&*check.evidence, &*check.fix),
+            ("QEMU 7.2.11; one vCPU", "install a newer one")
         );
-        assert_eq!(found("QEMU 10.0.2"), CheckState::Ok);
-        assert_eq!(found("something else"), CheckState::Ok);
     }
 
     #[test]
     fn emulation_is_said_plainly_and_a_missing_backend_fails() {
-        let available = Availability::Available {
-            evidence: "QEMU 10".into(),
-        };
+        let available = Availability::available("QEMU 10");
         let missing = Availability::Unavailable {
             why: "QEMU is not installed".into(),
             hint: "apt install it".into(),

@@ -75,10 +75,10 @@ fn choose_from(preference: Preference, backends: &[Arc<dyn Backend>]) -> Choice 
     let (kind, availability) = &considered[index];
     let reason = match (availability, named) {
         (Availability::Unavailable { why, .. }, _) => format!("{kind} machines cannot run here: {why}"),
-        (Availability::Available { evidence }, Some(wanted)) if wanted == *kind => {
+        (Availability::Available { evidence, .. }, Some(wanted)) if wanted == *kind => {
             format!("{kind} ({evidence}), as the settings ask for")
         }
-        (Availability::Available { evidence }, _) => {
+        (Availability::Available { evidence, .. }, _) => {
             let passed: Vec<_> = considered[..index]
                 .iter()
                 .filter_map(|(_, availability)| match availability {
@@ -114,9 +114,7 @@ mod tests {
         }
         fn probe(&self) -> Availability {
             match self.1 {
-                Ok(evidence) => Availability::Available {
-                    evidence: evidence.into(),
-                },
+                Ok(evidence) => Availability::available(evidence),
                 Err(why) => Availability::Unavailable {
                     why: why.into(),
                     hint: String::new(),

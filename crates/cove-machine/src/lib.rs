@@ -93,6 +93,8 @@ pub enum Availability {
     Available {
         /// What was found, such as `QEMU 10.0.2`.
         evidence: String,
+        /// What is short of the promise all the same.
+        caveat: Option<Caveat>,
     },
     /// It cannot.
     Unavailable {
@@ -101,6 +103,25 @@ pub enum Availability {
         /// What a person can do about it.
         hint: String,
     },
+}
+
+impl Availability {
+    /// It can, without a caveat.
+    pub fn available(evidence: impl Into<String>) -> Self {
+        Self::Available {
+            evidence: evidence.into(),
+            caveat: None,
+        }
+    }
+}
+
+/// What something that will do cannot do as another one could.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caveat {
+    /// What it comes to, as a clause.
+    pub what: String,
+    /// What a person can do about it.
+    pub hint: String,
 }
 
 /// What the machines of a backend can do beyond starting and stopping.

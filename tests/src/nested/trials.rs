@@ -29,7 +29,7 @@ const FRAME: usize = 8;
 /// KVM is chosen where it can be used and is asked for, and the reason names the processor's extension.
 pub fn probe() -> Result<()> {
     match Kvm::new(None).probe() {
-        Availability::Available { evidence } => ensure!(evidence.starts_with("KVM with "), "{evidence}"),
+        Availability::Available { evidence, .. } => ensure!(evidence.starts_with("KVM with "), "{evidence}"),
         Availability::Unavailable { why, .. } => bail!("{why}"),
     }
     let choice = choose(Preference::Kvm, None);

@@ -257,7 +257,7 @@ impl Walk {
         };
         self.pass(Station::Route, format!("from {route} to {}", address.ip()));
         let by = match &self.around.outbound {
-            Availability::Available { evidence } => evidence.clone(),
+            Availability::Available { evidence, .. } => evidence.clone(),
             Availability::Unavailable { why, .. } => why.clone(),
         };
         self.pass(Station::Nat, by);
@@ -350,7 +350,7 @@ fn no_way_out(outbound: &Availability, who: &str, address: SocketAddr, outward: 
     }
     let stop = match outbound {
         Availability::Unavailable { why, hint } => Stop::new(Verdict::NoWayOut, why.clone(), hint.clone()),
-        Availability::Available { evidence } => Stop::new(
+        Availability::Available { evidence, .. } => Stop::new(
             Verdict::NoWayOut,
             format!("the machine's network is down, although {evidence}"),
             "it comes back by itself within seconds; if not, `cove logs machine` says why",
@@ -412,9 +412,7 @@ mod tests {
             why: "passt is missing".into(),
             hint: "apt install passt".into(),
         };
-        let there = Availability::Available {
-            evidence: "/usr/bin/passt connects machines to the network".into(),
-        };
+        let there = Availability::available("/usr/bin/passt connects machines to the network");
         let address = ([192, 0, 2, 1], 80).into();
         let (station, stop) = no_way_out(&missing, "`app`", address, false);
         assert_eq!((station, stop.verdict), (Station::Nat, Verdict::NoWayOut));

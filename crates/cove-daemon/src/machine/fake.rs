@@ -495,9 +495,7 @@ impl Backend for FakeHost {
         BackendKind::Emulated
     }
     fn probe(&self) -> Availability {
-        Availability::Available {
-            evidence: "a test".into(),
-        }
+        Availability::available("a test")
     }
     fn features(&self) -> Features {
         Features::default()

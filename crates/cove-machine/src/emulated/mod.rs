@@ -89,6 +89,7 @@ impl Backend for Emulated {
         match Qemu::find(&self.directories) {
             Ok(qemu) => Availability::Available {
                 evidence: format!("QEMU {}", qemu.version),
+                caveat: qemu.version.caveat(),
             },
             Err(MachineError::Missing { what, hint }) => Availability::Unavailable {
                 why: format!("{what} is missing"),

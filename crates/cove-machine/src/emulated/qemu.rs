@@ -1,7 +1,7 @@
 //! Which QEMU there is, and what has to be known of its version.
 
 use crate::{
-    MachineError,
+    Caveat, MachineError,
     system::{Distribution, is_program},
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,14 @@ impl Version {
         let minor = parts.next()?.ok()?;
         let micro = parts.next().and_then(Result::ok).unwrap_or(0);
         Some(Self { major, minor, micro })
+    }
+
+    /// What whoever looks before a machine is started should know of it.
+    pub(crate) fn caveat(self) -> Option<Caveat> {
+        (self < OLDEST_FOR_SEVERAL_CPUS).then(|| Caveat {
+            what: "machines get one vCPU, because it crashes guests with several".to_owned(),
+            hint: format!("install QEMU 10 or newer ({})", install_hint()),
+        })
     }
 
     /// How many of `wanted` vCPUs are safe, and what to tell the user when these are fewer.
@@ -207,6 +215,9 @@ mod tests {
 
     #[test]
     fn versions_that_crash_guests_with_several_vcpus_get_one_and_say_so() {
+        let caveat = Version::new(7, 2, 19).caveat().unwrap();
+        assert!(caveat.what.contains("one vCPU") && caveat.hint.contains("QEMU 10"));
+        assert_eq!(Version::new(10, 0, 0).caveat(), None);
         let (vcpus, notice) = Version::new(7, 2, 19).vcpus(4);
         assert_eq!(vcpus, 1);
         assert!(notice.unwrap().contains("one vCPU instead of 4"));

@@ -10,7 +10,7 @@ use std::{io::ErrorKind, path::Path};
 /// Looks at KVM's `device` and at what `/proc/cpuinfo` says of the processor.
 pub(super) fn probe(device: &Path, cpuinfo: &Path) -> Availability {
     match examine(device, cpuinfo) {
-        Ok(evidence) => Availability::Available { evidence },
+        Ok(evidence) => Availability::available(evidence),
         Err((why, hint)) => Availability::Unavailable { why, hint },
     }
 }
@@ -118,7 +118,7 @@ mod tests {
         std::fs::write(&path, cpuinfo).unwrap();
         match probe(device, &path) {
             Availability::Unavailable { why, hint } => (why, hint),
-            Availability::Available { evidence } => panic!("available: {evidence}"),
+            Availability::Available { evidence, .. } => panic!("available: {evidence}"),
         }
     }
 

@@ -19,7 +19,7 @@ mod passt;
 pub(crate) use keep::keep;
 
 use self::passt::{Passt, install_hint};
-use crate::Availability;
+use crate::{Availability, Caveat};
 use std::{os::fd::BorrowedFd, path::PathBuf, process::Command};
 
 /// The guest's address on its network of two; locally administered.
@@ -33,10 +33,8 @@ const MISSING: &str = "passt is missing, so that machines and containers cannot 
 pub(crate) fn availability(directories: &[PathBuf]) -> Availability {
     match Passt::find(directories) {
         Ok(passt) => Availability::Available {
-            evidence: match passt.flaw() {
-                None => format!("{} connects machines to the network", passt.path().display()),
-                Some(flaw) => format!("{}; {flaw}", passt.path().display()),
-            },
+            evidence: format!("{} connects machines to the network", passt.path().display()),
+            caveat: passt.caveat(),
         },
         Err(_) => Availability::Unavailable {
             why: MISSING.into(),
@@ -48,7 +46,12 @@ pub(crate) fn availability(directories: &[PathBuf]) -> Availability {
 /// What the user of a machine should know about its way out through a program in `directories`. Blocks for a moment.
 pub(crate) fn notices(directories: &[PathBuf]) -> Vec<String> {
     match Passt::find(directories) {
-        Ok(passt) => passt.flaw().into_iter().map(str::to_owned).collect(),
+        Ok(passt) => {
+            let caveat = passt.caveat().into_iter();
+            caveat
+                .map(|Caveat { what, hint }| format!("{what}; {hint}"))
+                .collect()
+        }
         Err(_) => vec![format!("{MISSING}: {}", install_hint())],
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Nat;
 use crate::{
-    MachineError,
+    Caveat, MachineError,
     system::{Distribution, is_program},
 };
 use cove_wire::network;
@@ -43,7 +43,7 @@ impl Passt {
     }
 
     /// What a person should know about it; nothing if it is as good as can be told. Blocks while it is asked.
-    pub(crate) fn flaw(&self) -> Option<&'static str> {
+    pub(crate) fn caveat(&self) -> Option<Caveat> {
         let help = Command::new(&self.path)
             .arg("--help")
             .stdin(Stdio::null())
@@ -52,10 +52,12 @@ impl Passt {
         let young = [help.stdout, help.stderr]
             .iter()
             .any(|text| String::from_utf8_lossy(text).contains(SIGN_OF_YOUTH));
-        (!young).then_some(
-            "this passt is old: once a program in a container has ended its own direction of a connection, as `nc` does, \
-             it may get the rest of the answer several times; Debian 13 and other current systems have a newer one",
-        )
+        (!young).then(|| Caveat {
+            what: "this passt is old: once a program in a container has ended its own direction of a connection, as \
+                   `nc` does, it may get the rest of the answer several times"
+                .to_owned(),
+            hint: "install a newer passt; Debian 13 and other current systems have one".to_owned(),
+        })
     }
 
     /// Where it is.
@@ -118,11 +120,11 @@ mod tests {
     fn an_old_passt_is_told_from_a_newer_one_by_its_options() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
-        let flaw = |script: &str| {
+        let caveat = |script: &str| {
             test_script::install(&path, &format!("#!/bin/sh\n{script}\n"));
-            Passt::find(&[directory.path().to_owned()]).unwrap().flaw()
+            Passt::find(&[directory.path().to_owned()]).unwrap().caveat()
         };
-        assert!(flaw("echo '  --no-map-gw  ...' >&2; exit 1").is_some());
-        assert_eq!(flaw("echo '  --map-host-loopback ADDR'"), None);
+        assert!(caveat("echo '  --no-map-gw  ...' >&2; exit 1").is_some());
+        assert_eq!(caveat("echo '  --map-host-loopback ADDR'"), None);
     }
 }
