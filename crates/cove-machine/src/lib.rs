@@ -172,7 +172,8 @@ pub trait Backend: Send + Sync {
     async fn adopt(&self, spec: &MachineSpec) -> Result<Option<Box<dyn Machine>>, MachineError>;
 
     /// Ends the machine that runs in `directory` as if its power were cut, also one that cannot be talked to, and
-    /// returns once nothing of it is left. Its sockets are in `runtime`, unless it says otherwise itself.
+    /// returns once nothing of it is left. Its sockets are in `runtime`, unless it says otherwise itself. As it stands
+    /// here it is for backends that never run one.
     async fn evict(&self, directory: &Path, runtime: &Path) -> Result<(), MachineError> {
         let _ = (directory, runtime);
         Ok(())

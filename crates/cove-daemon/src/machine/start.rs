@@ -102,21 +102,7 @@ impl Job {
         self.timeline.host("check-image", began);
 
         let values = context.settings.current().map_err(Failure::from)?;
-        let host = context.settings.host();
-        let mut settings = values.machine(&self.name, host);
-        if settings.cpus > host.cpus {
-            let message = format!(
-                "this computer has {} processors, so that the machine gets no more",
-                host.cpus
-            );
-            self.notice(Topic::Settings, message).await;
-        }
-        if host.memory_mib().is_some_and(|most| settings.memory_mib > most) {
-            let message =
-                "the machine gets the memory of this computer, which has less than machine.memory says";
-            self.notice(Topic::Settings, message.into()).await;
-        }
-        settings.fit(host);
+        let settings = self.fitting_settings(&values).await;
         self.stage("Preparing the data disk", 0.05).await;
         let began = Instant::now();
         let place = self.place.clone();
@@ -152,6 +138,26 @@ impl Job {
         self.timeline.host("start-process", began);
         let session = self.session(Arc::from(machine), record, false).await;
         Ok((session, manifest))
+    }
+
+    /// What the settings say of the machine, as far as this computer has it.
+    async fn fitting_settings(&self, values: &Values) -> MachineSettings {
+        let host = self.context.settings.host();
+        let mut settings = values.machine(&self.name, host);
+        if settings.cpus > host.cpus {
+            let message = format!(
+                "this computer has {} processors, so that the machine gets no more",
+                host.cpus
+            );
+            self.notice(Topic::Settings, message).await;
+        }
+        if host.memory_mib().is_some_and(|most| settings.memory_mib > most) {
+            let message =
+                "the machine gets the memory of this computer, which has less than machine.memory says";
+            self.notice(Topic::Settings, message.into()).await;
+        }
+        settings.fit(host);
+        settings
     }
 
     async fn find(&mut self) -> Result<Found, Setback> {
