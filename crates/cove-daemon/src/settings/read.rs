@@ -519,7 +519,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_values_never_panic(key in "(machine|shares|engine|proxy|machines)(\\.[a-z-]{1,9}){0,2}", value in "[-0-9a-z\"\\[\\]{}=., ]{0,30}") {
+        fn arbitrary_values_never_panic(key in "(machine|shares|engine|proxy|web|machines)(\\.[a-z-]{1,9}){0,2}", value in "[-0-9a-z\"\\[\\]{}=., ]{0,30}") {
             let _ = read(&format!("{key} = {value}"), None);
         }
     }
