@@ -362,7 +362,8 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
     /// they are there.
     async fn read_body(&mut self, request: &RequestHead) -> Result<(Vec<u8>, usize), Refusal> {
         let too_large = || {
-            let message = "the body of this request is larger than 8 MiB";
+            let most = MAX_CHECKED_BODY >> 20;
+            let message = format!("the body of this request is larger than {most} MiB");
             Refusal::Tell(Reply::new(413, message))
         };
         if matches!(request.framing, Framing::Length(length) if length > MAX_CHECKED_BODY as u64) {
