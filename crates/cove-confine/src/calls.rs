@@ -11,8 +11,8 @@ use libc::{
     SYS_fdatasync, SYS_fgetxattr, SYS_flistxattr, SYS_flock, SYS_fremovexattr, SYS_fsetxattr, SYS_fstat,
     SYS_fstatfs, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getdents64, SYS_getegid, SYS_geteuid, SYS_getgid,
     SYS_getpeername, SYS_getpid, SYS_getrandom, SYS_getrlimit, SYS_getsockname, SYS_getsockopt, SYS_gettid,
-    SYS_gettimeofday, SYS_getuid, SYS_getxattr, SYS_lgetxattr, SYS_linkat, SYS_listen, SYS_listxattr,
-    SYS_llistxattr, SYS_lremovexattr, SYS_lseek, SYS_lsetxattr, SYS_madvise, SYS_membarrier,
+    SYS_gettimeofday, SYS_getuid, SYS_getxattr, SYS_io_uring_enter, SYS_lgetxattr, SYS_linkat, SYS_listen,
+    SYS_listxattr, SYS_llistxattr, SYS_lremovexattr, SYS_lseek, SYS_lsetxattr, SYS_madvise, SYS_membarrier,
     SYS_memfd_create, SYS_mkdirat, SYS_mknodat, SYS_mremap, SYS_munmap, SYS_name_to_handle_at, SYS_nanosleep,
     SYS_newfstatat, SYS_openat, SYS_openat2, SYS_pipe2, SYS_ppoll, SYS_pread64, SYS_preadv, SYS_preadv2,
     SYS_prlimit64, SYS_pwrite64, SYS_pwritev, SYS_pwritev2, SYS_read, SYS_readlinkat, SYS_readv,
@@ -64,12 +64,13 @@ pub(crate) const LIFE: &[c_long] = &[
     libc::SYS_time,
 ];
 
-/// A disk: its file, by a descriptor that is open already.
+/// A disk: its file, by a descriptor that is open already, or by a ring that can do nothing else ([`crate::ring`]).
 pub(crate) const DISK: &[c_long] = &[
     SYS_fallocate,
     SYS_fdatasync,
     SYS_fstat,
     SYS_fsync,
+    SYS_io_uring_enter,
     SYS_lseek,
     SYS_pread64,
     SYS_preadv,
@@ -222,7 +223,6 @@ pub(crate) const DEADLY: &[c_long] = &[
     libc::SYS_fsmount,
     libc::SYS_fsopen,
     libc::SYS_init_module,
-    libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
     libc::SYS_io_uring_setup,
     libc::SYS_kexec_load,

@@ -6,7 +6,8 @@
 //!  namespaces::separate ── starts ────────────────▶ View::enter      a root of its own, with what it may see
 //!                                                   limits::give_up  no capability, no core, not to be traced
 //!  Door::mount, Door::unmount ── folders come ────▶ landlock::restrict
-//!                                and go             seccomp::arm     the whole process
+//!                                and go             ring::of_disk    a ring for each queue of a disk, for its file only
+//!                                                   seccomp::arm     the whole process
 //!                                                   seccomp::enter   each thread, by what it does
 //! ```
 //!
@@ -18,6 +19,7 @@
 //! | capabilities | what the user namespace would give it power over |
 //! | Landlock | executing, making devices, leaving the folders; the only layer for files where there are no namespaces |
 //! | seccomp | the kernel's system calls, but for those that its thread makes |
+//! | restricted rings | what the lists of system calls would not see: a ring takes a disk's operations on its file only |
 //! | limits | core dumps with the guest's memory, being traced |
 //!
 //! Every function says of its layer how it went ([`Layer`]). A layer that the host lacks is no error: it is told.
@@ -38,6 +40,8 @@ pub mod landlock;
 pub mod limits;
 #[cfg(target_os = "linux")]
 pub mod namespaces;
+#[cfg(target_os = "linux")]
+pub mod ring;
 #[cfg(target_os = "linux")]
 pub mod seccomp;
 #[cfg(target_os = "linux")]

@@ -24,7 +24,7 @@ use crate::queue::{BrokenQueue, Chain, DeviceQueue};
 use crate::stop::Stop;
 
 /// After how long a request that could not be done is tried again.
-const AGAIN: Timespec = Timespec {
+pub(crate) const AGAIN: Timespec = Timespec {
     tv_sec: 1,
     tv_nsec: 0,
 };
@@ -81,7 +81,6 @@ impl Session {
         if self.running.is_some() {
             return Err(DeviceError::AlreadyActive);
         }
-        let os = |operation| move |source| DeviceError::Os { operation, source };
         let Activation {
             memory,
             features: _,
@@ -96,24 +95,41 @@ impl Session {
         if let Some(invalid) = queues.iter().find(|queue| !queue.queue.is_valid(memory.as_ref())) {
             return Err(DeviceError::QueueInvalid { queue: invalid.index });
         }
+        self.run(S::NAME, S::KIND, move |stop| {
+            let mut worker = Worker {
+                memory,
+                queues,
+                interrupt,
+                service,
+                stop,
+            };
+            if let Err(error) = worker.work() {
+                give_up(S::NAME, &*worker.interrupt, &error);
+            }
+            worker.queues
+        })
+    }
+
+    /// Begins with a thread of that name and kind that does `work`. That has to end once it is told to stop, and hands
+    /// the queues back. No session may be under way.
+    pub(crate) fn run(
+        &mut self,
+        name: &'static str,
+        kind: Thread,
+        work: impl FnOnce(Arc<Stop>) -> Vec<DeviceQueue> + Send + 'static,
+    ) -> Result<(), DeviceError> {
         let stop = Arc::new(Stop::new()?);
-        let mut worker = Worker {
-            memory,
-            queues,
-            interrupt,
-            service,
-            stop: Arc::clone(&stop),
-        };
+        let told = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
-            .name(S::NAME.to_owned())
+            .name(name.to_owned())
             .spawn(move || {
-                seccomp::enter(S::KIND);
-                if let Err(error) = worker.work() {
-                    worker.give_up(&error);
-                }
-                worker.queues
+                seccomp::enter(kind);
+                work(told)
             })
-            .map_err(os("start a thread"))?;
+            .map_err(|source| DeviceError::Os {
+                operation: "start a thread",
+                source,
+            })?;
         self.running = Some(Running { stop, thread });
         Ok(())
     }
@@ -222,16 +238,16 @@ impl<S: Service> Worker<S> {
         }
         fds[0].revents().is_empty()
     }
+}
 
-    /// The driver broke a queue: nothing is done before a reset.
-    fn give_up(&self, error: &BrokenQueue) {
-        tracing::warn!(
-            device = S::NAME,
-            error = error as &dyn std::error::Error,
-            "the guest broke the device, which waits for a reset"
-        );
-        if let Err(error) = self.interrupt.signal_broken(error.queue) {
-            tracing::warn!(device = S::NAME, %error, "cannot tell the guest that it is broken");
-        }
+/// The driver broke a queue of the device of that name: nothing is done before a reset.
+pub(crate) fn give_up(device: &str, interrupt: &dyn Interrupt, error: &BrokenQueue) {
+    tracing::warn!(
+        device,
+        error = error as &dyn std::error::Error,
+        "the guest broke the device, which waits for a reset"
+    );
+    if let Err(error) = interrupt.signal_broken(error.queue) {
+        tracing::warn!(device, %error, "cannot tell the guest that it is broken");
     }
 }

@@ -73,13 +73,18 @@ fn iovecs(slices: &[VolatileSlice<'_>]) -> ([libc::iovec; MAX_SLICES], libc::c_i
     }; MAX_SLICES];
     let mut count = 0;
     for (iovec, slice) in iovecs.iter_mut().zip(slices) {
-        *iovec = libc::iovec {
-            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-            iov_len: slice.len(),
-        };
+        *iovec = self::iovec(slice);
         count += 1;
     }
     (iovecs, count)
+}
+
+/// The slice as the kernel takes it, which must not outlive what keeps the slice mapped.
+pub(crate) fn iovec(slice: &VolatileSlice<'_>) -> libc::iovec {
+    libc::iovec {
+        iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+        iov_len: slice.len(),
+    }
 }
 
 fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {

@@ -4,6 +4,7 @@
 //! whose cell is the monitor: the vCPUs are threads of it, and so are the devices. [`Monitor`] sees the machine to its
 //! end there.
 
+mod disks;
 mod guest;
 #[cfg(target_arch = "x86_64")]
 mod monitor;
@@ -11,6 +12,7 @@ mod monitor;
 mod nowhere;
 mod probe;
 
+pub(crate) use disks::Disks;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use monitor::Monitor;
 #[cfg(not(target_arch = "x86_64"))]
@@ -43,6 +45,7 @@ const MAX_CPUS: u32 = 254;
 
 /// The devices that reach beyond the machine, and are made by whoever knows what is there.
 pub(crate) struct Shared {
+    pub(crate) disks: Disks,
     pub(crate) vsock: Vsock,
     pub(crate) fs: Fs,
     pub(crate) net: Net,

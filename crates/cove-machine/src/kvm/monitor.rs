@@ -14,7 +14,7 @@
 //! was asked for; a kill waits for none of them.
 
 use super::{
-    Shared,
+    Disks, Shared,
     guest::{End, Guest, Step},
 };
 use crate::{
@@ -27,19 +27,11 @@ use crate::{
         protocol::Order,
     },
 };
-use cove_virtio::{
-    balloon::Balloon,
-    block::{Access, Block, Gauge},
-    device::Device,
-    net::Cable,
-    rng::Rng,
-};
+use cove_virtio::{balloon::Balloon, block::Gauge, device::Device, net::Cable, rng::Rng};
 use cove_vmm::{Config, ControlError, Report, Running, Vm, VmError};
 use std::{
     collections::VecDeque,
-    fs::OpenOptions,
     io::{self, Write},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -120,15 +112,18 @@ struct Supervisor {
 }
 
 impl Monitor {
-    /// Opens the disks of `spec`. No guest runs yet.
+    /// Puts the machine of `spec` together. No guest runs yet.
     pub(crate) fn new(
         spec: &MachineSpec,
-        Shared { vsock, fs, net }: Shared,
+        Shared {
+            disks,
+            vsock,
+            fs,
+            net,
+        }: Shared,
         console: Console,
     ) -> Result<Self, MachineError> {
-        // One for each vCPU; more than the device has are as good as all of those.
-        let queues = usize::try_from(spec.cpus).unwrap_or(usize::MAX);
-        let mut data = disk(&spec.data_disk, Access::ReadWrite, "data")?.with_queues(queues);
+        let Disks { root, mut data } = disks;
         let (starved, full) = mpsc::unbounded_channel();
         data.on_full(move || {
             // Nobody listens any more to a machine that was given up.
@@ -139,7 +134,7 @@ impl Monitor {
         // Until somebody says that the network is there.
         cable.plug(false);
         let devices: Vec<Box<dyn Device>> = vec![
-            Box::new(disk(&spec.rootfs, Access::ReadOnly, "root")?.with_queues(queues)),
+            Box::new(root),
             Box::new(data),
             Box::new(vsock),
             Box::new(fs),
@@ -480,21 +475,6 @@ fn command_line(further: &[String]) -> String {
     ];
     let further = further.iter().map(String::as_str);
     ours.into_iter().chain(further).collect::<Vec<_>>().join(" ")
-}
-
-fn disk(path: &Path, access: Access, id: &str) -> Result<Block, MachineError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(access == Access::ReadWrite)
-        .open(path)
-        .map_err(|source| MachineError::Io {
-            operation: "open the disk",
-            path: path.to_owned(),
-            source,
-        })?;
-    Block::new(file, access, id).map_err(|error| MachineError::StartFailed {
-        why: format!("the disk {} cannot be used: {}", path.display(), chain(&error)),
-    })
 }
 
 #[cfg(test)]

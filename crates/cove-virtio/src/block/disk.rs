@@ -1,23 +1,23 @@
 //! A disk's file, and the bounds of what may be done to it.
 //!
-//! Every operation checks its range against the size that the disk had when it was last measured, and whether the disk may be
-//! written, before the file is touched.
+//! Whatever is to be done becomes a [`Job`], for which its range is checked against the size that the disk had when it was
+//! last measured, and whether the disk may be written. How a job's calls reach the file is not its affair: here one after
+//! the other ([`Disk::carry_out`]), or through a ring with those of others.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags};
-use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 
 use super::{Access, BlockError, ID_LEN, SECTOR};
 use crate::scatter;
 
 /// Zeroes, to be written where the file system cannot make them.
-const ZEROES: &[u8] = &[0; 64 * 1024];
+static ZEROES: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A disk.
 pub(super) struct Disk {
@@ -69,9 +69,10 @@ pub(super) enum Refusal {
 impl Refusal {
     /// The host's file refused an operation that can be tried again as it is.
     fn of(operation: &'static str, source: std::io::Error) -> Self {
-        match source.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { operation, source },
-            _ => Self::Io { operation, source },
+        if is_full(&source) {
+            Self::Full { operation, source }
+        } else {
+            Self::Io { operation, source }
         }
     }
 }
@@ -88,11 +89,191 @@ fn sectors_of(mut file: &File) -> Result<u64, BlockError> {
     Ok(size / SECTOR)
 }
 
-/// A range of the file, known to lie on the disk. In bytes.
+/// A range of the file, known to lie on the disk. In bytes, and within 63 bits.
 #[derive(Clone, Copy)]
-struct Extent {
-    offset: u64,
-    len: u64,
+pub(super) struct Extent {
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+impl Extent {
+    /// Takes `count` bytes off its front.
+    fn advance(&mut self, count: usize) {
+        let count = self.len.min(count as u64);
+        self.offset += count;
+        self.len -= count;
+    }
+
+    /// Nothing of it is left.
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Something to be done to the disk, and how much of it is left.
+pub(super) enum Job<'m> {
+    /// Fills the slices, which hold as many bytes as the range has.
+    Read(Extent, Vec<VolatileSlice<'m>>),
+    /// Writes the slices, which hold as many bytes as the range has.
+    Write(Extent, Vec<VolatileSlice<'m>>),
+    /// Gives the space back.
+    Discard(Extent),
+    /// Makes it read as zeroes.
+    Zero(Extent, Zeroing),
+    /// Makes everything that was complete when it began outlast a power failure.
+    Flush {
+        /// It has.
+        over: bool,
+    },
+}
+
+/// How a range comes to read as zeroes. What the file system cannot do is done by the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zeroing {
+    /// It becomes a hole.
+    Hole,
+    /// The file system notes that it is zero.
+    Note,
+    /// Zeroes are written.
+    Write,
+}
+
+/// A call by which a job goes on. The system moves as many bytes as it likes, and says how many.
+pub(super) enum Call<'j, 'm> {
+    /// Fills the slices from this offset on.
+    Read(u64, &'j [VolatileSlice<'m>]),
+    /// Writes the slices at this offset.
+    Write(u64, &'j [VolatileSlice<'m>]),
+    /// Writes these bytes at this offset.
+    WriteBytes(u64, &'static [u8]),
+    /// Changes which of the file's ranges have space.
+    Allocate(FallocateFlags, Extent),
+    /// Writes down what the page cache holds.
+    Flush,
+}
+
+impl<'m> Job<'m> {
+    /// The call that is next; none when the job is over.
+    pub(super) fn call(&self) -> Option<Call<'_, 'm>> {
+        let allocate =
+            |mode: FallocateFlags, extent: &Extent| Call::Allocate(mode | FallocateFlags::KEEP_SIZE, *extent);
+        Some(match self {
+            Self::Flush { over: true } => return None,
+            Self::Read(extent, _)
+            | Self::Write(extent, _)
+            | Self::Discard(extent)
+            | Self::Zero(extent, _)
+                if extent.is_empty() =>
+            {
+                return None;
+            }
+            Self::Read(extent, slices) => Call::Read(extent.offset, slices),
+            Self::Write(extent, slices) => Call::Write(extent.offset, slices),
+            Self::Discard(extent) | Self::Zero(extent, Zeroing::Hole) => {
+                allocate(FallocateFlags::PUNCH_HOLE, extent)
+            }
+            Self::Zero(extent, Zeroing::Note) => allocate(FallocateFlags::ZERO_RANGE, extent),
+            Self::Zero(extent, Zeroing::Write) => {
+                let now = usize::try_from(extent.len).map_or(ZEROES.len(), |rest| rest.min(ZEROES.len()));
+                Call::WriteBytes(extent.offset, &ZEROES[..now])
+            }
+            Self::Flush { over: false } => Call::Flush,
+        })
+    }
+
+    /// Takes what came of its call: how many bytes it moved, if it moves any. The job is to go on while it has a call.
+    pub(super) fn took(&mut self, result: std::io::Result<usize>) -> Result<(), Refusal> {
+        const ZERO: &str = "write zeroes to";
+        if let Err(error) = &result
+            && matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock)
+        {
+            // The same again.
+            return Ok(());
+        }
+        match self {
+            Self::Read(extent, slices) => moved("read", extent, Some(slices), result),
+            Self::Write(extent, slices) => moved("write", extent, Some(slices), result),
+            Self::Discard(extent) => match result {
+                Err(error) if !is_unsupported(&error) && !is_full(&error) => Err(Refusal::Io {
+                    operation: "discard from",
+                    source: error,
+                }),
+                // Only advice: a file that cannot have holes keeps its bytes, and so does one whose file system is so
+                // full that it cannot even write down that there is a hole.
+                _ => {
+                    extent.len = 0;
+                    Ok(())
+                }
+            },
+            Self::Zero(extent, Zeroing::Write) => moved(ZERO, extent, None, result),
+            Self::Zero(extent, by) => match result {
+                Ok(_) => {
+                    extent.len = 0;
+                    Ok(())
+                }
+                Err(error) if is_unsupported(&error) => {
+                    *by = if *by == Zeroing::Hole {
+                        Zeroing::Note
+                    } else {
+                        Zeroing::Write
+                    };
+                    Ok(())
+                }
+                Err(error) => Err(Refusal::of(ZERO, error)),
+            },
+            // What fails once may not fail a second time, and still be lost, so that this is never tried again: not even
+            // for want of space.
+            Self::Flush { over } => {
+                *over = true;
+                result.map(drop).map_err(|source| Refusal::Io {
+                    operation: "flush",
+                    source,
+                })
+            }
+        }
+    }
+
+    /// Whether it may yet come to wait for space on the host.
+    pub(super) fn may_starve(&self) -> bool {
+        matches!(self, Self::Write(..) | Self::Zero(..)) && self.call().is_some()
+    }
+
+    /// Bytes that it has yet to move.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Read(extent, _) | Self::Write(extent, _) | Self::Zero(extent, _) => extent.len,
+            Self::Discard(_) | Self::Flush { .. } => 0,
+        }
+    }
+}
+
+/// Notes that a call has moved bytes, to or from `slices` if there are any.
+fn moved(
+    operation: &'static str,
+    extent: &mut Extent,
+    slices: Option<&mut Vec<VolatileSlice<'_>>>,
+    result: std::io::Result<usize>,
+) -> Result<(), Refusal> {
+    let count = result.map_err(|source| Refusal::of(operation, source))?;
+    if count == 0 {
+        // Somebody has cut the file short.
+        return Err(Refusal::of(operation, ErrorKind::UnexpectedEof.into()));
+    }
+    extent.advance(count);
+    if let Some(slices) = slices {
+        scatter::advance(slices, count);
+    }
+    Ok(())
+}
+
+/// The file system cannot do it.
+fn is_unsupported(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
+}
+
+/// There is no space for it.
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 impl Disk {
@@ -137,88 +318,57 @@ impl Disk {
         &self.id
     }
 
-    /// Fills `slices` from `sector` on.
-    pub(super) fn read(&self, sector: u64, slices: &mut Vec<VolatileSlice<'_>>) -> Result<(), Refusal> {
-        let extent = self.extent(sector, total(slices))?;
-        transfer("read", extent, slices, |slices, offset| {
-            scatter::read_at(self.file.as_fd(), slices, offset)
-        })
+    /// The file.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 
-    /// Writes `slices` from `sector` on.
-    pub(super) fn write(&self, sector: u64, slices: &mut Vec<VolatileSlice<'_>>) -> Result<(), Refusal> {
+    /// To fill `slices` from `sector` on.
+    pub(super) fn read<'m>(&self, sector: u64, slices: Vec<VolatileSlice<'m>>) -> Result<Job<'m>, Refusal> {
+        let extent = self.extent(sector, total(&slices))?;
+        Ok(Job::Read(extent, slices))
+    }
+
+    /// To write `slices` from `sector` on.
+    pub(super) fn write<'m>(&self, sector: u64, slices: Vec<VolatileSlice<'m>>) -> Result<Job<'m>, Refusal> {
         self.check_writable()?;
-        let extent = self.extent(sector, total(slices))?;
-        transfer("write", extent, slices, |slices, offset| {
-            scatter::write_at(self.file.as_fd(), slices, offset)
-        })
+        let extent = self.extent(sector, total(&slices))?;
+        Ok(Job::Write(extent, slices))
     }
 
-    /// Makes everything written so far outlast a power failure. What fails once may not fail a second time, and still be
-    /// lost, so that this is never tried again.
-    pub(super) fn flush(&self) -> Result<(), Refusal> {
-        self.file.sync_data().map_err(|source| Refusal::Io {
-            operation: "flush",
-            source,
-        })
-    }
-
-    /// Gives the space of `count` sectors back. What they read as afterwards is not promised.
-    pub(super) fn discard(&self, sector: u64, count: u32) -> Result<(), Refusal> {
+    /// To give the space of `count` sectors back. What they read as afterwards is not promised.
+    pub(super) fn discard(&self, sector: u64, count: u32) -> Result<Job<'static>, Refusal> {
         self.check_writable()?;
         let extent = self.extent(sector, u64::from(count) * SECTOR)?;
-        // Only advice: a file that cannot have holes keeps its bytes, and so does one whose file system is so full that
-        // it cannot even write down that there is a hole.
-        match self.fallocate("discard from", FallocateFlags::PUNCH_HOLE, extent) {
-            Ok(_) | Err(Refusal::Full { .. }) => Ok(()),
-            Err(refusal) => Err(refusal),
-        }
+        Ok(Job::Discard(extent))
     }
 
-    /// Makes `count` sectors read as zeroes; with `unmap`, by giving back their space where possible.
-    pub(super) fn write_zeroes(&self, sector: u64, count: u32, unmap: bool) -> Result<(), Refusal> {
-        const OPERATION: &str = "write zeroes to";
+    /// To make `count` sectors read as zeroes; with `unmap`, by giving back their space where possible.
+    pub(super) fn write_zeroes(&self, sector: u64, count: u32, unmap: bool) -> Result<Job<'static>, Refusal> {
         self.check_writable()?;
         let extent = self.extent(sector, u64::from(count) * SECTOR)?;
-        if unmap && self.fallocate(OPERATION, FallocateFlags::PUNCH_HOLE, extent)? {
-            return Ok(());
-        }
-        if self.fallocate(OPERATION, FallocateFlags::ZERO_RANGE, extent)? {
-            return Ok(());
-        }
-        let end = extent.offset + extent.len;
-        let mut offset = extent.offset;
-        while offset < end {
-            let now = usize::try_from(end - offset).map_or(ZEROES.len(), |rest| rest.min(ZEROES.len()));
-            self.file
-                .write_all_at(&ZEROES[..now], offset)
-                .map_err(|source| Refusal::of(OPERATION, source))?;
-            offset += now as u64;
-        }
-        Ok(())
+        let by = if unmap { Zeroing::Hole } else { Zeroing::Note };
+        Ok(Job::Zero(extent, by))
     }
 
-    /// False when the file system cannot do it.
-    fn fallocate(
-        &self,
-        operation: &'static str,
-        mode: FallocateFlags,
-        extent: Extent,
-    ) -> Result<bool, Refusal> {
-        // The system call takes no empty range.
-        if extent.len == 0 {
-            return Ok(true);
-        }
-        let mode = mode | FallocateFlags::KEEP_SIZE;
-        loop {
-            match rustix::fs::fallocate(&self.file, mode, extent.offset, extent.len) {
-                Ok(()) => return Ok(true),
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
-                Err(error) => {
-                    return Err(Refusal::of(operation, error.into()));
-                }
+    /// The name, for logs.
+    pub(super) fn name(&self) -> String {
+        String::from_utf8_lossy(&self.id)
+            .trim_end_matches('\0')
+            .to_owned()
+    }
+
+    /// Makes a call, and waits for it.
+    pub(super) fn carry_out(&self, call: &Call<'_, '_>) -> std::io::Result<usize> {
+        match *call {
+            Call::Read(offset, slices) => scatter::read_at(self.file(), slices, offset.cast_signed()),
+            Call::Write(offset, slices) => scatter::write_at(self.file(), slices, offset.cast_signed()),
+            Call::WriteBytes(offset, bytes) => self.file.write_at(bytes, offset),
+            Call::Allocate(mode, extent) => {
+                rustix::fs::fallocate(&self.file, mode, extent.offset, extent.len)?;
+                Ok(0)
             }
+            Call::Flush => self.file.sync_data().map(|()| 0),
         }
     }
 
@@ -249,28 +399,6 @@ impl Disk {
 /// Bytes that the slices hold together.
 fn total(slices: &[VolatileSlice<'_>]) -> u64 {
     slices.iter().map(|slice| slice.len() as u64).sum()
-}
-
-/// Calls `call` until all of `slices` have been moved.
-fn transfer<'m>(
-    operation: &'static str,
-    extent: Extent,
-    slices: &mut Vec<VolatileSlice<'m>>,
-    call: impl Fn(&[VolatileSlice<'m>], i64) -> std::io::Result<usize>,
-) -> Result<(), Refusal> {
-    let failed = |source| Refusal::of(operation, source);
-    let mut offset = extent.offset;
-    while !slices.is_empty() {
-        let place = i64::try_from(offset).map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
-        let moved = call(slices, place).map_err(failed)?;
-        if moved == 0 {
-            // Somebody has cut the file short.
-            return Err(failed(ErrorKind::UnexpectedEof.into()));
-        }
-        scatter::advance(slices, moved);
-        offset += moved as u64;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,23 +7,29 @@
 //! | --- | --- |
 //! | [`disk`] | the file, and the bounds of what may be done to it |
 //! | [`request`] | one request: what its buffers mean, and the answer |
-//! | [`serving`] | the disk as one driver negotiated it |
+//! | [`serving`] | the disk as one driver negotiated it, and a queue served a request at a time |
+//! | [`in_flight`] | a queue whose requests are in flight together |
+//! | [`ring`] | what they are in flight through |
 //!
 //! There is one queue, or as many as were asked for, so that a guest has one for each vCPU. Each is served by a thread
-//! of its own, a request at a time: the page cache answers most of them at once, and one that the host's disk has to
+//! of its own, which has the requests of its queue in flight together where it has a ring ([`Block::with_rings`]). Without
+//! one it serves a request at a time: the page cache answers most of them at once, and one that the host's disk has to
 //! answer keeps no other queue waiting. A request for which the host has no space waits in its queue until there is some,
 //! since a guest that is told of an error gives its file system up.
 
 mod disk;
+mod in_flight;
 mod request;
+mod ring;
 mod serving;
 
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use virtio_queue::QueueT as _;
 
 use self::disk::Disk;
+use self::ring::Ring;
 use self::serving::Serving;
 use crate::device::{
     Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, FEATURE_VERSION_1,
@@ -128,6 +134,8 @@ pub struct Block {
     on_full: Option<OnFull>,
     /// How many the driver may have.
     queues: usize,
+    /// One for each of them, by index; a queue without one is served a request at a time.
+    rings: Vec<Arc<Mutex<Ring>>>,
     /// One for each queue that it has.
     sessions: Vec<Session>,
 }
@@ -136,13 +144,15 @@ pub struct Block {
 type OnFull = Arc<dyn Fn() + Send + Sync>;
 
 impl Block {
-    /// A disk on `file`, which the guest knows by the name `id`. Its size is the file's, until [`Gauge::measure`]
-    /// finds that it has grown. Who holds the file otherwise, and by which locks, is for the caller to see to.
+    /// A disk on `file`, which the guest knows by the name `id`, with one queue and no ring. Its size is the file's, until
+    /// [`Gauge::measure`] finds that it has grown. Who holds the file otherwise, and by which locks, is for the caller to
+    /// see to.
     pub fn new(file: File, access: Access, id: &str) -> Result<Self, BlockError> {
         Ok(Self {
             disk: Arc::new(Disk::new(file, access, id)?),
             on_full: None,
             queues: 1,
+            rings: Vec::new(),
             sessions: Vec::new(),
         })
     }
@@ -153,6 +163,31 @@ impl Block {
     pub fn with_queues(mut self, count: usize) -> Self {
         self.queues = count.clamp(1, MAX_QUEUES);
         self
+    }
+
+    /// Has the requests of each queue in flight together, through a ring of its own, where the host lets this process have
+    /// rings: any Linux since 5.10, unless it was forbidden (`kernel.io_uring_disabled`, a container's list of system
+    /// calls). Otherwise nothing changes. To be called after [`Block::with_queues`], and before
+    /// [`cove_confine::seccomp::arm`], after which it kills the process to set up a ring.
+    #[must_use]
+    pub fn with_rings(mut self) -> Self {
+        let rings = (0..self.queues).map(|_| Ring::new(&self.disk).map(Mutex::new).map(Arc::new));
+        match rings.collect::<Result<_, _>>() {
+            Ok(rings) => {
+                self.rings = rings;
+                tracing::debug!(disk = self.disk.name(), "its requests are in flight together");
+            }
+            Err(error) => {
+                let disk = self.disk.name();
+                tracing::debug!(disk, %error, "there is no io_uring, and it serves a request at a time");
+            }
+        }
+        self
+    }
+
+    /// Whether its queues have rings.
+    pub fn has_rings(&self) -> bool {
+        !self.rings.is_empty()
     }
 
     /// Ends every session, and hands all queues back.
@@ -263,12 +298,7 @@ impl Device for Block {
         }
         let mut sessions = Vec::new();
         for queue in queues {
-            let activation = Activation {
-                memory: Arc::clone(&memory),
-                features,
-                queues: vec![queue],
-                interrupt: Arc::clone(&interrupt),
-            };
+            let (memory, interrupt) = (Arc::clone(&memory), Arc::clone(&interrupt));
             let serving = Serving {
                 disk: Arc::clone(&self.disk),
                 features,
@@ -276,9 +306,20 @@ impl Device for Block {
                 on_full: self.on_full.clone(),
                 starved: 0,
             };
-            let mut session = Session::default();
             // When one cannot begin, those that have end with the list.
-            session.begin(activation, &[], serving)?;
+            let session = if let Some(ring) = self.rings.get(usize::from(queue.index)) {
+                in_flight::begin(memory, queue, interrupt, serving, Arc::clone(ring))?
+            } else {
+                let activation = Activation {
+                    memory,
+                    features,
+                    queues: vec![queue],
+                    interrupt,
+                };
+                let mut session = Session::default();
+                session.begin(activation, &[], serving)?;
+                session
+            };
             sessions.push(session);
         }
         self.sessions = sessions;

@@ -3,10 +3,13 @@
 //! How the driver cuts these into buffers is its own affair: the header is the first sixteen bytes to read, the status
 //! the last byte to write. Header and ranges are copied out of guest memory once, so that the guest cannot change them
 //! between check and use.
+//!
+//! A request comes down to jobs for the disk, one after the other. Whoever has it makes their calls, in whatever way, and
+//! tells it what came of each.
 
 use vm_memory::VolatileSlice;
 
-use super::disk::{Disk, Refusal};
+use super::disk::{Call, Disk, Job, Refusal};
 use super::{
     FEATURE_DISCARD, FEATURE_FLUSH, FEATURE_WRITE_ZEROES, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS,
     MAX_ZERO_SECTORS, SEG_MAX, SIZE_MAX,
@@ -41,100 +44,145 @@ struct Range {
     flags: u32,
 }
 
-/// Carries out a request whose buffers are `readable` and `writable`, for a driver that agreed on `features`. Returns
-/// how many bytes it wrote from the start of `writable` on, and why the request was refused, if it was. Of one that finds
-/// the host full the driver is told nothing: it can be carried out anew from its beginning.
-pub(super) fn serve<'m>(
-    disk: &Disk,
-    features: u64,
-    readable: Vec<VolatileSlice<'m>>,
-    mut writable: Vec<VolatileSlice<'m>>,
-) -> (u32, Result<(), Refusal>) {
-    let Some(status) = take_status(&mut writable) else {
-        return (0, Err(Refusal::Buffers));
-    };
-    let done = execute(disk, features, readable, writable);
-    let code = match done {
-        Err(full @ Refusal::Full { .. }) => return (0, Err(full)),
-        Ok(_) => STATUS_OK,
-        Err(Refusal::Unsupported(_)) => STATUS_UNSUPPORTED,
-        Err(_) => STATUS_ERROR,
-    };
-    status.copy_from(&[code]);
-    match done {
-        // The status follows the data.
-        Ok(data) => (data.saturating_add(1), Ok(())),
-        Err(refusal) => (0, Err(refusal)),
-    }
+/// A request that makes sense, and how far it has come.
+pub(super) struct Request<'m> {
+    status: VolatileSlice<'m>,
+    /// Bytes of data that the driver finds in its buffers if all goes well.
+    data: u32,
+    jobs: Vec<Job<'m>>,
 }
 
-/// Returns how many bytes of data were written to guest memory.
-fn execute<'m>(
-    disk: &Disk,
-    features: u64,
-    mut readable: Vec<VolatileSlice<'m>>,
-    mut writable: Vec<VolatileSlice<'m>>,
-) -> Result<u32, Refusal> {
-    let mut header = [0; HEADER_LEN];
-    if !take(&mut readable, &mut header) {
-        return Err(Refusal::Buffers);
+impl<'m> Request<'m> {
+    /// Takes a request whose buffers are `readable` and `writable` apart, for a driver that agreed on `features`. What is
+    /// refused has been answered, if there was a place for the answer.
+    pub(super) fn new(
+        disk: &Disk,
+        features: u64,
+        readable: Vec<VolatileSlice<'m>>,
+        mut writable: Vec<VolatileSlice<'m>>,
+    ) -> Result<Self, Refusal> {
+        let status = take_status(&mut writable).ok_or(Refusal::Buffers)?;
+        let mut request = Self {
+            status,
+            data: 0,
+            jobs: Vec::new(),
+        };
+        match request.plan(disk, features, readable, writable) {
+            Ok(()) => Ok(request),
+            Err(refusal) => {
+                request.refuse(&refusal);
+                Err(refusal)
+            }
+        }
     }
-    let [operation, _reserved, low, high] = words(header);
-    let sector = u64::from(high) << 32 | u64::from(low);
-    let (given, wanted) = (len(&readable)?, len(&writable)?);
-    // No operation moves data both ways.
-    if given > 0 && wanted > 0 {
-        return Err(Refusal::Buffers);
+
+    /// The call that is next; none when the request is over.
+    pub(super) fn call(&self) -> Option<Call<'_, 'm>> {
+        self.jobs.iter().find_map(Job::call)
     }
-    let agreed = |feature| {
-        if features & feature == 0 {
-            return Err(Refusal::Unsupported(operation));
+
+    /// Takes what came of its call. After a refusal the request is over, unless the host was full: then the driver is
+    /// told nothing, and the request can be carried out anew from its beginning.
+    pub(super) fn took(&mut self, result: std::io::Result<usize>) -> Result<(), Refusal> {
+        let job = self.jobs.iter_mut().find(|job| job.call().is_some());
+        job.map_or(Ok(()), |job| job.took(result))
+    }
+
+    /// Tells the driver that all went well. Returns how many bytes were written to its buffers.
+    pub(super) fn confirm(&self) -> u32 {
+        self.status.copy_from(&[STATUS_OK]);
+        // The status follows the data.
+        self.data.saturating_add(1)
+    }
+
+    /// Tells the driver that it did not.
+    pub(super) fn refuse(&self, refusal: &Refusal) {
+        let code = match refusal {
+            Refusal::Unsupported(_) => STATUS_UNSUPPORTED,
+            _ => STATUS_ERROR,
+        };
+        self.status.copy_from(&[code]);
+    }
+
+    /// Whether it may yet come to wait for space on the host.
+    pub(super) fn may_starve(&self) -> bool {
+        self.jobs.iter().any(Job::may_starve)
+    }
+
+    /// Bytes that it has yet to move.
+    pub(super) fn bytes(&self) -> u64 {
+        self.jobs.iter().map(Job::bytes).sum()
+    }
+
+    /// Finds out what is to be done. Nothing has been done while anything may yet be refused.
+    fn plan(
+        &mut self,
+        disk: &Disk,
+        features: u64,
+        mut readable: Vec<VolatileSlice<'m>>,
+        writable: Vec<VolatileSlice<'m>>,
+    ) -> Result<(), Refusal> {
+        let mut header = [0; HEADER_LEN];
+        if !take(&mut readable, &mut header) {
+            return Err(Refusal::Buffers);
+        }
+        let [operation, _reserved, low, high] = words(header);
+        let sector = u64::from(high) << 32 | u64::from(low);
+        let (given, wanted) = (len(&readable)?, len(&writable)?);
+        // No operation moves data both ways.
+        if given > 0 && wanted > 0 {
+            return Err(Refusal::Buffers);
+        }
+        let agreed = |feature| {
+            if features & feature == 0 {
+                return Err(Refusal::Unsupported(operation));
+            }
+            Ok(())
+        };
+        // A driver that knows no flush takes what is complete for safe (section 5.2.6.2).
+        let settle = features & FEATURE_FLUSH == 0;
+        let flush = Job::Flush { over: false };
+        match operation {
+            READ if given == 0 => {
+                self.jobs.push(disk.read(sector, writable)?);
+                self.data = wanted;
+            }
+            WRITE if wanted == 0 => {
+                self.jobs.push(disk.write(sector, readable)?);
+                self.jobs.extend(settle.then_some(flush));
+            }
+            FLUSH if given == 0 && wanted == 0 => {
+                agreed(FEATURE_FLUSH)?;
+                self.jobs.push(flush);
+            }
+            GET_ID if given == 0 => self.data = fill(&writable, disk.id()),
+            DISCARD if wanted == 0 => {
+                agreed(FEATURE_DISCARD)?;
+                for range in ranges(&mut readable, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS)? {
+                    if range.flags != 0 {
+                        return Err(Refusal::Unsupported(operation));
+                    }
+                    self.jobs.push(disk.discard(range.sector, range.count)?);
+                }
+                self.jobs.extend(settle.then_some(flush));
+            }
+            WRITE_ZEROES if wanted == 0 => {
+                agreed(FEATURE_WRITE_ZEROES)?;
+                for range in ranges(&mut readable, 1, MAX_ZERO_SECTORS)? {
+                    if range.flags & !UNMAP != 0 {
+                        return Err(Refusal::Unsupported(operation));
+                    }
+                    let unmap = range.flags & UNMAP != 0;
+                    self.jobs
+                        .push(disk.write_zeroes(range.sector, range.count, unmap)?);
+                }
+                self.jobs.extend(settle.then_some(flush));
+            }
+            READ | WRITE | FLUSH | GET_ID | DISCARD | WRITE_ZEROES => return Err(Refusal::Buffers),
+            unknown => return Err(Refusal::Unsupported(unknown)),
         }
         Ok(())
-    };
-    match operation {
-        READ if given == 0 => disk.read(sector, &mut writable)?,
-        WRITE if wanted == 0 => {
-            disk.write(sector, &mut readable)?;
-            settle(disk, features)?;
-        }
-        FLUSH if given == 0 && wanted == 0 => {
-            agreed(FEATURE_FLUSH)?;
-            disk.flush()?;
-        }
-        GET_ID if given == 0 => return Ok(fill(&writable, disk.id())),
-        DISCARD if wanted == 0 => {
-            agreed(FEATURE_DISCARD)?;
-            for range in ranges(&mut readable, MAX_DISCARD_RANGES, MAX_DISCARD_SECTORS)? {
-                if range.flags != 0 {
-                    return Err(Refusal::Unsupported(operation));
-                }
-                disk.discard(range.sector, range.count)?;
-            }
-            settle(disk, features)?;
-        }
-        WRITE_ZEROES if wanted == 0 => {
-            agreed(FEATURE_WRITE_ZEROES)?;
-            for range in ranges(&mut readable, 1, MAX_ZERO_SECTORS)? {
-                if range.flags & !UNMAP != 0 {
-                    return Err(Refusal::Unsupported(operation));
-                }
-                disk.write_zeroes(range.sector, range.count, range.flags & UNMAP != 0)?;
-            }
-            settle(disk, features)?;
-        }
-        READ | WRITE | FLUSH | GET_ID | DISCARD | WRITE_ZEROES => return Err(Refusal::Buffers),
-        unknown => return Err(Refusal::Unsupported(unknown)),
     }
-    Ok(wanted)
-}
-
-/// A driver that knows no flush takes what is complete for safe (section 5.2.6.2).
-fn settle(disk: &Disk, features: u64) -> Result<(), Refusal> {
-    if features & FEATURE_FLUSH == 0 {
-        return disk.flush();
-    }
-    Ok(())
 }
 
 /// The ranges that the buffers consist of.

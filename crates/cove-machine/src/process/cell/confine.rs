@@ -3,6 +3,7 @@
 use super::words::Word;
 use crate::{
     error::chain,
+    kvm::Disks,
     process::record::{Hypervisor, Launch},
     sockets,
 };
@@ -14,9 +15,14 @@ use cove_confine::{
 };
 use std::path::Path;
 
-/// Puts every layer in force that the host has. `bare` says why there are no namespaces. Fails with what to tell the
-/// machine process.
-pub(super) fn confine(launch: &Launch, directory: &Path, bare: Option<&str>) -> Result<Vec<Layer>, Word> {
+/// Puts every layer in force that the host has. `bare` says why there are no namespaces. The disks of a machine on KVM are
+/// opened on the way: with the other layers in force, but while rings can still be made for them. Fails with what to tell
+/// the machine process.
+pub(super) fn confine(
+    launch: &Launch,
+    directory: &Path,
+    bare: Option<&str>,
+) -> Result<(Vec<Layer>, Option<Disks>), Word> {
     let view = view(launch);
     let mut layers = Vec::new();
     let folders = if let Some(why) = bare {
@@ -31,8 +37,13 @@ pub(super) fn confine(launch: &Launch, directory: &Path, bare: Option<&str>) -> 
     let failed = |error: ConfineError| Word::Failed(chain(&error));
     layers.extend(limits::give_up().map_err(failed)?);
     layers.push(landlock::restrict(&view.items, folders).map_err(failed)?);
+    let disks = match launch.hypervisor {
+        Hypervisor::Kvm => Some(Disks::open(&launch.spec).map_err(|error| Word::Failed(chain(&error)))?),
+        Hypervisor::Emulated { .. } => None,
+    };
+    layers.extend(disks.as_ref().map(Disks::layer));
     layers.push(seccomp::arm().map_err(failed)?);
-    Ok(layers)
+    Ok((layers, disks))
 }
 
 /// What the cell needs of the host's files: what the machine is made of as far as the cell reads it, and the directory

@@ -69,7 +69,7 @@ pub(in super::super) fn run(directory: &Path, bare: Option<&str>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let result = set_up(directory, bare).and_then(|(launch, layers)| {
+    let result = set_up(directory, bare).and_then(|prepared| {
         let ours = stream
             .try_clone()
             .map_err(|error| Word::Failed(error.to_string()))?;
@@ -77,7 +77,7 @@ pub(in super::super) fn run(directory: &Path, bare: Option<&str>) -> ExitCode {
             .enable_all()
             .build()
             .map_err(|error| Word::Failed(format!("cannot start the runtime: {error}")))?;
-        let result = runtime.block_on(live(ours, &launch, layers));
+        let result = runtime.block_on(live(ours, prepared));
         runtime.shutdown_timeout(LINGER);
         result
     });
@@ -92,12 +92,24 @@ pub(in super::super) fn run(directory: &Path, bare: Option<&str>) -> ExitCode {
     }
 }
 
-fn set_up(directory: &Path, bare: Option<&str>) -> Result<(Launch, Vec<cove_confine::Layer>), Word> {
+/// A cell that is confined, before it has more than one thread.
+struct Prepared {
+    launch: Launch,
+    layers: Vec<cove_confine::Layer>,
+    /// Those of a machine on KVM.
+    disks: Option<kvm::Disks>,
+}
+
+fn set_up(directory: &Path, bare: Option<&str>) -> Result<Prepared, Word> {
     let launch = record::read::<Launch>(directory)
         .map_err(|error| Word::Failed(chain(&error)))?
         .ok_or_else(|| Word::Failed(format!("there is no specification in {}", directory.display())))?;
-    let layers = confine(&launch, directory, bare)?;
-    Ok((launch, layers))
+    let (layers, disks) = confine(&launch, directory, bare)?;
+    Ok(Prepared {
+        launch,
+        layers,
+        disks,
+    })
 }
 
 /// What it serves the guest.
@@ -108,7 +120,12 @@ enum Devices {
     Monitor(Box<kvm::Monitor>),
 }
 
-async fn live(stream: UnixStream, launch: &Launch, layers: Vec<cove_confine::Layer>) -> Result<(), Word> {
+async fn live(stream: UnixStream, prepared: Prepared) -> Result<(), Word> {
+    let Prepared {
+        launch,
+        layers,
+        disks,
+    } = prepared;
     let failed = |error: MachineError| Word::Failed(chain(&error));
     let io = |error: io::Error| Word::Failed(error.to_string());
     stream.set_nonblocking(true).map_err(io)?;
@@ -119,7 +136,7 @@ async fn live(stream: UnixStream, launch: &Launch, layers: Vec<cove_confine::Lay
     let runtime = &launch.spec.runtime;
     let repeated = sockets::listen_to_guest(runtime, cove_wire::port::CHANGES).map_err(failed)?;
     let _telling = changes::begin(repeated, folders.server());
-    let devices = make(launch, &folders).map_err(failed)?;
+    let devices = make(&launch, disks, &folders).map_err(failed)?;
     send(&mut line, &Word::Ready { layers }).await.map_err(io)?;
     // From here on whatever fails is told by the end of the conversation.
     if let Err(error) = converse(&mut line, &folders, devices).await {
@@ -128,31 +145,34 @@ async fn live(stream: UnixStream, launch: &Launch, layers: Vec<cove_confine::Lay
     Ok(())
 }
 
-fn make(launch: &Launch, folders: &Folders) -> Result<Devices, MachineError> {
+fn make(launch: &Launch, disks: Option<kvm::Disks>, folders: &Folders) -> Result<Devices, MachineError> {
     let runtime = &launch.spec.runtime;
     let vsock = socket_device(runtime)?;
     let fs = file_system_device(folders)?;
-    match &launch.hypervisor {
-        record::Hypervisor::Emulated { .. } => {
-            let serve = |served: Result<_, vhost_user::ServeError>| served.map_err(|error| failed(&error));
-            Ok(Devices::Served {
-                _devices: [
-                    serve(vhost_user::serve(vsock, &sockets::vhost(runtime)))?,
-                    serve(vhost_user::serve(fs, &sockets::fs(runtime)))?,
-                ],
-            })
-        }
-        record::Hypervisor::Kvm => monitor(&launch.spec, vsock, fs),
+    if let Some(disks) = disks {
+        let net = network_device(runtime)?;
+        let devices = kvm::Shared {
+            disks,
+            vsock,
+            fs,
+            net,
+        };
+        return monitor(&launch.spec, devices);
     }
+    let serve = |served: Result<_, vhost_user::ServeError>| served.map_err(|error| failed(&error));
+    Ok(Devices::Served {
+        _devices: [
+            serve(vhost_user::serve(vsock, &sockets::vhost(runtime)))?,
+            serve(vhost_user::serve(fs, &sockets::fs(runtime)))?,
+        ],
+    })
 }
 
-fn monitor(spec: &MachineSpec, vsock: Vsock, fs: Fs) -> Result<Devices, MachineError> {
-    let net = network_device(&spec.runtime)?;
+fn monitor(spec: &MachineSpec, devices: kvm::Shared) -> Result<Devices, MachineError> {
     let console = rustix::stdio::stdout()
         .try_clone_to_owned()
         .map_err(|error| failed(&error))?;
     let console = Console::to_pipe(File::from(console));
-    let devices = kvm::Shared { vsock, fs, net };
     Ok(Devices::Monitor(Box::new(kvm::Monitor::new(
         spec, devices, console,
     )?)))

@@ -1,0 +1,312 @@
+//! Operations on a disk's file that are in flight together, through a ring (`io_uring`).
+//!
+//! [`Ring`] is the ring itself, which outlives every session of the disk: it can be made only before the process is
+//! confined. [`Flights`] is what is in flight through it during one session. While the kernel may write to a request's
+//! buffers they stay mapped: whoever drops the flights waits for them.
+
+// UNSAFETY: what is put into a ring is carried out later, so that only its keeper knows for how long memory is in use.
+#![expect(
+    unsafe_code,
+    reason = "the kernel takes raw addresses, and for longer than a call"
+)]
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::Duration;
+
+use cove_confine::ring::{self, FILE};
+use io_uring::types::FsyncFlags;
+use io_uring::{IoUring, opcode, squeue};
+
+use super::Access;
+use super::disk::{Call, Disk, Refusal};
+use super::request::Request;
+use crate::scatter;
+
+/// Most requests that are in flight together. The guest has more only while it waits for the host's disk anyway.
+const DEPTH: u32 = 64;
+/// Bytes in flight from which on no further request is taken, which bounds how long a suspension waits.
+const MOST_BYTES: u64 = 64 << 20;
+/// Most buffers that one operation moves: all that a request has.
+const MOST_SLICES: usize = 256;
+/// For how long the kernel is left alone when it takes nothing for want of memory.
+const BREATH: Duration = Duration::from_millis(1);
+
+/// A ring for one queue of a disk, with nothing in flight.
+pub(super) struct Ring(IoUring);
+
+impl Ring {
+    /// A ring that is tried out, so that one which the host lets be made, but not used, is none.
+    pub(super) fn new(disk: &Disk) -> io::Result<Self> {
+        let writable = disk.access() == Access::ReadWrite;
+        let mut ring = ring::of_disk(disk.file(), writable, DEPTH)?;
+        let nothing = opcode::Readv::new(FILE, std::ptr::null(), 0).build();
+        // SAFETY: an operation on no buffers takes no memory.
+        unsafe { ring.submission().push(&nothing) }.map_err(io::Error::other)?;
+        loop {
+            let done = ring.completion().next();
+            if let Some(done) = done {
+                return count(done.result()).map(|_| Self(ring));
+            }
+            patient(ring.submit_and_wait(1))?;
+        }
+    }
+}
+
+/// A request that was taken.
+struct Flight<'m> {
+    /// Tells the kernel's answers apart.
+    number: u64,
+    /// The first descriptor of its chain.
+    head: u16,
+    state: State<'m>,
+    /// The buffers of the operation under way.
+    iovecs: Vec<libc::iovec>,
+}
+
+/// How far a request has come.
+pub(super) enum State<'m> {
+    /// An operation of it is in the ring.
+    UnderWay(Request<'m>),
+    /// The driver has its answer, with so many bytes written to its buffers, and has yet to be given the chain back.
+    Over(u32),
+    /// The host has no space for it, which the driver is told nothing of.
+    Starved(Refusal),
+}
+
+impl Flight<'_> {
+    fn is_under_way(&self) -> bool {
+        matches!(self.state, State::UnderWay(_))
+    }
+
+    /// Whether it may yet have to be put back into its queue, and what was taken after it as well.
+    fn may_go_back(&self) -> bool {
+        match &self.state {
+            State::UnderWay(request) => request.may_starve(),
+            State::Over(_) => false,
+            State::Starved(_) => true,
+        }
+    }
+}
+
+/// What was taken from a queue and has not been given back, in the order in which it was taken.
+pub(super) struct Flights<'r, 'm> {
+    ring: &'r mut IoUring,
+    all: VecDeque<Flight<'m>>,
+    taken: u64,
+}
+
+impl<'r, 'm> Flights<'r, 'm> {
+    /// Nothing is in flight yet.
+    pub(super) fn new(Ring(ring): &'r mut Ring) -> Self {
+        Self {
+            ring,
+            all: VecDeque::new(),
+            taken: 0,
+        }
+    }
+
+    /// Whether another request can be taken. None is while one waits for space, so that it does not wait in vain.
+    pub(super) fn have_room(&self) -> bool {
+        let mut bytes = 0;
+        for flight in &self.all {
+            match &flight.state {
+                State::UnderWay(request) => bytes += request.bytes(),
+                State::Over(_) => {}
+                State::Starved(_) => return false,
+            }
+        }
+        self.all.len() < DEPTH as usize && bytes < MOST_BYTES
+    }
+
+    /// Whether the kernel has anything to do.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.all.iter().any(Flight::is_under_way)
+    }
+
+    /// Adds a request that was just taken, if there [is room](Self::have_room). Its first operation is begun by
+    /// [`Flights::submit`].
+    pub(super) fn add(&mut self, head: u16, state: State<'m>) -> io::Result<()> {
+        let mut flight = Flight {
+            number: self.taken,
+            head,
+            state,
+            iovecs: Vec::new(),
+        };
+        self.taken += 1;
+        let put = put(self.ring, &mut flight);
+        // Even when the ring took nothing: then nothing of it is under way, and it is only forgotten.
+        if put.is_err() {
+            flight.state = State::Over(0);
+        }
+        self.all.push_back(flight);
+        put
+    }
+
+    /// Has the kernel begin what was added.
+    pub(super) fn submit(&mut self) -> io::Result<()> {
+        while !self.ring.submission().is_empty() {
+            if patient(self.ring.submit())? == 0 {
+                std::thread::sleep(BREATH);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the kernel begin what was added, and waits until something of all that is in flight has ended.
+    pub(super) fn wait(&mut self) -> io::Result<()> {
+        self.submit()?;
+        patient(self.ring.submit_and_wait(1)).map(drop)
+    }
+
+    /// Takes what has ended, and puts the next operations of the requests concerned into the ring. Calls `end` with each
+    /// request that has none, and what came of it. True when anything had ended.
+    pub(super) fn reap(
+        &mut self,
+        mut end: impl FnMut(&Request<'m>, Result<(), Refusal>) -> State<'m>,
+    ) -> io::Result<bool> {
+        let results = results(self.ring);
+        for (number, result) in &results {
+            let Some(flight) = self.all.iter_mut().find(|flight| flight.number == *number) else {
+                continue;
+            };
+            let State::UnderWay(request) = &mut flight.state else {
+                continue;
+            };
+            let done = request.took(count(*result));
+            if done.is_ok() && request.call().is_some() {
+                if let Err(error) = put(self.ring, flight) {
+                    flight.state = State::Over(0);
+                    return Err(error);
+                }
+            } else {
+                flight.state = end(request, done);
+            }
+        }
+        Ok(!results.is_empty())
+    }
+
+    /// Lets go of a request that is over: the first descriptor of its chain, and how many bytes were written to its
+    /// buffers. What was taken after a request that may yet go back into the queue stays.
+    pub(super) fn next_over(&mut self) -> Option<(u16, u32)> {
+        let can_go = self.all.iter().take_while(|flight| !flight.may_go_back());
+        let (at, over) = can_go.enumerate().find_map(|(at, flight)| match flight.state {
+            State::Over(written) => Some((at, (flight.head, written))),
+            _ => None,
+        })?;
+        self.all.remove(at);
+        Some(over)
+    }
+
+    /// Lets go of everything when nothing is left but what waits for space and what was taken after it: why that waits,
+    /// and how many requests there are.
+    pub(super) fn go_back(&mut self) -> Option<(Refusal, usize)> {
+        if self.are_under_way() {
+            return None;
+        }
+        let count = self.all.len();
+        let State::Starved(refusal) = self.all.pop_front()?.state else {
+            return None;
+        };
+        self.all.clear();
+        Some((refusal, count))
+    }
+
+    /// Readable while something has ended that was not taken.
+    pub(super) fn ended(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring keeps its descriptor open, and is borrowed for as long as what is returned.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+}
+
+/// What is in flight may still be written to by the kernel, wherever its keeper was when it came to its end.
+impl Drop for Flights<'_, '_> {
+    fn drop(&mut self) {
+        while self.are_under_way() {
+            if let Err(error) = self.wait() {
+                tracing::error!(%error, "cannot wait for a disk, and must not let go of memory that it may write to");
+                std::process::abort();
+            }
+            for (number, _) in results(self.ring) {
+                for flight in &mut self.all {
+                    if flight.number == number {
+                        flight.state = State::Over(0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Puts the request's next operation into the ring, if it has one.
+fn put(ring: &mut IoUring, flight: &mut Flight<'_>) -> io::Result<()> {
+    let State::UnderWay(request) = &flight.state else {
+        return Ok(());
+    };
+    let Some(call) = request.call() else {
+        return Ok(());
+    };
+    let entry = entry(&call, &mut flight.iovecs).user_data(flight.number);
+    // SAFETY: the buffers are the request's, which keeps them mapped, or bytes that are there for ever. The request and
+    // the list of its buffers stay in `Flights` as they are until the kernel has answered, and that does not end before.
+    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)
+}
+
+/// The call as the ring takes it, its buffers in `iovecs`.
+fn entry(call: &Call<'_, '_>, iovecs: &mut Vec<libc::iovec>) -> squeue::Entry {
+    iovecs.clear();
+    match *call {
+        Call::Read(_, slices) | Call::Write(_, slices) => {
+            iovecs.extend(slices.iter().take(MOST_SLICES).map(scatter::iovec));
+        }
+        Call::WriteBytes(_, bytes) => iovecs.push(libc::iovec {
+            iov_base: bytes.as_ptr().cast_mut().cast(),
+            iov_len: bytes.len(),
+        }),
+        Call::Allocate(..) | Call::Flush => {}
+    }
+    let count = u32::try_from(iovecs.len()).unwrap_or(0);
+    match *call {
+        Call::Read(offset, _) => opcode::Readv::new(FILE, iovecs.as_ptr(), count)
+            .offset(offset)
+            .build(),
+        Call::Write(offset, _) | Call::WriteBytes(offset, _) => {
+            opcode::Writev::new(FILE, iovecs.as_ptr(), count)
+                .offset(offset)
+                .build()
+        }
+        Call::Allocate(mode, extent) => opcode::Fallocate::new(FILE, extent.len)
+            .offset(extent.offset)
+            .mode(mode.bits().cast_signed())
+            .build(),
+        Call::Flush => opcode::Fsync::new(FILE).flags(FsyncFlags::DATASYNC).build(),
+    }
+}
+
+/// What has ended: the numbers of requests, and the results of their operations.
+fn results(ring: &mut IoUring) -> Vec<(u64, i32)> {
+    ring.completion()
+        .map(|done| (done.user_data(), done.result()))
+        .collect()
+}
+
+/// A result as a system call has it: a count, or an error with its sign turned.
+fn count(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
+}
+
+/// A kernel that was interrupted, or has no memory just now, takes it another time: it took 0 operations.
+fn patient(submitted: io::Result<usize>) -> io::Result<usize> {
+    match submitted {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::ResourceBusy
+            ) =>
+        {
+            Ok(0)
+        }
+        other => other,
+    }
+}
