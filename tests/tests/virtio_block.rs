@@ -1,21 +1,25 @@
-//! The disk device through its queue, called directly and over vhost-user.
+//! The disk device through its queue, called directly and over vhost-user, with its requests in flight together and one
+//! at a time. Where this computer has no rings (io_uring) that is one at a time in any case.
 
+use std::collections::BTreeSet;
 use std::env;
+use std::env::consts::ARCH;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
 use std::sync::mpsc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use cove_tests::driver::block::{Answer, BlockGuest, Status, buffer, op, range};
 use cove_tests::driver::memory::{START, SharedMemory};
 use cove_tests::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, DriverQueue};
-use cove_tests::driver::rig::{WAYS, Way};
+use cove_tests::driver::rig;
 use cove_tests::driver::transport::{InProcess, Transport as _, VhostUser};
 use cove_tests::driver::vsock::PATIENCE;
 use cove_virtio::block::{Access, Block};
 use cove_virtio::device::FEATURE_EVENT_IDX;
 use cove_virtio::vhost_user;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -28,6 +32,35 @@ const FEATURE_READ_ONLY: u64 = 1 << 5;
 const FEATURE_FLUSH: u64 = 1 << 9;
 const FEATURE_QUEUES: u64 = 1 << 12;
 const FEATURE_DISCARD: u64 = 1 << 13;
+
+/// A way to the disk, and on to its file.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// How the driver reaches the device.
+    device: rig::Way,
+    /// Whether the requests of a queue are in flight together.
+    together: bool,
+}
+
+/// All of them.
+const WAYS: [Way; 4] = [
+    Way::new(rig::Way::InProcess, false),
+    Way::new(rig::Way::InProcess, true),
+    Way::new(rig::Way::VhostUser, false),
+    Way::new(rig::Way::VhostUser, true),
+];
+
+impl Way {
+    const fn new(device: rig::Way, together: bool) -> Self {
+        Self { device, together }
+    }
+
+    /// A disk that serves its queue so.
+    fn disk(self, file: File, access: Access) -> Result<Block> {
+        let disk = Block::new(file, access, "the-disk")?;
+        Ok(if self.together { disk.with_rings() } else { disk })
+    }
+}
 
 /// A guest before its disk. Fields are dropped in order.
 struct Rig {
@@ -48,15 +81,15 @@ impl Rig {
         let path = dir.path().join("disk");
         std::fs::write(&path, content(0, DISK))?;
         let file = File::options().read(true).write(true).open(&path)?;
-        let device = Block::new(file.try_clone()?, access, "the-disk")?;
+        let device = way.disk(file.try_clone()?, access)?;
         Self::before(way, device, file, dir, unknown)
     }
 
     /// A driver before a disk on `file`.
     fn before(way: Way, device: Block, file: File, dir: TempDir, unknown: u64) -> Result<Self> {
-        let (guest, service) = match way {
-            Way::InProcess => (BlockGuest::boot(InProcess::new(device), unknown)?, None),
-            Way::VhostUser => {
+        let (guest, service) = match way.device {
+            rig::Way::InProcess => (BlockGuest::boot(InProcess::new(device), unknown)?, None),
+            rig::Way::VhostUser => {
                 let socket = dir.path().join("vhost-user");
                 let service = vhost_user::serve(device, &socket)?;
                 (
@@ -108,6 +141,202 @@ fn refused(status: Status) -> Answer {
         status,
         data: Vec::new(),
     }
+}
+
+/// A request with a place of its own in guest memory, so that many can be in flight.
+struct Asked {
+    header: u64,
+    status: u64,
+    data: u64,
+    len: usize,
+    /// The device writes the data.
+    wanted: bool,
+}
+
+impl Asked {
+    /// A request for `len` bytes of data, either way.
+    fn new(rig: &mut Rig, operation: u32, sector: u64, len: usize) -> Result<Self> {
+        let memory = &mut rig.guest.memory;
+        let (header, status) = (memory.allocate(16)?, memory.allocate(1)?);
+        let data = memory.allocate(len as u64)?;
+        let asked = Self {
+            header,
+            status,
+            data,
+            len,
+            wanted: operation == op::READ,
+        };
+        asked.say(rig, operation, sector)?;
+        Ok(asked)
+    }
+
+    /// Writes the header, and takes the answer away.
+    fn say(&self, rig: &Rig, operation: u32, sector: u64) -> Result<()> {
+        let mut header = [0; 16];
+        header[..4].copy_from_slice(&operation.to_le_bytes());
+        header[8..].copy_from_slice(&sector.to_le_bytes());
+        let memory = &rig.guest.memory.memory;
+        memory.write_slice(&header, GuestAddress(self.header))?;
+        memory.write_slice(&[0xaa], GuestAddress(self.status))?;
+        Ok(())
+    }
+
+    /// Puts it into the queue. Returns the first descriptor of its chain, none if the queue is full.
+    fn offer(&self, rig: &mut Rig) -> Result<Option<u16>> {
+        let mut chain = vec![buffer(self.header, 16, false)];
+        if self.len > 0 {
+            chain.push(buffer(self.data, u32::try_from(self.len)?, self.wanted));
+        }
+        chain.push(buffer(self.status, 1, true));
+        rig.guest.requests.add(&chain)
+    }
+
+    /// The status byte and the data.
+    fn answer(&self, rig: &Rig) -> Result<(u8, Vec<u8>)> {
+        let memory = &rig.guest.memory.memory;
+        let mut data = vec![0; self.len];
+        memory.read_slice(&mut data, GuestAddress(self.data))?;
+        Ok((memory.read_obj(GuestAddress(self.status))?, data))
+    }
+}
+
+#[test]
+fn many_requests_at_once_each_move_their_own_bytes() -> Result<()> {
+    /// Bytes of a request.
+    const LEN: usize = 8 * SECTOR;
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        let place = |number: u64| number * (LEN / SECTOR) as u64;
+        let mut asked = Vec::new();
+        // Reads and writes in turn, each of a range of its own.
+        for number in 0..20 {
+            let operation = if number.is_multiple_of(2) {
+                op::READ
+            } else {
+                op::WRITE
+            };
+            asked.push((
+                operation,
+                place(number),
+                Asked::new(&mut rig, operation, place(number), LEN)?,
+            ));
+        }
+        for round in 0u8..100 {
+            let mut heads = BTreeSet::new();
+            for (operation, sector, request) in &asked {
+                request.say(&rig, *operation, *sector)?;
+                let memory = &rig.guest.memory.memory;
+                let before = if request.wanted {
+                    vec![0; LEN]
+                } else {
+                    vec![round; LEN]
+                };
+                memory.write_slice(&before, GuestAddress(request.data))?;
+                heads.insert(request.offer(&mut rig)?.context("the queue is full")?);
+            }
+            rig.guest.requests.publish()?;
+            for _ in &asked {
+                let used = rig.guest.requests.next_used()?;
+                ensure!(heads.remove(&used.head), "{way:?}: {used:?} came back twice");
+            }
+            for (_, sector, request) in &asked {
+                let (status, data) = request.answer(&rig)?;
+                ensure!(status == 0, "{way:?}: {status} of sector {sector}");
+                let expected = if request.wanted {
+                    content(*sector, LEN)
+                } else {
+                    vec![round; LEN]
+                };
+                ensure!(data == expected, "{way:?}: the data of sector {sector}");
+                ensure!(
+                    rig.file(*sector, LEN)? == expected,
+                    "{way:?}: the file at {sector}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_read_overtakes_a_flush_where_requests_are_in_flight_together() -> Result<()> {
+    for device in [rig::Way::InProcess, rig::Way::VhostUser] {
+        let way = Way::new(device, true);
+        if !way.disk(tempfile::tempfile()?, Access::ReadWrite)?.has_rings() {
+            println!("this computer has no rings, so that nothing can be overtaken");
+            return Ok(());
+        }
+        let mut rig = Rig::new(way)?;
+        let write = Asked::new(&mut rig, op::WRITE, 0, 64 * SECTOR)?;
+        let flush = Asked::new(&mut rig, op::FLUSH, 0, 0)?;
+        let read = Asked::new(&mut rig, op::READ, 1024, SECTOR)?;
+        let mut overtaken = false;
+        // Which is first is the kernel's affair: a flush takes a thread of its own, which nearly always comes too late.
+        for _ in 0..200 {
+            write.offer(&mut rig)?;
+            rig.guest.requests.publish()?;
+            rig.guest.requests.next_used()?;
+            let first = flush.offer(&mut rig)?;
+            read.offer(&mut rig)?;
+            rig.guest.requests.publish()?;
+            overtaken |= Some(rig.guest.requests.next_used()?.head) != first;
+            rig.guest.requests.next_used()?;
+            ensure!(flush.answer(&rig)?.0 == 0, "{way:?}: the flush failed");
+            ensure!(read.answer(&rig)? == (0, content(1024, SECTOR)), "{way:?}");
+        }
+        ensure!(overtaken, "{way:?}: requests are served one at a time");
+    }
+    Ok(())
+}
+
+#[test]
+fn after_a_reset_with_requests_in_flight_nothing_writes_to_the_guests_memory() -> Result<()> {
+    const LEN: usize = 64 * 1024;
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        let (header, status) = rig.guest.frame(op::READ, 0)?;
+        let data = buffer(rig.guest.data, u32::try_from(LEN)?, true);
+        let (memory, place) = (rig.guest.memory.memory.clone(), GuestAddress(rig.guest.data));
+        for _ in 0..50 {
+            for _ in 0..20 {
+                rig.guest.requests.add(&[header, data, status])?;
+            }
+            rig.guest.requests.publish()?;
+            rig.guest.reboot()?;
+            memory.write_slice(&vec![0xbb; LEN], place)?;
+            // Something goes through the same ring, and still nothing of before it comes.
+            ensure!(rig.guest.ask(op::FLUSH, 0, &[], 0)? == done(vec![]), "{way:?}");
+            let mut now = vec![0; LEN];
+            memory.read_slice(&mut now, place)?;
+            ensure!(now.iter().all(|byte| *byte == 0xbb), "{way:?}: it was written to");
+            rig.guest.frame(op::READ, 0)?;
+        }
+        rig.check_untouched()?;
+    }
+    Ok(())
+}
+
+/// As where the system, or the list of calls of a container around it, forbids rings.
+#[test]
+fn a_disk_that_may_have_no_ring_serves_one_request_after_the_other() -> Result<()> {
+    /// The same on every architecture.
+    const IO_URING_SETUP: i64 = 425;
+    for errno in [rustix::io::Errno::PERM, rustix::io::Errno::NOSYS] {
+        let refused = SeccompAction::Errno(errno.raw_os_error().cast_unsigned());
+        let rules = [(IO_URING_SETUP, Vec::new())].into();
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, ARCH.try_into()?)?;
+        let program: BpfProgram = filter.try_into()?;
+        // Only this thread and those that it starts are bound by it.
+        let thread = std::thread::spawn(move || -> Result<()> {
+            seccompiler::apply_filter(&program)?;
+            let way = Way::new(rig::Way::InProcess, true);
+            let disk = way.disk(tempfile::tempfile()?, Access::ReadWrite)?;
+            ensure!(!disk.has_rings(), "it got one");
+            Rig::new(way)?.check_untouched()
+        });
+        thread.join().map_err(|_| anyhow!("it panicked"))??;
+    }
+    Ok(())
 }
 
 #[test]
@@ -447,7 +676,7 @@ fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result
             .create_new(true)
             .open(path)?;
         file.set_len(DISK as u64)?;
-        let mut device = Block::new(file.try_clone()?, Access::ReadWrite, "the-disk")?;
+        let mut device = way.disk(file.try_clone()?, Access::ReadWrite)?;
         let (tell, full) = mpsc::channel();
         device.on_full(move || {
             let _ = tell.send(());
@@ -462,6 +691,9 @@ fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result
         let (header, status) = rig.guest.frame(op::WRITE, 0)?;
         let body = buffer(rig.guest.data, u32::try_from(WRITTEN)?, false);
         ensure!(rig.guest.requests.add(&[header, body, status])?.is_some());
+        // What comes after it waits with it, and is not lost.
+        let later = Asked::new(&mut rig, op::READ, SECTORS - 1, SECTOR)?;
+        ensure!(later.offer(&mut rig)?.is_some());
         rig.guest.requests.publish()?;
         full.recv_timeout(PATIENCE)?;
         ensure!(
@@ -476,8 +708,11 @@ fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result
         full.recv_timeout(PATIENCE)?;
 
         std::fs::remove_file(ballast)?;
-        rig.guest.requests.next_used()?;
+        for _ in 0..2 {
+            rig.guest.requests.next_used()?;
+        }
         ensure!(rig.guest.status()? == Some(Status::Ok), "{way:?}");
+        ensure!(later.answer(&rig)? == (0, vec![0; SECTOR]), "{way:?}");
         ensure!(rig.file(0, WRITTEN)? == data, "{way:?}");
     }
     Ok(())
@@ -485,9 +720,16 @@ fn a_write_waits_while_the_host_has_no_space_and_is_whole_afterwards() -> Result
 
 #[test]
 fn a_disk_answers_on_each_of_its_queues_and_hands_all_of_them_back() -> Result<()> {
-    let file = tempfile::tempfile()?;
-    file.write_all_at(&content(0, DISK), 0)?;
-    let device = Block::new(file, Access::ReadOnly, "the-disk")?.with_queues(3);
+    for together in [false, true] {
+        let file = tempfile::tempfile()?;
+        file.write_all_at(&content(0, DISK), 0)?;
+        let device = Block::new(file, Access::ReadOnly, "the-disk")?.with_queues(3);
+        answers_on_each_queue(if together { device.with_rings() } else { device })?;
+    }
+    Ok(())
+}
+
+fn answers_on_each_queue(device: Block) -> Result<()> {
     let mut transport = InProcess::new(device);
     let features = transport.features()?;
     ensure!(features & FEATURE_QUEUES != 0, "{features:#x}");

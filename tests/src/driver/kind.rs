@@ -27,8 +27,10 @@ pub const DISK: u64 = 64 * 1024;
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A disk of [`DISK`] bytes.
+    /// A disk of [`DISK`] bytes, served a request at a time.
     Block,
+    /// The same, with its requests in flight together where this computer has rings.
+    BlockInFlight,
     /// Sockets, those of the host beside the path `vsock`.
     Vsock,
     /// A shared folder.
@@ -42,8 +44,9 @@ pub enum Kind {
 }
 
 /// All of them.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind::Block,
+    Kind::BlockInFlight,
     Kind::Vsock,
     Kind::Fs,
     Kind::Net,
@@ -76,7 +79,7 @@ impl Kind {
     /// How many queues it has.
     pub fn queues(self) -> u16 {
         match self {
-            Self::Block | Self::Rng => 1,
+            Self::Block | Self::BlockInFlight | Self::Rng => 1,
             Self::Fs | Self::Net => 2,
             Self::Vsock => 3,
             Self::Balloon => 5,
@@ -93,7 +96,7 @@ impl Kind {
         };
         match self {
             // The first sector, and the status, which is counted only if all went well.
-            Self::Block => request(0, vec![0; 16], 513, 513),
+            Self::Block | Self::BlockInFlight => request(0, vec![0; 16], 513, 513),
             Self::Vsock => request(1, farewell().to_bytes().to_vec(), 0, 0),
             // More than a header is an answer that is no failure.
             Self::Fs => request(1, greeting(), 256, 17),
@@ -107,6 +110,7 @@ impl Kind {
     pub fn device(self, dir: &Path) -> Result<Box<dyn Device>> {
         Ok(match self {
             Self::Block => Box::new(block(dir, Access::ReadWrite)?),
+            Self::BlockInFlight => Box::new(block(dir, Access::ReadWrite)?.with_rings()),
             Self::Vsock => Box::new(vsock(dir)?),
             Self::Fs => Box::new(fs(share(dir)?)?),
             Self::Net => Box::new(net(dir)?),
@@ -119,6 +123,7 @@ impl Kind {
     pub fn connect(self, way: Way, dir: &Path) -> Result<(Box<dyn Transport>, Option<vhost_user::Server>)> {
         match self {
             Self::Block => connect(way, block(dir, Access::ReadWrite)?, dir),
+            Self::BlockInFlight => connect(way, block(dir, Access::ReadWrite)?.with_rings(), dir),
             Self::Vsock => connect(way, vsock(dir)?, dir),
             Self::Fs => connect(way, fs(share(dir)?)?, dir),
             Self::Net => connect(way, net(dir)?, dir),

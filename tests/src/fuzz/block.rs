@@ -5,9 +5,10 @@ use super::{Seeds, device, seeds};
 use crate::driver::block::{op, range};
 use crate::driver::kind::Kind;
 
-/// Plays a script to the device.
+/// Plays a script to the device, whichever way it serves its queue.
 pub fn fuzz(input: &[u8]) {
     device::fuzz("block", Kind::Block, input);
+    device::fuzz("block", Kind::BlockInFlight, input);
 }
 
 /// What every device is asked, and every operation with what bounds it.

@@ -60,14 +60,17 @@ impl Subject {
         };
         let dir = subject.dir.path();
         let device: Box<dyn Device> = match kind {
-            Kind::Block => {
+            Kind::Block | Kind::BlockInFlight => {
                 let access = if mode.read_only {
                     Access::ReadOnly
                 } else {
                     Access::ReadWrite
                 };
                 let file = disk_file()?;
-                let device = kind::disk(file.try_clone()?, access)?;
+                let mut device = kind::disk(file.try_clone()?, access)?;
+                if kind == Kind::BlockInFlight {
+                    device = device.with_rings();
+                }
                 subject.disk = Some((file, access));
                 Box::new(device)
             }

@@ -11,16 +11,19 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
 
+use cove_confine::ring::FILE;
 use cove_confine::seccomp::{Thread, enter};
 use cove_confine::view::slot;
+use io_uring::types::Fd;
+use io_uring::{IoUring, opcode, squeue};
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ftruncate, linkat, mkdirat, mknodat, openat, renameat, symlinkat,
     unlinkat,
 };
 use rustix::process::{Pid, Signal};
 
-/// Makes an attempt; says what came of it.
-pub(crate) fn attempt(name: &str, place: &Path, folder: &Path) -> String {
+/// Makes an attempt, with a disk's ring where this computer has any; says what came of it.
+pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUring>) -> String {
     let made = match name {
         "read_item" => read(&place.join("kernel")),
         "write_disk" => write(&place.join("disk")),
@@ -102,6 +105,22 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path) -> String {
         }),
         "disk_opens" => within(Thread::Disk, || File::open("/proc/self/status").map(drop)),
         "disk_aborts" => within(Thread::Disk, || std::process::abort()),
+        "ring_reads" => through(ring, Thread::Disk, &reading(None)),
+        "ring_reads_another" => through(ring, Thread::Disk, &reading(Some(Fd(0)))),
+        "ring_opens" => {
+            let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), c"/proc/self/status".as_ptr()).build();
+            through(ring, Thread::Disk, &open)
+        }
+        "ring_connects" => {
+            let socket = opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build();
+            through(ring, Thread::Disk, &socket)
+        }
+        "ring_of_a_vcpu" => through(ring, Thread::Vcpu, &reading(None)),
+        "ring_gets_a_file" => match ring {
+            Some(ring) => ring.submitter().register_files(&[0]),
+            None => Err(Error::other("there is no ring")),
+        },
+        "make_ring" => IoUring::new(1).map(drop),
         "connections_open" => within(Thread::Connections, || File::open("/proc/self/status").map(drop)),
         "files_connect" => within(Thread::Files, || UnixStream::pair().map(drop)),
         other => Err(Error::other(format!("what is {other}?"))),
@@ -143,6 +162,36 @@ fn within(kind: Thread, what: impl FnOnce() -> io::Result<()> + Send + 'static) 
         what()
     })?;
     thread.join().unwrap_or_else(|_| Err(Error::other("it panicked")))
+}
+
+/// To read into memory that is there for ever: from the ring's file, or from another descriptor.
+fn reading(another: Option<Fd>) -> squeue::Entry {
+    let buffer = Box::leak(Box::new([0u8; 4]));
+    let slice = Box::leak(Box::new(libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    }));
+    match another {
+        None => opcode::Readv::new(FILE, slice, 1).build(),
+        Some(another) => opcode::Readv::new(another, slice, 1).build(),
+    }
+}
+
+/// Does one thing by the ring, in a thread of a kind.
+fn through(ring: Option<IoUring>, kind: Thread, entry: &squeue::Entry) -> io::Result<()> {
+    let mut ring = ring.ok_or_else(|| Error::other("there is no ring"))?;
+    let entry = entry.clone();
+    within(kind, move || {
+        // SAFETY: whatever memory it takes is there for ever.
+        unsafe { ring.submission().push(&entry) }.map_err(Error::other)?;
+        ring.submit_and_wait(1)?;
+        let done = ring.completion().next();
+        match done.map(|done| done.result()) {
+            Some(error @ ..0) => Err(Error::from_raw_os_error(-error)),
+            Some(_) => Ok(()),
+            None => Err(Error::other("nothing has ended")),
+        }
+    })
 }
 
 fn read(path: &Path) -> io::Result<()> {

@@ -4,7 +4,9 @@
 #![expect(unsafe_code, reason = "the cell keeps capabilities across exec")]
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
+use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -16,7 +18,8 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use cove_confine::door::Door;
 use cove_confine::landlock::{self, Folders};
 use cove_confine::view::{Access, Item, View};
-use cove_confine::{Hold, limits, namespaces, seccomp};
+use cove_confine::{Hold, limits, namespaces, ring, seccomp};
+use io_uring::IoUring;
 use tempfile::TempDir;
 
 use crate::attempts;
@@ -139,6 +142,18 @@ fn ended(mut child: Child, outcome: &str) -> String {
     }
 }
 
+/// A ring for the disk at `path`, as its device makes it.
+fn ring_of(path: &Path) -> std::io::Result<IoUring> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    ring::of_disk(file.as_fd(), true, 8)
+}
+
+/// Whether this computer lets its programs have rings.
+pub(crate) fn has_rings() -> bool {
+    let file = tempfile::NamedTempFile::new();
+    file.is_ok_and(|file| ring_of(file.path()).is_ok())
+}
+
 /// The process that confines itself and tries.
 pub(crate) fn cell(place: &Path, layers: &str, attempt: &str) -> ExitCode {
     let view = view(place);
@@ -151,6 +166,7 @@ pub(crate) fn cell(place: &Path, layers: &str, attempt: &str) -> ExitCode {
     told.extend(limits::give_up().unwrap());
     let folders = if bare { Folders::Anywhere } else { Folders::Slots };
     told.push(landlock::restrict(&view.items, folders).unwrap());
+    let ring = ring_of(&place.join("disk")).ok();
     if layers == "all" {
         told.push(seccomp::arm().unwrap());
         assert!(told.iter().all(|layer| layer.hold == Hold::Whole), "{told:?}");
@@ -162,6 +178,6 @@ pub(crate) fn cell(place: &Path, layers: &str, attempt: &str) -> ExitCode {
     } else {
         cove_confine::view::slot(0)
     };
-    println!("{}", attempts::attempt(attempt, place, &folder));
+    println!("{}", attempts::attempt(attempt, place, &folder, ring));
     ExitCode::SUCCESS
 }
