@@ -3,21 +3,49 @@
 // UNSAFETY: `madvise` takes a raw address, and the guest's memory must not be seen through a reference.
 #![expect(unsafe_code, reason = "madvise on guest memory takes raw addresses")]
 
-use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestRegionMmap};
+use vm_memory::mmap::FromRangesError;
+use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::layout::{HOLE, HOLE_END};
+
+/// Bytes of a huge page, which covers only what lies on such a boundary.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// The guest's memory.
 pub type GuestMemory = GuestMemoryMmap<()>;
 
 /// Maps `size` bytes of guest memory. Pages come into being when the guest touches them: huge ones where the host has
 /// them, which take fewer faults and shorter walks.
-pub fn map(size: usize) -> Result<GuestMemory, vm_memory::mmap::FromRangesError> {
-    let memory = GuestMemory::from_ranges(&regions(size))?;
-    for region in memory.iter() {
-        advise(region);
+pub fn map(size: usize) -> Result<GuestMemory, FromRangesError> {
+    let mut mapped = Vec::new();
+    for (start, size) in regions(size) {
+        let region =
+            GuestRegionMmap::new(mapping(size)?, start).ok_or(FromRangesError::InvalidGuestRegion)?;
+        advise(&region);
+        mapped.push(region);
     }
-    Ok(memory)
+    Ok(GuestMemory::from_regions(mapped)?)
+}
+
+/// Maps `size` bytes, where that can be had on a boundary of huge pages: a guest's own huge pages are such of the host
+/// only if both begin at one. Kernels since 6.7 see to it by themselves for most sizes.
+fn mapping(size: usize) -> Result<MmapRegion, FromRangesError> {
+    let first = MmapRegion::new(size)?;
+    let start = first.as_ptr().addr();
+    if start.is_multiple_of(HUGE_PAGE) || size < HUGE_PAGE {
+        return Ok(first);
+    }
+    // The kernel places mappings downwards, each at the top of the highest gap that holds it. Below the first goes one
+    // that is as large, so that it needs the same gap, and by as much larger as the next is to lie lower.
+    let pad = size.next_multiple_of(HUGE_PAGE) + start.wrapping_sub(size) % HUGE_PAGE;
+    let reserved = libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_PRIVATE;
+    let pad = MmapRegion::<()>::build(None, pad, libc::PROT_NONE, reserved);
+    let second = pad.and_then(|_pad| MmapRegion::new(size));
+    Ok(match second {
+        Ok(second) if second.as_ptr().addr().is_multiple_of(HUGE_PAGE) => second,
+        // Something else took the place, or there is none: the guest runs as well, if not as quickly.
+        _ => first,
+    })
 }
 
 /// Asks for huge pages, which many hosts give only to those who do. Without them everything works as well.
@@ -69,6 +97,20 @@ mod tests {
             has_any,
             "{flags}"
         );
+    }
+
+    #[test]
+    fn it_begins_on_a_boundary_of_huge_pages() {
+        // Of a size that no kernel places so by itself, too.
+        for size in [64 << 20, (64 << 20) + (1 << 20)] {
+            // Other tests map memory at the same time, and may take a place.
+            let mut tries = (0..8).map(|_| map(size).unwrap());
+            let found = tries.any(|memory| {
+                let start = memory.get_host_address(GuestAddress(0)).unwrap();
+                start.addr().is_multiple_of(HUGE_PAGE)
+            });
+            assert!(found, "{size:#x}");
+        }
     }
 
     #[test]
