@@ -4,12 +4,16 @@
 #![expect(unsafe_code, reason = "madvise on guest memory takes raw addresses")]
 
 use vm_memory::mmap::FromRangesError;
-use vm_memory::{GuestAddress, GuestMemory as _, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::layout::{HOLE, HOLE_END};
 
 /// Bytes of a huge page, which covers only what lies on such a boundary.
 const HUGE_PAGE: usize = 2 << 20;
+/// Bytes of a page.
+const PAGE: usize = 4096;
+/// How often a boundary of huge pages is aimed at. Twice will do, unless gaps or other threads take what was aimed at.
+const TRIES: usize = 8;
 
 /// The guest's memory.
 pub type GuestMemory = GuestMemoryMmap<()>;
@@ -35,17 +39,30 @@ fn mapping(size: usize) -> Result<MmapRegion, FromRangesError> {
     if start.is_multiple_of(HUGE_PAGE) || size < HUGE_PAGE {
         return Ok(first);
     }
-    // The kernel places mappings downwards, each at the top of the highest gap that holds it. Below the first goes one
-    // that is as large, so that it needs the same gap, and by as much larger as the next is to lie lower.
-    let pad = size.next_multiple_of(HUGE_PAGE) + start.wrapping_sub(size) % HUGE_PAGE;
+    // The kernel places mappings downwards, each at the top of the highest gap that holds it. Below the first go others
+    // that are as large, so that they need the same gap, and by as much larger as the next is to lie lower.
     let reserved = libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_PRIVATE;
-    let pad = MmapRegion::<()>::build(None, pad, libc::PROT_NONE, reserved);
-    let second = pad.and_then(|_pad| MmapRegion::new(size));
-    Ok(match second {
-        Ok(second) if second.as_ptr().addr().is_multiple_of(HUGE_PAGE) => second,
-        // Something else took the place, or there is none: the guest runs as well, if not as quickly.
-        _ => first,
-    })
+    let mut lowest = start;
+    let mut pads = Vec::new();
+    for _ in 0..TRIES {
+        // One of a whole number of huge pages would itself be placed on their boundary.
+        let more = match lowest.wrapping_sub(size) % HUGE_PAGE {
+            0 => PAGE,
+            more => more,
+        };
+        let pad = size.next_multiple_of(HUGE_PAGE) + more;
+        let Ok(pad) = MmapRegion::<()>::build(None, pad, libc::PROT_NONE, reserved) else {
+            break;
+        };
+        lowest = pad.as_ptr().addr();
+        pads.push(pad);
+        match MmapRegion::new(size) {
+            Ok(next) if next.as_ptr().addr().is_multiple_of(HUGE_PAGE) => return Ok(next),
+            _ => {}
+        }
+    }
+    // Something else takes the places, or there is none: the guest runs as well, if not as quickly.
+    Ok(first)
 }
 
 /// Asks for huge pages, which many hosts give only to those who do. Without them everything works as well.
@@ -70,6 +87,8 @@ fn regions(size: usize) -> Vec<(GuestAddress, usize)> {
 
 #[cfg(test)]
 mod tests {
+    use vm_memory::GuestMemory as _;
+
     use super::*;
 
     #[test]
