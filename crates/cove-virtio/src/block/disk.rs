@@ -1,8 +1,8 @@
 //! A disk's file, and the bounds of what may be done to it.
 //!
-//! Whatever is to be done becomes a [`Job`], for which its range is checked against the size that the disk had when it was
-//! last measured, and whether the disk may be written. How a job's calls reach the file is not its affair: here one after
-//! the other ([`Disk::carry_out`]), or through a ring with those of others.
+//! Whatever is to be done becomes a [`Job`], for which its range is checked against the size that the disk had when it
+//! was last measured, and whether the disk may be written. How a job's calls reach the file is not its affair: here
+//! one after the other ([`Disk::carry_out`]), or through a ring with those of others.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};

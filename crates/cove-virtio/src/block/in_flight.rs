@@ -11,14 +11,13 @@
 //! Requests end in any order, as virtio lets them: a driver that wants one after the other waits for the first. A flush
 //! begins when it is taken, and covers what the driver had been told of by then.
 //!
-//! A request for which the host has no space goes back into its queue, and can do so only with all that were taken after
-//! it. So what was taken after a write stays with the device until the write cannot come to wait for space any more,
-//! and is done again where it does: that changes nothing, since the driver has been told of none of it.
+//! A request for which the host has no space goes back into its queue, and can do so only with all that were taken
+//! after it. So what was taken after a write stays with the device until the write cannot come to wait for space any
+//! more, and is done again where it does: that changes nothing, since the driver has been told of none of it.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cove_confine::seccomp::Thread;
 use rustix::event::{PollFd, PollFlags};
 
 use super::ring::{Flights, Ring, State};
@@ -58,7 +57,7 @@ pub(super) fn begin(
     ring: Arc<Mutex<Ring>>,
 ) -> Result<Session, DeviceError> {
     let mut session = Session::default();
-    session.run(Serving::NAME, Thread::Disk, move |stop| {
+    session.run(Serving::NAME, Serving::KIND, move |stop| {
         // A session that panicked has waited for what it had in flight.
         let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
         let mut worker = Worker {
@@ -157,8 +156,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Puts everything back into the queue once only what waits for space is left, and what was taken after it. False when
-    /// nothing waits, or something is still under way.
+    /// Puts everything back into the queue once only what waits for space is left, and what was taken after it. False
+    /// when nothing waits, or something is still under way.
     fn put_back(&mut self) -> bool {
         let Some((refusal, count)) = self.flights.go_back() else {
             return false;

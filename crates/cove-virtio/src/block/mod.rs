@@ -12,10 +12,10 @@
 //! | [`ring`] | what they are in flight through |
 //!
 //! There is one queue, or as many as were asked for, so that a guest has one for each vCPU. Each is served by a thread
-//! of its own, which has the requests of its queue in flight together where it has a ring ([`Block::with_rings`]). Without
-//! one it serves a request at a time: the page cache answers most of them at once, and one that the host's disk has to
-//! answer keeps no other queue waiting. A request for which the host has no space waits in its queue until there is some,
-//! since a guest that is told of an error gives its file system up.
+//! of its own, which has the requests of its queue in flight together where it has a ring ([`Block::with_rings`]).
+//! Without one it serves a request at a time: the page cache answers most of them at once, and one that the host's
+//! disk has to answer keeps no other queue waiting. A request for which the host has no space waits in its queue until
+//! there is some, since a guest that is told of an error gives its file system up.
 
 mod disk;
 mod in_flight;
@@ -165,9 +165,9 @@ impl Block {
         self
     }
 
-    /// Has the requests of each queue in flight together, through a ring of its own, where the host lets this process have
-    /// rings: any Linux since 5.10, unless it was forbidden (`kernel.io_uring_disabled`, a container's list of system
-    /// calls). Otherwise nothing changes. To be called after [`Block::with_queues`], and before
+    /// Has the requests of each queue in flight together, through a ring of its own, where the host lets this process
+    /// have rings: any Linux since 5.10, unless it was forbidden (`kernel.io_uring_disabled`, a container's list of
+    /// system calls). Otherwise nothing changes. To be called after [`Block::with_queues`], and before
     /// [`cove_confine::seccomp::arm`], after which it kills the process to set up a ring.
     #[must_use]
     pub fn with_rings(mut self) -> Self {

@@ -53,8 +53,8 @@ pub(super) struct Request<'m> {
 }
 
 impl<'m> Request<'m> {
-    /// Takes a request whose buffers are `readable` and `writable` apart, for a driver that agreed on `features`. What is
-    /// refused has been answered, if there was a place for the answer.
+    /// Takes a request whose buffers are `readable` and `writable` apart, for a driver that agreed on `features`. What
+    /// is refused has been answered, if there was a place for the answer.
     pub(super) fn new(
         disk: &Disk,
         features: u64,

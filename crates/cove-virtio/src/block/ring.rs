@@ -160,8 +160,8 @@ impl<'r, 'm> Flights<'r, 'm> {
         patient(self.ring.submit_and_wait(1)).map(drop)
     }
 
-    /// Takes what has ended, and puts the next operations of the requests concerned into the ring. Calls `end` with each
-    /// request that has none, and what came of it. True when anything had ended.
+    /// Takes what has ended, and puts the next operations of the requests concerned into the ring. Calls `end` with
+    /// each request that has none, and what came of it. True when anything had ended.
     pub(super) fn reap(
         &mut self,
         mut end: impl FnMut(&Request<'m>, Result<(), Refusal>) -> State<'m>,
@@ -248,8 +248,9 @@ fn put(ring: &mut IoUring, flight: &mut Flight<'_>) -> io::Result<()> {
         return Ok(());
     };
     let entry = entry(&call, &mut flight.iovecs).user_data(flight.number);
-    // SAFETY: the buffers are the request's, which keeps them mapped, or bytes that are there for ever. The request and
-    // the list of its buffers stay in `Flights` as they are until the kernel has answered, and that does not end before.
+    // SAFETY: the buffers are the request's, which keeps them mapped, or bytes that are there for ever. The request
+    // and the list of its buffers stay in `Flights` as they are until the kernel has answered, and that does not end
+    // before.
     unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)
 }
 

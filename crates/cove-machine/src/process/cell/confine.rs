@@ -15,9 +15,9 @@ use cove_confine::{
 };
 use std::path::Path;
 
-/// Puts every layer in force that the host has. `bare` says why there are no namespaces. The disks of a machine on KVM are
-/// opened on the way: with the other layers in force, but while rings can still be made for them. Fails with what to tell
-/// the machine process.
+/// Puts every layer in force that the host has. `bare` says why there are no namespaces. The disks of a machine on KVM
+/// are opened on the way: with the other layers in force, but while rings can still be made for them. Fails with what
+/// to tell the machine process.
 pub(super) fn confine(
     launch: &Launch,
     directory: &Path,
