@@ -10,3 +10,5 @@ pub mod fuzz;
 pub mod harness;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub mod nested;
+#[cfg(target_os = "linux")]
+pub mod rings;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::env::consts::ARCH;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::process::Command;
@@ -16,10 +15,10 @@ use cove_tests::driver::queue::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor
 use cove_tests::driver::rig;
 use cove_tests::driver::transport::{InProcess, Transport as _, VhostUser};
 use cove_tests::driver::vsock::PATIENCE;
+use cove_tests::rings;
 use cove_virtio::block::{Access, Block};
 use cove_virtio::device::FEATURE_EVENT_IDX;
 use cove_virtio::vhost_user;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -319,16 +318,10 @@ fn after_a_reset_with_requests_in_flight_nothing_writes_to_the_guests_memory() -
 /// As where the system, or the list of calls of a container around it, forbids rings.
 #[test]
 fn a_disk_that_may_have_no_ring_serves_one_request_after_the_other() -> Result<()> {
-    /// The same on every architecture.
-    const IO_URING_SETUP: i64 = 425;
     for errno in [rustix::io::Errno::PERM, rustix::io::Errno::NOSYS] {
-        let refused = SeccompAction::Errno(errno.raw_os_error().cast_unsigned());
-        let rules = [(IO_URING_SETUP, Vec::new())].into();
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, ARCH.try_into()?)?;
-        let program: BpfProgram = filter.try_into()?;
         // Only this thread and those that it starts are bound by it.
         let thread = std::thread::spawn(move || -> Result<()> {
-            seccompiler::apply_filter(&program)?;
+            rings::forbid(errno)?;
             let way = Way::new(rig::Way::InProcess, true);
             let disk = way.disk(tempfile::tempfile()?, Access::ReadWrite)?;
             ensure!(!disk.has_rings(), "it got one");

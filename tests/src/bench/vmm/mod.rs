@@ -9,7 +9,9 @@
 //! ```
 //!
 //! Ours is the machine as the daemon starts it, with everything that locks it in, from the start of the machine
-//! process on. QEMU has only what the guest's program works with, and nothing around it.
+//! process on. QEMU has only what the guest's program works with, and nothing around it. What the guest does with its
+//! disk is measured another time where the system lets our machine have no rings (io_uring): what these bring shows
+//! beside it.
 //!
 //! | module | what it holds |
 //! | --- | --- |
@@ -41,6 +43,8 @@ use crate::nested::outer;
 
 /// Machines of each kind. Each figure is the median of all that have it.
 const ROUNDS: usize = 5;
+/// Of these, so many begin with a machine that may have no rings.
+const ROUNDS_WITHOUT_RINGS: usize = 3;
 /// For everything together. In an emulated machine it takes a quarter of an hour.
 const LIMIT: Duration = Duration::from_hours(1);
 /// For a guest's init, whichever the monitor.
@@ -176,6 +180,7 @@ const FIGURES: [Figure; 17] = [
 #[serde(rename_all = "snake_case")]
 enum Side {
     Ours,
+    WithoutRings,
     Peer,
 }
 
@@ -183,6 +188,7 @@ impl fmt::Display for Side {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Ours => "Cove's monitor",
+            Self::WithoutRings => "Cove's monitor without rings",
             Self::Peer => "QEMU",
         })
     }
@@ -270,8 +276,10 @@ impl Findings {
                 self.peer_failed = Some(why);
             }
             Some(Ok(Report::Sample { side, figures })) => {
-                let start = figures.get(measure::START).copied().unwrap_or_default();
-                println!("measured {side}: its guest's init after {start:.3} s");
+                match figures.get(measure::START) {
+                    Some(start) => println!("measured {side}: its guest's init after {start:.3} s"),
+                    None => println!("measured {side}"),
+                }
                 self.samples.push((side, figures));
             }
             Some(Ok(Report::Failed(why))) => self.failed = Some(why),
@@ -293,17 +301,21 @@ impl Findings {
     }
 
     fn rows(&self) -> Vec<Row> {
-        let row = |figure: &Figure| {
+        let rows = |figure: &Figure| {
             let value = |side| self.median(side, figure.key).map(|value| value / figure.scale);
-            Some(Row {
-                name: figure.name.into(),
+            let row = |name, ours, target| Row {
+                name,
                 unit: figure.unit,
-                ours: value(Side::Ours)?,
+                ours,
                 peer: value(Side::Peer),
-                target: figure.target,
-            })
+                target,
+            };
+            let ours = value(Side::Ours).map(|ours| row(figure.name.into(), ours, figure.target));
+            let name = || format!("{}, without rings", figure.name);
+            let without_rings = value(Side::WithoutRings).map(|ours| row(name(), ours, None));
+            [ours, without_rings]
         };
-        FIGURES.iter().filter_map(row).collect()
+        FIGURES.iter().flat_map(rows).flatten().collect()
     }
 }
 
@@ -313,17 +325,20 @@ pub fn here(cove: &Path, exercise: &Path, qemu: &Path, image: &Path, scratch: &P
     let measured = initramfs::with_program(image, exercise, PROGRAM).and_then(|archive| {
         let initramfs = scratch.join("initramfs");
         std::fs::write(&initramfs, archive)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
+        let runtime = || {
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .context("cannot start the runtime")
+        };
         measure_all(&Place {
             image,
             initramfs: &initramfs,
             scratch,
             cove,
             qemu,
-            runtime: &runtime,
+            runtime: &runtime()?,
+            without_rings: &runtime()?,
         })
     });
     tell(&match measured {
@@ -350,6 +365,13 @@ fn measure_all(place: &Place<'_>) -> Result<()> {
     for round in 0..ROUNDS {
         // What takes long varies little.
         let long = round == 0;
+        if round < ROUNDS_WITHOUT_RINGS {
+            let figures = disk_without_rings(place).with_context(|| Side::WithoutRings.to_string())?;
+            tell(&Report::Sample {
+                side: Side::WithoutRings,
+                figures,
+            })?;
+        }
         let figures = one(place, Kind::Ours, long).with_context(|| Side::Ours.to_string())?;
         tell(&Report::Sample {
             side: Side::Ours,
@@ -378,6 +400,15 @@ fn one(place: &Place<'_>, kind: Kind, long: bool) -> Result<Figures> {
     if long {
         measure::rest(&mut subject, &mut figures)?;
     }
+    Ok(figures)
+}
+
+/// Measures what a machine without rings does with its disk, and nothing else.
+fn disk_without_rings(place: &Place<'_>) -> Result<Figures> {
+    let mut subject = Subject::start(place, Kind::WithoutRings)?;
+    measure::start(&mut subject, START_PATIENCE)?;
+    let mut figures = Figures::new();
+    measure::disk(&mut subject, &mut figures)?;
     Ok(figures)
 }
 
@@ -451,6 +482,20 @@ mod tests {
         assert_eq!(rows.len(), 2, "what nobody measured has no row");
         assert_eq!((rows[0].ours, rows[0].peer), (2.0, Some(8.0)));
         assert_eq!((rows[1].ours, rows[1].unit), (2.0, "1000/s"));
+    }
+
+    #[test]
+    fn what_a_machine_without_rings_does_stands_below_what_ours_does() {
+        let mut findings = Findings::default();
+        findings.hear(&sample(Side::Ours, 3.0));
+        let figures = Figures::from([(measure::DISK[2].to_owned(), 4_096_000.0)]);
+        let side = Side::WithoutRings;
+        let report = serde_json::to_string(&Report::Sample { side, figures }).unwrap();
+        findings.hear(&format!("{MARK}{report}"));
+        let rows = findings.rows();
+        assert_eq!(rows.len(), 3);
+        assert!(rows[2].name.ends_with(", without rings") && rows[2].target.is_none());
+        assert_eq!((rows[1].ours, rows[2].ours), (2.0, 1.0));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use cove_machine::{Backend as _, Kvm, Machine, MachineSpec};
+use rustix::io::Errno;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -15,6 +16,7 @@ use tokio::runtime::Runtime;
 use super::console::{Console, tail};
 use super::process::{self, Memory, Usage};
 use crate::harness::Running;
+use crate::rings;
 
 /// The guest's memory.
 const MEMORY_MIB: u32 = 1024;
@@ -44,6 +46,8 @@ pub(super) struct Place<'a> {
     pub(super) qemu: &'a Path,
     /// Machines of ours are driven on this.
     pub(super) runtime: &'a Runtime,
+    /// And those that may have no rings on this, whose threads may have none either.
+    pub(super) without_rings: &'a Runtime,
 }
 
 /// What QEMU is asked to be, and with which processor.
@@ -76,6 +80,8 @@ const LEAN: &str = "microvm,acpi=off,x-option-roms=off,pit=off,pic=off,rtc=off";
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
     Ours,
+    /// The same where the system lets it have no rings, so that its disks serve a request at a time.
+    WithoutRings,
     Peer(Board),
 }
 
@@ -104,6 +110,29 @@ struct Ours<'a> {
     runtime: &'a Runtime,
 }
 
+type Started = Result<Box<dyn Machine>>;
+
+/// Starts a machine that can have no rings.
+fn forbidding_rings(start: &(dyn Fn() -> Started + Sync)) -> Started {
+    let machine = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            rings::forbid(Errno::PERM)?;
+            start()
+        });
+        thread
+            .join()
+            .map_err(|_| anyhow!("the thread that starts it panicked"))?
+    })?;
+    let layers = machine.confinement();
+    ensure!(
+        layers
+            .iter()
+            .any(|layer| layer.name == "io_uring" && layer.evidence == "not used"),
+        "its disks have rings: {layers:?}"
+    );
+    Ok(machine)
+}
+
 impl Drop for Ours<'_> {
     fn drop(&mut self) {
         let processes = self.machine.processes();
@@ -126,12 +155,20 @@ impl<'a> Subject<'a> {
         let disk = dir.path().join("data");
         File::create(&disk)?.set_len(DISK)?;
         match kind {
-            Kind::Ours => Self::start_ours(place, dir, disk),
+            Kind::Ours => Self::start_ours(place.runtime, place, dir, disk, |start| start()),
+            Kind::WithoutRings => Self::start_ours(place.without_rings, place, dir, disk, forbidding_rings),
             Kind::Peer(board) => Self::start_peer(place, dir, &disk, board),
         }
     }
 
-    fn start_ours(place: &Place<'a>, dir: TempDir, disk: PathBuf) -> Result<Self> {
+    /// What starts a machine is called by `by`.
+    fn start_ours(
+        runtime: &'a Runtime,
+        place: &Place<'a>,
+        dir: TempDir,
+        disk: PathBuf,
+        by: impl FnOnce(&(dyn Fn() -> Started + Sync)) -> Started,
+    ) -> Result<Self> {
         let spec = MachineSpec {
             name: "bench".to_owned(),
             directory: dir.path().join("machine"),
@@ -147,17 +184,14 @@ impl<'a> Subject<'a> {
         };
         let backend = Kvm::new(Some(place.cove.to_owned()));
         let began = Instant::now();
-        let machine = place.runtime.block_on(backend.start(&spec))?;
+        let machine = by(&|| Ok(runtime.block_on(backend.start(&spec))?))?;
         let told = Some(Instant::now());
         let console = Console::new(machine.console().to_owned());
         Ok(Self {
             began,
             told,
             console,
-            monitor: Monitor::Ours(Ours {
-                machine,
-                runtime: place.runtime,
-            }),
+            monitor: Monitor::Ours(Ours { machine, runtime }),
             _dir: dir,
         })
     }
