@@ -4,9 +4,9 @@
 //!  porter (outside, starts the cell)                cell (faces the guest)
 //!  ───────────────────────────────                  ──────────────────────────────────────────────────────
 //!  namespaces::separate ── starts ────────────────▶ View::enter      a root of its own, with what it may see
-//!                                                   limits::give_up  no capability, no core, not to be traced
-//!  Door::mount, Door::unmount ── folders come ────▶ landlock::restrict
-//!                                and go             ring::of_disk    a ring for each queue of a disk, for its file only
+//!                                                   landlock::restrict
+//!  Door::mount, Door::unmount ── folders come ────▶ ring::of_disk    a ring for each queue of a disk, for its file only
+//!                                and go             limits::give_up  no capability, no core, not to be traced
 //!                                                   seccomp::arm     the whole process
 //!                                                   seccomp::enter   each thread, by what it does
 //! ```

@@ -3,7 +3,7 @@
 //! What goes through a ring is seen by no list of system calls, so a ring must be no way around one:
 //!
 //! ```text
-//!  set up, disabled ──▶ gets its file ──▶ restricted ──▶ enabled ──▶ seccomp::arm ──▶ entered by the disk's threads
+//!  set up, disabled ──▶ gets its file ──▶ restricted ──▶ enabled ──▶ seccomp::arm ──▶ entered by a disk's thread
 //! ```
 //!
 //! A ring takes the operations of a disk, on the one file that it was given, and nothing else; no file can be added to
@@ -31,9 +31,9 @@ const WRITING: &[u8] = &[
     opcode::Fallocate::CODE,
 ];
 
-/// A ring for `entries` operations at a time, a power of two, on the disk `file` alone. Fails on kernels before 5.10
-/// (before 5.12, which took rings for locked memory, after [`crate::limits::give_up`]), and where the host lets this
-/// process have no ring. To be called before the lists of system calls are in force.
+/// A ring for `entries` operations at a time, a power of two, on the disk `file` alone. Fails on kernels before 5.10,
+/// and where the host lets this process have no ring. To be called before [`crate::limits::give_up`], since many kernels
+/// take rings for locked memory, and before the lists of system calls are in force.
 pub fn of_disk(file: BorrowedFd<'_>, writable: bool, entries: u32) -> io::Result<IoUring> {
     let ring = IoUring::builder().setup_r_disabled().build(entries)?;
     let submitter = ring.submitter();

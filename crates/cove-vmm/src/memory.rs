@@ -56,9 +56,10 @@ fn mapping(size: usize) -> Result<MmapRegion, FromRangesError> {
         };
         lowest = pad.as_ptr().addr();
         pads.push(pad);
-        match MmapRegion::new(size) {
-            Ok(next) if next.as_ptr().addr().is_multiple_of(HUGE_PAGE) => return Ok(next),
-            _ => {}
+        if let Ok(next) = MmapRegion::new(size)
+            && next.as_ptr().addr().is_multiple_of(HUGE_PAGE)
+        {
+            return Ok(next);
         }
     }
     // Something else takes the places, or there is none: the guest runs as well, if not as quickly.

@@ -163,10 +163,10 @@ pub(crate) fn cell(place: &Path, layers: &str, attempt: &str) -> ExitCode {
         told.push(view.enter(&place.join("machine")).unwrap());
         told.extend(namespaces::layers());
     }
-    told.extend(limits::give_up().unwrap());
     let folders = if bare { Folders::Anywhere } else { Folders::Slots };
     told.push(landlock::restrict(&view.items, folders).unwrap());
     let ring = ring_of(&place.join("disk")).ok();
+    told.extend(limits::give_up().unwrap());
     if layers == "all" {
         told.push(seccomp::arm().unwrap());
         assert!(told.iter().all(|layer| layer.hold == Hold::Whole), "{told:?}");

@@ -12,7 +12,8 @@ pub(crate) struct Disks {
 }
 
 impl Disks {
-    /// Opens the disks of `spec`, and makes their rings: to be called before the lists of system calls are in force.
+    /// Opens the disks of `spec`, and makes their rings: to be called before the process has no locked memory, and
+    /// before the lists of system calls are in force.
     pub(crate) fn open(spec: &MachineSpec) -> Result<Self, MachineError> {
         // More than the device has are as good as all of those.
         let queues = usize::try_from(spec.cpus).unwrap_or(usize::MAX);

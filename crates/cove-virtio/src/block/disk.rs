@@ -458,6 +458,45 @@ mod tests {
         assert!(disk.extent(0, SECTOR).is_err() && disk.extent(1, 0).is_err());
     }
 
+    #[test]
+    fn zeroes_are_made_by_the_first_means_that_the_file_system_has() {
+        let disk = disk(8, Access::ReadWrite);
+        let mut job = disk.write_zeroes(1, 2, true).unwrap();
+        for means in [FallocateFlags::PUNCH_HOLE, FallocateFlags::ZERO_RANGE] {
+            let Some(Call::Allocate(mode, extent)) = job.call() else {
+                panic!("the file system is not asked");
+            };
+            assert_eq!(mode, means | FallocateFlags::KEEP_SIZE);
+            assert_eq!((extent.offset, extent.len), (SECTOR, 2 * SECTOR));
+            let unsupported = std::io::Error::from_raw_os_error(libc::EOPNOTSUPP);
+            job.took(Err(unsupported)).unwrap();
+        }
+        job.took(Err(ErrorKind::Interrupted.into())).unwrap();
+        for (offset, len) in [(512, 1024), (1512, 24)] {
+            let Some(Call::WriteBytes(place, bytes)) = job.call() else {
+                panic!("nothing is written");
+            };
+            assert_eq!((place, bytes.len()), (offset, len));
+            assert!(bytes.iter().all(|byte| *byte == 0));
+            job.took(Ok(len.min(1000))).unwrap();
+        }
+        assert!(job.call().is_none());
+    }
+
+    #[test]
+    fn only_what_needs_space_waits_for_it() {
+        let disk = disk(8, Access::ReadWrite);
+        let full = || Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
+        let mut job = disk.write_zeroes(0, 1, false).unwrap();
+        assert!(job.may_starve());
+        assert!(matches!(job.took(full()), Err(Refusal::Full { .. })));
+        let mut job = disk.discard(0, 1).unwrap();
+        assert!(job.took(full()).is_ok() && job.call().is_none() && !job.may_starve());
+        let mut job = Job::Flush { over: false };
+        assert!(matches!(job.took(full()), Err(Refusal::Io { .. })));
+        assert!(job.call().is_none(), "what was lost would seem to be safe");
+    }
+
     proptest! {
         #[test]
         fn an_extent_never_leaves_the_disk(sectors in 0u64..100, sector: u64, bytes: u64, near in 0u64..120, few in 0u64..60_000) {

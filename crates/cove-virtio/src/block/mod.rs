@@ -168,7 +168,8 @@ impl Block {
     /// Has the requests of each queue in flight together, through a ring of its own, where the host lets this process
     /// have rings: any Linux since 5.10, unless it was forbidden (`kernel.io_uring_disabled`, a container's list of
     /// system calls). Otherwise nothing changes. To be called after [`Block::with_queues`], and before
-    /// [`cove_confine::seccomp::arm`], after which it kills the process to set up a ring.
+    /// the process is confined: rings are locked memory, and from [`cove_confine::seccomp::arm`] on it kills to set one
+    /// up.
     #[must_use]
     pub fn with_rings(mut self) -> Self {
         let rings = (0..self.queues).map(|_| Ring::new(&self.disk).map(Mutex::new).map(Arc::new));

@@ -206,6 +206,7 @@ impl<'r, 'm> Flights<'r, 'm> {
             return None;
         }
         let count = self.all.len();
+        // What was over before it has been let go of.
         let State::Starved(refusal) = self.all.pop_front()?.state else {
             return None;
         };

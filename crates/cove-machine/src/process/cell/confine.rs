@@ -16,8 +16,8 @@ use cove_confine::{
 use std::path::Path;
 
 /// Puts every layer in force that the host has. `bare` says why there are no namespaces. The disks of a machine on KVM
-/// are opened on the way: with the other layers in force, but while rings can still be made for them. Fails with what
-/// to tell the machine process.
+/// are opened on the way: as what is in view, but while their rings can still be made, which are locked memory. Fails
+/// with what to tell the machine process.
 pub(super) fn confine(
     launch: &Launch,
     directory: &Path,
@@ -35,13 +35,13 @@ pub(super) fn confine(
         Folders::Slots
     };
     let failed = |error: ConfineError| Word::Failed(chain(&error));
-    layers.extend(limits::give_up().map_err(failed)?);
     layers.push(landlock::restrict(&view.items, folders).map_err(failed)?);
     let disks = match launch.hypervisor {
         Hypervisor::Kvm => Some(Disks::open(&launch.spec).map_err(|error| Word::Failed(chain(&error)))?),
         Hypervisor::Emulated { .. } => None,
     };
     layers.extend(disks.as_ref().map(Disks::layer));
+    layers.extend(limits::give_up().map_err(failed)?);
     layers.push(seccomp::arm().map_err(failed)?);
     Ok((layers, disks))
 }
