@@ -54,7 +54,7 @@ fn confined(guest: &Guest) -> Result<()> {
     // Whether the kernel has Landlock is its maker's choice.
     let absent = absent.filter(|layer| layer.name != "Landlock");
     ensure!(absent.is_none() && layers.len() >= 9, "{layers:?}");
-    // The guest kernel of the outer machine has rings; any other may not.
+    // Whether there are any is the kernel's maker's choice, too.
     let rings = layers.iter().find(|layer| layer.name == "io_uring");
     ensure!(rings.is_some(), "nothing is said of rings: {layers:?}");
     let threads = std::fs::read_dir(format!("/proc/{monitor}/task"))?;
