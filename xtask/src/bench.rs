@@ -16,6 +16,9 @@ pub(crate) fn run(layout: &Layout, what: &str) -> Result<ExitCode> {
     if what == "fs" {
         setup::virtiofsd_libraries(layout)?;
     }
+    if what == "net" {
+        setup::ssh_client(layout)?;
+    }
     let window = what == "ui";
     if window && !setup::desktop_tools(layout, true)? {
         bail!("there is no window to measure: the desktop application cannot be built here");

@@ -50,13 +50,43 @@ const PASST: Need = Need {
     from_backports: false,
 };
 
-/// What the tests make networks with, in namespaces.
-const IPROUTE: Need = Need {
-    package: "iproute2",
-    what: "ip, by which a test has networks of its own",
-    is_there: || find("ip").is_some(),
+/// What the tests of machines take on this computer's side, besides Docker's clients.
+const SUITE_TOOLS: [Need; 2] = [
+    Need {
+        package: "iproute2",
+        what: "ip, by which a test has networks of its own",
+        is_there: || find("ip").is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "curl",
+        what: "curl, a client that knows nothing of Docker",
+        is_there: || find("curl").is_some(),
+        from_backports: false,
+    },
+];
+
+/// A key, an agent that holds it, and what goes through an ssh tunnel.
+const SSH: Need = Need {
+    package: "openssh-client",
+    what: "ssh, whose agent a build is lent, and whose tunnel published ports are compared with",
+    is_there: || {
+        let programs = ["ssh", "ssh-add", "ssh-agent", "ssh-keygen"];
+        programs.iter().all(|program| find(program).is_some())
+    },
     from_backports: false,
 };
+
+/// What those that take long take besides.
+const LONG_SUITE_TOOLS: [Need; 2] = [
+    SSH,
+    Need {
+        package: "git",
+        what: "git, whose repositories are built from",
+        is_there: || find("git").is_some(),
+        from_backports: false,
+    },
+];
 
 const IMAGE_TOOLS: [Need; 3] = [
     Need {
@@ -227,9 +257,18 @@ pub(crate) fn machine_tools(layout: &Layout) -> Result<()> {
     rust_targets(&[AGENT_TARGET])
 }
 
-/// What the tests of machines take besides.
-pub(crate) fn network_tools(layout: &Layout) -> Result<()> {
-    install_missing(layout, &[IPROUTE])
+/// What the tests of machines take besides; with those that take long if `long`.
+pub(crate) fn suite_tools(layout: &Layout, long: bool) -> Result<()> {
+    let mut needs = Vec::from(SUITE_TOOLS);
+    if long {
+        needs.extend(LONG_SUITE_TOOLS);
+    }
+    install_missing(layout, &needs)
+}
+
+/// What `bench net` makes a tunnel with.
+pub(crate) fn ssh_client(layout: &Layout) -> Result<()> {
+    install_missing(layout, &[SSH])
 }
 
 /// Rust's standard library for other targets.

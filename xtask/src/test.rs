@@ -91,7 +91,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     step("Looking for what is needed");
     if selection.machine {
         setup::machine_tools(layout)?;
-        setup::network_tools(layout)?;
+        setup::suite_tools(layout, selection.long)?;
     }
     let desktop = setup::desktop_tools(layout, selection.machine)?;
     let package = selection.machine && desktop && setup::package_tools(layout)?;
