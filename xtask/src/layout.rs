@@ -1,7 +1,11 @@
 //! Where things are: the checkout, the target directory, and what `xtask` keeps below it.
 
+use crate::process;
 use anyhow::{Context as _, Result};
-use std::path::{Path, PathBuf};
+use std::{
+    env::{self, consts::ARCH},
+    path::{Path, PathBuf},
+};
 
 /// The longest path of a directory for sockets: the longest name below it is about forty bytes, and a socket's
 /// address holds 107.
@@ -21,6 +25,8 @@ pub(crate) enum Profile {
 pub(crate) struct Layout {
     root: PathBuf,
     target: PathBuf,
+    /// This computer's platform, if programs are built for it by its name.
+    platform: Option<String>,
 }
 
 impl Layout {
@@ -31,8 +37,14 @@ impl Layout {
             .context("the checkout has no directory")?
             .to_path_buf();
         let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-        Ok(Self { root, target })
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        let program = env::current_exe().context("cannot tell where this program is")?;
+        let platform = is_built_by_name(&program).then(process::platform);
+        Ok(Self {
+            root,
+            target,
+            platform: platform.transpose()?,
+        })
     }
 
     /// The checkout.
@@ -43,6 +55,17 @@ impl Layout {
     /// What cargo builds.
     pub(crate) fn target(&self) -> &Path {
         &self.target
+    }
+
+    /// What cargo is to build for, where a person's configuration (`build.target`, `CARGO_BUILD_TARGET`) has it build
+    /// for a platform by its name: the one that the programs run on.
+    pub(crate) fn platform(&self) -> Option<&str> {
+        self.platform.as_deref()
+    }
+
+    /// What cargo names to tests as `CARGO_TARGET_TMPDIR`.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.built().join("tmp")
     }
 
     /// The `cove` program.
@@ -61,10 +84,19 @@ impl Layout {
     }
 
     fn programs(&self, profile: Profile) -> PathBuf {
-        self.target.join(match profile {
+        self.built().join(match profile {
             Profile::Dev => "debug",
             Profile::Release => "release",
         })
+    }
+
+    /// Where cargo puts what it builds for this computer: what it builds by a platform's name has a directory of that
+    /// name.
+    fn built(&self) -> PathBuf {
+        match &self.platform {
+            Some(platform) => self.target.join(platform),
+            None => self.target.clone(),
+        }
     }
 
     /// Debian packages.
@@ -103,14 +135,53 @@ impl Layout {
     /// Cove's own directories for `run`, so that it never touches an installed Cove: `COVE_HOME` if that is set, else
     /// below the target directory, or in the user's cache where that path is too long for a socket.
     pub(crate) fn home(&self) -> Result<PathBuf> {
-        if let Some(home) = std::env::var_os("COVE_HOME").filter(|home| !home.is_empty()) {
+        if let Some(home) = env::var_os("COVE_HOME").filter(|home| !home.is_empty()) {
             return Ok(home.into());
         }
         let below_target = self.target.join("cove");
         if below_target.as_os_str().len() <= LONGEST_HOME {
             return Ok(below_target);
         }
-        let home = std::env::var_os("HOME").context("HOME is not set; set it, or COVE_HOME")?;
+        let home = env::var_os("HOME").context("HOME is not set; set it, or COVE_HOME")?;
         Ok(Path::new(&home).join(".cache/cove-dev"))
+    }
+}
+
+/// Whether cargo has built `program`, which is this one, for a platform by its name. Then a person's configuration says
+/// so, and the same holds for all that it builds: nothing tells cargo to forget it.
+fn is_built_by_name(program: &Path) -> bool {
+    // TARGET/PLATFORM/debug/xtask, else TARGET/debug/xtask.
+    let place = program.ancestors().nth(2).and_then(Path::file_name);
+    let name = place.unwrap_or_default().to_string_lossy();
+    name.strip_prefix(ARCH).is_some_and(|rest| rest.starts_with('-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_for_where_cargo_puts_them() {
+        let by_name = format!("/c/target/{ARCH}-unknown-linux-gnu/debug/xtask");
+        assert!(is_built_by_name(Path::new(&by_name)));
+        assert!(!is_built_by_name(Path::new("/c/target/debug/xtask")));
+        assert!(!is_built_by_name(Path::new("xtask")));
+        let layout = |platform: Option<&str>| Layout {
+            root: "/c".into(),
+            target: "/c/target".into(),
+            platform: platform.map(str::to_owned),
+        };
+        let usual = layout(None);
+        assert_eq!(usual.cove(Profile::Dev), Path::new("/c/target/debug/cove"));
+        assert_eq!(usual.scratch(), Path::new("/c/target/tmp"));
+        let named = layout(Some("x86_64-unknown-linux-gnu"));
+        let place = Path::new("/c/target/x86_64-unknown-linux-gnu");
+        assert_eq!(
+            named.desktop(Profile::Release),
+            place.join("release/cove-desktop")
+        );
+        assert_eq!(named.scratch(), place.join("tmp"));
+        // What is built for the guest has had a directory of its own all along.
+        assert_eq!(named.agent(), usual.agent());
     }
 }

@@ -93,14 +93,31 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// `cargo`, the one that runs us. It builds where the layout has it, even if a person's configuration names another
-/// `build.target-dir` for everything.
+/// `cargo`, the one that runs us. It builds where the layout has it, and for this computer, even if a person's
+/// configuration names another `build.target-dir`, `build.build-dir` or `build.target` for everything.
 pub(crate) fn cargo(layout: &crate::layout::Layout) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = bare_cargo();
     cargo
         .current_dir(layout.root())
-        .env("CARGO_TARGET_DIR", layout.target());
+        .env("CARGO_TARGET_DIR", layout.target())
+        .env("CARGO_BUILD_BUILD_DIR", layout.target());
+    if let Some(platform) = layout.platform() {
+        cargo.env("CARGO_BUILD_TARGET", platform);
+    }
     cargo
+}
+
+/// The name that cargo has for this computer's platform, such as `x86_64-unknown-linux-gnu`.
+pub(crate) fn platform() -> Result<String> {
+    let said = capture(bare_cargo().arg("-vV"))?;
+    let platform = said.lines().find_map(|line| line.strip_prefix("host: "));
+    platform
+        .map(str::to_owned)
+        .with_context(|| format!("cargo does not say what platform it runs on: {said}"))
+}
+
+fn bare_cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 #[cfg(test)]
@@ -113,5 +130,12 @@ mod tests {
         let cargo = cargo(&layout);
         let target = cargo.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
         assert_eq!(target.unwrap().1, Some(layout.target().as_os_str()));
+    }
+
+    #[test]
+    fn cargo_says_what_platform_it_runs_on() {
+        let platform = platform().unwrap();
+        let prefix = format!("{}-", std::env::consts::ARCH);
+        assert!(platform.starts_with(&prefix), "{platform}");
     }
 }

@@ -131,8 +131,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     // What is left of an earlier run would only mislead.
     let _ = fs::remove_dir_all(&logs);
     runner.writable(&logs)?;
-    // What cargo names to tests as CARGO_TARGET_TMPDIR.
-    runner.writable(&layout.target().join("tmp"))?;
+    runner.writable(&layout.scratch())?;
     let mut sum = Tally::default();
     let mut failed = Vec::new();
     let run = |suite: &Suite| {
