@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             refusals::a_settings_file_with_a_mistake_is_named_with_the_line,
             refusals::a_runtime_directory_that_others_can_enter_is_refused,
             refusals::status_of_a_stopped_cove_starts_nothing,
+            refusals::a_daemon_that_was_stopped_has_ended,
             refusals::an_unknown_machine_is_not_found,
             refusals::a_line_that_makes_no_sense_exits_as_what_it_asks_for_would,
             refusals::the_exit_codes_are_documented,
@@ -294,6 +295,17 @@ pub(crate) fn status_of_a_stopped_cove_starts_nothing(_: &Cove) {
     cove.cove(["env"]).ok();
     cove.cove(["version"]).ok();
     assert!(cove.processes().is_empty(), "{:?}", cove.processes());
+}
+
+/// Whoever stops it may remove its directories next.
+pub(crate) fn a_daemon_that_was_stopped_has_ended(_: &Cove) {
+    let cove = Cove::new("stopped-daemon");
+    // It used to go on for a moment, most times.
+    for _ in 0..5 {
+        cove.cove(["machine", "list"]).ok();
+        cove.cove(["daemon", "stop"]).ok();
+        assert!(cove.processes().is_empty(), "{:?}", cove.processes());
+    }
 }
 
 pub(crate) fn an_unknown_machine_is_not_found(_: &Cove) {

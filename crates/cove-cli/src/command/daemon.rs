@@ -11,7 +11,14 @@ use crate::{
 use anyhow::Context as _;
 use cove_api::Client;
 use cove_daemon::{DaemonError, Options};
-use std::process::ExitCode;
+use std::{future::Future, process::ExitCode, time::Duration};
+
+/// How long the daemon's process may take to end once it answers nobody: longer than it waits for anybody itself.
+#[cfg(target_os = "linux")]
+const LAST_MOMENTS: rustix::event::Timespec = rustix::event::Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 pub(super) fn run(session: &Session, what: &Daemon) -> anyhow::Result<ExitCode> {
     match what.action {
@@ -57,14 +64,44 @@ async fn stop(session: &Session) -> anyhow::Result<ExitCode> {
     };
     let progress = Progress::new(session.quiet);
     progress.stage("Stopping the machines and the daemon", None);
+    // Looked for while the number is sure to be the daemon's.
+    let end = end_of(daemon.pid);
     client.shutdown().await?;
     // Answered once the machines have stopped; the process itself ends a moment later, and may have a successor then.
     while daemon_link::running(&client)
         .await
         .is_ok_and(|version| version.is_some_and(|version| version.pid == daemon.pid))
     {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // Whoever removes the directories next finds nobody writing to them.
+    end.await;
     progress.done("stopped the daemon");
     Ok(Exit::Done.into())
+}
+
+/// The end of a process, which is not waited for where it cannot be seen from here.
+#[cfg(target_os = "linux")]
+fn end_of(process: u32) -> impl Future<Output = ()> {
+    use rustix::{
+        event::{PollFd, PollFlags, poll},
+        process::{Pid, PidfdFlags, pidfd_open},
+    };
+
+    let number = i32::try_from(process).ok().and_then(Pid::from_raw);
+    let life = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
+    async move {
+        let Some(life) = life else { return };
+        let ending = tokio::task::spawn_blocking(move || {
+            // Readable once the process has ended. One that does not end has said goodbye all the same.
+            let _ = poll(&mut [PollFd::new(&life, PollFlags::IN)], Some(&LAST_MOMENTS));
+        });
+        let _ = ending.await;
+    }
+}
+
+/// Elsewhere that it answers no more has to do.
+#[cfg(not(target_os = "linux"))]
+fn end_of(_: u32) -> impl Future<Output = ()> {
+    std::future::ready(())
 }
