@@ -9,9 +9,9 @@ use crate::{
 };
 use bytes::Bytes;
 use cove_api::Upgraded;
-use cove_credentials::{Loan, Registries, Rights, lend, lender};
+use cove_credentials::{Loan, Rights, borrow, client_variables, lendable, lender};
 use cove_view::TaskStep;
-use cove_wire::{CLIENTS_CONFIG, CLIENTS_SOCKET, Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
+use cove_wire::{Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::timeout;
@@ -84,49 +84,24 @@ impl Program {
 /// The machine's Docker client with these words, in a folder that the machine has. As for `cove docker`, its way to the
 /// engine is the gateway, and its configuration is the one whose accounts are lent, where this computer has any.
 pub(crate) fn docker(words: Vec<String>, folder: Option<&str>) -> Exec {
-    let mut environment = BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]);
-    if accounts().is_some() {
-        environment.insert("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned());
-    }
     Exec {
         command: std::iter::once("docker".to_owned()).chain(words).collect(),
-        environment,
+        environment: client_variables(lendable().is_some()),
         directory: folder.map(str::to_owned),
         terminal: None,
     }
-}
-
-/// This computer's accounts at registries, if there may be any. A configuration that cannot be read is told of by
-/// whoever needs it.
-fn accounts() -> Option<Registries> {
-    let registries = Registries::from_env().ok()?;
-    registries.are_in_use().unwrap_or(true).then_some(registries)
 }
 
 /// Lends this computer's accounts at registries to a Docker client that is not started yet, for as long as what this
 /// returns lives. Why it goes on without one is told.
 pub(crate) async fn lend_accounts(cove: &Cove, exec: &mut Exec, report: &Report) -> Option<Loan> {
     let told = report.clone();
-    let tell = move |problem: String| {
-        told.tell(TaskStep::Line {
-            text: format!("Without an account: {problem}"),
-        });
-    };
-    let registries = accounts()?;
-    // Why nothing can be run in the machine is said of the client itself.
-    let stream = cove.client().exec(&cove.machine(), &lender()).await.ok()?;
-    match lend(stream, registries, Rights::Read, tell).await {
-        Ok(loan) => {
-            exec.environment.extend([loan.variable()]);
-            Some(loan)
-        }
-        Err(error) => {
-            report.tell(TaskStep::Line {
-                text: format!("Without this computer's accounts at registries: {error}"),
-            });
-            None
-        }
-    }
+    let tell = move |text: String| told.tell(TaskStep::Line { text });
+    let registries = lendable()?;
+    let (client, machine, program) = (cove.client(), cove.machine(), lender());
+    let loan = borrow(client.exec(&machine, &program), registries, Rights::Read, tell).await?;
+    exec.environment.extend([loan.variable()]);
+    Some(loan)
 }
 
 /// Runs the agent, or another program that is part of every machine, and returns what it wrote.

@@ -45,7 +45,7 @@ const LONGEST_PATH: usize = 107;
 
 /// Why accounts are not lent.
 #[derive(Debug, thiserror::Error)]
-pub enum LendError {
+pub(crate) enum LendError {
     /// The machine is busy, or does not work.
     #[error("the machine did not say within {} s where its Docker client may ask", OPENING.as_secs())]
     Late,
@@ -101,7 +101,7 @@ pub fn lender() -> Exec {
 /// of an account is told to `tell`, each once, and the client goes on as nobody: what anybody may have needs none.
 ///
 /// To be called where tokio's runtime is.
-pub async fn lend<S>(
+pub(crate) async fn lend<S>(
     stream: S,
     registries: Registries,
     rights: Rights,

@@ -12,7 +12,8 @@
 //!                             serve ──▶ Keychain                                  protocol
 //! ```
 //!
-//! A Docker client in a machine asks for those that it needs (`lend`), as long as somebody lends them.
+//! A Docker client in a machine asks for those that it needs (`lend`), as long as somebody lends them: whoever started it
+//! (`borrow`).
 //!
 //! Passwords are in a helper's hands. Those that others have left in the configuration file are read, as the Docker
 //! client reads them, and never written there. None of them is part of a command line, an error or what `Debug` prints.
@@ -22,6 +23,7 @@
 //! read again for each question.
 
 mod address;
+mod borrow;
 mod config;
 mod file;
 mod helper;
@@ -31,9 +33,10 @@ mod registries;
 mod secret;
 
 pub use address::{AddressError, HUB, bare, key_of_address, key_of_image, same_registry};
+pub use borrow::{borrow, client_variables, lendable, lendable_for};
 pub use file::{ConfigError, config_directory, current_context, leave_context, use_context};
 pub use helper::HelperError;
-pub use lend::{LendError, Loan, Rights, lend, lender};
+pub use lend::{Loan, Rights, lender};
 pub use protocol::{Keychain, KeychainError, serve};
 pub use registries::{Account, Accounts, CredentialsError, Registries};
 pub use secret::{Credentials, Secret};

@@ -12,10 +12,9 @@
 use super::{Session, exec};
 use crate::{exit::Exit, failure::Failure, output, terminal};
 use cove_api::Client;
-use cove_credentials::{Loan, Registries, Rights, lend, lender};
-use cove_wire::{CLIENTS_CONFIG, CLIENTS_SOCKET, Exec};
+use cove_credentials::{Loan, Rights, borrow, client_variables, lendable_for, lender};
+use cove_wire::Exec;
 use std::{
-    collections::BTreeMap,
     env,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -83,18 +82,21 @@ pub(super) async fn run(session: &Session, arguments: Vec<String>) -> anyhow::Re
         }
     }
     let with_terminal = terminal::is_interactive();
-    let mut environment = BTreeMap::from([("DOCKER_HOST".to_owned(), format!("unix://{CLIENTS_SOCKET}"))]);
-    let rights = rights_of(&arguments);
-    let registries = registries(rights).await;
-    if registries.is_some() {
-        environment.insert("DOCKER_CONFIG".to_owned(), CLIENTS_CONFIG.to_owned());
-    }
+    let lent = match rights_of(&arguments) {
+        Some(rights) => lendable_for(rights).await.zip(Some(rights)),
+        None => None,
+    };
+    let mut environment = client_variables(lent.is_some());
     // It lasts until the client has ended.
-    let loan = match (registries, rights) {
-        (Some(registries), Some(rights)) => {
-            borrow(&daemon, &session.machine, registries, rights, with_terminal).await
+    let loan = match lent {
+        Some((registries, rights)) => {
+            // A terminal that is raw by then does not begin a line where the last one ended.
+            let end = if with_terminal { "\r" } else { "" };
+            let tell = move |problem: String| output::note(format!("{problem}{end}"));
+            let program = lender();
+            borrow(daemon.exec(&session.machine, &program), registries, rights, tell).await
         }
-        _ => None,
+        None => None,
     };
     environment.extend(loan.as_ref().map(Loan::variable));
     let wanted = Exec {
@@ -113,40 +115,6 @@ fn rights_of(arguments: &[String]) -> Option<Rights> {
         "login" => Some(Rights::SignIn),
         "logout" => Some(Rights::SignOut),
         command => OF_REGISTRIES.contains(&command).then_some(Rights::Read),
-    }
-}
-
-/// This computer's accounts, if there may be any, or for who signs in, if there is a place for one. A configuration
-/// that cannot be read is told of by whoever needs it.
-async fn registries(rights: Option<Rights>) -> Option<Registries> {
-    // Nobody without a home has an account.
-    let registries = Registries::from_env().ok()?;
-    let lent = match rights {
-        Some(Rights::SignIn) => registries.have_a_place().await,
-        _ => registries.are_in_use(),
-    };
-    lent.unwrap_or(true).then_some(registries)
-}
-
-/// Lends this computer's accounts to the client that is started next. Where that cannot be, it does without.
-async fn borrow(
-    daemon: &Client,
-    machine: &str,
-    registries: Registries,
-    rights: Rights,
-    with_terminal: bool,
-) -> Option<Loan> {
-    // A terminal that is raw by then does not begin a line where the last one ended.
-    let end = if with_terminal { "\r" } else { "" };
-    let tell = move |problem: String| output::note(format!("without an account: {problem}{end}"));
-    // Why nothing can be run in the machine is said of the client itself.
-    let stream = daemon.exec(machine, &lender()).await.ok()?;
-    match lend(stream, registries, rights, tell).await {
-        Ok(loan) => Some(loan),
-        Err(error) => {
-            output::note(format!("without this computer's accounts at registries: {error}"));
-            None
-        }
     }
 }
 
