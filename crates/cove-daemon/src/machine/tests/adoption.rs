@@ -3,22 +3,35 @@
 use super::{LONG, eventually, failed, outcome, start, stop, until};
 use crate::{
     machine::{
-        Command,
+        Command, Handle,
         fake::{Fixture, Script},
     },
     name::MachineName,
 };
 use cove_api::{ErrorCode, MachineState, MachineStatus};
 use cove_machine::ExitCause;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
+
+/// Starts a machine and leaves it to whichever daemon comes next: its own was killed. The handle is that one's.
+async fn orphan(fixture: &Fixture) -> Handle {
+    let (handle, owner) = fixture.own();
+    start(&handle).await.unwrap();
+    killed(owner).await;
+    handle
+}
+
+/// As a daemon is killed: it gets to do nothing more.
+async fn killed(owner: JoinHandle<()>) {
+    owner.abort();
+    let _ = owner.await;
+}
 
 #[tokio::test]
 async fn a_daemon_that_was_killed_leaves_a_machine_which_the_next_one_adopts() {
     let fixture = Fixture::new(Script::default());
     let (handle, owner) = fixture.own();
     let before = start(&handle).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    killed(owner).await;
 
     let (handle, _owner) = fixture.own();
     let after = until(&handle, "running", |state| *state == MachineState::Running).await;
@@ -56,10 +69,7 @@ async fn a_daemon_that_ends_lets_go_of_a_machine_that_starts_and_the_next_one_br
 #[tokio::test]
 async fn a_machine_that_runs_is_adopted_even_if_its_record_is_damaged() {
     let fixture = Fixture::new(Script::default());
-    let (handle, owner) = fixture.own();
-    start(&handle).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    let handle = orphan(&fixture).await;
     std::fs::write(handle.place().record_file(), "{").unwrap();
     let (handle, _owner) = fixture.own();
     until(&handle, "running", |state| *state == MachineState::Running).await;
@@ -70,10 +80,7 @@ async fn a_machine_that_runs_is_adopted_even_if_its_record_is_damaged() {
 #[tokio::test]
 async fn a_guest_that_is_shutting_down_when_a_daemon_begins_is_waited_for() {
     let fixture = Fixture::new(Script::default());
-    let (handle, owner) = fixture.own();
-    start(&handle).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    orphan(&fixture).await;
     let guest = fixture.host.guest();
     guest.goes_down();
     let (handle, _owner) = fixture.own();
@@ -90,8 +97,7 @@ async fn a_paused_machine_is_adopted_as_it_is() {
     let (handle, owner) = fixture.own();
     start(&handle).await.unwrap();
     handle.perform(Command::Pause).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    killed(owner).await;
     let (handle, _owner) = fixture.own();
     until(&handle, "paused", |state| *state == MachineState::Paused).await;
     assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
@@ -103,8 +109,7 @@ async fn a_start_while_a_paused_machine_is_looked_for_lets_it_go_on() {
     let (handle, owner) = fixture.own();
     start(&handle).await.unwrap();
     handle.perform(Command::Pause).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    killed(owner).await;
     let (handle, _owner) = fixture.own();
     assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
     assert_eq!(fixture.host.guest().was_asked("boot"), 1);
@@ -123,8 +128,7 @@ async fn a_machine_that_is_held_is_adopted_as_that_and_goes_on_unless_somebody_p
             handle.perform(Command::Pause).await.unwrap();
             assert!(!by_itself(&handle.status()), "{:?}", handle.status().notices);
         }
-        owner.abort();
-        let _ = owner.await;
+        killed(owner).await;
 
         let (handle, _owner) = fixture.own();
         let status = until(&handle, "paused", |state| *state == MachineState::Paused).await;
@@ -149,10 +153,7 @@ async fn a_machine_that_died_while_the_daemon_was_away_is_told_of_once() {
         ),
     ] {
         let fixture = Fixture::new(Script::default());
-        let (handle, owner) = fixture.own();
-        start(&handle).await.unwrap();
-        owner.abort();
-        let _ = owner.await;
+        orphan(&fixture).await;
         fixture.host.guest().end(cause);
 
         let (handle, owner) = fixture.own();
@@ -160,8 +161,7 @@ async fn a_machine_that_died_while_the_daemon_was_away_is_told_of_once() {
         let status = until(&handle, "settled", settled).await;
         assert_eq!(failed(&status.state), fails);
         assert_eq!(status.notices.is_empty(), fails, "{:?}", status.notices);
-        owner.abort();
-        let _ = owner.await;
+        killed(owner).await;
         let (handle, _owner) = fixture.own();
         let status = until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
         assert!(status.notices.is_empty(), "{:?}", status.notices);
@@ -171,10 +171,7 @@ async fn a_machine_that_died_while_the_daemon_was_away_is_told_of_once() {
 #[tokio::test]
 async fn a_start_after_machine_and_daemon_died_starts_and_tells_of_it() {
     let fixture = Fixture::new(Script::default());
-    let (handle, owner) = fixture.own();
-    start(&handle).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    orphan(&fixture).await;
     fixture.host.guest().end(ExitCause::Vanished);
     let (handle, _owner) = fixture.own();
     let status = start(&handle).await.unwrap();
@@ -189,10 +186,7 @@ async fn a_start_after_machine_and_daemon_died_starts_and_tells_of_it() {
 #[tokio::test]
 async fn a_machine_that_runs_outlives_a_daemon_that_cannot_talk_to_its_agent() {
     let fixture = Fixture::new(Script::default());
-    let (handle, owner) = fixture.own();
-    start(&handle).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    orphan(&fixture).await;
     fixture.host.guest().speak(cove_wire::PROTOCOL_VERSION + 1);
 
     let (handle, _owner) = fixture.own();
@@ -217,10 +211,7 @@ async fn a_machine_that_runs_outlives_a_daemon_that_cannot_talk_to_its_agent() {
 #[tokio::test]
 async fn a_machine_of_another_release_is_never_said_to_be_stopped_and_can_be_ended_by_force() {
     let fixture = Fixture::new(Script::default());
-    let (handle, owner) = fixture.own();
-    start(&handle).await.unwrap();
-    owner.abort();
-    let _ = owner.await;
+    orphan(&fixture).await;
     fixture.host.guest().is_foreign();
     let directory = fixture.context.dirs.machine(MachineName::default().as_str());
     let lock = std::fs::File::create(directory.join("lock")).unwrap();
