@@ -3,7 +3,7 @@
 //! ```text
 //!  cove, cove-desktop, helper, image, agent ────┐
 //!  what cove writes: completions, manual pages ─┼─▶ a tree below target/deb ── dpkg-deb ──▶ cove_VERSION_amd64.deb
-//!  xtask/deb: desktop file, prerm, copyright ───┘
+//!  xtask/deb: desktop file, prerm, copyright … ─┘
 //! ```
 //!
 //! dpkg-deb is on every Debian, so that nothing else has to be fetched or compiled. The same inputs make the same
@@ -44,6 +44,9 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("zsh", "usr/share/zsh/vendor-completions/_cove"),
     ("fish", "usr/share/fish/vendor_completions.d/cove.fish"),
 ];
+/// Belongs to the unit that systemd makes of the window's entry in `~/.config/autostart`, `cove-desktop.desktop`
+/// (systemd-xdg-autostart-generator(8)).
+const AUTOSTART: &str = r"usr/lib/systemd/user/app-cove\x2ddesktop@autostart.service.d/cove.conf";
 /// Icons of `src-tauri/icons`, and the sizes that they are.
 const ICONS: [(&str, &str); 3] = [
     ("32x32.png", "32x32"),
@@ -132,6 +135,7 @@ fn lay(layout: &Layout, profile: Profile, tree: &Tree) -> Result<()> {
         Mode::File,
         &ours(layout, "cove-desktop.desktop"),
     )?;
+    tree.copy(AUTOSTART, Mode::File, &ours(layout, "autostart.conf"))?;
     for (file, size) in ICONS {
         let icon = layout.root().join("src-tauri/icons").join(file);
         tree.copy(

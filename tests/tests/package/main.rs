@@ -30,6 +30,7 @@ const USUAL: &[Test] = &tests![Root =>
     usual::a1_apt_finds_everything_that_it_needs,
     usual::a2_it_installs_files_of_root_alone,
     usual::a3_menu_shells_and_manual_know_it,
+    usual::a3_a_session_that_ends_leaves_machines_the_time_to_stop,
     usual::a4_a_person_has_the_installed_image,
     usual::a5_an_upgrade_leaves_the_daemon_alone,
     usual::a6_removal_ends_the_daemon_and_leaves_only_the_persons_files,

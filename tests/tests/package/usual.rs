@@ -79,6 +79,13 @@ pub(crate) fn a3_menu_shells_and_manual_know_it(root: &Root) {
     root.root("zcat /usr/share/doc/cove/changelog.gz | grep -x '# Changelog'; test -s /usr/share/doc/cove/copyright").ok();
 }
 
+/// The name is the one that systemd 252 gives the unit that it makes of the window's entry.
+pub(crate) fn a3_a_session_that_ends_leaves_machines_the_time_to_stop(root: &Root) {
+    let unit = r"/usr/lib/systemd/user/app-cove\x2ddesktop@autostart.service";
+    root.root(&format!("grep -x TimeoutStopSec=90s '{unit}.d/cove.conf'"))
+        .ok();
+}
+
 pub(crate) fn a4_a_person_has_the_installed_image(root: &Root) {
     let version = json(&root.person("cove version --json").ok());
     assert!(version["image"]["engine"].is_string(), "{version}");
