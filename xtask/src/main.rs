@@ -33,7 +33,7 @@ Usage: cargo xtask COMMAND [OPTIONS]
 
   run [--once]             install what is missing, build, boot the machine, serve a page from a container,
                            open the window where there is a display
-                           --once: end after the page was fetched (the default without a terminal)
+                           --once: open no window
   test [--fast|--all] [FILTER]
                            check, build, then every test as an ordinary user
                            --fast: no machine is booted · --all: what takes minutes as well

@@ -7,23 +7,21 @@ use crate::{
     setup::{self, DockerClient},
 };
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 use std::{
     fs,
-    io::{self, BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
+    process::{Command, ExitCode, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-/// The container that serves the page.
-const CONTAINER: &str = "cove-welcome";
-/// Where the page and its little server are copied to in the container.
-const PLACE: &str = "/srv/welcome";
+/// The container that serves the window's welcome page; a test of the front end keeps the file.
+const WELCOME: &str = include_str!("../../ui/src/lib/state/welcome.json");
 /// How long the server may take to answer, in an emulated machine.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
-const PORT: u16 = 8080;
 
 /// A Cove that is set up, with its clients.
 struct Demo {
@@ -55,36 +53,21 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     demo.docker_host = capture(demo.cove().args(["env", "--socket"]))?;
 
     step("Running a container through the forwarded socket");
-    let address = demo.start_server(layout)?;
+    let address = demo.serve(&Page::of_the_window()?)?;
     step("Fetching its page from this computer");
-    let mut forward = demo.forward(&address)?;
-    let page = forward.fetch()?;
+    // An element a line.
+    let page = fetch(&address)?.replace("><", ">\n<");
     for line in page.lines().take(12) {
         note(line);
     }
-    // Whoever has the output passed on, as to `tee`, sits at a terminal all the same.
-    let serves = !once && (io::stdout().is_terminal() || io::stdin().is_terminal());
     println!();
-    if serves {
-        println!("The page:        http://{}/", forward.listen);
-    } else {
-        // The forwarded port ends with this command.
-        println!("The page:        cove forward {PORT}:{address}:80");
-    }
+    println!("The page:        http://{address}/");
     println!("Docker clients:  DOCKER_HOST={}", demo.docker_host);
     println!("In your shell:   . {}", variables.display());
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
     if window {
         demo.open_window(&layout.desktop(Profile::Dev))?;
     }
-    if !serves {
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("\nServing until Ctrl-C; the machine goes on after that");
-    forward
-        .child
-        .wait()
-        .context("cannot wait for the forwarded port")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -171,94 +154,71 @@ impl Demo {
             .with_context(|| format!("cannot start {}", program.display()))
     }
 
-    /// Starts the container, with a page that it says a few facts in, and returns its address.
-    fn start_server(&self, layout: &Layout) -> Result<String> {
+    /// Runs the container, and returns where this computer has its page.
+    fn serve(&self, page: &Page) -> Result<String> {
         // What an earlier run left.
-        process::run_quietly(self.docker().args(["rm", "--force", CONTAINER]))?;
-        let serve = format!("{PLACE}/serve");
-        let create = ["create", "--name", CONTAINER, "alpine", "sh", &serve];
-        note(&format!("docker {}", create.join(" ")));
-        process::run_quietly(self.docker().args(create))?;
-        let files = layout.root().join("xtask/welcome/.");
-        process::run_quietly(
-            self.docker()
-                .arg("cp")
-                .arg(files)
-                .arg(format!("{CONTAINER}:{PLACE}")),
-        )?;
-        process::run_quietly(self.docker().args(["start", CONTAINER]))?;
-        let address = capture(self.docker().args([
-            "inspect",
-            "--format",
-            "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
-            CONTAINER,
-        ]))?;
-        if address.is_empty() {
-            let logs = capture(self.docker().args(["logs", CONTAINER])).unwrap_or_default();
-            bail!("the container `{CONTAINER}` has no address; it said: {logs}");
-        }
-        Ok(address)
-    }
-
-    /// Makes the container's port reachable here, on the usual port or on a free one.
-    fn forward(&self, address: &str) -> Result<Forward> {
-        for port in [PORT, 0] {
-            let mut child = self
-                .cove()
-                .arg("forward")
-                .arg(format!("{port}:{address}:80"))
-                .stdout(Stdio::piped())
-                .stderr(if port == 0 {
-                    Stdio::inherit()
-                } else {
-                    Stdio::null()
-                })
-                .spawn()
-                .context("cannot start `cove forward`")?;
-            let mut line = String::new();
-            let stdout = child.stdout.take().context("`cove forward` has no output")?;
-            BufReader::new(stdout).read_line(&mut line)?;
-            if let Some((listen, _)) = line.split_once(" -> ") {
-                return Ok(Forward {
-                    child,
-                    listen: listen.to_owned(),
-                });
-            }
-            child.wait()?;
-        }
-        bail!("`cove forward` did not listen")
-    }
-}
-
-/// A forwarded port; it ends when this does.
-struct Forward {
-    child: Child,
-    listen: String,
-}
-
-impl Forward {
-    /// The page, once the server answers.
-    fn fetch(&self) -> Result<String> {
-        let began = Instant::now();
-        loop {
-            let result = get(&self.listen);
-            match result {
-                Ok(page) if page.contains("<html") => return Ok(page),
-                _ if began.elapsed() < PAGE_TIMEOUT => thread::sleep(Duration::from_millis(200)),
-                Ok(page) => bail!("http://{}/ answered something else:\n{page}", self.listen),
-                Err(error) => {
-                    return Err(error).with_context(|| format!("http://{}/ does not answer", self.listen));
-                }
+        process::run_quietly(self.docker().args(["rm", "--force", &page.container]))?;
+        note(&format!("docker {} …", page.options.join(" ")));
+        process::run_quietly(self.docker().args(&page.options).args(&page.command))?;
+        let published = capture(self.docker().args(["port", &page.container, &page.port]));
+        match published.unwrap_or_default().lines().next() {
+            Some(address) => Ok(address.to_owned()),
+            None => {
+                let logs = capture(self.docker().args(["logs", &page.container])).unwrap_or_default();
+                bail!(
+                    "the container `{}` publishes no port; it said: {logs}",
+                    page.container
+                )
             }
         }
     }
 }
 
-impl Drop for Forward {
-    fn drop(&mut self) {
-        // It may have ended by Ctrl-C already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+/// A container that serves a page.
+struct Page {
+    container: String,
+    /// The port that it listens at, as the Docker client names one.
+    port: String,
+    /// How the Docker client is told to run it, up to the image.
+    options: Vec<String>,
+    /// What it runs.
+    command: Vec<String>,
+}
+
+impl Page {
+    fn of_the_window() -> Result<Self> {
+        let spec: Value = serde_json::from_str(WELCOME).context("the welcome page's file is no JSON")?;
+        let word = |value: &Value| value.as_str().map(str::to_owned);
+        let read = || {
+            let container = word(&spec["name"])?;
+            let published = &spec["ports"][0];
+            let port = published["container"].as_u64()?;
+            let publish = format!("{}::{port}", published["address"].as_str()?);
+            let options = ["run", "--detach", "--name", &container, "--publish", &publish];
+            let mut options = Vec::from(options.map(str::to_owned));
+            options.push(word(&spec["image"])?);
+            let command = spec["command"].as_array()?.iter().map(word);
+            Some(Self {
+                port: format!("{port}/tcp"),
+                options,
+                command: command.collect::<Option<_>>()?,
+                container,
+            })
+        };
+        read().context("the welcome page's file does not say what to run")
+    }
+}
+
+/// The page at an address, once its server answers.
+fn fetch(address: &str) -> Result<String> {
+    let began = Instant::now();
+    loop {
+        match get(address) {
+            Ok(page) if page.contains("<html") => return Ok(page),
+            _ if began.elapsed() < PAGE_TIMEOUT => thread::sleep(Duration::from_millis(200)),
+            Ok(page) => bail!("http://{address}/ answered something else:\n{page}"),
+            Err(error) => return Err(error).with_context(|| format!("http://{address}/ does not answer")),
+        }
     }
 }
 
@@ -276,6 +236,17 @@ fn get(address: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_windows_page_is_published_on_this_computer_alone() {
+        let page = Page::of_the_window().unwrap();
+        assert_eq!(
+            page.options.join(" "),
+            "run --detach --name cove-welcome-page --publish 127.0.0.1::80 alpine"
+        );
+        assert_eq!(page.port, "80/tcp");
+        assert_eq!(page.command.first().map(String::as_str), Some("sh"));
+    }
 
     #[test]
     fn a_client_that_was_fetched_is_found_by_a_shell_and_an_installed_one_is_left_where_it_is() {

@@ -68,4 +68,9 @@ describe("the welcome page", () => {
     }
     expect(welcomeSpec().command.join(" ")).toContain(`<h1>${en.welcomeTitle}</h1>`);
   });
+
+  it("is the page of `cargo xtask run` as well, which reads it in English from a file", async () => {
+    // Written anew by `npm test -- --update`.
+    await expect(`${JSON.stringify(welcomeSpec(), null, 2)}\n`).toMatchFileSnapshot("welcome.json");
+  });
 });
