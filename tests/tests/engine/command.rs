@@ -196,6 +196,17 @@ pub(crate) fn editing_the_settings_validates_before_it_replaces(cove: &Cove) {
         before,
         "a bad file replaced the good one"
     );
+    let fails = editor("fails", "echo '# half of it' >> \"$1\"; exit 3");
+    cove.cove(["config", "edit"])
+        .env("EDITOR", fails)
+        .run()
+        .fails_with(1)
+        .says(&["ended with", "kept in"]);
+    cove.cove(["config", "edit"])
+        .env("EDITOR", "/no/such/editor --wait")
+        .run()
+        .fails_with(1)
+        .says(&["/no/such/editor", "hint: ", "EDITOR"]);
     let adds = editor("adds", "echo '# a comment of mine' >> \"$1\"");
     cove.cove(["config", "edit"]).env("EDITOR", adds).ok();
     let after = fs::read_to_string(&settings).unwrap_or_default();

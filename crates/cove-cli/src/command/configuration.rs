@@ -4,13 +4,18 @@ use super::Session;
 use crate::{args, exit::Exit, failure::Failure, output};
 use anyhow::Context as _;
 use cove_api::{Applied, ErrorCode, Settings, make_private};
+use futures_util::FutureExt as _;
 use serde_json::{Value, json};
 use std::{
     env, fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::Path,
     process::{Command, ExitCode},
+    time::Duration,
 };
+
+/// How long a signal may take from the system to whoever listens here.
+const SETTLING: Duration = Duration::from_millis(10);
 
 pub(super) async fn run(session: &Session, what: args::Config) -> anyhow::Result<ExitCode> {
     match what {
@@ -110,8 +115,15 @@ async fn edit(session: &Session) -> anyhow::Result<()> {
     make_private(directory).with_context(|| format!("cannot create {}", directory.display()))?;
     let copy = directory.join(format!("settings.edit-{}.toml", std::process::id()));
     write_private(&copy, &before.text).with_context(|| format!("cannot write {}", copy.display()))?;
+    // While a person edits, Ctrl-C is the editor's: from now on it ends this command only where that is listened for.
+    let _ = tokio::signal::ctrl_c().now_or_never();
     let outcome = loop {
         if let Err(error) = open_editor(&copy) {
+            // It may have written before.
+            if fs::read_to_string(&copy).is_ok_and(|text| text != before.text) {
+                session.say(&format!("note: {}", kept(&copy)));
+                return Err(error);
+            }
             break Err(error);
         }
         let text = match fs::read_to_string(&copy) {
@@ -126,15 +138,24 @@ async fn edit(session: &Session) -> anyhow::Result<()> {
             session.say("nothing was changed");
             break Ok(());
         }
+        // What was pressed in the editor has come in by then, and is none of ours.
+        tokio::time::sleep(SETTLING).await;
         let replacing = client.replace_settings_file(&text, &before);
-        match session.during("Changing the settings", replacing).await {
+        let replaced = tokio::select! {
+            replaced = session.during("Changing the settings", replacing) => replaced,
+            _ = tokio::signal::ctrl_c() => {
+                let what = "interrupted; the settings may have been changed";
+                return Err(Failure::new(Exit::Interrupted, what, kept(&copy)).into());
+            }
+        };
+        match replaced {
             Ok(applied) => break tell(session, &applied),
             Err(error) if error.code() == Some(ErrorCode::WrongState) => {
                 return Err(Failure::new(Exit::NotRunning, error.to_string(), kept(&copy)).into());
             }
             Err(error) if error.code() == Some(ErrorCode::InvalidSetting) => {
                 output::note(format_args!("error: {error}"));
-                if !ask_to_edit_again()? {
+                if !ask_to_edit_again().await? {
                     return Err(
                         Failure::new(Exit::Usage, "the settings were not changed", kept(&copy)).into(),
                     );
@@ -173,14 +194,15 @@ fn open_editor(file: &Path) -> anyhow::Result<()> {
         .into());
     }
     let editor = chosen.unwrap_or_else(|| usual.to_owned());
-    // As git does: the variable may hold arguments as well.
-    let mut words = editor.split_whitespace();
-    let program = words.next().unwrap_or(usual);
-    let status = Command::new(program)
-        .args(words)
-        .arg(file)
-        .status()
-        .with_context(|| format!("cannot start the editor `{editor}`; set VISUAL or EDITOR"))?;
+    let (program, arguments) = words_of(&editor);
+    let status = Command::new(program).args(arguments).arg(file).status();
+    let status = status.map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("cannot start the editor `{editor}`: {error}"),
+            "set VISUAL or EDITOR to one that is there",
+        )
+    })?;
     if status.success() {
         return Ok(());
     }
@@ -192,15 +214,33 @@ fn open_editor(file: &Path) -> anyhow::Result<()> {
     .into())
 }
 
-fn ask_to_edit_again() -> io::Result<bool> {
+/// The editor's program and its arguments. The variable may hold both, or a path with blanks in it.
+fn words_of(editor: &str) -> (&str, Vec<&str>) {
+    if Path::new(editor).is_file() {
+        return (editor, Vec::new());
+    }
+    let mut words = editor.split_whitespace();
+    (words.next().unwrap_or(editor), words.collect())
+}
+
+/// Asks the person at the terminal. Whoever is not there, or hangs up, or presses Ctrl-C, does not edit again.
+async fn ask_to_edit_again() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
         return Ok(false);
     }
     eprint!("Edit again? [Y/n] ");
     io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(!answer.trim().eq_ignore_ascii_case("n"))
+    let asking = tokio::task::spawn_blocking(|| {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map(|_| answer)
+    });
+    tokio::select! {
+        answer = asking => {
+            let answer = answer.context("the question broke off")??;
+            Ok(answer.ends_with('\n') && !answer.trim().eq_ignore_ascii_case("n"))
+        }
+        _ = tokio::signal::ctrl_c() => Ok(false),
+    }
 }
 
 #[cfg(test)]
@@ -212,6 +252,17 @@ mod tests {
         assert_eq!(read_value("4"), json!("4"));
         assert_eq!(read_value("2 GiB"), json!("2 GiB"));
         assert_eq!(read_value("true"), json!("true"));
+    }
+
+    #[test]
+    fn an_editor_has_arguments_or_a_path_with_blanks() {
+        assert_eq!(words_of("code --wait"), ("code", vec!["--wait"]));
+        let file = std::env::temp_dir().join(format!("an editor of {}", std::process::id()));
+        fs::write(&file, "").unwrap();
+        let path = file.to_str().unwrap();
+        let words = words_of(path);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(words, (path, Vec::new()));
     }
 
     #[test]
