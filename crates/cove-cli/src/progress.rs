@@ -9,6 +9,7 @@
 
 use crate::time;
 use std::{
+    env,
     io::{self, IsTerminal as _, Write as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -19,6 +20,8 @@ const QUIET_FOR: Duration = Duration::from_millis(500);
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
 const BAR_WIDTH: usize = 20;
 const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+/// The same where letters beyond ASCII may come out as something else.
+const PLAIN_SPINNER: [char; 4] = ['|', '/', '-', '\\'];
 
 /// A running operation. Dropping it takes its line away.
 #[derive(Debug)]
@@ -47,7 +50,7 @@ struct Shown {
 impl Progress {
     /// Begins to show an operation; `quiet` shows nothing at all.
     pub(crate) fn new(quiet: bool) -> Self {
-        Self::in_mode(match (quiet, io::stderr().is_terminal()) {
+        Self::in_mode(match (quiet, can_redraw()) {
             (true, _) => Mode::Quiet,
             (false, true) => Mode::Live,
             (false, false) => Mode::Lines,
@@ -57,7 +60,7 @@ impl Progress {
     /// Begins to show something that is mostly quick and has no stages, `what`: on a terminal alone, where its line
     /// goes again.
     pub(crate) fn brief(quiet: bool, what: &str) -> Self {
-        let live = !quiet && io::stderr().is_terminal();
+        let live = !quiet && can_redraw();
         let progress = Self::in_mode(if live { Mode::Live } else { Mode::Quiet });
         progress.stage(what, None);
         progress
@@ -138,7 +141,8 @@ impl Shown {
     fn line(&self, columns: usize) -> String {
         let elapsed = self.since.elapsed();
         let turn = usize::try_from(elapsed.as_millis() / REDRAW_EVERY.as_millis()).unwrap_or(0);
-        let mut text = format!("{} {}", SPINNER[turn % SPINNER.len()], self.message);
+        let spinner = spinner(|name| env::var(name).ok());
+        let mut text = format!("{} {}", spinner[turn % spinner.len()], self.message);
         if let Some(fraction) = self.fraction {
             text.push_str(&bar(fraction));
         }
@@ -146,6 +150,24 @@ impl Shown {
         text.push_str(&time::words(elapsed));
         // A line that wraps could not be taken back.
         text.chars().take(columns.saturating_sub(1)).collect()
+    }
+}
+
+/// Whether a line can be taken back: on a terminal that can do more than print.
+fn can_redraw() -> bool {
+    io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|kind| kind != "dumb")
+}
+
+/// What turns, by the locale that the variables name as they do for C libraries.
+fn spinner(variable: impl Fn(&str) -> Option<String>) -> &'static [char] {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .find_map(|name| variable(name).filter(|value| !value.is_empty()));
+    let locale = locale.unwrap_or_default().to_ascii_lowercase();
+    if cfg!(not(unix)) || locale.contains("utf-8") || locale.contains("utf8") {
+        &SPINNER
+    } else {
+        &PLAIN_SPINNER
     }
 }
 
@@ -198,6 +220,24 @@ mod tests {
         assert_eq!(bar(1.0), format!("  [{}] 100 %", "#".repeat(20)));
         assert_eq!(bar(7.5), bar(1.0));
         assert_eq!(bar(f32::NAN), bar(0.0));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_locale_without_unicode_gets_none() {
+        let of = |set: &[(&str, &str)]| {
+            spinner(|name| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        assert_eq!(of(&[("LANG", "de_DE.UTF-8")]), SPINNER);
+        assert_eq!(
+            of(&[("LC_ALL", ""), ("LC_CTYPE", "C.utf8"), ("LANG", "C")]),
+            SPINNER
+        );
+        assert_eq!(of(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")]), PLAIN_SPINNER);
+        assert_eq!(of(&[]), PLAIN_SPINNER);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The daemon's own log: a file of bounded size, with one older file beside it.
 
 use std::{
+    env,
     fs::{self, File},
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -22,7 +23,11 @@ pub(crate) fn begin(directory: &Path, to_stderr: bool) -> io::Result<()> {
     let to_file = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_writer(file);
-    let stderr = to_stderr.then(|| tracing_subscriber::fmt::layer().with_writer(io::stderr));
+    let stderr = to_stderr.then(|| {
+        tracing_subscriber::fmt::layer()
+            .with_ansi(colours())
+            .with_writer(io::stderr)
+    });
     let begun = tracing_subscriber::registry()
         .with(filter)
         .with(to_file)
@@ -38,6 +43,13 @@ pub(crate) fn begin(directory: &Path, to_stderr: bool) -> io::Result<()> {
         default(panic);
     }));
     Ok(())
+}
+
+/// Whether standard error shows colours, and nobody has asked for none (`NO_COLOR`, see no-color.org).
+fn colours() -> bool {
+    let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let known = env::var_os("TERM").is_none_or(|kind| kind != "dumb");
+    wanted && known && io::stderr().is_terminal()
 }
 
 /// A file that is renamed to `<name>.1` when it is full.
