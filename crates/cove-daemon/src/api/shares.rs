@@ -8,7 +8,11 @@ use super::{
 use crate::{gateway::HostPaths, machine::mounted, settings};
 use cove_api::{ApiError, ErrorCode, Event, MachineState, MissingShare, NewShare, Share};
 use hyper::{Request, body::Incoming};
-use std::{io, path::Path};
+use std::{fs::Metadata, io, path::Path, time::Duration};
+use tokio::time::timeout;
+
+/// How long it may take to look at a folder. One on a server that is away takes for ever.
+const LOOK: Duration = Duration::from_secs(5);
 
 pub(super) fn list(server: &Server) -> Answer {
     let shares = shares(server);
@@ -18,7 +22,7 @@ pub(super) fn list(server: &Server) -> Answer {
 
 pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Result<Answer, ApiError> {
     let NewShare { path, read_only } = body::read_json(request).await?;
-    check_folder(&path).await?;
+    check_folder(&path, tokio::fs::metadata(&path), LOOK).await?;
     let share = settings::Share { path, read_only };
     server.context.settings.add_share(&share)?;
     applied(server).await;
@@ -110,11 +114,22 @@ fn share_of<'a>(source: &str, shares: &'a [settings::Share]) -> Option<&'a Path>
         .map(|(_, path)| path)
 }
 
-/// A folder that is not there now is more likely a mistake than a plan.
-async fn check_folder(path: &Path) -> Result<(), ApiError> {
+/// A folder that is not there now is more likely a mistake than a plan; `looking` tells, within `limit`.
+async fn check_folder(
+    path: &Path,
+    looking: impl Future<Output = io::Result<Metadata>>,
+    limit: Duration,
+) -> Result<(), ApiError> {
     let shown = path.display();
     let refused = |code, what: String| ApiError::new(code, what, "only folders that are there can be shared");
-    match tokio::fs::metadata(path).await {
+    let Ok(found) = timeout(limit, looking).await else {
+        return Err(ApiError::new(
+            ErrorCode::Timeout,
+            format!("`{shown}` could not be looked at within {} s", limit.as_secs()),
+            "the server that it is on may be away; share it once it is back",
+        ));
+    };
+    match found {
         Ok(found) if found.is_dir() => Ok(()),
         Ok(_) => Err(refused(
             ErrorCode::InvalidRequest,
@@ -171,15 +186,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_folder_that_is_not_there_is_not_found_and_a_file_is_no_folder() {
+        let check = async |path: &Path| check_folder(path, tokio::fs::metadata(path), LOOK).await;
         let directory = tempfile::tempdir().unwrap();
-        check_folder(directory.path()).await.unwrap();
+        check(directory.path()).await.unwrap();
         let path = directory.path().join("x");
-        assert_eq!(check_folder(&path).await.unwrap_err().code, ErrorCode::NotFound);
+        assert_eq!(check(&path).await.unwrap_err().code, ErrorCode::NotFound);
         std::fs::write(&path, "").unwrap();
-        assert_eq!(
-            check_folder(&path).await.unwrap_err().code,
-            ErrorCode::InvalidRequest
-        );
+        assert_eq!(check(&path).await.unwrap_err().code, ErrorCode::InvalidRequest);
+    }
+
+    #[tokio::test]
+    async fn a_folder_on_a_server_that_is_away_is_not_waited_for() {
+        let away = std::future::pending();
+        let checked = check_folder(Path::new("/mnt/away"), away, Duration::from_millis(1)).await;
+        let error = checked.unwrap_err();
+        assert_eq!(error.code, ErrorCode::Timeout);
+        assert!(error.message.contains("/mnt/away"), "{error:?}");
     }
 
     #[test]
