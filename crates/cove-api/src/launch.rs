@@ -21,6 +21,8 @@ const OTHER_DAEMON: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(250);
 /// Where a daemon that does not start is looked into.
 const LOOK: &str = "look into its log with: cove logs daemon";
+/// What to do about a directory that takes no files.
+const ELSEWHERE: &str = "see that you may write there, or set COVE_HOME to a directory of your own";
 
 /// Why there is no daemon to talk to.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +71,8 @@ impl LaunchError {
             Self::Client(ClientError::Api(error)) => &error.hint,
             Self::Ended { hint, .. } => hint,
             Self::Silent => LOOK,
-            Self::Client(_) | Self::Messages { .. } | Self::Spawn { .. } | Self::Watch(_) => "",
+            Self::Messages { .. } => ELSEWHERE,
+            Self::Client(_) | Self::Spawn { .. } | Self::Watch(_) => "",
         }
     }
 }

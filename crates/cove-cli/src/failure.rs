@@ -93,6 +93,13 @@ impl Account {
                 || matches!(cause.downcast_ref(), Some(DaemonError::SocketPathTooLong { .. }))
             {
                 account.exit = Exit::Usage;
+            } else if let Some(DaemonError::NotPrivate { .. }) = cause.downcast_ref() {
+                "mend that, or set XDG_RUNTIME_DIR or COVE_HOME to another directory"
+                    .clone_into(&mut account.hint);
+            } else if let Some(DaemonError::Io { source, .. }) = cause.downcast_ref()
+                && source.kind() != io::ErrorKind::StorageFull
+            {
+                account.hint = hint_of(source).to_owned();
             } else if let Some(error) = cause.downcast_ref::<io::Error>()
                 && error.kind() == io::ErrorKind::StorageFull
             {
@@ -116,6 +123,16 @@ impl Account {
             text.push('\n');
         }
         text
+    }
+}
+
+/// What a person can do about what failed the daemon; empty for what they can hardly have caused.
+fn hint_of(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "see that you may write there, or set XDG_RUNTIME_DIR or COVE_HOME to a directory of your own"
+        }
+        _ => "",
     }
 }
 
@@ -201,6 +218,21 @@ mod tests {
         let account = Account::of(&ImageError::FileMissing { file }.into());
         assert_eq!(account.exit, Exit::BadImage);
         assert!(account.hint.contains("cove image build"), "{}", account.hint);
+    }
+
+    #[test]
+    fn a_directory_of_the_daemons_that_takes_no_files_has_a_way_around() {
+        let hint = |kind: io::ErrorKind| {
+            let error = DaemonError::Io {
+                operation: "open the lock",
+                path: "/run/user/7/cove/daemon.lock".into(),
+                source: kind.into(),
+            };
+            Account::of(&error.into()).hint
+        };
+        assert!(hint(io::ErrorKind::ReadOnlyFilesystem).contains("XDG_RUNTIME_DIR"));
+        assert!(hint(io::ErrorKind::StorageFull).contains("space"));
+        assert_eq!(hint(io::ErrorKind::Other), "");
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             refusals::a_disk_that_fills_up_holds_the_machine_until_there_is_space,
             refusals::a_settings_file_with_a_mistake_is_named_with_the_line,
             refusals::a_runtime_directory_that_others_can_enter_is_refused,
+            refusals::a_runtime_directory_that_cannot_be_written_is_named_with_what_to_set,
             refusals::status_of_a_stopped_cove_starts_nothing,
             refusals::a_daemon_that_was_stopped_has_ended,
             refusals::an_unknown_machine_is_not_found,
@@ -285,6 +286,18 @@ pub(crate) fn a_runtime_directory_that_others_can_enter_is_refused(_: &Cove) {
     let finished = cove.cove(["machine", "list"]).run();
     assert_ne!(finished.code, Some(0), "{finished}");
     finished.says(&[&*runtime.to_string_lossy(), "hint: "]);
+}
+
+pub(crate) fn a_runtime_directory_that_cannot_be_written_is_named_with_what_to_set(_: &Cove) {
+    let cove = Cove::new("closed-runtime");
+    let runtime = cove.home().join("run");
+    assert!(fs::create_dir_all(&runtime).is_ok());
+    assert!(fs::set_permissions(&runtime, fs::Permissions::from_mode(0o500)).is_ok());
+    cove.cove(["machine", "list"]).run().fails_with(1).says(&[
+        &*runtime.to_string_lossy(),
+        "hint: ",
+        "XDG_RUNTIME_DIR",
+    ]);
 }
 
 pub(crate) fn status_of_a_stopped_cove_starts_nothing(_: &Cove) {
