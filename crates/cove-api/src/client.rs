@@ -20,6 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Largest body of an answer that is not a stream, in bytes.
@@ -51,6 +52,14 @@ pub enum ClientError {
         socket: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Something holds the socket, and does not answer.
+    #[error("the Cove daemon at {} has not answered within {} s", socket.display(), waited.as_secs())]
+    Silent {
+        /// The socket.
+        socket: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// The connection broke, or HTTP went wrong.
     #[error("the connection to the Cove daemon broke during {request}")]

@@ -77,7 +77,7 @@ pub enum ErrorCode {
     DiskFull,
     /// The machine did not start or has failed. HTTP 502.
     MachineFailed,
-    /// The guest did not answer in time. HTTP 504.
+    /// The guest, or a file server, did not answer in time. HTTP 504.
     Timeout,
     /// The backend or the platform cannot do this. HTTP 501.
     Unsupported,

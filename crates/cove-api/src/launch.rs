@@ -12,9 +12,12 @@ use std::{
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
+use tokio::time::timeout;
 
 /// How long a daemon may take until it answers. It only reads its settings and adopts machines before that.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one that runs may take to say so. It has to look at nothing for that, so that it hangs if it takes longer.
+const ANSWER: Duration = Duration::from_secs(20);
 /// How long another daemon, which has the lock, may take until it answers, or until it has ended.
 const OTHER_DAEMON: Duration = Duration::from_secs(10);
 /// How long after a daemon that found the lock taken the next one is started.
@@ -70,7 +73,7 @@ impl LaunchError {
         match self {
             Self::Client(ClientError::Api(error)) => &error.hint,
             Self::Ended { hint, .. } => hint,
-            Self::Silent => LOOK,
+            Self::Silent | Self::Client(ClientError::Silent { .. }) => LOOK,
             Self::Messages { .. } => ELSEWHERE,
             Self::Client(_) | Self::Spawn { .. } | Self::Watch(_) => "",
         }
@@ -79,6 +82,20 @@ impl LaunchError {
 
 /// The daemon's version, or nothing when no daemon runs.
 pub async fn running(client: &Client) -> Result<Option<Version>, ClientError> {
+    running_within(client, ANSWER).await
+}
+
+async fn running_within(client: &Client, limit: Duration) -> Result<Option<Version>, ClientError> {
+    let answered = timeout(limit, asked(client)).await;
+    answered.unwrap_or_else(|_| {
+        Err(ClientError::Silent {
+            socket: client.socket().to_owned(),
+            waited: limit,
+        })
+    })
+}
+
+async fn asked(client: &Client) -> Result<Option<Version>, ClientError> {
     let answer = match client.version().await {
         // A daemon that dies in this moment breaks the connection; the second try finds out whether one is left.
         Err(ClientError::Http { .. }) => {
@@ -244,6 +261,17 @@ mod tests {
         let dirs = Dirs::below(&directory.path().join("home"));
         let error = ensure(&dirs, &program, || {}).await.unwrap_err().to_string();
         assert_eq!(error, "the daemon did not start: the second");
+    }
+
+    #[tokio::test]
+    #[cfg(unix)]
+    async fn a_daemon_that_does_not_answer_is_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let client = Client::new(directory.path().join("daemon.sock"));
+        // It takes connections, as the system does for it, and reads nothing.
+        let _hung = std::os::unix::net::UnixListener::bind(client.socket()).unwrap();
+        let answer = running_within(&client, Duration::from_millis(10)).await;
+        assert!(matches!(answer, Err(ClientError::Silent { .. })), "{answer:?}");
     }
 
     #[tokio::test]

@@ -62,7 +62,10 @@ impl Exit {
             "something that the host must have is missing",
         ),
         (Self::MachineFailed, "the machine did not start or has failed"),
-        (Self::Timeout, "the guest did not answer in time"),
+        (
+            Self::Timeout,
+            "the guest, the daemon or a file server did not answer in time",
+        ),
         (Self::DiskFull, "no space on the host's or the guest's disk"),
         (Self::Unsupported, "this platform or backend cannot do it"),
         (Self::NotConfirmed, "a destructive command was not confirmed"),

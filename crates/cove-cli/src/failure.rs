@@ -89,6 +89,10 @@ impl Account {
                 account.hint = image.hint().unwrap_or_default();
             } else if let Some(ClientError::NotRunning { .. }) = cause.downcast_ref() {
                 account.exit = Exit::NotRunning;
+            } else if let Some(ClientError::Silent { .. }) = cause.downcast_ref() {
+                account.exit = Exit::Timeout;
+                "`cove logs daemon` may tell why; it can be ended with kill -9, and machines go on"
+                    .clone_into(&mut account.hint);
             } else if matches!(cause.downcast_ref(), Some(ClientError::SocketPathTooLong { .. }))
                 || matches!(cause.downcast_ref(), Some(DaemonError::SocketPathTooLong { .. }))
             {

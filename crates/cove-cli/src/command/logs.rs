@@ -12,9 +12,13 @@ pub(super) async fn run(
     follow: bool,
     tail: Option<u32>,
 ) -> anyhow::Result<ExitCode> {
-    // A daemon that does not start is when its log is wanted most, so that one is also read without it.
-    if source == Log::Daemon && daemon_link::running(&Client::of(&session.dirs)).await?.is_none() {
-        return from_file(session, tail);
+    // A daemon that does not start, or hangs, is when its log is wanted most, so that one is also read without it.
+    if source == Log::Daemon {
+        match daemon_link::running(&Client::of(&session.dirs)).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return from_file(session, tail, "the daemon is not running"),
+            Err(error) => return from_file(session, tail, &error.to_string()),
+        }
     }
     let wanted = LogQuery {
         source: source.into(),
@@ -28,7 +32,8 @@ pub(super) async fn run(
     Ok(Exit::Done.into())
 }
 
-fn from_file(session: &Session, tail: Option<u32>) -> anyhow::Result<ExitCode> {
+/// Prints the daemon's log without the daemon, which is not there for the reason `why`.
+fn from_file(session: &Session, tail: Option<u32>, why: &str) -> anyhow::Result<ExitCode> {
     let path = session.dirs.logs().join("daemon.log");
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -37,7 +42,7 @@ fn from_file(session: &Session, tail: Option<u32>) -> anyhow::Result<ExitCode> {
     };
     let lines = tail.map_or(usize::MAX, |tail| usize::try_from(tail).unwrap_or(usize::MAX));
     output::bytes(last_lines(&text, lines))?;
-    session.say("note: the daemon is not running");
+    session.say(&format!("note: {why}"));
     Ok(Exit::Done.into())
 }
 
