@@ -340,6 +340,11 @@ pub(crate) fn an_unknown_machine_is_not_found(_: &Cove) {
                 .fails_with(4)
                 .says(&["nowhere"]);
         }
+        // It would otherwise listen for nobody.
+        cove.cove(["forward", "--machine", "nowhere", "0:127.0.0.1:80"])
+            .run()
+            .fails_with(4)
+            .says(&["nowhere"]);
         cove.cove(["exec", "--machine", "nowhere", "true"])
             .run()
             .fails_with(125)
