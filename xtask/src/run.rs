@@ -112,17 +112,22 @@ fn variables(layout: &Layout, home: &Path, cove: &Path, docker: &Path) -> Result
     let programs = cove.parent().context("the program has no directory")?;
     // Last, so that a client that is installed later goes before the one that was fetched.
     let client = match docker.parent() {
-        Some(place) if docker.starts_with(layout.target()) => format!(":'{}'", place.display()),
+        Some(place) if docker.starts_with(layout.target()) => format!(":{}", quoted(place)),
         _ => String::new(),
     };
     Ok(format!(
         "# For a shell: makes `cove` and Docker clients use the machine of `cargo xtask run`.\n\
-         export COVE_HOME='{}'\n\
-         export PATH='{}':\"$PATH\"{client}\n\
+         export COVE_HOME={}\n\
+         export PATH={}:\"$PATH\"{client}\n\
          eval \"$(cove env --shell sh)\"\n",
-        home.display(),
-        programs.display()
+        quoted(home),
+        quoted(programs)
     ))
+}
+
+/// A path as a word of the shell's that means nothing else.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 impl Demo {
@@ -246,6 +251,11 @@ mod tests {
         );
         assert_eq!(page.port, "80/tcp");
         assert_eq!(page.command.first().map(String::as_str), Some("sh"));
+    }
+
+    #[test]
+    fn a_path_is_one_word_for_the_shell() {
+        assert_eq!(quoted(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 
     #[test]
