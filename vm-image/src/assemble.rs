@@ -57,7 +57,13 @@ pub(crate) fn build(options: &BuildOptions, report: &mut Report<'_>) -> Result<O
     }
 
     let (wheel, debs) = fetch(options, &recipe, &cache, report)?;
-    let workshop = Workshop::create(&options.output)?;
+    let workshop = Workshop::create(&options.output, |place| {
+        let what = "another build is at work in";
+        report(Progress::Note(format!(
+            "{what} {}; this one waits for its end",
+            place.display()
+        )));
+    })?;
     let base = stage(Stage::CheckBase, report, |step| {
         let disk = unzip(&wheel.path, &recipe.alpine.disk, &workshop.scratch("base.qcow2"))?;
         Base::check(&disk, &recipe.alpine, step)

@@ -8,7 +8,7 @@
 //!                    spill/    large contents of packages, until they move to staging/
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -26,13 +26,21 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// A workshop for the image in `output`, whose parent is made if it is not there.
-    pub(crate) fn create(output: &Path) -> Result<Self, ImageError> {
+    /// A workshop for the image in `output`, whose parent is made if it is not there. While another build is at work in
+    /// that, `busy` having been told of it, this waits for its end.
+    pub(crate) fn create(output: &Path, busy: impl FnOnce(&Path)) -> Result<Self, ImageError> {
         let output = std::path::absolute(output).at("find", output)?;
         let parent = output.parent().unwrap_or(&output).to_owned();
         fs::create_dir_all(&parent).at("create", &parent)?;
         let lock = File::open(&parent).at("open", &parent)?;
-        lock.lock().at("lock", &parent)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                busy(&parent);
+                lock.lock().at("lock", &parent)?;
+            }
+            Err(TryLockError::Error(error)) => return Err::<Self, _>(error).at("lock", &parent),
+        }
         let prefix = format!(
             ".{}.new-",
             output.file_name().unwrap_or_default().to_string_lossy()
@@ -159,7 +167,7 @@ mod tests {
     use crate::verify::verify;
 
     fn finish(output: &Path, contents: &str) -> Manifest {
-        let workshop = Workshop::create(output).unwrap();
+        let workshop = Workshop::create(output, alone).unwrap();
         for role in Role::ALL {
             workshop
                 .write(role, format!("{contents} {role}").as_bytes())
@@ -169,6 +177,10 @@ mod tests {
         let mut manifest = write_image(scrap.path());
         manifest.files = workshop.describe().unwrap();
         workshop.finish(manifest).unwrap()
+    }
+
+    fn alone(place: &Path) {
+        panic!("another build is at work in {}", place.display());
     }
 
     fn names(dir: &Path) -> Vec<std::ffi::OsString> {
@@ -190,11 +202,28 @@ mod tests {
     }
 
     #[test]
+    fn a_build_that_waits_for_another_one_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("image");
+        let first = Workshop::create(&output, alone).unwrap();
+        let (say, said) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let busy = |place: &Path| say.send(place.to_owned()).unwrap();
+                Workshop::create(&output, busy).map(drop)
+            });
+            assert_eq!(said.recv().unwrap(), dir.path());
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
     fn an_abandoned_workshop_leaves_the_old_image_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let output = dir.path().join("image");
         let first = finish(&output, "first");
-        let workshop = Workshop::create(&output).unwrap();
+        let workshop = Workshop::create(&output, alone).unwrap();
         workshop.write(Role::Kernel, b"half").unwrap();
         drop(workshop);
         assert_eq!(verify(&output).unwrap(), first);
