@@ -167,9 +167,18 @@ fn wait_for(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::
 
 fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "cove", &mut script);
+    clap_complete::generate(shell, &mut shown(&Args::command()), "cove", &mut script);
     output::bytes(&script)?;
     Ok(Exit::Done.into())
+}
+
+/// The command without the subcommands that are hidden, which completions would offer all the same.
+fn shown(whole: &clap::Command) -> clap::Command {
+    let subcommands = whole.get_subcommands().filter(|one| !one.is_hide_set());
+    clap::Command::new("cove")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(whole.get_arguments())
+        .subcommands(subcommands)
 }
 
 fn manual(directory: &Path) -> anyhow::Result<ExitCode> {

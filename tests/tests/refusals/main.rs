@@ -394,6 +394,8 @@ pub(crate) fn completions_are_printed_for_every_shell(cove: &Cove) {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = cove.cove(["completion", shell]).ok();
         assert!(script.contains("cove"), "{shell}: {script}");
+        // What is for Cove alone is offered to nobody.
+        assert!(!script.contains("machine-process"), "{shell}: {script}");
     }
     let script = cove.cove(["completion", "bash"]).ok();
     let checked: Cmd = cove.program("bash").args(["-n", "/dev/stdin"]).input(script);
