@@ -18,30 +18,32 @@ mod refusals {
 }
 
 fn main() -> ExitCode {
+    let usual: &[harness::Test] = &tests![
+        refusals::without_an_image_start_says_how_to_build_one,
+        refusals::an_altered_image_is_refused,
+        refusals::an_image_that_lacks_a_file_is_refused,
+        refusals::an_image_of_another_protocol_version_is_refused,
+        refusals::a_missing_qemu_is_named_with_what_to_install,
+        refusals::a_socket_path_that_is_too_long_is_refused_with_what_to_set,
+        refusals::a_full_disk_is_said_to_be_full,
+        refusals::a_disk_that_fills_up_holds_the_machine_until_there_is_space,
+        refusals::a_settings_file_with_a_mistake_is_named_with_the_line,
+        refusals::a_runtime_directory_that_others_can_enter_is_refused,
+        refusals::a_runtime_directory_that_cannot_be_written_is_named_with_what_to_set,
+        refusals::status_of_a_stopped_cove_starts_nothing,
+        refusals::a_daemon_that_was_stopped_has_ended,
+        refusals::an_unknown_machine_is_not_found,
+        refusals::a_line_that_makes_no_sense_exits_as_what_it_asks_for_would,
+        refusals::the_exit_codes_are_documented,
+        refusals::completions_are_printed_for_every_shell,
+    ];
+    let slow: &[harness::Test] = &tests![refusals::a_home_with_an_odd_name_runs_a_machine];
     // Each test makes a Cove of its own; the shared one stays idle.
     harness::run(
         "refusals",
         harness::Pace::Together,
         |_| {},
-        &tests![
-            refusals::without_an_image_start_says_how_to_build_one,
-            refusals::an_altered_image_is_refused,
-            refusals::an_image_that_lacks_a_file_is_refused,
-            refusals::an_image_of_another_protocol_version_is_refused,
-            refusals::a_missing_qemu_is_named_with_what_to_install,
-            refusals::a_socket_path_that_is_too_long_is_refused_with_what_to_set,
-            refusals::a_full_disk_is_said_to_be_full,
-            refusals::a_disk_that_fills_up_holds_the_machine_until_there_is_space,
-            refusals::a_settings_file_with_a_mistake_is_named_with_the_line,
-            refusals::a_runtime_directory_that_others_can_enter_is_refused,
-            refusals::a_runtime_directory_that_cannot_be_written_is_named_with_what_to_set,
-            refusals::status_of_a_stopped_cove_starts_nothing,
-            refusals::a_daemon_that_was_stopped_has_ended,
-            refusals::an_unknown_machine_is_not_found,
-            refusals::a_line_that_makes_no_sense_exits_as_what_it_asks_for_would,
-            refusals::the_exit_codes_are_documented,
-            refusals::completions_are_printed_for_every_shell,
-        ],
+        &[usual, harness::if_all(slow)].concat(),
     )
 }
 
@@ -308,6 +310,34 @@ pub(crate) fn status_of_a_stopped_cove_starts_nothing(_: &Cove) {
     cove.cove(["env"]).ok();
     cove.cove(["version"]).ok();
     assert!(cove.processes().is_empty(), "{:?}", cove.processes());
+}
+
+/// What stands in the name means something to shells, or to QEMU.
+pub(crate) fn a_home_with_an_odd_name_runs_a_machine(_: &Cove) {
+    let cove = Cove::without_image("odd-home");
+    let home = cove.scratch().join("it's a, b");
+    let data = home.join("data");
+    assert!(fs::create_dir_all(&data).is_ok());
+    assert!(symlink(&cove.kit().image, data.join("image")).is_ok());
+    let odd = |words: &[&str]| {
+        let command = cove.cove(words).env("COVE_HOME", &home);
+        command.limit(Duration::from_mins(5))
+    };
+    odd(&["config", "set", "machine.backend", "emulated"]).ok();
+    odd(&["config", "set", "machine.memory", "1GiB"]).ok();
+    let started = odd(&["start"]).run();
+    let variables = odd(&["env", "--shell", "sh"]).run().text();
+    let script = format!("{variables}\nexec \"$CLIENT\" run --rm alpine echo from within");
+    let said = cove
+        .program("sh")
+        .args(["-c", &script])
+        .env("CLIENT", &cove.kit().docker)
+        .run();
+    // Before anything is found wrong: nobody else ends what runs here.
+    let stopped = odd(&["daemon", "stop"]).run();
+    started.fails_with(0);
+    assert_eq!(said.text(), "from within", "{said}");
+    stopped.fails_with(0);
 }
 
 /// Whoever stops it may remove its directories next.
