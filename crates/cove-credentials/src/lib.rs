@@ -12,8 +12,8 @@
 //!                             serve ──▶ Keychain                                  protocol
 //! ```
 //!
-//! A Docker client in a machine asks for those that it needs (`lend`), as long as somebody lends them: whoever started it
-//! (`borrow`).
+//! A Docker client in a machine asks for those that it needs (`lend`), as long as somebody lends them: whoever started
+//! it (`borrow`).
 //!
 //! Passwords are in a helper's hands. Those that others have left in the configuration file are read, as the Docker
 //! client reads them, and never written there. None of them is part of a command line, an error or what `Debug` prints.

@@ -13,8 +13,8 @@ use cove_api::Client;
 use cove_daemon::{DaemonError, Options};
 use std::{future::Future, process::ExitCode, time::Duration};
 
-/// How long the daemon's process may take to end once it answers nobody: longer than the minute that it waits for others
-/// itself.
+/// How long the daemon's process may take to end once it answers nobody: longer than the minute for which it waits for
+/// others itself.
 #[cfg(target_os = "linux")]
 const LAST_MOMENTS: rustix::event::Timespec = rustix::event::Timespec {
     tv_sec: 70,
