@@ -17,7 +17,7 @@ use tokio::time::timeout;
 /// How long a daemon may take until it answers. It only reads its settings and adopts machines before that.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one that runs may take to say so. It has to look at nothing for that, so that it hangs if it takes longer.
-const ANSWER: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long another daemon, which has the lock, may take until it answers, or until it has ended.
 const OTHER_DAEMON: Duration = Duration::from_secs(10);
 /// How long after a daemon that found the lock taken the next one is started.
@@ -82,7 +82,7 @@ impl LaunchError {
 
 /// The daemon's version, or nothing when no daemon runs.
 pub async fn running(client: &Client) -> Result<Option<Version>, ClientError> {
-    running_within(client, ANSWER).await
+    running_within(client, ANSWER_TIMEOUT).await
 }
 
 async fn running_within(client: &Client, limit: Duration) -> Result<Option<Version>, ClientError> {

@@ -16,7 +16,7 @@ use std::{future::Future, process::ExitCode, time::Duration};
 /// How long the daemon's process may take to end once it answers nobody: longer than the minute for which it waits for
 /// others itself.
 #[cfg(target_os = "linux")]
-const LAST_MOMENTS: rustix::event::Timespec = rustix::event::Timespec {
+const END_TIMEOUT: rustix::event::Timespec = rustix::event::Timespec {
     tv_sec: 70,
     tv_nsec: 0,
 };
@@ -95,7 +95,7 @@ fn end_of(process: u32) -> impl Future<Output = ()> {
         let Some(life) = life else { return };
         let ending = tokio::task::spawn_blocking(move || {
             // Readable once the process has ended. One that does not end has said goodbye all the same.
-            let _ = poll(&mut [PollFd::new(&life, PollFlags::IN)], Some(&LAST_MOMENTS));
+            let _ = poll(&mut [PollFd::new(&life, PollFlags::IN)], Some(&END_TIMEOUT));
         });
         let _ = ending.await;
     }

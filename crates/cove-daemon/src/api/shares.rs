@@ -12,7 +12,7 @@ use std::{fs::Metadata, io, path::Path, time::Duration};
 use tokio::time::timeout;
 
 /// How long it may take to look at a folder. One on a server that is away takes for ever.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) fn list(server: &Server) -> Answer {
     let shares = shares(server);
@@ -22,7 +22,7 @@ pub(super) fn list(server: &Server) -> Answer {
 
 pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Result<Answer, ApiError> {
     let NewShare { path, read_only } = body::read_json(request).await?;
-    check_folder(&path, tokio::fs::metadata(&path), LOOK).await?;
+    check_folder(&path, tokio::fs::metadata(&path), LOOK_TIMEOUT).await?;
     let share = settings::Share { path, read_only };
     server.context.settings.add_share(&share)?;
     applied(server).await;
@@ -186,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_folder_that_is_not_there_is_not_found_and_a_file_is_no_folder() {
-        let check = async |path: &Path| check_folder(path, tokio::fs::metadata(path), LOOK).await;
+        let check = async |path: &Path| check_folder(path, tokio::fs::metadata(path), LOOK_TIMEOUT).await;
         let directory = tempfile::tempdir().unwrap();
         check(directory.path()).await.unwrap();
         let path = directory.path().join("x");
