@@ -10,7 +10,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 
 use cove_virtio::device::Device;
-use kvm_bindings::{KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PMU_CAP_DISABLE, kvm_enable_cap,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{IoEventAddress, Kvm, VcpuFd, VmFd};
 use vm_memory::{Address as _, Bytes as _, GuestAddress, GuestMemory as _, GuestMemoryRegion as _};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -121,6 +124,7 @@ impl Vm {
             .ok_or(VmError::Devices(devices.len()))?;
         let kvm = Kvm::new().map_err(failed("open /dev/kvm"))?;
         let vm = kvm.create_vm().map_err(failed("create a machine"))?;
+        take_counters(&vm);
         vm.set_tss_address(TSS).map_err(failed("place KVM's own pages"))?;
         vm.create_irq_chip()
             .map_err(failed("create the interrupt controllers"))?;
@@ -169,6 +173,19 @@ impl Vm {
         let end = ends.recv().map_err(|_| VmError::ThreadsGone)?;
         drop(running);
         end
+    }
+}
+
+/// Takes the processor's performance counters from the guest, before it has a vCPU: AMD's are there whatever CPUID says. A
+/// kernel before 5.18 has no such switch, and a host without counters none to take.
+fn take_counters(vm: &VmFd) {
+    let capability = kvm_enable_cap {
+        cap: KVM_CAP_PMU_CAPABILITY,
+        args: [KVM_PMU_CAP_DISABLE.into(), 0, 0, 0],
+        ..Default::default()
+    };
+    if let Err(error) = vm.enable_cap(&capability) {
+        tracing::debug!(%error, "the guest's performance counters are left to KVM");
     }
 }
 
