@@ -82,7 +82,7 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
             what @ ("boot" | "events" | "fs" | "net" | "ui" | "vmm" | "vsock"),
         ] => bench::run(&layout, what),
         ["check"] => {
-            setup::rust_targets(&setup::CHECKED_TARGETS)?;
+            check::prepare()?;
             let desktop = setup::desktop_tools(&layout, false)?;
             check::everything(&layout, desktop)?;
             println!("\neverything checked");

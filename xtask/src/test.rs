@@ -96,7 +96,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     let desktop = setup::desktop_tools(layout, selection.machine)?;
     let package = selection.machine && desktop && setup::package_tools(layout)?;
     if selection.check {
-        setup::rust_targets(&setup::CHECKED_TARGETS)?;
+        check::prepare()?;
         check::everything(layout, desktop)?;
     }
     if desktop {

@@ -177,7 +177,8 @@ pub(crate) const FILES: &[c_long] = &[
     FCHMODAT2,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
-    #[cfg(target_arch = "x86_64")]
+    // Not on younger architectures, which have the one with flags alone.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     libc::SYS_renameat,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_open,
