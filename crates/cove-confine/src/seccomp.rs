@@ -126,7 +126,7 @@ fn process() -> Result<Rules, ConfineError> {
 fn thread(kind: Thread) -> Result<Rules, ConfineError> {
     let mut rules = life()?;
     match kind {
-        Thread::Vcpu => controls(&mut rules, &kvm()?),
+        Thread::Vcpu => controls(&mut rules, &of_vcpu()?),
         Thread::Entropy | Thread::Balloon => {}
         Thread::Disk => add(&mut rules, DISK),
         Thread::Connections => {
@@ -200,6 +200,19 @@ fn kvm() -> Result<Vec<SeccompRule>, ConfineError> {
     const TYPE: u64 = 0xff00;
     const KVMIO: u64 = 0xae00;
     Ok(vec![rule(&[(1, Len::Dword, Op::MaskedEq(TYPE), KVMIO)])?])
+}
+
+/// What a vCPU's thread asks of KVM, as it is numbered on x86-64, where there are such threads: to enter the guest, to
+/// tell its clock of a pause, and of a failure the registers and what was being delivered.
+fn of_vcpu() -> Result<Vec<SeccompRule>, ConfineError> {
+    const KVM_RUN: u64 = 0xae80;
+    const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+    const KVM_GET_REGS: u64 = 0x8090_ae81;
+    const KVM_GET_VCPU_EVENTS: u64 = 0x8040_ae9f;
+    [KVM_RUN, KVM_KVMCLOCK_CTRL, KVM_GET_REGS, KVM_GET_VCPU_EVENTS]
+        .into_iter()
+        .map(|control| rule(&[(1, Len::Dword, Op::Eq, control)]))
+        .collect()
 }
 
 /// The controls of sockets: whether to wait, and how much there is to read.

@@ -3,8 +3,10 @@
 // UNSAFETY: an intruder is not held back by safe wrappers.
 #![expect(unsafe_code, reason = "raw system calls")]
 
+use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Error, Read as _, Write as _};
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -21,6 +23,11 @@ use rustix::fs::{
     unlinkat,
 };
 use rustix::process::{Pid, Signal};
+
+/// Enters the guest.
+const KVM_RUN: libc::c_ulong = 0xae80;
+/// Has the guest see memory of this process.
+const KVM_SET_USER_MEMORY_REGION: libc::c_ulong = 0x4020_ae46;
 
 /// Makes an attempt, with a disk's ring where this computer has any; says what came of it.
 pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUring>) -> String {
@@ -84,12 +91,25 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
             // SAFETY: the kernel checks the address.
             unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into()
         }),
+        "segment" => key(place).and_then(|key| {
+            raw(|| {
+                // SAFETY: it takes no memory.
+                unsafe { libc::shmget(key, 0, 0) }.into()
+            })
+        }),
         "core" => core(),
+        "renounced" => match rustix::thread::no_new_privs() {
+            Ok(true) => Ok(()),
+            other => Err(Error::other(format!("{other:?}"))),
+        },
         "dumpable" => match rustix::process::dumpable_behavior() {
             Ok(rustix::process::DumpableBehavior::NotDumpable) => Ok(()),
             other => Err(Error::other(format!("{other:?}"))),
         },
         "internet" => std::net::TcpStream::connect("127.0.0.1:9").map(drop),
+        "datagram" => UdpSocket::bind("0.0.0.0:0")
+            .and_then(|socket| socket.send_to(b"x", "127.0.0.1:9"))
+            .map(drop),
         "abstract" => SocketAddr::from_abstract_name(place.as_os_str().as_bytes())
             .and_then(|address| UnixStream::connect_addr(&address))
             .map(drop),
@@ -98,6 +118,8 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
             std::thread::Builder::new().spawn(|| {}).map(drop)
         }),
         "vcpu_connects" => within(Thread::Vcpu, || UnixStream::pair().map(drop)),
+        "vcpu_enters" => within(Thread::Vcpu, || control(KVM_RUN)),
+        "vcpu_maps" => within(Thread::Vcpu, || control(KVM_SET_USER_MEMORY_REGION)),
         "connections_ask" => within(Thread::Connections, || {
             let (stream, _other) = UnixStream::pair()?;
             stream.set_nonblocking(true)?;
@@ -140,6 +162,8 @@ fn named(error: &Error) -> String {
         Some(libc::EBUSY) => "EBUSY",
         Some(libc::ESRCH) => "ESRCH",
         Some(libc::EINVAL) => "EINVAL",
+        Some(libc::ENETUNREACH) => "ENETUNREACH",
+        Some(libc::ENOTTY) => "ENOTTY",
         // Not there, or not for us: whichever the kernel looks at first.
         Some(libc::ECONNREFUSED) => "refused",
         _ => return error.to_string(),
@@ -152,6 +176,24 @@ fn raw(call: impl FnOnce() -> i64) -> io::Result<()> {
         Err(Error::last_os_error())
     } else {
         Ok(())
+    }
+}
+
+/// Calls a control of KVM's on what is no machine.
+fn control(number: libc::c_ulong) -> io::Result<()> {
+    raw(|| {
+        // SAFETY: the kernel checks the address.
+        unsafe { libc::ioctl(0, number, 0) }.into()
+    })
+}
+
+/// By which a segment of shared memory is found that belongs to a place: the same within the view.
+pub(crate) fn key(place: &Path) -> io::Result<libc::key_t> {
+    let path = CString::new(place.join("kernel").as_os_str().as_bytes())?;
+    // SAFETY: the path ends in NUL.
+    match unsafe { libc::ftok(path.as_ptr(), 1) } {
+        -1 => Err(Error::last_os_error()),
+        key => Ok(key),
     }
 }
 

@@ -152,6 +152,13 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "EPERM",
     ),
     ("it_cannot_be_traced_from_outside", "no-seccomp", "dumpable", "ok"),
+    ("new_privileges_are_renounced", "no-seccomp", "renounced", "ok"),
+    (
+        "shared_memory_of_the_host_is_not_there",
+        "no-seccomp",
+        "segment",
+        "ENOENT",
+    ),
     // Network.
     (
         "no_socket_of_the_internet_can_be_made",
@@ -160,6 +167,8 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "EPERM",
     ),
     ("no_network_can_be_reached", "no-seccomp", "internet", "EACCES"),
+    // What no layer but the namespace forbids.
+    ("no_datagram_leaves", "no-seccomp", "datagram", "ENETUNREACH"),
     (
         "an_abstract_socket_of_the_host_cannot_be_reached",
         "no-seccomp",
@@ -170,6 +179,8 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
     ("a_vcpu_cannot_open_a_file", "all", "vcpu_opens", "EPERM"),
     ("a_vcpu_cannot_start_a_thread", "all", "vcpu_starts", "EPERM"),
     ("a_vcpu_cannot_make_a_socket", "all", "vcpu_connects", "EPERM"),
+    ("a_vcpu_may_enter_the_guest", "all", "vcpu_enters", "ENOTTY"),
+    ("a_vcpu_cannot_give_the_guest_memory", "all", "vcpu_maps", "EPERM"),
     ("a_disk_cannot_open_a_file", "all", "disk_opens", "EPERM"),
     // Rings, where the kernel has them.
     ("a_ring_reads_its_file", "all", "ring_reads", "ok"),
@@ -227,6 +238,14 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "bare",
         "device",
         "EACCES",
+    ),
+    // What is lost with them, so that the same attempts above say something.
+    ("without_namespaces_datagrams_leave", "bare", "datagram", "ok"),
+    (
+        "without_namespaces_shared_memory_of_the_host_is_there",
+        "bare",
+        "segment",
+        "ok",
     ),
 ];
 

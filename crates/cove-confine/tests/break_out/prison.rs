@@ -1,7 +1,10 @@
 //! A porter and a cell as the machine process has them, around one attempt.
 
-// UNSAFETY: the standard library takes code between fork and exec as unsafe only.
-#![expect(unsafe_code, reason = "the cell keeps capabilities across exec")]
+// UNSAFETY: the standard library takes code between fork and exec as unsafe only, and nobody wraps System V's memory.
+#![expect(
+    unsafe_code,
+    reason = "the cell keeps capabilities across exec; shared memory has no safe wrapper"
+)]
 #![expect(clippy::unwrap_used, reason = "this is a test")]
 
 use std::fs::OpenOptions;
@@ -45,15 +48,40 @@ pub(crate) fn run(program: &Path, layers: &str, attempt: &str) -> std::io::Resul
     let _command = UnixListener::bind(root.join("run/command.sock"))?;
     let address = SocketAddr::from_abstract_name(root.as_os_str().as_bytes())?;
     let _abstract = UnixListener::bind_addr(&address)?;
+    let as_root = rustix::process::geteuid().is_root();
+    if as_root {
+        open_to_all(root)?;
+    }
+    let _segment = (attempt == "segment").then(|| Segment::new(root)).transpose()?;
     let mut command = Command::new(program);
     command.args(["porter", root.to_str().unwrap(), layers, attempt]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
-    if rustix::process::geteuid().is_root() {
-        open_to_all(root)?;
+    if as_root {
         command.uid(NOBODY).gid(NOBODY);
     }
     let output = command.output()?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Shared memory of the host's that anybody may use who finds it.
+struct Segment(libc::c_int);
+
+impl Segment {
+    fn new(root: &Path) -> std::io::Result<Self> {
+        let key = attempts::key(root)?;
+        // SAFETY: it takes no memory.
+        match unsafe { libc::shmget(key, 4096, libc::IPC_CREAT | 0o666) } {
+            -1 => Err(std::io::Error::last_os_error()),
+            segment => Ok(Self(segment)),
+        }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // SAFETY: this control takes no memory.
+        unsafe { libc::shmctl(self.0, libc::IPC_RMID, std::ptr::null_mut()) };
+    }
 }
 
 fn lay_out(root: &Path) -> std::io::Result<()> {
