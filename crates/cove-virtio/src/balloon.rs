@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The other half of the device, by which a host takes memory that the guest does use, is not driven: the size that is
-//! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned.
+//! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned. A guest that
+//! has pages in it, whoever asked it to, may have them back before it kills a program for want of memory.
 //!
 //! What a guest reports is discarded whatever is in it. A guest that reports pages that it uses loses what was there,
 //! which is its own. A guest that fills its free pages with a pattern says so, and with which: pages that come back
@@ -27,6 +28,8 @@ use crate::one_thread::{Served, Service, Session};
 use crate::queue::{Chain, DeviceQueue, Direction, gather};
 use vm_memory::{GuestMemory as _, GuestMemoryRegion as _, VolatileSlice};
 
+/// `VIRTIO_BALLOON_F_DEFLATE_ON_OOM`: the guest takes pages back without being told to when it has no others.
+const FEATURE_DEFLATE_ON_OOM: u64 = 1 << 2;
 /// `VIRTIO_BALLOON_F_REPORTING`: the guest reports free pages.
 const FEATURE_REPORTING: u64 = 1 << 5;
 /// `VIRTIO_BALLOON_F_PAGE_POISON`: the guest tells what it expects in its free pages.
@@ -95,6 +98,7 @@ impl Device for Balloon {
         FEATURE_VERSION_1
             | FEATURE_INDIRECT_DESC
             | FEATURE_EVENT_IDX
+            | FEATURE_DEFLATE_ON_OOM
             | FEATURE_REPORTING
             | FEATURE_PAGE_POISON
     }

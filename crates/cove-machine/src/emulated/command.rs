@@ -148,7 +148,7 @@ impl Arguments {
         // memory.
         self.option(
             "-device",
-            "virtio-balloon-pci,free-page-reporting=on,disable-legacy=on",
+            "virtio-balloon-pci,free-page-reporting=on,deflate-on-oom=on,disable-legacy=on",
         );
     }
 
