@@ -32,10 +32,11 @@ pub struct Place<'a> {
 }
 
 /// Names of all trials, in the order in which they run.
-pub const TRIALS: [&str; 6] = [
+pub const TRIALS: [&str; 7] = [
     "the_probe_takes_this_kvm_and_says_why",
     "containers_run_and_survive_a_pause_and_a_folder_is_shared",
     "a_container_reaches_this_computer_through_the_network_device",
+    "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost",
     "a_guest_restarts_in_place_and_a_kill_is_a_power_cut",
     "data_outlives_the_machine_and_a_power_off_ends_it_in_order",
     "a_kernel_that_panics_is_reported_with_its_words",
@@ -57,6 +58,9 @@ pub fn run(image: &Path, scratch: &Path) -> Result<()> {
                 }
                 "a_container_reaches_this_computer_through_the_network_device" => {
                     trials::network(&place).await
+                }
+                "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost" => {
+                    trials::full_disk(&place).await
                 }
                 "a_guest_restarts_in_place_and_a_kill_is_a_power_cut" => trials::restart(&place).await,
                 "data_outlives_the_machine_and_a_power_off_ends_it_in_order" => {

@@ -34,8 +34,10 @@ const MODULES: [&str; 8] = [
 ];
 const QEMU: &str = "qemu-system-x86_64";
 const OLDEST_QEMU: u32 = 10;
-/// Where a program may write in the outer machine: in memory.
-const SCRATCH: &str = "/run/nested";
+/// The outer machine's disk, in memory.
+pub(super) const DISK: &str = "/run";
+/// Where a program may write in the outer machine: on that disk.
+pub(super) const SCRATCH: &str = "/run/nested";
 /// Without the first three the timers of the inner guest get lost.
 const KERNEL_ARGUMENTS: &str =
     "console=ttyS0 quiet nohz=off highres=off nolapic_timer mitigations=off panic=-1 no_timer_check";
@@ -203,7 +205,7 @@ b mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose host 
 b mount -t proc proc /host/proc
 b mount --bind /dev /host/dev
 b mount --bind /sys /host/sys
-b mount -t tmpfs tmpfs /host/run
+b mount -t tmpfs tmpfs /host{DISK}
 b mkdir /host{SCRATCH}
 b ifconfig lo up
 # Without a card that a route leads through, passt does not start.

@@ -1,6 +1,8 @@
 //! What is tried with machines under KVM.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,19 +11,34 @@ use cove_machine::{
     Share, choose,
 };
 use cove_wire::{Call, network as addresses};
+use rustix::fs::statvfs;
+use rustix::mount::{MountFlags, mount_remount};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
-use super::Place;
 use super::guest::{Guest, PATIENCE, spec};
+use super::{Place, outer};
 
 /// Memory that the container takes until its end, in KiB.
 const TAKEN_KIB: u64 = 128 << 10;
 /// How much of it has to come back, in KiB. Only blocks of 2 MiB do of which no page is in use, and other programs take
 /// pages at the same time: a container that took 32 MiB has given back all of them, and 12.
 const BACK_KIB: u64 = TAKEN_KIB / 4;
+
+/// How long the guest stands still: long enough that a clock which stood still with it would show.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Seconds by which the guest's clock may be wrong afterwards, on a processor that is emulated twice.
+const WRONG: i64 = 5;
+
+/// Space that this computer's disk has left before a container fills it, in bytes.
+const ROOM: u64 = 8 << 20;
+/// What the container writes, in MiB.
+const WRITTEN_MIB: u64 = 40;
+
+/// Features of processors that no guest has, as its kernel names them.
+const HIDDEN: &str = "svm|vmx|monitor|monitorx|arch_perfmon|perfctr_core|intel_pt|sgx|sev|amx_tile";
 
 /// Bytes before each piece of a container's output, in the engine's framing.
 const FRAME: usize = 8;
@@ -157,9 +174,10 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     );
     let images = guest.engine_json("GET", "/images/json", &json!({})).await?;
     let id = images[0]["Id"].as_str().context("no image was loaded")?;
-    // What it is given, what it answers, and memory.
+    // What the processor has, the time, what it is given, what it answers, and memory.
     let task = format!(
-        "cat /shared/word && echo from a container > /shared/answer && head -c {} /dev/zero > /dev/shm/taken",
+        "if grep -qwE '{HIDDEN}' /proc/cpuinfo; then exit 3; fi; date +%s > /shared/clock && \
+         cat /shared/word && echo from a container > /shared/answer && head -c {} /dev/zero > /dev/shm/taken",
         TAKEN_KIB << 10
     );
     let config = json!({
@@ -185,7 +203,7 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     );
     let paused = guest.engine("GET", "/_ping", "text/plain", b"");
     ensure!(
-        timeout(Duration::from_secs(3), paused).await.is_err(),
+        timeout(PAUSE, paused).await.is_err(),
         "a machine that is paused answers"
     );
     guest.machine.resume().await?;
@@ -209,6 +227,14 @@ pub async fn containers(place: &Place<'_>) -> Result<()> {
     );
     let answer = std::fs::read_to_string(folder.join("answer"))?;
     ensure!(answer == "from a container\n", "the host reads {answer:?}");
+    let clock = folder.join("clock");
+    let told: i64 = std::fs::read_to_string(&clock)?.trim().parse()?;
+    // By this computer's clock, whatever the guest says.
+    let written = std::fs::metadata(&clock)?.ctime();
+    ensure!(
+        (written - told).abs() <= WRONG,
+        "after a pause the guest's clock says {told} at {written}"
+    );
 
     // Left to run on, for the daemon that comes next.
     Ok(())
@@ -282,6 +308,98 @@ async fn fetch(place: &Place<'_>, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
+/// This computer's disk fills up while a container writes: its guest stands still, goes on when there is space, and reads
+/// from its disk what it wrote.
+pub async fn full_disk(place: &Place<'_>) -> Result<()> {
+    if place.scratch != Path::new(outer::SCRATCH) {
+        println!("not tried: only the outer machine has a disk that may be filled");
+        return Ok(());
+    }
+    let adopted = Kvm::new(None).adopt(&spec(place, &[])?).await?;
+    let guest = Guest::of(adopted.context("the machine does not run any more")?);
+    let images = guest.engine_json("GET", "/images/json", &json!({})).await?;
+    let id = images[0]["Id"].as_str().context("no image was loaded")?;
+    let task = format!(
+        "head -c 1048576 /dev/urandom > /dev/shm/piece
+         pieces() {{ for _ in $(seq {WRITTEN_MIB}); do cat /dev/shm/piece; done; }}
+         pieces > /full && sync && echo 3 > /proc/sys/vm/drop_caches && pieces | cmp - /full"
+    );
+    let config = json!({
+        "Image": id,
+        "Cmd": ["/bin/sh", "-c", task],
+        // Who may have the kernel forget what it has read.
+        "HostConfig": { "NetworkMode": "none", "Privileged": true },
+    });
+    let mut events = guest.machine.events();
+    let full = Full::leave(ROOM)?;
+    let writer = async {
+        guest
+            .engine_json("POST", "/containers/create?name=writer", &config)
+            .await?;
+        guest
+            .engine_json("POST", "/containers/writer/start", &json!({}))
+            .await?;
+        guest
+            .engine_json("POST", "/containers/writer/wait", &json!({}))
+            .await
+    };
+    let space = async {
+        let event = timeout(PATIENCE, events.recv()).await;
+        let event = event.with_context(|| format!("nothing holds the guest; {}", guest.tail()))??;
+        ensure!(
+            guest.machine.paused() && event == (MachineEvent::Paused { held: true }),
+            "instead of a pause: {event:?}"
+        );
+        drop(full);
+        guest.machine.resume().await?;
+        ensure!(events.recv().await? == MachineEvent::Resumed, "it does not go on");
+        anyhow::Ok(())
+    };
+    let (ended, ()) = tokio::try_join!(writer, space)?;
+    let (_, output) = guest
+        .engine("GET", "/containers/writer/logs?stderr=1", "text/plain", b"")
+        .await?;
+    ensure!(
+        ended["StatusCode"] == 0,
+        "the container ended with {ended}: {}; {}",
+        String::from_utf8_lossy(&output),
+        guest.tail()
+    );
+    guest
+        .engine_json("DELETE", "/containers/writer", &json!({}))
+        .await?;
+    Ok(())
+}
+
+/// The outer machine's disk, with little space on it until this is dropped.
+struct Full {
+    size: u64,
+}
+
+impl Full {
+    /// Leaves so many bytes.
+    fn leave(room: u64) -> Result<Self> {
+        let disk = statvfs(outer::DISK)?;
+        let used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize;
+        resize(used + room).context("cannot make the outer machine's disk small")?;
+        Ok(Self {
+            size: disk.f_blocks * disk.f_frsize,
+        })
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        if let Err(error) = resize(self.size) {
+            println!("the outer machine's disk stays small: {error}");
+        }
+    }
+}
+
+fn resize(bytes: u64) -> rustix::io::Result<()> {
+    mount_remount(outer::DISK, MountFlags::empty(), format!("size={bytes}"))
+}
+
 /// Another daemon takes the machine over. Its guest restarts without the machine ending, with a way out again, and is killed
 /// without being asked.
 pub async fn restart(place: &Place<'_>) -> Result<()> {
@@ -342,21 +460,24 @@ pub async fn power_off(place: &Place<'_>) -> Result<()> {
 }
 
 /// A kernel without a root file system panics, and the machine's account of its end says so. Before that, its first
-/// processor has started the second.
+/// processor has started the second, and it has found the memory past the 32-bit hole.
 pub async fn panic(place: &Place<'_>) -> Result<()> {
     let arguments = ["rdinit=/nowhere", "root=", "loglevel=7"];
     let spec = MachineSpec {
         cpus: 2,
+        memory_mib: 4096,
         ..spec(place, &arguments)?
     };
     let guest = Guest::start(&spec).await?;
     let exit = guest.end().await?;
     let console = std::fs::read(guest.machine.console())?;
-    ensure!(
-        String::from_utf8_lossy(&console).contains("Brought up 1 node, 2 CPUs"),
-        "{}",
-        guest.tail()
-    );
+    let console = String::from_utf8_lossy(&console);
+    for told in [
+        "Brought up 1 node, 2 CPUs",
+        "0x0000000100000000-0x000000013fffffff",
+    ] {
+        ensure!(console.contains(told), "no {told:?}; {}", guest.tail());
+    }
     let ExitCause::GuestPanicked { message } = &exit.cause else {
         bail!("it ended with {exit:?}");
     };
