@@ -62,7 +62,7 @@ macro_rules! survives {
     };
 }
 
-survives! { archive balloon block fs net registers requests rng vsock wire }
+survives! { archive balloon block fs net ports registers requests rng vsock wire }
 
 #[test]
 fn every_target_has_a_program() -> Result<()> {

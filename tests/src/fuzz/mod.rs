@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | [`balloon`], [`block`], [`fs`], [`net`], [`rng`], [`vsock`] | a target for each device |
 //! | [`registers`] | the bus of devices, and the transport behind it |
+//! | [`ports`] | the console and the other I/O ports |
 //! | [`requests`] | the file server's requests, as fast as they go |
 //! | [`wire`] | what host and agent say to each other, both ways, and names |
 //! | [`archive`] | archives that the engine sends |
@@ -29,6 +30,7 @@ pub mod fs;
 mod input;
 pub mod mutate;
 pub mod net;
+pub mod ports;
 mod register;
 pub mod registers;
 pub mod requests;
@@ -58,12 +60,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub static TARGETS: [Target; 10] = [
+pub static TARGETS: [Target; 11] = [
     target("archive", archive::fuzz, archive::seeds, 20_000),
     target("balloon", balloon::fuzz, balloon::seeds, 400),
     target("block", block::fuzz, block::seeds, 600),
     target("fs", fs::fuzz, fs::seeds, 400),
     target("net", net::fuzz, net::seeds, 400),
+    target("ports", ports::fuzz, ports::seeds, 2000),
     target("registers", registers::fuzz, registers::seeds, 1000),
     target("requests", requests::fuzz, requests::seeds, 1500),
     target("rng", rng::fuzz, rng::seeds, 400),
