@@ -18,22 +18,27 @@ pub(super) fn probe(device: &Path, cpuinfo: &Path) -> Availability {
 /// What KVM runs on, or what is the matter with it and what can be done.
 fn examine(device: &Path, cpuinfo: &Path) -> Result<String, (String, String)> {
     let shown = device.display();
-    match std::fs::OpenOptions::new().read(true).write(true).open(device) {
+    let opened = std::fs::OpenOptions::new().read(true).write(true).open(device);
+    if let Err(error) = &opened
+        && error.kind() == ErrorKind::NotFound
+    {
+        return Err((
+            format!("there is no {shown}"),
+            "switch on virtualisation (VT-x, AMD-V) in the firmware's settings, and load the module kvm_intel or kvm_amd".into(),
+        ));
+    }
+    // Before permissions: nobody should join a group for a device that then will not do.
+    let cpuinfo = std::fs::read_to_string(cpuinfo).unwrap_or_default();
+    let Some(extension) = extension(&cpuinfo) else {
+        return Err((
+            format!("{shown} is software-only: the processor shows neither vmx nor svm"),
+            "inside a virtual machine, switch on nested virtualisation for it".into(),
+        ));
+    };
+    match opened {
         Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err((
-                format!("there is no {shown}"),
-                "switch on virtualisation (VT-x, AMD-V) in the firmware's settings, and load the module kvm_intel or kvm_amd".into(),
-            ));
-        }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            return Err((
-                format!("this user may not open {shown}"),
-                format!(
-                    "add yourself to the group {}: sudo usermod -aG {0} \"$USER\", then log in again",
-                    group(device)
-                ),
-            ));
+            return Err((format!("this user may not open {shown}"), permission(device)));
         }
         Err(error) => {
             return Err((
@@ -42,13 +47,6 @@ fn examine(device: &Path, cpuinfo: &Path) -> Result<String, (String, String)> {
             ));
         }
     }
-    let cpuinfo = std::fs::read_to_string(cpuinfo).unwrap_or_default();
-    let Some(extension) = extension(&cpuinfo) else {
-        return Err((
-            format!("{shown} is software-only: the processor shows neither vmx nor svm"),
-            "inside a virtual machine, switch on nested virtualisation for it".into(),
-        ));
-    };
     monitor(device)?;
     Ok(format!("KVM with {extension}"))
 }
@@ -86,16 +84,28 @@ fn extension(cpuinfo: &str) -> Option<&'static str> {
         })
 }
 
-/// Name of the group that owns `device`, or its number.
-fn group(device: &Path) -> String {
+/// What lets this user open `device`.
+fn permission(device: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
-    let Ok(gid) = std::fs::metadata(device).map(|metadata| metadata.gid()) else {
-        return "kvm".into();
+    let join = |group: &str| {
+        format!("add yourself to the group {group}: sudo usermod -aG {group} \"$USER\", then log in again")
     };
-    std::fs::read_to_string("/etc/group")
+    let Ok(metadata) = std::fs::metadata(device) else {
+        return join("kvm");
+    };
+    // The group may not open it either, or may do anything: neither is one to join.
+    if metadata.mode() & 0o060 != 0o060 || metadata.gid() == 0 {
+        let shown = device.display();
+        return format!(
+            "give it to the group kvm: sudo chgrp kvm {shown} && sudo chmod 660 {shown}; and {}",
+            join("kvm")
+        );
+    }
+    let gid = metadata.gid();
+    let named = std::fs::read_to_string("/etc/group")
         .ok()
-        .and_then(|groups| group_name(&groups, gid))
-        .unwrap_or_else(|| gid.to_string())
+        .and_then(|groups| group_name(&groups, gid));
+    join(&named.unwrap_or_else(|| gid.to_string()))
 }
 
 /// The name of group `gid` in the text of `/etc/group`.
@@ -132,7 +142,7 @@ mod tests {
     fn a_device_that_may_not_be_opened_names_the_group_that_may() {
         use std::os::unix::fs::{MetadataExt, PermissionsExt};
         let file = tempfile::NamedTempFile::new().unwrap();
-        let locked = std::fs::Permissions::from_mode(0o000);
+        let locked = std::fs::Permissions::from_mode(0o060);
         std::fs::set_permissions(file.path(), locked).unwrap();
         // Root may open anything; what it is told then is that this is no KVM.
         let (why, hint) = why(file.path(), "flags : svm");
@@ -145,6 +155,26 @@ mod tests {
             let name = group_name(&groups, gid).unwrap_or_else(|| gid.to_string());
             assert!(hint.contains(&format!("group {name}:")), "{hint}");
         }
+    }
+
+    #[test]
+    fn a_group_that_may_not_open_the_device_either_is_not_one_to_join() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        let hint = permission(file.path());
+        let command = format!("sudo chgrp kvm {0} && sudo chmod 660 {0}", file.path().display());
+        assert!(hint.contains(&command) && hint.contains("group kvm:"), "{hint}");
+        assert!(!hint.contains("group root"), "{hint}");
+    }
+
+    #[test]
+    fn a_device_without_the_extension_is_said_to_be_so_even_if_it_may_not_be_opened() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o000)).unwrap();
+        let (why, _) = why(file.path(), "flags : fpu");
+        assert!(why.contains("software-only"), "{why}");
     }
 
     #[test]
