@@ -27,9 +27,18 @@ const WANTED: [&str; 12] = [
     "xt_tcpudp",
 ];
 
-/// Loads what the engine is going to ask for.
+/// The clocks that the kernel has to choose from.
+const CLOCKS: &str = "/sys/devices/system/clocksource/clocksource0/available_clocksource";
+
+/// Loads what the engine is going to ask for, and on KVM, which nothing would ask for, the host's clock as a device
+/// (`/dev/ptp0`), for programs that keep time better than to the second.
 pub(crate) fn load_for_the_engine() -> io::Result<()> {
-    load(&WANTED)
+    let mut wanted = WANTED.to_vec();
+    let clocks = fs::read_to_string(CLOCKS).unwrap_or_default();
+    if clocks.split_ascii_whitespace().any(|clock| clock == "kvm-clock") {
+        wanted.push("ptp_kvm");
+    }
+    load(&wanted)
 }
 
 /// Loads `wanted` and what they need. What fails here fails again for whoever needs it, with a better reason.

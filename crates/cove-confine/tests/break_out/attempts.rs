@@ -144,6 +144,12 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
         },
         "make_ring" => IoUring::new(1).map(drop),
         "connections_open" => within(Thread::Connections, || File::open("/proc/self/status").map(drop)),
+        "entropy_opens" => within(Thread::Entropy, || File::open("/proc/self/status").map(drop)),
+        "balloon_opens" => within(Thread::Balloon, || File::open("/proc/self/status").map(drop)),
+        "files_use" => {
+            let folder = folder.to_owned();
+            within(Thread::Files, move || use_folder(&folder))
+        }
         "files_connect" => within(Thread::Files, || UnixStream::pair().map(drop)),
         other => Err(Error::other(format!("what is {other}?"))),
     };

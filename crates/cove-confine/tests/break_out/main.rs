@@ -212,6 +212,9 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "connections_open",
         "EPERM",
     ),
+    ("entropy_cannot_open_a_file", "all", "entropy_opens", "EPERM"),
+    ("a_balloon_cannot_open_a_file", "all", "balloon_opens", "EPERM"),
+    ("a_folder_can_be_used_by_its_thread", "all", "files_use", "ok"),
     ("a_folder_cannot_make_a_socket", "all", "files_connect", "EPERM"),
     // SIGABRT does nothing to the first process of a namespace, which then ends by a fault.
     (
