@@ -1,0 +1,130 @@
+//! Devices that have nothing to do, whose threads are to sleep until somebody wants something.
+
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use cove_tests::driver::kind::{KINDS, Kind};
+use cove_tests::driver::memory::SharedMemory;
+use cove_tests::driver::queue::DriverQueue;
+use cove_tests::driver::rig::Way;
+use cove_tests::driver::transport::Transport;
+use cove_virtio::device::FEATURE_EVENT_IDX;
+use tempfile::TempDir;
+use vm_memory::{Bytes, GuestAddress};
+
+/// How long they are watched at a time. Whatever wakes them more often than that is seen.
+const WATCHED: Duration = Duration::from_secs(3);
+/// How often that is tried: what they were asked before may keep them a little longer on a busy computer.
+const LOOKS: u32 = 4;
+const ENTRIES: u16 = 64;
+const PAGE: u64 = 4096;
+
+/// How often each thread of this process has waited for something.
+type Waits = BTreeMap<String, u64>;
+
+/// A device with a driver that wants nothing any more. Fields are dropped in order: the driver's end first.
+struct Idle {
+    kind: Kind,
+    threads: Vec<String>,
+    _transport: Box<dyn Transport>,
+    _queues: Vec<DriverQueue>,
+    _memory: SharedMemory,
+    /// Without anybody there, the network device goes on looking for somebody.
+    _network: UnixListener,
+    _dir: TempDir,
+}
+
+impl Idle {
+    /// Starts a device, and asks it something.
+    fn new(kind: Kind) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let network = UnixListener::bind(dir.path().join("net"))?;
+        let others = waits()?;
+        let (mut transport, _) = kind.connect(Way::InProcess, dir.path())?;
+        let features = transport.features()?;
+        let mut memory = SharedMemory::new(1 << 20)?;
+        let mut queues = (0..kind.queues())
+            .map(|index| DriverQueue::new(&mut memory, index, ENTRIES))
+            .collect::<Result<Vec<_>>>()?;
+        for queue in &mut queues {
+            queue.clear(features & FEATURE_EVENT_IDX != 0)?;
+        }
+        let (given, answer) = (memory.allocate(PAGE)?, memory.allocate(PAGE)?);
+        transport.start(features, &memory, &queues.iter().collect::<Vec<_>>())?;
+
+        let request = kind.request();
+        memory.memory.write_slice(&request.given, GuestAddress(given))?;
+        let queue = &mut queues[usize::from(request.queue)];
+        for (index, descriptor) in (0..).zip(request.chain(given, answer)?) {
+            queue.write_descriptor(index, descriptor)?;
+        }
+        queue.offer(0)?;
+        queue.publish()?;
+        queue.next_used()?;
+
+        let threads = waits()?.into_keys();
+        let threads: Vec<_> = threads.filter(|thread| !others.contains_key(thread)).collect();
+        ensure!(!threads.is_empty(), "{kind:?} has no thread");
+        Ok(Self {
+            kind,
+            threads,
+            _transport: transport,
+            _queues: queues,
+            _memory: memory,
+            _network: network,
+            _dir: dir,
+        })
+    }
+
+    /// How often its threads have waited.
+    fn waits(&self, all: &Waits) -> Result<u64> {
+        let of_thread = |thread: &String| all.get(thread).context("a device has lost a thread");
+        self.threads.iter().map(of_thread).sum()
+    }
+}
+
+/// All threads of this process.
+fn waits() -> Result<Waits> {
+    let mut waits = Waits::new();
+    for thread in fs::read_dir("/proc/self/task")? {
+        let thread = thread?;
+        let Ok(status) = fs::read_to_string(thread.path().join("status")) else {
+            // It has ended meanwhile.
+            continue;
+        };
+        let count = status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t"))
+            .context("a thread does not say how often it has waited")?;
+        waits.insert(thread.file_name().to_string_lossy().into_owned(), count.parse()?);
+    }
+    Ok(waits)
+}
+
+#[test]
+fn a_device_with_nothing_to_do_does_not_wake_up() -> Result<()> {
+    let mut busy = KINDS.into_iter().map(Idle::new).collect::<Result<Vec<_>>>()?;
+    for _ in 0..LOOKS {
+        let before = waits()?;
+        sleep(WATCHED);
+        let after = waits()?;
+        let mut still = Vec::new();
+        for device in busy {
+            if device.waits(&before)? != device.waits(&after)? {
+                still.push(device);
+            }
+        }
+        if still.is_empty() {
+            return Ok(());
+        }
+        busy = still;
+    }
+    let busy: Vec<_> = busy.iter().map(|device| device.kind).collect();
+    anyhow::bail!("{busy:?} wake up again and again")
+}
