@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The other half of the device, by which a host takes memory that the guest does use, is not driven: the size that is
-//! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned. A guest that
-//! has pages in it, whoever asked it to, may have them back before it kills a program for want of memory.
+//! asked for is always zero. Its two queues must be there all the same, and what arrives on them is returned. A guest
+//! that has pages in it, whoever asked it to, may have them back before it kills a program for want of memory.
 //!
 //! What a guest reports is discarded whatever is in it. A guest that reports pages that it uses loses what was there,
 //! which is its own. A guest that fills its free pages with a pattern says so, and with which: pages that come back

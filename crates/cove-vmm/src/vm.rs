@@ -176,8 +176,8 @@ impl Vm {
     }
 }
 
-/// Takes the processor's performance counters from the guest, before it has a vCPU: AMD's are there whatever CPUID says. A
-/// kernel before 5.18 has no such switch, and a host without counters none to take.
+/// Takes the processor's performance counters from the guest, before it has a vCPU: AMD's are there whatever CPUID
+/// says. A kernel before 5.18 has no such switch, and a host without counters none to take.
 fn take_counters(vm: &VmFd) {
     let capability = kvm_enable_cap {
         cap: KVM_CAP_PMU_CAPABILITY,

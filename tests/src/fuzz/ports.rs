@@ -198,7 +198,8 @@ fn console(register: u8) -> u16 {
     SERIAL_PORT + u16::from(register % REGISTERS)
 }
 
-/// A kernel's first words, a console that hears itself, what ends the machine and what nearly does, and anything anywhere.
+/// Anything anywhere, what ends the machine and what nearly does, a console that hears itself, and a kernel's first
+/// words.
 pub fn seeds() -> Seeds {
     let tell = |register, value| Step::Tell { register, value };
     let mut words = vec![

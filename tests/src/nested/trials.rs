@@ -308,8 +308,8 @@ async fn fetch(place: &Place<'_>, guest: &Guest) -> Result<()> {
     Ok(())
 }
 
-/// This computer's disk fills up while a container writes: its guest stands still, goes on when there is space, and reads
-/// from its disk what it wrote.
+/// This computer's disk fills up while a container writes: its guest stands still, goes on when there is space, and
+/// reads from its disk what it wrote.
 pub async fn full_disk(place: &Place<'_>) -> Result<()> {
     if place.scratch != Path::new(outer::SCRATCH) {
         println!("not tried: only the outer machine has a disk that may be filled");
