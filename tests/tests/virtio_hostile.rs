@@ -1,6 +1,9 @@
 //! Every device, called directly and over vhost-user, before a driver whose descriptors break the rules. What each
 //! device makes of what is in them, its own suite tells.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use cove_tests::driver::event;
 use cove_tests::driver::kind::{KINDS, Kind};
@@ -21,6 +24,8 @@ const ENTRIES: u16 = 64;
 /// Entries of an indirect table that is longer than any queue here.
 const TABLE: u16 = 200;
 const PAGE: u64 = 4096;
+/// How long a device that was stopped is watched: much longer than any request here takes.
+const QUIET: Duration = Duration::from_millis(5);
 /// What memory around the driver's places holds.
 const CANARY: u8 = 0xc5;
 
@@ -137,6 +142,26 @@ impl Rig {
                 "the device wrote to {canary:#x}"
             );
         }
+        Ok(())
+    }
+
+    /// The device, which was just stopped or reset, writes nothing any more: what it was given is the driver's again.
+    fn prove_quiet(&self) -> Result<()> {
+        let canary = vec![CANARY; usize::try_from(PAGE)?];
+        let answer = GuestAddress(self.answer);
+        self.memory.memory.write_slice(&canary, answer)?;
+        let used = || {
+            self.queues
+                .iter()
+                .map(DriverQueue::used_index)
+                .collect::<Result<Vec<_>>>()
+        };
+        let before = used()?;
+        sleep(QUIET);
+        let mut bytes = vec![0; canary.len()];
+        self.memory.memory.read_slice(&mut bytes, answer)?;
+        ensure!(bytes == canary, "the device answers after its end");
+        ensure!(used()? == before, "the device returns chains after its end");
         Ok(())
     }
 
@@ -335,7 +360,9 @@ fn a_reset_with_requests_in_flight_returns_and_the_next_driver_is_served() -> Re
                 queue.offer(0)?;
             }
             queue.publish()?;
-            rig.reboot()?;
+            rig.transport.reset()?;
+            rig.prove_quiet()?;
+            rig.boot()?;
             rig.prove_alive()?;
             rig.reboot()?;
         }
@@ -357,6 +384,7 @@ fn a_pause_with_requests_in_flight_loses_and_repeats_none() -> Result<()> {
             }
             queue.publish()?;
             rig.transport.stop()?;
+            rig.prove_quiet()?;
             let queues: Vec<&DriverQueue> = rig.queues.iter().collect();
             rig.transport.start(rig.features, &rig.memory, &queues)?;
             let queue = rig.requests();
