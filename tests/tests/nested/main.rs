@@ -10,7 +10,8 @@ mod outcomes;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
-    use cove_tests::nested::{TRIALS, outer};
+    use cove_tests::harness;
+    use cove_tests::nested::{chosen, outer};
     use libtest_mimic::{Arguments, Trial};
     use outcomes::Outcomes;
     use std::{path::Path, sync::OnceLock};
@@ -23,9 +24,8 @@ fn main() -> std::process::ExitCode {
     if let Some(why) = &unfit {
         eprintln!("skipped: {why}");
     }
-    let trials = TRIALS
-        .iter()
-        .map(|&name| {
+    let trials = chosen(harness::all())
+        .map(|name| {
             let test = move || {
                 let program = Path::new(env!("CARGO_BIN_EXE_nested"));
                 let run = || outcomes::run(program).map_err(|error| format!("{error:#}"));
