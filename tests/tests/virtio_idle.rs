@@ -89,7 +89,7 @@ impl Idle {
     }
 }
 
-/// All threads of this process.
+/// All threads of this process, but for those that the kernel lends a ring and takes back after some seconds.
 fn waits() -> Result<Waits> {
     let mut waits = Waits::new();
     for thread in fs::read_dir("/proc/self/task")? {
@@ -98,6 +98,9 @@ fn waits() -> Result<Waits> {
             // It has ended meanwhile.
             continue;
         };
+        if status.starts_with("Name:\tiou-") {
+            continue;
+        }
         let count = status
             .lines()
             .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:\t"))
