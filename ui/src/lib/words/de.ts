@@ -56,6 +56,7 @@ export const de: Record<Word, string> = {
   matches: "{count} Treffer",
   badPattern: "kein gültiges Muster",
   lines: "{count} Zeilen",
+  linesDropped: "{count} ältere verworfen, um Speicher zu sparen",
   noContainers: "Noch keine Container",
   noContainersHint: "Hier einen starten, oder mit jedem Docker-Client:",
   noMatch: "Kein Treffer",

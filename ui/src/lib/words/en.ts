@@ -55,6 +55,7 @@ export const en = {
   matches: "{count} matches",
   badPattern: "not a valid pattern",
   lines: "{count} lines",
+  linesDropped: "{count} older ones dropped to spare memory",
   noContainers: "No containers yet",
   noContainersHint: "Run one here, or with any Docker client:",
   noMatch: "Nothing matches",
