@@ -55,6 +55,21 @@ test("the command line grows with the form, and what it runs appears in the list
   await expect(page.getByRole("log")).toBeVisible();
 });
 
+test("a preset leaves what was typed to be had again", async ({ page }) => {
+  await page.goto("/#/containers/new");
+  await page.getByLabel("Image").fill("mine:1");
+  await page.getByLabel("Environment").fill("KEY=value");
+  await page.getByRole("button", { name: "Redis" }).click();
+  await expect(page.getByLabel("Image")).toHaveValue("redis:alpine");
+  await expect(page.getByText("What stood here before is kept.")).toBeVisible();
+  await page.getByRole("button", { name: "Undo" }).click();
+  await expect(page.getByLabel("Image")).toHaveValue("mine:1");
+  await expect(page.getByLabel("Environment")).toHaveValue("KEY=value");
+  await page.getByLabel("Environment").fill("KEY=value\nno variable");
+  await expect(page.getByText("`no variable` is not NAME=value")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Run" })).toBeDisabled();
+});
+
 test("the welcome page is opened by one press, and found again without another container", async ({ page }) => {
   await page.addInitScript(() => {
     window.open = (address) => {

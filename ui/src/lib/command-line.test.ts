@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords } from "./command-line";
+import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords, unreadVariables } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -83,6 +83,12 @@ it("reads a pasted .env with comments, exports and quotes", () => {
     { name: "C", value: "d=e" },
     { name: "D", value: "" },
   ]);
+});
+
+it("says which lines of a pasted .env it cannot read, and takes every name that the engine takes", () => {
+  const text = "# x\n\n  # y\nspring.port=1\nKEY='-----BEGIN\nMIIB\n-----END'\nHOME\n=x";
+  expect(unreadVariables(text)).toEqual(["MIIB", "-----END'", "HOME", "=x"]);
+  expect(readEnvironment(text).map((variable) => variable.name)).toEqual(["spring.port", "KEY"]);
 });
 
 it("splits a command like a shell and expands nothing", () => {

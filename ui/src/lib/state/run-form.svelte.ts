@@ -1,11 +1,14 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
-import { readEnvironment, splitWords } from "../command-line";
+import { readEnvironment, splitWords, unreadVariables } from "../command-line";
 import type { ContainerRow, Mount, Publish, Restart, RunSpec } from "../host";
 import { say } from "../words/index.svelte";
 
 /** The first one that needs no privilege, and the last. */
 const FIRST_PORT = 1024;
 const LAST_PORT = 65_535;
+
+/** So much of a line that cannot be read is shown. */
+const SHOWN = 60;
 
 function port(text: string | undefined): number | null {
   const number = /^\d{1,5}$/.test(text ?? "") ? Number(text) : 0;
@@ -80,6 +83,13 @@ export const PRESETS: readonly Preset[] = [
   { title: "RabbitMQ", image: "rabbitmq:4-management", name: "rabbitmq", ports: [[5672, 5672], [15672, 15672]], environment: "RABBITMQ_NODENAME=rabbit@localhost", data: "/var/lib/rabbitmq" },
 ];
 
+/** All that can be typed or chosen in the form. */
+type Fields = Pick<RunForm, "image" | "name" | "command" | "environment" | "ports" | "mounts" | "network" | "memory" | "processors" | "restart" | "remove">;
+
+const NOTHING: Fields = {
+  image: "", name: "", command: "", environment: "", ports: "", mounts: "", network: "", memory: "", processors: "", restart: "no", remove: false,
+};
+
 export class RunForm {
   image = $state("");
   name = $state("");
@@ -93,6 +103,8 @@ export class RunForm {
   restart = $state<Restart>("no");
   remove = $state(false);
 
+  /** What stood in the form before it was filled in at once; null where nothing did. */
+  #before = $state.raw<Fields | null>(null);
   readonly #ports = $derived(this.ports.split(/[\s,]+/).filter(Boolean));
   readonly #mounts = $derived(this.mounts.split("\n").map((line) => line.trim()).filter(Boolean));
   readonly spec = $derived<RunSpec>({
@@ -126,6 +138,7 @@ export class RunForm {
       }
     }
     for (const text of this.#mounts) if (readMount(text) === null) found.push(say("badMount", { text }));
+    for (const text of unreadVariables(this.environment)) found.push(say("badVariable", { text: text.trim().slice(0, SHOWN) }));
     const [memory, processors] = [this.memory.trim(), this.processors.trim()];
     if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));
     if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));
@@ -142,16 +155,18 @@ export class RunForm {
     this.mounts = [...this.#mounts, `${path}:${target}${readOnly ? ":ro" : ""}`].join("\n");
   }
 
+  /** Whether something that was typed has been replaced at once, which can be taken back. */
+  get replaced(): boolean {
+    return this.#before !== null;
+  }
+
   /** Something to begin with: an image that every machine has, writing a line a second. */
   suggest(): void {
-    this.image = "alpine";
-    this.name = "hello";
-    this.command = "sh -c 'while :; do echo \"hello, it is $(date)\"; sleep 1; done'";
+    this.#fill({ image: "alpine", name: "hello", command: "sh -c 'while :; do echo \"hello, it is $(date)\"; sleep 1; done'" });
   }
 
   /** What a well-known image needs, with a name and ports that nobody has yet. */
   take(preset: Preset, rows: readonly ContainerRow[]): void {
-    this.clear();
     const names = rows.map((row) => row.name);
     let name = preset.name;
     for (let count = 2; names.includes(name); count += 1) name = `${preset.name}-${count}`;
@@ -162,16 +177,37 @@ export class RunForm {
       // Passwords that everybody knows, or none at all, are for this computer alone.
       return `127.0.0.1:${free}:${container}`;
     });
-    this.image = preset.image;
-    this.name = name;
-    this.environment = preset.environment;
-    this.ports = ports.join(" ");
-    this.mounts = preset.data === null ? "" : `${name}-data:${preset.data}`;
+    const mounts = preset.data === null ? "" : `${name}-data:${preset.data}`;
+    this.#fill({ image: preset.image, name, environment: preset.environment, ports: ports.join(" "), mounts });
+  }
+
+  /** Changes what stands in the form with what stood there before it was filled in; twice changes nothing. */
+  undo(): void {
+    if (this.#before === null) return;
+    const now = this.#fields();
+    this.#set(this.#before);
+    this.#before = now;
   }
 
   clear(): void {
-    [this.image, this.name, this.command, this.environment, this.ports, this.mounts] = ["", "", "", "", "", ""];
-    [this.network, this.memory, this.processors] = ["", "", ""];
-    [this.restart, this.remove] = ["no", false];
+    this.#set(NOTHING);
+    this.#before = null;
+  }
+
+  /** Fills in all of the form at once. What a person typed is kept for them to have again. */
+  #fill(fields: Partial<Fields>): void {
+    const now = this.#fields();
+    const blank = (Object.keys(NOTHING) as (keyof Fields)[]).every((field) => now[field] === NOTHING[field]);
+    this.#before = blank ? null : now;
+    this.#set({ ...NOTHING, ...fields });
+  }
+
+  #fields(): Fields {
+    const { image, name, command, environment, ports, mounts, network, memory, processors, restart, remove } = this;
+    return { image, name, command, environment, ports, mounts, network, memory, processors, restart, remove };
+  }
+
+  #set(fields: Fields): void {
+    Object.assign(this, fields);
   }
 }

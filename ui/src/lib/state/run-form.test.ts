@@ -50,6 +50,31 @@ it("fills in a well-known image with a name and ports that nobody has", () => {
   expect(form.spec.mounts).toEqual([{ source: "postgres-2-data", target: "/var/lib/postgresql/data", readOnly: false }]);
 });
 
+it("gives back what was typed before it was filled in at once", () => {
+  const form = new RunForm();
+  const [first, second] = PRESETS;
+  if (first === undefined || second === undefined) throw new Error("there are too few presets");
+  form.take(first, []);
+  expect(form.replaced, "nothing was typed").toBe(false);
+  form.clear();
+  [form.image, form.environment, form.restart] = ["mine:1", "KEY=value", "always"];
+  form.take(second, []);
+  expect([form.image, form.restart, form.replaced]).toEqual([second.image, "no", true]);
+  form.name = "changed since";
+  form.undo();
+  expect([form.image, form.environment, form.restart]).toEqual(["mine:1", "KEY=value", "always"]);
+  form.undo();
+  expect([form.image, form.name]).toEqual([second.image, "changed since"]);
+  form.clear();
+  expect([form.spec.image, form.replaced]).toEqual(["", false]);
+});
+
+it("names the line of a pasted .env that is no variable", () => {
+  const form = new RunForm();
+  form.environment = "A=1\nno variable";
+  expect(form.problems([])).toEqual(["`no variable` is not NAME=value"]);
+});
+
 it("refuses ports that do not exist", () => {
   expect(readPort("0:80")).toBeNull();
   expect(readPort("70000:80")).toBeNull();
