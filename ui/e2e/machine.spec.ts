@@ -128,6 +128,34 @@ test("images are cleared away from the machine's screen only after their names w
   await expect(page.getByText("python:3.14-slim")).toHaveCount(0);
 });
 
+test("light or dark is chosen against the desktop's, and remembered", async ({ page }) => {
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.goto("/#/machine/settings");
+  const main = page.locator("main");
+  await expect(main).toHaveCSS("background-color", "rgb(255, 255, 255)");
+  await page.getByLabel("Appearance").selectOption("Dark");
+  await expect(main).toHaveCSS("background-color", "rgb(30, 33, 37)");
+  await page.reload();
+  await expect(page.getByLabel("Appearance")).toHaveValue("dark");
+  await expect(main).toHaveCSS("background-color", "rgb(30, 33, 37)");
+  await page.getByLabel("Appearance").selectOption("As the desktop");
+  await expect(main).toHaveCSS("background-color", "rgb(255, 255, 255)");
+});
+
+test("a machine that was shown last and is gone leaves the usual one", async ({ page }) => {
+  await page.goto("/#/machine/machines");
+  await page.getByRole("button", { name: "Create a machine…" }).click();
+  await page.getByRole("dialog").getByLabel("Name", { exact: true }).fill("build");
+  await page.getByRole("dialog").getByRole("button", { name: "Create" }).click();
+  await page.getByRole("button", { name: "Show build" }).click();
+  await expect(page.getByRole("button", { name: "Show default" })).toBeVisible();
+  expect(await page.evaluate(() => localStorage.getItem("cove.machine"))).toBe("build");
+  // The host in memory begins anew with the page, and knows one machine.
+  await page.reload();
+  await expect(page.getByText("default · running").first()).toBeVisible();
+  expect(await page.evaluate(() => localStorage.getItem("cove.machine"))).toBeNull();
+});
+
 test("Cove opens with the session once a person asks for it", async ({ page }) => {
   await page.goto("/#/machine/settings");
   const box = page.getByRole("checkbox", { name: "Open Cove when I log in" });

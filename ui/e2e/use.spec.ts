@@ -67,7 +67,7 @@ test("a preset leaves what was typed to be had again", async ({ page }) => {
   await expect(page.getByLabel("Environment")).toHaveValue("KEY=value");
   await page.getByLabel("Environment").fill("KEY=value\nno variable");
   await expect(page.getByText("`no variable` is not NAME=value")).toBeVisible();
-  await expect(page.getByRole("button", { name: "Run" })).toBeDisabled();
+  await expect(page.getByRole("button", { name: "Run", exact: true })).toBeDisabled();
 });
 
 test("the welcome page is opened by one press, and found again without another container", async ({ page }) => {
