@@ -216,6 +216,29 @@ test("a terminal answers, keeps its keys to itself, and can be had again after i
   await expect(screen).toContainText("shop-web-1:/#");
 });
 
+test("a key leads out of a terminal, and is told there and in the list of shortcuts", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  await expect(page.locator(".xterm-accessibility-tree")).toContainText("shop-web-1:/#");
+  const input = page.locator(".xterm-helper-textarea");
+  await expect(input).toHaveAttribute("aria-label", "Terminal. Ctrl+F6 leads out of it.");
+  await page.keyboard.press("Tab");
+  await expect(input).toBeFocused();
+  await page.keyboard.press("Control+F6");
+  await expect(page.getByRole("navigation", { name: "Cove" }).getByRole("link", { name: "Containers" })).toBeFocused();
+  await page.keyboard.press("Control+Shift+F6");
+  await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByRole("link", { name: "Close" })).toBeFocused();
+  await page.keyboard.press("Control+Shift+F6");
+  await expect(page.locator("#search")).toBeFocused();
+  await page.keyboard.press("F1");
+  const list = page.getByRole("dialog", { name: "Shortcuts" });
+  await expect(list.getByText("Ctrl F6", { exact: true })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await page.keyboard.press("Escape");
+  await expect(list).toHaveCount(0);
+  await expect(page.getByRole("heading", { name: "shop-web-1" })).toBeVisible();
+});
+
 test("a daemon that does not run says why, and is started with the machine", async ({ page }) => {
   await page.goto("/?machine=away");
   await expect(page.getByText("the socket's path is too long")).toBeVisible();

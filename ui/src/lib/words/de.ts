@@ -1,5 +1,6 @@
 import type { Word } from "./en";
 import { files } from "./files.de";
+import { keys } from "./keys.de";
 import { machines } from "./machines.de";
 import { projects } from "./projects.de";
 import { registries } from "./registries.de";
@@ -174,6 +175,7 @@ export const de: Record<Word, string> = {
   runOf: "{image} starten",
 
   ...files,
+  ...keys,
   ...machines,
   ...projects,
   ...registries,

@@ -1,4 +1,5 @@
 import { files } from "./files.en";
+import { keys } from "./keys.en";
 import { machines } from "./machines.en";
 import { projects } from "./projects.en";
 import { registries } from "./registries.en";
@@ -173,6 +174,7 @@ export const en = {
   runOf: "Run {image}",
 
   ...files,
+  ...keys,
   ...machines,
   ...projects,
   ...registries,
