@@ -124,6 +124,31 @@ test("the palette goes to a container by the keyboard alone", async ({ page }) =
   await expect(page.getByRole("heading", { name: "blog-db-1" })).toHaveCount(0);
 });
 
+test("the palette does things as well, knows what the engine has, and asks before much ends", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  const palette = page.getByRole("dialog", { name: "Commands" });
+  await expect(palette.getByText("Ctrl J", { exact: true })).toHaveCount(0);
+  await page.keyboard.type("tasks");
+  await expect(palette.getByText("Ctrl J", { exact: true })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await page.getByRole("combobox").fill("stop shop-web-1");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByText("Exited (0)")).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("shop_data");
+  await palette.getByRole("option", { name: /^shop_data/ }).click();
+  await expect(page.getByRole("heading", { name: "shop_data" })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("stop the machine");
+  await page.keyboard.press("Enter");
+  await expect(page.getByText(/^Stop the machine\? \d+ running containers stop with it/)).toBeVisible();
+  await page.getByRole("dialog").getByRole("button", { name: "Stop" }).click();
+  await expect(page.getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
+});
+
 /** Lets a folder fall on the window. */
 async function drop(page: Page, path: string) {
   // Nobody listens before the window is there.

@@ -10,6 +10,7 @@ export const de: Record<Word, string> = {
   containers: "Container",
   images: "Images",
   volumes: "Volumes",
+  volume: "Volume",
   networks: "Netzwerke",
   machine: "Maschine",
   search: "Suchen",

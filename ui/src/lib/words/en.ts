@@ -9,6 +9,7 @@ export const en = {
   containers: "Containers",
   images: "Images",
   volumes: "Volumes",
+  volume: "Volume",
   networks: "Networks",
   machine: "Machine",
   search: "Search",
