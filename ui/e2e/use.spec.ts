@@ -113,6 +113,23 @@ test("a stopped machine can be started where it is missed, and the list comes by
   await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
 });
 
+test("what may keep a machine from starting is said where it is started, with what to do", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto("/?machine=stopped");
+  await expect(page.getByText("the processor shows neither vmx nor svm")).toBeVisible();
+  await expect(page.getByText("qemu-system-x86_64")).toHaveCount(0);
+  await page.getByRole("button", { name: "Copy what to do" }).click();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toContain("Enable virtualisation in the firmware");
+  await page.getByRole("button", { name: "Check again" }).click();
+  await expect(page.getByText("the processor shows neither vmx nor svm")).toBeVisible();
+});
+
+test("an engine that does not answer is not waited for in silence", async ({ page }) => {
+  await page.goto("/?machine=silent");
+  await expect(page.getByText("Reading…")).toBeVisible();
+  await expect(page.getByText("No answer yet. It shows here as soon as there is one.")).toBeVisible({ timeout: 15_000 });
+});
+
 test("the palette goes to a container by the keyboard alone", async ({ page }) => {
   await page.goto("/");
   await expect(page.getByRole("link", { name: /blog-db-1/ })).toBeVisible();

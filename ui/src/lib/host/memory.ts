@@ -48,7 +48,7 @@ import { MemorySettings, shareRows } from "./memory-settings";
 export interface MemorySize {
   containers: number;
   lines: number;
-  /** `running`, `stopped`, `starting`, or `away` where no daemon answers. */
+  /** `running`, `stopped`, `starting`, `away` where no daemon answers, or `silent` where the machine runs and its engine does not answer. */
   machine: string;
 }
 
@@ -174,6 +174,7 @@ export class MemoryHost extends MemoryThings implements Host {
   /** Machines that are not shown, by their names. */
   readonly #others = new Map<string, { machine: MachineView; rows: ContainerRow[] }>();
   #away = false;
+  readonly #silent: boolean;
   #autostart = false;
 
   constructor(size: MemorySize) {
@@ -181,7 +182,8 @@ export class MemoryHost extends MemoryThings implements Host {
     this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
     this.#lines = size.lines;
     this.stock(NOW);
-    const running = size.machine === "running";
+    this.#silent = size.machine === "silent";
+    const running = size.machine === "running" || this.#silent;
     this.#away = size.machine === "away";
     this.#machine = {
       name: "default",
@@ -315,7 +317,7 @@ export class MemoryHost extends MemoryThings implements Host {
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
     this.#rowWatchers.add(seen);
-    if (this.#machine.phase === "running" && !this.#away) seen(this.#rows);
+    if (this.#machine.phase === "running" && !this.#away && !this.#silent) seen(this.#rows);
     return () => this.#rowWatchers.delete(seen);
   }
 

@@ -65,6 +65,7 @@ export const de: Record<Word, string> = {
   nothing: "Noch nichts hier",
   gone: "Diesen Container gibt es nicht mehr.",
   loading: "Wird gelesen…",
+  slowReading: "Noch keine Antwort. Sobald es eine gibt, steht sie hier.",
   machineStopped: "Die Maschine ist angehalten",
   machineStoppedHint: "Container, Images und Volumes bleiben erhalten. Sie erscheinen, sobald die Maschine läuft.",
   machineStarting: "Die Maschine startet",

@@ -64,6 +64,7 @@ export const en = {
   nothing: "Nothing here yet",
   gone: "This container is not there any more.",
   loading: "Reading…",
+  slowReading: "No answer yet. It shows here as soon as there is one.",
   machineStopped: "The machine is stopped",
   machineStoppedHint: "Containers, images and volumes are kept. They show once the machine runs.",
   machineStarting: "The machine is starting",

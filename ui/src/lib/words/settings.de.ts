@@ -37,6 +37,7 @@ export const settings: Record<keyof typeof words, string> = {
   distrustQuestion: "{name} nicht mehr vertrauen? Registries mit Zertifikaten dieses Ausstellers sind dann nicht erreichbar.",
   until: "bis {day}",
   copyFix: "Abhilfe kopieren",
+  checkAgain: "Erneut prüfen",
   diagnostics: "Diagnose",
   diagnosticsHint: "Was anderen hilft, einen Fehler zu finden. Was wie ein Geheimnis aussieht, ist verdeckt, Namen und Adressen nicht: Lesen Sie es, bevor Sie es weitergeben. Von selbst geht es nirgendwohin.",
   gatherAnew: "Neu zusammenstellen",

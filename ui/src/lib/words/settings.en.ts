@@ -35,6 +35,7 @@ export const settings = {
   distrustNamed: "Stop trusting {name}",
   distrustQuestion: "Stop trusting {name}? Registries with certificates of this authority cannot be reached then.",
   until: "until {day}",
+  checkAgain: "Check again",
   copyFix: "Copy what to do",
   diagnostics: "Diagnostics",
   diagnosticsHint: "What helps others to find out what is wrong. What looks like a secret is masked, names and addresses are not: read it before you give it away. It goes nowhere by itself.",
