@@ -48,11 +48,13 @@ test("the command line grows with the form, and what it runs appears in the list
   await page.getByLabel("Ports").fill("8000:80");
   await expect(page.getByText("port 8000 is in use by shop-web-1")).toBeVisible();
   await expect(page.getByRole("button", { name: "Run" })).toBeDisabled();
-  await page.getByLabel("Ports").fill("9090:80");
-  await expect(page.getByText("docker run --detach --name site --publish 9090:80 nginx:alpine")).toBeVisible();
+  await page.getByLabel("Ports").fill("9090:80 9091:81 9092:82");
+  await expect(page.getByText("docker run --detach --name site --publish 9090:80 --publish 9091:81 --publish 9092:82 nginx:alpine")).toBeVisible();
   await page.getByRole("button", { name: "Run" }).click();
   await expect(page.locator(".item", { hasText: "site" }).first()).toBeVisible();
   await expect(page.getByRole("log")).toBeVisible();
+  // The list has room for two, the details for all.
+  await expect(page.getByRole("region", { name: "Details of site" }).getByRole("link", { name: "9092:82" })).toBeVisible();
 });
 
 test("a preset leaves what was typed to be had again", async ({ page }) => {

@@ -5,6 +5,8 @@
  *            begin                        the host answers
  *   (none) ────────▶ running ──┬─────────────────────────────▶ done, or failed with why
  *                              └── cancel ──▶ cancelled
+ *
+ * What is done at once and can be taken back is told as one that is done, which its toast and the drawer undo.
  */
 import { SvelteMap } from "svelte/reactivity";
 import { untrack } from "svelte";
@@ -23,6 +25,8 @@ export interface About {
   title: string;
   /** What does the same in a terminal; empty where no one command does. */
   command: string;
+  /** What takes it back once it is done, where that can be had. */
+  back?: { command: string; work: () => Promise<unknown> };
 }
 
 export interface Part {
@@ -45,6 +49,8 @@ export class Task {
   lines = $state.raw<readonly string[]>([]);
   /** Whether a person has been told how it ended. */
   seen = $state(false);
+  /** Whether it has been taken back, or is about to be. */
+  undone = $state(false);
   readonly #abort = new AbortController();
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it
   readonly #watchers = new Set<(lines: readonly string[]) => void>();
@@ -53,6 +59,10 @@ export class Task {
     readonly id: number,
     readonly about: About,
   ) {}
+
+  get undoable(): boolean {
+    return this.state === "done" && this.about.back !== undefined && !this.undone;
+  }
 
   /** Asks the host to end it. */
   cancel(): void {
@@ -124,6 +134,21 @@ export class Tasks {
       return outcome;
     });
     return { task, ended };
+  }
+
+  /** Tells of what has been done already, such as what can be taken back. */
+  done(about: About): void {
+    this.begin(about, () => Promise.resolve());
+  }
+
+  /** Takes back what a task has done. Where that fails it can be tried again. */
+  async undo(task: Task): Promise<void> {
+    const back = task.about.back;
+    if (back === undefined || !task.undoable) return;
+    [task.undone, task.seen] = [true, true];
+    const about = { title: say("undoOf", { title: task.about.title }), command: back.command };
+    const outcome = await this.begin(about, back.work).ended;
+    task.undone = outcome.kind === "done";
   }
 
   show(task: Task): void {

@@ -76,3 +76,32 @@ it("ended tasks are forgotten one day, running ones never", async () => {
   tasks.clear();
   expect(tasks.list).toEqual([running]);
 });
+
+describe("what was done at once", () => {
+  it("is told with its way back, which is taken once", async () => {
+    const tasks = new Tasks();
+    const names = ["new"];
+    tasks.done({ title: "Rename a to b", command: "docker rename a b", back: { command: "docker rename b a", work: async () => names.push("old") } });
+    await expect.poll(() => tasks.unseen.length).toBe(1);
+    const [task] = tasks.list;
+    if (task === undefined) throw new Error("there is no task");
+    expect(task.undoable).toBe(true);
+    await Promise.all([tasks.undo(task), tasks.undo(task)]);
+    expect([names, task.undoable, tasks.list.map((one) => one.about.command)]).toEqual([["new", "old"], false, ["docker rename b a", "docker rename a b"]]);
+  });
+
+  it("can be taken back once more where that failed, which is told", async () => {
+    const tasks = new Tasks();
+    let fails = true;
+    const work = () => (fails ? Promise.reject(new HostError("the name `a` is in use")) : Promise.resolve());
+    tasks.done({ title: "Rename a to b", command: "docker rename a b", back: { command: "docker rename b a", work } });
+    await expect.poll(() => tasks.unseen.length).toBe(1);
+    const [task] = tasks.list;
+    if (task === undefined) throw new Error("there is no task");
+    await tasks.undo(task);
+    expect([task.undoable, tasks.unseen.map((one) => one.failure?.message)]).toEqual([true, ["the name `a` is in use"]]);
+    fails = false;
+    await tasks.undo(task);
+    expect(task.undoable).toBe(false);
+  });
+});

@@ -11,6 +11,7 @@ export const files: Record<keyof typeof words, string> = {
   rename: "Umbenennen",
   renameQuestion: "Neuer Name für {name}",
   renameNamed: "{name} umbenennen",
+  renameOf: "{name} in {to} umbenennen",
   downloadNamed: "{name} herunterladen",
   deleteFile: "Löschen",
   deleteNamed: "{name} löschen",

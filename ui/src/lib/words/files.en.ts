@@ -10,6 +10,7 @@ export const files = {
   rename: "Rename",
   renameQuestion: "New name for {name}",
   renameNamed: "Rename {name}",
+  renameOf: "Rename {name} to {to}",
   downloadNamed: "Download {name}",
   deleteFile: "Delete",
   deleteNamed: "Delete {name}",
