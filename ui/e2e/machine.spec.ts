@@ -20,6 +20,17 @@ test("a setting is shown as it would stand in the file before it is applied, and
   await expect(page.getByText("Last start")).toBeVisible();
 });
 
+test("settings that were typed are there when a person comes back", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  const cpus = page.getByLabel("machine.cpus", { exact: true });
+  await cpus.fill("3");
+  await page.getByRole("link", { name: "Containers" }).click();
+  await page.getByRole("link", { name: /shop-web-1/ }).click();
+  await page.goto("/#/machine/settings");
+  await expect(cpus).toHaveValue("3");
+  await expect(page.getByRole("region", { name: "Changes" }).getByRole("button", { name: "Review" })).toBeVisible();
+});
+
 test("folders and certificates are added and, after a yes, taken away", async ({ page }) => {
   await page.goto("/#/machine/access");
   await page.getByRole("button", { name: "Share a folder…" }).click();

@@ -196,6 +196,18 @@ test("a folder that is shared already falls into the open form without a questio
   await expect(page.getByLabel("Folders and volumes")).toHaveValue("/home/mara/site:/mnt/site\n/home/mara/old/site:/mnt/site-2");
 });
 
+test("of several things that are dropped together each is asked about in turn", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("navigation", { name: "Cove" })).toBeVisible();
+  await page.evaluate(() => {
+    window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths: ["/srv/site", "/srv/media"] } }));
+  });
+  await page.getByRole("dialog", { name: "site" }).getByRole("button", { name: "Share and mount" }).click();
+  await page.getByRole("dialog", { name: "media" }).getByRole("button", { name: "Share and mount" }).click();
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("/srv/site:/mnt/site:ro\n/srv/media:/mnt/media:ro");
+});
+
 test("a file is not mounted, and that is said", async ({ page }) => {
   await page.goto("/");
   await drop(page, "/home/mara/notes.txt");

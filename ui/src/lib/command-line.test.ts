@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords, unreadVariables } from "./command-line";
+import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords, unclosedQuote, unreadVariables } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -93,6 +93,10 @@ it("says which lines of a pasted .env it cannot read, and takes every name that 
 
 it("splits a command like a shell and expands nothing", () => {
   expect(splitWords(`sh -c "echo $X" --name='a b'`)).toEqual(["sh", "-c", "echo $X", "--name=a b"]);
+});
+
+it("knows a quote that nothing closes", () => {
+  expect(["sh -c 'echo", `echo "it's"`, "it's", `'a' "b"`, ""].map(unclosedQuote)).toEqual([true, false, true, false, false]);
 });
 
 it("names the machine that is shown, unless it is the usual one or none is known", () => {

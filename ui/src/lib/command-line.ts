@@ -69,6 +69,11 @@ export function splitWords(text: string): string[] {
   return words;
 }
 
+/** Whether a quote is opened in it that nothing closes. */
+export function unclosedQuote(text: string): boolean {
+  return /["']/.test(text.replace(/"[^"]*"|'[^']*'/g, ""));
+}
+
 /** `docker build …`, in one line. A Dockerfile's path is relative to the working directory there, and not to the folder. */
 export function buildCommand(spec: BuildSpec): string {
   const words = ["docker", "build"];

@@ -1,5 +1,5 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
-import { readEnvironment, splitWords, unreadVariables } from "../command-line";
+import { readEnvironment, splitWords, unclosedQuote, unreadVariables } from "../command-line";
 import type { ContainerRow, Mount, Publish, Restart, RunSpec } from "../host";
 import { say } from "../words/index.svelte";
 
@@ -59,6 +59,13 @@ export function freePort(from: number, taken: ReadonlySet<number>): number {
 /** Ports of this computer that containers have. */
 function takenPorts(rows: readonly ContainerRow[]): Set<number> {
   return new Set(rows.flatMap((row) => row.ports.flatMap((taken) => taken.host ?? [])));
+}
+
+/** Ports of this computer that are asked for more than once, at addresses of which one may hold the other. */
+function twice(ports: readonly Publish[]): number[] {
+  const meets = (one: Publish, other: Publish) =>
+    one.host === other.host && one.protocol === other.protocol && (one.address === other.address || one.address === "" || other.address === "");
+  return ports.filter((port, at) => port.host !== 0 && ports.slice(0, at).some((other) => meets(port, other))).map((port) => port.host);
 }
 
 /** What a well-known image is usually run with. */
@@ -138,6 +145,8 @@ export class RunForm {
       }
     }
     for (const text of this.#mounts) if (readMount(text) === null) found.push(say("badMount", { text }));
+    for (const port of twice(this.spec.ports)) found.push(say("portTwice", { port }));
+    if (unclosedQuote(this.command)) found.push(say("badCommand"));
     for (const text of unreadVariables(this.environment)) found.push(say("badVariable", { text: text.trim().slice(0, SHOWN) }));
     const [memory, processors] = [this.memory.trim(), this.processors.trim()];
     if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));

@@ -69,6 +69,13 @@ it("gives back what was typed before it was filled in at once", () => {
   expect([form.spec.image, form.replaced]).toEqual(["", false]);
 });
 
+it("says which port is asked for twice, and which command has no end", () => {
+  const form = new RunForm();
+  form.ports = "8080:80 8080:81 127.0.0.1:9000:80 127.0.0.2:9000:80 53:53 53:53/udp";
+  form.command = "sh -c 'echo";
+  expect(form.problems([])).toEqual(["port 8080 is asked for twice", "the command has a quote that nothing closes"]);
+});
+
 it("names the line of a pasted .env that is no variable", () => {
   const form = new RunForm();
   form.environment = "A=1\nno variable";
