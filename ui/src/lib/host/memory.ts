@@ -48,7 +48,10 @@ import { MemorySettings, shareRows } from "./memory-settings";
 export interface MemorySize {
   containers: number;
   lines: number;
-  /** `running`, `stopped`, `starting`, `away` where no daemon answers, or `silent` where the machine runs and its engine does not answer. */
+  /**
+   * `running`, `stopped`, `starting`, `away` where no daemon answers, or `silent` where the machine runs and its engine
+   * does not answer.
+   */
   machine: string;
 }
 

@@ -32,7 +32,7 @@ const HARMLESS: readonly ContainerAction[] = ["start", "stop", "restart", "pause
 /** What can be done to a container, and looked at of it. */
 export function entriesOf(row: ContainerRow, act: (action: ContainerAction, id: string) => void): Entry[] {
   const actions = actionsFor(row).filter((action) => HARMLESS.includes(action));
-  const tabs = row.state === "running" ? (["logs", "terminal", "files"] as const) : (["logs", "files"] as const);
+  const tabs: readonly ("logs" | "terminal" | "files")[] = row.state === "running" ? ["logs", "terminal", "files"] : ["logs", "files"];
   return [
     ...actions.map((action) => doIt(`${say(action)}: ${row.name}`, () => act(action, row.id), `docker ${action} ${row.name}`)),
     ...tabs.map((tab) => goTo(`${say(tab)}: ${row.name}`, href("containers", row.id, tab), row.image)),

@@ -91,10 +91,32 @@ export const PRESETS: readonly Preset[] = [
 ];
 
 /** All that can be typed or chosen in the form. */
-type Fields = Pick<RunForm, "image" | "name" | "command" | "environment" | "ports" | "mounts" | "network" | "memory" | "processors" | "restart" | "remove">;
+interface Fields {
+  image: string;
+  name: string;
+  command: string;
+  environment: string;
+  ports: string;
+  mounts: string;
+  network: string;
+  memory: string;
+  processors: string;
+  restart: Restart;
+  remove: boolean;
+}
 
 const NOTHING: Fields = {
-  image: "", name: "", command: "", environment: "", ports: "", mounts: "", network: "", memory: "", processors: "", restart: "no", remove: false,
+  image: "",
+  name: "",
+  command: "",
+  environment: "",
+  ports: "",
+  mounts: "",
+  network: "",
+  memory: "",
+  processors: "",
+  restart: "no",
+  remove: false,
 };
 
 export class RunForm {
