@@ -295,6 +295,16 @@ test("a key leads out of a terminal, and is told there and in the list of shortc
   await expect(page.getByRole("heading", { name: "shop-web-1" })).toBeVisible();
 });
 
+test("what is selected in a terminal is copied by a key, which ends nothing there", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  await expect(page.locator(".xterm-accessibility-tree")).toContainText("shop-web-1:/#");
+  // Three clicks select a line.
+  await page.locator(".xterm-screen").click({ clickCount: 3, position: { x: 20, y: 8 } });
+  await page.keyboard.press("Control+Shift+C");
+  await expect.poll(() => page.evaluate(() => navigator.clipboard.readText())).toContain("shop-web-1:/#");
+});
+
 test("a daemon that does not run says why, and is started with the machine", async ({ page }) => {
   await page.goto("/?machine=away");
   await expect(page.getByText("the socket's path is too long")).toBeVisible();

@@ -17,5 +17,6 @@ export const ALL: readonly (readonly [keys: string, does: Word])[] = [
   ["Ctrl+A", "keyLogAll"],
   ["Shift+↓", "keyLogMore"],
   ["Ctrl+C", "keyLogCopy"],
+  ["Ctrl+Shift+C", "keyTerminalCopy"],
   [SHORTCUTS, "keyShortcuts"],
 ];

@@ -12,6 +12,7 @@ export const keys: Record<keyof typeof words, string> = {
   keyLogAll: "Alle Zeilen auswählen, in einem Protokoll",
   keyLogMore: "Zeile um Zeile auswählen, in einem Protokoll",
   keyLogCopy: "Die ausgewählten Zeilen kopieren, in einem Protokoll",
+  keyTerminalCopy: "Kopieren, was ausgewählt ist, in einem Terminal",
   keyShortcuts: "Diese Liste",
   terminalLabel: "Terminal. {keys} führt hinaus.",
   terminalLeave: "führt hinaus",

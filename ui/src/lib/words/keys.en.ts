@@ -11,6 +11,7 @@ export const keys = {
   keyLogAll: "Select all lines, in a log",
   keyLogMore: "Select line by line, in a log",
   keyLogCopy: "Copy the selected lines, in a log",
+  keyTerminalCopy: "Copy what is selected, in a terminal",
   keyShortcuts: "This list",
   terminalLabel: "Terminal. {keys} leads out of it.",
   terminalLeave: "leads out",
