@@ -194,6 +194,8 @@ test("a folder that is shared already falls into the open form without a questio
   await drop(page, "/home/mara/site");
   await drop(page, "/home/mara/old/site");
   await expect(page.getByLabel("Folders and volumes")).toHaveValue("/home/mara/site:/mnt/site\n/home/mara/old/site:/mnt/site-2");
+  await page.getByRole("checkbox", { name: "/mnt/site-2 read-only" }).check();
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("/home/mara/site:/mnt/site\n/home/mara/old/site:/mnt/site-2:ro");
 });
 
 test("of several things that are dropped together each is asked about in turn", async ({ page }) => {

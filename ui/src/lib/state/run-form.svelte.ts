@@ -151,6 +151,14 @@ export class RunForm {
     remove: this.remove,
   });
 
+  /** The lines of folders and volumes that can be read, by their places among all. */
+  readonly mounted = $derived(
+    this.#mounts.flatMap((text, place) => {
+      const mount = readMount(text);
+      return mount === null ? [] : [{ place, ...mount }];
+    }),
+  );
+
   /** What keeps it from running, while it is typed. */
   problems(rows: readonly ContainerRow[]): string[] {
     const found: string[] = [];
@@ -184,6 +192,12 @@ export class RunForm {
     let target = `/mnt/${name}`;
     for (let count = 2; taken(target); count += 1) target = `/mnt/${name}-${count}`;
     this.mounts = [...this.#mounts, `${path}:${target}${readOnly ? ":ro" : ""}`].join("\n");
+  }
+
+  /** Whether containers may only read what the line at that place mounts. */
+  setReadOnly(place: number, readOnly: boolean): void {
+    const marked = (text: string) => `${text.replace(/:ro$/, "")}${readOnly ? ":ro" : ""}`;
+    this.mounts = this.#mounts.map((text, at) => (at === place ? marked(text) : text)).join("\n");
   }
 
   /** Whether something that was typed has been replaced at once, which can be taken back. */

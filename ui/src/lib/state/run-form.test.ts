@@ -103,6 +103,15 @@ it("adds a dropped folder below its own name and keeps what was there", () => {
   expect(form.spec.mounts.map((mount) => mount.target)).toEqual(["/var/lib", "/mnt/My Site"]);
 });
 
+it("marks one line of several as read-only, and takes that back", () => {
+  const form = new RunForm();
+  form.mounts = "/a:/x\nhalf\n\ndata:/y:ro";
+  expect(form.mounted.map(({ place, target, readOnly }) => [place, target, readOnly])).toEqual([[0, "/x", false], [2, "/y", true]]);
+  form.setReadOnly(0, true);
+  form.setReadOnly(2, false);
+  expect(form.mounts).toBe("/a:/x:ro\nhalf\ndata:/y");
+});
+
 it("never asks for a restart of what is removed at its end", () => {
   const form = new RunForm();
   form.restart = "always";

@@ -132,6 +132,7 @@ export const en = {
   processes: "Processes",
   mounts: "Mounts",
   readOnly: "read-only",
+  readOnlyAt: "{target} read-only",
   noMounts: "Nothing is mounted.",
   notRunning: "It shows while the container runs.",
   shellEnded: "The shell has ended.",
