@@ -133,7 +133,7 @@ export const de: Record<Word, string> = {
   processes: "Prozesse",
   mounts: "Einhängungen",
   readOnly: "nur lesend",
-  readOnlyAt: "{target} schreibgeschützt",
+  readOnlyAt: "{target} nur lesend",
   noMounts: "Nichts ist eingehängt.",
   notRunning: "Das zeigt sich, während der Container läuft.",
   shellEnded: "Die Shell ist zu Ende.",
