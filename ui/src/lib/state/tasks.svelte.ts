@@ -19,6 +19,8 @@ import { failureOf } from "./failure";
 const KEPT = 20;
 /** Lines of a task that are kept. */
 const LINES = 5000;
+/** Characters of all these lines. */
+export const MOST_WRITTEN = 16 * 1024 * 1024;
 
 export interface About {
   /** Words and object: `Pull nginx:alpine`. */
@@ -51,6 +53,8 @@ export class Task {
   seen = $state(false);
   /** Whether it has been taken back, or is about to be. */
   undone = $state(false);
+  /** How many characters the lines have. */
+  #written = 0;
   readonly #abort = new AbortController();
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it
   readonly #watchers = new Set<(lines: readonly string[]) => void>();
@@ -103,9 +107,21 @@ export class Task {
       const took = tookMs === null || state === "cached" ? "" : ` · ${seconds(tookMs)}`;
       this.parts.set(String(number), { label: name, note: note || `${say(`step_${state}`)}${took}`, fraction });
     } else {
-      this.lines = [...this.lines.slice(1 - LINES), step.text];
+      this.#keep(step.text);
       for (const seen of this.#watchers) seen([step.text]);
     }
+  }
+
+  /** Keeps a line, and lets go of the oldest where lines or their characters are too many. */
+  #keep(text: string): void {
+    const before = this.lines;
+    this.#written += text.length;
+    let gone = 0;
+    while (gone < before.length && (before.length - gone >= LINES || this.#written > MOST_WRITTEN)) {
+      this.#written -= before[gone]?.length ?? 0;
+      gone += 1;
+    }
+    this.lines = [...before.slice(gone), text];
   }
 }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { HostError, type Job, type TaskStep } from "../host";
-import { Tasks } from "./tasks.svelte";
+import { MOST_WRITTEN, Tasks } from "./tasks.svelte";
 
 const ABOUT = { title: "Pull nginx", command: "docker pull nginx" };
 
@@ -35,6 +35,20 @@ describe("a task", () => {
     pull.done(42);
     expect(await ended).toEqual({ kind: "done", value: 42 });
     expect(task.state).toBe("done");
+  });
+
+  it("keeps the last of its lines where they are too many or too long", () => {
+    const tasks = new Tasks();
+    const build = work();
+    const { task } = tasks.begin(ABOUT, build.start);
+    const write = (text: string) => build.tell({ kind: "line", text });
+    for (let line = 0; line < 5001; line += 1) write(`${line}`);
+    expect([task.lines.length, task.lines[0], task.lines.at(-1)]).toEqual([5000, "1", "5000"]);
+    const long = "x".repeat(MOST_WRITTEN / 4);
+    for (let line = 0; line < 5; line += 1) write(long);
+    expect(task.lines.length).toBe(4);
+    write("end");
+    expect([task.lines.length, task.lines.at(-1)]).toEqual([4, "end"]);
   });
 
   it("that fails says why and what to do", async () => {
