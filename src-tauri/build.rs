@@ -73,7 +73,7 @@ const COMMANDS: &[&str] = &[
     "run",
     "run_line",
     "save_images",
-    "save_log",
+    "save_text",
     "send_files",
     "set_autostart",
     "settings",

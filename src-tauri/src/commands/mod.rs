@@ -112,7 +112,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::open_machine_shell,
         streams::open_terminal,
         streams::resize_terminal,
-        streams::save_log,
+        streams::save_text,
         streams::taken,
         streams::type_in_terminal,
         streams::unwatch,

@@ -292,9 +292,10 @@ pub(crate) async fn type_in_terminal(
     Ok(())
 }
 
-/// Writes a log, as the page shows it, to a file where a person says; where that is, or nothing if they said nothing.
+/// Writes a text that the page shows, such as a log, to a file where a person says; where that is, or nothing if they
+/// said nothing.
 #[tauri::command]
-pub(crate) async fn save_log(app: AppHandle, name: String, text: String) -> Answer<Option<String>> {
+pub(crate) async fn save_text(app: AppHandle, name: String, text: String) -> Answer<Option<String>> {
     let Some(to) = local::place_for(&app, &name).await? else {
         return Ok(None);
     };

@@ -121,8 +121,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   processes(id: string): Promise<ProcessTable>;
   /** The log from its beginning in batches, then what comes. */
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop;
-  /** Asks where to write a log as it is shown, under a proposed name; where that is, null if nothing was said. */
-  saveLog(name: string, text: string): Promise<string | null>;
+  /** Asks where to write a text that is shown, such as a log, under a proposed name; where that is, null if nothing was said. */
+  saveText(name: string, text: string): Promise<string | null>;
   /**
    * A shell in a running container. The next output comes when `seen` has dealt with the last; at the end it is told
    * whether there was a shell at all, which not every image has.

@@ -421,7 +421,7 @@ export class MemoryHost extends MemoryThings implements Host {
     return () => clearTimeout(timer);
   }
 
-  async saveLog(name: string): Promise<string | null> {
+  async saveText(name: string): Promise<string | null> {
     return `/home/mara/${name}`;
   }
 

@@ -148,8 +148,8 @@ export class TauriHost extends TauriThings implements Host {
     return watchBatches("follow_log", { id }, seen);
   }
 
-  saveLog(name: string, text: string): Promise<string | null> {
-    return call("save_log", { name, text });
+  saveText(name: string, text: string): Promise<string | null> {
+    return call("save_text", { name, text });
   }
 
   openTerminal(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
