@@ -168,7 +168,7 @@ pub(crate) async fn start_beside(
         ));
     }
     let body = beside(target["Id"].as_str().unwrap_or(container), columns, rows);
-    let Some(helper) = Helper::create(cove, PURPOSE, body, None).await? else {
+    let Some(helper) = Helper::create(cove, &engine, PURPOSE, body, None).await? else {
         return Err(Refusal::new(
             format!("there is no image {IMAGE}, which a debug shell is made of"),
             format!("Pull it again, under Images or by `docker pull {IMAGE}`."),
