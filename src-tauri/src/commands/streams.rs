@@ -233,7 +233,7 @@ pub(crate) async fn open_terminal(
     rows: u16,
     seen: Channel<InvokeResponseBody>,
 ) -> Answer<u32> {
-    let opened = terminal::start(&cove.engine(), &id, columns, rows).await?;
+    let opened = terminal::start(&cove, &id, columns, rows).await?;
     Ok(carry(&streams, &terminals, opened, seen))
 }
 
