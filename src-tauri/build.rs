@@ -50,6 +50,7 @@ const COMMANDS: &[&str] = &[
     "open_port",
     "open_project",
     "open_terminal",
+    "ports_free",
     "processes",
     "projects",
     "prune_images",

@@ -14,7 +14,9 @@ import type {
   MachineNews,
   MachineView,
   MountRow,
+  PortObstacle,
   ProcessTable,
+  Publish,
   Reclaimed,
   Removal,
   RunSpec,
@@ -132,6 +134,11 @@ export interface Host extends ProjectsHost, ThingsHost {
   openDebugShell(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink>;
   /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */
   run(spec: RunSpec, job: Job): Promise<string>;
+  /**
+   * What would keep each of these ports of this computer from being published at this moment; null where nothing would.
+   * Another program may take one right after.
+   */
+  portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]>;
   /** Waits until a running container answers on a port that it has published. The port of this computer that leads there. */
   waitForPage(id: string, port: number, job: Job): Promise<number>;
   /** Opens the page of a published port in the browser. */

@@ -23,7 +23,9 @@ import {
   type MountRow,
   type NewMachine,
   type PortBinding,
+  type PortObstacle,
   type ProcessTable,
+  type Publish,
   type Reclaimed,
   type Removal,
   type RunSpec,
@@ -58,6 +60,9 @@ const MIB = 1024 * 1024;
 /** What the machine uses of its disk, and what its file system takes besides. */
 const DISK_USED = 2560 * MIB;
 const DISK_TABLES = 104 * MIB;
+
+/** Ports of this computer that programs outside of the machine have. */
+const TAKEN: readonly number[] = [9100];
 
 const STACK: readonly { service: string; image: string; port?: number }[] = [
   { service: "web", image: "nginx:1.29-alpine", port: 80 },
@@ -423,6 +428,16 @@ export class MemoryHost extends MemoryThings implements Host {
 
   async saveText(name: string): Promise<string | null> {
     return `/home/mara/${name}`;
+  }
+
+  async portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]> {
+    const taken = new Set([...TAKEN, ...ports.map((port) => port.host)]);
+    return ports.map(({ host }) => {
+      if (!TAKEN.includes(host)) return null;
+      let free = host + 1;
+      while (taken.has(free)) free += 1;
+      return { kind: "taken", free };
+    });
   }
 
   async waitForPage(id: string, port: number, job: Job): Promise<number> {
