@@ -8,8 +8,8 @@
 //!  engine ──events──▶ follow ──▶ rows: its containers ─────────┴──▶ tray
 //! ```
 //!
-//! The two followers own `news` and `rows`; everybody else watches them. The window may be closed and the program with
-//! it at any time: machines belong to the daemon and go on.
+//! The two followers own `news` and `rows`; everybody else watches them. The window may be closed at any time, and the
+//! program with it where no tray shows its icon: machines belong to the daemon and go on.
 
 mod alive;
 mod archives;
@@ -68,6 +68,7 @@ fn main() -> ExitCode {
             webview.state::<task::Tasks>().clear();
         })
         .on_window_event(drops::remember)
+        .on_window_event(window::stay)
         .manage(Arc::clone(&cove))
         .manage(drops::Drops::default())
         .manage(Arc::new(history::History::of(cove.dirs.clone())))
