@@ -271,6 +271,36 @@ pub(crate) fn a6_the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
         let answer = answer.as_str().unwrap_or_default().to_owned();
         assert_eq!(answer == "done", allowed, "{command}: {answer}");
     }
+    // What it can call takes no path from it that nobody gave to the window.
+    for (command, values, refusal) in [
+        (
+            "look_at",
+            r#"{path: "/etc"}"#,
+            "neither dropped on the window nor chosen",
+        ),
+        (
+            "share_folder",
+            r#"{path: "/etc", readOnly: true}"#,
+            "neither dropped on the window nor chosen",
+        ),
+        (
+            "open_project",
+            r#"{folder: "/etc"}"#,
+            "neither dropped on the window nor chosen",
+        ),
+        (
+            "change_settings",
+            r#"{values: {shares: "[]"}, shown: null}"#,
+            "folders are shared one by one",
+        ),
+    ] {
+        let answer = window.script_async(&format!(
+            "const done = arguments[arguments.length - 1];\
+             window.__TAURI_INTERNALS__.invoke('{command}', {values}).then(() => done('done'), (error) => done(JSON.stringify(error)))"
+        ));
+        let answer = answer.as_str().unwrap_or_default();
+        assert!(answer.contains(refusal), "{command}: {answer}");
+    }
     // Nor can it fetch anything from elsewhere.
     let fetched = window.script_async(
         "const done = arguments[arguments.length - 1];\
