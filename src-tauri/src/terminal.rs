@@ -7,9 +7,9 @@
 //! ```
 //!
 //! A terminal ends when its shell does, or when the page closes it, and then the shell ends as well. A container that
-//! was made for a shell is removed, and on a shell in the machine the machine hangs up. The engine has no call that ends
-//! an `exec`, and lets the shell go on: so the agent holds it ([`cove_wire::HANGUP_ARGUMENT`]) and hangs up on it when
-//! this window lets go of the agent's program, if only by its own end.
+//! was made for a shell is removed, and on a shell in the machine the machine hangs up. The engine has no call that
+//! ends an `exec`, and lets the shell go on: so the agent holds it ([`cove_wire::HANGUP_ARGUMENT`]) and hangs up on it
+//! when this window lets go of the agent's program, if only by its own end.
 
 use crate::{
     cove::Cove,
@@ -48,8 +48,8 @@ const KIND: &str = "xterm-256color";
 /// The best shell that there is. `sh` is asked for it, because what an image has only the image knows.
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi";
 
-/// How often the engine is asked, at most, for the process of a shell that is being started: it opens the terminal before
-/// there is one, and has no event for it.
+/// How often the engine is asked, at most, for the process of a shell that is being started: it opens the terminal
+/// before there is one, and has no event for it.
 const LOOKS: u32 = 150;
 /// How long between two looks.
 const LOOK: Duration = Duration::from_millis(200);

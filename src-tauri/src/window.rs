@@ -31,8 +31,8 @@ pub(crate) fn open(app: &AppHandle, cove: &Cove, visible: bool) -> tauri::Result
     Ok(())
 }
 
-/// Hides it when it is closed and the tray has an icon, which would go with the program: from there it is shown again, or
-/// ended. Where there is no such icon, closing it ends the program.
+/// Hides it when it is closed and the tray has an icon, which would go with the program: from there it is shown again,
+/// or ended. Where there is no such icon, closing it ends the program.
 pub(crate) fn stay(window: &Window, event: &WindowEvent) {
     if let WindowEvent::CloseRequested { api, .. } = event
         && tray::is_shown(window.app_handle())

@@ -1,5 +1,5 @@
-//! The front end: types, lints, tests without a browser and in one, and the pages that the desktop application holds. The
-//! types that are made from `cove-view` are checked by that crate's own test.
+//! The front end: types, lints, tests without a browser and in one, and the pages that the desktop application holds.
+//! The types that are made from `cove-view` are checked by that crate's own test.
 
 use crate::{
     layout::Layout,

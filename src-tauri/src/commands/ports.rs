@@ -1,7 +1,7 @@
 //! Ports of this computer, before a container asks for them: whether they could be published at this moment.
 //!
-//! Each is bound as the daemon would bind it, for as long as that takes, and never listened on. Another program may take
-//! it right after, so that the engine has the last word; this only tells what would fail while it is being typed.
+//! Each is bound as the daemon would bind it, for as long as that takes, and never listened on. Another program may
+//! take it right after, so that the engine has the last word; this only tells what would fail while it is being typed.
 
 use crate::{
     failure::{Answer, Refusal},
@@ -54,7 +54,7 @@ fn obstacle(wanted: &Publish, all: &[Publish]) -> Option<PortObstacle> {
     Some(PortObstacle { kind, free })
 }
 
-/// Where a port is bound that is asked for at this address, as the engine does it. What is none is the engine's to refuse.
+/// Where a port is bound that is asked for at this address, as the engine does it. What is none the engine will refuse.
 fn addresses(address: &str) -> Option<Vec<IpAddr>> {
     if address.is_empty() {
         return Some(vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]);
@@ -72,8 +72,8 @@ fn instead_of(port: u16) -> impl Iterator<Item = u16> {
     (first..=u16::MAX).take(TRIED.into())
 }
 
-/// Why a port cannot be bound at one of these addresses. What else may go wrong, such as an address of a family that this
-/// computer lacks, keeps nobody from asking the engine.
+/// Why a port cannot be bound at one of these addresses. What else may go wrong, such as an address of a family that
+/// this computer lacks, keeps nobody from asking the engine.
 fn refused(protocol: Protocol, addresses: &[IpAddr], port: u16) -> Option<PortObstacleKind> {
     addresses.iter().find_map(|address| {
         let error = bind(protocol, SocketAddr::new(*address, port)).err()?;
