@@ -107,11 +107,11 @@ for (const theme of ["light", "dark"] as const) {
     await side.getByRole("button", { name: "Folders" }).click();
     await files.getByRole("button", { name: "etc/" }).click();
     await expect(files.locator(".file", { hasText: "passwd" }).getByText("changed")).toBeVisible();
+    await page.screenshot({ path: `../docs/screenshots/layers-${theme}.png` });
     await side.getByRole("searchbox", { name: "Search paths" }).fill("motd");
     await expect(files.locator(".file")).toHaveCount(1);
     await side.getByRole("button", { name: /^COPY/ }).click();
     await expect(files.getByText("packed or made in a way that cannot be read here")).toBeVisible();
-    await page.screenshot({ path: `../docs/screenshots/layers-${theme}.png` });
     await clean(page);
   });
 }

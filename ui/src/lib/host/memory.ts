@@ -23,7 +23,9 @@ import {
   type MountRow,
   type NewMachine,
   type PortBinding,
+  type PortObstacle,
   type ProcessTable,
+  type Publish,
   type Reclaimed,
   type Removal,
   type RunSpec,
@@ -62,6 +64,9 @@ const MIB = 1024 * 1024;
 const DISK_USED = 2560 * MIB;
 const DISK_TABLES = 104 * MIB;
 
+/** Ports of this computer that programs outside of the machine have. */
+const TAKEN: readonly number[] = [9100];
+
 const STACK: readonly { service: string; image: string; port?: number }[] = [
   { service: "web", image: "nginx:1.29-alpine", port: 80 },
   { service: "api", image: "shop/api:dev", port: 3000 },
@@ -96,6 +101,7 @@ function sampleRow(index: number): ContainerRow {
   const port: PortBinding[] =
     part.port === undefined ? [] : [{ container: part.port, host: 8000 + index, protocol: "tcp" }];
   const state: ContainerState = index % 11 === 4 ? "restarting" : index % 13 === 9 ? "paused" : "running";
+  const up = `Up ${(index % 9) + 2} hours`;
   return {
     id,
     name: `${project}-${part.service}-1`,
@@ -104,7 +110,7 @@ function sampleRow(index: number): ContainerRow {
     service: part.service,
     state,
     health: part.service === "db" ? "healthy" : part.service === "api" && index > 5 ? "unhealthy" : null,
-    status: state === "restarting" ? "Restarting (137) 4 seconds ago" : `Up ${(index % 9) + 2} hours`,
+    status: state === "restarting" ? "Restarting (137) 4 seconds ago" : `${up}${state === "paused" ? " (Paused)" : ""}`,
     createdMs,
     ports: port,
   };
@@ -425,8 +431,18 @@ export class MemoryHost extends MemoryThings implements Host {
     return () => clearTimeout(timer);
   }
 
-  async saveLog(name: string): Promise<string | null> {
+  async saveText(name: string): Promise<string | null> {
     return `/home/mara/${name}`;
+  }
+
+  async portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]> {
+    const taken = new Set([...TAKEN, ...ports.map((port) => port.host)]);
+    return ports.map(({ host }) => {
+      if (!TAKEN.includes(host)) return null;
+      let free = host + 1;
+      while (taken.has(free)) free += 1;
+      return { kind: "taken", free };
+    });
   }
 
   async waitForPage(id: string, port: number, job: Job): Promise<number> {

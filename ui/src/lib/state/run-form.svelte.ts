@@ -1,6 +1,6 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
 import { readEnvironment, splitWords, unclosedQuote, unreadVariables } from "../command-line";
-import type { ContainerRow, Mount, Publish, Restart, RunSpec } from "../host";
+import type { ContainerRow, Host, Mount, PortObstacle, Publish, Restart, RunSpec } from "../host";
 import { say } from "../words/index.svelte";
 
 /** The first one that needs no privilege, and the last. */
@@ -68,6 +68,18 @@ function twice(ports: readonly Publish[]): number[] {
   return ports.filter((port, at) => port.host !== 0 && ports.slice(0, at).some((other) => meets(port, other))).map((port) => port.host);
 }
 
+/** What tells a port of this computer from others. */
+function keyOf({ address, host, protocol }: Publish): string {
+  return `${address}:${host}/${protocol}`;
+}
+
+/** What keeps a port from being published, in words. */
+function obstacleText({ address, host }: Publish, { kind, free }: PortObstacle): string {
+  if (kind === "elsewhere") return say("portElsewhere", { address });
+  const why = say(kind === "taken" ? "portInUse" : "portDenied", { port: host });
+  return free === null ? why : why + say("portInstead", { free });
+}
+
 /** What a well-known image is usually run with. */
 export interface Preset {
   title: string;
@@ -131,6 +143,10 @@ export class RunForm {
   processors = $state("");
   restart = $state<Restart>("no");
   remove = $state(false);
+  /** What kept ports from being published when this computer was asked last, by their keys. */
+  #obstacles = $state.raw<ReadonlyMap<string, PortObstacle>>(new Map());
+  /** How often it was asked: an answer counts only until it is asked again. */
+  #asked = 0;
 
   /** What stood in the form before it was filled in at once; null where nothing did. */
   #before = $state.raw<Fields | null>(null);
@@ -173,6 +189,9 @@ export class RunForm {
       if (wanted !== null && owner !== undefined) {
         found.push(say("portTaken", { port: wanted.host, name: owner.name, free: freePort(wanted.host, taken) }));
       }
+      const obstacle = wanted === null ? undefined : this.#obstacles.get(keyOf(wanted));
+      // Of the container that has it more can be told.
+      if (wanted !== null && owner === undefined && obstacle !== undefined) found.push(obstacleText(wanted, obstacle));
     }
     for (const text of this.#mounts) if (readMount(text) === null) found.push(say("badMount", { text }));
     for (const port of twice(this.spec.ports)) found.push(say("portTwice", { port }));
@@ -183,6 +202,22 @@ export class RunForm {
     if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));
     // What is typed twice is wrong once.
     return found.filter((problem, at) => found.indexOf(problem) === at);
+  }
+
+  /** Asks this computer whether the ports can be had: programs have some that no container has. */
+  async askForPorts(host: Pick<Host, "portsFree">): Promise<void> {
+    this.#asked += 1;
+    const round = this.#asked;
+    const asked = this.spec.ports;
+    // Where it cannot be told, the engine tells it when the container is run.
+    const found = asked.length === 0 ? [] : await host.portsFree(asked).catch(() => []);
+    if (round !== this.#asked) return;
+    this.#obstacles = new Map(
+      asked.flatMap((wanted, at) => {
+        const obstacle = found[at] ?? null;
+        return obstacle === null ? [] : [[keyOf(wanted), obstacle] as const];
+      }),
+    );
   }
 
   /** A folder that was dropped: it appears below /mnt by its own name until a person says otherwise. */

@@ -15,6 +15,23 @@ it("names the container that already has the port", () => {
   expect(form.problems(rows())).toEqual(["port 8000 is in use by shop-web-1; 8002 is free"]);
 });
 
+it("says which ports something else on this computer has, and no more once they are given back", async () => {
+  const host = new MemoryHost({ containers: 0, lines: 0, machine: "running" });
+  const form = new RunForm();
+  form.ports = "9100:80 9101:81 bad";
+  await form.askForPorts(host);
+  expect(form.problems([])).toEqual(["port 9100 is in use on this computer; 9102 is free", "`bad` is not host:container"]);
+  // Of another address nothing was asked yet.
+  form.ports = "127.0.0.1:9100:80";
+  expect(form.problems([])).toEqual([]);
+  const answers = [{ kind: "denied", free: null }, { kind: "elsewhere", free: null }] as const;
+  form.ports = "80:80 192.0.2.1:8080:80";
+  await form.askForPorts({ portsFree: () => Promise.resolve([...answers]) });
+  expect(form.problems([])).toEqual(["port 80 needs a privilege on this computer", "this computer has no address 192.0.2.1"]);
+  await form.askForPorts({ portsFree: () => Promise.reject(new Error("away")) });
+  expect(form.problems([])).toEqual([]);
+});
+
 it("proposes no port beyond the last one, and none that is taken", () => {
   expect(freePort(8000, new Set())).toBe(8000);
   expect(freePort(65_535, new Set([65_535, 1024]))).toBe(1025);

@@ -37,7 +37,7 @@ export const files: Record<keyof typeof words, string> = {
   volumeUsed: "Was hier geändert wird, sehen diese Container sofort: {users}.",
   filesStopped: "Der Container läuft nicht: Einhängungen sind nicht zu sehen, umbenennen und löschen geht nicht.",
   savedTo: "Gespeichert als {place}",
-  saveLog: "Speichern…",
+  saveText: "Speichern…",
   dropCopy: "Loslassen, um es in den Container zu kopieren",
   dropCopyVolume: "Loslassen, um es in das Volume zu kopieren",
   backToFolder: "Zurück zum Ordner",

@@ -36,7 +36,7 @@ export const files = {
   volumeUsed: "What is changed here, these containers see at once: {users}.",
   filesStopped: "The container does not run: mounts are not shown, and nothing can be renamed or deleted.",
   savedTo: "Saved as {place}",
-  saveLog: "Save…",
+  saveText: "Save…",
   dropCopy: "Drop to copy into the container",
   dropCopyVolume: "Drop to copy into the volume",
   backToFolder: "Back to the folder",
