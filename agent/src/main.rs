@@ -22,6 +22,7 @@ mod descriptor;
 mod engine;
 mod files;
 mod guest;
+mod hangup;
 mod logs;
 mod names;
 mod netlink;
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
     }
     if let Some(question) = files::question() {
         return files::run(&question);
+    }
+    if let Some(shell) = hangup::wanted() {
+        return hangup::run(&shell);
     }
     if rustix::process::getpid() != rustix::process::Pid::INIT {
         eprintln!("cove-agent is the first process of a Cove guest and does nothing anywhere else");

@@ -27,28 +27,26 @@ enum Container {
 impl Archives {
     /// To read files.
     pub(crate) async fn reading(cove: &Cove, of: FilesOf, report: &Report) -> Answer<Self> {
+        let engine = cove.engine();
         let container = match of {
             FilesOf::Container { id } => Container::Itself(id),
-            FilesOf::Volume { name } => Container::Mounting(Helper::reading(cove, &name, report).await?),
+            FilesOf::Volume { name } => {
+                Container::Mounting(Helper::reading(cove, &engine, &name, report).await?)
+            }
         };
-        Ok(Self {
-            engine: cove.engine(),
-            container,
-        })
+        Ok(Self { engine, container })
     }
 
     /// To write them, too.
     pub(crate) async fn writing(cove: &Cove, of: FilesOf, report: &Report) -> Answer<Self> {
+        let engine = cove.engine();
         let container = match of {
             FilesOf::Container { id } => Container::Itself(id),
             FilesOf::Volume { name } => {
-                Container::Mounting(Helper::writing(cove, &name, None, report).await?)
+                Container::Mounting(Helper::writing(cove, &engine, &name, None, report).await?)
             }
         };
-        Ok(Self {
-            engine: cove.engine(),
-            container,
-        })
+        Ok(Self { engine, container })
     }
 
     /// The place of what the engine sends of a path, and puts into it.

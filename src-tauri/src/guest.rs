@@ -8,7 +8,7 @@ use crate::{
     task::Report,
 };
 use bytes::Bytes;
-use cove_api::Upgraded;
+use cove_api::{Client, Upgraded};
 use cove_credentials::{Loan, Rights, borrow, client_variables, lendable, lender};
 use cove_view::TaskStep;
 use cove_wire::{Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
@@ -49,8 +49,12 @@ pub(crate) struct Ended {
 impl Program {
     /// Starts a program and gives it all of its input.
     pub(crate) async fn start(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Self> {
-        let stream = cove.client().exec(&cove.machine(), exec).await?;
-        let mut packets = Framed::new(stream, ExecCodec);
+        Self::start_in(&cove.client(), &cove.machine(), exec, input).await
+    }
+
+    /// The same in this machine, whichever is shown by now.
+    async fn start_in(client: &Client, machine: &str, exec: &Exec, input: &[u8]) -> Answer<Self> {
+        let Self(mut packets) = Self::open(client, machine, exec).await?;
         let pieces = input.chunks(MAX_EXEC_DATA);
         let pieces = pieces.map(|piece| ExecPacket::Stdin(Bytes::copy_from_slice(piece)));
         for packet in pieces.chain([ExecPacket::StdinEnd]) {
@@ -60,6 +64,12 @@ impl Program {
             }
         }
         Ok(Self(packets))
+    }
+
+    /// Starts a program in this machine, and gives it no input yet.
+    pub(crate) async fn open(client: &Client, machine: &str, exec: &Exec) -> Answer<Self> {
+        let stream = client.exec(machine, exec).await?;
+        Ok(Self(Framed::new(stream, ExecCodec)))
     }
 
     /// What it does next; nothing follows its end.
@@ -104,14 +114,14 @@ pub(crate) async fn lend_accounts(cove: &Cove, exec: &mut Exec, report: &Report)
     Some(loan)
 }
 
-/// Runs the agent, or another program that is part of every machine, and returns what it wrote.
-pub(crate) async fn output(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
-    answer_of(finished(cove, &program(command), &[]).await?)
+/// Runs the agent, or another program that is part of every machine, in this one, and returns what it wrote.
+pub(crate) async fn output(cove: &Cove, machine: &str, command: &[&str]) -> Answer<Vec<u8>> {
+    answer_of(in_time(collect(&cove.client(), machine, &program(command), &[])).await?)
 }
 
 /// The same, however long it takes. The machine ends the program when this is dropped.
-pub(crate) async fn output_of_work(cove: &Cove, command: &[&str]) -> Answer<Vec<u8>> {
-    answer_of(collect(cove, &program(command), &[]).await?)
+pub(crate) async fn output_of_work(cove: &Cove, machine: &str, command: &[&str]) -> Answer<Vec<u8>> {
+    answer_of(collect(&cove.client(), machine, &program(command), &[]).await?)
 }
 
 fn answer_of(Ended { code, out, complaint }: Ended) -> Answer<Vec<u8>> {
@@ -136,7 +146,11 @@ pub(crate) fn program(command: &[&str]) -> Exec {
 
 /// Runs a program until it has ended, with `input`.
 pub(crate) async fn finished(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Ended> {
-    match timeout(PATIENCE, collect(cove, exec, input)).await {
+    in_time(collect(&cove.client(), &cove.machine(), exec, input)).await
+}
+
+async fn in_time(ended: impl Future<Output = Answer<Ended>>) -> Answer<Ended> {
+    match timeout(PATIENCE, ended).await {
         Ok(answer) => answer,
         Err(_) => Err(Refusal::new(
             format!("the machine did not answer within {} s", PATIENCE.as_secs()),
@@ -145,8 +159,8 @@ pub(crate) async fn finished(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<E
     }
 }
 
-async fn collect(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Ended> {
-    let mut program = Program::start(cove, exec, input).await?;
+async fn collect(client: &Client, machine: &str, exec: &Exec, input: &[u8]) -> Answer<Ended> {
+    let mut program = Program::start_in(client, machine, exec, input).await?;
     let (mut out, mut complaint) = (Vec::new(), Vec::new());
     loop {
         match program.next().await? {

@@ -43,16 +43,17 @@ pub(crate) struct Helper {
 }
 
 impl Helper {
-    /// Creates one for `purpose`, of [`IMAGE`] and with the rest of `body`, the engine's; nothing where the image is
-    /// not there. That goes on to its end whatever becomes of who asked: the engine may have made a container whose id
-    /// nobody would read otherwise, and which nobody could remove.
+    /// Has this engine create one for `purpose`, of [`IMAGE`] and with the rest of `body`, which is the engine's;
+    /// nothing where the image is not there. That goes on to its end whatever becomes of who asked: the engine may have
+    /// made a container whose id nobody would read otherwise, and which nobody could remove.
     pub(crate) async fn create(
         cove: &Cove,
+        engine: &Engine,
         purpose: &str,
         mut body: Value,
         held: Held,
     ) -> Answer<Option<Self>> {
-        let (engine, window) = (cove.engine(), cove.window()?);
+        let (engine, window) = (engine.clone(), cove.window()?);
         let name = format!("{HELPER_NAME}{window}-{}", MADE.fetch_add(1, Ordering::Relaxed));
         body["Image"] = json!(IMAGE);
         body["Labels"] = json!({HELPER_LABEL: purpose, WINDOW: window});
@@ -234,8 +235,9 @@ mod tests {
         let held: Held = Some(Arc::new(Told(told)));
         let report = Report::default();
         {
-            let cove = Cove::of(scene.cove.dirs.clone(), scene.cove.machine());
-            let making = Helper::writing(&cove, "data", held, &report);
+            let (cove, engine) = (&scene.cove, scene.cove.engine());
+            let cove = Cove::of(cove.dirs.clone(), cove.machine());
+            let making = Helper::writing(&cove, &engine, "data", held, &report);
             tokio::select! {
                 _ = making => panic!("it was made"),
                 _ = scene.hears("POST /containers/create") => {}

@@ -1,15 +1,27 @@
 //! One window a Cove: a second start shows the first's window and ends.
 //!
 //! The first listens at a socket beside the daemon's, so that two Coves (`COVE_HOME`) have a window each, and nothing is
-//! asked of the session's message bus, which need not be there.
+//! asked of the session's message bus, which need not be there. A lock decides who is the first: of two that start at
+//! once, neither would find the other's socket yet, and each would take the other's away.
 
 use crate::window;
 use cove_api::{
     Dirs,
     transport::{self, Listener},
 };
-use std::{fs, io, path::Path};
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+    time::Duration,
+};
 use tauri::AppHandle;
+use tokio::time::sleep;
+
+/// How often the first is looked for, at most, that has the lock and is about to listen.
+const LOOKS: u32 = 50;
+/// How long between two looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What became of claiming the window.
 pub(crate) enum Claim {
@@ -22,7 +34,11 @@ pub(crate) enum Claim {
 }
 
 /// The only window's ear.
-pub(crate) struct Instance(Listener);
+pub(crate) struct Instance {
+    listener: Listener,
+    /// Locked until it is closed, however the window ends.
+    _lock: File,
+}
 
 /// Claims the window of this Cove.
 pub(crate) async fn claim(dirs: &Dirs) -> Claim {
@@ -31,8 +47,12 @@ pub(crate) async fn claim(dirs: &Dirs) -> Claim {
     if transport::connect(&socket).await.is_ok() {
         return Claim::Second;
     }
+    let lock = match lock(dirs.runtime()) {
+        Ok(Some(lock)) => lock,
+        Ok(None) => return find(&socket).await,
+        Err(error) => return Claim::Unknown(error),
+    };
     let bind = || {
-        private_directory(dirs.runtime())?;
         match fs::remove_file(&socket) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -40,8 +60,39 @@ pub(crate) async fn claim(dirs: &Dirs) -> Claim {
         Listener::bind(&socket)
     };
     match bind() {
-        Ok(listener) => Claim::First(Instance(listener)),
+        Ok(listener) => Claim::First(Instance {
+            listener,
+            _lock: lock,
+        }),
         Err(error) => Claim::Unknown(error),
+    }
+}
+
+/// Locks the window of this directory, unless another one has.
+fn lock(runtime: &Path) -> io::Result<Option<File>> {
+    private_directory(runtime)?;
+    let lock = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(runtime.join("window.lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Tells the window that has the lock to show itself, once it listens.
+async fn find(socket: &Path) -> Claim {
+    let mut looks = 1;
+    loop {
+        match transport::connect(socket).await {
+            Ok(_) => return Claim::Second,
+            Err(error) if looks == LOOKS => return Claim::Unknown(error),
+            Err(_) => looks += 1,
+        }
+        sleep(LOOK).await;
     }
 }
 
@@ -57,7 +108,7 @@ pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
 impl Instance {
     /// Shows the window whenever another start asks for it.
     pub(crate) async fn serve(mut self, app: AppHandle) {
-        while self.0.accept().await.is_ok() {
+        while self.listener.accept().await.is_ok() {
             window::show(&app);
         }
     }
@@ -78,5 +129,22 @@ mod tests {
         // Its socket stays behind, as after a kill.
         drop(first);
         assert!(matches!(claim(&dirs).await, Claim::First(_)));
+    }
+
+    #[tokio::test]
+    async fn of_windows_that_start_at_once_one_is_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(directory.path());
+        private_directory(dirs.runtime()).unwrap();
+        let socket = dirs.runtime().join("window.sock");
+        // The other has the lock and does not listen yet.
+        let other = lock(dirs.runtime()).unwrap().unwrap();
+        let listens = async {
+            sleep(LOOK * 3).await;
+            Listener::bind(&socket).unwrap()
+        };
+        let (claimed, listener) = tokio::join!(claim(&dirs), listens);
+        assert!(matches!(claimed, Claim::Second));
+        drop((other, listener));
     }
 }

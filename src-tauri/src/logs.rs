@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 pub(crate) const BATCHES: usize = 8;
 /// Lines that are sent together at most.
 pub(crate) const BATCH: usize = 2000;
+/// Bytes of lines that are sent together at most, but for what comes with the last of them: lines may be long.
+const HEAVY: usize = 1 << 20;
 /// Lines that come within this time are sent together.
 const GATHER: Duration = Duration::from_millis(30);
 /// How long between the end of a reading and the next.
@@ -92,8 +94,10 @@ impl Page {
     /// Tells what comes from a source until that ends, the lines of a moment together.
     pub(crate) async fn tell_all(&mut self, source: &mut impl Source) -> Reading {
         let mut lines = Vec::new();
+        let mut weight = 0;
         let mut due = None;
         loop {
+            let known = lines.len();
             let more = match due {
                 Some(due) => timeout_at(due, source.next(&mut lines)).await,
                 None => Ok(source.next(&mut lines).await),
@@ -103,11 +107,12 @@ impl Page {
                     continue;
                 }
                 let due = *due.get_or_insert_with(|| Instant::now() + GATHER);
-                if lines.len() < BATCH && Instant::now() < due {
+                weight += lines[known..].iter().map(|line| line.text.len()).sum::<usize>();
+                if lines.len() < BATCH && weight < HEAVY && Instant::now() < due {
                     continue;
                 }
             }
-            due = None;
+            (due, weight) = (None, 0);
             if !self.tell(std::mem::take(&mut lines)).await {
                 return Reading::Unwanted;
             }
@@ -245,5 +250,23 @@ mod tests {
         let since = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
         assert_eq!(since.as_deref(), Some("1772366400.250"));
         assert_eq!(batches.lock().unwrap().concat(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn long_lines_are_not_gathered_into_one_batch() {
+        const LINES: usize = 41;
+        let (seen, batches) = channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let line = format!("2026-03-01T12:00:00Z {}\n", "x".repeat(HEAVY / (LINES - 1)));
+        let text: &'static str = line.repeat(LINES).leak();
+        Streams::default().start(BATCHES, |allowance| async move {
+            let mut page = Page::new(seen, allowance);
+            assert_eq!(page.since(), None);
+            page.tell_all(&mut Script::of(&[text; 3])).await;
+            sender.send(()).unwrap();
+        });
+        receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+        let lengths: Vec<usize> = batches.lock().unwrap().iter().map(Vec::len).collect();
+        assert_eq!(lengths, [LINES; 3]);
     }
 }

@@ -8,8 +8,8 @@
 //!  engine ──events──▶ follow ──▶ rows: its containers ─────────┴──▶ tray
 //! ```
 //!
-//! The two followers own `news` and `rows`; everybody else watches them. The window may be closed and the program with
-//! it at any time: machines belong to the daemon and go on.
+//! The two followers own `news` and `rows`; everybody else watches them. The window may be closed at any time, and the
+//! program with it where no tray shows its icon: machines belong to the daemon and go on.
 
 mod alive;
 mod archives;
@@ -38,7 +38,7 @@ mod words;
 
 use cove::Cove;
 use std::{env, process::ExitCode, sync::Arc};
-use tauri::Manager as _;
+use tauri::{Manager as _, webview::PageLoadEvent};
 
 fn main() -> ExitCode {
     let hidden = env::args_os().skip(1).any(|word| word == autostart::HIDDEN);
@@ -63,11 +63,16 @@ fn main() -> ExitCode {
         .plugin(window::state_plugin())
         .plugin(tauri_plugin_dialog::init())
         .invoke_handler(commands::handler())
-        .on_page_load(|webview, _| {
-            webview.state::<stream::Streams>().clear();
-            webview.state::<task::Tasks>().clear();
+        .on_page_load(|webview, load| {
+            // When it has finished loading, a page may have begun streams and tasks of its own.
+            if load.event() == PageLoadEvent::Started {
+                webview.state::<stream::Streams>().clear();
+                webview.state::<task::Tasks>().clear();
+                webview.state::<terminal::Terminals>().clear();
+            }
         })
         .on_window_event(drops::remember)
+        .on_window_event(window::stay)
         .manage(Arc::clone(&cove))
         .manage(drops::Drops::default())
         .manage(Arc::new(history::History::of(cove.dirs.clone())))

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -18,8 +18,19 @@ use tokio::{sync::Semaphore, task::AbortHandle};
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     next: AtomicU32,
-    open: Mutex<HashMap<u32, Stream>>,
+    open: Mutex<Open>,
 }
+
+#[derive(Debug, Default)]
+struct Open {
+    /// How many pages have gone.
+    gone: u32,
+    streams: HashMap<u32, Stream>,
+}
+
+/// The page that something is done for: none other is to get what comes of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct For(u32);
 
 #[derive(Debug)]
 struct Stream {
@@ -47,38 +58,67 @@ impl Streams {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.add(&mut self.open(), allowance, run)
+    }
+
+    /// The page that is there now.
+    pub(crate) fn page(&self) -> For {
+        For(self.open().gone)
+    }
+
+    /// The same as [`start`](Self::start) for what took a while to begin; nothing, and no stream, where the page that
+    /// asked for it has gone meanwhile: nobody would ever end it.
+    pub(crate) fn start_for<F>(
+        &self,
+        For(page): For,
+        allowance: usize,
+        run: impl FnOnce(Allowance) -> F,
+    ) -> Option<u32>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut open = self.open();
+        (open.gone == page).then(|| self.add(&mut open, allowance, run))
+    }
+
+    fn add<F>(&self, open: &mut Open, allowance: usize, run: impl FnOnce(Allowance) -> F) -> u32
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let allowance = Allowance(Arc::new(Semaphore::new(allowance)));
         let task = tauri::async_runtime::spawn(run(allowance.clone()));
         let task = task.inner().abort_handle();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Those that ended by themselves need no number any more.
-        open.retain(|_, stream| !stream.task.is_finished());
-        open.insert(number, Stream { task, allowance });
+        open.streams.retain(|_, stream| !stream.task.is_finished());
+        open.streams.insert(number, Stream { task, allowance });
         number
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends a stream; one that has ended is no mistake.
     pub(crate) fn end(&self, number: u32) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = open.remove(&number) {
+        if let Some(stream) = self.open().streams.remove(&number) {
             stream.task.abort();
         }
     }
 
     /// The page has taken `amount` of a stream.
     pub(crate) fn taken(&self, number: u32, amount: u32) {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(stream) = open.get(&number) {
+        if let Some(stream) = self.open().streams.get(&number) {
             let free = Semaphore::MAX_PERMITS - stream.allowance.0.available_permits();
             stream.allowance.0.add_permits(free.min(amount as usize));
         }
     }
 
-    /// Ends all of them: another page was loaded, which knows none.
+    /// Ends all of them: their page has gone, and the next one knows none.
     pub(crate) fn clear(&self) {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, stream) in open.drain() {
+        let mut open = self.open();
+        open.gone = open.gone.wrapping_add(1);
+        for (_, stream) in open.streams.drain() {
             stream.task.abort();
         }
     }
@@ -113,5 +153,18 @@ mod tests {
             streams.end(number);
             assert_eq!(seen.recv().await, None);
         });
+    }
+
+    #[test]
+    fn what_a_page_asked_for_that_has_gone_since_does_not_begin() {
+        let streams = Streams::default();
+        let page = streams.page();
+        let begin = |page| streams.start_for(page, 0, |_| std::future::pending());
+        assert!(begin(page).is_some());
+        streams.clear();
+        assert!(begin(page).is_none());
+        assert!(begin(streams.page()).is_some());
+        assert_eq!(streams.open().streams.len(), 1);
+        streams.clear();
     }
 }

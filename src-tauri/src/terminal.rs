@@ -6,30 +6,34 @@
 //!  in the machine:     the control API's exec; bytes and sizes are packets of the one connection
 //! ```
 //!
-//! A terminal ends when its shell does, or when the page closes it. The shell of a terminal that was closed goes on in
-//! its container, as it does for any Docker client: the engine has no call that ends an `exec`. A container that was
-//! made for a shell is removed, and on a shell in the machine the machine hangs up.
+//! A terminal ends when its shell does, or when the page closes it, and then the shell ends as well. A container that
+//! was made for a shell is removed, and on a shell in the machine the machine hangs up. The engine has no call that
+//! ends an `exec`, and lets the shell go on: so the agent holds it ([`cove_wire::HANGUP_ARGUMENT`]) and hangs up on it
+//! when this window lets go of the agent's program, if only by its own end.
 
 use crate::{
     cove::Cove,
     failure::{Answer, Refusal},
+    guest::{self, Program, Said},
     helper::{Helper, IMAGE},
     stream::Allowance,
 };
 use bytes::Bytes;
-use cove_api::Upgraded;
+use cove_api::{Client, Upgraded};
 use cove_engine::{Engine, Place, Terminal};
-use cove_wire::{Exec, ExecCodec, ExecPacket, MAX_EXEC_DATA};
+use cove_wire::{AGENT_PROGRAM, Exec, ExecCodec, ExecPacket, HANGUP_ARGUMENT, HELD, MAX_EXEC_DATA};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 use tauri::ipc::{Channel, InvokeResponseBody};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
 };
 use tokio_util::codec::{FramedRead, FramedWrite};
 
@@ -43,6 +47,12 @@ const TYPED_AHEAD: usize = 256;
 const KIND: &str = "xterm-256color";
 /// The best shell that there is. `sh` is asked for it, because what an image has only the image knows.
 const SHELL: &str = "if command -v bash >/dev/null 2>&1; then exec bash; else exec sh; fi";
+
+/// How often the engine is asked, at most, for the process of a shell that is being started: it opens the terminal
+/// before there is one, and has no event for it.
+const LOOKS: u32 = 150;
+/// How long between two looks.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What a helper says that it is for, which is a debug shell.
 const PURPOSE: &str = "debug";
@@ -105,6 +115,7 @@ enum Shell {
         terminal: Terminal,
         engine: Engine,
         exec: String,
+        _hold: Hold,
     },
     /// In one beside it, which goes when the terminal does.
     Beside { terminal: Terminal, _helper: Helper },
@@ -115,6 +126,9 @@ enum Shell {
     },
 }
 
+/// A shell in a container, which ends when this is dropped.
+type Hold = oneshot::Sender<()>;
+
 /// The page's end of a terminal.
 struct Page {
     channel: Channel<InvokeResponseBody>,
@@ -123,11 +137,13 @@ struct Page {
 
 /// Starts a shell in a container.
 pub(crate) async fn start(
-    engine: &Engine,
+    cove: &Cove,
     container: &str,
     columns: u16,
     rows: u16,
 ) -> Answer<(Opened, Keyboard)> {
+    let machine = cove.machine();
+    let engine = cove.engine_of(&machine);
     let create = json!({
         "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Tty": true,
         "Cmd": ["sh", "-c", SHELL],
@@ -141,13 +157,58 @@ pub(crate) async fn start(
     let terminal = engine
         .terminal(&Place::of(&["exec", &exec, "start"]), Some(&start))
         .await?;
+    let (hold, let_go) = oneshot::channel();
+    tauri::async_runtime::spawn(keep(engine.clone(), cove.client(), machine, exec.clone(), let_go));
     let resizer = Resizer::Engine(Place::of(&["exec", &exec, "resize"]));
     let shell = Shell::Inside {
         terminal,
-        engine: engine.clone(),
+        engine,
         exec,
+        _hold: hold,
     };
     Ok(Opened::of(shell, resizer))
+}
+
+/// Has the agent hold the shell of an `exec` until it has ended or is let go of. Where it is let go of while it starts,
+/// it is held first, and ends then.
+async fn keep(engine: Engine, client: Client, machine: String, exec: String, let_go: oneshot::Receiver<()>) {
+    let Some((process, container)) = process_of(&engine, &exec).await else {
+        return;
+    };
+    let process = process.to_string();
+    let words = [
+        AGENT_PROGRAM,
+        HANGUP_ARGUMENT,
+        process.as_str(),
+        container.as_str(),
+    ];
+    // The terminal is as good without: its shell goes on for longer, as in a machine of an earlier release.
+    let Ok(mut program) = Program::open(&client, &machine, &guest::program(&words)).await else {
+        return;
+    };
+    if !matches!(program.next().await, Ok(Said::Out(said)) if said == HELD) {
+        return;
+    }
+    tokio::select! {
+        _ = let_go => {}
+        _ = program.next() => {}
+    }
+}
+
+/// The process of an `exec` and the id of its container, once it runs; nothing if it has ended, or cannot be started.
+async fn process_of(engine: &Engine, exec: &str) -> Option<(u64, String)> {
+    let place = Place::of(&["exec", exec, "json"]);
+    for _ in 0..LOOKS {
+        let found = engine.get(&place).await.ok()?;
+        if let (Some(true), Some(process @ 1..)) = (found["Running"].as_bool(), found["Pid"].as_u64()) {
+            return Some((process, found["ContainerID"].as_str()?.to_owned()));
+        }
+        if !found["ExitCode"].is_null() {
+            return None;
+        }
+        sleep(LOOK).await;
+    }
+    None
 }
 
 /// Starts a shell in a container of its own beside `container`, whose processes and network it sees: for one whose
@@ -168,7 +229,7 @@ pub(crate) async fn start_beside(
         ));
     }
     let body = beside(target["Id"].as_str().unwrap_or(container), columns, rows);
-    let Some(helper) = Helper::create(cove, PURPOSE, body, None).await? else {
+    let Some(helper) = Helper::create(cove, &engine, PURPOSE, body, None).await? else {
         return Err(Refusal::new(
             format!("there is no image {IMAGE}, which a debug shell is made of"),
             format!("Pull it again, under Images or by `docker pull {IMAGE}`."),
@@ -241,6 +302,7 @@ impl Opened {
                 terminal,
                 engine,
                 exec,
+                _hold,
             } => {
                 carry_bytes(terminal, self.keys, &page).await;
                 match engine.get(&Place::of(&["exec", &exec, "json"])).await {
@@ -385,7 +447,7 @@ mod tests {
     use super::*;
     use crate::stream::Streams;
     use cove_api::Dirs;
-    use std::{fs, sync::Arc, time::Duration};
+    use std::{fs, path::Path, sync::Arc};
     use tokio::{net::UnixListener, time::timeout};
 
     const SOON: Duration = Duration::from_secs(20);
@@ -409,13 +471,15 @@ mod tests {
         assert_eq!(host["ConsoleSize"], json!([40, 120]));
     }
 
-    /// What comes of a debug shell where the engine gives these answers, one after the other.
-    async fn refused(answers: &'static [(&'static str, &'static str)]) -> Refusal {
-        let directory = tempfile::tempdir().unwrap();
-        let cove = Cove::of(Dirs::below(directory.path()), "default".to_owned());
-        let socket = cove.dirs.docker_socket(&cove.machine());
+    /// A socket in a directory of its own.
+    fn listen(socket: &Path) -> UnixListener {
         fs::create_dir_all(socket.parent().unwrap()).unwrap();
-        let listener = UnixListener::bind(&socket).unwrap();
+        UnixListener::bind(socket).unwrap()
+    }
+
+    /// An engine at this socket that gives these answers, one after the other.
+    fn answer(socket: &Path, answers: &'static [(&'static str, &'static str)]) {
+        let listener = listen(socket);
         tokio::spawn(async move {
             for (status, answer) in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -426,8 +490,73 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
+    }
+
+    /// What comes of a debug shell where the engine gives these answers, one after the other.
+    async fn refused(answers: &'static [(&'static str, &'static str)]) -> Refusal {
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Cove::of(Dirs::below(directory.path()), "default".to_owned());
+        answer(&cove.dirs.docker_socket(&cove.machine()), answers);
         let started = start_beside(&cove, "web", 80, 24).await;
         started.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_agent_holds_a_shell_until_its_terminal_is_let_go_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(directory.path());
+        let socket = dirs.docker_socket("default");
+        answer(
+            &socket,
+            &[
+                ("200 OK", r#"{"Running":false,"ExitCode":null,"Pid":0}"#),
+                ("200 OK", r#"{"Running":true,"ExitCode":null,"Pid":0}"#),
+                (
+                    "200 OK",
+                    r#"{"Running":true,"ExitCode":null,"Pid":4711,"ContainerID":"4f6e"}"#,
+                ),
+            ],
+        );
+        let daemon = listen(&dirs.daemon_socket());
+        let (hold, let_go) = oneshot::channel();
+        let (engine, client) = (Engine::at(socket), Client::of(&dirs));
+        let keeping = tokio::spawn(keep(
+            engine,
+            client,
+            "default".to_owned(),
+            "e1".to_owned(),
+            let_go,
+        ));
+        let (mut stream, _) = timeout(SOON, daemon.accept()).await.unwrap().unwrap();
+        let mut request = Vec::new();
+        while !String::from_utf8_lossy(&request).contains(r#""hangup","4711","4f6e""#) {
+            let more = timeout(SOON, stream.read_buf(&mut request))
+                .await
+                .unwrap()
+                .unwrap();
+            assert!(more > 0, "{}", String::from_utf8_lossy(&request));
+        }
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: cove-exec\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let held = ExecPacket::Stdout(Bytes::from_static(HELD.as_bytes()));
+        FramedWrite::new(&mut stream, ExecCodec).send(held).await.unwrap();
+        let early = timeout(Duration::from_millis(50), stream.read_u8()).await;
+        assert!(early.is_err(), "it was let go of before: {early:?}");
+        drop(hold);
+        let end = timeout(SOON, stream.read_u8()).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+        keeping.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_shell_that_never_ran_has_no_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        answer(
+            &socket,
+            &[("200 OK", r#"{"Running":false,"ExitCode":127,"Pid":0}"#)],
+        );
+        assert_eq!(process_of(&Engine::at(socket), "e1").await, None);
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ use tauri::{
     tray::{TrayIcon, TrayIconBuilder},
 };
 
+/// Its name within the program.
+const ID: &str = "cove";
 /// Containers that the menu lists at most; a menu that scrolls is a bad list.
 const MOST: usize = 12;
 /// Changes that come within this time make one new menu.
@@ -33,7 +35,7 @@ pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
     }
     let cove = Arc::clone(cove);
     let for_events = Arc::clone(&cove);
-    let built = TrayIconBuilder::with_id("cove")
+    let built = TrayIconBuilder::with_id(ID)
         .icon(tauri::include_image!("icons/32x32.png"))
         .tooltip("Cove")
         .on_menu_event(move |app, event| choose(app, &for_events, event.id().as_ref()))
@@ -63,6 +65,11 @@ pub(crate) async fn show_without(app: AppHandle) {
         tokio::time::sleep(LOOK).await;
         waited += LOOK;
     }
+}
+
+/// Whether its icon can be seen, so that the window can be shown from there.
+pub(crate) fn is_shown(app: &AppHandle) -> bool {
+    app.tray_by_id(ID).is_some() && has_place()
 }
 
 /// Whether something on the session's bus shows icons.

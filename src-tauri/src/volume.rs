@@ -15,7 +15,7 @@ use crate::{
     task::Report,
 };
 use cove_engine::{
-    Bytes, EngineError, Place,
+    Bytes, Engine, EngineError, Place,
     archive::{self, Head},
 };
 use cove_view::LogReader;
@@ -31,18 +31,30 @@ const NAME: &str = "volume";
 const PURPOSE: &str = "volume";
 
 impl Helper {
-    /// A helper for `volume`, which has to be there, to read it.
-    pub(crate) async fn reading(cove: &Cove, volume: &str, report: &Report) -> Answer<Self> {
-        Self::of(cove, volume, false, None, report).await
+    /// A helper of this engine's for `volume`, which has to be there, to read it.
+    pub(crate) async fn reading(cove: &Cove, engine: &Engine, volume: &str, report: &Report) -> Answer<Self> {
+        Self::of(cove, engine, volume, false, None, report).await
     }
 
     /// One that may write, too.
-    pub(crate) async fn writing(cove: &Cove, volume: &str, held: Held, report: &Report) -> Answer<Self> {
-        Self::of(cove, volume, true, held, report).await
+    pub(crate) async fn writing(
+        cove: &Cove,
+        engine: &Engine,
+        volume: &str,
+        held: Held,
+        report: &Report,
+    ) -> Answer<Self> {
+        Self::of(cove, engine, volume, true, held, report).await
     }
 
-    async fn of(cove: &Cove, volume: &str, writes: bool, held: Held, report: &Report) -> Answer<Self> {
-        let engine = cove.engine();
+    async fn of(
+        cove: &Cove,
+        engine: &Engine,
+        volume: &str,
+        writes: bool,
+        held: Held,
+        report: &Report,
+    ) -> Answer<Self> {
         // To mount one that is not there would make it.
         engine.get(&Place::of(&["volumes", volume])).await?;
         let body = json!({
@@ -56,16 +68,18 @@ impl Helper {
                 "VolumeOptions": {"NoCopy": true},
             }]},
         });
-        if let Some(helper) = Self::create(cove, PURPOSE, body.clone(), held.clone()).await? {
+        if let Some(helper) = Self::create(cove, engine, PURPOSE, body.clone(), held.clone()).await? {
             return Ok(helper);
         }
-        images::pull(&engine, IMAGE, report).await?;
-        Self::create(cove, PURPOSE, body, held).await?.ok_or_else(|| {
-            Refusal::new(
-                format!("the engine has no image {IMAGE} although it has just pulled it"),
-                "Try again.",
-            )
-        })
+        images::pull(engine, IMAGE, report).await?;
+        Self::create(cove, engine, PURPOSE, body, held)
+            .await?
+            .ok_or_else(|| {
+                Refusal::new(
+                    format!("the engine has no image {IMAGE} although it has just pulled it"),
+                    "Try again.",
+                )
+            })
     }
 
     /// The volume's content as a tar archive.

@@ -1,7 +1,10 @@
 //! The one window.
 
-use crate::cove::Cove;
-use tauri::{AppHandle, Manager as _, Runtime, Url, WebviewUrl, WebviewWindowBuilder, plugin::TauriPlugin};
+use crate::{cove::Cove, tray};
+use tauri::{
+    AppHandle, Manager as _, Runtime, Url, WebviewUrl, WebviewWindowBuilder, Window, WindowEvent,
+    plugin::TauriPlugin,
+};
 use tauri_plugin_window_state::StateFlags;
 
 /// Its name within the program; `capabilities/main.json` speaks of it.
@@ -26,6 +29,17 @@ pub(crate) fn open(app: &AppHandle, cove: &Cove, visible: bool) -> tauri::Result
         .on_navigation(is_ours)
         .build()?;
     Ok(())
+}
+
+/// Hides it when it is closed and the tray has an icon, which would go with the program: from there it is shown again,
+/// or ended. Where there is no such icon, closing it ends the program.
+pub(crate) fn stay(window: &Window, event: &WindowEvent) {
+    if let WindowEvent::CloseRequested { api, .. } = event
+        && tray::is_shown(window.app_handle())
+        && window.hide().is_ok()
+    {
+        api.prevent_close();
+    }
 }
 
 /// Brings it to the front, from wherever it is.

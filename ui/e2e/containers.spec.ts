@@ -31,6 +31,8 @@ test("a container is renamed, and a name that is taken is said to be", async ({ 
   await page.getByRole("dialog").getByRole("textbox").fill("front");
   await page.getByRole("dialog").getByRole("button", { name: "Rename" }).click();
   await expect(page.getByRole("heading", { name: "front" })).toBeVisible();
+  await page.getByRole("status").getByRole("button", { name: "Undo" }).click();
+  await expect(page.getByRole("heading", { name: "shop-web-1" })).toBeVisible();
 });
 
 test("what the engine knows is searched as a tree, and read as JSON", async ({ page }) => {

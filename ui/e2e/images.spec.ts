@@ -48,6 +48,8 @@ test("a second name is given and taken away at the side, and the layers are ther
   await side.getByRole("button", { name: "Remove the name shop/api:next" }).click();
   await expect(row(page, "+ shop/api:next")).toHaveCount(0);
   await expect(row(page, "shop/api:dev")).toBeVisible();
+  await page.getByRole("status").getByRole("button", { name: "Undo" }).click();
+  await expect(row(page, "+ shop/api:next")).toBeVisible();
 });
 
 test("clearing away says what goes and how much that is", async ({ page }) => {

@@ -20,6 +20,17 @@ test("a setting is shown as it would stand in the file before it is applied, and
   await expect(page.getByText("Last start")).toBeVisible();
 });
 
+test("settings that were typed are there when a person comes back", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  const cpus = page.getByLabel("machine.cpus", { exact: true });
+  await cpus.fill("3");
+  await page.getByRole("link", { name: "Containers" }).click();
+  await page.getByRole("link", { name: /shop-web-1/ }).click();
+  await page.goto("/#/machine/settings");
+  await expect(cpus).toHaveValue("3");
+  await expect(page.getByRole("region", { name: "Changes" }).getByRole("button", { name: "Review" })).toBeVisible();
+});
+
 test("folders and certificates are added and, after a yes, taken away", async ({ page }) => {
   await page.goto("/#/machine/access");
   await page.getByRole("button", { name: "Share a folder…" }).click();
@@ -126,6 +137,34 @@ test("images are cleared away from the machine's screen only after their names w
   await page.getByRole("link", { name: "Images" }).click();
   await expect(page.getByText("postgres:17").first()).toBeVisible();
   await expect(page.getByText("python:3.14-slim")).toHaveCount(0);
+});
+
+test("light or dark is chosen against the desktop's, and remembered", async ({ page }) => {
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.goto("/#/machine/settings");
+  const main = page.locator("main");
+  await expect(main).toHaveCSS("background-color", "rgb(255, 255, 255)");
+  await page.getByLabel("Appearance").selectOption("Dark");
+  await expect(main).toHaveCSS("background-color", "rgb(30, 33, 37)");
+  await page.reload();
+  await expect(page.getByLabel("Appearance")).toHaveValue("dark");
+  await expect(main).toHaveCSS("background-color", "rgb(30, 33, 37)");
+  await page.getByLabel("Appearance").selectOption("As the desktop");
+  await expect(main).toHaveCSS("background-color", "rgb(255, 255, 255)");
+});
+
+test("a machine that was shown last and is gone leaves the usual one", async ({ page }) => {
+  await page.goto("/#/machine/machines");
+  await page.getByRole("button", { name: "Create a machine…" }).click();
+  await page.getByRole("dialog").getByLabel("Name", { exact: true }).fill("build");
+  await page.getByRole("dialog").getByRole("button", { name: "Create" }).click();
+  await page.getByRole("button", { name: "Show build" }).click();
+  await expect(page.getByRole("button", { name: "Show default" })).toBeVisible();
+  expect(await page.evaluate(() => localStorage.getItem("cove.machine"))).toBe("build");
+  // The host in memory begins anew with the page, and knows one machine.
+  await page.reload();
+  await expect(page.getByText("default · running").first()).toBeVisible();
+  expect(await page.evaluate(() => localStorage.getItem("cove.machine"))).toBeNull();
 });
 
 test("Cove opens with the session once a person asks for it", async ({ page }) => {

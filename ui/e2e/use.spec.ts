@@ -48,11 +48,28 @@ test("the command line grows with the form, and what it runs appears in the list
   await page.getByLabel("Ports").fill("8000:80");
   await expect(page.getByText("port 8000 is in use by shop-web-1")).toBeVisible();
   await expect(page.getByRole("button", { name: "Run" })).toBeDisabled();
-  await page.getByLabel("Ports").fill("9090:80");
-  await expect(page.getByText("docker run --detach --name site --publish 9090:80 nginx:alpine")).toBeVisible();
+  await page.getByLabel("Ports").fill("9090:80 9091:81 9092:82");
+  await expect(page.getByText("docker run --detach --name site --publish 9090:80 --publish 9091:81 --publish 9092:82 nginx:alpine")).toBeVisible();
   await page.getByRole("button", { name: "Run" }).click();
   await expect(page.locator(".item", { hasText: "site" }).first()).toBeVisible();
   await expect(page.getByRole("log")).toBeVisible();
+  // The list has room for two, the details for all.
+  await expect(page.getByRole("region", { name: "Details of site" }).getByRole("link", { name: "9092:82" })).toBeVisible();
+});
+
+test("a preset leaves what was typed to be had again", async ({ page }) => {
+  await page.goto("/#/containers/new");
+  await page.getByLabel("Image").fill("mine:1");
+  await page.getByLabel("Environment").fill("KEY=value");
+  await page.getByRole("button", { name: "Redis" }).click();
+  await expect(page.getByLabel("Image")).toHaveValue("redis:alpine");
+  await expect(page.getByText("What stood here before is kept.")).toBeVisible();
+  await page.getByRole("button", { name: "Undo" }).click();
+  await expect(page.getByLabel("Image")).toHaveValue("mine:1");
+  await expect(page.getByLabel("Environment")).toHaveValue("KEY=value");
+  await page.getByLabel("Environment").fill("KEY=value\nno variable");
+  await expect(page.getByText("`no variable` is not NAME=value")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Run", exact: true })).toBeDisabled();
 });
 
 test("the welcome page is opened by one press, and found again without another container", async ({ page }) => {
@@ -98,6 +115,23 @@ test("a stopped machine can be started where it is missed, and the list comes by
   await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
 });
 
+test("what may keep a machine from starting is said where it is started, with what to do", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto("/?machine=stopped");
+  await expect(page.getByText("the processor shows neither vmx nor svm")).toBeVisible();
+  await expect(page.getByText("qemu-system-x86_64")).toHaveCount(0);
+  await page.getByRole("button", { name: "Copy what to do" }).click();
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toContain("Enable virtualisation in the firmware");
+  await page.getByRole("button", { name: "Check again" }).click();
+  await expect(page.getByText("the processor shows neither vmx nor svm")).toBeVisible();
+});
+
+test("an engine that does not answer is not waited for in silence", async ({ page }) => {
+  await page.goto("/?machine=silent");
+  await expect(page.getByText("Reading…")).toBeVisible();
+  await expect(page.getByText("No answer yet. It shows here as soon as there is one.")).toBeVisible({ timeout: 15_000 });
+});
+
 test("the palette goes to a container by the keyboard alone", async ({ page }) => {
   await page.goto("/");
   await expect(page.getByRole("link", { name: /blog-db-1/ })).toBeVisible();
@@ -107,6 +141,31 @@ test("the palette goes to a container by the keyboard alone", async ({ page }) =
   await expect(page.getByRole("heading", { name: "blog-db-1" })).toBeVisible();
   await page.keyboard.press("Escape");
   await expect(page.getByRole("heading", { name: "blog-db-1" })).toHaveCount(0);
+});
+
+test("the palette does things as well, knows what the engine has, and asks before much ends", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  const palette = page.getByRole("dialog", { name: "Commands" });
+  await expect(palette.getByText("Ctrl J", { exact: true })).toHaveCount(0);
+  await page.keyboard.type("tasks");
+  await expect(palette.getByText("Ctrl J", { exact: true })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await page.getByRole("combobox").fill("stop shop-web-1");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByText("Exited (0)")).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("shop_data");
+  await palette.getByRole("option", { name: /^shop_data/ }).click();
+  await expect(page.getByRole("heading", { name: "shop_data" })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("stop the machine");
+  await page.keyboard.press("Enter");
+  await expect(page.getByText(/^Stop the machine\? \d+ running containers stop with it/)).toBeVisible();
+  await page.getByRole("dialog").getByRole("button", { name: "Stop" }).click();
+  await expect(page.getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
 });
 
 /** Lets a folder fall on the window. */
@@ -135,6 +194,20 @@ test("a folder that is shared already falls into the open form without a questio
   await drop(page, "/home/mara/site");
   await drop(page, "/home/mara/old/site");
   await expect(page.getByLabel("Folders and volumes")).toHaveValue("/home/mara/site:/mnt/site\n/home/mara/old/site:/mnt/site-2");
+  await page.getByRole("checkbox", { name: "/mnt/site-2 read-only" }).check();
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("/home/mara/site:/mnt/site\n/home/mara/old/site:/mnt/site-2:ro");
+});
+
+test("of several things that are dropped together each is asked about in turn", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("navigation", { name: "Cove" })).toBeVisible();
+  await page.evaluate(() => {
+    window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths: ["/srv/site", "/srv/media"] } }));
+  });
+  await page.getByRole("dialog", { name: "site" }).getByRole("button", { name: "Share and mount" }).click();
+  await page.getByRole("dialog", { name: "media" }).getByRole("button", { name: "Share and mount" }).click();
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("/srv/site:/mnt/site:ro\n/srv/media:/mnt/media:ro");
 });
 
 test("a file is not mounted, and that is said", async ({ page }) => {
@@ -199,6 +272,39 @@ test("a terminal answers, keeps its keys to itself, and can be had again after i
   await page.getByRole("button", { name: "Again" }).click();
   await expect(page.getByText("The shell has ended.")).toHaveCount(0);
   await expect(screen).toContainText("shop-web-1:/#");
+});
+
+test("a key leads out of a terminal, and is told there and in the list of shortcuts", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  await expect(page.locator(".xterm-accessibility-tree")).toContainText("shop-web-1:/#");
+  const input = page.locator(".xterm-helper-textarea");
+  await expect(input).toHaveAttribute("aria-label", "Terminal. Ctrl+F6 leads out of it.");
+  await page.keyboard.press("Tab");
+  await expect(input).toBeFocused();
+  await page.keyboard.press("Control+F6");
+  await expect(page.getByRole("navigation", { name: "Cove" }).getByRole("link", { name: "Containers" })).toBeFocused();
+  await page.keyboard.press("Control+Shift+F6");
+  await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByRole("link", { name: "Close" })).toBeFocused();
+  await page.keyboard.press("Control+Shift+F6");
+  await expect(page.locator("#search")).toBeFocused();
+  await page.keyboard.press("F1");
+  const list = page.getByRole("dialog", { name: "Shortcuts" });
+  await expect(list.getByText("Ctrl F6", { exact: true })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  await page.keyboard.press("Escape");
+  await expect(list).toHaveCount(0);
+  await expect(page.getByRole("heading", { name: "shop-web-1" })).toBeVisible();
+});
+
+test("what is selected in a terminal is copied by a key, which ends nothing there", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  await expect(page.locator(".xterm-accessibility-tree")).toContainText("shop-web-1:/#");
+  // Three clicks select a line.
+  await page.locator(".xterm-screen").click({ clickCount: 3, position: { x: 20, y: 8 } });
+  await page.keyboard.press("Control+Shift+C");
+  await expect.poll(() => page.evaluate(() => navigator.clipboard.readText())).toContain("shop-web-1:/#");
 });
 
 test("a daemon that does not run says why, and is started with the machine", async ({ page }) => {

@@ -36,7 +36,8 @@ Usage: cargo xtask COMMAND [OPTIONS]
                            --once: open no window
   test [--fast|--all] [FILTER]
                            check, build, then every test as an ordinary user
-                           --fast: no machine is booted · --all: what takes minutes as well
+                           --fast: no machine is booted · --all: what takes minutes as well, and every
+                           screen in a browser
                            FILTER: only tests whose names contain it, without check
   bench boot|events|fs|net|ui|vmm|vsock
                            measure; a table here, JSON below target/bench

@@ -18,8 +18,8 @@ use crate::{
     layout::Layout,
     process::{self, find, note, step, try_capture},
 };
-use anyhow::{Result, bail};
-use std::process::Command;
+use anyhow::{Context as _, Result, bail};
+use std::{path::PathBuf, process::Command};
 
 /// The guest agent's target.
 const AGENT_TARGET: &str = "x86_64-unknown-linux-musl";
@@ -176,6 +176,14 @@ const WINDOW_TOOLS: [Need; 3] = [
     },
 ];
 
+/// What every screen of the front end is tried in. Playwright's own browsers are downloads of hundreds of megabytes.
+const CHROMIUM: Need = Need {
+    package: "chromium",
+    what: "Chromium, a browser that the window's screens are tried in",
+    is_there: || find("chromium").is_some(),
+    from_backports: false,
+};
+
 /// What building virtiofsd takes, which `bench fs` compares with.
 const VIRTIOFSD_LIBRARIES: [Need; 2] = [
     Need {
@@ -225,6 +233,16 @@ pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> 
     }
     install_missing(layout, &needs)?;
     Ok(true)
+}
+
+/// The browser that the front end is tried in: the one that `COVE_CHROMIUM` names, as for `ui/playwright.config.ts`, or
+/// the system's.
+pub(crate) fn chromium(layout: &Layout) -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("COVE_CHROMIUM").filter(|named| !named.is_empty()) {
+        return Ok(named.into());
+    }
+    install_missing(layout, &[CHROMIUM])?;
+    find("chromium").context("chromium has gone away")
 }
 
 /// Everything that building an image takes.

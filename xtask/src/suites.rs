@@ -145,24 +145,36 @@ pub(crate) struct Outcome {
 
 /// Runs one suite to its end.
 pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Outcome> {
-    let began = Instant::now();
     let mut command = how.runner.command(&suite.executable);
     command.current_dir(&suite.directory).args(how.arguments);
     for (name, value) in how.environment {
         command.env(name, value);
     }
     command.env("CARGO_MANIFEST_DIR", &suite.directory);
-    let mark = format!("{}-{}", std::process::id(), suite.title());
+    let live = how.live.then_some(suite.name.as_str());
+    run_command(command, &suite.title(), live, how.limit, tally_in)
+}
+
+/// Runs a command that tries things to its end. Its lines are printed as they come, if `live` names whose they are, and
+/// otherwise only when it fails. Of what it wrote to its standard output `tally` makes what it counted.
+pub(crate) fn run_command(
+    mut command: Command,
+    title: &str,
+    live: Option<&str>,
+    limit: Duration,
+    tally: impl FnOnce(&str) -> Option<Tally>,
+) -> Result<Outcome> {
+    let began = Instant::now();
+    let mark = format!("{}-{title}", std::process::id());
     command.env(MARK, &mark);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = spawn(&mut command, suite)?;
-    let live = how.live.then_some(suite.name.as_str());
+    let mut child = spawn(&mut command)?;
     let stdout = Output::collect(child.stdout.take(), live);
     let stderr = Output::collect(child.stderr.take(), live);
-    let timed_out = !wait_until(&mut child, began + how.limit)?;
+    let timed_out = !wait_until(&mut child, began + limit)?;
     let status = child.wait()?;
     if timed_out {
         end_marked(&mark);
@@ -170,19 +182,19 @@ pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Outcome> {
     let patience = Instant::now() + LEFT_OPEN;
     let stdout = stdout.text_by(patience);
     let stderr = stderr.text_by(patience);
-    let tally = tally_in(&stdout);
+    let tally = tally(&stdout);
     let mut counted = tally.unwrap_or_default();
     let mut account = String::new();
     if !status.success() || tally.is_none() {
         account = account_of(&stdout, &stderr);
-        if !how.live {
+        if live.is_none() {
             print!("{stdout}{stderr}");
         }
         // A suite that was killed or crashed has not counted its failure itself.
         counted.failed = counted.failed.max(1);
     }
     let how_it_ended = if timed_out {
-        format!(" (killed after {} s)", how.limit.as_secs())
+        format!(" (killed after {} s)", limit.as_secs())
     } else if !status.success() {
         format!(" ({status})")
     } else {
@@ -190,7 +202,7 @@ pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Outcome> {
     };
     println!(
         "    {:<44} {:>4} passed {:>3} failed {:>3} skipped  {:>6.1} s{how_it_ended}",
-        suite.title(),
+        title,
         counted.passed,
         counted.failed,
         counted.skipped,
@@ -202,7 +214,7 @@ pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Outcome> {
     })
 }
 
-fn spawn(command: &mut Command, suite: &Suite) -> Result<Child> {
+fn spawn(command: &mut Command) -> Result<Child> {
     // A group of its own, so that a suite that is killed takes what it started along.
     #[cfg(unix)]
     {
@@ -211,7 +223,7 @@ fn spawn(command: &mut Command, suite: &Suite) -> Result<Child> {
     }
     command
         .spawn()
-        .with_context(|| format!("cannot start {}", suite.executable.display()))
+        .with_context(|| format!("cannot start `{}`", words(command)))
 }
 
 fn wait_until(child: &mut Child, deadline: Instant) -> Result<bool> {

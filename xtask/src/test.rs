@@ -103,6 +103,11 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
         step("Building the front end");
         front_end::build(layout)?;
     }
+    let in_browser = if selection.long && selection.filter.is_none() {
+        front_end::try_in_browser(layout)?
+    } else {
+        None
+    };
     step("Building the programs and their tests");
     let features = if selection.machine { "cove-tests/e2e" } else { "" };
     let suites = suites::build(layout, features, desktop)?;
@@ -157,7 +162,8 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
         lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
     let mut accounts = Vec::new();
-    for (outcome, title) in outcomes.into_iter().flatten() {
+    let in_browser = in_browser.map(|outcome| (Ok(outcome), front_end::IN_BROWSER.to_owned()));
+    for (outcome, title) in in_browser.into_iter().chain(outcomes.into_iter().flatten()) {
         let Outcome { tally, account } = outcome?;
         if tally.failed > 0 {
             accounts.push((title.clone(), account));

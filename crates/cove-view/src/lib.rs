@@ -54,7 +54,7 @@ pub use machine::{
 pub use network::{Member, NetworkDetails, NewNetwork, Subnet};
 pub use registry::{RegistriesView, RegistryRow};
 pub use removal::Removal;
-pub use run::{Mount, Publish, Restart, RunSpec, Variable};
+pub use run::{Mount, PortObstacle, PortObstacleKind, Publish, Restart, RunSpec, Variable};
 pub use run_line::run_line;
 pub use settings::{
     DiffLine, DiffSign, SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, TrustRow,

@@ -55,6 +55,27 @@ pub struct Publish {
     pub protocol: Protocol,
 }
 
+/// What would keep a port of this computer from being published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct PortObstacle {
+    /// What it is.
+    pub kind: PortObstacleKind,
+    /// A port at the same address that could be published instead, if one was found.
+    pub free: Option<u16>,
+}
+
+/// Why a port could not be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "lowercase")]
+pub enum PortObstacleKind {
+    /// A program has it.
+    Taken,
+    /// A user may not bind it.
+    Denied,
+    /// This computer does not have the address.
+    Elsewhere,
+}
+
 /// A folder of this computer (an absolute path) or a volume (a name) in the container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[serde(rename_all = "camelCase")]

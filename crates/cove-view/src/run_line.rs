@@ -4,6 +4,7 @@
 //! only the engine chose (its id, a name that it invented stays, its addresses), does not appear.
 
 use serde_json::Value;
+use std::fmt::Write as _;
 
 /// A command line, its words quoted for a POSIX shell.
 #[derive(Debug)]
@@ -265,13 +266,34 @@ fn csv(field: &str) -> String {
 }
 
 /// A word as a POSIX shell reads it back unchanged.
+///
+/// A container's words are whoever's: what a terminal would act upon when the line is pasted into it, such as an
+/// interrupt with another command behind it, is written as octal numbers (`$'…'`, POSIX.1-2024). The end of a line is
+/// not, since within quotes it only goes on, in older shells, too.
 fn quote(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_@%+=:,./-".contains(letter);
     if !word.is_empty() && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
+        return word.to_owned();
     }
+    if !word.chars().any(|letter| letter.is_control() && letter != '\n') {
+        return format!("'{}'", word.replace('\'', "'\\''"));
+    }
+    let mut quoted = String::from("$'");
+    for letter in word.chars() {
+        if letter.is_control() {
+            for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a string does not fail.
+                let _ = write!(quoted, "\\{byte:03o}");
+            }
+            continue;
+        }
+        if matches!(letter, '\'' | '\\') {
+            quoted.push('\\');
+        }
+        quoted.push(letter);
+    }
+    quoted.push('\'');
+    quoted
 }
 
 #[cfg(test)]
@@ -317,16 +339,45 @@ mod tests {
         assert_eq!(run_line(&Value::Null, &json!([])), "docker run --detach IMAGE");
     }
 
+    #[test]
+    fn what_a_terminal_would_act_upon_is_written_in_numbers() {
+        assert_eq!(quote("two\nlines"), "'two\nlines'");
+        assert_eq!(quote("it's\u{3}\nreboot"), r"$'it\'s\003\012reboot'");
+        // The end of a bracketed paste, in one of its two ways to be written.
+        assert_eq!(quote("\u{9b}201~"), r"$'\302\233201~'");
+    }
+
+    /// What a shell makes of a word.
+    fn read_back(quoted: &str) -> String {
+        let within = |mark: &str| quoted.strip_prefix(mark)?.strip_suffix('\'');
+        let Some(inner) = within("$'") else {
+            let inner = within("'").map(|inner| inner.replace("'\\''", "'"));
+            return inner.unwrap_or_else(|| quoted.to_owned());
+        };
+        let (mut bytes, mut rest) = (Vec::new(), inner.bytes());
+        while let Some(byte) = rest.next() {
+            if byte != b'\\' {
+                bytes.push(byte);
+                continue;
+            }
+            match rest.next().unwrap() {
+                first @ b'0'..=b'7' => {
+                    let digits = vec![first, rest.next().unwrap(), rest.next().unwrap()];
+                    let digits = String::from_utf8(digits).unwrap();
+                    bytes.push(u8::from_str_radix(&digits, 8).unwrap());
+                }
+                escaped => bytes.push(escaped),
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
     proptest! {
         #[test]
         fn a_shell_reads_every_word_back(word in "[^\\x00]{1,12}") {
             let quoted = quote(&word);
-            let read = if let Some(inner) = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
-                inner.replace("'\\''", "'")
-            } else {
-                quoted.clone()
-            };
-            prop_assert_eq!(read, word);
+            prop_assert!(quoted.chars().all(|letter| letter == '\n' || !letter.is_control()));
+            prop_assert_eq!(read_back(&quoted), word);
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod etc;
 mod exec;
 mod files;
 mod frame;
+mod hangup;
 mod look;
 pub mod network;
 mod publish;
@@ -50,6 +51,7 @@ pub use files::{
     FilesRoot, InMount, MAX_ENTRIES, MAX_MOUNTS, MAX_MOUNTS_LENGTH,
 };
 pub use frame::{Codec, HEADER_LEN, MAX_FRAME, WireError, body_len, decode, encode};
+pub use hangup::{HANGUP_ARGUMENT, HELD};
 pub use look::{Attempt, Look, MAX_ADDRESSES, MAX_LISTENERS, NameSource, Seen, Sight, listeners};
 pub use publish::{Protocol, Publish, Published};
 pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};

@@ -35,7 +35,8 @@ const PREFIX: u64 = 256 << 10;
 /// What is at a path of a container or a volume.
 #[tauri::command]
 pub(crate) async fn files_at(cove: State<'_, Arc<Cove>>, of: FilesOf, path: String) -> Answer<FilesView> {
-    let engine = cove.engine();
+    let machine = cove.machine();
+    let engine = cove.engine_of(&machine);
     let (root, mounts, changes) = match of {
         FilesOf::Container { id } => {
             let place = Place::of(&["containers", &id, "changes"]);
@@ -55,7 +56,7 @@ pub(crate) async fn files_at(cove: State<'_, Arc<Cove>>, of: FilesOf, path: Stri
         path,
         mounts: targets(&mounts),
     };
-    match ask(&cove, root, call).await? {
+    match ask(&cove, &machine, root, call).await? {
         FilesAnswer::Folder {
             path,
             entries,
@@ -181,8 +182,9 @@ pub(crate) async fn rename_file(
     path: String,
     name: String,
 ) -> Answer<()> {
-    let root = root_to_change(&cove.engine(), of).await?;
-    done(&ask(&cove, root, FilesCall::Rename { path, name }).await?)
+    let machine = cove.machine();
+    let root = root_to_change(&cove.engine_of(&machine), of).await?;
+    done(&ask(&cove, &machine, root, FilesCall::Rename { path, name }).await?)
 }
 
 /// Removes a file, or a folder with all that is in it, of a running container or a volume. The page asks the
@@ -198,10 +200,13 @@ pub(crate) async fn remove_file(
 ) -> Answer<()> {
     tasks
         .run(task, steps, |_| async move {
-            let root = root_to_change(&cove.engine(), of).await?;
+            let machine = cove.machine();
+            let root = root_to_change(&cove.engine_of(&machine), of).await?;
             let question = question(root, FilesCall::Remove { path })?;
             let command = [AGENT_PROGRAM, FILES_ARGUMENT, &question];
-            done(&read_answer(&guest::output_of_work(&cove, &command).await?)?)
+            done(&read_answer(
+                &guest::output_of_work(&cove, &machine, &command).await?,
+            )?)
         })
         .await
 }
@@ -250,9 +255,10 @@ async fn root_of_volume(engine: &Engine, name: &str) -> Answer<FilesRoot> {
     })
 }
 
-async fn ask(cove: &Cove, root: FilesRoot, call: FilesCall) -> Answer<FilesAnswer> {
+/// Asks the agent of this machine, which is the one whose engine told of `root`.
+async fn ask(cove: &Cove, machine: &str, root: FilesRoot, call: FilesCall) -> Answer<FilesAnswer> {
     let question = question(root, call)?;
-    read_answer(&guest::output(cove, &[AGENT_PROGRAM, FILES_ARGUMENT, &question]).await?)
+    read_answer(&guest::output(cove, machine, &[AGENT_PROGRAM, FILES_ARGUMENT, &question]).await?)
 }
 
 fn question(root: FilesRoot, call: FilesCall) -> Answer<String> {

@@ -17,6 +17,7 @@ mod machine;
 mod machines;
 mod networks;
 mod pages;
+mod ports;
 mod project_files;
 mod registries;
 mod run;
@@ -89,6 +90,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         networks::prune_networks,
         networks::remove_network,
         pages::wait_for_page,
+        ports::ports_free,
         project_files::read_project_file,
         project_files::write_project_file,
         registries::registries,
@@ -112,7 +114,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::open_machine_shell,
         streams::open_terminal,
         streams::resize_terminal,
-        streams::save_log,
+        streams::save_text,
         streams::taken,
         streams::type_in_terminal,
         streams::unwatch,

@@ -2,10 +2,10 @@
 
 use crate::{
     cove::Cove,
-    failure::Answer,
+    failure::{Answer, Refusal},
     follow, local,
     logs::{self, After, BATCH, BATCHES, Log, Page, Reading, Source},
-    stream::Streams,
+    stream::{For, Streams},
     terminal::{self, Keyboard, Opened, Resizer, Terminals},
     usage,
 };
@@ -233,8 +233,9 @@ pub(crate) async fn open_terminal(
     rows: u16,
     seen: Channel<InvokeResponseBody>,
 ) -> Answer<u32> {
-    let opened = terminal::start(&cove.engine(), &id, columns, rows).await?;
-    Ok(carry(&streams, &terminals, opened, seen))
+    let page = streams.page();
+    let opened = terminal::start(&cove, &id, columns, rows).await?;
+    carry(&streams, page, &terminals, opened, seen)
 }
 
 /// The same with a shell in a container of its own beside that one, which is removed with the terminal.
@@ -248,8 +249,9 @@ pub(crate) async fn open_debug_shell(
     rows: u16,
     seen: Channel<InvokeResponseBody>,
 ) -> Answer<u32> {
+    let page = streams.page();
     let opened = terminal::start_beside(&cove, &id, columns, rows).await?;
-    Ok(carry(&streams, &terminals, opened, seen))
+    carry(&streams, page, &terminals, opened, seen)
 }
 
 /// The same with a login shell in the machine itself.
@@ -262,20 +264,25 @@ pub(crate) async fn open_machine_shell(
     rows: u16,
     seen: Channel<InvokeResponseBody>,
 ) -> Answer<u32> {
+    let page = streams.page();
     let opened = terminal::start_in_machine(&cove, columns, rows).await?;
-    Ok(carry(&streams, &terminals, opened, seen))
+    carry(&streams, page, &terminals, opened, seen)
 }
 
-/// Makes a stream of a terminal.
+/// Makes a stream of a terminal. Where its page has gone while it was opened, its shell ends.
 fn carry(
     streams: &Streams,
+    page: For,
     terminals: &Terminals,
     (opened, keyboard): (Opened, Keyboard),
     seen: Channel<InvokeResponseBody>,
-) -> u32 {
-    let number = streams.start(terminal::ALLOWANCE, |allowance| opened.carry(seen, allowance));
+) -> Answer<u32> {
+    let carried = streams.start_for(page, terminal::ALLOWANCE, |allowance| {
+        opened.carry(seen, allowance)
+    });
+    let number = carried.ok_or_else(|| Refusal::new("the page that opened this terminal is gone", ""))?;
     terminals.add(number, keyboard);
-    number
+    Ok(number)
 }
 
 /// Types into a terminal.
@@ -292,9 +299,10 @@ pub(crate) async fn type_in_terminal(
     Ok(())
 }
 
-/// Writes a log, as the page shows it, to a file where a person says; where that is, or nothing if they said nothing.
+/// Writes a text that the page shows, such as a log, to a file where a person says; where that is, or nothing if they
+/// said nothing.
 #[tauri::command]
-pub(crate) async fn save_log(app: AppHandle, name: String, text: String) -> Answer<Option<String>> {
+pub(crate) async fn save_text(app: AppHandle, name: String, text: String) -> Answer<Option<String>> {
     let Some(to) = local::place_for(&app, &name).await? else {
         return Ok(None);
     };

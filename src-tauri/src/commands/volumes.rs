@@ -94,7 +94,7 @@ pub(crate) async fn empty_volume(
 ) -> Answer<()> {
     tasks
         .run(task, steps, |report| async move {
-            let helper = Helper::writing(&cove, &name, None, &report).await?;
+            let helper = Helper::writing(&cove, &cove.engine(), &name, None, &report).await?;
             helper.empty().await?;
             Ok(helper.remove().await?)
         })
@@ -113,10 +113,11 @@ pub(crate) async fn back_up_volume(
 ) -> Answer<Option<String>> {
     tasks
         .run(task, steps, |report| async move {
+            let engine = cove.engine();
             let Some(to) = local::place_for(&app, &format!("{name}.tar")).await? else {
                 return Ok(None);
             };
-            let helper = Helper::reading(&cove, &name, &report).await?;
+            let helper = Helper::reading(&cove, &engine, &name, &report).await?;
             local::save(helper.read().await?, &to, &report).await?;
             helper.remove().await?;
             Ok(Some(to.display().to_string()))
@@ -136,12 +137,14 @@ pub(crate) async fn restore_volume(
 ) -> Answer<bool> {
     tasks
         .run(task, steps, |report| async move {
+            let engine = cove.engine();
             let Some(path) = local::existing(&app).await? else {
                 return Ok(false);
             };
             let archive = local::open(&path, &report).await?;
             let root = local::blocking(move || root_of(&path)).await?;
-            fill(&cove, &name, Archive::Content(root), archive, &report).await?;
+            let kind = Archive::Content(root);
+            fill(&cove, &engine, &name, kind, archive, &report).await?;
             Ok(true)
         })
         .await
@@ -159,10 +162,11 @@ pub(crate) async fn clone_volume(
 ) -> Answer<()> {
     tasks
         .run(task, steps, |report| async move {
-            let helper = Helper::reading(&cove, &name, &report).await?;
+            let engine = cove.engine();
+            let helper = Helper::reading(&cove, &engine, &name, &report).await?;
             let content = StreamReader::new(Box::pin(local::again(helper.read_whole().await?)));
             let content = Told::new(content, None, &report);
-            fill(&cove, &to, Archive::Whole, content, &report).await?;
+            fill(&cove, &engine, &to, Archive::Whole, content, &report).await?;
             Ok(helper.remove().await?)
         })
         .await
@@ -183,17 +187,18 @@ enum Archive {
     Whole,
 }
 
-/// A new volume with this content, or none.
+/// A new volume of this engine's with this content, or none.
 async fn fill(
     cove: &Cove,
+    engine: &Engine,
     name: &str,
     kind: Archive,
     archive: impl AsyncRead + Send + 'static,
     report: &Report,
 ) -> Answer<()> {
-    let half = Arc::new(Unfinished::create(cove.engine(), name.to_owned()).await?);
+    let half = Arc::new(Unfinished::create(engine.clone(), name.to_owned()).await?);
     // A volume that was removed before its helper is made would be made again by that.
-    let helper = Helper::writing(cove, name, Some(half.clone()), report).await?;
+    let helper = Helper::writing(cove, engine, name, Some(half.clone()), report).await?;
     let written = match kind {
         Archive::Content(None) => helper.write(archive).await.map_err(Refusal::from),
         // The engine passes over the folder itself that it puts an archive into.

@@ -110,6 +110,46 @@ pub(crate) fn a3_a_terminal_in_a_container_answers(cove: &Cove) {
     window.reads("The shell has ended.");
 }
 
+pub(crate) fn a3_a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(cove: &Cove) {
+    let window = Window::open(cove);
+    let row = window.find("//a[.//span[normalize-space()='hello']]");
+    window.click(&row);
+    sleeps_in_a_terminal(cove, &window);
+    window.press("Logs");
+    eventually("the shell of the closed terminal to end", || {
+        shell(cove).is_none()
+    });
+}
+
+pub(crate) fn a4_a_shell_ends_with_its_window(cove: &Cove) {
+    let window = Window::open(cove);
+    let row = window.find("//a[.//span[normalize-space()='hello']]");
+    window.click(&row);
+    sleeps_in_a_terminal(cove, &window);
+    drop(window);
+    eventually("the shell to end with its window", || shell(cove).is_none());
+}
+
+/// Runs something in a terminal that would go on for longer than any test.
+fn sleeps_in_a_terminal(cove: &Cove, window: &Window) {
+    assert_eq!(shell(cove), None);
+    window.press("Terminal");
+    let keyboard = prompted(window);
+    window.type_into(&keyboard, "sleep 4321\n");
+    eventually("the shell's program", || {
+        shell(cove).is_some_and(|shell| shell.contains("sleep 4321"))
+    });
+}
+
+/// The shell of a terminal in the container `hello`, and what runs in it; nothing if there is neither.
+fn shell(cove: &Cove) -> Option<String> {
+    let processes = cove.docker(["top", "hello"]).ok();
+    // The container's own shell has its script behind it.
+    let of_it = |line: &&str| line.ends_with(" sh") || line.ends_with(" sleep 4321");
+    let shell: Vec<&str> = processes.lines().map(str::trim_end).filter(of_it).collect();
+    (!shell.is_empty()).then(|| shell.join("\n"))
+}
+
 /// What the terminal shows.
 pub(crate) fn terminal(window: &Window) -> String {
     let rows = "return [...document.querySelectorAll('.xterm-accessibility-tree > *')].map(row => row.textContent).join('\\n')";
@@ -231,6 +271,36 @@ pub(crate) fn a6_the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
         let answer = window.script_async(&script);
         let answer = answer.as_str().unwrap_or_default().to_owned();
         assert_eq!(answer == "done", allowed, "{command}: {answer}");
+    }
+    // What it can call takes no path from it that nobody gave to the window.
+    for (command, values, refusal) in [
+        (
+            "look_at",
+            r#"{path: "/etc"}"#,
+            "neither dropped on the window nor chosen",
+        ),
+        (
+            "share_folder",
+            r#"{path: "/etc", readOnly: true}"#,
+            "neither dropped on the window nor chosen",
+        ),
+        (
+            "open_project",
+            r#"{folder: "/etc"}"#,
+            "neither dropped on the window nor chosen",
+        ),
+        (
+            "change_settings",
+            r#"{values: {shares: "[]"}, shown: null}"#,
+            "folders are shared one by one",
+        ),
+    ] {
+        let answer = window.script_async(&format!(
+            "const done = arguments[arguments.length - 1];\
+             window.__TAURI_INTERNALS__.invoke('{command}', {values}).then(() => done('done'), (error) => done(JSON.stringify(error)))"
+        ));
+        let answer = answer.as_str().unwrap_or_default();
+        assert!(answer.contains(refusal), "{command}: {answer}");
     }
     // Nor can it fetch anything from elsewhere.
     let fetched = window.script_async(

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords } from "./command-line";
+import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords, unclosedQuote, unreadVariables } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -85,8 +85,18 @@ it("reads a pasted .env with comments, exports and quotes", () => {
   ]);
 });
 
+it("says which lines of a pasted .env it cannot read, and takes every name that the engine takes", () => {
+  const text = "# x\n\n  # y\nspring.port=1\nKEY='-----BEGIN\nMIIB\n-----END'\nHOME\n=x";
+  expect(unreadVariables(text)).toEqual(["MIIB", "-----END'", "HOME", "=x"]);
+  expect(readEnvironment(text).map((variable) => variable.name)).toEqual(["spring.port", "KEY"]);
+});
+
 it("splits a command like a shell and expands nothing", () => {
   expect(splitWords(`sh -c "echo $X" --name='a b'`)).toEqual(["sh", "-c", "echo $X", "--name=a b"]);
+});
+
+it("knows a quote that nothing closes", () => {
+  expect(["sh -c 'echo", `echo "it's"`, "it's", `'a' "b"`, ""].map(unclosedQuote)).toEqual([true, false, true, false, false]);
 });
 
 it("names the machine that is shown, unless it is the usual one or none is known", () => {

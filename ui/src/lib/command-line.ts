@@ -40,15 +40,23 @@ function mountOption(mount: RunSpec["mounts"][number]): string {
   return fields.map((field) => (/[",\n]/.test(field) ? `"${field.replaceAll('"', '""')}"` : field)).join(",");
 }
 
+/** A line of a `.env`. The engine takes every name without a space. */
+const VARIABLE = /^\s*(?:export\s+)?([^\s=#][^\s=]*)=(.*)$/;
+
 /** The variables of a pasted `.env`: comments and blank lines are passed over, quotes around a value are taken off. */
 export function readEnvironment(text: string): Variable[] {
   return text.split(/\r?\n/).flatMap((line) => {
-    const found = /^\s*(?:export\s+)?([A-Za-z_]\w*)=(.*)$/.exec(line);
+    const found = VARIABLE.exec(line);
     if (found === null) return [];
     const raw = (found[2] ?? "").trim();
     const quoted = /^(["'])(.*)\1$/.exec(raw);
     return [{ name: found[1] ?? "", value: quoted?.[2] ?? raw }];
   });
+}
+
+/** Lines that are neither variables nor comments, such as the second one of a value that has two. */
+export function unreadVariables(text: string): string[] {
+  return text.split(/\r?\n/).filter((line) => !/^\s*(?:#|$)/.test(line) && !VARIABLE.test(line));
 }
 
 /** Words as a shell would split them; quotes group, nothing is expanded. */
@@ -59,6 +67,11 @@ export function splitWords(text: string): string[] {
     words.push(found[0].replace(/"([^"]*)"|'([^']*)'/g, (_, double?: string, single?: string) => double ?? single ?? ""));
   }
   return words;
+}
+
+/** Whether a quote is opened in it that nothing closes. */
+export function unclosedQuote(text: string): boolean {
+  return /["']/.test(text.replace(/"[^"]*"|'[^']*'/g, ""));
 }
 
 /** `docker build …`, in one line. A Dockerfile's path is relative to the working directory there, and not to the folder. */

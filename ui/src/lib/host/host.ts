@@ -14,7 +14,9 @@ import type {
   MachineUsage,
   MachineView,
   MountRow,
+  PortObstacle,
   ProcessTable,
+  Publish,
   Reclaimed,
   Removal,
   RunSpec,
@@ -121,8 +123,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   processes(id: string): Promise<ProcessTable>;
   /** The log from its beginning in batches, then what comes. */
   followLog(id: string, seen: (lines: LogLine[]) => void): Stop;
-  /** Asks where to write a log as it is shown, under a proposed name; where that is, null if nothing was said. */
-  saveLog(name: string, text: string): Promise<string | null>;
+  /** Asks where to write a text that is shown, such as a log, under a proposed name; where that is, null if nothing was said. */
+  saveText(name: string, text: string): Promise<string | null>;
   /**
    * A shell in a running container. The next output comes when `seen` has dealt with the last; at the end it is told
    * whether there was a shell at all, which not every image has.
@@ -132,6 +134,11 @@ export interface Host extends ProjectsHost, ThingsHost {
   openDebugShell(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink>;
   /** Creates and starts a container and returns its id; pulls its image where it is missing, and tells how far that is. */
   run(spec: RunSpec, job: Job): Promise<string>;
+  /**
+   * What would keep each of these ports of this computer from being published at this moment; null where nothing would.
+   * Another program may take one right after.
+   */
+  portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]>;
   /** Waits until a running container answers on a port that it has published. The port of this computer that leads there. */
   waitForPage(id: string, port: number, job: Job): Promise<number>;
   /** Opens the page of a published port in the browser. */

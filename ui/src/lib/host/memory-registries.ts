@@ -36,7 +36,10 @@ export class MemoryRegistries {
       );
     }
     const key = ["", "docker.io", "index.docker.io"].includes(host) ? HUB : host;
-    this.#rows = [...this.#rows.filter((other) => other.address !== key), row(key, user, "cove")].sort((a, b) => (a.address < b.address ? -1 : 1));
+    const others = this.#rows.filter((other) => other.address !== key);
+    // A registry stays with the helper that it has.
+    const helper = this.#rows.find((other) => other.address === key)?.helper ?? "cove";
+    this.#rows = [...others, row(key, user, helper)].sort((a, b) => (a.address < b.address ? -1 : 1));
   }
 
   signOut(address: string): void {

@@ -23,7 +23,9 @@ import {
   type MountRow,
   type NewMachine,
   type PortBinding,
+  type PortObstacle,
   type ProcessTable,
+  type Publish,
   type Reclaimed,
   type Removal,
   type RunSpec,
@@ -48,7 +50,10 @@ import { MemorySettings, shareRows } from "./memory-settings";
 export interface MemorySize {
   containers: number;
   lines: number;
-  /** `running`, `stopped`, `starting`, or `away` where no daemon answers. */
+  /**
+   * `running`, `stopped`, `starting`, `away` where no daemon answers, or `silent` where the machine runs and its engine
+   * does not answer.
+   */
   machine: string;
 }
 
@@ -59,6 +64,9 @@ const MIB = 1024 * 1024;
 const DISK_USED = 2560 * MIB;
 const MEMORY_USED = 420 * MIB;
 const DISK_TABLES = 104 * MIB;
+
+/** Ports of this computer that programs outside of the machine have. */
+const TAKEN: readonly number[] = [9100];
 
 const STACK: readonly { service: string; image: string; port?: number }[] = [
   { service: "web", image: "nginx:1.29-alpine", port: 80 },
@@ -176,6 +184,7 @@ export class MemoryHost extends MemoryThings implements Host {
   /** Machines that are not shown, by their names. */
   readonly #others = new Map<string, { machine: MachineView; rows: ContainerRow[] }>();
   #away = false;
+  readonly #silent: boolean;
   #autostart = false;
 
   constructor(size: MemorySize) {
@@ -183,7 +192,8 @@ export class MemoryHost extends MemoryThings implements Host {
     this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
     this.#lines = size.lines;
     this.stock(NOW);
-    const running = size.machine === "running";
+    this.#silent = size.machine === "silent";
+    const running = size.machine === "running" || this.#silent;
     this.#away = size.machine === "away";
     this.#machine = {
       name: "default",
@@ -317,7 +327,7 @@ export class MemoryHost extends MemoryThings implements Host {
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
     this.#rowWatchers.add(seen);
-    if (this.#machine.phase === "running" && !this.#away) seen(this.#rows);
+    if (this.#machine.phase === "running" && !this.#away && !this.#silent) seen(this.#rows);
     return () => this.#rowWatchers.delete(seen);
   }
 
@@ -422,8 +432,18 @@ export class MemoryHost extends MemoryThings implements Host {
     return () => clearTimeout(timer);
   }
 
-  async saveLog(name: string): Promise<string | null> {
+  async saveText(name: string): Promise<string | null> {
     return `/home/mara/${name}`;
+  }
+
+  async portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]> {
+    const taken = new Set([...TAKEN, ...ports.map((port) => port.host)]);
+    return ports.map(({ host }) => {
+      if (!TAKEN.includes(host)) return null;
+      let free = host + 1;
+      while (taken.has(free)) free += 1;
+      return { kind: "taken", free };
+    });
   }
 
   async waitForPage(id: string, port: number, job: Job): Promise<number> {

@@ -19,7 +19,9 @@ import {
   type MachineView,
   type MountRow,
   type NewMachine,
+  type PortObstacle,
   type ProcessTable,
+  type Publish,
   type Reclaimed,
   type Removal,
   type RunSpec,
@@ -148,8 +150,8 @@ export class TauriHost extends TauriThings implements Host {
     return watchBatches("follow_log", { id }, seen);
   }
 
-  saveLog(name: string, text: string): Promise<string | null> {
-    return call("save_log", { name, text });
+  saveText(name: string, text: string): Promise<string | null> {
+    return call("save_text", { name, text });
   }
 
   openTerminal(id: string, size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
@@ -162,6 +164,10 @@ export class TauriHost extends TauriThings implements Host {
 
   run(spec: RunSpec, job: Job): Promise<string> {
     return longCall("run", { spec }, job);
+  }
+
+  portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]> {
+    return call("ports_free", { ports });
   }
 
   waitForPage(id: string, port: number, job: Job): Promise<number> {

@@ -764,6 +764,18 @@ host: number | null,
  */
 protocol: Protocol, };
 
+export type PortObstacle = { 
+/**
+ * What it is.
+ */
+kind: PortObstacleKind, 
+/**
+ * A port at the same address that could be published instead, if one was found.
+ */
+free: number | null, };
+
+export type PortObstacleKind = "taken" | "denied" | "elsewhere";
+
 export type ProcessTable = { 
 /**
  * What the columns are.

@@ -1,5 +1,5 @@
 /** The form that builds an image: free text in the fields, a checked `BuildSpec` out of it. */
-import { buildCommand, readEnvironment } from "../command-line";
+import { buildCommand, readEnvironment, unreadVariables } from "../command-line";
 import type { BuildSpec, Dropped, Sharing } from "../host";
 
 /** The fields that an earlier build fills. */
@@ -30,7 +30,9 @@ export class BuildForm {
     args: readEnvironment(this.args),
   });
   readonly command = $derived(buildCommand(this.spec));
-  readonly ready = $derived(this.folder !== null && (this.folder.dockerfile || this.spec.dockerfile !== ""));
+  /** Arguments that cannot be read. */
+  readonly unread = $derived(unreadVariables(this.args).map((line) => line.trim()));
+  readonly ready = $derived(this.unread.length === 0 && this.folder !== null && (this.folder.dockerfile || this.spec.dockerfile !== ""));
 
   /** Takes a folder. What the form filled in for another goes, what a person typed stays. */
   take(folder: Dropped): void {

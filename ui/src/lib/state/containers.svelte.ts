@@ -7,8 +7,10 @@ import { Files } from "./files.svelte";
 import type { Tasks } from "./tasks.svelte";
 
 export type Filter = "all" | "running" | "stopped";
-/** How many readings a sparkline holds. */
-const HISTORY = 30;
+/** How many readings of a container are kept: one comes about every second. */
+export const HISTORY = 120;
+/** How many of them the list has room for. */
+export const SPARK = 30;
 
 export interface Group {
   /** The compose project; null for containers without one. */

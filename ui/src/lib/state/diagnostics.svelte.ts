@@ -11,9 +11,9 @@ export class Diagnostics {
   failure = $state.raw<Failure | null>(null);
   /** Where the text that is shown was saved. */
   place = $state<string | null>(null);
-  readonly #host: Pick<Host, "diagnostics" | "saveLog">;
+  readonly #host: Pick<Host, "diagnostics" | "saveText">;
 
-  constructor(host: Pick<Host, "diagnostics" | "saveLog">) {
+  constructor(host: Pick<Host, "diagnostics" | "saveText">) {
     this.#host = host;
   }
 
@@ -29,7 +29,7 @@ export class Diagnostics {
     const shown = this.text;
     if (shown === null) return;
     await this.#attempt(async () => {
-      this.place = (await this.#host.saveLog(BUNDLE_NAME, shown)) ?? this.place;
+      this.place = (await this.#host.saveText(BUNDLE_NAME, shown)) ?? this.place;
     });
   }
 

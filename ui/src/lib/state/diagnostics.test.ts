@@ -8,7 +8,7 @@ describe("the diagnostics bundle", () => {
     let gathered = 0;
     const diagnostics = new Diagnostics({
       diagnostics: () => Promise.resolve(`bundle ${(gathered += 1)}`),
-      saveLog: (name, text) => {
+      saveText: (name, text) => {
         saved.push([name, text]);
         return Promise.resolve(`/home/mara/${name}`);
       },
@@ -29,7 +29,7 @@ describe("the diagnostics bundle", () => {
     const refusal = new HostError("cannot write /x", "Choose another folder.");
     const diagnostics = new Diagnostics({
       diagnostics: () => Promise.resolve("bundle"),
-      saveLog: () => ((asked += 1) === 1 ? Promise.resolve(null) : Promise.reject(refusal)),
+      saveText: () => ((asked += 1) === 1 ? Promise.resolve(null) : Promise.reject(refusal)),
     });
     await diagnostics.gather();
     await diagnostics.save();

@@ -6,6 +6,8 @@ import { Ring } from "./ring";
 
 /** More than this is dropped from the beginning, so that a talkative container does not take the memory. */
 export const MOST_LINES = 200_000;
+/** The same for long lines: characters of all that are kept. A web view has one or two bytes for each. */
+export const MOST_CHARACTERS = 64 * 1024 * 1024;
 
 /** So many lines before and after one that matches belong to its context. */
 const CONTEXT = 3;
@@ -92,12 +94,14 @@ export interface Numbered {
   line: LogLine;
 }
 
+const ringOfLines = (): Ring<LogLine> => new Ring<LogLine>(MOST_LINES, MOST_CHARACTERS, (line) => line.text.length);
+
 /**
  * Lines come in batches, several a second for a talkative container. They go into a ring, and only what is new is
  * searched, so that a batch costs what it holds and not what is kept.
  */
 export class Log {
-  #ring = new Ring<LogLine>(MOST_LINES);
+  #ring = ringOfLines();
   /** Numbers of the lines that match; null while nothing valid is searched for. */
   #found: number[] | null = null;
   /** Numbers of the lines that are shown: the same, or with their context. */
@@ -148,7 +152,13 @@ export class Log {
     return this.#ring.length;
   }
 
-  /** How many of them match. */
+  /** How many lines came and are not kept any more. */
+  get dropped(): number {
+    void this.#version;
+    return this.#ring.first;
+  }
+
+  /** How many of those that are kept match. */
   get matches(): number {
     void this.#version;
     return this.#found?.length ?? 0;
@@ -217,7 +227,7 @@ export class Log {
   }
 
   follow(host: Pick<Host, "followLog">, id: string): Stop {
-    this.#ring = new Ring(MOST_LINES);
+    this.#ring = ringOfLines();
     // What is searched for is not what is followed: an effect that follows does not begin again with each letter.
     untrack(() => this.#searchAnew());
     return host.followLog(id, (batch) => this.#take(batch));

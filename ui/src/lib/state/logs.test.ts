@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { LogLine } from "../host";
-import { levelOf, Log, matcher, MOST_LINES, plain, spans } from "./logs.svelte";
+import { levelOf, Log, matcher, MOST_CHARACTERS, MOST_LINES, plain, spans } from "./logs.svelte";
 import { MemoryHost } from "../host/memory";
+import { talkingLog } from "./talking-log";
 
 describe("a line's colours", () => {
   it("are read from ANSI and end where they end", () => {
@@ -122,4 +123,21 @@ it("forgets the oldest lines of a log without end", () => {
   expect(log.total).toBe(MOST_LINES);
   expect(log.slice(0, 1)).toEqual([{ number: MOST_LINES + 1, line: { atMs: 0, stream: "stdout", text: `${MOST_LINES + 1}` } }]);
   expect(log.slice(MOST_LINES - 1, MOST_LINES)[0]?.line.text).toBe("last");
+});
+
+it("forgets the oldest lines where few long ones are too much, and says how many", () => {
+  // One text, over and over: what is counted here does not take the memory.
+  const long = "x".repeat(MOST_CHARACTERS / 8);
+  const { log, say } = talkingLog();
+  say(["first", "second"]);
+  expect([log.total, log.dropped]).toEqual([2, 0]);
+  say(Array.from({ length: 8 }, () => long));
+  expect([log.total, log.dropped]).toEqual([8, 2]);
+  say(["short"]);
+  expect([log.total, log.dropped]).toEqual([8, 3]);
+  // One that is too long by itself is shown all the same, alone.
+  say([long.repeat(9)]);
+  expect([log.total, log.dropped]).toEqual([1, 11]);
+  say(["goes on"]);
+  expect([log.total, log.slice(0, 9).map(({ line }) => line.text)]).toEqual([1, ["goes on"]]);
 });

@@ -11,6 +11,11 @@ export function networkList(host: Host): Listing<NetworkRow> {
   });
 }
 
+/** Names that a container answers to in a network besides its own, and has no more once it is connected again. */
+export function lostNames(member: Member): string[] {
+  return member.aliases.filter((alias) => alias !== member.name && !(alias.length >= 12 && member.id.startsWith(alias)));
+}
+
 /** Containers that a diagram shows; the list beside it shows all. */
 export const MOST_DRAWN = 12;
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Member } from "../host";
-import { isRange, knots, MOST_DRAWN } from "./networks.svelte";
+import { isRange, knots, lostNames, MOST_DRAWN } from "./networks.svelte";
 
 function members(count: number): Member[] {
   return Array.from({ length: count }, (_, index) => ({ id: String(index), name: `c${index}`, addresses: [], aliases: [] }));
@@ -24,4 +24,9 @@ describe("a network's diagram", () => {
 it("address ranges are told from what is none", () => {
   for (const good of ["172.30.0.0/16", "10.0.0.0/8", "fd00:1::/64"]) expect(isRange(good)).toBe(true);
   for (const bad of ["", "172.30.0.0", "300.1.1.1/16", "10.0.0.0/33", "network"]) expect(isRange(bad)).toBe(false);
+});
+
+it("names that a container has again by itself are not lost", () => {
+  const id = "0123456789abcdef".repeat(4);
+  expect(lostNames({ id, name: "shop-web-1", addresses: [], aliases: ["shop-web-1", "web", id.slice(0, 12), "0123"] })).toEqual(["web", "0123"]);
 });

@@ -15,13 +15,13 @@ async function registries() {
 
 const names = (rows: readonly RegistryRow[] | null) => (rows ?? []).map((row) => row.name);
 
-it("who signs in is in the list, by one name for Docker Hub", async () => {
+it("who signs in is in the list, by one name for Docker Hub and with the helper that it has", async () => {
   const { state, stop } = await registries();
   await state.signIn("registry.shop.example", "mara", "right");
   expect(names(state.list.rows)).toContain("registry.shop.example");
   await state.signIn("", "mara-too", "right");
   const hub = state.list.rows?.filter((row) => row.address === HUB) ?? [];
-  expect(hub.map((row) => row.user)).toEqual(["mara-too"]);
+  expect(hub.map((row) => [row.user, row.helper])).toEqual([["mara-too", "secretservice"]]);
   stop();
 });
 

@@ -1,11 +1,14 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
-import { readEnvironment, splitWords } from "../command-line";
-import type { ContainerRow, Mount, Publish, Restart, RunSpec } from "../host";
+import { readEnvironment, splitWords, unclosedQuote, unreadVariables } from "../command-line";
+import type { ContainerRow, Host, Mount, PortObstacle, Publish, Restart, RunSpec } from "../host";
 import { say } from "../words/index.svelte";
 
 /** The first one that needs no privilege, and the last. */
 const FIRST_PORT = 1024;
 const LAST_PORT = 65_535;
+
+/** So much of a line that cannot be read is shown. */
+const SHOWN = 60;
 
 function port(text: string | undefined): number | null {
   const number = /^\d{1,5}$/.test(text ?? "") ? Number(text) : 0;
@@ -58,6 +61,25 @@ function takenPorts(rows: readonly ContainerRow[]): Set<number> {
   return new Set(rows.flatMap((row) => row.ports.flatMap((taken) => taken.host ?? [])));
 }
 
+/** Ports of this computer that are asked for more than once, at addresses of which one may hold the other. */
+function twice(ports: readonly Publish[]): number[] {
+  const meets = (one: Publish, other: Publish) =>
+    one.host === other.host && one.protocol === other.protocol && (one.address === other.address || one.address === "" || other.address === "");
+  return ports.filter((port, at) => port.host !== 0 && ports.slice(0, at).some((other) => meets(port, other))).map((port) => port.host);
+}
+
+/** What tells a port of this computer from others. */
+function keyOf({ address, host, protocol }: Publish): string {
+  return `${address}:${host}/${protocol}`;
+}
+
+/** What keeps a port from being published, in words. */
+function obstacleText({ address, host }: Publish, { kind, free }: PortObstacle): string {
+  if (kind === "elsewhere") return say("portElsewhere", { address });
+  const why = say(kind === "taken" ? "portInUse" : "portDenied", { port: host });
+  return free === null ? why : why + say("portInstead", { free });
+}
+
 /** What a well-known image is usually run with. */
 export interface Preset {
   title: string;
@@ -80,6 +102,35 @@ export const PRESETS: readonly Preset[] = [
   { title: "RabbitMQ", image: "rabbitmq:4-management", name: "rabbitmq", ports: [[5672, 5672], [15672, 15672]], environment: "RABBITMQ_NODENAME=rabbit@localhost", data: "/var/lib/rabbitmq" },
 ];
 
+/** All that can be typed or chosen in the form. */
+interface Fields {
+  image: string;
+  name: string;
+  command: string;
+  environment: string;
+  ports: string;
+  mounts: string;
+  network: string;
+  memory: string;
+  processors: string;
+  restart: Restart;
+  remove: boolean;
+}
+
+const NOTHING: Fields = {
+  image: "",
+  name: "",
+  command: "",
+  environment: "",
+  ports: "",
+  mounts: "",
+  network: "",
+  memory: "",
+  processors: "",
+  restart: "no",
+  remove: false,
+};
+
 export class RunForm {
   image = $state("");
   name = $state("");
@@ -92,7 +143,13 @@ export class RunForm {
   processors = $state("");
   restart = $state<Restart>("no");
   remove = $state(false);
+  /** What kept ports from being published when this computer was asked last, by their keys. */
+  #obstacles = $state.raw<ReadonlyMap<string, PortObstacle>>(new Map());
+  /** How often it was asked: an answer counts only until it is asked again. */
+  #asked = 0;
 
+  /** What stood in the form before it was filled in at once; null where nothing did. */
+  #before = $state.raw<Fields | null>(null);
   readonly #ports = $derived(this.ports.split(/[\s,]+/).filter(Boolean));
   readonly #mounts = $derived(this.mounts.split("\n").map((line) => line.trim()).filter(Boolean));
   readonly spec = $derived<RunSpec>({
@@ -110,6 +167,14 @@ export class RunForm {
     remove: this.remove,
   });
 
+  /** The lines of folders and volumes that can be read, by their places among all. */
+  readonly mounted = $derived(
+    this.#mounts.flatMap((text, place) => {
+      const mount = readMount(text);
+      return mount === null ? [] : [{ place, ...mount }];
+    }),
+  );
+
   /** What keeps it from running, while it is typed. */
   problems(rows: readonly ContainerRow[]): string[] {
     const found: string[] = [];
@@ -124,13 +189,35 @@ export class RunForm {
       if (wanted !== null && owner !== undefined) {
         found.push(say("portTaken", { port: wanted.host, name: owner.name, free: freePort(wanted.host, taken) }));
       }
+      const obstacle = wanted === null ? undefined : this.#obstacles.get(keyOf(wanted));
+      // Of the container that has it more can be told.
+      if (wanted !== null && owner === undefined && obstacle !== undefined) found.push(obstacleText(wanted, obstacle));
     }
     for (const text of this.#mounts) if (readMount(text) === null) found.push(say("badMount", { text }));
+    for (const port of twice(this.spec.ports)) found.push(say("portTwice", { port }));
+    if (unclosedQuote(this.command)) found.push(say("badCommand"));
+    for (const text of unreadVariables(this.environment)) found.push(say("badVariable", { text: text.trim().slice(0, SHOWN) }));
     const [memory, processors] = [this.memory.trim(), this.processors.trim()];
     if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));
     if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));
     // What is typed twice is wrong once.
     return found.filter((problem, at) => found.indexOf(problem) === at);
+  }
+
+  /** Asks this computer whether the ports can be had: programs have some that no container has. */
+  async askForPorts(host: Pick<Host, "portsFree">): Promise<void> {
+    this.#asked += 1;
+    const round = this.#asked;
+    const asked = this.spec.ports;
+    // Where it cannot be told, the engine tells it when the container is run.
+    const found = asked.length === 0 ? [] : await host.portsFree(asked).catch(() => []);
+    if (round !== this.#asked) return;
+    this.#obstacles = new Map(
+      asked.flatMap((wanted, at) => {
+        const obstacle = found[at] ?? null;
+        return obstacle === null ? [] : [[keyOf(wanted), obstacle] as const];
+      }),
+    );
   }
 
   /** A folder that was dropped: it appears below /mnt by its own name until a person says otherwise. */
@@ -142,16 +229,24 @@ export class RunForm {
     this.mounts = [...this.#mounts, `${path}:${target}${readOnly ? ":ro" : ""}`].join("\n");
   }
 
+  /** Whether containers may only read what the line at that place mounts. */
+  setReadOnly(place: number, readOnly: boolean): void {
+    const marked = (text: string) => `${text.replace(/:ro$/, "")}${readOnly ? ":ro" : ""}`;
+    this.mounts = this.#mounts.map((text, at) => (at === place ? marked(text) : text)).join("\n");
+  }
+
+  /** Whether something that was typed has been replaced at once, which can be taken back. */
+  get replaced(): boolean {
+    return this.#before !== null;
+  }
+
   /** Something to begin with: an image that every machine has, writing a line a second. */
   suggest(): void {
-    this.image = "alpine";
-    this.name = "hello";
-    this.command = "sh -c 'while :; do echo \"hello, it is $(date)\"; sleep 1; done'";
+    this.#fill({ image: "alpine", name: "hello", command: "sh -c 'while :; do echo \"hello, it is $(date)\"; sleep 1; done'" });
   }
 
   /** What a well-known image needs, with a name and ports that nobody has yet. */
   take(preset: Preset, rows: readonly ContainerRow[]): void {
-    this.clear();
     const names = rows.map((row) => row.name);
     let name = preset.name;
     for (let count = 2; names.includes(name); count += 1) name = `${preset.name}-${count}`;
@@ -162,16 +257,37 @@ export class RunForm {
       // Passwords that everybody knows, or none at all, are for this computer alone.
       return `127.0.0.1:${free}:${container}`;
     });
-    this.image = preset.image;
-    this.name = name;
-    this.environment = preset.environment;
-    this.ports = ports.join(" ");
-    this.mounts = preset.data === null ? "" : `${name}-data:${preset.data}`;
+    const mounts = preset.data === null ? "" : `${name}-data:${preset.data}`;
+    this.#fill({ image: preset.image, name, environment: preset.environment, ports: ports.join(" "), mounts });
+  }
+
+  /** Changes what stands in the form with what stood there before it was filled in; twice changes nothing. */
+  undo(): void {
+    if (this.#before === null) return;
+    const now = this.#fields();
+    this.#set(this.#before);
+    this.#before = now;
   }
 
   clear(): void {
-    [this.image, this.name, this.command, this.environment, this.ports, this.mounts] = ["", "", "", "", "", ""];
-    [this.network, this.memory, this.processors] = ["", "", ""];
-    [this.restart, this.remove] = ["no", false];
+    this.#set(NOTHING);
+    this.#before = null;
+  }
+
+  /** Fills in all of the form at once. What a person typed is kept for them to have again. */
+  #fill(fields: Partial<Fields>): void {
+    const now = this.#fields();
+    const blank = (Object.keys(NOTHING) as (keyof Fields)[]).every((field) => now[field] === NOTHING[field]);
+    this.#before = blank ? null : now;
+    this.#set({ ...NOTHING, ...fields });
+  }
+
+  #fields(): Fields {
+    const { image, name, command, environment, ports, mounts, network, memory, processors, restart, remove } = this;
+    return { image, name, command, environment, ports, mounts, network, memory, processors, restart, remove };
+  }
+
+  #set(fields: Fields): void {
+    Object.assign(this, fields);
   }
 }

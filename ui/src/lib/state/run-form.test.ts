@@ -15,6 +15,23 @@ it("names the container that already has the port", () => {
   expect(form.problems(rows())).toEqual(["port 8000 is in use by shop-web-1; 8002 is free"]);
 });
 
+it("says which ports something else on this computer has, and no more once they are given back", async () => {
+  const host = new MemoryHost({ containers: 0, lines: 0, machine: "running" });
+  const form = new RunForm();
+  form.ports = "9100:80 9101:81 bad";
+  await form.askForPorts(host);
+  expect(form.problems([])).toEqual(["port 9100 is in use on this computer; 9102 is free", "`bad` is not host:container"]);
+  // Of another address nothing was asked yet.
+  form.ports = "127.0.0.1:9100:80";
+  expect(form.problems([])).toEqual([]);
+  const answers = [{ kind: "denied", free: null }, { kind: "elsewhere", free: null }] as const;
+  form.ports = "80:80 192.0.2.1:8080:80";
+  await form.askForPorts({ portsFree: () => Promise.resolve([...answers]) });
+  expect(form.problems([])).toEqual(["port 80 needs a privilege on this computer", "this computer has no address 192.0.2.1"]);
+  await form.askForPorts({ portsFree: () => Promise.reject(new Error("away")) });
+  expect(form.problems([])).toEqual([]);
+});
+
 it("proposes no port beyond the last one, and none that is taken", () => {
   expect(freePort(8000, new Set())).toBe(8000);
   expect(freePort(65_535, new Set([65_535, 1024]))).toBe(1025);
@@ -50,6 +67,38 @@ it("fills in a well-known image with a name and ports that nobody has", () => {
   expect(form.spec.mounts).toEqual([{ source: "postgres-2-data", target: "/var/lib/postgresql/data", readOnly: false }]);
 });
 
+it("gives back what was typed before it was filled in at once", () => {
+  const form = new RunForm();
+  const [first, second] = PRESETS;
+  if (first === undefined || second === undefined) throw new Error("there are too few presets");
+  form.take(first, []);
+  expect(form.replaced, "nothing was typed").toBe(false);
+  form.clear();
+  [form.image, form.environment, form.restart] = ["mine:1", "KEY=value", "always"];
+  form.take(second, []);
+  expect([form.image, form.restart, form.replaced]).toEqual([second.image, "no", true]);
+  form.name = "changed since";
+  form.undo();
+  expect([form.image, form.environment, form.restart]).toEqual(["mine:1", "KEY=value", "always"]);
+  form.undo();
+  expect([form.image, form.name]).toEqual([second.image, "changed since"]);
+  form.clear();
+  expect([form.spec.image, form.replaced]).toEqual(["", false]);
+});
+
+it("says which port is asked for twice, and which command has no end", () => {
+  const form = new RunForm();
+  form.ports = "8080:80 8080:81 127.0.0.1:9000:80 127.0.0.2:9000:80 53:53 53:53/udp";
+  form.command = "sh -c 'echo";
+  expect(form.problems([])).toEqual(["port 8080 is asked for twice", "the command has a quote that nothing closes"]);
+});
+
+it("names the line of a pasted .env that is no variable", () => {
+  const form = new RunForm();
+  form.environment = "A=1\nno variable";
+  expect(form.problems([])).toEqual(["`no variable` is not NAME=value"]);
+});
+
 it("refuses ports that do not exist", () => {
   expect(readPort("0:80")).toBeNull();
   expect(readPort("70000:80")).toBeNull();
@@ -69,6 +118,15 @@ it("adds a dropped folder below its own name and keeps what was there", () => {
   form.mounts = "data:/var/lib";
   form.addFolder("/home/mara/My Site/", false);
   expect(form.spec.mounts.map((mount) => mount.target)).toEqual(["/var/lib", "/mnt/My Site"]);
+});
+
+it("marks one line of several as read-only, and takes that back", () => {
+  const form = new RunForm();
+  form.mounts = "/a:/x\nhalf\n\ndata:/y:ro";
+  expect(form.mounted.map(({ place, target, readOnly }) => [place, target, readOnly])).toEqual([[0, "/x", false], [2, "/y", true]]);
+  form.setReadOnly(0, true);
+  form.setReadOnly(2, false);
+  expect(form.mounts).toBe("/a:/x:ro\nhalf\ndata:/y");
 });
 
 it("never asks for a restart of what is removed at its end", () => {

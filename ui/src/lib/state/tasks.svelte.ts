@@ -5,6 +5,8 @@
  *            begin                        the host answers
  *   (none) ────────▶ running ──┬─────────────────────────────▶ done, or failed with why
  *                              └── cancel ──▶ cancelled
+ *
+ * What is done at once and can be taken back is told as one that is done, which its toast and the drawer undo.
  */
 import { SvelteMap } from "svelte/reactivity";
 import { untrack } from "svelte";
@@ -17,12 +19,16 @@ import { failureOf } from "./failure";
 const KEPT = 20;
 /** Lines of a task that are kept. */
 const LINES = 5000;
+/** Characters of all these lines. */
+export const MOST_WRITTEN = 16 * 1024 * 1024;
 
 export interface About {
   /** Words and object: `Pull nginx:alpine`. */
   title: string;
   /** What does the same in a terminal; empty where no one command does. */
   command: string;
+  /** What takes it back once it is done, where that can be had. */
+  back?: { command: string; work: () => Promise<unknown> };
 }
 
 export interface Part {
@@ -45,6 +51,10 @@ export class Task {
   lines = $state.raw<readonly string[]>([]);
   /** Whether a person has been told how it ended. */
   seen = $state(false);
+  /** Whether it has been taken back, or is about to be. */
+  undone = $state(false);
+  /** How many characters the lines have. */
+  #written = 0;
   readonly #abort = new AbortController();
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it
   readonly #watchers = new Set<(lines: readonly string[]) => void>();
@@ -53,6 +63,10 @@ export class Task {
     readonly id: number,
     readonly about: About,
   ) {}
+
+  get undoable(): boolean {
+    return this.state === "done" && this.about.back !== undefined && !this.undone;
+  }
 
   /** Asks the host to end it. */
   cancel(): void {
@@ -93,9 +107,21 @@ export class Task {
       const took = tookMs === null || state === "cached" ? "" : ` · ${seconds(tookMs)}`;
       this.parts.set(String(number), { label: name, note: note || `${say(`step_${state}`)}${took}`, fraction });
     } else {
-      this.lines = [...this.lines.slice(1 - LINES), step.text];
+      this.#keep(step.text);
       for (const seen of this.#watchers) seen([step.text]);
     }
+  }
+
+  /** Keeps a line, and lets go of the oldest where lines or their characters are too many. */
+  #keep(text: string): void {
+    const before = this.lines;
+    this.#written += text.length;
+    let gone = 0;
+    while (gone < before.length && (before.length - gone >= LINES || this.#written > MOST_WRITTEN)) {
+      this.#written -= before[gone]?.length ?? 0;
+      gone += 1;
+    }
+    this.lines = [...before.slice(gone), text];
   }
 }
 
@@ -124,6 +150,21 @@ export class Tasks {
       return outcome;
     });
     return { task, ended };
+  }
+
+  /** Tells of what has been done already, such as what can be taken back. */
+  done(about: About): void {
+    this.begin(about, () => Promise.resolve());
+  }
+
+  /** Takes back what a task has done. Where that fails it can be tried again. */
+  async undo(task: Task): Promise<void> {
+    const back = task.about.back;
+    if (back === undefined || !task.undoable) return;
+    [task.undone, task.seen] = [true, true];
+    const about = { title: say("undoOf", { title: task.about.title }), command: back.command };
+    const outcome = await this.begin(about, back.work).ended;
+    task.undone = outcome.kind === "done";
   }
 
   show(task: Task): void {

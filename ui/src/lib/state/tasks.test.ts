@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { HostError, type Job, type TaskStep } from "../host";
-import { Tasks } from "./tasks.svelte";
+import { MOST_WRITTEN, Tasks } from "./tasks.svelte";
 
 const ABOUT = { title: "Pull nginx", command: "docker pull nginx" };
 
@@ -35,6 +35,20 @@ describe("a task", () => {
     pull.done(42);
     expect(await ended).toEqual({ kind: "done", value: 42 });
     expect(task.state).toBe("done");
+  });
+
+  it("keeps the last of its lines where they are too many or too long", () => {
+    const tasks = new Tasks();
+    const build = work();
+    const { task } = tasks.begin(ABOUT, build.start);
+    const write = (text: string) => build.tell({ kind: "line", text });
+    for (let line = 0; line < 5001; line += 1) write(`${line}`);
+    expect([task.lines.length, task.lines[0], task.lines.at(-1)]).toEqual([5000, "1", "5000"]);
+    const long = "x".repeat(MOST_WRITTEN / 4);
+    for (let line = 0; line < 5; line += 1) write(long);
+    expect(task.lines.length).toBe(4);
+    write("end");
+    expect([task.lines.length, task.lines.at(-1)]).toEqual([4, "end"]);
   });
 
   it("that fails says why and what to do", async () => {
@@ -75,4 +89,33 @@ it("ended tasks are forgotten one day, running ones never", async () => {
   expect(tasks.list).toContain(running);
   tasks.clear();
   expect(tasks.list).toEqual([running]);
+});
+
+describe("what was done at once", () => {
+  it("is told with its way back, which is taken once", async () => {
+    const tasks = new Tasks();
+    const names = ["new"];
+    tasks.done({ title: "Rename a to b", command: "docker rename a b", back: { command: "docker rename b a", work: async () => names.push("old") } });
+    await expect.poll(() => tasks.unseen.length).toBe(1);
+    const [task] = tasks.list;
+    if (task === undefined) throw new Error("there is no task");
+    expect(task.undoable).toBe(true);
+    await Promise.all([tasks.undo(task), tasks.undo(task)]);
+    expect([names, task.undoable, tasks.list.map((one) => one.about.command)]).toEqual([["new", "old"], false, ["docker rename b a", "docker rename a b"]]);
+  });
+
+  it("can be taken back once more where that failed, which is told", async () => {
+    const tasks = new Tasks();
+    let fails = true;
+    const work = () => (fails ? Promise.reject(new HostError("the name `a` is in use")) : Promise.resolve());
+    tasks.done({ title: "Rename a to b", command: "docker rename a b", back: { command: "docker rename b a", work } });
+    await expect.poll(() => tasks.unseen.length).toBe(1);
+    const [task] = tasks.list;
+    if (task === undefined) throw new Error("there is no task");
+    await tasks.undo(task);
+    expect([task.undoable, tasks.unseen.map((one) => one.failure?.message)]).toEqual([true, ["the name `a` is in use"]]);
+    fails = false;
+    await tasks.undo(task);
+    expect(task.undoable).toBe(false);
+  });
 });
