@@ -54,6 +54,12 @@ describe("the command line", () => {
     expect(line).toContain(`'type=bind,"source=/a,b",target=/x'`);
   });
 
+  it("writes what a terminal would act upon in numbers", () => {
+    expect(quote("two\nlines")).toBe("'two\nlines'");
+    expect(quote("it's\u0003\nreboot")).toBe("$'it\\'s\\003\\012reboot'");
+    expect(quote("\u009b201~")).toBe("$'\\302\\233201~'");
+  });
+
   it("quotes the empty word", () => {
     expect(quote("")).toBe("''");
   });

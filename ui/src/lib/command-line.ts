@@ -1,9 +1,21 @@
 /** The command line that does what the form does. */
 import type { BuildSpec, ComposeAction, ProjectRow, RunSpec, Variable } from "./host";
 
-/** A word as a POSIX shell reads it back unchanged. */
+/** A control character, or what `$'…'` would not take as it is. */
+const SPECIAL = /['\\]|\p{Cc}/gu;
+
+function special(letter: string): string {
+  if (letter === "'" || letter === "\\") return `\\${letter}`;
+  return [...new TextEncoder().encode(letter)].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
+}
+
+/**
+ * A word as a POSIX shell reads it back unchanged. What a terminal would act upon when it is pasted, all control
+ * characters but the end of a line, is written in numbers; `cove_view::run_line` does likewise.
+ */
 export function quote(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  if (/^[\w@%+=:,./-]+$/.test(word)) return word;
+  return /[^\P{Cc}\n]/u.test(word) ? `$'${word.replace(SPECIAL, special)}'` : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** `docker run …`, in one line. */
