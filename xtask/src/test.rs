@@ -126,6 +126,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     if selection.long {
         environment.push(("COVE_TEST_ALL", "1".into()));
         environment.push(("COVE_TEST_DEVCONTAINER", setup::devcontainer(layout)?));
+        environment.push(("COVE_TEST_MARIADB", setup::mariadb(layout)?));
         environment.push(("COVE_TEST_POSTGRES", setup::postgres(layout)?));
         environment.push(("COVE_TEST_VITE", setup::vite(layout)?));
     }

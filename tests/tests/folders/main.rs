@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
         habits::the_guests_client_works_in_our_directory_where_it_is_shared,
         promises::an_inner_share_stays_on_top_of_an_outer_one,
+        programs::mariadb_keeps_what_it_committed_in_a_folder_when_its_container_is_killed,
         programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash,
         events::where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so,
         programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,

@@ -1,4 +1,5 @@
-//! Programs that ask much of a folder: postgres with its data there, and vite, which rebuilds what changes on the host.
+//! Programs that ask much of a folder: postgres and MariaDB with their data there, and vite, which rebuilds what changes
+//! on the host.
 //!
 //! They run from directories that `cargo xtask test --all` fetches, shared for reading, so their very code is mapped
 //! from a folder, too.
@@ -168,6 +169,104 @@ fn last(counted: &Path) -> u64 {
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
         .max()
         .unwrap_or(0)
+}
+
+const MARIADB: [&str; 7] = [
+    "usr/sbin/mariadbd",
+    "usr/bin/mariadb",
+    "usr/bin/mariadb-install-db",
+    "usr/bin/my_print_defaults",
+    "usr/share/mariadb",
+    LIBRARIES[0],
+    LIBRARIES[1],
+];
+/// As with postgres.
+const MYSQL: &str = "set -e; id mysql >/dev/null 2>&1 || adduser -D -H -u 3306 mysql; ";
+const SOCKET: &str = "--socket=/tmp/mariadb.sock";
+
+pub(crate) fn mariadb_keeps_what_it_committed_in_a_folder_when_its_container_is_killed(cove: &Cove) {
+    let fixture = Fixture::share(cove, "COVE_TEST_MARIADB");
+    let data = at_home(cove, "mariadb");
+    let counted = at_home(cove, "mariadb-counted");
+    let binds = [
+        format!("{}:/data", data.display()),
+        format!("{}:/counted", counted.display()),
+    ];
+    // Forced, as it would look up the container's name by a program that is not there.
+    let initialise = format!(
+        "{MYSQL} chown mysql /data; chmod 700 /data
+        su mysql -c 'mariadb-install-db --no-defaults --force --basedir=/usr --datadir=/data --skip-test-db \
+        --auth-root-authentication-method=normal' 2>&1
+        stat -c %U /data /data/ibdata1"
+    );
+    let made = fixture.run(&["--rm"], &MARIADB, &binds, &initialise).ok();
+    assert!(made.ends_with("mysql\nmysql"), "{made}");
+
+    let serve = format!(
+        "{MYSQL} exec su mysql -c 'exec /usr/sbin/mariadbd --no-defaults --basedir=/usr --datadir=/data {SOCKET} \
+         --pid-file=/tmp/mariadb.pid --lc-messages-dir=/usr/share/mariadb --skip-networking \
+         --innodb-buffer-pool-size=32M' 2>>/counted/log"
+    );
+    fixture
+        .run(&["-d", "--name", "mariadb"], &MARIADB, &binds, &serve)
+        .ok();
+    mariadb_answers(cove);
+    mariadb(
+        cove,
+        "create database test; create table test.log (n int primary key)",
+    )
+    .ok();
+
+    // Numbers are counted on the host after each is committed; then the server dies, and its client with it.
+    let count = format!(
+        "n=0; while :; do n=$((n + 1)); echo \"insert into log values ($n);\"; \
+         echo '\\! mkdir /counted/'$n; done | mariadb --no-defaults {SOCKET} --user=root test"
+    );
+    cove.docker(["exec", "-d", "mariadb", "sh", "-c", &count]).ok();
+    within(LONG, "some numbers to be committed", || {
+        (last(&counted) >= 20).then_some(())
+    });
+    let log = || fs::read_to_string(counted.join("log")).unwrap();
+    let before = log();
+    cove.docker(["kill", "--signal", "KILL", "mariadb"]).ok();
+    cove.docker(["wait", "mariadb"]).limit(LONG).ok();
+    let committed = last(&counted);
+
+    cove.docker(["start", "mariadb"]).ok();
+    mariadb_answers(cove);
+    let log = log();
+    let since = log.strip_prefix(&before).unwrap();
+    assert!(since.contains("Starting crash recovery"), "{log}");
+    let kept = mariadb(
+        cove,
+        &format!("select count(*) from test.log where n <= {committed}"),
+    )
+    .ok();
+    assert_eq!(kept, committed.to_string(), "what was committed is gone");
+    let checked = mariadb(cove, "check table test.log extended").ok();
+    assert_eq!(checked, "test.log\tcheck\tstatus\tOK");
+    cove.docker(["rm", "-f", "mariadb"]).ok();
+}
+
+/// MariaDB's client in the server's container, and what it is to say.
+fn mariadb(cove: &Cove, statement: &str) -> Cmd {
+    let client = [
+        "exec",
+        "mariadb",
+        "mariadb",
+        "--no-defaults",
+        SOCKET,
+        "--user=root",
+    ];
+    cove.docker(client)
+        .args(["--skip-column-names", "--execute", statement])
+        .limit(LONG)
+}
+
+fn mariadb_answers(cove: &Cove) {
+    within(LONG, "MariaDB to answer", || {
+        (mariadb(cove, "select 1").run().code == Some(0)).then_some(())
+    });
 }
 
 /// Vite's server, whose watcher is the one that its users have; what it would serve is evaluated after each event.

