@@ -3,11 +3,51 @@
 //! The server runs as an ordinary user while the scenarios run as root and as others, as in containers.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+// UNSAFETY: signals have no safe wrapper.
+#![expect(unsafe_code, reason = "a signal is sent to a thread")]
 
 #[path = "kernel/mod.rs"]
 mod kernel;
 
+use std::os::unix::thread::JoinHandleExt;
+
 use cove_fs::Config;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+extern "C" fn ignore(_: libc::c_int) {}
+
+/// Not one of the scenarios, as virtio-fs carries no INTERRUPT.
+#[test]
+fn a_signal_ends_the_wait_for_a_lock() {
+    if !kernel::available() {
+        return;
+    }
+    let shared = kernel::Shared::new(Config::default());
+    let path = shared.guest.join("f");
+    std::fs::write(&path, b"").unwrap();
+    let open = || std::fs::File::open(&path).unwrap();
+    let (held, wanted) = (open(), open());
+    rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
+    // SAFETY: all-zero is a valid value, which asks for no restart of what is interrupted; the handler does nothing, and
+    // this program has no other use for the signal.
+    let installed = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = ignore as extern "C" fn(libc::c_int) as *const () as usize;
+        libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut())
+    };
+    assert_eq!(installed, 0);
+    let waiter = std::thread::spawn(move || rustix::fs::flock(&wanted, FlockOperation::LockExclusive));
+    while shared.server.waiting().is_empty() {
+        assert!(!waiter.is_finished(), "a lock was granted twice");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    // SAFETY: the thread has not been joined, so that its name is good.
+    unsafe { libc::pthread_kill(waiter.as_pthread_t(), libc::SIGUSR1) };
+    assert_eq!(waiter.join().unwrap(), Err(Errno::INTR));
+    assert!(shared.server.waiting().is_empty());
+    drop(held);
+}
 
 #[test]
 fn a_shared_folder_behaves_like_a_native_one() {

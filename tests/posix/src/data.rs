@@ -1,12 +1,11 @@
-//! File data: reading, writing, holes, mappings, locks.
+//! File data: reading, writing, holes, mappings.
 
 // UNSAFETY: mappings are raw memory.
 #![expect(unsafe_code, reason = "mmap is under test")]
 
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::Scenario;
@@ -19,7 +18,6 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     ("holes", holes),
     ("copies", copies),
     ("mappings", mappings),
-    ("locks", locks),
     ("durability", durability),
     ("large", large),
 ];
@@ -181,78 +179,6 @@ fn mappings(t: &mut Transcript) {
         )
     };
     t.saw("shared and writable from a reader", error(map));
-}
-
-fn locks(t: &mut Transcript) {
-    t.file("f", b"x");
-    let (one, two) = (
-        t.open("f", OFlags::RDWR, 0).unwrap(),
-        t.open("f", OFlags::RDWR, 0).unwrap(),
-    );
-    let flock = |fd: &dyn AsFd, operation| rustix::fs::flock(fd.as_fd(), operation);
-    t.saw("flock", flock(&one, FlockOperation::NonBlockingLockExclusive));
-    t.saw("against it", flock(&two, FlockOperation::NonBlockingLockShared));
-    t.saw("unlock", flock(&one, FlockOperation::Unlock));
-    t.saw("free", flock(&two, FlockOperation::NonBlockingLockShared));
-    t.saw("shared", flock(&one, FlockOperation::NonBlockingLockShared));
-    drop(two);
-    t.saw("upgrade", flock(&one, FlockOperation::NonBlockingLockExclusive));
-    drop(one);
-    let script = "import fcntl,sys,os,struct
-f=open(sys.argv[1],'r+b'); g=open(sys.argv[1],'r+b')
-fcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB,10,5)
-fcntl.lockf(g,fcntl.LOCK_EX|fcntl.LOCK_NB,10,5)
-pid=os.fork()
-if pid==0:
-  h=open(sys.argv[1],'r+b')
-  try: fcntl.lockf(h,fcntl.LOCK_EX|fcntl.LOCK_NB,1,6); print('stolen')
-  except OSError as e: print('held',e.errno)
-  fcntl.lockf(h,fcntl.LOCK_EX|fcntl.LOCK_NB,3,0); print('beside')
-  r=fcntl.fcntl(h,fcntl.F_GETLK,struct.pack('hhqqi4x',fcntl.F_WRLCK,0,0,0,0))
-  k,w,s,l,p=struct.unpack('hhqqi4x',r); print('found',k,w,s,l)
-  sys.stdout.flush(); os._exit(0)
-os.waitpid(pid,0)
-g.close()
-pid=os.fork()
-if pid==0:
-  h=open(sys.argv[1],'r+b')
-  try: fcntl.lockf(h,fcntl.LOCK_EX|fcntl.LOCK_NB); print('free after any close')
-  except OSError as e: print('held',e.errno)
-  sys.stdout.flush(); os._exit(0)
-os.waitpid(pid,0)
-r,w=os.pipe()
-fcntl.lockf(f,fcntl.LOCK_EX)
-pid=os.fork()
-if pid==0:
-  h=open(sys.argv[1],'r+b')
-  os.write(w,b'x'); fcntl.lockf(h,fcntl.LOCK_EX); print('waited'); sys.stdout.flush(); os._exit(0)
-os.read(r,1); import time; time.sleep(0.1); print('letting go'); sys.stdout.flush(); fcntl.lockf(f,fcntl.LOCK_UN); os.waitpid(pid,0)
-fcntl.lockf(f,fcntl.LOCK_EX)
-pid=os.fork()
-if pid==0:
-  import signal
-  signal.signal(signal.SIGALRM,lambda *a:(_ for _ in ()).throw(InterruptedError()))
-  signal.setitimer(signal.ITIMER_REAL,0.1)
-  h=open(sys.argv[1],'r+b')
-  try: fcntl.lockf(h,fcntl.LOCK_EX); print('granted')
-  except InterruptedError: print('interrupted')
-  sys.stdout.flush(); os._exit(0)
-os.waitpid(pid,0)
-";
-    let output = std::process::Command::new("python3")
-        .arg("-c")
-        .arg(script)
-        .arg(t.path("f"))
-        .output();
-    let output = match output {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("SKIPPED: POSIX locks between processes, which need python3");
-            return;
-        }
-        output => output.unwrap(),
-    };
-    t.saw("POSIX locks", String::from_utf8_lossy(&output.stdout));
-    t.saw("without trouble", String::from_utf8_lossy(&output.stderr));
 }
 
 fn durability(t: &mut Transcript) {

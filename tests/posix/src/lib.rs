@@ -9,10 +9,12 @@
 
 mod attributes;
 mod data;
+mod locks;
 mod names;
 mod transcript;
 mod watch;
 
+pub use locks::Lock;
 pub use transcript::Transcript;
 pub use watch::watch;
 
@@ -70,7 +72,13 @@ pub struct Comparison {
 pub fn compare(native: &Path, shared: &Path) -> Comparison {
     rustix::process::umask(Mode::empty());
     let mut comparison = Comparison::default();
-    for (name, scenario) in [names::SCENARIOS, attributes::SCENARIOS, data::SCENARIOS].concat() {
+    let scenarios = [
+        names::SCENARIOS,
+        attributes::SCENARIOS,
+        data::SCENARIOS,
+        locks::SCENARIOS,
+    ];
+    for (name, scenario) in scenarios.concat() {
         let run = |root: &Path| {
             let dir = root.join(name);
             std::fs::create_dir(&dir).unwrap();

@@ -1,5 +1,7 @@
 //! `posix compare NATIVE SHARED`: says what differs between two directories, and fails where that is not known.
 //! `posix watch DIRECTORY`: says what inotify says of it.
+//! `posix lock flock|posix FILE`: waits for a file's lock, prints `locked` and keeps it until it is killed.
+//! `posix try flock|posix FILE`: says whether that lock is `free` or `taken`.
 //! `posix ask SOCKET PATH`: says what the Docker engine at a unix socket answers to `GET PATH`, byte by byte.
 
 #[cfg(target_os = "linux")]
@@ -24,6 +26,23 @@ fn main() -> std::process::ExitCode {
                 ExitCode::FAILURE
             }
         }
+        ["lock", kind, file] => match locks(kind).and_then(|lock| lock.keep(Path::new(file))) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("locking {file} failed: {error}");
+                ExitCode::FAILURE
+            }
+        },
+        ["try", kind, file] => match locks(kind).and_then(|lock| lock.is_free(Path::new(file))) {
+            Ok(is_free) => {
+                println!("{}", if is_free { "free" } else { "taken" });
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("trying the lock of {file} failed: {error}");
+                ExitCode::FAILURE
+            }
+        },
         ["watch", directory] => match cove_posix::watch(Path::new(directory)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -42,10 +61,15 @@ fn main() -> std::process::ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: posix compare NATIVE SHARED | posix watch DIRECTORY | posix ask SOCKET PATH");
+            eprintln!("usage: see the head of this program's source");
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn locks(kind: &str) -> std::io::Result<cove_posix::Lock> {
+    cove_posix::Lock::named(kind).ok_or_else(|| std::io::Error::other("it is neither flock nor posix"))
 }
 
 #[cfg(target_os = "linux")]
