@@ -9,14 +9,14 @@
 #[path = "kernel/mod.rs"]
 mod kernel;
 
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cove_fs::{Config, Server, ShareOptions};
+use cove_posix::{tree, write_and_read};
 use kernel::agent::Agent;
 use kernel::{Mount, USER, as_user};
 use rustix::fs::Mode;
@@ -117,7 +117,9 @@ fn one_of_the_processes() {
     let host = PathBuf::from(&folder).join("host");
     if writer >= MOUNTS {
         wait_for_all();
-        let faults = as_user(USER, || write_and_read(&host, writer));
+        let faults = as_user(USER, || {
+            write_and_read(&host, writer, WRITERS, WRITING, Duration::ZERO)
+        });
         println!("{WRITTEN}");
         assert_eq!(faults, Vec::<String>::new());
         return;
@@ -127,7 +129,9 @@ fn one_of_the_processes() {
     let guest = target.join("share");
     let agent = Agent::start(&server, &guest);
     wait_for_all();
-    let faults = as_user(USER + 1 + writer, || write_and_read(&guest, writer));
+    let faults = as_user(USER + 1 + writer, || {
+        write_and_read(&guest, writer, WRITERS, WRITING, Duration::ZERO)
+    });
     println!("{WRITTEN}");
     // Until everybody has written all.
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
@@ -162,87 +166,6 @@ fn attach(host: &Path, target: &Path, writer: u32) -> (Mount, Arc<Server>) {
     (mount, server)
 }
 
-/// Replaces a file of its own over and over, appends to another, makes and removes directories, and reads what all
-/// others replace. Returns what it saw and should not have.
-fn write_and_read(dir: &Path, writer: u32) -> Vec<String> {
-    let mut faults = Vec::new();
-    let mut seen = BTreeMap::new();
-    let end = Instant::now() + WRITING;
-    let mut log = std::fs::File::options()
-        .create(true)
-        .append(true)
-        .open(dir.join(format!("log-{writer}")))
-        .unwrap();
-    let mut version = 0;
-    while Instant::now() < end && faults.len() < 10 {
-        version += 1;
-        let new = dir.join(format!(".new-{writer}"));
-        std::fs::write(&new, content(writer, version)).unwrap();
-        std::fs::rename(&new, dir.join(format!("file-{writer}"))).unwrap();
-        writeln!(log, "{version}").unwrap();
-        let made = dir.join(format!("dir-{writer}"));
-        if version % 8 == 0 {
-            std::fs::create_dir(&made).unwrap();
-            std::fs::write(made.join("f"), content(writer, version)).unwrap();
-        } else if version % 8 == 4 && version > 8 {
-            std::fs::remove_dir_all(&made).unwrap();
-        }
-        for other in 0..WRITERS {
-            let found = match std::fs::read(dir.join(format!("file-{other}"))) {
-                Ok(found) => found,
-                Err(error) if error.kind() == ErrorKind::NotFound && !seen.contains_key(&other) => continue,
-                // Replaced between the lookup and the open, and again at the kernel's second try.
-                Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => continue,
-                Err(error) => {
-                    faults.push(format!("{writer} cannot read the file of {other}: {error}"));
-                    continue;
-                }
-            };
-            let Some(found) = version_of(other, &found) else {
-                faults.push(format!(
-                    "{writer} read {} bytes of {other} that it never wrote",
-                    found.len()
-                ));
-                continue;
-            };
-            let before = seen.insert(other, found).unwrap_or(0);
-            if found < before {
-                faults.push(format!("{writer} read {found} of {other} after {before}"));
-            }
-            if other == writer && found != version {
-                faults.push(format!("{writer} wrote {version} and read {found}"));
-            }
-        }
-    }
-    if seen.len() < WRITERS as usize || version < 20 {
-        faults.push(format!(
-            "{writer} wrote {version} versions and saw {seen:?}: that is no stress"
-        ));
-    }
-    faults
-}
-
-/// What a writer writes: its number and the version, then bytes that follow from both, across page boundaries.
-fn content(writer: u32, version: u32) -> Vec<u8> {
-    let mut state = u64::from(writer) << 32 | u64::from(version);
-    let mut content = format!("{writer} {version}\n").into_bytes();
-    content.resize_with(100 + version as usize * 7919 % 40_000, || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        state.to_be_bytes()[0]
-    });
-    content
-}
-
-/// The version, if this is all of it and nothing else.
-fn version_of(writer: u32, found: &[u8]) -> Option<u32> {
-    let line = found.split(|byte| *byte == b'\n').next()?;
-    let (who, version) = std::str::from_utf8(line).ok()?.split_once(' ')?;
-    let version = version.parse().ok()?;
-    (who.parse() == Ok(writer) && found == content(writer, version)).then_some(version)
-}
-
 /// Waits until the mount shows what is on the host; returns what differs if that takes too long.
 fn settle(host: &Path, guest: &Path) -> Vec<String> {
     let end = Instant::now() + SETTLING;
@@ -260,26 +183,4 @@ fn settle(host: &Path, guest: &Path) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// Everything below a folder by its path in it, with the content of files; what cannot be read is not there.
-fn tree(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![PathBuf::new()];
-    while let Some(dir) = left.pop() {
-        for entry in std::fs::read_dir(folder.join(&dir))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = dir.join(entry.file_name());
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                left.push(path.clone());
-                found.insert(path, None);
-            } else if let Ok(content) = std::fs::read(entry.path()) {
-                found.insert(path, Some(content));
-            }
-        }
-    }
-    found
 }

@@ -11,10 +11,12 @@ mod attributes;
 mod data;
 mod locks;
 mod names;
+mod stress;
 mod transcript;
 mod watch;
 
 pub use locks::Lock;
+pub use stress::{summary, tree, write_and_read};
 pub use transcript::Transcript;
 pub use watch::watch;
 

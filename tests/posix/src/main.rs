@@ -2,11 +2,14 @@
 //! `posix watch DIRECTORY`: says what inotify says of it.
 //! `posix lock flock|posix FILE`: waits for a file's lock, prints `locked` and keeps it until it is killed.
 //! `posix try flock|posix FILE`: says whether that lock is `free` or `taken`.
+//! `posix write DIRECTORY NUMBER OF SECONDS MILLISECONDS`: is one of so many that write there at once and read what the
+//!     others write, for so long, with a rest after each version.
+//! `posix summary DIRECTORY`: says what is in it, in lines that are the same wherever the same is in one.
 //! `posix ask SOCKET PATH`: says what the Docker engine at a unix socket answers to `GET PATH`, byte by byte.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    use std::{path::Path, process::ExitCode};
+    use std::{path::Path, process::ExitCode, time::Duration};
 
     // The first is the program's name.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,6 +46,30 @@ fn main() -> std::process::ExitCode {
                 ExitCode::FAILURE
             }
         },
+        ["write", directory, number, of, seconds, rest] => {
+            let (Ok(number), Ok(of)) = (number.parse(), of.parse()) else {
+                eprintln!("{number} and {of} are not both numbers");
+                return ExitCode::FAILURE;
+            };
+            let (Ok(seconds), Ok(rest)) = (seconds.parse(), rest.parse()) else {
+                eprintln!("{seconds} and {rest} are not both times");
+                return ExitCode::FAILURE;
+            };
+            let (time, rest) = (Duration::from_secs(seconds), Duration::from_millis(rest));
+            let faults = cove_posix::write_and_read(Path::new(directory), number, of, time, rest);
+            for fault in &faults {
+                println!("{fault}");
+            }
+            if faults.is_empty() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        ["summary", directory] => {
+            print!("{}", cove_posix::summary(Path::new(directory)));
+            ExitCode::SUCCESS
+        }
         ["watch", directory] => match cove_posix::watch(Path::new(directory)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Puts the test program where a container can run it: `/tools/posix` by the argument that is returned.
-fn tools(cove: &Cove) -> String {
+pub(crate) fn tools(cove: &Cove) -> String {
     let folder = at_home(cove, "tools");
     let program = folder.join("posix");
     let built = cove.kit().posix.as_ref().unwrap();
