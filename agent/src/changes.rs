@@ -6,6 +6,9 @@
 //!      └─────────────────────────────────────┘
 //! ```
 //!
+//! On the same connection the host asks which of those who wait for file locks got a signal. virtio-fs carries no
+//! interrupts: whoever waits would not even notice that it is being killed before somebody else lets go of the lock.
+//!
 //! The call is made through the mount that all containers' mounts come from, under a uid that the host's file server
 //! knows ([`REPEATER_UID`]): it answers as if the call changed something, and changes nothing. The guest's kernel,
 //! which believes that it does, brings its caches up to date and tells those who watch.
@@ -15,7 +18,7 @@
 
 use crate::{shares::ATTACHED, vsock};
 use cove_wire::{
-    Change, Changed, Entry, FileName, HEADER_LEN, REPEATER_UID, Repeated, WireError, body_len, decode,
+    Answered, Change, Changed, Entry, FileName, HEADER_LEN, REPEATER_UID, Told, WireError, body_len, decode,
     encode, port,
 };
 use rustix::{
@@ -106,12 +109,20 @@ impl Repeater {
             changes.read_exact(&mut header)?;
             let mut body = vec![0; body_len(header)?];
             changes.read_exact(&mut body)?;
-            let change: Change = decode(&body)?;
-            if let Err(errno) = self.repeat(&change) {
-                // Most often it is gone again already.
-                tracing::debug!(?change, "not repeated: {errno}");
-            }
-            answers.write_all(&encode(&Repeated { id: change.id })?)?;
+            let answer = match decode(&body)? {
+                Told::Change(change) => {
+                    if let Err(errno) = self.repeat(&change) {
+                        // Most often it is gone again already.
+                        tracing::debug!(?change, "not repeated: {errno}");
+                    }
+                    Answered::Repeated { id: change.id }
+                }
+                Told::Waiting { mut tasks } => {
+                    tasks.retain(|task| is_signalled(*task));
+                    Answered::Interrupted { tasks }
+                }
+            };
+            answers.write_all(&encode(&answer)?)?;
         }
     }
 
@@ -181,6 +192,23 @@ impl Repeater {
     }
 }
 
+/// Whether a task has a signal to take.
+fn is_signalled(task: u32) -> bool {
+    // Its name, which is in there, may be any bytes.
+    let status = std::fs::read(format!("/proc/{task}/status"));
+    status.is_ok_and(|status| has_signal(&String::from_utf8_lossy(&status)))
+}
+
+/// Whether a task's status has a signal that is pending, for it or for its process, and not blocked.
+fn has_signal(status: &str) -> bool {
+    let set = |name: &str| {
+        let mut lines = status.lines();
+        let value = lines.find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok());
+        value.unwrap_or(0)
+    };
+    (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") != 0
+}
+
 /// Accepts one component of a path.
 fn one(name: &FileName) -> Result<&OsStr, Errno> {
     let bytes = &name.0[..];
@@ -243,6 +271,41 @@ mod tests {
             directory: file_name(directory),
             what,
         })
+    }
+
+    #[test]
+    fn a_task_has_a_signal_when_one_is_pending_and_not_blocked() {
+        let status = |pending: &str, shared: &str, blocked: &str| {
+            format!(
+                "Name:\tx\nSigQ:\t1/7\nSigPnd:\t{pending}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t1\n"
+            )
+        };
+        assert!(!has_signal(&status(
+            "0000000000000000",
+            "0000000000000000",
+            "0000000000000000"
+        )));
+        assert!(has_signal(&status(
+            "0000000000000100",
+            "0000000000000000",
+            "0000000000000000"
+        )));
+        assert!(has_signal(&status(
+            "0000000000000000",
+            "0000000000004000",
+            "0000000000000200"
+        )));
+        assert!(!has_signal(&status(
+            "0000000000000200",
+            "0000000000004000",
+            "0000000000004200"
+        )));
+        assert!(!has_signal("SigPnd:\tnonsense\n"));
+        assert!(
+            !is_signalled(std::process::id()),
+            "nobody sends this test a signal"
+        );
+        assert!(!is_signalled(u32::MAX));
     }
 
     #[test]

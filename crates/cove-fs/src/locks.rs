@@ -17,6 +17,9 @@
 //! process asks for the lock. So a request that does not want to wait is still given a moment ([`GRACE`]) where the
 //! file is open more than once.
 //!
+//! virtio-fs carries no INTERRUPT: to a task that waits a signal, be it SIGKILL, would mean nothing. So whoever can ask
+//! the guest is told who waits ([`Locks::await_waiting`]), and ends the wait of those that got one.
+//!
 //! One thread makes the attempts of all who wait, so none keeps a worker. The kernel cannot look for deadlocks among
 //! such locks: `EDEADLK` is never given.
 
@@ -80,6 +83,8 @@ struct Waiting {
     ended: bool,
     /// Something was released since the last round.
     news: bool,
+    /// Nobody is told any more who waits.
+    untold: bool,
 }
 
 /// All locks. See the module's header.
@@ -87,6 +92,8 @@ pub(crate) struct Locks {
     descriptors: Mutex<HashMap<(u64, u64), Arc<Descriptor>>>,
     waiting: Mutex<Waiting>,
     wake: Condvar,
+    /// There is one more who waits, or nobody is told any more.
+    arrived: Condvar,
 }
 
 /// A lock request that waits. Its answer comes through [`Pending::deliver`].
@@ -134,6 +141,7 @@ impl Locks {
             descriptors: Mutex::default(),
             waiting: Mutex::default(),
             wake: Condvar::new(),
+            arrived: Condvar::new(),
         })
     }
 
@@ -239,6 +247,36 @@ impl Locks {
         }
         drop(waiting);
         self.wake.notify_one();
+        self.arrived.notify_all();
+    }
+
+    /// Those who wait, once there are any and after `patience`, in which most get what they wait for. Nobody after
+    /// [`Locks::end_awaiting`].
+    pub(crate) fn await_waiting(&self, patience: Duration) -> Vec<(u64, u32)> {
+        let mut waiting = self.waiting.lock();
+        loop {
+            while waiting.waiters.is_empty() && !waiting.untold {
+                self.arrived.wait(&mut waiting);
+            }
+            let until = Instant::now() + patience;
+            while !waiting.untold && !self.arrived.wait_until(&mut waiting, until).timed_out() {}
+            if waiting.untold {
+                return Vec::new();
+            }
+            if !waiting.waiters.is_empty() {
+                return waiting
+                    .waiters
+                    .iter()
+                    .map(|waiter| (waiter.unique, waiter.pid))
+                    .collect();
+            }
+        }
+    }
+
+    /// Ends [`Locks::await_waiting`], now and later.
+    pub(crate) fn end_awaiting(&self) {
+        self.waiting.lock().untold = true;
+        self.arrived.notify_all();
     }
 
     /// Those who wait: the request and the guest's process.

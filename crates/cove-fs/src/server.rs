@@ -281,18 +281,25 @@ impl Server {
         }
     }
 
-    /// Ends a waiting [`Server::take_changes`]; later ones wait no more.
+    /// Ends a waiting [`Server::take_changes`] and [`Server::await_waiting`]; later ones wait no more.
     pub fn end_changes(&self) {
         self.tree.changes.end();
+        self.tree.locks.end_awaiting();
     }
 
-    /// Requests that wait for file locks: number and process, as the guest numbers them. virtio-fs carries no
-    /// INTERRUPT, so whoever finds that such a process is being killed calls [`Server::interrupt`].
+    /// Requests that wait for file locks: number and task, as the guest numbers them.
     pub fn waiting(&self) -> Vec<(u64, u32)> {
         self.tree.locks.waiting()
     }
 
-    /// Ends the wait of a request with `EINTR`.
+    /// The same, as soon as there have been any for `patience`. virtio-fs carries no INTERRUPT, so whoever finds that
+    /// such a task got a signal calls [`Server::interrupt`]. Empty after [`Server::end_changes`].
+    pub fn await_waiting(&self, patience: Duration) -> Vec<(u64, u32)> {
+        self.tree.locks.await_waiting(patience)
+    }
+
+    /// Ends the wait of a request with `EINTR`. The guest's kernel takes that for a signal that it knows of: not for
+    /// requests of tasks that have none.
     pub fn interrupt(&self, unique: u64) {
         self.tree.locks.interrupt(unique);
     }

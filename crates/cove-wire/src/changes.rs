@@ -1,12 +1,15 @@
 //! Changes of shared folders that the host made, for the agent to repeat in the guest, whose programs and caches learn
-//! of them by that.
+//! of them by that; and which of the guest's tasks wait for file locks, since only the guest knows who of them got a
+//! signal.
 //!
 //! ```text
 //!  guest (agent)                                      host (machine process)
 //!      │ connect vsock port CHANGES ──────────────────▶ │ from now on the guest may cache for long
-//!      │ ◀──────────────────────────────── Change ...   │ in the order in which they happened
+//!      │ ◀────────────────────────── Told::Change ...   │ in the order in which they happened
 //!      │ repeats each under REPEATER_UID                │
-//!      │ Repeated{id} ────────────────────────────────▶ │ one for each, whether or not it worked
+//!      │ Answered::Repeated{id} ──────────────────────▶ │ one for each, whether or not it worked
+//!      │ ◀───────────────────── Told::Waiting{tasks}    │ now and then, while there are any
+//!      │ Answered::Interrupted{tasks} ────────────────▶ │ their requests end with EINTR
 //! ```
 
 use serde::{
@@ -19,10 +22,39 @@ use std::fmt;
 /// something, and changes nothing.
 pub const REPEATER_UID: u32 = 0xfffe_c07e;
 
+/// What the host tells the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// Something to repeat.
+    Change(Change),
+    /// Tasks that wait for file locks: which of them got a signal?
+    Waiting {
+        /// Numbers of tasks (threads), as the guest's first process knows them.
+        tasks: Vec<u32>,
+    },
+}
+
+/// What the agent answers, once to each [`Told`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answered {
+    /// It is done with a change.
+    Repeated {
+        /// The change's.
+        id: u64,
+    },
+    /// These of the tasks have a signal to take, and cannot before their requests have been answered.
+    Interrupted {
+        /// Some of [`Told::Waiting`]'s.
+        tasks: Vec<u32>,
+    },
+}
+
 /// One change. Paths are relative and have no `.`, `..` or empty components; what is named may be gone again by now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// For [`Repeated`].
+    /// For [`Answered::Repeated`].
     pub id: u64,
     /// The share's entry at the root of the file system [`SHARES_TAG`](crate::SHARES_TAG).
     pub share: FileName,
@@ -85,13 +117,6 @@ pub enum Entry {
     Pipe,
     /// A unix socket.
     Socket,
-}
-
-/// The agent is done with a [`Change`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Repeated {
-    /// The change's.
-    pub id: u64,
 }
 
 /// A name or a path, which on Linux is any bytes but zero. JSON has it as a string where it is text, and as a list of
@@ -164,14 +189,15 @@ mod tests {
                 directory: name.clone(),
                 what: Changed::Renamed { name: name.clone(), to_directory: FileName(Vec::new()), to_name: name },
             };
-            let frame = encode(&change).unwrap();
-            prop_assert_eq!(decode::<Change>(&frame[HEADER_LEN..]).unwrap(), change);
+            let told = Told::Change(change);
+            let frame = encode(&told).unwrap();
+            prop_assert_eq!(decode::<Told>(&frame[HEADER_LEN..]).unwrap(), told);
         }
 
         #[test]
         fn no_frame_makes_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
-            let _ = decode::<Change>(&bytes);
-            let _ = decode::<Repeated>(&bytes);
+            let _ = decode::<Told>(&bytes);
+            let _ = decode::<Answered>(&bytes);
         }
     }
 }

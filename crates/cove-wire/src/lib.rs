@@ -39,7 +39,7 @@ pub use accounts::{
     ACCOUNTS_ARGUMENT, ACCOUNTS_HELPER, ACCOUNTS_VARIABLE, CLIENTS_CONFIG, HelperAnswer, HelperCall,
     HelperVerb, Lending, MAX_HELPER_INPUT,
 };
-pub use changes::{Change, Changed, Entry, FileName, REPEATER_UID, Repeated};
+pub use changes::{Answered, Change, Changed, Entry, FileName, REPEATER_UID, Told};
 pub use chunks::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 pub use control::{
     BootConfig, Call, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus,
@@ -58,7 +58,7 @@ pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};
 
 /// Version of everything in this crate. Both ends send it in their [`Hello`]; the image's manifest records it too.
 /// Raise it with every change that an older peer would misunderstand.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// The vsock ports, the one table of them.
 pub mod port {
@@ -71,7 +71,7 @@ pub mod port {
     pub const HOST: u32 = 1026;
     /// Host listens: questions for names and their answers, in any order; see [`dns`](crate::dns).
     pub const NAMES: u32 = 1027;
-    /// Host listens: [`Change`](crate::Change) frames to the guest, [`Repeated`](crate::Repeated) frames from it.
+    /// Host listens: [`Told`](crate::Told) frames to the guest, an [`Answered`](crate::Answered) frame to each from it.
     pub const CHANGES: u32 = 1028;
 }
 

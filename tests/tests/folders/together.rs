@@ -121,6 +121,13 @@ pub(crate) fn locks_hold_between_containers_and_the_host(cove: &Cove) {
         begin(two);
         sleep(Duration::from_secs(1));
         assert!(!has_it(two), "{kind} was granted twice");
+        // Whoever waits can be ended, and somebody else waits on.
+        end(two);
+        eventually("who was killed to be gone", || {
+            cove.docker(["exec", two, "pgrep", "posix"]).run().code == Some(1)
+        });
+        begin(two);
+        sleep(Duration::from_secs(1));
         drop(held);
         eventually("who waited to have the lock", || has_it(two));
         assert_eq!([tried_in(one), tried()], ["taken"; 2], "{kind}");

@@ -542,6 +542,8 @@ fn a_lock_that_waits_is_granted_or_interrupted() {
         assert_eq!(client.server.waiting().last(), Some(&(unique, 7)));
     }
     assert!(answered.recv_timeout(Duration::from_millis(60)).is_err());
+    let told = client.server.await_waiting(Duration::from_millis(1));
+    assert_eq!(told, client.server.waiting());
     let (first, second) = (client.server.waiting()[0].0, client.server.waiting()[1].0);
     client
         .ask(
@@ -572,6 +574,9 @@ fn a_lock_that_waits_is_granted_or_interrupted() {
     };
     client.ask(op::FLUSH, node, &[flush.as_bytes()]).unwrap();
     assert!(is_free(), "a lock outlived the close");
+    assert!(client.server.waiting().is_empty());
+    client.server.end_changes();
+    assert!(client.server.await_waiting(Duration::from_mins(1)).is_empty());
 }
 
 #[test]

@@ -9,24 +9,28 @@
 //!                                   and before them what was dropped, which the server finds by comparing
 //! ```
 //!
+//! On the same connection the agent is asked which of those who wait for file locks got a signal, and their wait ends.
+//!
 //! The task behind [`Telling`] owns the connection. The agent connects as soon as the folders are attached; a later connection
 //! replaces an earlier one, since a guest that restarted leaves none behind that works.
 
 use crate::{Connection, Listener};
 use cove_fs::{ChangeKind, EntryKind, HostChange, Server};
 use cove_wire::{
-    Change, Changed, Entry, FileName, HEADER_LEN, Repeated, WireError, body_len, decode, encode,
+    Answered, Change, Changed, Entry, FileName, HEADER_LEN, Told, WireError, body_len, decode, encode,
 };
 use std::{
     collections::HashSet, ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, sync::Arc, time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     task::{JoinHandle, spawn_blocking},
 };
 
 /// Most changes that are told before the first of them has to be answered.
 const BATCH: usize = 128;
+/// How long requests wait for locks before it is asked whether they still should, and before each further time.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Ends the telling when dropped.
 pub(crate) struct Telling(Arc<Server>);
@@ -46,6 +50,7 @@ pub(crate) fn begin(listener: Listener, server: Arc<Server>) -> Telling {
 async fn attend(listener: Listener, server: Arc<Server>) {
     let mut connection: Option<Connection> = None;
     let mut taking = take(&server);
+    let mut looking = look(&server);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -83,6 +88,20 @@ async fn attend(listener: Listener, server: Arc<Server>) {
                 }
                 taking = take(&server);
             }
+            waiting = &mut looking => {
+                let Ok(waiting) = waiting else { return };
+                if waiting.is_empty() {
+                    return;
+                }
+                if let Some(agent) = &mut connection
+                    && let Err(error) = ask(agent, &waiting, &server).await
+                {
+                    tracing::warn!(%error, "the agent cannot be asked who still waits for locks");
+                    connection = None;
+                    server.set_repeating(false);
+                }
+                looking = look(&server);
+            }
         }
     }
 }
@@ -91,6 +110,12 @@ async fn attend(listener: Listener, server: Arc<Server>) {
 fn take(server: &Arc<Server>) -> JoinHandle<Vec<HostChange>> {
     let server = Arc::clone(server);
     spawn_blocking(move || server.take_changes(BATCH, Duration::MAX))
+}
+
+/// Waits for requests that wait for locks, likewise.
+fn look(server: &Arc<Server>) -> JoinHandle<Vec<(u64, u32)>> {
+    let server = Arc::clone(server);
+    spawn_blocking(move || server.await_waiting(PATIENCE))
 }
 
 /// Waits until the connection, if there is one, ends. The agent says nothing unasked.
@@ -114,12 +139,12 @@ async fn tell(agent: &mut Connection, batch: &[HostChange], server: &Server) -> 
             continue;
         };
         let id = change.id;
-        match encode(&Change {
+        match encode(&Told::Change(Change {
             id,
             share: name(&change.share),
             directory: path(&change.directory),
             what,
-        }) {
+        })) {
             Ok(frame) => {
                 frames.extend_from_slice(&frame);
                 told.insert(id);
@@ -131,21 +156,44 @@ async fn tell(agent: &mut Connection, batch: &[HostChange], server: &Server) -> 
     let (mut reader, mut writer) = tokio::io::split(agent);
     let answers = async {
         while !told.is_empty() {
-            let mut header = [0; HEADER_LEN];
-            reader.read_exact(&mut header).await?;
-            let mut body = vec![0; body_len(header)?];
-            reader.read_exact(&mut body).await?;
-            let Repeated { id } = decode(&body)?;
-            if !told.remove(&id) {
-                return Err(io::Error::other("it answered what it was not told").into());
+            match answer(&mut reader).await? {
+                Answered::Repeated { id } if told.remove(&id) => server.finish_change(id),
+                _ => return Err(out_of_turn()),
             }
-            server.finish_change(id);
         }
         Ok::<_, WireError>(())
     };
     let telling = async { Ok::<_, WireError>(writer.write_all(&frames).await?) };
     tokio::try_join!(telling, answers)?;
     Ok(())
+}
+
+/// Asks which of those that wait for locks got a signal, and ends the wait of these requests.
+async fn ask(agent: &mut Connection, waiting: &[(u64, u32)], server: &Server) -> Result<(), WireError> {
+    let tasks = waiting.iter().map(|(_, task)| *task).collect();
+    agent.write_all(&encode(&Told::Waiting { tasks })?).await?;
+    let Answered::Interrupted { tasks } = answer(agent).await? else {
+        return Err(out_of_turn());
+    };
+    let tasks: HashSet<_> = tasks.into_iter().collect();
+    for (request, task) in waiting {
+        if tasks.contains(task) {
+            server.interrupt(*request);
+        }
+    }
+    Ok(())
+}
+
+async fn answer(agent: &mut (impl AsyncRead + Unpin)) -> Result<Answered, WireError> {
+    let mut header = [0; HEADER_LEN];
+    agent.read_exact(&mut header).await?;
+    let mut body = vec![0; body_len(header)?];
+    agent.read_exact(&mut body).await?;
+    decode(&body)
+}
+
+fn out_of_turn() -> WireError {
+    io::Error::other("it answered what it was not told").into()
 }
 
 fn translated(kind: &ChangeKind) -> Option<Changed> {
