@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, OFlags, Statx, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{AtFlags, CWD, OFlags, Statx, StatxFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 
 use crate::abi::{self, Attr, AttrOut, ROOT_ID, fattr};
@@ -10,7 +10,7 @@ use crate::body::Body;
 use crate::descriptor::Descriptor;
 use crate::handle::Open;
 use crate::memory::Sink;
-use crate::node::Node;
+use crate::node::{Node, Time};
 use crate::ownership::{Owner, without_privilege};
 use crate::tree::{ProcPath, Reach, STATUS, Tree};
 
@@ -64,51 +64,24 @@ impl Tree {
         }
     }
 
+    /// Asked where a program wants to know when a file was born. `ENOSYS`, even once, would end that for all files.
     pub(crate) fn statx(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
         let request: abi::StatxIn = body.take()?;
         if node == ROOT_ID {
-            return Err(Errno::NOSYS);
+            return sink.value(&shown(&self.root_attr(), StatxFlags::BASIC_STATS, (0, 0)));
         }
         let node = self.node(node)?;
         let handle = (request.flags & abi::GETATTR_FH != 0).then_some(request.fh);
         let (stat, reach) = self.stat_by(&node, handle)?;
         let owner = self.owner(&node, &stat, &reach);
         let attr = self.attr_out(&node, &stat, &owner);
-        let time = |sec: u64, nsec| abi::SxTime {
-            sec: sec.cast_signed(),
-            nsec,
-            reserved: 0,
-        };
-        let (major, minor) = crate::status::device_parts(attr.attr.rdev);
-        let shown = abi::Statx {
-            // What the host's file system does not know, the guest is not told.
-            mask: stat.stx_mask & STATUS.bits() & !rustix::fs::StatxFlags::MNT_ID.bits(),
-            blksize: attr.attr.blksize,
-            nlink: attr.attr.nlink,
-            uid: owner.uid,
-            gid: owner.gid,
-            mode: (attr.attr.mode & 0xffff) as u16,
-            ino: attr.attr.ino,
-            size: attr.attr.size,
-            blocks: attr.attr.blocks,
-            atime: time(attr.attr.atime, attr.attr.atimensec),
-            btime: abi::SxTime {
-                sec: stat.stx_btime.tv_sec,
-                nsec: stat.stx_btime.tv_nsec,
-                reserved: 0,
-            },
-            ctime: time(attr.attr.ctime, attr.attr.ctimensec),
-            mtime: time(attr.attr.mtime, attr.attr.mtimensec),
-            rdev_major: major,
-            rdev_minor: minor,
-            ..abi::Statx::default()
-        };
-        sink.value(&abi::StatxOut {
-            attr_valid: attr.attr_valid,
-            attr_valid_nsec: attr.attr_valid_nsec,
-            stat: shown,
-            ..abi::StatxOut::default()
-        })
+        // What the host's file system does not know, the guest is not told.
+        let known = StatxFlags::from_bits_retain(stat.stx_mask) & STATUS.difference(StatxFlags::MNT_ID);
+        sink.value(&shown(
+            &attr,
+            known,
+            (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec),
+        ))
     }
 
     pub(crate) fn setattr(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
@@ -213,6 +186,45 @@ impl Tree {
             return Ok(());
         }
         Self::set_owner(node, &**fd, &stat, &Owner { mode, ..owner })
+    }
+}
+
+/// A status as STATX has it: of what is in `attr`, what `known` names, and when the file was born.
+fn shown(attr: &AttrOut, known: StatxFlags, (born, born_nsec): Time) -> abi::StatxOut {
+    let AttrOut {
+        attr_valid,
+        attr_valid_nsec,
+        attr,
+        ..
+    } = attr;
+    let time = |sec: u64, nsec| abi::SxTime {
+        sec: sec.cast_signed(),
+        nsec,
+        reserved: 0,
+    };
+    let (major, minor) = crate::status::device_parts(attr.rdev);
+    abi::StatxOut {
+        attr_valid: *attr_valid,
+        attr_valid_nsec: *attr_valid_nsec,
+        stat: abi::Statx {
+            mask: known.bits(),
+            blksize: attr.blksize,
+            nlink: attr.nlink,
+            uid: attr.uid,
+            gid: attr.gid,
+            mode: (attr.mode & 0xffff) as u16,
+            ino: attr.ino,
+            size: attr.size,
+            blocks: attr.blocks,
+            atime: time(attr.atime, attr.atimensec),
+            btime: time(born.cast_unsigned(), born_nsec),
+            ctime: time(attr.ctime, attr.ctimensec),
+            mtime: time(attr.mtime, attr.mtimensec),
+            rdev_major: major,
+            rdev_minor: minor,
+            ..abi::Statx::default()
+        },
+        ..abi::StatxOut::default()
     }
 }
 

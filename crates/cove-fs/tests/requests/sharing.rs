@@ -508,6 +508,30 @@ fn an_inode_number_used_again_is_another_node() {
     }
 }
 
+/// The guest asks no more once it was told that nobody knows.
+#[test]
+fn birth_times_are_told_and_asking_the_root_does_not_end_that() {
+    let dir = folder();
+    let client = client(dir.path());
+    let ask = |node| {
+        let request = abi::StatxIn::default();
+        let reply = client.ask(op::STATX, node, &[request.as_bytes()]).unwrap();
+        let answer: abi::StatxOut = parse(&reply);
+        answer.stat
+    };
+    let root = ask(ROOT_ID);
+    let knows_birth = |shown: &abi::Statx| shown.mask & rustix::fs::StatxFlags::BTIME.bits() != 0;
+    assert_eq!((root.mode, knows_birth(&root)), (0o040_555, false));
+    let share = ask(client.walk("share").unwrap());
+    let born = dir.path().metadata().unwrap().created();
+    assert_eq!(knows_birth(&share), born.is_ok());
+    if let Ok(born) = born {
+        let born = born.duration_since(std::time::UNIX_EPOCH).unwrap();
+        let shown = (share.btime.sec.cast_unsigned(), share.btime.nsec);
+        assert_eq!(shown, (born.as_secs(), born.subsec_nanos()));
+    }
+}
+
 #[test]
 fn a_lock_that_waits_is_granted_or_interrupted() {
     let dir = folder();
