@@ -94,17 +94,23 @@ impl Tree {
         if valid & fattr::SIZE != 0 {
             self.truncate(&node, handle.as_ref(), request.size)?;
         }
-        let (fd, stat, reach) = if let Some(fd) = handle {
-            let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
-            (Arc::clone(&fd), stat, Reach::Open(fd))
+        let (fd, found, reach) = if let Some(fd) = handle {
+            (Arc::clone(&fd), None, Reach::Open(fd))
         } else {
             let (fd, stat) = self.hold(&node)?;
-            (Arc::clone(&fd), stat, Reach::Pin(fd))
+            (Arc::clone(&fd), Some(stat), Reach::Pin(fd))
         };
-        let old = self.owner(&node, &stat, &reach);
-        let new = wanted_owner(&node, &old, &request);
-        if new != old {
-            Self::set_owner(&node, &*fd, &stat, &new)?;
+        // Most requests set times alone, as of each file that is unpacked, and need not know whose it is.
+        if valid & (fattr::UID | fattr::GID | fattr::MODE | fattr::KILL_SUIDGID) != 0 {
+            let stat = match found {
+                Some(stat) => stat,
+                None => rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?,
+            };
+            let old = self.owner(&node, &stat, &reach);
+            let new = wanted_owner(&node, &old, &request);
+            if new != old {
+                Self::set_owner(&node, &*fd, &stat, &new)?;
+            }
         }
         if valid & (fattr::ATIME | fattr::MTIME | fattr::ATIME_NOW | fattr::MTIME_NOW) != 0 {
             let times = Timestamps {
@@ -123,7 +129,11 @@ impl Tree {
                     request.mtimensec,
                 )?,
             };
-            rustix::fs::utimensat(CWD, ProcPath::new(&fd).as_c_str(), &times, AtFlags::empty())?;
+            if let Reach::Open(fd) = &reach {
+                rustix::fs::futimens(fd, &times)?;
+            } else {
+                rustix::fs::utimensat(CWD, ProcPath::new(&fd).as_c_str(), &times, AtFlags::empty())?;
+            }
         }
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
         let owner = self.owner(&node, &stat, &reach);

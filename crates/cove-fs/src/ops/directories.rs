@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FileType, OFlags, RawDir, SeekFrom};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -41,7 +41,9 @@ impl Tree {
         let dir = self.dir(&node)?;
         self.ensure_watched(&node, &dir);
         let place = self.open_budget.reserve()?;
-        let (fd, _) = self.open(&node, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        // The pin is of this very directory, so that there is nothing to compare.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&dir, c".", flags, Mode::empty())?;
         // The guest's kernel drops the listing when the directory's time of change moves, which it learns of in time
         // where the directory is watched.
         let open_flags = if self.is_told(&node) {
