@@ -88,6 +88,7 @@ impl Table {
         name: Option<&CStr>,
     ) -> Result<(Arc<Node>, Arrival), Errno> {
         let identified = Identified::new(share, stat);
+        let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
         let hash = self.hash_identity(&identified.identity);
         let mut created = false;
         let node = {
@@ -96,13 +97,14 @@ impl Table {
                 .find(hash, |node| node.identified.identity == identified.identity)
                 .cloned();
             match found {
-                Some(node) if node.identified.born == identified.born => {
+                Some(node) if node.identified.born == identified.born && node.kind == kind => {
                     node.lookups.fetch_add(1, Ordering::Relaxed);
                     node
                 }
                 other => {
                     self.admit()?;
-                    // The same number with another birth: the old file is gone, its node lives on as a stale one.
+                    // The same number with another birth, or where none is kept with another type: the old file is
+                    // gone, its node lives on as a stale one.
                     if let Some(old) = other
                         && let Ok(entry) = identities.find_entry(hash, |node| Arc::ptr_eq(node, &old))
                     {
@@ -110,7 +112,6 @@ impl Table {
                     }
                     created = true;
                     let id = self.next.fetch_add(1, Ordering::Relaxed);
-                    let kind = FileType::from_raw_mode(u32::from(stat.stx_mode));
                     let node = Arc::new(Node::new(id, Arc::clone(share), identified, kind));
                     node.lookups.store(1, Ordering::Relaxed);
                     identities.insert_unique(hash, Arc::clone(&node), |node| {
@@ -382,4 +383,31 @@ fn shard(hash: u64) -> usize {
 
 fn is_at(place: &Place, parent: u64, name: &CStr) -> bool {
     place.parent == parent && *place.name == *name
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+    use super::*;
+    use crate::tree::STATUS;
+
+    /// Without a time of birth the old node was given for it, whose type no request of the guest's fitted any more.
+    #[test]
+    fn a_number_used_again_for_another_type_is_another_node_even_without_a_birth() {
+        let table = Table::new(2, 10);
+        let share = Arc::new(Share::new(1, c"share".to_owned(), false));
+        let folder = tempfile::tempdir().unwrap();
+        let mut stat = rustix::fs::statx(CWD, folder.path(), AtFlags::empty(), STATUS).unwrap();
+        stat.stx_mask &= !StatxFlags::BTIME.bits();
+        let (dir, _) = table.intern(&share, &stat, 1, Some(c"name")).unwrap();
+        let (again, arrival) = table.intern(&share, &stat, 1, Some(c"name")).unwrap();
+        assert_eq!((again.id, arrival), (dir.id, Arrival::Known));
+        stat.stx_mode = 0o100_644;
+        let (file, arrival) = table.intern(&share, &stat, 1, Some(c"name")).unwrap();
+        assert_ne!(file.id, dir.id);
+        assert_eq!((file.kind, arrival), (FileType::RegularFile, Arrival::New));
+        assert!(table.get(dir.id).is_some(), "until the guest forgets it");
+        assert_eq!(table.at(1, c"name").unwrap().id, file.id);
+    }
 }
