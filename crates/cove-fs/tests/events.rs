@@ -1,6 +1,8 @@
 //! What the host does is seen by inotify in the mount, exactly once; what the guest does itself is not repeated.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+// UNSAFETY: a mapping is raw memory.
+#![expect(unsafe_code, reason = "what is mapped is read")]
 
 #[path = "kernel/mod.rs"]
 mod kernel;
@@ -174,6 +176,67 @@ fn each_kind_of_change_on_the_host_is_seen_once_and_the_caches_are_right_after()
 }
 
 #[test]
+fn what_moves_between_directories_and_over_the_edge_of_the_share_is_seen_once() {
+    if !kernel::available() {
+        return;
+    }
+    let shared = Shared::new(patient());
+    let agent = Agent::start(&shared.server, &shared.guest);
+    let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
+    let outside = tempfile::Builder::new()
+        .prefix("cove-fs-outside-")
+        .tempdir_in("/var/tmp")
+        .unwrap();
+    std::os::unix::fs::chown(outside.path(), Some(USER), Some(USER)).unwrap();
+    let out = outside.path().display();
+    on_host(host, "mkdir a b; printf first > a/f");
+    let (a, b) = (guest.join("a"), guest.join("b"));
+    for dir in [&a, &b] {
+        let _ = std::fs::read_dir(dir).unwrap().count();
+    }
+    let seen = Seen::watch(&[&a, &b]);
+    let expect = |script: &str, events: &[&str]| {
+        on_host(host, script);
+        assert_eq!(shown(&seen.drain(QUIET)), events, "{script}");
+    };
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| error.kind());
+    let gone = Err(std::io::ErrorKind::NotFound);
+
+    expect("mv a/f b/f", &["MOVED_FROM f", "MOVED_TO f"]);
+    assert_eq!(
+        (read(&a.join("f")), read(&b.join("f"))),
+        (gone.clone(), Ok("first".into()))
+    );
+    expect("ln b/f a/g", &["CREATE g"]);
+    expect("printf , >> a/g", &["MODIFY g"]);
+    assert_eq!(
+        (read(&a.join("g")), read(&b.join("f"))),
+        (Ok("first,".into()), Ok("first,".into()))
+    );
+    expect(&format!("mv b/f {out}/f"), &["DELETE f"]);
+    assert_eq!(
+        (read(&a.join("g")), read(&b.join("f"))),
+        (Ok("first,".into()), gone.clone())
+    );
+    expect(&format!("mv {out}/f b/h"), &["CREATE h"]);
+    assert_eq!(read(&b.join("h")), Ok("first,".into()));
+    // A directory comes with what is in it.
+    on_host(host, &format!("mkdir {out}/d; printf inner > {out}/d/i"));
+    expect(&format!("mv {out}/d a/d"), &["CREATE d"]);
+    assert_eq!(read(&a.join("d/i")), Ok("inner".into()));
+    expect("mv a/d b/e", &["MOVED_FROM d", "MOVED_TO e"]);
+    assert_eq!(
+        (read(&a.join("d/i")), read(&b.join("e/i"))),
+        (gone.clone(), Ok("inner".into()))
+    );
+    expect(&format!("mv b/e {out}/e"), &["DELETE e"]);
+    assert_eq!(read(&b.join("e/i")), gone);
+    assert_eq!(agent.finish(), Vec::<String>::new());
+    assert_eq!(std::fs::read(host.join("a/g")).unwrap(), b"first,");
+    assert_eq!(std::fs::read(outside.path().join("e/i")).unwrap(), b"inner");
+}
+
+#[test]
 fn what_the_guest_does_is_not_repeated() {
     if !kernel::available() {
         return;
@@ -324,6 +387,12 @@ fn once_the_event_is_there_no_read_sees_what_was_before() {
     assert_eq!(std::fs::read(&file).unwrap(), [0; 16_000]);
     let seen = Seen::watch(&[&guest]);
     let open = std::fs::File::open(&file).unwrap();
+    let (protection, shared_map) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let map = unsafe { rustix::mm::mmap(std::ptr::null_mut(), 16_000, protection, shared_map, &open, 0) };
+    let map = map.unwrap().cast::<u8>();
+    // SAFETY: within the mapping, which stays to the end of the process, and of a file that stays as long.
+    let mapped = || unsafe { map.add(12_000).read_volatile() };
     let mut writer = as_user(USER, || {
         // Writes one version for each line that it reads.
         let script = "n=0; while read -r _; do n=$((n + 1))
@@ -344,6 +413,7 @@ fn once_the_event_is_there_no_read_sees_what_was_before() {
         // A page of the old version is in the guest's cache.
         let mut page = [0; 4096];
         open.read_exact_at(&mut page, 8192).unwrap();
+        assert_eq!(mapped(), version - 1);
         let start = Instant::now();
         writer.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
         while seen.drain(Duration::from_millis(1)).is_empty() {
@@ -359,6 +429,7 @@ fn once_the_event_is_there_no_read_sees_what_was_before() {
             "version {} instead of {version} through an open file",
             page[0]
         );
+        assert_eq!(mapped(), version, "through a mapping");
         assert!(
             std::fs::read(&file).unwrap() == [version; 16_000],
             "not version {version} through a new one"
