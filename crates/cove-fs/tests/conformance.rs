@@ -29,8 +29,8 @@ fn a_signal_ends_the_wait_for_a_lock() {
     let open = || std::fs::File::open(&path).unwrap();
     let (held, wanted) = (open(), open());
     rustix::fs::flock(&held, FlockOperation::LockExclusive).unwrap();
-    // SAFETY: all-zero is a valid value, which asks for no restart of what is interrupted; the handler does nothing, and
-    // this program has no other use for the signal.
+    // SAFETY: all-zero is a valid value, which asks for no restart of what is interrupted; the handler does nothing,
+    // and this program has no other use for the signal.
     let installed = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = ignore as extern "C" fn(libc::c_int) as *const () as usize;

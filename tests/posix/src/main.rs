@@ -3,7 +3,7 @@
 //! `posix lock flock|posix FILE`: waits for a file's lock, prints `locked` and keeps it until it is killed.
 //! `posix try flock|posix FILE`: says whether that lock is `free` or `taken`.
 //! `posix write DIRECTORY NUMBER OF SECONDS MILLISECONDS`: is one of so many that write there at once and read what the
-//!     others write, for so long, with a rest after each version.
+//! others write, for so long, with a rest after each version.
 //! `posix summary DIRECTORY`: says what is in it, in lines that are the same wherever the same is in one.
 //! `posix ask SOCKET PATH`: says what the Docker engine at a unix socket answers to `GET PATH`, byte by byte.
 
@@ -88,7 +88,9 @@ fn main() -> std::process::ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: see the head of this program's source");
+            eprintln!("usage: posix compare NATIVE SHARED | watch DIRECTORY | lock flock|posix FILE");
+            eprintln!("     | try flock|posix FILE | write DIRECTORY NUMBER OF SECONDS MILLISECONDS");
+            eprintln!("     | summary DIRECTORY | ask SOCKET PATH");
             ExitCode::FAILURE
         }
     }

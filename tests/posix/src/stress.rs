@@ -1,5 +1,5 @@
-//! Several writers in one directory at once, each of which reads what all of them write: nobody may see content that was
-//! never written as a whole, or go back to what was before.
+//! Several writers in one directory at once, each of which reads what all of them write: nobody may see content that
+//! was never written as a whole, or go back to what was before.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -121,7 +121,7 @@ pub fn tree(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     found
 }
 
-/// A line for everything in a [`tree`], by which two of them can be compared: the same program says the same of the same.
+/// A line for everything in a [`tree`], by which two can be compared: the same program says the same of the same.
 pub fn summary(folder: &Path) -> String {
     let lines = tree(folder).into_iter().map(|(path, content)| match content {
         Some(content) => {

@@ -1,5 +1,5 @@
-//! Programs that ask much of a folder: postgres and MariaDB with their data there, and vite, which rebuilds what changes
-//! on the host.
+//! Programs that ask much of a folder: postgres and MariaDB with their data there, and vite, which rebuilds what
+//! changes on the host.
 //!
 //! They run from directories that `cargo xtask test --all` fetches, shared for reading, so their very code is mapped
 //! from a folder, too.

@@ -18,8 +18,8 @@ const WRITERS: [&str; 4] = ["writer-0", "writer-1", "writer-2", "writer-3"];
 const HOSTS: usize = 2;
 /// For how many seconds each of them writes: long enough that the last to begin meets the first.
 const WRITING: &str = "40";
-/// How many milliseconds the host's rest after each version. Without, they would write as much as this computer can, and
-/// the guest would hear of nothing else.
+/// How many milliseconds the host's rest after each version. Without, they would write as much as this computer can,
+/// and the guest would hear of nothing else.
 const REST: &str = "100";
 
 /// Starts containers that do nothing of themselves, with the folder at `/src`.

@@ -5,6 +5,10 @@
 //! containers are, and so our server keeps an owner for each file that is made, which the peer does not. Each has the
 //! guest keep what it does unless told otherwise: ours for as long as nothing changes on the host, the peer for a
 //! second.
+//!
+//! Ours keeps extended attributes, too, which the peer does with `--xattr` alone. So the guest's kernel asks ours
+//! whether a file has `security.capability` before the first write to it, and learns from the peer, once, that it need
+//! not ask: of each file that is unpacked, ours answers one request more than the peer's six.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
