@@ -6,6 +6,9 @@
 //! guest keep what it does unless told otherwise: ours for as long as nothing changes on the host, the peer for a
 //! second.
 //!
+//! Before anything is measured, a little of all of it is done in each of the folders: an emulated processor translates
+//! what it does for the first time, and ours, which comes first, would pay for both.
+//!
 //! Ours keeps extended attributes, too, which the peer does with `--xattr` alone. So the guest's kernel asks ours
 //! whether a file has `security.capability` before the first write to it, and learns from the peer, once, that it need
 //! not ask: of each file that is unpacked, ours answers one request more than the peer's six.

@@ -7,11 +7,27 @@ use std::{
     path::Path,
 };
 
-/// Directories in an archive, and files in each: 10,000 in all.
-const DIRECTORIES: usize = 100;
+/// How much there is to do.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    /// Directories in an archive.
+    directories: usize,
+    /// Packages in a project, more than [`MISSES`].
+    packages: usize,
+}
+
+/// Archives of 10,000 files, projects of 2,000.
+pub(crate) const WHOLE: Scale = Scale {
+    directories: 100,
+    packages: 125,
+};
+/// Enough to have everything done once.
+pub(crate) const LITTLE: Scale = Scale {
+    directories: 5,
+    packages: 5,
+};
+/// Files in each directory of an archive, and in each package.
 const FILES: usize = 100;
-/// Packages in a project, and files in each: 2,000 in all.
-const PACKAGES: usize = 125;
 const PACKAGE_FILES: usize = 16;
 /// Where Node looks for a module that is in the outermost directory, before it finds it there.
 const MISSES: usize = 4;
@@ -27,14 +43,14 @@ const LONG_AGO: Timespec = Timespec {
 };
 
 /// As tar unpacks: each file is made, written and given its time.
-pub(crate) fn unpack(archive: &Path) -> io::Result<()> {
+pub(crate) fn unpack(archive: &Path, scale: Scale) -> io::Result<()> {
     let bytes = vec![b'w'; MOST];
     let times = Timestamps {
         last_access: LONG_AGO,
         last_modification: LONG_AGO,
     };
     fs::create_dir(archive)?;
-    for directory in 0..DIRECTORIES {
+    for directory in 0..scale.directories {
         let directory = archive.join(format!("directory-{directory}"));
         fs::create_dir(&directory)?;
         for number in 0..FILES {
@@ -49,7 +65,7 @@ pub(crate) fn unpack(archive: &Path) -> io::Result<()> {
 }
 
 /// As find walks: lists every directory and asks for the status of everything in it.
-pub(crate) fn walk(archive: &Path) -> io::Result<()> {
+pub(crate) fn walk(archive: &Path, scale: Scale) -> io::Result<()> {
     let mut seen = 0;
     let mut left = vec![archive.to_path_buf()];
     while let Some(directory) = left.pop() {
@@ -62,7 +78,7 @@ pub(crate) fn walk(archive: &Path) -> io::Result<()> {
             seen += 1;
         }
     }
-    let expected = DIRECTORIES * (FILES + 1);
+    let expected = scale.directories * (FILES + 1);
     if seen == expected {
         return Ok(());
     }
@@ -70,12 +86,12 @@ pub(crate) fn walk(archive: &Path) -> io::Result<()> {
 }
 
 /// As npm installs: asks for every directory before it makes it, writes each file, makes it readable; links programs.
-pub(crate) fn install(project: &Path) -> io::Result<()> {
+pub(crate) fn install(project: &Path, scale: Scale) -> io::Result<()> {
     let bytes = vec![b'w'; MOST];
     let modules = project.join("node_modules");
     let programs = modules.join(".bin");
     fs::create_dir_all(&programs)?;
-    for package in 0..PACKAGES {
+    for package in 0..scale.packages {
         let name = format!("package-{package}");
         let package = modules.join(&name);
         for number in 0..PACKAGE_FILES {
@@ -93,13 +109,13 @@ pub(crate) fn install(project: &Path) -> io::Result<()> {
 
 /// As node loads: looks for each package in vain in the packages that need it, then reads what says where it begins,
 /// and its files.
-pub(crate) fn load(project: &Path) -> io::Result<()> {
+pub(crate) fn load(project: &Path, scale: Scale) -> io::Result<()> {
     let modules = project.join("node_modules");
     let mut bytes = Vec::with_capacity(MOST);
-    for package in 0..PACKAGES {
+    for package in 0..scale.packages {
         let name = format!("package-{package}");
         for by in 1..=MISSES {
-            let by = format!("package-{}", (package + by) % PACKAGES);
+            let by = format!("package-{}", (package + by) % scale.packages);
             let missing = modules.join(by).join("node_modules").join(&name);
             match statat(CWD, &missing, AtFlags::empty()) {
                 Err(rustix::io::Errno::NOENT) => {}
@@ -141,13 +157,15 @@ mod tests {
     #[test]
     fn what_is_unpacked_is_walked_and_what_is_installed_is_loaded() {
         let dir = std::env::temp_dir().join(format!("cove-files-{}", std::process::id()));
-        fs::create_dir(&dir).unwrap();
         let (archive, project) = (dir.join("archive"), dir.join("project"));
-        let done = unpack(&archive)
-            .and_then(|()| walk(&archive))
-            .and_then(|()| install(&project))
-            .and_then(|()| load(&project));
-        fs::remove_dir_all(&dir).unwrap();
-        done.unwrap();
+        for scale in [LITTLE, WHOLE] {
+            fs::create_dir(&dir).unwrap();
+            let done = unpack(&archive, scale)
+                .and_then(|()| walk(&archive, scale))
+                .and_then(|()| install(&project, scale))
+                .and_then(|()| load(&project, scale));
+            fs::remove_dir_all(&dir).unwrap();
+            done.unwrap();
+        }
     }
 }
