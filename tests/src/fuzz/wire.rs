@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use bytes::BytesMut;
 use cove_wire::dns::{self, Query};
 use cove_wire::{
-    Call, Change, Changed, Codec, Dial, Entry, ExecCodec, ExecPacket, FileName, FilesAnswer, FilesCall,
-    FilesQuestion, FilesRoot, FromGuest, FromHost, HEADER_LEN, Hello, Open, Opened, Protocol, Publish,
-    Published, Repeated, Seen, WireError, decode, encode, etc, listeners,
+    Answered, Call, Change, Changed, Codec, Dial, Entry, ExecCodec, ExecPacket, FileName, FilesAnswer,
+    FilesCall, FilesQuestion, FilesRoot, FromGuest, FromHost, HEADER_LEN, Hello, Open, Opened, Protocol,
+    Publish, Published, Seen, Told, WireError, decode, encode, etc, listeners,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,8 +34,8 @@ fn play(input: &[u8]) -> Result<()> {
         3 => frames::<Opened>(bytes).and_then(again),
         4 => frames::<Publish>(bytes).and_then(again),
         5 => frames::<Published>(bytes).and_then(again),
-        6 => frames::<Change>(bytes).and_then(again),
-        7 => frames::<Repeated>(bytes).and_then(again),
+        6 => frames::<Told>(bytes).and_then(again),
+        7 => frames::<Answered>(bytes).and_then(again),
         8 => frames::<Seen>(bytes).and_then(again),
         9 => frames::<FilesQuestion>(bytes).and_then(again),
         10 => frames::<FilesAnswer>(bytes).and_then(again),
@@ -177,7 +177,7 @@ fn texts(bytes: &[u8]) -> Result<()> {
 
 /// A message of each kind, some of them two and a half, and what they are easily mistaken for.
 pub fn seeds() -> Seeds {
-    let change = Change {
+    let change = Told::Change(Change {
         id: 7,
         share: FileName(b"share".to_vec()),
         directory: FileName(vec![0xff, 0xfe]),
@@ -185,6 +185,12 @@ pub fn seeds() -> Seeds {
             name: FileName(b"new".to_vec()),
             entry: Entry::File,
         },
+    });
+    let waiting = Told::Waiting {
+        tasks: vec![1, u32::MAX],
+    };
+    let interrupted = Answered::Interrupted {
+        tasks: vec![u32::MAX],
     };
     let question = FilesQuestion {
         root: FilesRoot::Layers(vec!["/a".to_owned(), "/b".to_owned()]),
@@ -241,7 +247,9 @@ pub fn seeds() -> Seeds {
         ("publish", one(4, &publish)),
         ("published", one(5, &Published { result: Ok(()) })),
         ("change", one(6, &change)),
-        ("repeated", one(7, &Repeated { id: u64::MAX })),
+        ("waiting", one(6, &waiting)),
+        ("repeated", one(7, &Answered::Repeated { id: u64::MAX })),
+        ("interrupted", one(7, &interrupted)),
         (
             "seen",
             one(8, &Seen::Listeners(vec![(Ipv6Addr::LOCALHOST, 53).into()])),
