@@ -111,13 +111,11 @@ async fn hang_up(process: &AsyncFd<OwnedFd>) -> io::Result<()> {
     send(Signal::HUP);
     // One that was stopped would not get to it.
     send(Signal::CONT);
-    match timeout(FAREWELL, process.readable()).await {
-        Ok(ended) => ended.map(drop),
-        Err(_) => {
-            send(Signal::KILL);
-            Ok(())
-        }
+    if let Ok(ended) = timeout(FAREWELL, process.readable()).await {
+        return ended.map(drop);
     }
+    send(Signal::KILL);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Threads that the system lets have no rings (io_uring), as the list of system calls of a container may.
+//! Threads that the system lets have no rings (`io_uring`), as the list of system calls of a container may.
 
 use std::env::consts::ARCH;
 

@@ -208,7 +208,7 @@ fn many_requests_at_once_each_move_their_own_bytes() -> Result<()> {
         let place = |number: u64| number * (LEN / SECTOR) as u64;
         let mut asked = Vec::new();
         // Reads and writes in turn, each of a range of its own.
-        for number in 0..20 {
+        for number in 0..20_u64 {
             let operation = if number.is_multiple_of(2) {
                 op::READ
             } else {

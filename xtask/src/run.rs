@@ -166,16 +166,14 @@ impl Demo {
         note(&format!("docker {} …", page.options.join(" ")));
         process::run_quietly(self.docker().args(&page.options).args(&page.command))?;
         let published = capture(self.docker().args(["port", &page.container, &page.port]));
-        match published.unwrap_or_default().lines().next() {
-            Some(address) => Ok(address.to_owned()),
-            None => {
-                let logs = capture(self.docker().args(["logs", &page.container])).unwrap_or_default();
-                bail!(
-                    "the container `{}` publishes no port; it said: {logs}",
-                    page.container
-                )
-            }
+        if let Some(address) = published.unwrap_or_default().lines().next() {
+            return Ok(address.to_owned());
         }
+        let logs = capture(self.docker().args(["logs", &page.container])).unwrap_or_default();
+        bail!(
+            "the container `{}` publishes no port; it said: {logs}",
+            page.container
+        )
     }
 }
 

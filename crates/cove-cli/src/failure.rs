@@ -103,7 +103,7 @@ impl Account {
             } else if let Some(DaemonError::Io { source, .. }) = cause.downcast_ref()
                 && source.kind() != io::ErrorKind::StorageFull
             {
-                account.hint = hint_of(source).to_owned();
+                hint_of(source).clone_into(&mut account.hint);
             } else if let Some(error) = cause.downcast_ref::<io::Error>()
                 && error.kind() == io::ErrorKind::StorageFull
             {

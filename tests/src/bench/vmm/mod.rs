@@ -10,7 +10,7 @@
 //!
 //! Ours is the machine as the daemon starts it, with everything that locks it in, from the start of the machine
 //! process on. QEMU has only what the guest's program works with, and nothing around it. What the guest does with its
-//! disk is measured another time where the system lets our machine have no rings (io_uring): what these bring shows
+//! disk is measured another time where the system lets our machine have no rings (`io_uring`): what these bring shows
 //! beside it.
 //!
 //! | module | what it holds |
