@@ -1,5 +1,5 @@
 //! The disk device through its queue, called directly and over vhost-user, with its requests in flight together and one
-//! at a time. Where this computer has no rings (io_uring) that is one at a time in any case.
+//! at a time. Where this computer has no rings (`io_uring`) that is one at a time in any case.
 
 use std::collections::BTreeSet;
 use std::env;
