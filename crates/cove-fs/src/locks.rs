@@ -75,7 +75,10 @@ struct Waiter {
 }
 
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "they change independently, under one lock")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they change independently, under one lock"
+)]
 struct Waiting {
     waiters: Vec<Waiter>,
     /// Interrupts for which nobody waited yet.
