@@ -144,7 +144,7 @@ export class RunForm {
   restart = $state<Restart>("no");
   remove = $state(false);
   /** What kept ports from being published when this computer was asked last, by their keys. */
-  #obstacles = $state.raw<ReadonlyMap<string, PortObstacle>>(new Map());
+  #obstacles = $state.raw<Readonly<Record<string, PortObstacle>>>({});
   /** How often it was asked: an answer counts only until it is asked again. */
   #asked = 0;
 
@@ -189,7 +189,7 @@ export class RunForm {
       if (wanted !== null && owner !== undefined) {
         found.push(say("portTaken", { port: wanted.host, name: owner.name, free: freePort(wanted.host, taken) }));
       }
-      const obstacle = wanted === null ? undefined : this.#obstacles.get(keyOf(wanted));
+      const obstacle = wanted === null ? undefined : this.#obstacles[keyOf(wanted)];
       // Of the container that has it more can be told.
       if (wanted !== null && owner === undefined && obstacle !== undefined) found.push(obstacleText(wanted, obstacle));
     }
@@ -212,7 +212,7 @@ export class RunForm {
     // Where it cannot be told, the engine tells it when the container is run.
     const found = asked.length === 0 ? [] : await host.portsFree(asked).catch(() => []);
     if (round !== this.#asked) return;
-    this.#obstacles = new Map(
+    this.#obstacles = Object.fromEntries(
       asked.flatMap((wanted, at) => {
         const obstacle = found[at] ?? null;
         return obstacle === null ? [] : [[keyOf(wanted), obstacle] as const];
