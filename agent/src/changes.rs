@@ -192,21 +192,26 @@ impl Repeater {
     }
 }
 
-/// Whether a task has a signal to take.
+/// Whether a task that waits for a lock got a signal, and cannot take it before its request has been answered.
 fn is_signalled(task: u32) -> bool {
     // Its name, which is in there, may be any bytes.
     let status = std::fs::read(format!("/proc/{task}/status"));
     status.is_ok_and(|status| has_signal(&String::from_utf8_lossy(&status)))
 }
 
-/// Whether a task's status has a signal that is pending, for it or for its process, and not blocked.
+/// Whether a task's status has a signal that is pending, for it or for its process, and not blocked, and the task has
+/// woken to it. Of a process's threads one takes what is for all of them: the others sleep on, interruptibly (`S`), and
+/// an answer of `EINTR` would give them an error that programs do not know. Whoever was woken waits on in `D`.
 fn has_signal(status: &str) -> bool {
-    let set = |name: &str| {
-        let mut lines = status.lines();
-        let value = lines.find_map(|line| u64::from_str_radix(line.strip_prefix(name)?.trim(), 16).ok());
-        value.unwrap_or(0)
+    let value = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .map(str::trim)
     };
-    (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") != 0
+    let set = |name: &str| value(name).map_or(0, |value| u64::from_str_radix(value, 16).unwrap_or(0));
+    let is_woken = value("State:").is_some_and(|state| state.starts_with('D'));
+    is_woken && (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") != 0
 }
 
 /// Accepts one component of a path.
@@ -274,33 +279,23 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_a_signal_when_one_is_pending_and_not_blocked() {
-        let status = |pending: &str, shared: &str, blocked: &str| {
-            format!(
-                "Name:\tx\nSigQ:\t1/7\nSigPnd:\t{pending}\nShdPnd:\t{shared}\nSigBlk:\t{blocked}\nSigIgn:\t1\n"
-            )
+    fn a_task_has_a_signal_when_one_is_pending_and_not_blocked_and_has_woken_it() {
+        let has = |state: &str, [pending, shared, blocked]: [u64; 3]| {
+            has_signal(&format!(
+                "Name:\tx\nState:\t{state}\nSigQ:\t1/7\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\n\
+                 SigBlk:\t{blocked:016x}\nSigIgn:\t0000000000000001\n"
+            ))
         };
-        assert!(!has_signal(&status(
-            "0000000000000000",
-            "0000000000000000",
-            "0000000000000000"
-        )));
-        assert!(has_signal(&status(
-            "0000000000000100",
-            "0000000000000000",
-            "0000000000000000"
-        )));
-        assert!(has_signal(&status(
-            "0000000000000000",
-            "0000000000004000",
-            "0000000000000200"
-        )));
-        assert!(!has_signal(&status(
-            "0000000000000200",
-            "0000000000004000",
-            "0000000000004200"
-        )));
-        assert!(!has_signal("SigPnd:\tnonsense\n"));
+        let woken = "D (disk sleep)";
+        assert!(!has(woken, [0, 0, 0]));
+        assert!(has(woken, [0x100, 0, 0]));
+        assert!(has(woken, [0, 0x4000, 0x200]));
+        assert!(!has(woken, [0x200, 0x4000, 0x4200]));
+        assert!(
+            !has("S (sleeping)", [0, 0x4000, 0]),
+            "another thread takes what is for all"
+        );
+        assert!(!has_signal("State:\tD (disk sleep)\nSigPnd:\tnonsense\n"));
         assert!(
             !is_signalled(std::process::id()),
             "nobody sends this test a signal"
