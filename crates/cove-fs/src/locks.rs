@@ -91,6 +91,20 @@ struct Waiting {
     untold: bool,
 }
 
+impl Waiter {
+    /// Ends the wait with `EINTR`.
+    fn interrupt(self) {
+        (self.deliver)(answer(self.unique, -Errno::INTR.raw_os_error()));
+    }
+}
+
+impl Waiting {
+    fn take(&mut self, unique: u64) -> Option<Waiter> {
+        let at = self.waiters.iter().position(|waiter| waiter.unique == unique)?;
+        Some(self.waiters.swap_remove(at))
+    }
+}
+
 /// All locks. See the module's header.
 pub(crate) struct Locks {
     descriptors: Mutex<HashMap<(u64, u64), Arc<Descriptor>>>,
@@ -194,9 +208,10 @@ impl Locks {
         self.wake();
     }
 
-    /// Releases everything.
+    /// Releases everything, and forgets the interrupts for which nobody waited.
     pub(crate) fn release_all(&self) {
         self.descriptors.lock().clear();
+        self.waiting.lock().interrupts.clear();
         self.wake();
     }
 
@@ -229,7 +244,7 @@ impl Locks {
         {
             waiting.interrupts.remove(at);
             drop(waiting);
-            return (waiter.deliver)(answer(waiter.unique, -Errno::INTR.raw_os_error()));
+            return waiter.interrupt();
         }
         waiting.waiters.push(waiter);
         waiting.news = true;
@@ -293,18 +308,26 @@ impl Locks {
             .collect()
     }
 
-    /// Ends the wait of a request with `EINTR`.
+    /// Ends the wait of a request with `EINTR`; of one that is still on its way, as soon as it comes.
     pub(crate) fn interrupt(&self, unique: u64) {
         let mut waiting = self.waiting.lock();
-        if let Some(at) = waiting.waiters.iter().position(|waiter| waiter.unique == unique) {
-            let waiter = waiting.waiters.swap_remove(at);
+        if let Some(waiter) = waiting.take(unique) {
             drop(waiting);
-            (waiter.deliver)(answer(unique, -Errno::INTR.raw_os_error()));
+            waiter.interrupt();
         } else {
             if waiting.interrupts.len() >= MAX_INTERRUPTS {
                 waiting.interrupts.pop_front();
             }
             waiting.interrupts.push_back(unique);
+        }
+    }
+
+    /// Ends the wait of a request that was seen to wait. One that waits no more has been answered: kept for later, its
+    /// interrupt would meet a request of a guest that restarted and numbers its own anew.
+    pub(crate) fn end_wait(&self, unique: u64) {
+        let waiter = self.waiting.lock().take(unique);
+        if let Some(waiter) = waiter {
+            waiter.interrupt();
         }
     }
 

@@ -298,10 +298,10 @@ impl Server {
         self.tree.locks.await_waiting(patience)
     }
 
-    /// Ends the wait of a request with `EINTR`. The guest's kernel takes that for a signal that it knows of: not for
-    /// requests of tasks that have none.
+    /// Ends the wait of a request with `EINTR`, if it still waits. The guest's kernel takes that for a signal that it
+    /// knows of: not for requests of tasks that have none.
     pub fn interrupt(&self, unique: u64) {
-        self.tree.locks.interrupt(unique);
+        self.tree.locks.end_wait(unique);
     }
 
     /// How the server is doing.

@@ -599,6 +599,21 @@ fn a_lock_that_waits_is_granted_or_interrupted() {
     client.ask(op::FLUSH, node, &[flush.as_bytes()]).unwrap();
     assert!(is_free(), "a lock outlived the close");
     assert!(client.server.waiting().is_empty());
+    // A guest that restarts numbers its requests anew: an interrupt that comes too late must not meet one of these.
+    drop(host);
+    client.ask(op::SETLK, node, &[lock(1, 1).as_bytes()]).unwrap();
+    for late in first..first + 50 {
+        client.server.interrupt(late);
+    }
+    let (unique, pending) = client.ask_waiting(op::SETLKW, node, &[lock(2, 1).as_bytes()]);
+    pending.deliver(move |answer| {
+        let header: abi::OutHeader = parse(&answer);
+        answers.send((header.unique, header.error)).unwrap();
+    });
+    assert_eq!(client.server.waiting(), [(unique, 7)]);
+    client.server.interrupt(unique);
+    let answer = answered.recv_timeout(Duration::from_secs(5)).unwrap();
+    assert_eq!(answer, (unique, -4));
     client.server.end_changes();
     assert!(client.server.await_waiting(Duration::from_mins(1)).is_empty());
 }
