@@ -193,7 +193,8 @@ impl<'m> Query<'m> {
         message
     }
 
-    /// An answer that the address asked for is called `name`, for `ttl` seconds. Nothing if that is no name on the wire.
+    /// An answer that the address asked for is called `name`, for `ttl` seconds. Nothing if messages cannot have that
+    /// name.
     pub fn answer_name(&self, name: &str, ttl: u32) -> Option<Vec<u8>> {
         let name = on_the_wire(name)?;
         let mut message = self.reply(0, Code::NoError);

@@ -8,8 +8,8 @@
 //!                               └────────────────────────────────┘        └───────────────┘
 //! ```
 //!
-//! What serves there is this program itself, run with [`ROLE`] in its environment. And a computer that has no passt, until
-//! somebody installs it.
+//! What serves there is this program itself, run with [`ROLE`] in its environment. And a computer that has no passt,
+//! until somebody installs it.
 
 use super::{
     explain::stops,
@@ -46,8 +46,8 @@ const SRV: u16 = 33;
 const BOUND: Duration = Duration::from_secs(30);
 
 /// In namespaces of its own, in which it may do everything: makes the neighbour and the way to it, and a network that
-/// is forbidden, lets the user ping, as systems do, then starts Cove as the ordinary user that it is outside. Says which
-/// processes serve.
+/// is forbidden, lets the user ping, as systems do, then starts Cove as the ordinary user that it is outside. Says
+/// which processes serve.
 const SCRIPT: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin

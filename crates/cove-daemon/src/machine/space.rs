@@ -1,5 +1,6 @@
 //! What a machine uses, and how the space that its data disk takes on the host comes back: the guest discards what it
-//! does not use any more. It does so by itself as files go; what was missed, such as while it ended, stays until it is asked.
+//! does not use any more. It does so by itself as files go; what was missed, such as while it ended, stays until it is
+//! asked.
 
 use super::{Command, Handle, agent::CallError};
 use crate::host;

@@ -90,8 +90,8 @@ impl Proxy {
             .collect()
     }
 
-    /// The same for the engine, whose HTTP client knows SOCKS by one of its names only, by which it has the proxy resolve
-    /// names, as the other one says.
+    /// The same for the engine, whose HTTP client knows SOCKS as `socks5` only, and has the proxy resolve names by
+    /// that, which elsewhere is what `socks5h` says.
     pub(crate) fn variables_of_the_engine(&self) -> BTreeMap<String, String> {
         let mut variables = self.variables();
         for value in variables.values_mut() {
