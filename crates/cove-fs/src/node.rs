@@ -193,15 +193,16 @@ impl Node {
         self.kind == FileType::Directory
     }
 
-    /// Whether what `stat` describes is this very file.
+    /// Whether what `stat` describes is this very file. Where no birth is kept, its type tells it at least from one of
+    /// another type that has been given its number.
     pub(crate) fn is(&self, stat: &Statx) -> bool {
         Identified::new(&self.share, stat) == self.identified
+            && FileType::from_raw_mode(stat.stx_mode.into()) == self.kind
     }
 
     /// Whether what `stat` describes is what this node stands for: this very file, or its successor.
     pub(crate) fn stands_for(&self, stat: &Statx) -> bool {
-        let found = Identified::new(&self.share, stat);
-        found == self.identified || self.state.lock().followed == Some(found)
+        self.is(stat) || self.state.lock().followed == Some(Identified::new(&self.share, stat))
     }
 
     /// Whether the host's changes in this directory reach the guest, so that the guest may cache for long.

@@ -29,7 +29,7 @@ use crate::body::Body;
 use crate::change::{EntryKind, Event};
 use crate::handle::Open;
 use crate::memory::Sink;
-use crate::node::{Identified, Node, Stamp};
+use crate::node::{Node, Stamp};
 use crate::tree::{STATUS, Tree};
 use crate::watch::kind_of_type;
 
@@ -211,8 +211,7 @@ impl Tree {
     }
 
     fn is_now_at(&self, node: &Node, dir: u64, name: &CStr) -> bool {
-        self.status_at(dir, name)
-            .is_ok_and(|stat| Identified::new(&node.share, &stat) == node.identified)
+        self.status_at(dir, name).is_ok_and(|stat| node.is(&stat))
     }
 
     fn status_at(&self, dir: u64, name: &CStr) -> Result<Statx, Errno> {

@@ -97,7 +97,7 @@ impl Table {
                 .find(hash, |node| node.identified.identity == identified.identity)
                 .cloned();
             match found {
-                Some(node) if node.identified.born == identified.born && node.kind == kind => {
+                Some(node) if node.is(stat) => {
                     node.lookups.fetch_add(1, Ordering::Relaxed);
                     node
                 }
@@ -406,6 +406,7 @@ mod tests {
         stat.stx_mode = 0o100_644;
         let (file, arrival) = table.intern(&share, &stat, 1, Some(c"name")).unwrap();
         assert_ne!(file.id, dir.id);
+        assert!(file.is(&stat) && !dir.is(&stat) && !dir.stands_for(&stat));
         assert_eq!((file.kind, arrival), (FileType::RegularFile, Arrival::New));
         assert!(table.get(dir.id).is_some(), "until the guest forgets it");
         assert_eq!(table.at(1, c"name").unwrap().id, file.id);
