@@ -64,10 +64,13 @@ pub(super) enum Refusal {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What was written before may be lost, which the system says only once.
+    #[error("cannot flush the disk's file")]
+    Lost(#[source] std::io::Error),
 }
 
 impl Refusal {
-    /// The host's file refused an operation that can be tried again as it is.
+    /// The host's file refused an operation that takes space, and that can be tried again as it is.
     fn of(operation: &'static str, source: std::io::Error) -> Self {
         if is_full(&source) {
             Self::Full { operation, source }
@@ -191,8 +194,14 @@ impl<'m> Job<'m> {
             return Ok(());
         }
         match self {
-            Self::Read(extent, slices) => moved("read", extent, Some(slices), result),
-            Self::Write(extent, slices) => moved("write", extent, Some(slices), result),
+            // Whatever it fails for, it waits for no space.
+            Self::Read(extent, slices) => moved(extent, Some(slices), result).map_err(|source| Refusal::Io {
+                operation: "read",
+                source,
+            }),
+            Self::Write(extent, slices) => {
+                moved(extent, Some(slices), result).map_err(|error| Refusal::of("write", error))
+            }
             Self::Discard(extent) => match result {
                 Err(error) if !is_unsupported(&error) && !is_full(&error) => Err(Refusal::Io {
                     operation: "discard from",
@@ -205,7 +214,9 @@ impl<'m> Job<'m> {
                     Ok(())
                 }
             },
-            Self::Zero(extent, Zeroing::Write) => moved(ZERO, extent, None, result),
+            Self::Zero(extent, Zeroing::Write) => {
+                moved(extent, None, result).map_err(|error| Refusal::of(ZERO, error))
+            }
             Self::Zero(extent, by) => match result {
                 Ok(_) => {
                     extent.len = 0;
@@ -225,10 +236,7 @@ impl<'m> Job<'m> {
             // for want of space.
             Self::Flush { over } => {
                 *over = true;
-                result.map(drop).map_err(|source| Refusal::Io {
-                    operation: "flush",
-                    source,
-                })
+                result.map(drop).map_err(Refusal::Lost)
             }
         }
     }
@@ -249,15 +257,14 @@ impl<'m> Job<'m> {
 
 /// Notes that a call has moved bytes, to or from `slices` if there are any.
 fn moved(
-    operation: &'static str,
     extent: &mut Extent,
     slices: Option<&mut Vec<VolatileSlice<'_>>>,
     result: std::io::Result<usize>,
-) -> Result<(), Refusal> {
-    let count = result.map_err(|source| Refusal::of(operation, source))?;
+) -> std::io::Result<()> {
+    let count = result?;
     if count == 0 {
         // Somebody has cut the file short.
-        return Err(Refusal::of(operation, ErrorKind::UnexpectedEof.into()));
+        return Err(ErrorKind::UnexpectedEof.into());
     }
     extent.advance(count);
     if let Some(slices) = slices {
@@ -493,8 +500,13 @@ mod tests {
         let mut job = disk.discard(0, 1).unwrap();
         assert!(job.took(full()).is_ok() && job.call().is_none() && !job.may_starve());
         let mut job = Job::Flush { over: false };
-        assert!(matches!(job.took(full()), Err(Refusal::Io { .. })));
+        assert!(matches!(job.took(full()), Err(Refusal::Lost(_))));
         assert!(job.call().is_none(), "what was lost would seem to be safe");
+        // As a file system in user space may say. What was taken after a read may be given back by then.
+        let mut bytes = [0_u8; 512];
+        let mut job = disk.read(0, vec![VolatileSlice::from(&mut bytes[..])]).unwrap();
+        assert!(!job.may_starve());
+        assert!(matches!(job.took(full()), Err(Refusal::Io { .. })));
     }
 
     proptest! {

@@ -13,7 +13,9 @@
 //!
 //! A request for which the host has no space goes back into its queue, and can do so only with all that were taken
 //! after it. So what was taken after a write stays with the device until the write cannot come to wait for space any
-//! more, and is done again where it does: that changes nothing, since the driver has been told of none of it.
+//! more, and is done again where it does: that changes nothing, since the driver has been told of none of it. But for a
+//! flush that failed: the next would succeed, and what was lost would seem to be safe. So nothing before such a flush
+//! waits for space. It fails too, and the driver is told of both.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,11 +135,7 @@ impl Worker<'_> {
     /// Takes what has ended, and gives back what can be. True if anything had ended.
     fn reap(&mut self) -> Result<bool, Trouble> {
         let serving = &mut self.serving;
-        let any = self.flights.reap(|request, done| {
-            serving
-                .end(request, done)
-                .map_or_else(State::Starved, State::Over)
-        })?;
+        let any = self.flights.reap(|request, done| serving.end(request, done))?;
         self.give_back()?;
         Ok(any)
     }

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
@@ -71,8 +72,10 @@ pub(super) enum State<'m> {
     UnderWay(Request<'m>),
     /// The driver has its answer, with so many bytes written to its buffers, and has yet to be given the chain back.
     Over(u32),
+    /// It is over, and a flush that failed: it must not be done again.
+    Lost,
     /// The host has no space for it, which the driver is told nothing of.
-    Starved(Refusal),
+    Starved(Request<'m>, Refusal),
 }
 
 impl Flight<'_> {
@@ -84,9 +87,40 @@ impl Flight<'_> {
     fn may_go_back(&self) -> bool {
         match &self.state {
             State::UnderWay(request) => request.may_starve(),
-            State::Over(_) => false,
-            State::Starved(_) => true,
+            State::Over(_) | State::Lost => false,
+            State::Starved(..) => true,
         }
+    }
+
+    /// An operation of it has ended: puts the next into the ring, or calls `end` with what came of the request.
+    fn go_on(
+        &mut self,
+        ring: &mut IoUring,
+        result: io::Result<usize>,
+        end: &mut impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
+    ) -> io::Result<()> {
+        let State::UnderWay(request) = &mut self.state else {
+            return Ok(());
+        };
+        let done = request.took(result);
+        if done.is_ok() && request.call().is_some() {
+            let put = put(ring, self);
+            if put.is_err() {
+                self.state = State::Over(0);
+            }
+            return put;
+        }
+        let is_lost = matches!(done, Err(Refusal::Lost(_)));
+        match end(request, done) {
+            Ok(_) if is_lost => self.state = State::Lost,
+            Ok(written) => self.state = State::Over(written),
+            Err(refusal) => {
+                if let State::UnderWay(request) = mem::replace(&mut self.state, State::Over(0)) {
+                    self.state = State::Starved(request, refusal);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -113,8 +147,8 @@ impl<'r, 'm> Flights<'r, 'm> {
         for flight in &self.all {
             match &flight.state {
                 State::UnderWay(request) => bytes += request.bytes(),
-                State::Over(_) => {}
-                State::Starved(_) => return false,
+                State::Over(_) | State::Lost => {}
+                State::Starved(..) => return false,
             }
         }
         self.all.len() < DEPTH as usize && bytes < MOST_BYTES
@@ -161,30 +195,25 @@ impl<'r, 'm> Flights<'r, 'm> {
     }
 
     /// Takes what has ended, and puts the next operations of the requests concerned into the ring. Calls `end` with
-    /// each request that has none, and what came of it. True when anything had ended.
+    /// each request that has none, and what came of it, for how many bytes were written to its buffers, or why it has
+    /// to wait. True when anything had ended.
     pub(super) fn reap(
         &mut self,
-        mut end: impl FnMut(&Request<'m>, Result<(), Refusal>) -> State<'m>,
+        mut end: impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
     ) -> io::Result<bool> {
         let results = results(self.ring);
+        let mut failed = None;
         for (number, result) in &results {
             let Some(flight) = self.all.iter_mut().find(|flight| flight.number == *number) else {
                 continue;
             };
-            let State::UnderWay(request) = &mut flight.state else {
-                continue;
-            };
-            let done = request.took(count(*result));
-            if done.is_ok() && request.call().is_some() {
-                if let Err(error) = put(self.ring, flight) {
-                    flight.state = State::Over(0);
-                    return Err(error);
-                }
-            } else {
-                flight.state = end(request, done);
+            // All of them are taken even then: the ring tells each once, and whoever drops the flights waits for them.
+            if let Err(error) = flight.go_on(self.ring, count(*result), &mut end) {
+                failed = Some(error);
             }
         }
-        Ok(!results.is_empty())
+        refuse_starved_before_lost(&mut self.all);
+        failed.map_or(Ok(!results.is_empty()), Err)
     }
 
     /// Lets go of a request that is over: the first descriptor of its chain, and how many bytes were written to its
@@ -193,7 +222,8 @@ impl<'r, 'm> Flights<'r, 'm> {
         let can_go = self.all.iter().take_while(|flight| !flight.may_go_back());
         let (at, over) = can_go.enumerate().find_map(|(at, flight)| match flight.state {
             State::Over(written) => Some((at, (flight.head, written))),
-            _ => None,
+            State::Lost => Some((at, (flight.head, 0))),
+            State::UnderWay(_) | State::Starved(..) => None,
         })?;
         self.all.remove(at);
         Some(over)
@@ -207,7 +237,7 @@ impl<'r, 'm> Flights<'r, 'm> {
         }
         let count = self.all.len();
         // What was over before it has been let go of.
-        let State::Starved(refusal) = self.all.pop_front()?.state else {
+        let State::Starved(_, refusal) = self.all.pop_front()?.state else {
             return None;
         };
         self.all.clear();
@@ -236,6 +266,23 @@ impl Drop for Flights<'_, '_> {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Refuses what waits for space and was taken before a flush that failed, so that this need not go back with it.
+fn refuse_starved_before_lost(all: &mut VecDeque<Flight<'_>>) {
+    let Some(lost) = all.iter().rposition(|flight| matches!(flight.state, State::Lost)) else {
+        return;
+    };
+    for flight in all.iter_mut().take(lost) {
+        if let State::Starved(request, refusal) = &flight.state {
+            tracing::debug!(
+                error = refusal as &dyn std::error::Error,
+                "refused a request with a flush"
+            );
+            request.refuse(refusal);
+            flight.state = State::Over(0);
         }
     }
 }
@@ -304,11 +351,82 @@ fn patient(submitted: io::Result<usize>) -> io::Result<usize> {
         Err(error)
             if matches!(
                 error.kind(),
-                ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::ResourceBusy
+                ErrorKind::Interrupted
+                    | ErrorKind::WouldBlock
+                    | ErrorKind::ResourceBusy
+                    | ErrorKind::OutOfMemory
             ) =>
         {
             Ok(0)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::VolatileSlice;
+
+    use super::*;
+    use crate::block::{FEATURE_FLUSH, SECTOR};
+
+    /// A write of a sector, in three buffers.
+    fn write<'m>(disk: &Disk, header: &'m mut [u8], data: &'m mut [u8], status: &'m mut [u8]) -> Request<'m> {
+        // VIRTIO_BLK_T_OUT, at sector 0.
+        header[0] = 1;
+        let readable = vec![VolatileSlice::from(header), VolatileSlice::from(data)];
+        let writable = vec![VolatileSlice::from(status)];
+        Request::new(disk, FEATURE_FLUSH, readable, writable).unwrap()
+    }
+
+    /// Flights in these states, in the order in which they were taken.
+    fn flights<const N: usize>(states: [State<'_>; N]) -> VecDeque<Flight<'_>> {
+        (0..)
+            .zip(states)
+            .map(|(number, state)| Flight {
+                number,
+                head: 0,
+                state,
+                iovecs: Vec::new(),
+            })
+            .collect()
+    }
+
+    fn full() -> Refusal {
+        Refusal::Full {
+            operation: "write",
+            source: ErrorKind::StorageFull.into(),
+        }
+    }
+
+    /// The next flush would succeed, and what was lost would seem to be safe.
+    #[test]
+    fn a_flush_that_failed_never_goes_back_with_a_write_before_it_that_finds_no_space() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SECTOR).unwrap();
+        let disk = Disk::new(file, Access::ReadWrite, "disk").unwrap();
+        for is_lost in [false, true] {
+            let (mut header, mut data, mut status) = ([0; 16], [0; 512], [0xaa]);
+            let request = write(&disk, &mut header, &mut data, &mut status);
+            let flush = if is_lost { State::Lost } else { State::Over(1) };
+            let mut all = flights([State::Starved(request, full()), flush]);
+            refuse_starved_before_lost(&mut all);
+            assert_eq!(all[0].may_go_back(), !is_lost);
+            drop(all);
+            // VIRTIO_BLK_S_IOERR, or nothing yet.
+            assert_eq!(status, if is_lost { [1] } else { [0xaa] });
+        }
+    }
+
+    #[test]
+    fn a_write_after_a_flush_that_failed_waits_for_space() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SECTOR).unwrap();
+        let disk = Disk::new(file, Access::ReadWrite, "disk").unwrap();
+        let (mut header, mut data, mut status) = ([0; 16], [0; 512], [0xaa]);
+        let request = write(&disk, &mut header, &mut data, &mut status);
+        let mut all = flights([State::Lost, State::Starved(request, full())]);
+        refuse_starved_before_lost(&mut all);
+        assert!(all[1].may_go_back());
     }
 }

@@ -102,7 +102,8 @@ impl Serving {
     fn log(&mut self, refusal: &Refusal) {
         let error: &dyn std::error::Error = refusal;
         let disk = self.disk.name();
-        if matches!(refusal, Refusal::Io { .. }) && !std::mem::replace(&mut self.complained, true) {
+        let of_host = matches!(refusal, Refusal::Io { .. } | Refusal::Lost(_));
+        if of_host && !std::mem::replace(&mut self.complained, true) {
             tracing::error!(
                 disk,
                 error,
