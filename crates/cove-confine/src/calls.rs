@@ -46,8 +46,8 @@ pub(crate) const LIFE: &[c_long] = &[
     SYS_read,
     SYS_restart_syscall,
     SYS_rseq,
-    // The first process of a namespace ignores the signal of an abort, and ends by the fault that follows: but only once
-    // the standard library's handler of faults has taken itself back, or that is called for the same one for ever.
+    // The first process of a namespace ignores the signal of an abort, and ends by the fault that follows: but only
+    // once the standard library's handler of faults has taken itself back, or that is called for the same one for ever.
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,

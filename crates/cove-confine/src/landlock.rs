@@ -28,8 +28,8 @@ pub enum Folders {
     Anywhere,
 }
 
-/// Restricts this thread, and those that it starts, to `items` and folders. Connections by TCP are forbidden, and so are
-/// abstract sockets and signals to processes outside.
+/// Restricts this thread, and those that it starts, to `items` and folders. Connections by TCP are forbidden, and so
+/// are abstract sockets and signals to processes outside.
 pub fn restrict(items: &[Item], folders: Folders) -> Result<Layer, ConfineError> {
     let abi = match sys::landlock_abi() {
         Ok(abi) => abi,

@@ -9,8 +9,8 @@ use rustix::thread::{
 use crate::error::os;
 use crate::{ConfineError, Layer};
 
-/// Gives up every capability, the right to gain one by a program, core dumps, locked memory and message queues, and that
-/// others of the same user may trace it or look at its memory. To be called with one thread.
+/// Gives up every capability, the right to gain one by a program, core dumps, locked memory and message queues, and
+/// that others of the same user may trace it or look at its memory. To be called with one thread.
 pub fn give_up() -> Result<Vec<Layer>, ConfineError> {
     set_no_new_privs(true).map_err(os("renounce new privileges"))?;
     clear_ambient_capability_set().map_err(os("clear the ambient capabilities"))?;

@@ -32,8 +32,8 @@ const WRITING: &[u8] = &[
 ];
 
 /// A ring for `entries` operations at a time, a power of two, on the disk `file` alone. Fails on kernels before 5.10,
-/// and where the host lets this process have no ring. To be called before [`crate::limits::give_up`], since many kernels
-/// take rings for locked memory, and before the lists of system calls are in force.
+/// and where the host lets this process have no ring. To be called before [`crate::limits::give_up`], since many
+/// kernels take rings for locked memory, and before the lists of system calls are in force.
 pub fn of_disk(file: BorrowedFd<'_>, writable: bool, entries: u32) -> io::Result<IoUring> {
     let ring = IoUring::builder().setup_r_disabled().build(entries)?;
     let submitter = ring.submitter();

@@ -57,15 +57,16 @@ static ARMED: OnceLock<[BpfProgram; KINDS.len()]> = OnceLock::new();
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// Puts the process's list in force, for this thread and those that it starts from now on. To be called with one thread.
+/// Puts the process's list in force, for this thread and those that it starts from now on. To be called with one
+/// thread.
 pub fn arm() -> Result<Layer, ConfineError> {
     let mut whole = process()?;
     let mut programs = Vec::new();
     for kind in KINDS {
         programs.push(allow(thread(kind)?)?);
     }
-    // The one that decides over `clone3` by refusing it: its arguments lie in memory, where no filter can look, and the C
-    // library then takes `clone`, whose flags are looked at.
+    // The one that decides over `clone3` by refusing it: its arguments lie in memory, where no filter can look, and the
+    // C library then takes `clone`, whose flags are looked at.
     let mut refused = Rules::new();
     refused.insert(libc::SYS_clone3, Vec::new());
     let refused = compile(
@@ -98,8 +99,8 @@ pub fn arm() -> Result<Layer, ConfineError> {
     ))
 }
 
-/// Puts the list for a kind of thread in force for this one, if the process is armed. In a process that is not, such as a
-/// test's, nothing happens.
+/// Puts the list for a kind of thread in force for this one, if the process is armed. In a process that is not, such as
+/// a test's, nothing happens.
 pub fn enter(kind: Thread) {
     let Some(programs) = ARMED.get() else { return };
     let at = KINDS.iter().position(|known| *known == kind).unwrap_or(0);

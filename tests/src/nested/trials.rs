@@ -118,7 +118,8 @@ fn memory_of(guest: &Guest) -> Result<Taken> {
     Ok(Taken { most, now })
 }
 
-/// What the container took is the host's again, though the guest has had it: free memory is reported, some seconds later.
+/// What the container took is the host's again, though the guest has had it: free memory is reported, some seconds
+/// later.
 async fn gives_back(guest: &Guest, before: u64) -> Result<()> {
     let most = memory_of(guest)?.most;
     ensure!(
@@ -141,8 +142,8 @@ async fn gives_back(guest: &Guest, before: u64) -> Result<()> {
     })?
 }
 
-/// From the kernel to a container's output: both disks, the socket device and a shared folder carry it. A pause in between
-/// holds everything up, and nothing is lost.
+/// From the kernel to a container's output: both disks, the socket device and a shared folder carry it. A pause in
+/// between holds everything up, and nothing is lost.
 pub async fn containers(place: &Place<'_>) -> Result<()> {
     let folder = place.scratch.join("folder");
     std::fs::create_dir_all(&folder)?;
@@ -247,8 +248,8 @@ pub async fn network(place: &Place<'_>) -> Result<()> {
     fetch(place, &guest).await
 }
 
-/// Through the device, its stream and passt, a container fetches what a program on this computer's loopback serves: much
-/// more than a frame holds.
+/// Through the device, its stream and passt, a container fetches what a program on this computer's loopback serves:
+/// much more than a frame holds.
 async fn fetch(place: &Place<'_>, guest: &Guest) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!(
@@ -400,8 +401,8 @@ fn resize(bytes: u64) -> rustix::io::Result<()> {
     mount_remount(outer::DISK, MountFlags::empty(), format!("size={bytes}"))
 }
 
-/// Another daemon takes the machine over. Its guest restarts without the machine ending, with a way out again, and is killed
-/// without being asked.
+/// Another daemon takes the machine over. Its guest restarts without the machine ending, with a way out again, and is
+/// killed without being asked.
 pub async fn restart(place: &Place<'_>) -> Result<()> {
     let adopted = Kvm::new(None).adopt(&spec(place, &[])?).await?;
     let mut guest = Guest::of(adopted.context("the machine does not run any more")?);
@@ -425,8 +426,8 @@ pub async fn restart(place: &Place<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What was written before the power was cut is there afterwards; the disk grows under a guest that runs; and a guest that
-/// is asked to ends in order.
+/// What was written before the power was cut is there afterwards; the disk grows under a guest that runs; and a guest
+/// that is asked to ends in order.
 pub async fn power_off(place: &Place<'_>) -> Result<()> {
     let mut guest = Guest::start(&spec(place, &[])?).await?;
     guest.boot().await?;

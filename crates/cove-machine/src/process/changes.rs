@@ -11,8 +11,8 @@
 //!
 //! On the same connection the agent is asked which of those who wait for file locks got a signal, and their wait ends.
 //!
-//! The task behind [`Telling`] owns the connection. The agent connects as soon as the folders are attached; a later connection
-//! replaces an earlier one, since a guest that restarted leaves none behind that works.
+//! The task behind [`Telling`] owns the connection. The agent connects as soon as the folders are attached; a later
+//! connection replaces an earlier one, since a guest that restarted leaves none behind that works.
 
 use crate::{Connection, Listener};
 use cove_fs::{ChangeKind, EntryKind, HostChange, Server};

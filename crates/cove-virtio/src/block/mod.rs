@@ -144,9 +144,9 @@ pub struct Block {
 type OnFull = Arc<dyn Fn() + Send + Sync>;
 
 impl Block {
-    /// A disk on `file`, which the guest knows by the name `id`, with one queue and no ring. Its size is the file's, until
-    /// [`Gauge::measure`] finds that it has grown. Who holds the file otherwise, and by which locks, is for the caller to
-    /// see to.
+    /// A disk on `file`, which the guest knows by the name `id`, with one queue and no ring. Its size is the file's,
+    /// until [`Gauge::measure`] finds that it has grown. Who holds the file otherwise, and by which locks, is for the
+    /// caller to see to.
     pub fn new(file: File, access: Access, id: &str) -> Result<Self, BlockError> {
         Ok(Self {
             disk: Arc::new(Disk::new(file, access, id)?),

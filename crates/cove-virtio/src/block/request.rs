@@ -4,8 +4,8 @@
 //! the last byte to write. Header and ranges are copied out of guest memory once, so that the guest cannot change them
 //! between check and use.
 //!
-//! A request comes down to jobs for the disk, one after the other. Whoever has it makes their calls, in whatever way, and
-//! tells it what came of each.
+//! A request comes down to jobs for the disk, one after the other. Whoever has it makes their calls, in whatever way,
+//! and tells it what came of each.
 
 use vm_memory::VolatileSlice;
 
