@@ -101,10 +101,7 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
 
 /// From within its network, by its name.
 pub(crate) fn a_swarm_of_one_serves_from_an_overlay_network(cove: &Cove) {
-    cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
-        .ok();
-    cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
-        .ok();
+    swarm_with_overlay(cove);
     serve(cove, &["--replicas", "1"], "served");
     // By the service's name on its network, from another container.
     let script = "until nc -w 5 served 80 </dev/null; do sleep 1; done";
@@ -119,10 +116,7 @@ pub(crate) fn a_swarm_of_one_serves_from_an_overlay_network(cove: &Cove) {
 /// The node's certificates and the network's addresses are on the data disk.
 pub(crate) fn a_swarm_keeps_its_node_and_its_overlay_network_when_the_machine_restarts(cove: &Cove) {
     let port = free_port();
-    cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
-        .ok();
-    cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
-        .ok();
+    swarm_with_overlay(cove);
     serve(
         cove,
         &["--replicas", "1", "--publish", &format!("{port}:80")],
@@ -162,6 +156,15 @@ pub(crate) fn a_swarm_keeps_its_node_and_its_overlay_network_when_the_machine_re
     cove.docker(["swarm", "leave", "--force"]).ok();
 }
 
+/// A swarm of this one node, with the overlay network `over`, which containers can join.
+#[track_caller]
+fn swarm_with_overlay(cove: &Cove) {
+    cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
+        .ok();
+    cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
+        .ok();
+}
+
 /// A service on the overlay network that answers `answer`.
 #[track_caller]
 fn serve(cove: &Cove, options: &[&str], answer: &str) {
@@ -196,10 +199,7 @@ fn ask(port: u16) -> io::Result<String> {
 
 pub(crate) fn a_service_is_updated_without_a_failed_request_through_its_port(cove: &Cove) {
     let port = free_port();
-    cove.docker(["swarm", "init", "--advertise-addr", "127.0.0.1"])
-        .ok();
-    cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
-        .ok();
+    swarm_with_overlay(cove);
     serve(
         cove,
         &["--replicas", "2", "--publish", &format!("{port}:80")],
