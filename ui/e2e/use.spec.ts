@@ -168,13 +168,13 @@ test("the palette does things as well, knows what the engine has, and asks befor
   await expect(page.getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
 });
 
-/** Lets a folder fall on the window. */
-async function drop(page: Page, path: string) {
+/** Lets folders or files fall on the window, together. */
+async function drop(page: Page, ...paths: string[]) {
   // Nobody listens before the window is there.
   await expect(page.getByRole("navigation", { name: "Cove" })).toBeVisible();
-  await page.evaluate((path) => {
-    window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths: [path] } }));
-  }, path);
+  await page.evaluate((paths) => {
+    window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths } }));
+  }, paths);
 }
 
 test("a folder dropped on the window is shared only after a yes, and mounted in the form", async ({ page }) => {
@@ -200,21 +200,41 @@ test("a folder that is shared already falls into the open form without a questio
 
 test("of several things that are dropped together each is asked about in turn", async ({ page }) => {
   await page.goto("/");
-  await expect(page.getByRole("navigation", { name: "Cove" })).toBeVisible();
-  await page.evaluate(() => {
-    window.dispatchEvent(new CustomEvent("cove-drag", { detail: { kind: "dropped", paths: ["/srv/site", "/srv/media"] } }));
-  });
+  await drop(page, "/srv/site", "/srv/media");
   await page.getByRole("dialog", { name: "site" }).getByRole("button", { name: "Share and mount" }).click();
   await page.getByRole("dialog", { name: "media" }).getByRole("button", { name: "Share and mount" }).click();
   await expect(page.getByRole("dialog")).toHaveCount(0);
   await expect(page.getByLabel("Folders and volumes")).toHaveValue("/srv/site:/mnt/site:ro\n/srv/media:/mnt/media:ro");
 });
 
-test("a file is not mounted, and that is said", async ({ page }) => {
+test("a folder that is cancelled while it is being shared is not mounted, and the next one is asked about", async ({ page }) => {
   await page.goto("/");
-  await drop(page, "/home/mara/notes.txt");
-  await expect(page.getByText("Only folders can be mounted.")).toBeVisible();
+  await drop(page, "/srv/site", "/srv/media");
+  const first = page.getByRole("dialog", { name: "site" });
+  await expect(first).toBeVisible();
+  // Both are pressed before the host has answered.
+  await first.evaluate((dialog) => {
+    for (const word of ["Share and mount", "Cancel"]) {
+      const button = [...dialog.querySelectorAll("button")].find((one) => one.textContent === word);
+      if (button === undefined) throw new Error(`there is no button ${word}`);
+      button.click();
+    }
+  });
+  const second = page.getByRole("dialog", { name: "media" });
+  await second.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.getByRole("dialog")).toHaveCount(0);
+  await page.goto("/#/containers/new");
+  await expect(page.getByLabel("Folders and volumes")).toHaveValue("");
+});
+
+test("files are not mounted, and that is said once", async ({ page }) => {
+  await page.goto("/");
+  await drop(page, "/home/mara/notes.txt", "/home/mara/list.txt");
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByText("Only folders can be mounted.")).toBeVisible();
   await expect(page.getByRole("button", { name: "Mount" })).toHaveCount(0);
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await expect(dialog).toHaveCount(0);
 });
 
 test("a second shell is a tab of its own, and leaves the first one as it was", async ({ page }) => {
