@@ -325,6 +325,13 @@ test("what is selected in a terminal is copied by a key, which ends nothing ther
   await page.locator(".xterm-screen").click({ clickCount: 3, position: { x: 20, y: 8 } });
   await page.keyboard.press("Control+Shift+C");
   await expect.poll(() => page.evaluate(() => navigator.clipboard.readText())).toContain("shop-web-1:/#");
+  // Where that fails the shell goes on, and nobody is asked to begin another one.
+  await page.evaluate(() => {
+    navigator.clipboard.writeText = () => Promise.reject(new Error("denied"));
+  });
+  await page.keyboard.press("Control+Shift+C");
+  await expect(page.getByText("Could not be copied")).toBeVisible();
+  await expect(page.getByRole("button", { name: "Again" })).toHaveCount(0);
 });
 
 test("a daemon that does not run says why, and is started with the machine", async ({ page }) => {
