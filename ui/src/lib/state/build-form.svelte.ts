@@ -1,6 +1,7 @@
 /** The form that builds an image: free text in the fields, a checked `BuildSpec` out of it. */
-import { buildCommand, readEnvironment, unreadVariables } from "../command-line";
+import { buildCommand, readEnvironment } from "../command-line";
 import type { BuildSpec, Dropped, Sharing } from "../host";
+import { variableProblems } from "./variables";
 
 /** The fields that an earlier build fills. */
 const FIELDS = ["dockerfile", "tag", "target", "platforms", "args"] as const;
@@ -30,9 +31,9 @@ export class BuildForm {
     args: readEnvironment(this.args),
   });
   readonly command = $derived(buildCommand(this.spec));
-  /** Arguments that cannot be read. */
-  readonly unread = $derived(unreadVariables(this.args).map((line) => line.trim()));
-  readonly ready = $derived(this.unread.length === 0 && this.folder !== null && (this.folder.dockerfile || this.spec.dockerfile !== ""));
+  /** What is wrong with the arguments. */
+  readonly problems = $derived(variableProblems(this.args));
+  readonly ready = $derived(this.problems.length === 0 && this.folder !== null && (this.folder.dockerfile || this.spec.dockerfile !== ""));
 
   /** Takes a folder. What the form filled in for another goes, what a person typed stays. */
   take(folder: Dropped): void {

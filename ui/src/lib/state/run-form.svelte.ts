@@ -1,14 +1,12 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
-import { readEnvironment, splitWords, unclosedQuote, unreadVariables } from "../command-line";
+import { readEnvironment, splitWords, unclosedQuote } from "../command-line";
 import type { ContainerRow, Host, Mount, PortObstacle, Publish, Restart, RunSpec } from "../host";
 import { say } from "../words/index.svelte";
+import { variableProblems } from "./variables";
 
 /** The first one that needs no privilege, and the last. */
 const FIRST_PORT = 1024;
 const LAST_PORT = 65_535;
-
-/** So much of a line that cannot be read is shown. */
-const SHOWN = 60;
 
 function port(text: string | undefined): number | null {
   const number = /^\d{1,5}$/.test(text ?? "") ? Number(text) : 0;
@@ -196,7 +194,7 @@ export class RunForm {
     for (const text of this.#mounts) if (readMount(text) === null) found.push(say("badMount", { text }));
     for (const port of twice(this.spec.ports)) found.push(say("portTwice", { port }));
     if (unclosedQuote(this.command)) found.push(say("badCommand"));
-    for (const text of unreadVariables(this.environment)) found.push(say("badVariable", { text: text.trim().slice(0, SHOWN) }));
+    found.push(...variableProblems(this.environment));
     const [memory, processors] = [this.memory.trim(), this.processors.trim()];
     if (memory !== "" && readMemory(memory) === null) found.push(say("badMemory", { text: memory }));
     if (processors !== "" && readProcessors(processors) === null) found.push(say("badProcessors", { text: processors }));

@@ -99,6 +99,13 @@ it("names the line of a pasted .env that is no variable", () => {
   expect(form.problems([])).toEqual(["`no variable` is not NAME=value"]);
 });
 
+it("names a few lines of a key that was pasted, and says how many more there are", () => {
+  const form = new RunForm();
+  form.environment = ["KEY=one", ...Array.from({ length: 40 }, (_, line) => `line ${line}`)].join("\n");
+  const named = [0, 1, 2].map((line) => `\`line ${line}\` is not NAME=value`);
+  expect(form.problems([])).toEqual([...named, "37 more of these lines are not, either"]);
+});
+
 it("refuses ports that do not exist", () => {
   expect(readPort("0:80")).toBeNull();
   expect(readPort("70000:80")).toBeNull();

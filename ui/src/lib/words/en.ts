@@ -102,6 +102,7 @@ export const en = {
   environment: "Environment",
   environmentHint: "NAME=value, one a line; paste a .env",
   badVariable: "`{text}` is not NAME=value",
+  badVariablesMore: "{count} more of these lines are not, either",
   portsHint: "host:container, such as 8080:80 or 127.0.0.1:8080:80",
   portTaken: "port {port} is in use by {name}; {free} is free",
   portTwice: "port {port} is asked for twice",
