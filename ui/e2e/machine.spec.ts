@@ -20,6 +20,22 @@ test("a setting is shown as it would stand in the file before it is applied, and
   await expect(page.getByText("Last start")).toBeVisible();
 });
 
+test("a machine that was stopped on another screen waits for no restart", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  await page.getByLabel("machine.cpus", { exact: true }).fill("4");
+  await page.getByRole("button", { name: "Review" }).click();
+  await page.getByRole("button", { name: "Apply" }).click();
+  await expect(page.getByText("The machine heeds the change after a restart.")).toBeVisible();
+  await page.getByRole("link", { name: "Overview" }).click();
+  await page.getByRole("button", { name: "Stop the machine" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Stop" }).click();
+  await page.getByRole("button", { name: "Start the machine" }).click();
+  await expect(page.getByRole("button", { name: "Stop the machine" })).toBeVisible();
+  await page.goto("/#/machine/settings");
+  await expect(page.getByLabel("machine.cpus", { exact: true })).toHaveValue("4");
+  await expect(page.getByText("The machine heeds the change after a restart.")).toHaveCount(0);
+});
+
 test("settings that were typed are there when a person comes back", async ({ page }) => {
   await page.goto("/#/machine/settings");
   const cpus = page.getByLabel("machine.cpus", { exact: true });

@@ -102,6 +102,11 @@ export class SettingsForm {
     this.failure ??= failure;
   }
 
+  /** A machine that stopped heeds what is written with its next start. */
+  stopped(name: string): void {
+    this.restartNeeded = this.restartNeeded.filter((other) => other !== name);
+  }
+
   #forget(): void {
     this.#typings += 1;
     this.diff = null;

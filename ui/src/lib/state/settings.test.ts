@@ -24,6 +24,11 @@ it("what is typed changes nothing until it is applied, and shows before what it 
   expect(row("machine.cpus").value).toBe("2");
   await settings.apply();
   expect([row("machine.cpus").value, settings.drafts.size]).toEqual(["4", 0]);
+  expect(settings.restartNeeded).toEqual(["default"]);
+  settings.stopped("other");
+  expect(settings.restartNeeded).toEqual(["default"]);
+  settings.stopped("default");
+  expect(settings.restartNeeded).toEqual([]);
   settings.reset(row("machine.cpus"));
   await settings.apply();
   expect(row("machine.cpus").value, "nobody saw what it comes to").toBe("4");
