@@ -337,6 +337,8 @@ test("what is selected in a terminal is copied by a key, which ends nothing ther
 test("a daemon that does not run says why, and is started with the machine", async ({ page }) => {
   await page.goto("/?machine=away");
   await expect(page.getByText("the socket's path is too long")).toBeVisible();
+  // Checks would have the daemon started.
+  await expect(page.getByText("the processor shows neither vmx nor svm")).toHaveCount(0);
   await page.getByRole("button", { name: "Start the machine" }).click();
   await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
 });
