@@ -1,8 +1,8 @@
 /** What the machine uses of its memory and disk, and what of the disk comes back to this computer. */
-import type { Failure, Host, MachineUsage, Reclaimed } from "../host";
+import type { Failure, Host, MachineUsage, Reclaimed, Stop } from "../host";
 import { failureOf } from "./failure";
 
-/** While it is looked at, it is asked again after so many milliseconds. */
+/** While it is looked at, it is asked again so many milliseconds after it answered. */
 const EVERY = 5000;
 
 export class Usage {
@@ -29,11 +29,19 @@ export class Usage {
     }
   }
 
-  /** Asks now and again until what it returns is called. */
-  follow(): () => void {
-    void this.look();
-    const timer = setInterval(() => void this.look(), EVERY);
-    return () => clearInterval(timer);
+  /** Asks now and again until what it returns is called; one question at a time, since a busy guest may be slow. */
+  follow(): Stop {
+    let wanted = true;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const ask = async (): Promise<void> => {
+      await this.look();
+      if (wanted) timer = setTimeout(() => void ask(), EVERY);
+    };
+    void ask();
+    return () => {
+      wanted = false;
+      clearTimeout(timer);
+    };
   }
 
   /** One at a time. */

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { MemoryHost } from "../host/memory";
 import { Usage } from "./machine-usage.svelte";
 
@@ -27,6 +27,30 @@ describe("what the machine uses", () => {
     await usage.reclaim();
     expect(usage.failure?.message).toContain("is stopped");
     expect(usage.reclaimed).toBeNull();
+  });
+
+  it("is asked again once it has answered, until nobody looks", async () => {
+    vi.useFakeTimers();
+    let asked = 0;
+    let answer: () => void = () => undefined;
+    const usage = new Usage({
+      machineUsage: () => {
+        asked += 1;
+        return new Promise((told) => (answer = () => told({ diskOnHost: 1, diskUsed: 1, memoryUsed: asked })));
+      },
+      reclaimDisk: () => Promise.reject(new Error("nobody asked for it")),
+    });
+    const stop = usage.follow();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect([asked, usage.now], "a slow guest is asked once").toEqual([1, null]);
+    answer();
+    await vi.advanceTimersByTimeAsync(6000);
+    expect([asked, usage.now?.memoryUsed]).toEqual([2, 1]);
+    stop();
+    answer();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(asked).toBe(2);
+    vi.useRealTimers();
   });
 
   it("is asked once, however often a person presses", async () => {
