@@ -165,7 +165,13 @@ test("the palette does things as well, knows what the engine has, and asks befor
   await page.keyboard.press("Enter");
   await expect(page.getByText(/^Stop the machine\? \d+ running containers stop with it/)).toBeVisible();
   await page.getByRole("dialog").getByRole("button", { name: "Stop" }).click();
-  await expect(page.getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
+  // What comes of it is told on the machine's screen.
+  await expect(page.getByRole("main").getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
+  await expect(page.getByRole("heading", { name: "Machine", exact: true })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("start the machine");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("heading", { name: "The machine is running" })).toBeVisible();
 });
 
 /** Lets folders or files fall on the window, together. */

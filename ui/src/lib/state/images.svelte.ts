@@ -107,7 +107,7 @@ export class Images {
   /** Takes one of its names away, which can be given back. */
   async untag(row: ImageRow, name: string): Promise<void> {
     if (!(await this.list.each([row], () => this.host.removeImage(name, false)))) return;
-    const back = { command: `docker tag ${row.id} ${quote(name)}`, work: () => this.host.tagImage(row.id, name) };
+    const back = { command: `docker tag ${quote(row.id)} ${quote(name)}`, work: () => this.host.tagImage(row.id, name) };
     this.tasks.done({ title: say("untag", { name }), command: `docker rmi ${quote(name)}`, back });
   }
 
