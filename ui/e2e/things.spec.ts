@@ -80,7 +80,7 @@ test("a network is made, a container connected and disconnected, and the network
   await expect(dialog(page).getByText("Disconnect its containers first: shop-web-1.")).toBeVisible();
   await dialog(page).getByRole("button", { name: "Cancel" }).click();
   await side.getByRole("button", { name: "Disconnect shop-web-1" }).click();
-  await expect(dialog(page).getByText("It is known there as web as well")).toBeVisible();
+  await expect(dialog(page).getByText("does not bring back what it has there: web.")).toBeVisible();
   await dialog(page).getByRole("button", { name: "Disconnect shop-web-1" }).click();
   await expect(side.getByText("No container is connected.")).toBeVisible();
   await page.getByRole("button", { name: "Clear away" }).click();

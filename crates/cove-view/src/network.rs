@@ -60,6 +60,8 @@ pub struct Member {
     pub addresses: Vec<String>,
     /// Other names that it answers to in this network.
     pub aliases: Vec<String>,
+    /// Addresses in this network that were asked for, which the engine would not choose again.
+    pub fixed_addresses: Vec<String>,
 }
 
 impl NewNetwork {
@@ -75,7 +77,7 @@ impl NewNetwork {
 
 impl NetworkDetails {
     /// Reads `GET /networks/ID`; `containers` is the engine's list of all containers, since the network itself knows
-    /// only those that run.
+    /// only those that run. Neither tells the members' aliases, which [`Member::learn`] adds.
     pub fn read(network: &Value, containers: &[Value]) -> Option<Self> {
         let name = network["Name"].as_str()?;
         let ranges = network["IPAM"]["Config"].as_array().into_iter().flatten();
@@ -107,21 +109,33 @@ impl Member {
         let end = container["NetworkSettings"]["Networks"]
             .get(network)
             .filter(|end| !end.is_null())?;
-        let addresses = ["IPAddress", "GlobalIPv6Address"].map(|key| end[key].as_str().unwrap_or_default());
-        let aliases = end["Aliases"].as_array().into_iter().flatten();
         Some(Self {
             id: container["Id"].as_str()?.to_owned(),
             name: container["Names"][0].as_str()?.trim_start_matches('/').to_owned(),
-            addresses: addresses
-                .iter()
-                .filter(|address| !address.is_empty())
-                .map(|&address| address.to_owned())
-                .collect(),
-            aliases: aliases
-                .filter_map(|alias| alias.as_str().map(str::to_owned))
-                .collect(),
+            addresses: addresses(end, ["IPAddress", "GlobalIPv6Address"]),
+            aliases: Vec::new(),
+            fixed_addresses: addresses(&end["IPAMConfig"], ["IPv4Address", "IPv6Address"]),
         })
     }
+
+    /// Takes from `GET /containers/ID/json` what the list of containers leaves out: the aliases in this network.
+    pub fn learn(&mut self, container: &Value, network: &str) {
+        let aliases = container["NetworkSettings"]["Networks"][network]["Aliases"].as_array();
+        self.aliases = aliases
+            .into_iter()
+            .flatten()
+            .filter_map(|alias| alias.as_str().map(str::to_owned))
+            .collect();
+    }
+}
+
+/// The addresses at these keys; one that there is none of is empty, or missing.
+fn addresses(of: &Value, keys: [&str; 2]) -> Vec<String> {
+    let addresses = keys.iter().filter_map(|key| of[*key].as_str());
+    addresses
+        .filter(|address| !address.is_empty())
+        .map(str::to_owned)
+        .collect()
 }
 
 #[cfg(test)]
@@ -131,7 +145,7 @@ mod tests {
     #[test]
     fn a_stopped_container_is_connected_without_an_address() {
         let containers = [
-            json!({"Id": "b", "Names": ["/web"], "NetworkSettings": {"Networks": {"shop": {"IPAddress": "172.18.0.2", "Aliases": ["www"]}}}}),
+            json!({"Id": "b", "Names": ["/web"], "NetworkSettings": {"Networks": {"shop": {"IPAddress": "172.18.0.2"}}}}),
             json!({"Id": "a", "Names": ["/db"], "NetworkSettings": {"Networks": {"shop": {"IPAddress": ""}}}}),
             json!({"Id": "c", "Names": ["/other"], "NetworkSettings": {"Networks": {"bridge": {}}}}),
         ];
@@ -141,11 +155,30 @@ mod tests {
         let members: Vec<_> = details
             .members
             .iter()
-            .map(|member| (member.name.as_str(), member.addresses.len(), member.aliases.len()))
+            .map(|member| (member.name.as_str(), member.addresses.len()))
             .collect();
-        assert_eq!(members, [("db", 0, 0), ("web", 1, 1)]);
+        assert_eq!(members, [("db", 0), ("web", 1)]);
         assert!(details.internal);
         assert_eq!(details.subnets[0].gateway, "172.18.0.1");
+    }
+
+    #[test]
+    fn what_connecting_again_does_not_bring_back_is_known() {
+        // As the engine lists containers, which is without aliases, and as it tells of one.
+        let ends = |aliases: Value| {
+            json!({"shop": {"IPAddress": "172.18.0.9", "IPAMConfig": {"IPv4Address": "172.18.0.9"}, "Aliases": aliases},
+                "bridge": {"IPAddress": "172.17.0.2", "IPAMConfig": null, "Aliases": ["other"]}})
+        };
+        let listed =
+            json!({"Id": "b", "Names": ["/web"], "NetworkSettings": {"Networks": ends(Value::Null)}});
+        let told = json!({"Id": "b", "Name": "/web", "NetworkSettings": {"Networks": ends(json!(["www"]))}});
+        let mut member = Member::read(&listed, "shop").expect("it is connected");
+        assert_eq!(member.fixed_addresses, ["172.18.0.9"]);
+        assert!(member.aliases.is_empty());
+        member.learn(&told, "shop");
+        assert_eq!(member.aliases, ["www"]);
+        let elsewhere = Member::read(&listed, "bridge").expect("it is connected");
+        assert!(elsewhere.fixed_addresses.is_empty());
     }
 
     #[test]

@@ -29,8 +29,17 @@ pub(crate) async fn network_details(cove: State<'_, Arc<Cove>>, id: String) -> A
     );
     let (network, containers) = tokio::try_join!(engine.get(&network), engine.get(&all))?;
     let containers = containers.as_array().map(Vec::as_slice).unwrap_or_default();
-    NetworkDetails::read(&network, containers)
-        .ok_or_else(|| Refusal::new(format!("the engine says nothing of network {id}"), "Try again."))
+    let mut details = NetworkDetails::read(&network, containers)
+        .ok_or_else(|| Refusal::new(format!("the engine says nothing of network {id}"), "Try again."))?;
+    for member in &mut details.members {
+        match engine.get(&Place::of(&["containers", &member.id, "json"])).await {
+            Ok(container) => member.learn(&container, &details.name),
+            // It was removed meanwhile, which the list tells next.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(details)
 }
 
 /// Connects a container to a network.

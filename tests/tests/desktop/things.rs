@@ -187,6 +187,17 @@ pub(crate) fn a4_a_network_is_made_and_a_container_connected(cove: &Cove) {
     window.press("Disconnect hello");
     window.reads("No container is connected.");
     assert!(!connected().contains("lab"), "{}", connected());
+    // What connecting does not bring back is asked about.
+    let with = ["--alias", "www", "--ip", "10.77.0.9"];
+    cove.docker(["network", "connect"])
+        .args(with)
+        .args(["lab", "hello"])
+        .ok();
+    window.press("Disconnect hello");
+    window.reads("does not bring back what it has there: www, 10.77.0.9.");
+    agree(&window, "Disconnect hello");
+    window.reads("No container is connected.");
+    assert!(!connected().contains("lab"), "{}", connected());
     let side = "//section[@aria-label='Details of lab']";
     window.click(&window.find(&format!("{side}//button[normalize-space()='Remove']")));
     agree(&window, "Remove");

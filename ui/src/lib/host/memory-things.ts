@@ -257,6 +257,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
         name: row.name,
         addresses: row.state === "running" ? [subnet.replace(/\d+\/\d+$/, String(index + 2))] : [],
         aliases: row.service === null ? [] : [row.service],
+        fixedAddresses: [],
       })),
     };
   }

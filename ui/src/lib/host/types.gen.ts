@@ -626,7 +626,11 @@ addresses: Array<string>,
 /**
  * Other names that it answers to in this network.
  */
-aliases: Array<string>, };
+aliases: Array<string>, 
+/**
+ * Addresses in this network that were asked for, which the engine would not choose again.
+ */
+fixedAddresses: Array<string>, };
 
 export type Mount = { 
 /**

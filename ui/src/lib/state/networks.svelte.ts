@@ -11,9 +11,13 @@ export function networkList(host: Host): Listing<NetworkRow> {
   });
 }
 
-/** Names that a container answers to in a network besides its own, and has no more once it is connected again. */
-export function lostNames(member: Member): string[] {
-  return member.aliases.filter((alias) => alias !== member.name && !(alias.length >= 12 && member.id.startsWith(alias)));
+/**
+ * What a container does not have any more once it is disconnected from a network and connected again: names that it
+ * answers to there besides its own, and addresses that were asked for.
+ */
+export function losses(member: Member): string[] {
+  const names = member.aliases.filter((alias) => alias !== member.name && !(alias.length >= 12 && member.id.startsWith(alias)));
+  return [...names, ...member.fixedAddresses];
 }
 
 /** Containers that a diagram shows; the list beside it shows all. */

@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import type { Member } from "../host";
-import { isRange, knots, lostNames, MOST_DRAWN } from "./networks.svelte";
+import { isRange, knots, losses, MOST_DRAWN } from "./networks.svelte";
 
 function members(count: number): Member[] {
-  return Array.from({ length: count }, (_, index) => ({ id: String(index), name: `c${index}`, addresses: [], aliases: [] }));
+  return Array.from({ length: count }, (_, index) => ({ id: String(index), name: `c${index}`, addresses: [], aliases: [], fixedAddresses: [] }));
 }
 
 describe("a network's diagram", () => {
@@ -26,7 +26,9 @@ it("address ranges are told from what is none", () => {
   for (const bad of ["", "172.30.0.0", "300.1.1.1/16", "10.0.0.0/33", "network"]) expect(isRange(bad)).toBe(false);
 });
 
-it("names that a container has again by itself are not lost", () => {
+it("names that a container has again by itself are not lost, an address that was asked for is", () => {
   const id = "0123456789abcdef".repeat(4);
-  expect(lostNames({ id, name: "shop-web-1", addresses: [], aliases: ["shop-web-1", "web", id.slice(0, 12), "0123"] })).toEqual(["web", "0123"]);
+  const addresses = ["172.18.0.9", "fd00::9"];
+  const member = { id, name: "shop-web-1", addresses, aliases: ["shop-web-1", "web", id.slice(0, 12), "0123"], fixedAddresses: ["172.18.0.9"] };
+  expect(losses(member)).toEqual(["web", "0123", "172.18.0.9"]);
 });

@@ -280,7 +280,7 @@ export const de: Record<Word, string> = {
   container: "Container",
   disconnect: "{name} trennen",
   disconnectOf: "{name} von {network} trennen",
-  disconnectQuestion: "{name} von {network} trennen? Dort heißt der Container auch {names}; das kommt nicht wieder, wenn er neu verbunden wird.",
+  disconnectQuestion: "{name} von {network} trennen? Was der Container dort hat, kommt nicht wieder, wenn er neu verbunden wird: {lost}.",
   removeNetworks: "{names} entfernen?",
   networkUsed: "Trennen Sie zuerst die Container: {users}.",
   pruneNetworks: "Alle Netzwerke ohne Container entfernen?",

@@ -279,7 +279,7 @@ export const en = {
   container: "Container",
   disconnect: "Disconnect {name}",
   disconnectOf: "Disconnect {name} from {network}",
-  disconnectQuestion: "Disconnect {name} from {network}? It is known there as {names} as well, which connecting it again does not bring back.",
+  disconnectQuestion: "Disconnect {name} from {network}? Connecting it again does not bring back what it has there: {lost}.",
   removeNetworks: "Remove {names}?",
   networkUsed: "Disconnect its containers first: {users}.",
   pruneNetworks: "Remove all networks without containers?",
