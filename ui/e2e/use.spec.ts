@@ -143,6 +143,16 @@ test("the palette goes to a container by the keyboard alone", async ({ page }) =
   await expect(page.getByRole("heading", { name: "blog-db-1" })).toHaveCount(0);
 });
 
+test("the palette gives the focus back to where it was", async ({ page }) => {
+  await page.goto("/");
+  await page.locator("#search").focus();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("tasks");
+  await page.keyboard.press("Enter");
+  await expect(page.getByRole("region", { name: "Tasks" })).toBeVisible();
+  await expect(page.locator("#search")).toBeFocused();
+});
+
 test("the palette does things as well, knows what the engine has, and asks before much ends", async ({ page }) => {
   await page.goto("/");
   await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
