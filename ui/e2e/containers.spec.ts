@@ -35,6 +35,21 @@ test("a container is renamed, and a name that is taken is said to be", async ({ 
   await expect(page.getByRole("heading", { name: "shop-web-1" })).toBeVisible();
 });
 
+test("what undoes a change stays while the keyboard is on it, and goes by itself otherwise", async ({ page }) => {
+  await page.clock.install();
+  await page.goto(`/#/containers/${CONTAINER}/logs`);
+  await page.getByRole("button", { name: "Rename" }).click();
+  await page.getByRole("dialog").getByRole("textbox").fill("front");
+  await page.getByRole("dialog").getByRole("button", { name: "Rename" }).click();
+  const undo = page.getByRole("status").getByRole("button", { name: "Undo" });
+  await undo.focus();
+  await page.clock.runFor("00:30");
+  await expect(undo).toBeVisible();
+  await page.locator("#search").focus();
+  await page.clock.runFor("00:30");
+  await expect(undo).toHaveCount(0);
+});
+
 test("what the engine knows is searched as a tree, and read as JSON", async ({ page }) => {
   await page.goto(`/#/containers/${CONTAINER}/inspect`);
   await expect(page.getByText("WorkingDir")).toBeVisible();
