@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn a_stopped_container_is_connected_without_an_address() {
         let containers = [
-            json!({"Id": "b", "Names": ["/web"], "NetworkSettings": {"Networks": {"shop": {"IPAddress": "172.18.0.2"}}}}),
+            json!({"Id": "b", "Names": ["/web"],
+                "NetworkSettings": {"Networks": {"shop": {"IPAddress": "172.18.0.2"}}}}),
             json!({"Id": "a", "Names": ["/db"], "NetworkSettings": {"Networks": {"shop": {"IPAddress": ""}}}}),
             json!({"Id": "c", "Names": ["/other"], "NetworkSettings": {"Networks": {"bridge": {}}}}),
         ];
