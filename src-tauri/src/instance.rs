@@ -18,7 +18,7 @@ use std::{
 use tauri::AppHandle;
 use tokio::time::sleep;
 
-/// How often the first is looked for, at most, that has the lock and is about to listen.
+/// How often whoever has the lock is looked for, at most, where it does not listen.
 const LOOKS: u32 = 50;
 /// How long between two looks.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,23 +43,31 @@ pub(crate) struct Instance {
 /// Claims the window of this Cove.
 pub(crate) async fn claim(dirs: &Dirs) -> Claim {
     let socket = dirs.runtime().join("window.sock");
-    // Being connected to is the whole message.
-    if transport::connect(&socket).await.is_ok() {
-        return Claim::Second;
-    }
-    let lock = match lock(dirs.runtime()) {
-        Ok(Some(lock)) => lock,
-        Ok(None) => return find(&socket).await,
-        Err(error) => return Claim::Unknown(error),
-    };
-    let bind = || {
-        match fs::remove_file(&socket) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+    let mut looks = 1;
+    loop {
+        // Whoever answers shows its window for that.
+        let silent = match transport::connect(&socket).await {
+            Ok(_) => return Claim::Second,
+            Err(error) => error,
+        };
+        match lock(dirs.runtime()) {
+            Ok(Some(lock)) => return listen(&socket, lock),
+            // Whoever has it does not listen yet, or has just ended.
+            Ok(None) if looks < LOOKS => looks += 1,
+            Ok(None) => return Claim::Unknown(silent),
+            Err(error) => return Claim::Unknown(error),
         }
-        Listener::bind(&socket)
-    };
-    match bind() {
+        sleep(LOOK).await;
+    }
+}
+
+/// Listens as the first, in place of one that left its socket.
+fn listen(socket: &Path, lock: File) -> Claim {
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Claim::Unknown(error),
+        _ => {}
+    }
+    match Listener::bind(socket) {
         Ok(listener) => Claim::First(Instance {
             listener,
             _lock: lock,
@@ -80,19 +88,6 @@ fn lock(runtime: &Path) -> io::Result<Option<File>> {
         Ok(()) => Ok(Some(lock)),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-/// Tells the window that has the lock to show itself, once it listens.
-async fn find(socket: &Path) -> Claim {
-    let mut looks = 1;
-    loop {
-        match transport::connect(socket).await {
-            Ok(_) => return Claim::Second,
-            Err(error) if looks == LOOKS => return Claim::Unknown(error),
-            Err(_) => looks += 1,
-        }
-        sleep(LOOK).await;
     }
 }
 
@@ -146,5 +141,19 @@ mod tests {
         let (claimed, listener) = tokio::join!(claim(&dirs), listens);
         assert!(matches!(claimed, Claim::Second));
         drop((other, listener));
+    }
+
+    #[tokio::test]
+    async fn a_window_that_is_ending_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let dirs = Dirs::below(directory.path());
+        // The other listens no more, and has the lock still.
+        let other = lock(dirs.runtime()).unwrap().unwrap();
+        let ends = async {
+            sleep(LOOK * 3).await;
+            drop(other);
+        };
+        let (claimed, ()) = tokio::join!(claim(&dirs), ends);
+        assert!(matches!(claimed, Claim::First(_)));
     }
 }
