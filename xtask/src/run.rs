@@ -63,7 +63,7 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     println!();
     println!("The page:        http://{address}/");
     println!("Docker clients:  DOCKER_HOST={}", demo.docker_host);
-    println!("In your shell:   . {}", variables.display());
+    println!("In your shell:   . {}", quoted(&variables));
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
     if window {
         demo.open_window(&layout.desktop(Profile::Dev))?;

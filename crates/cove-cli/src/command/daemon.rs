@@ -76,33 +76,61 @@ async fn stop(session: &Session) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // Whoever removes the directories next finds nobody writing to them.
-    end.await;
+    if !end.await {
+        let process = daemon.pid;
+        return Err(Failure::new(
+            Exit::Timeout,
+            format!("the machines have stopped, but the daemon, process {process}, does not end"),
+            format!("end it with: kill -9 {process}"),
+        )
+        .into());
+    }
     progress.done("stopped the daemon");
     Ok(Exit::Done.into())
 }
 
-/// The end of a process, which is not waited for where it cannot be seen from here.
+/// Waits for the end of a process, and returns whether it came. Where it cannot be seen from here, it is not waited for.
 #[cfg(target_os = "linux")]
-fn end_of(process: u32) -> impl Future<Output = ()> {
+fn end_of(process: u32) -> impl Future<Output = bool> {
     use rustix::{
         event::{PollFd, PollFlags, poll},
+        io::retry_on_intr,
         process::{Pid, PidfdFlags, pidfd_open},
     };
 
     let number = i32::try_from(process).ok().and_then(Pid::from_raw);
     let life = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
     async move {
-        let Some(life) = life else { return };
+        let Some(life) = life else { return true };
         let ending = tokio::task::spawn_blocking(move || {
-            // Readable once the process has ended. One that does not end has said goodbye all the same.
-            let _ = poll(&mut [PollFd::new(&life, PollFlags::IN)], Some(&END_TIMEOUT));
+            // Readable once the process has ended.
+            let mut ends = [PollFd::new(&life, PollFlags::IN)];
+            retry_on_intr(|| poll(&mut ends, Some(&END_TIMEOUT)))
         });
-        let _ = ending.await;
+        // Nothing was ready when the time was over.
+        !matches!(ending.await, Ok(Ok(0)))
     }
 }
 
 /// Elsewhere that it answers no more has to do.
 #[cfg(not(target_os = "linux"))]
-fn end_of(_: u32) -> impl Future<Output = ()> {
-    std::future::ready(())
+fn end_of(_: u32) -> impl Future<Output = bool> {
+    std::future::ready(true)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::{process::Command, time::Instant};
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_waited_for() {
+        let mut sleeper = Command::new("sleep").arg("0.3").spawn().unwrap();
+        let began = Instant::now();
+        assert!(end_of(sleeper.id()).await);
+        assert!(began.elapsed() >= Duration::from_millis(250));
+        sleeper.wait().unwrap();
+        // Gone before anybody looked.
+        assert!(end_of(sleeper.id()).await);
+    }
 }
