@@ -47,13 +47,8 @@ pub(crate) struct Ended {
 }
 
 impl Program {
-    /// Starts a program and gives it all of its input.
-    pub(crate) async fn start(cove: &Cove, exec: &Exec, input: &[u8]) -> Answer<Self> {
-        Self::start_in(&cove.client(), &cove.machine(), exec, input).await
-    }
-
-    /// The same in this machine, whichever is shown by now.
-    async fn start_in(client: &Client, machine: &str, exec: &Exec, input: &[u8]) -> Answer<Self> {
+    /// Starts a program in this machine, whichever is shown by now, and gives it all of its input.
+    pub(crate) async fn start(client: &Client, machine: &str, exec: &Exec, input: &[u8]) -> Answer<Self> {
         let Self(mut packets) = Self::open(client, machine, exec).await?;
         let pieces = input.chunks(MAX_EXEC_DATA);
         let pieces = pieces.map(|piece| ExecPacket::Stdin(Bytes::copy_from_slice(piece)));
@@ -102,14 +97,19 @@ pub(crate) fn docker(words: Vec<String>, folder: Option<&str>) -> Exec {
     }
 }
 
-/// Lends this computer's accounts at registries to a Docker client that is not started yet, for as long as what this
-/// returns lives. Why it goes on without one is told.
-pub(crate) async fn lend_accounts(cove: &Cove, exec: &mut Exec, report: &Report) -> Option<Loan> {
+/// Lends this computer's accounts at registries to a Docker client that is to be started in this machine, for as long
+/// as what this returns lives. Why it goes on without one is told.
+pub(crate) async fn lend_accounts(
+    client: &Client,
+    machine: &str,
+    exec: &mut Exec,
+    report: &Report,
+) -> Option<Loan> {
     let told = report.clone();
     let tell = move |text: String| told.tell(TaskStep::Line { text });
     let registries = lendable()?;
-    let (client, machine, program) = (cove.client(), cove.machine(), lender());
-    let loan = borrow(client.exec(&machine, &program), registries, Rights::Read, tell).await?;
+    let program = lender();
+    let loan = borrow(client.exec(machine, &program), registries, Rights::Read, tell).await?;
     exec.environment.extend([loan.variable()]);
     Some(loan)
 }
@@ -160,7 +160,7 @@ async fn in_time(ended: impl Future<Output = Answer<Ended>>) -> Answer<Ended> {
 }
 
 async fn collect(client: &Client, machine: &str, exec: &Exec, input: &[u8]) -> Answer<Ended> {
-    let mut program = Program::start_in(client, machine, exec, input).await?;
+    let mut program = Program::start(client, machine, exec, input).await?;
     let (mut out, mut complaint) = (Vec::new(), Vec::new());
     loop {
         match program.next().await? {

@@ -118,8 +118,9 @@ async fn named(drops: &Drops, history: &Arc<History>, folder: &Path) -> Answer<(
 
 async fn build(cove: &Cove, spec: &BuildSpec, progress: &mut BuildProgress, report: &Report) -> Answer<()> {
     let mut exec = guest::docker(spec.words(), Some(&spec.folder));
-    let _loan = guest::lend_accounts(cove, &mut exec, report).await;
-    let mut program = Program::start(cove, &exec, &[]).await?;
+    let (client, machine) = (cove.client(), cove.machine());
+    let _loan = guest::lend_accounts(&client, &machine, &mut exec, report).await;
+    let mut program = Program::start(&client, &machine, &exec, &[]).await?;
     loop {
         match program.next().await? {
             Said::Out(data) | Said::Err(data) => report.tell_all(progress.take(&data)),

@@ -15,6 +15,7 @@ use crate::{
     stream::Streams,
     task::{Report, Tasks},
 };
+use cove_api::Client;
 use cove_engine::Place;
 use cove_view::{
     ComposeAction, ComposeProgress, ContainerRow, ContainerState, LogLine, LogReader, ProjectRow, TaskStep,
@@ -211,12 +212,13 @@ pub(crate) async fn compose(
             let (mut words, folder) = words_for(&cove, &opened, &project, action).await?;
             words.extend(action.words().iter().map(|&word| word.to_owned()));
             let mut exec = guest::docker(words, folder.as_deref());
+            let (client, machine) = (cove.client(), cove.machine());
             // What it pulls and what its builds begin with may be private.
             let _loan = match action {
-                ComposeAction::Up => guest::lend_accounts(&cove, &mut exec, &report).await,
+                ComposeAction::Up => guest::lend_accounts(&client, &machine, &mut exec, &report).await,
                 ComposeAction::Stop | ComposeAction::Restart | ComposeAction::Down => None,
             };
-            follow(&cove, &exec, &report).await
+            follow(&client, &machine, &exec, &report).await
         })
         .await
 }
@@ -261,9 +263,9 @@ async fn words_for(
     }
 }
 
-/// Tells what compose says until it has ended.
-async fn follow(cove: &Cove, exec: &Exec, report: &Report) -> Answer<()> {
-    let mut program = Program::start(cove, exec, &[]).await?;
+/// Tells what compose says in this machine until it has ended.
+async fn follow(client: &Client, machine: &str, exec: &Exec, report: &Report) -> Answer<()> {
+    let mut program = Program::start(client, machine, exec, &[]).await?;
     let mut progress = ComposeProgress::default();
     loop {
         match program.next().await? {
@@ -337,8 +339,9 @@ impl ProjectLog {
             Some(since) => format!("--since={since}"),
             None => format!("--tail={TAIL}"),
         });
+        let exec = guest::docker(words, None);
         Ok(ComposeLines {
-            program: Program::start(cove, &guest::docker(words, None), &[]).await?,
+            program: Program::start(&cove.client(), &cove.machine(), &exec, &[]).await?,
             reader: LogReader::new(false),
             complaint: Vec::new(),
             failure: None,
