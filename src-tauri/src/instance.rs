@@ -103,8 +103,12 @@ pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
 impl Instance {
     /// Shows the window whenever another start asks for it.
     pub(crate) async fn serve(mut self, app: AppHandle) {
-        while self.listener.accept().await.is_ok() {
-            window::show(&app);
+        loop {
+            match self.listener.accept().await {
+                Ok(_) => window::show(&app),
+                // As for want of descriptors. This window is the first all the same, and hears the next one.
+                Err(_) => sleep(LOOK).await,
+            }
         }
     }
 }
