@@ -11,15 +11,12 @@ use crate::{
 use anyhow::Context as _;
 use cove_api::Client;
 use cove_daemon::{DaemonError, Options};
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 /// How long the daemon's process may take to end once it answers nobody: longer than the minute for which it waits for
 /// others itself.
 #[cfg(target_os = "linux")]
-const END_TIMEOUT: rustix::event::Timespec = rustix::event::Timespec {
-    tv_sec: 70,
-    tv_nsec: 0,
-};
+const END_TIMEOUT: Duration = Duration::from_secs(70);
 
 pub(super) fn run(session: &Session, what: &Daemon) -> anyhow::Result<ExitCode> {
     match what.action {
@@ -65,8 +62,8 @@ async fn stop(session: &Session) -> anyhow::Result<ExitCode> {
     };
     let progress = Progress::new(session.quiet);
     progress.stage("Stopping the machines and the daemon", None);
-    // Looked for while the number is sure to be the daemon's.
-    let end = end_of(daemon.pid);
+    #[cfg(target_os = "linux")]
+    let process = process::Process::at(client.socket()).await;
     client.shutdown().await?;
     // Answered once the machines have stopped; the process itself ends a moment later, and may have a successor then.
     while daemon_link::running(&client)
@@ -75,62 +72,95 @@ async fn stop(session: &Session) -> anyhow::Result<ExitCode> {
     {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // Whoever removes the directories next finds nobody writing to them.
-    if !end.await {
-        let process = daemon.pid;
-        return Err(Failure::new(
-            Exit::Timeout,
-            format!("the machines have stopped, but the daemon, process {process}, does not end"),
-            format!("end it with: kill -9 {process}"),
-        )
-        .into());
+    // Whoever removes the directories next finds nobody writing to them. Elsewhere that it answers no more has to do.
+    #[cfg(target_os = "linux")]
+    if let Some(process) = process {
+        let number = process.number();
+        if !process.ends_within(END_TIMEOUT).await {
+            return Err(Failure::new(
+                Exit::Timeout,
+                format!("the machines have stopped, but the daemon, process {number}, does not end"),
+                format!("end it with: kill -9 {number}"),
+            )
+            .into());
+        }
     }
     progress.done("stopped the daemon");
     Ok(Exit::Done.into())
 }
 
-/// Waits for the end of a process, and returns whether it came. Where it cannot be seen from here, it is not waited for.
 #[cfg(target_os = "linux")]
-fn end_of(process: u32) -> impl Future<Output = bool> {
+mod process {
+    use cove_api::transport;
     use rustix::{
-        event::{PollFd, PollFlags, poll},
+        event::{PollFd, PollFlags, Timespec, poll},
         io::retry_on_intr,
         process::{Pid, PidfdFlags, pidfd_open},
     };
+    use std::{os::fd::OwnedFd, path::Path, time::Duration};
+    use tokio::task::spawn_blocking;
 
-    let number = i32::try_from(process).ok().and_then(Pid::from_raw);
-    let life = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
-    async move {
-        let Some(life) = life else { return true };
-        let ending = tokio::task::spawn_blocking(move || {
-            // Readable once the process has ended.
-            let mut ends = [PollFd::new(&life, PollFlags::IN)];
-            retry_on_intr(|| poll(&mut ends, Some(&END_TIMEOUT)))
-        });
-        // Nothing was ready when the time was over.
-        !matches!(ending.await, Ok(Ok(0)))
+    /// A process, and no other that has its number later.
+    pub(super) struct Process {
+        number: i32,
+        life: OwnedFd,
     }
-}
 
-/// Elsewhere that it answers no more has to do.
-#[cfg(not(target_os = "linux"))]
-fn end_of(_: u32) -> impl Future<Output = bool> {
-    std::future::ready(true)
-}
+    impl Process {
+        /// The one that listens at this socket, if it can be seen from here. Its number is ours for it: a daemon in
+        /// another namespace has another one for itself.
+        pub(super) async fn at(socket: &Path) -> Option<Self> {
+            let number = transport::connect(socket).await.ok()?.peer_cred().ok()?.pid()?;
+            Self::of(number)
+        }
 
-#[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use std::{process::Command, time::Instant};
+        fn of(number: i32) -> Option<Self> {
+            let life = pidfd_open(Pid::from_raw(number)?, PidfdFlags::empty()).ok()?;
+            Some(Self { number, life })
+        }
 
-    #[tokio::test]
-    async fn the_end_of_a_process_is_waited_for() {
-        let mut sleeper = Command::new("sleep").arg("0.3").spawn().unwrap();
-        let began = Instant::now();
-        assert!(end_of(sleeper.id()).await);
-        assert!(began.elapsed() >= Duration::from_millis(250));
-        sleeper.wait().unwrap();
-        // Gone before anybody looked.
-        assert!(end_of(sleeper.id()).await);
+        pub(super) fn number(&self) -> i32 {
+            self.number
+        }
+
+        /// Whether it ends in time. Where that cannot be told, it is taken for granted.
+        pub(super) async fn ends_within(self, limit: Duration) -> bool {
+            let Ok(limit) = Timespec::try_from(limit) else {
+                return true;
+            };
+            let waiting = spawn_blocking(move || {
+                // Readable once the process has ended.
+                let mut ends = [PollFd::new(&self.life, PollFlags::IN)];
+                retry_on_intr(|| poll(&mut ends, Some(&limit)))
+            });
+            // Nothing was ready when the time was over.
+            !matches!(waiting.await, Ok(Ok(0)))
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use std::process::Command;
+
+        #[tokio::test]
+        async fn the_process_at_a_socket_is_waited_for() {
+            let place = std::env::temp_dir().join(format!("cove-cli-{}.sock", std::process::id()));
+            let listener = tokio::net::UnixListener::bind(&place).unwrap();
+            let ours = Process::at(&place).await;
+            std::fs::remove_file(&place).unwrap();
+            drop(listener);
+            let ours = ours.unwrap();
+            assert_eq!(u32::try_from(ours.number()).unwrap(), std::process::id());
+            assert!(!ours.ends_within(Duration::from_millis(10)).await);
+        }
+
+        #[tokio::test]
+        async fn a_process_that_ends_is_seen_to_end() {
+            let mut sleeper = Command::new("sleep").arg("0.1").spawn().unwrap();
+            let process = Process::of(i32::try_from(sleeper.id()).unwrap()).unwrap();
+            assert!(process.ends_within(Duration::from_secs(20)).await);
+            sleeper.wait().unwrap();
+        }
     }
 }
