@@ -99,11 +99,13 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
         check::prepare()?;
         check::everything(layout, desktop)?;
     }
-    if desktop {
+    let in_browser = selection.long && selection.filter.is_none();
+    // The browser needs its pages although nothing else here can make a window of them.
+    if desktop || (in_browser && front_end::is_possible()) {
         step("Building the front end");
         front_end::build(layout)?;
     }
-    let in_browser = if selection.long && selection.filter.is_none() {
+    let in_browser = if in_browser {
         front_end::try_in_browser(layout)?
     } else {
         None
