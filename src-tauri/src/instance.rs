@@ -46,9 +46,8 @@ pub(crate) async fn claim(dirs: &Dirs) -> Claim {
     let mut looks = 1;
     loop {
         // Whoever answers shows its window for that.
-        let silent = match transport::connect(&socket).await {
-            Ok(_) => return Claim::Second,
-            Err(error) => error,
+        let Err(silent) = transport::connect(&socket).await else {
+            return Claim::Second;
         };
         match lock(dirs.runtime()) {
             Ok(Some(lock)) => return listen(&socket, lock),
