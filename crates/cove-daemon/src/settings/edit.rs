@@ -57,6 +57,15 @@ pub(super) fn edit(
     Ok((edited, values))
 }
 
+/// Options of daemon.json that are texts, or hold nothing but texts, even where these look like something else.
+const TEXTS: [&str; 5] = [
+    "default-network-opts",
+    "default-shm-size",
+    "log-opts",
+    "proxies",
+    "runtimes",
+];
+
 /// A client may send every value as text; where text is not what the key takes, the text is read.
 fn coerced(key: &Key, value: &Value) -> Value {
     let Some(text) = value.as_str() else {
@@ -69,9 +78,12 @@ fn coerced(key: &Key, value: &Value) -> Value {
         | Key::WebPort
         | Key::Shares
         | Key::Engine => serde_json::from_str(text).unwrap_or_else(|_| value.clone()),
-        // What daemon.json takes at its top is a switch or a number where it looks like one, but for this size. Further
-        // down, as in `log-opts`, numbers are texts.
-        Key::EngineOption(option) if option.len() == 1 && option[0] != "default-shm-size" => {
+        // What daemon.json takes is a switch or a number where it looks like one.
+        Key::EngineOption(option)
+            if option
+                .first()
+                .is_none_or(|first| !TEXTS.contains(&first.as_str())) =>
+        {
             match serde_json::from_str(text) {
                 Ok(plain @ (Value::Bool(_) | Value::Number(_))) => plain,
                 _ => value.clone(),
@@ -256,6 +268,8 @@ mod tests {
             ("engine.log-opts.max-file", json!("3")),
             ("engine.debug", json!("true")),
             ("engine.mtu", json!("1400")),
+            ("engine.features.containerd-snapshotter", json!("true")),
+            ("engine.default-shm-size", json!("1024")),
             ("proxy.no", json!("localhost")),
             ("proxy.containers", json!("true")),
         ] {
@@ -273,6 +287,11 @@ mod tests {
             (&values.engine["debug"], &values.engine["mtu"]),
             (&json!(true), &json!(1400))
         );
+        assert_eq!(
+            values.engine["features"],
+            json!({ "containerd-snapshotter": true })
+        );
+        assert_eq!(values.engine["default-shm-size"], "1024");
         assert_eq!(values.proxy.no.as_deref(), Some("localhost"));
         text = set(&text, "engine", &json!({ "experimental": true })).unwrap();
         assert_eq!(read(&text, None).unwrap().engine.len(), 1);
