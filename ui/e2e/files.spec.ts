@@ -104,6 +104,7 @@ test("what would be written over is asked about by its name, and what was left o
 
 test("a download is a task, which can be cancelled", async ({ page }) => {
   await page.goto(FILES);
+  await expect(page.getByRole("button", { name: "Download var" })).toBeVisible();
   await page.keyboard.press("Control+j");
   const drawer = page.getByRole("region", { name: "Tasks", exact: true });
   await page.getByRole("button", { name: "Download var" }).click();

@@ -56,12 +56,12 @@ describe("the machine that was shown last", () => {
 });
 
 it("a theme is the desktop's until one is chosen, and whatever else was kept is none", () => {
-  const [choices, style] = [memory(), { colorScheme: "" }];
+  const [choices, root] = [memory(), { dataset: {} as DOMStringMap }];
   expect(chosenTheme(choices)).toBe("system");
-  chooseTheme("dark", choices, style);
-  expect([chosenTheme(choices), style.colorScheme]).toEqual(["dark", "dark"]);
-  chooseTheme("system", choices, style);
-  expect([chosenTheme(choices), style.colorScheme]).toEqual(["system", ""]);
+  chooseTheme("dark", choices, root);
+  expect([chosenTheme(choices), root.dataset["theme"]]).toEqual(["dark", "dark"]);
+  chooseTheme("system", choices, root);
+  expect([chosenTheme(choices), root.dataset["theme"]]).toEqual(["system", "system"]);
   choices.set("theme", "neon");
   expect(chosenTheme(choices)).toBe("system");
 });

@@ -11,13 +11,16 @@ export function chosenTheme(choices: Kept = kept): Theme {
   return THEMES.find((theme) => theme === chosen) ?? "system";
 }
 
-/** Has every colour of the page follow it; the style sheet names each for light and dark. */
-export function showTheme(theme: Theme, style: { colorScheme: string } = document.documentElement.style): void {
-  style.colorScheme = theme === "system" ? "" : theme;
+/**
+ * Has every colour of the page follow it. The style sheet names each for light and dark, and says which of them are meant:
+ * where the build spells `light-dark()` out for older engines, a style set from here would change nothing.
+ */
+export function showTheme(theme: Theme, root: { dataset: DOMStringMap } = document.documentElement): void {
+  root.dataset["theme"] = theme;
 }
 
 /** Shows it now and at every start from now on. */
-export function chooseTheme(theme: Theme, choices: Kept = kept, style?: { colorScheme: string }): void {
+export function chooseTheme(theme: Theme, choices: Kept = kept, root?: { dataset: DOMStringMap }): void {
   choices.set(KEY, theme === "system" ? null : theme);
-  showTheme(theme, style);
+  showTheme(theme, root);
 }
