@@ -1,4 +1,5 @@
 /** What the containers' screen shows: rows, filter, selection. The rows belong to the host; the rest belongs here. */
+import { untrack } from "svelte";
 import { SvelteMap, SvelteSet } from "svelte/reactivity";
 import type { ContainerAction, ContainerRow, Failure, Host, Stop, Usage } from "../host";
 import { say } from "../words/index.svelte";
@@ -88,10 +89,11 @@ export class Containers {
   }
 
   follow(): Stop {
-    const stops = [
+    // An effect that begins this must not depend on what a host tells at once: it would begin anew with each reading.
+    const stops = untrack(() => [
       this.#host.watchContainers((rows) => this.#take(rows)),
       this.#host.watchUsage((usage) => this.#measure(usage)),
-    ];
+    ]);
     return () => stops.forEach((stop) => stop());
   }
 
