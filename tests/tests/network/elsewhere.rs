@@ -145,10 +145,11 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
         let evidence = format!("this computer forbids connections to {forbidden}");
         stops(&cove, arguments, 27, "host", &evidence);
     }
-    // Ports below 1024 need a privilege here, whatever they need on the computer that the tests run on.
+    // Ports below 1024 need a privilege here, whatever they need on the computer that the tests run on. What is said of
+    // permissions the client takes for the container's command, which could not be executed.
     cove.docker(["run", "--rm", "-p", "80:80", "alpine", "true"])
         .run()
-        .fails_with(125)
+        .fails_with(126)
         .says(&[
             "0.0.0.0:80: bind: permission denied",
             "sudo sysctl net.ipv4.ip_unprivileged_port_start=80",
