@@ -87,7 +87,7 @@ pub(crate) fn a_cache_is_exported_and_one_build_serves_several_processors_by_set
     let foreign: PathBuf = cove.kit().foreign.as_ref().unwrap().join("arm64/busybox");
     fs::copy(foreign, place.join("programs/arm64")).unwrap();
     fs::write(place.join("programs/amd64"), "not a program\n").unwrap();
-    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY programs/$TARGETARCH /bin/sh\n";
+    let dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY programs/$TARGETARCH /bin/uname\n";
     docker(
         cove,
         "buildx build -q -t both --platform linux/amd64,linux/arm64 -f - .",
