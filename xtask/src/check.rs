@@ -62,10 +62,7 @@ pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
     }
     process::run(command.args(["--", "-D", "warnings"]))?;
     for (target, packages) in ELSEWHERE {
-        step(&format!(
-            "Checking that {} compile for {target}",
-            packages.join(", ")
-        ));
+        step(&format!("Checking for {target}: {}", packages.join(", ")));
         let mut command = cargo(layout);
         command.args(["check", "--quiet", "--target", target]);
         for package in packages {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              serve(readable, writable)                              take_changes()
-//!  device ─────────────┐                                ┌──────────────────────────▶ daemon ─▶ agent
+//!  device ─────────────┐                                ┌─────────────────▶ machine process ─▶ agent
 //!                      ▼                                │                                        │
 //!  dispatch ─▶ ops::{entries, names, files, …} ─▶ tree  │        requests under a reserved uid   │
 //!                 │             │                  │    │                     ┌──────────────────┘

@@ -248,6 +248,19 @@ pub async fn network(place: &Place<'_>) -> Result<()> {
     fetch(place, &guest).await
 }
 
+/// A container that was waited for did what it should; else what it wrote is told.
+async fn ended_well(guest: &Guest, name: &str, ended: &serde_json::Value) -> Result<()> {
+    let logs = format!("/containers/{name}/logs?stderr=1");
+    let (_, output) = guest.engine("GET", &logs, "text/plain", b"").await?;
+    ensure!(
+        ended["StatusCode"] == 0,
+        "the container ended with {ended}: {}; {}",
+        String::from_utf8_lossy(&output),
+        guest.tail()
+    );
+    Ok(())
+}
+
 /// Through the device, its stream and passt, a container fetches what a program on this computer's loopback serves:
 /// much more than a frame holds.
 async fn fetch(place: &Place<'_>, guest: &Guest) -> Result<()> {
@@ -285,15 +298,7 @@ async fn fetch(place: &Place<'_>, guest: &Guest) -> Result<()> {
     let ended = guest
         .engine_json("POST", "/containers/fetcher/wait", &json!({}))
         .await?;
-    let (_, output) = guest
-        .engine("GET", "/containers/fetcher/logs?stderr=1", "text/plain", b"")
-        .await?;
-    ensure!(
-        ended["StatusCode"] == 0,
-        "the container ended with {ended}: {}; {}",
-        String::from_utf8_lossy(&output),
-        guest.tail()
-    );
+    ended_well(guest, "fetcher", &ended).await?;
     server.await??;
     let fetched = std::fs::read(folder.join("fetched"))?;
     std::fs::remove_file(folder.join("fetched"))?;
@@ -357,15 +362,7 @@ pub async fn full_disk(place: &Place<'_>) -> Result<()> {
         anyhow::Ok(())
     };
     let (ended, ()) = tokio::try_join!(writer, space)?;
-    let (_, output) = guest
-        .engine("GET", "/containers/writer/logs?stderr=1", "text/plain", b"")
-        .await?;
-    ensure!(
-        ended["StatusCode"] == 0,
-        "the container ended with {ended}: {}; {}",
-        String::from_utf8_lossy(&output),
-        guest.tail()
-    );
+    ended_well(&guest, "writer", &ended).await?;
     guest
         .engine_json("DELETE", "/containers/writer", &json!({}))
         .await?;
