@@ -4,6 +4,7 @@ use cove_api::{ClientError, LaunchError};
 use cove_credentials::{ConfigError, CredentialsError, HelperError};
 use cove_engine::EngineError;
 use cove_view::Failure;
+use cove_wire::with_causes;
 use std::error::Error;
 
 /// What a command returns.
@@ -88,21 +89,6 @@ impl From<CredentialsError> for Refusal {
         };
         Self::because(&error, hint)
     }
-}
-
-/// The error's words and those of its causes, each once.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let words = next.to_string();
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ mod mask;
 pub use mask::{MASK, mask, mask_json};
 
 use crate::{Check, CheckState, Client, ClientError, Dirs, LogQuery, LogSource, Settings};
+use cove_wire::with_causes;
 use serde::Serialize;
 use serde_json::Value;
 use std::{
-    error::Error,
     fs,
     future::Future,
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -165,17 +165,6 @@ async fn within<T>(
         Ok(Err(error)) => Err(with_causes(&error)),
         Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
     }
-}
-
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// Which system this is, as far as it says so.

@@ -19,12 +19,11 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use cove_wire::{
     ACCOUNTS_ARGUMENT, ACCOUNTS_VARIABLE, AGENT_PROGRAM, Codec, Exec, ExecCodec, ExecPacket, HelperAnswer,
-    HelperCall, HelperVerb, Lending, MAX_EXEC_DATA, WireError, encode,
+    HelperCall, HelperVerb, Lending, MAX_EXEC_DATA, WireError, encode, with_causes,
 };
 use futures_util::{SinkExt as _, StreamExt as _};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     time::Duration,
 };
 use tokio::{
@@ -215,7 +214,7 @@ async fn answer(
             match registries.credentials(&key).await {
                 Ok(Some(found)) => (done(told(asked, &found)), None),
                 Ok(None) => (nobody(), None),
-                Err(error) => (nobody(), Some(words(&error))),
+                Err(error) => (nobody(), Some(with_causes(&error))),
             }
         }
         (HelperVerb::Store, Rights::SignIn) => (stored(registries, &call.input).await, None),
@@ -257,7 +256,7 @@ fn key_of(asked: &str) -> Result<String, AddressError> {
 fn outcome(result: Result<(), CredentialsError>) -> HelperAnswer {
     match result {
         Ok(()) => done(String::new()),
-        Err(error) => failed(&words(&error)),
+        Err(error) => failed(&with_causes(&error)),
     }
 }
 
@@ -270,17 +269,6 @@ fn failed(why: &str) -> HelperAnswer {
         done: false,
         output: why.to_owned(),
     }
-}
-
-/// An error's words and those of its causes.
-fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 #[cfg(test)]

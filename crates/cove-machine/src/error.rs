@@ -84,10 +84,3 @@ pub enum MachineError {
     #[error("the machine process broke its protocol: {0}")]
     Protocol(String),
 }
-
-/// An error and what brought it about, in one line.
-#[cfg(target_os = "linux")]
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| error.source())
-        .fold(error.to_string(), |text, source| format!("{text}: {source}"))
-}

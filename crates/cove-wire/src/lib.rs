@@ -21,6 +21,7 @@
 //! ```
 
 mod accounts;
+mod causes;
 mod changes;
 mod chunks;
 mod control;
@@ -39,6 +40,7 @@ pub use accounts::{
     ACCOUNTS_ARGUMENT, ACCOUNTS_HELPER, ACCOUNTS_VARIABLE, CLIENTS_CONFIG, HelperAnswer, HelperCall,
     HelperVerb, Lending, MAX_HELPER_INPUT,
 };
+pub use causes::with_causes;
 pub use changes::{Answered, Change, Changed, Entry, FileName, REPEATER_UID, Told};
 pub use chunks::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 pub use control::{

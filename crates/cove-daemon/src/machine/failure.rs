@@ -4,7 +4,7 @@ use crate::{file, settings::SettingsError};
 use cove_api::{ApiError, ErrorCode};
 use cove_image::ImageError;
 use cove_machine::{ExitCause, MachineError};
-use cove_wire::VersionMismatch;
+use cove_wire::{VersionMismatch, with_causes};
 use std::{
     error::Error,
     io,
@@ -264,17 +264,10 @@ fn because(why: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// An error and its sources, in one line. What a parser says quotes what it was given, which may be the guest's, so
-/// that the line is cleaned.
+/// An error with its causes. What a parser says quotes what it was given, which may be the guest's, so that the text
+/// is cleaned.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    super::words::clean(&text)
+    super::words::clean(&with_causes(error))
 }
 
 #[cfg(test)]

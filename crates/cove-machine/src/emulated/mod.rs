@@ -96,7 +96,7 @@ impl Backend for Emulated {
                 hint,
             },
             Err(error) => Availability::Unavailable {
-                why: crate::error::chain(&error),
+                why: cove_wire::with_causes(&error),
                 hint: "check that QEMU starts: qemu-system-x86_64 --version".into(),
             },
         }

@@ -1,8 +1,9 @@
 //! The disks of a machine on KVM.
 
-use crate::{MachineError, MachineSpec, error::chain};
+use crate::{MachineError, MachineSpec};
 use cove_confine::Layer;
 use cove_virtio::block::{Access, Block};
+use cove_wire::with_causes;
 use std::{fs::OpenOptions, path::Path};
 
 /// The disks, with a queue for each vCPU.
@@ -47,6 +48,10 @@ fn disk(path: &Path, access: Access, id: &str) -> Result<Block, MachineError> {
             source,
         })?;
     Block::new(file, access, id).map_err(|error| MachineError::StartFailed {
-        why: format!("the disk {} cannot be used: {}", path.display(), chain(&error)),
+        why: format!(
+            "the disk {} cannot be used: {}",
+            path.display(),
+            with_causes(&error)
+        ),
     })
 }

@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     Disk, Exit, ExitCause, MachineError, MachineEvent, MachineSpec,
-    error::chain,
     process::{
         console::Console,
         control::{Asked, Audience, reply},
@@ -29,6 +28,7 @@ use crate::{
 };
 use cove_virtio::{balloon::Balloon, block::Gauge, device::Device, net::Cable, rng::Rng};
 use cove_vmm::{Config, ControlError, Report, Running, Vm, VmError};
+use cove_wire::with_causes;
 use std::{
     collections::VecDeque,
     io::{self, Write},
@@ -161,8 +161,9 @@ impl Monitor {
     pub(crate) fn begin(&mut self) -> Result<(), MachineError> {
         if let Machine::Ready(devices) = &mut self.machine {
             let running = self.parts.boot(std::mem::take(devices), 0);
-            self.machine =
-                Machine::Begun(running.map_err(|error| MachineError::StartFailed { why: chain(&error) })?);
+            self.machine = Machine::Begun(running.map_err(|error| MachineError::StartFailed {
+                why: with_causes(&error),
+            })?);
         }
         Ok(())
     }
@@ -312,14 +313,14 @@ impl Supervisor {
             Done::Held(Ok(())) => self.tell(Guest::held),
             // The disk tells again.
             Done::Held(Err(error)) => {
-                tracing::warn!(why = chain(&error), "the guest could not be held");
+                tracing::warn!(why = with_causes(&error), "the guest could not be held");
             }
             Done::Resumed(answer, Ok(())) => {
                 self.tell(Guest::resumed);
                 reply(answer, Ok(()));
             }
             Done::Paused(answer, Err(error)) | Done::Resumed(answer, Err(error)) => {
-                reply(answer, Err(chain(&error)));
+                reply(answer, Err(with_causes(&error)));
             }
             Done::Restarted(Ok(running)) => {
                 self.running = running;
@@ -346,11 +347,11 @@ impl Supervisor {
         let place = match disk {
             Disk::Data => DATA_DISK,
         };
-        let measured = self.parts.gauge.measure().map_err(|error| chain(&error))?;
+        let measured = self.parts.gauge.measure().map_err(|error| with_causes(&error))?;
         if measured != size {
             return Err(format!("the disk's file is {measured} bytes large"));
         }
-        self.running.announce(place).map_err(|error| chain(&error))
+        self.running.announce(place).map_err(|error| with_causes(&error))
     }
 
     /// Plugs the guest's network cable in, or out: without a network, programs in the guest are told so at once instead
@@ -373,7 +374,7 @@ impl Supervisor {
         drop(self);
         match timeout(END_TIMEOUT, spawn_blocking(move || running.stop().map(drop))).await {
             Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::warn!(why = chain(&error), "the machine is cut off"),
+            Ok(Ok(Err(error))) => tracing::warn!(why = with_causes(&error), "the machine is cut off"),
             Ok(Err(error)) => tracing::warn!(%error, "the machine is cut off"),
             Err(_) => tracing::warn!("the machine is cut off: it does not end by itself"),
         }
@@ -388,7 +389,7 @@ impl Parts {
             let end = match end {
                 Ok(cove_vmm::End::PoweredOff) => End::PoweredOff,
                 Ok(cove_vmm::End::Reset) => End::Reset,
-                Err(error) => End::Failed(chain(&error)),
+                Err(error) => End::Failed(with_causes(&error)),
             };
             // Nobody listens any more to a machine that was given up.
             let _ = ends.send((number, end));
@@ -403,9 +404,9 @@ impl Parts {
 
     /// Ends a machine and makes machine `number` of its devices: memory and processors begin anew.
     fn restart(&self, old: &Running, number: u64) -> Result<Arc<Running>, String> {
-        let devices = old.stop().map_err(|error| chain(&error))?;
+        let devices = old.stop().map_err(|error| with_causes(&error))?;
         held(&self.console).begin();
-        self.boot(devices, number).map_err(|error| chain(&error))
+        self.boot(devices, number).map_err(|error| with_causes(&error))
     }
 }
 

@@ -13,13 +13,11 @@
 //! while a program serves.
 
 use super::{Nat, Passt};
-use crate::{
-    error::chain,
-    process::{
-        ansi,
-        spawn::{self, Bond},
-    },
+use crate::process::{
+    ansi,
+    spawn::{self, Bond},
 };
+use cove_wire::with_causes;
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -86,7 +84,7 @@ async fn look(directories: &[PathBuf]) -> impl Nat {
         match Passt::find(directories) {
             Ok(program) => return program,
             Err(error) if !said => {
-                tracing::warn!(why = chain(&error), "the machine cannot reach the network");
+                tracing::warn!(why = with_causes(&error), "the machine cannot reach the network");
                 said = true;
             }
             Err(_) => {}

@@ -17,8 +17,10 @@ use super::{
     control::Asked,
     protocol::{Order, Vcpus},
 };
-use crate::{Connection, MachineError, error::chain, sockets};
-use cove_wire::{Call, Codec, FaultCode, FromGuest, FromHost, Hello, VersionMismatch, WireError, port};
+use crate::{Connection, MachineError, sockets};
+use cove_wire::{
+    Call, Codec, FaultCode, FromGuest, FromHost, Hello, VersionMismatch, WireError, port, with_causes,
+};
 use futures_util::{SinkExt, StreamExt};
 use std::{
     convert::Infallible,
@@ -129,7 +131,7 @@ async fn farewell(way: &Way) -> String {
         let Err(error) = ask(&way.runtime).await else {
             return pending().await;
         };
-        let why = chain(&error);
+        let why = with_causes(&error);
         format!("the guest cannot be asked: {}", ansi::plain(why.as_bytes()))
     };
     tokio::select! {

@@ -13,7 +13,8 @@ use super::{
     protocol::{self, Hello, StartReport, Vcpus},
     record::{self, Launch, Processes},
 };
-use crate::{Exit, MachineError, error::chain, sockets};
+use crate::{Exit, MachineError, sockets};
+use cove_wire::with_causes;
 use rustix::{
     fs::Mode,
     process::{Resource, getrlimit, setrlimit},
@@ -96,7 +97,7 @@ fn run_machine(directory: &Path) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let why = chain(&error);
+            let why = with_causes(&error);
             tracing::error!(%why, "the machine failed");
             report.send(&match error {
                 MachineError::Locked { .. } => StartReport::Locked,

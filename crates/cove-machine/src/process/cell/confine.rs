@@ -2,7 +2,6 @@
 
 use super::words::Word;
 use crate::{
-    error::chain,
     kvm::Disks,
     process::record::{Hypervisor, Launch},
     sockets,
@@ -13,6 +12,7 @@ use cove_confine::{
     limits, namespaces, seccomp,
     view::{Access, Item, View},
 };
+use cove_wire::with_causes;
 use std::path::Path;
 
 /// Puts every layer in force that the host has. `bare` says why there are no namespaces. The disks of a machine on KVM
@@ -31,13 +31,15 @@ pub(super) fn confine(
     } else {
         layers.extend(namespaces::layers());
         let entered = view.enter(directory);
-        layers.push(entered.map_err(|error| Word::NoView(chain(&error)))?);
+        layers.push(entered.map_err(|error| Word::NoView(with_causes(&error)))?);
         Folders::Slots
     };
-    let failed = |error: ConfineError| Word::Failed(chain(&error));
+    let failed = |error: ConfineError| Word::Failed(with_causes(&error));
     layers.push(landlock::restrict(&view.items, folders).map_err(failed)?);
     let disks = match launch.hypervisor {
-        Hypervisor::Kvm => Some(Disks::open(&launch.spec).map_err(|error| Word::Failed(chain(&error)))?),
+        Hypervisor::Kvm => {
+            Some(Disks::open(&launch.spec).map_err(|error| Word::Failed(with_causes(&error)))?)
+        }
         Hypervisor::Emulated { .. } => None,
     };
     layers.extend(disks.as_ref().map(Disks::layer));

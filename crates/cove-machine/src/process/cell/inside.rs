@@ -15,9 +15,7 @@ use super::{
     words::{self, Ask, Asking, Line, Word},
 };
 use crate::{
-    Exit, FolderHealth, MachineError, MachineEvent, MachineSpec, Share,
-    error::chain,
-    kvm, nat,
+    Exit, FolderHealth, MachineError, MachineEvent, MachineSpec, Share, kvm, nat,
     process::{
         changes,
         console::Console,
@@ -35,7 +33,7 @@ use cove_virtio::{
     vhost_user,
     vsock::{Vsock, VsockConfig},
 };
-use cove_wire::network;
+use cove_wire::{network, with_causes};
 use futures_util::{SinkExt, StreamExt};
 use std::{
     fs::File,
@@ -102,7 +100,7 @@ struct Prepared {
 
 fn set_up(directory: &Path, bare: Option<&str>) -> Result<Prepared, Word> {
     let launch = record::read::<Launch>(directory)
-        .map_err(|error| Word::Failed(chain(&error)))?
+        .map_err(|error| Word::Failed(with_causes(&error)))?
         .ok_or_else(|| Word::Failed(format!("there is no specification in {}", directory.display())))?;
     let (layers, disks) = confine(&launch, directory, bare)?;
     Ok(Prepared {
@@ -126,7 +124,7 @@ async fn live(stream: UnixStream, prepared: Prepared) -> Result<(), Word> {
         layers,
         disks,
     } = prepared;
-    let failed = |error: MachineError| Word::Failed(chain(&error));
+    let failed = |error: MachineError| Word::Failed(with_causes(&error));
     let io = |error: io::Error| Word::Failed(error.to_string());
     stream.set_nonblocking(true).map_err(io)?;
     let mut line = words::line(tokio::net::UnixStream::from_std(stream).map_err(io)?);
@@ -219,7 +217,7 @@ async fn converse(line: &mut Line, folders: &Arc<Folders>, devices: Devices) -> 
                         if begun.is_ok() {
                             guest = Box::pin(monitor.supervise(input, audience));
                         }
-                        let result = begun.map(|()| Reply::Done).map_err(|error| chain(&error));
+                        let result = begun.map(|()| Reply::Done).map_err(|error| with_causes(&error));
                         send(line, &answer(result)).await?;
                     }
                     Ask::Machine(order) => {
@@ -305,7 +303,9 @@ fn network_device(runtime: &Path) -> Result<Net, MachineError> {
 }
 
 fn failed(error: &dyn std::error::Error) -> MachineError {
-    MachineError::StartFailed { why: chain(error) }
+    MachineError::StartFailed {
+        why: with_causes(error),
+    }
 }
 
 /// The folders that the guest may reach, and their file server.
@@ -368,7 +368,7 @@ impl Folders {
         };
         self.server
             .add_share(at, options)
-            .map_err(|error| chain(&error))?;
+            .map_err(|error| with_causes(&error))?;
         for own in &self.own {
             if let Ok(inner) = own.strip_prefix(&share.path)
                 && let Err(error) = self.server.leave_unwatched(&at.join(inner))
@@ -386,7 +386,9 @@ impl Folders {
         let Some(at) = list.iter().position(|(known, _)| known == name) else {
             return Ok(());
         };
-        self.server.remove_share(name).map_err(|error| chain(&error))?;
+        self.server
+            .remove_share(name)
+            .map_err(|error| with_causes(&error))?;
         list.remove(at);
         Ok(())
     }

@@ -14,14 +14,12 @@
 )]
 
 use super::words::{Errand, Part, PorterSaid};
-use crate::{
-    error::chain,
-    process::{
-        protocol::{decode, encode},
-        spawn,
-    },
+use crate::process::{
+    protocol::{decode, encode},
+    spawn,
 };
 use cove_confine::{door::Door, namespaces};
+use cove_wire::with_causes;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::{Errno, FdFlags, fcntl_setfd},
@@ -59,7 +57,7 @@ fn live(directory: &Path, line: i32, bare: Option<String>) -> io::Result<()> {
     let mut errands = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let is_bare = bare.is_some();
     if !is_bare && let Err(error) = namespaces::separate() {
-        return say(&mut errands, &PorterSaid::NoNamespaces(chain(&error)));
+        return say(&mut errands, &PorterSaid::NoNamespaces(with_causes(&error)));
     }
     let mut cell = start(directory, line, bare)?;
     say(&mut errands, &PorterSaid::Started(cell.id()))?;
@@ -125,7 +123,7 @@ fn run_errand(errand: &Errand, door: &mut Option<Door>, cell: u32) -> Result<(),
     // Not before the first errand: by then the cell has its view.
     let door = match door {
         Some(door) => door,
-        None => door.insert(Door::to(cell).map_err(|error| chain(&error))?),
+        None => door.insert(Door::to(cell).map_err(|error| with_causes(&error))?),
     };
     match errand {
         Errand::Mount {
@@ -135,7 +133,7 @@ fn run_errand(errand: &Errand, door: &mut Option<Door>, cell: u32) -> Result<(),
         } => door.mount(*slot, path, *read_only),
         Errand::Unmount { slot } => door.unmount(*slot),
     }
-    .map_err(|error| chain(&error))
+    .map_err(|error| with_causes(&error))
 }
 
 fn say(stream: &mut UnixStream, said: &PorterSaid) -> io::Result<()> {
