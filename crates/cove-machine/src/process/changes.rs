@@ -67,8 +67,7 @@ async fn attend(listener: Listener, server: Arc<Server>) {
             },
             why = lost(&mut connection) => {
                 tracing::debug!(why, "the agent no longer repeats the host's changes");
-                connection = None;
-                server.set_repeating(false);
+                give_up(&mut connection, &server);
             }
             batch = &mut taking => {
                 let Ok(batch) = batch else { return };
@@ -79,8 +78,7 @@ async fn attend(listener: Listener, server: Arc<Server>) {
                     && let Err(error) = tell(agent, &batch, &server).await
                 {
                     tracing::warn!(%error, "the agent cannot be told of changes");
-                    connection = None;
-                    server.set_repeating(false);
+                    give_up(&mut connection, &server);
                 }
                 for change in &batch {
                     // Those that were answered are finished already.
@@ -97,13 +95,18 @@ async fn attend(listener: Listener, server: Arc<Server>) {
                     && let Err(error) = ask(agent, &waiting, &server).await
                 {
                     tracing::warn!(%error, "the agent cannot be asked who still waits for locks");
-                    connection = None;
-                    server.set_repeating(false);
+                    give_up(&mut connection, &server);
                 }
                 looking = look(&server);
             }
         }
     }
+}
+
+/// Lets go of the agent: until one connects again, the guest's caches are short-lived.
+fn give_up(connection: &mut Option<Connection>, server: &Server) {
+    *connection = None;
+    server.set_repeating(false);
 }
 
 /// Waits for changes, on a thread where that may block.
