@@ -13,7 +13,6 @@ mod body;
 pub(super) use body::{Members, Verdict, examine};
 
 use crate::settings::check_share;
-use cove_api::DEFAULT_MACHINE;
 use std::{
     ffi::OsString,
     fs, io,
@@ -220,15 +219,8 @@ impl MountPolicy {
 
     /// What to do about a path that is not shared, as the end of the sentence that says so.
     fn advice(&self, path: &str) -> String {
-        let add = |folder: &Path| {
-            let option = if self.machine == DEFAULT_MACHINE {
-                String::new()
-            } else {
-                format!("--machine {} ", self.machine)
-            };
-            let argument = self.quoted(&folder.to_string_lossy());
-            format!("cove share add {option}{argument}")
-        };
+        // It names no machine: a folder is shared with all of them.
+        let add = |folder: &Path| format!("cove share add {}", self.quoted(&folder.to_string_lossy()));
         let here = Path::new(path);
         if self.host != HostPaths::NATIVE {
             return format!(". Share it with: {}", add(here));
@@ -592,16 +584,10 @@ mod tests {
         policy.machine = "work".to_owned();
         policy.host = HostPaths::Unix;
         let refusal = policy.refusal("/it's here", None);
-        assert!(
-            refusal.ends_with(r"cove share add --machine work '/it'\''s here'"),
-            "{refusal}"
-        );
+        assert!(refusal.ends_with(r"cove share add '/it'\''s here'"), "{refusal}");
         policy.host = HostPaths::Windows;
         let refusal = policy.refusal(r"C:\a b", None);
-        assert!(
-            refusal.ends_with(r#"cove share add --machine work "C:\a b""#),
-            "{refusal}"
-        );
+        assert!(refusal.ends_with(r#"cove share add "C:\a b""#), "{refusal}");
     }
 
     proptest! {
