@@ -111,7 +111,7 @@ async fn asked(client: &Client) -> Result<Option<Version>, ClientError> {
     }
 }
 
-/// A client of the daemon, which is started if it does not run yet: as `program daemon --detached`, where `program` is
+/// A client of the daemon, which is started if it does not run yet: as `program daemon-process`, where `program` is
 /// `cove`. `starting` is called before that.
 pub async fn ensure(dirs: &Dirs, program: &Path, starting: impl FnOnce()) -> Result<Client, LaunchError> {
     let client = Client::of(dirs);
@@ -173,7 +173,7 @@ fn spawn(program: &Path, messages: &Path) -> Result<Child, LaunchError> {
     })?;
     let mut command = Command::new(program);
     command
-        .args(["daemon", "--detached"])
+        .arg("daemon-process")
         // A directory that is never unmounted or deleted while the daemon runs.
         .current_dir(program.ancestors().last().unwrap_or(Path::new("/")))
         .stdin(Stdio::null())

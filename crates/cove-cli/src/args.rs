@@ -165,7 +165,13 @@ pub(crate) enum Command {
     /// Say the versions of the command, the daemon, the protocol and the image
     Version,
     /// Run the daemon, or stop it; other commands start it when they need it
-    Daemon(Daemon),
+    Daemon {
+        #[command(subcommand)]
+        action: Option<DaemonAction>,
+    },
+    /// What other commands and the window start as the daemon
+    #[command(hide = true)]
+    DaemonProcess,
     /// List the exit codes
     #[command(hide = true, long_about = exit_codes_text())]
     ExitCodes,
@@ -354,15 +360,6 @@ pub(crate) enum Context {
         #[arg(long)]
         all: bool,
     },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Daemon {
-    #[command(subcommand)]
-    pub(crate) action: Option<DaemonAction>,
-    /// Leave the terminal's session; how other commands start it
-    #[arg(long, hide = true)]
-    pub(crate) detached: bool,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

@@ -107,7 +107,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let session = &session;
     match args.command {
-        Command::Daemon(what) => daemon::run(session, &what),
+        Command::Daemon { action } => daemon::run(session, action),
+        Command::DaemonProcess => daemon::run_detached(session),
         Command::Start => wait_for(lifecycle::start(session)),
         Command::Stop { force } => wait_for(lifecycle::stop(session, force)),
         Command::Restart => wait_for(lifecycle::restart(session)),
@@ -172,7 +173,8 @@ fn completion(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
     Ok(Exit::Done.into())
 }
 
-/// The command without the subcommands that are hidden, which completions would offer all the same.
+/// The command without the subcommands that are hidden, which completions would offer all the same. They would offer
+/// hidden options as well, which cannot be taken off a command: so there are none.
 fn shown(whole: &clap::Command) -> clap::Command {
     let subcommands = whole.get_subcommands().filter(|one| !one.is_hide_set());
     clap::Command::new("cove")
@@ -198,4 +200,24 @@ fn exit_codes(as_json: bool) -> anyhow::Result<ExitCode> {
         output::line(args::exit_codes_text())?;
     }
     Ok(Exit::Done.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn completions_offer_nothing_that_is_hidden() {
+        fn look(command: &clap::Command) {
+            let name = command.get_name();
+            for argument in command.get_arguments() {
+                assert!(!argument.is_hide_set(), "{name}: {}", argument.get_id());
+            }
+            for subcommand in command.get_subcommands() {
+                assert!(!subcommand.is_hide_set(), "{name}: {}", subcommand.get_name());
+                look(subcommand);
+            }
+        }
+        look(&shown(&Args::command()));
+    }
 }

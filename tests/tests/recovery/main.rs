@@ -234,7 +234,7 @@ pub(crate) fn two_commands_that_start_the_daemon_at_once_find_one_daemon(cove: &
     let daemon = cove.daemon_pid();
     // Those that came too late find that out in their own time.
     eventually("the others to end", || {
-        cove.processes_named("daemon --detached") == [daemon]
+        cove.processes_named("daemon-process") == [daemon]
     });
 }
 

@@ -425,7 +425,9 @@ pub(crate) fn completions_are_printed_for_every_shell(cove: &Cove) {
         let script = cove.cove(["completion", shell]).ok();
         assert!(script.contains("cove"), "{shell}: {script}");
         // What is for Cove alone is offered to nobody.
-        assert!(!script.contains("machine-process"), "{shell}: {script}");
+        for ours in ["daemon-process", "machine-process"] {
+            assert!(!script.contains(ours), "{shell}: {script}");
+        }
     }
     let script = cove.cove(["completion", "bash"]).ok();
     let checked: Cmd = cove.program("bash").args(["-n", "/dev/stdin"]).input(script);

@@ -1,13 +1,7 @@
 //! daemon: the daemon itself, in this process; and its end.
 
 use super::{Session, wait_for};
-use crate::{
-    args::{Daemon, DaemonAction},
-    daemon_link,
-    exit::Exit,
-    failure::Failure,
-    progress::Progress,
-};
+use crate::{args::DaemonAction, daemon_link, exit::Exit, failure::Failure, progress::Progress};
 use anyhow::Context as _;
 use cove_api::Client;
 use cove_daemon::{DaemonError, Options};
@@ -18,17 +12,20 @@ use std::{process::ExitCode, time::Duration};
 #[cfg(target_os = "linux")]
 const END_TIMEOUT: Duration = Duration::from_secs(70);
 
-pub(super) fn run(session: &Session, what: &Daemon) -> anyhow::Result<ExitCode> {
-    match what.action {
+pub(super) fn run(session: &Session, action: Option<DaemonAction>) -> anyhow::Result<ExitCode> {
+    match action {
         Some(DaemonAction::Stop) => wait_for(stop(session)),
-        Some(DaemonAction::Run) | None => serve(session, what.detached),
+        Some(DaemonAction::Run) | None => serve(session, false),
     }
 }
 
+/// As other commands start it: on its own, and its log is nobody's standard error.
+pub(super) fn run_detached(session: &Session) -> anyhow::Result<ExitCode> {
+    leave_session();
+    serve(session, true)
+}
+
 fn serve(session: &Session, detached: bool) -> anyhow::Result<ExitCode> {
-    if detached {
-        leave_session();
-    }
     let options = Options {
         program: std::env::current_exe().context("cannot tell where this program is")?,
         log_to_stderr: !detached,
