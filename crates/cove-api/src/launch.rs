@@ -85,7 +85,8 @@ pub async fn running(client: &Client) -> Result<Option<Version>, ClientError> {
     running_within(client, ANSWER_TIMEOUT).await
 }
 
-async fn running_within(client: &Client, limit: Duration) -> Result<Option<Version>, ClientError> {
+/// The same, for whoever waits no longer than `limit`: then it is [`ClientError::Silent`].
+pub async fn running_within(client: &Client, limit: Duration) -> Result<Option<Version>, ClientError> {
     let answered = timeout(limit, asked(client)).await;
     answered.unwrap_or_else(|_| {
         Err(ClientError::Silent {

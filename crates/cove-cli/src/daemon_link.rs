@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use cove_api::{Client, Dirs, LaunchError, launch};
 
-pub(crate) use cove_api::launch::running;
+pub(crate) use cove_api::launch::{running, running_within};
 
 /// Whether a machine process has outlived its daemon: then the machine runs although no daemon does.
 pub(crate) async fn machine_outlived_daemon(dirs: &Dirs, machine: &str) -> bool {

@@ -5,7 +5,7 @@ use crate::exit::Exit;
 use cove_api::{ApiError, ClientError, ErrorCode, LaunchError, hint_for};
 use cove_daemon::DaemonError;
 use cove_image::ImageError;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     io::{self, Write as _},
     process::ExitCode,
@@ -47,6 +47,13 @@ struct Account {
 }
 
 impl Account {
+    /// Of what a command about `machine` met.
+    fn about(machine: &str, error: &anyhow::Error) -> Self {
+        let mut account = Self::of(error);
+        account.hint = hint_for(machine, &account.hint);
+        account
+    }
+
     fn of(error: &anyhow::Error) -> Self {
         let mut account = Self {
             exit: Exit::Failed,
@@ -114,6 +121,15 @@ impl Account {
         account
     }
 
+    fn json(&self) -> Value {
+        json!({
+            "code": self.code,
+            "message": self.message,
+            "causes": self.causes,
+            "hint": self.hint,
+        })
+    }
+
     fn text(&self) -> String {
         let mut text = format!("error: {}\n", self.message);
         for cause in &self.causes {
@@ -161,6 +177,11 @@ fn exit_of(error: &ImageError) -> Exit {
     }
 }
 
+/// `error`, which a command about `machine` met, as scripts get it: for a command whose data have a place for it.
+pub(crate) fn as_json(error: &anyhow::Error, machine: &str) -> Value {
+    Account::about(machine, error).json()
+}
+
 /// Tells `error`, which a command about `machine` met, and returns the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error, machine: &str, as_json: bool, passes_code: bool) -> ExitCode {
     if is_broken_pipe(error) {
@@ -171,15 +192,9 @@ pub(crate) fn report(error: &anyhow::Error, machine: &str, as_json: bool, passes
         }
         return Exit::Done.into();
     }
-    let mut account = Account::of(error);
-    account.hint = hint_for(machine, &account.hint);
+    let account = Account::about(machine, error);
     if as_json {
-        let object = json!({ "error": {
-            "code": account.code,
-            "message": account.message,
-            "causes": account.causes,
-            "hint": account.hint,
-        }});
+        let object = json!({ "error": account.json() });
         // When standard output is gone, standard error below still tells.
         let _ = crate::output::json(&object);
     }

@@ -6,8 +6,11 @@ use cove_tests::{
 };
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::{PermissionsExt as _, symlink},
+    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
         refusals::a_runtime_directory_that_others_can_enter_is_refused,
         refusals::a_runtime_directory_that_cannot_be_written_is_named_with_what_to_set,
         refusals::status_of_a_stopped_cove_starts_nothing,
+        refusals::a_daemon_that_hangs_keeps_no_version_but_its_own_from_being_told,
         refusals::a_daemon_that_was_stopped_has_ended,
         refusals::an_unknown_machine_is_not_found,
         refusals::a_line_that_makes_no_sense_exits_as_what_it_asks_for_would,
@@ -310,6 +314,54 @@ pub(crate) fn status_of_a_stopped_cove_starts_nothing(_: &Cove) {
     cove.cove(["env"]).ok();
     cove.cove(["version"]).ok();
     assert!(cove.processes().is_empty(), "{:?}", cove.processes());
+}
+
+pub(crate) fn a_daemon_that_hangs_keeps_no_version_but_its_own_from_being_told(_: &Cove) {
+    let cove = Cove::new("hung-daemon");
+    let place = cove.home().join("run");
+    assert!(fs::create_dir_all(&place).is_ok());
+    // The system takes connections for it, and nobody reads what they bring.
+    let hung = UnixListener::bind(place.join("daemon.sock"));
+    assert!(hung.is_ok(), "{hung:?}");
+
+    let mut asking = cove.cove(["version"]).spawn();
+    let mut lines = asking
+        .stdout
+        .take()
+        .into_iter()
+        .flat_map(|said| BufReader::new(said).lines().map_while(Result::ok));
+    let first = lines.next().unwrap_or_default();
+    assert!(first.starts_with("cove      "), "{first}");
+    assert!(
+        matches!(asking.try_wait(), Ok(None)),
+        "it did not wait for the daemon"
+    );
+    let further: Vec<_> = lines.collect();
+    assert!(
+        further
+            .iter()
+            .any(|line| line.starts_with("image     Docker Engine")),
+        "{further:?}"
+    );
+    assert!(
+        further.iter().any(|line| line == "daemon    does not answer"),
+        "{further:?}"
+    );
+    let code = asking.wait().ok().and_then(|status| status.code());
+    assert_eq!(code, Some(8));
+
+    let told = cove.cove(["version", "--json"]).run();
+    told.fails_with(8).says(&["has not answered within", "hint: "]);
+    // Commands that need the daemon wait longer for it.
+    assert!(told.took < Duration::from_secs(20), "{told}");
+    let versions: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+    assert!(versions["version"].is_string(), "{told}");
+    assert!(versions["daemon"].is_null(), "{told}");
+    let why = versions["error"]["message"].as_str();
+    assert!(
+        why.is_some_and(|why| why.contains("has not answered within")),
+        "{told}"
+    );
 }
 
 /// What stands in the name means something to shells, or to QEMU.
