@@ -23,6 +23,7 @@ mod http;
 mod kit;
 mod running;
 mod suite;
+mod times;
 mod wait;
 pub mod webdriver;
 
@@ -33,4 +34,5 @@ pub use http::{Response, Wire};
 pub use kit::Kit;
 pub use running::Running;
 pub use suite::{Pace, Test, all, if_all, run, words_of};
+pub use times::Times;
 pub use wait::{eventually, free_port, within, within_telling};

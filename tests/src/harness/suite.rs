@@ -1,6 +1,6 @@
 //! A suite: one machine, many tests, and an end that leaves nothing running.
 
-use super::Cove;
+use super::{Cove, Times};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::{
     any::Any,
@@ -54,14 +54,18 @@ pub fn run(name: &str, pace: Pace, prepare: fn(&Cove), tests: &[Test]) -> ExitCo
         let unfiltered = Arguments::default();
         return libtest_mimic::run(&unfiltered, vec![trial]).exit_code();
     }
+    let times = Arc::new(Times::default());
     let trials = tests
         .iter()
         .map(|&(test, body)| {
-            let cove = Arc::clone(&cove);
-            Trial::test(test, move || attempt(&cove, body).map_err(Failed::from))
+            let (cove, times) = (Arc::clone(&cove), Arc::clone(&times));
+            Trial::test(test, move || {
+                times.measure(test, || attempt(&cove, body)).map_err(Failed::from)
+            })
         })
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    times.print_slowest();
     drop(cove);
     conclusion.exit_code()
 }

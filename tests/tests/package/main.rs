@@ -12,7 +12,7 @@ mod usual;
 mod whole;
 
 use cove_tests::{
-    harness::{self, words_of},
+    harness::{self, Times, words_of},
     tests,
 };
 use libtest_mimic::{Arguments, Trial};
@@ -51,27 +51,31 @@ fn main() -> ExitCode {
         eprintln!("skipped: no package was made, since this is no Debian or WebKit is not there");
         return libtest_mimic::run(&arguments, Vec::new()).exit_code();
     };
-    let mut trials = of_a_root(&kit, USUAL);
+    let times = Arc::new(Times::default());
+    let mut trials = of_a_root(&kit, USUAL, &times);
     if harness::all() {
-        trials.extend(of_a_root(&kit, WHOLE));
+        trials.extend(of_a_root(&kit, WHOLE, &times));
     }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    times.print_slowest();
+    conclusion.exit_code()
 }
 
 /// Tests that share a root, which is made for the first that runs.
-fn of_a_root(kit: &Kit, tests: &[Test]) -> Vec<Trial> {
+fn of_a_root(kit: &Kit, tests: &[Test], times: &Arc<Times>) -> Vec<Trial> {
     let unfit = Root::unfit();
     if let Some(why) = &unfit {
         eprintln!("skipped: {why}");
     }
     let root = Arc::new(OnceLock::new());
     let trials = tests.iter().map(|&(name, body)| {
-        let (kit, root) = (kit.clone(), Arc::clone(&root));
+        let (kit, root, times) = (kit.clone(), Arc::clone(&root), Arc::clone(times));
         Trial::test(name, move || {
             let made =
                 || catch_unwind(AssertUnwindSafe(|| Root::new(&kit))).map_err(|panic| words_of(&*panic));
             let root = root.get_or_init(made).as_ref().map_err(String::as_str)?;
-            Ok(catch_unwind(AssertUnwindSafe(|| body(root))).map_err(|panic| words_of(&*panic))?)
+            let outcome = times.measure(name, || catch_unwind(AssertUnwindSafe(|| body(root))));
+            Ok(outcome.map_err(|panic| words_of(&*panic))?)
         })
         .with_ignored_flag(unfit.is_some())
     });
