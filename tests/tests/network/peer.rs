@@ -4,7 +4,7 @@ use cove_tests::harness::Cove;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -117,11 +117,14 @@ pub(crate) fn send(stream: &mut TcpStream, count: u64) -> io::Result<()> {
     }
 }
 
-/// Whether a datagram of so many bytes comes back as it was.
+/// Whether a datagram of so many bytes comes back as it was, from the address that it was sent to: the usual one of the
+/// loopback device sends it.
 pub(crate) fn datagram_comes_back(address: SocketAddr, length: usize) -> io::Result<bool> {
-    let mut any = address;
-    any.set_port(0);
-    let socket = UdpSocket::bind(any)?;
+    let from: IpAddr = match address {
+        SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    let socket = UdpSocket::bind((from, 0))?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(ANSWER))?;
     let sent: Vec<u8> = piece(0, length as u64);

@@ -173,9 +173,11 @@ pub(crate) fn ipv6_carries_streams_and_datagrams_and_clients_have_the_gateways_a
 }
 
 pub(crate) fn datagrams_of_every_size_come_back(cove: &Cove) {
-    let port = free_port();
+    let (port, everywhere) = (free_port(), free_port());
     let published = format!("{}/udp", on_loopback(port));
-    let _peer = Peer::run(cove, "sizes", &["-p", &published]);
+    let published_everywhere = format!("{everywhere}:{PORT}/udp");
+    let options = ["-p", &published, "-p", &published_everywhere];
+    let _peer = Peer::run(cove, "sizes", &options);
     // The container's network takes 1500 bytes at a time: the larger ones go to it in pieces.
     for length in [1, 1472, 1473, 9000, 65_507] {
         assert!(
@@ -183,6 +185,12 @@ pub(crate) fn datagrams_of_every_size_come_back(cove: &Cove) {
             "{length} bytes"
         );
     }
+    // By its route an answer to this client would come from 127.0.0.1, which it does not hear.
+    let second = SocketAddr::from(([127, 0, 0, 2], everywhere));
+    assert!(
+        datagram_comes_back(second, 100).unwrap(),
+        "no answer from {second}"
+    );
 }
 
 pub(crate) fn short_connections_are_answered_every_one(cove: &Cove) {

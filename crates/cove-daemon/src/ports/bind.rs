@@ -1,11 +1,11 @@
 //! Binding a port of this computer, and saying why not in the words that Docker's users know.
 
-use super::{Ledger, network};
+use super::{Ledger, endpoint::Endpoint, network};
 use cove_wire::{Fault, FaultCode, Protocol, Publish};
 use socket2::{Domain, Socket, Type};
 use std::{io, net::SocketAddr, time::Duration};
 use tokio::{
-    net::{TcpListener, UdpSocket},
+    net::TcpListener,
     time::{Instant, sleep},
 };
 
@@ -22,7 +22,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Bound {
     Streams(TcpListener),
-    Datagrams(UdpSocket),
+    Datagrams(Endpoint),
     /// Nothing, because this computer has no IPv6 and so nobody who could come by it. The engine asks for both
     /// families wherever a user names no address, and gives up both if it is refused one.
     Nothing,
@@ -88,18 +88,17 @@ fn open(protocol: Protocol, address: SocketAddr) -> io::Result<Bound> {
         // The engine asks for both families, each by itself.
         socket.set_only_v6(true)?;
     }
-    // Connections that linger from the last time must not keep the port. (On Windows it would mean something else.)
-    #[cfg(unix)]
-    if protocol == Protocol::Tcp {
-        socket.set_reuse_address(true)?;
-    }
-    socket.bind(&address.into())?;
     Ok(match protocol {
         Protocol::Tcp => {
+            // Connections that linger from the last time must not keep the port. (On Windows it would mean something
+            // else.)
+            #[cfg(unix)]
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             Bound::Streams(TcpListener::from_std(socket.into())?)
         }
-        Protocol::Udp => Bound::Datagrams(UdpSocket::from_std(socket.into())?),
+        Protocol::Udp => Bound::Datagrams(Endpoint::bind(socket, address)?),
     })
 }
 

@@ -1,6 +1,10 @@
-//! Datagrams to a published UDP port. Each client gets a stream of its own, so that answers find their way back.
+//! Datagrams to a published UDP port. Each client gets a stream of its own for each address of this computer that it
+//! talks to, so that answers find their way back, and come from where they are expected.
 
-use super::PAUSE;
+use super::{
+    PAUSE,
+    endpoint::{Endpoint, Flow},
+};
 use crate::machine::agent::open_stream;
 use bytes::Bytes;
 use cove_machine::Machine;
@@ -8,8 +12,7 @@ use cove_wire::{Dial, Open};
 use futures_util::{SinkExt, StreamExt};
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::UdpSocket,
-    sync::mpsc,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -17,23 +20,29 @@ use tokio_util::codec::LengthDelimitedCodec;
 
 /// The largest datagram: its length is a 16-bit number on the wire.
 const LARGEST: usize = u16::MAX as usize;
-/// Clients of one port at once; datagrams of further ones are lost.
-const MAX_CLIENTS: usize = 1024;
+/// Clients of one port at once, each for every address that it talks to; datagrams of further ones are lost.
+const MAX_FLOWS: usize = 1024;
 /// Datagrams of one client that wait for the guest; further ones are lost, as they are in any network.
 const WAITING: usize = 128;
+/// Bytes of all clients of one port that wait: a machine that stands still takes none, while anybody may send more.
+const WAITING_BYTES: usize = 16 << 20;
 /// A client that has been silent for so long, and to which nothing was said, is forgotten.
 const IDLE: Duration = Duration::from_secs(90);
 
+/// A datagram, and its part of [`WAITING_BYTES`] until it is on its way.
+type Waiting = (Bytes, OwnedSemaphorePermit);
+
 /// Serves the port, for ever.
-pub(super) async fn serve(socket: UdpSocket, machine: Arc<dyn Machine>, container: SocketAddr) {
-    let socket = Arc::new(socket);
-    let mut clients: HashMap<SocketAddr, mpsc::Sender<Bytes>> = HashMap::new();
+pub(super) async fn serve(endpoint: Endpoint, machine: Arc<dyn Machine>, container: SocketAddr) {
+    let endpoint = Arc::new(endpoint);
+    let mut flows: HashMap<Flow, mpsc::Sender<Waiting>> = HashMap::new();
+    let room = Arc::new(Semaphore::new(WAITING_BYTES));
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; LARGEST];
     loop {
-        let (datagram, from) = tokio::select! {
-            received = socket.recv_from(&mut buffer) => match received {
-                Ok((length, from)) => (Bytes::copy_from_slice(&buffer[..length]), from),
+        let (length, flow) = tokio::select! {
+            received = endpoint.receive(&mut buffer) => match received {
+                Ok(received) => received,
                 Err(error) => {
                     // Among others, that an answer to some client came back.
                     tracing::debug!("receiving on a published port failed: {error}");
@@ -42,40 +51,43 @@ pub(super) async fn serve(socket: UdpSocket, machine: Arc<dyn Machine>, containe
                 }
             },
             Some(forgotten) = tasks.join_next() => {
-                if let Ok(client) = forgotten
-                    && clients.get(&client).is_some_and(mpsc::Sender::is_closed)
+                if let Ok(flow) = forgotten
+                    && flows.get(&flow).is_some_and(mpsc::Sender::is_closed)
                 {
-                    clients.remove(&client);
+                    flows.remove(&flow);
                 }
                 continue;
             }
         };
-        let queue = clients.get(&from).filter(|queue| !queue.is_closed()).cloned();
+        let queue = flows.get(&flow).filter(|queue| !queue.is_closed()).cloned();
         let queue = match queue {
             Some(queue) => queue,
-            None if tasks.len() >= MAX_CLIENTS => continue,
+            None if tasks.len() >= MAX_FLOWS => continue,
             None => {
                 let (sender, queue) = mpsc::channel(WAITING);
-                let (socket, machine) = (Arc::clone(&socket), Arc::clone(&machine));
+                let (endpoint, machine) = (Arc::clone(&endpoint), Arc::clone(&machine));
                 tasks.spawn(async move {
-                    if let Err(error) = carry(&socket, from, queue, &*machine, container).await {
-                        tracing::debug!(%from, "datagrams were not carried: {error}");
+                    if let Err(error) = carry(&endpoint, &flow, queue, &*machine, container).await {
+                        tracing::debug!(client = %flow.client, "datagrams were not carried: {error}");
                     }
-                    from
+                    flow
                 });
-                clients.insert(from, sender.clone());
+                flows.insert(flow, sender.clone());
                 sender
             }
         };
-        // A full queue loses it.
-        let _ = queue.try_send(datagram);
+        // What there is no room for is lost, in a full queue as well.
+        let bytes = u32::try_from(length).unwrap_or(u32::MAX);
+        if let Ok(part) = Arc::clone(&room).try_acquire_many_owned(bytes) {
+            let _ = queue.try_send((Bytes::copy_from_slice(&buffer[..length]), part));
+        }
     }
 }
 
 async fn carry(
-    socket: &UdpSocket,
-    client: SocketAddr,
-    mut queue: mpsc::Receiver<Bytes>,
+    endpoint: &Endpoint,
+    flow: &Flow,
+    mut queue: mpsc::Receiver<Waiting>,
     machine: &dyn Machine,
     container: SocketAddr,
 ) -> io::Result<()> {
@@ -91,7 +103,7 @@ async fn carry(
         .split();
     let (spoke, mut speaks) = mpsc::channel::<()>(1);
     let inward = async {
-        while let Some(datagram) = queue.recv().await {
+        while let Some((datagram, _part)) = queue.recv().await {
             to_guest.send(datagram).await?;
             let _ = spoke.try_send(());
         }
@@ -100,7 +112,7 @@ async fn carry(
     let outward = async {
         while let Some(datagram) = from_guest.next().await {
             // One that cannot be sent is lost.
-            let _ = socket.send_to(&datagram?, client).await;
+            let _ = endpoint.send(&datagram?, flow).await;
             let _ = spoke.try_send(());
         }
         Ok(())
@@ -110,5 +122,65 @@ async fn carry(
         ended = inward => ended,
         ended = outward => ended,
         () = silence => Ok(()),
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+    use crate::{
+        machine::{
+            Command,
+            fake::{Fixture, Script},
+        },
+        ports::bind::{Bound, bind},
+    };
+    use cove_api::Progress;
+    use cove_wire::Protocol;
+    use tokio::net::UdpSocket;
+
+    /// Longer than anything here takes.
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_client_hears_the_container_from_each_address_that_it_talks_to() {
+        let fixture = Fixture::new(Script {
+            refusals: 0,
+            ..Script::default()
+        });
+        let (handle, owner) = fixture.own();
+        let mut starting = handle.begin(Command::Start).await.unwrap();
+        while matches!(
+            starting.next().await,
+            Some(Progress::Stage { .. } | Progress::Notice { .. })
+        ) {}
+        // Whatever goes to a container of this guest comes back.
+        let machine = Arc::new(fixture.host.machine());
+        let free = UdpSocket::bind("0.0.0.0:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let every = SocketAddr::from(([0, 0, 0, 0], port));
+        let Ok(Bound::Datagrams(endpoint)) = bind(Protocol::Udp, every).await else {
+            panic!("port {port} cannot be had");
+        };
+        let serving = tokio::spawn(serve(endpoint, machine, ([172, 17, 0, 2], 53).into()));
+        let mut clients = Vec::new();
+        for asked in [[127_u8, 0, 0, 1], [127, 0, 0, 2], [127, 9, 9, 9]] {
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            client
+                .connect((std::net::Ipv4Addr::from(asked), port))
+                .await
+                .unwrap();
+            client.send(&asked).await.unwrap();
+            clients.push((client, asked));
+        }
+        for (client, asked) in clients {
+            let mut heard = [0; 8];
+            let length = timeout(LONG, client.recv(&mut heard)).await.unwrap().unwrap();
+            assert_eq!(heard[..length], asked);
+        }
+        serving.abort();
+        owner.abort();
     }
 }

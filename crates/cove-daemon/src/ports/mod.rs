@@ -18,6 +18,7 @@
 
 mod bind;
 mod datagrams;
+mod endpoint;
 mod ledger;
 mod services;
 mod streams;
@@ -142,7 +143,7 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
     let serving = async {
         match bound {
             Some(Bound::Streams(listener)) => streams::serve(&listener, &machine, publish.container).await,
-            Some(Bound::Datagrams(socket)) => datagrams::serve(socket, machine, publish.container).await,
+            Some(Bound::Datagrams(endpoint)) => datagrams::serve(endpoint, machine, publish.container).await,
             // The lease lasts as long as any.
             Some(Bound::Nothing) => std::future::pending().await,
             None => {}

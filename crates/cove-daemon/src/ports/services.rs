@@ -119,7 +119,7 @@ async fn serve(publish: Publish, machine: Arc<dyn Machine>, ledger: Ledger) {
     tracing::info!(protocol = %publish.protocol, port = %publish.host, "published for a service");
     match bound {
         Bound::Streams(listener) => streams::serve(&listener, &machine, publish.container).await,
-        Bound::Datagrams(socket) => datagrams::serve(socket, machine, publish.container).await,
+        Bound::Datagrams(endpoint) => datagrams::serve(endpoint, machine, publish.container).await,
         Bound::Nothing => {}
     }
 }
