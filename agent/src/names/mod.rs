@@ -10,8 +10,10 @@
 //! Nothing here decides what a name means but for the two by which the host is known; all else the host is asked, so
 //! that its hosts file, its VPN and its split DNS hold. Whoever asks gets an answer within [`PATIENCE`], if only that
 //! there is none. Who asks what is being asked already waits for the same answer. Everything is bounded: questions
-//! under way, connections, and what is kept. Of the first two each source address has a share ([`Places`]).
+//! under way, connections, and what is kept. Of the first two each network has a share, and in it each source address
+//! ([`Places`]).
 
+mod arrival;
 mod kept;
 mod places;
 mod under_way;
@@ -62,7 +64,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn serve(report: Report) {
     let address = SocketAddr::from((network::RESOLVER, PORT));
     let bound =
-        async { Ok::<_, io::Error>((UdpSocket::bind(address).await?, TcpListener::bind(address).await?)) };
+        async { Ok::<_, io::Error>((arrival::bind(address).await?, TcpListener::bind(address).await?)) };
     match bound.await {
         Ok((datagrams, streams)) => {
             let names = Arc::new(Names {
@@ -85,7 +87,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>) {
     let places = Places::new(MOST_DATAGRAMS);
     let mut buffer = vec![0; dns::MAX_MESSAGE];
     loop {
-        let (length, from) = match socket.recv_from(&mut buffer).await {
+        let (length, from, network) = match arrival::receive(&socket, &mut buffer).await {
             Ok(received) => received,
             Err(error) => {
                 tracing::debug!("receiving a question failed: {error}");
@@ -93,7 +95,7 @@ async fn serve_datagrams(socket: Arc<UdpSocket>, names: Arc<Names>) {
                 continue;
             }
         };
-        let Some(place) = places.take(from.ip()) else {
+        let Some(place) = places.take(network, from.ip()) else {
             continue;
         };
         let message = buffer[..length].to_vec();
@@ -114,7 +116,8 @@ async fn serve_streams(listener: &TcpListener, names: &Arc<Names>) {
         match listener.accept().await {
             Ok((stream, from)) => {
                 // One too many is hung up on: in the backlog it would stand before those of others.
-                let Some(place) = places.take(from.ip()) else {
+                let network = arrival::network_of(from.ip()).ok();
+                let Some(place) = network.and_then(|network| places.take(network, from.ip())) else {
                     continue;
                 };
                 let names = Arc::clone(names);
@@ -305,7 +308,7 @@ mod tests {
             under_way: Mutex::default(),
             kept: Mutex::default(),
         });
-        let socket = Arc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let socket = Arc::new(arrival::bind(([127, 0, 0, 1], 0).into()).await.unwrap());
         let address = socket.local_addr().unwrap();
         tokio::spawn(serve_datagrams(socket, names));
         let greedy = UdpSocket::bind("127.0.0.2:0").await.unwrap();
