@@ -110,7 +110,8 @@ fn name_of(name: &str, hosts: &str, resolvers: &str) -> Seen {
         return seen(known, NameSource::Hosts);
     }
     let mut last = NameSource::Nobody;
-    for socket in etc::name_servers(resolvers) {
+    let number_of = |device: &str| nix::net::if_::if_nametoindex(device).ok();
+    for socket in etc::name_servers(resolvers, number_of) {
         let server = socket.ip();
         match ask(socket, name) {
             Ok(Answer::Found(addresses)) => return seen(addresses, NameSource::Server(server)),

@@ -17,17 +17,20 @@ pub fn hosts(text: &str) -> impl Iterator<Item = (IpAddr, impl Iterator<Item = &
     })
 }
 
-/// The name servers in the text of a `resolv.conf`, in their order.
-pub fn name_servers(text: &str) -> impl Iterator<Item = SocketAddr> {
-    let servers = text.lines().filter_map(|line| {
+/// The name servers in the text of a `resolv.conf`, in their order. `number_of` knows the numbers of the computer's
+/// devices by their names, since a link-local address means nothing without.
+pub fn name_servers(text: &str, number_of: impl Fn(&str) -> Option<u32>) -> impl Iterator<Item = SocketAddr> {
+    let servers = text.lines().filter_map(move |line| {
         let mut words = line.split_whitespace();
         (words.next()? == "nameserver").then_some(())?;
         let address = words.next()?;
-        let (address, scope) = address.split_once('%').unwrap_or((address, ""));
+        let (address, device) = match address.split_once('%') {
+            Some((address, device)) => (address, device.parse().ok().or_else(|| number_of(device))),
+            None => (address, None),
+        };
         Some(match address.parse().ok()? {
             IpAddr::V4(address) => SocketAddr::from((address, DNS)),
-            // A device's name instead of its number is left to the kernel's choice.
-            IpAddr::V6(address) => SocketAddrV6::new(address, DNS, 0, scope.parse().unwrap_or(0)).into(),
+            IpAddr::V6(address) => SocketAddrV6::new(address, DNS, 0, device.unwrap_or(0)).into(),
         })
     });
     servers.take(MAX_SERVERS)
@@ -59,15 +62,20 @@ mod tests {
     fn the_first_three_name_servers_count_and_other_lines_do_not() {
         let text = "search a.test\nnameserver\nnameserver x\nnameserver fe80::1%2\n nameserver 192.0.2.1 # one\n\
                     nameserver fe80::2%eth0\nnameserver 192.0.2.2\n";
-        let servers: Vec<String> = name_servers(text).map(|server| server.to_string()).collect();
-        assert_eq!(servers, ["[fe80::1%2]:53", "192.0.2.1:53", "[fe80::2]:53"]);
+        let servers = |number_of: fn(&str) -> Option<u32>| -> Vec<String> {
+            let servers = name_servers(text, number_of);
+            servers.map(|server| server.to_string()).collect()
+        };
+        let known = servers(|device| (device == "eth0").then_some(7));
+        assert_eq!(known, ["[fe80::1%2]:53", "192.0.2.1:53", "[fe80::2%7]:53"]);
+        assert_eq!(servers(|_| None)[2], "[fe80::2]:53");
     }
 
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text in "(nameserver|[ -~%#\n\u{e9}])*") {
             hosts(&text).for_each(|(_, names)| names.for_each(drop));
-            name_servers(&text).for_each(drop);
+            name_servers(&text, |_| None).for_each(drop);
         }
     }
 }

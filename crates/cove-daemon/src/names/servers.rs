@@ -70,11 +70,23 @@ impl Servers {
             if changed.is_none() || changed != self.read {
                 self.read = changed;
                 let text = std::fs::read_to_string(file).unwrap_or_default();
-                self.list = etc::name_servers(&text).collect();
+                self.list = etc::name_servers(&text, number_of).collect();
             }
         }
         self.list.clone()
     }
+}
+
+/// The number of a device of this computer.
+#[cfg(target_os = "linux")]
+fn number_of(device: &str) -> Option<u32> {
+    nix::net::if_::if_nametoindex(device).ok()
+}
+
+/// Elsewhere the system's resolver is asked first, which knows.
+#[cfg(not(target_os = "linux"))]
+fn number_of(_: &str) -> Option<u32> {
+    None
 }
 
 /// Asks the servers in turn until one knows. `message` is the query's own. It is for the caller to bound how long those
@@ -168,4 +180,28 @@ async fn by_stream(server: SocketAddr, asked: &Query<'_>, message: &[u8]) -> io:
 fn random() -> u16 {
     let bits = RandomState::new().build_hasher().finish();
     u16::try_from(bits & 0xffff).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_server_with_a_link_local_address_is_asked_by_its_device() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "nameserver fe80::1%lo\nnameserver fe80::1%none\n").unwrap();
+        let mut servers = Servers {
+            file: Some(file.path().to_owned()),
+            read: None,
+            list: Vec::new(),
+        };
+        let loopback = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
+        let expected = [
+            format!("[fe80::1%{}]:53", loopback.trim()),
+            "[fe80::1]:53".to_owned(),
+        ];
+        let current: Vec<String> = servers.current().iter().map(ToString::to_string).collect();
+        assert_eq!(current, expected);
+    }
 }
