@@ -1,7 +1,7 @@
 //! A machine for unit tests: a backend that starts no process, and an agent that speaks the real protocol over a
 //! socket pair. What a test does not script behaves as a healthy guest does.
 
-use super::{Context, Handle, Platform};
+use super::{Command, Context, Handle, Platform};
 use crate::{
     context::DockerConfig,
     name::MachineName,
@@ -9,7 +9,7 @@ use crate::{
     trust::TrustStore,
 };
 use async_trait::async_trait;
-use cove_api::Dirs;
+use cove_api::{Dirs, Progress};
 use cove_image::{Digest, FORMAT, FileEntry, Files, Inputs, Manifest, Package, Role};
 use cove_machine::{
     Availability, Backend, BackendKind, Choice, Connection, Disk, Exit, ExitCause, Features, Listener,
@@ -571,6 +571,17 @@ impl Fixture {
     /// An owner of the default machine.
     pub(crate) fn own(&self) -> (Handle, JoinHandle<()>) {
         Handle::spawn(Arc::clone(&self.context), MachineName::default())
+    }
+
+    /// The default machine, running, for as long as its owner's handle is there.
+    pub(crate) async fn running(&self) -> (Arc<dyn Machine>, Handle) {
+        let (handle, _owner) = self.own();
+        let mut starting = handle.begin(Command::Start).await.unwrap();
+        while let Some(progress) = starting.next().await {
+            assert!(!matches!(progress, Progress::Failed { .. }), "{progress:?}");
+        }
+        let machine: Arc<dyn Machine> = Arc::new(self.host.machine());
+        (machine, handle)
     }
 }
 

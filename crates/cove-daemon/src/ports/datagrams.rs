@@ -130,13 +130,9 @@ async fn carry(
 mod tests {
     use super::*;
     use crate::{
-        machine::{
-            Command,
-            fake::{Fixture, Script},
-        },
+        machine::fake::{Fixture, Script},
         ports::bind::{Bound, bind},
     };
-    use cove_api::Progress;
     use cove_wire::Protocol;
     use tokio::net::UdpSocket;
 
@@ -145,18 +141,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_hears_the_container_from_each_address_that_it_talks_to() {
-        let fixture = Fixture::new(Script {
-            refusals: 0,
-            ..Script::default()
-        });
-        let (handle, owner) = fixture.own();
-        let mut starting = handle.begin(Command::Start).await.unwrap();
-        while matches!(
-            starting.next().await,
-            Some(Progress::Stage { .. } | Progress::Notice { .. })
-        ) {}
         // Whatever goes to a container of this guest comes back.
-        let machine = Arc::new(fixture.host.machine());
+        let fixture = Fixture::new(Script::default());
+        let (machine, _handle) = fixture.running().await;
         let free = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -181,6 +168,5 @@ mod tests {
             assert_eq!(heard[..length], asked);
         }
         serving.abort();
-        owner.abort();
     }
 }

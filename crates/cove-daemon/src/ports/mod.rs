@@ -28,7 +28,7 @@ pub(crate) use ledger::Ledger;
 use crate::machine::chain;
 use bind::Bound;
 use cove_machine::{Connection, Machine};
-use cove_wire::{Codec, Protocol, Publish, Published, WireError, port};
+use cove_wire::{Codec, Fault, FaultCode, Protocol, Publish, Published, WireError, port};
 use futures_util::{SinkExt, StreamExt};
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -37,8 +37,10 @@ use tokio::{
 };
 use tokio_util::codec::Framed;
 
-/// Ports that a guest may hold at once.
+/// Ports that a guest may hold at once, and further ones that it may be refused at once: who waits for an answer for
+/// ever has an engine that says no more than that it waited.
 const MAX_LEASES: usize = 4096;
+const MAX_REFUSED: usize = 64;
 /// How long a guest may take to say which port it wants.
 const ASKING: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed, as it does for lack of descriptors.
@@ -92,9 +94,10 @@ async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
     let mut leases = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if leases.len() < MAX_LEASES => match accepted {
+            accepted = listener.accept(), if leases.len() < MAX_LEASES + MAX_REFUSED => match accepted {
                 Ok(connection) => {
-                    leases.spawn(lease(connection, Arc::clone(&machine), ledger.clone()));
+                    let free = leases.len() < MAX_LEASES;
+                    leases.spawn(lease(connection, Arc::clone(&machine), ledger.clone(), free));
                 }
                 Err(error) => {
                     tracing::warn!("accepting the guest's connection failed: {error}");
@@ -106,7 +109,8 @@ async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
     }
 }
 
-async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger) {
+/// Serves one connection, on which a port is asked for. `free` says whether the guest may have another one.
+async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger, free: bool) {
     let mut wire: Framed<_, Codec<Publish, Published>> = Framed::new(connection, Codec::default());
     let publish = match timeout(ASKING, wire.next()).await {
         Ok(Some(Ok(publish))) => publish,
@@ -115,6 +119,9 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
         Ok(None) | Err(_) => return,
     };
     let binding = async {
+        if !free {
+            return Err(one_too_many(&publish));
+        }
         if publish.patient {
             return Ok(bind::wait_for(&publish, &ledger).await);
         }
@@ -157,6 +164,15 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
     tracing::info!(protocol = %publish.protocol, port = %publish.host, "released");
 }
 
+fn one_too_many(publish: &Publish) -> Fault {
+    let network = network(publish.protocol, &publish.host);
+    let why = format!("the machine has published {MAX_LEASES} ports already, which is the most");
+    Fault::new(
+        FaultCode::Failed,
+        format!("listen {network} {}: {why}", publish.host),
+    )
+}
+
 fn broken(error: &WireError) {
     tracing::warn!("the guest's proxy broke off: {}", chain(error));
 }
@@ -164,4 +180,39 @@ fn broken(error: &WireError) {
 /// The engine's word for a protocol over an address family, such as `tcp4`.
 fn network(protocol: Protocol, address: &std::net::SocketAddr) -> String {
     format!("{protocol}{}", if address.is_ipv4() { 4 } else { 6 })
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use crate::machine::fake::{Fixture, Script};
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn one_port_too_many_is_refused_with_the_reason_and_not_kept_waiting() {
+        let fixture = Fixture::new(Script::default());
+        let (machine, _handle) = fixture.running().await;
+        for (free, reason) in [(false, "published 4096 ports already"), (true, "port 0 cannot")] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let leasing = tokio::spawn(lease(
+                theirs.into(),
+                Arc::clone(&machine),
+                Ledger::default(),
+                free,
+            ));
+            let mut proxy: Framed<_, Codec<Published, Publish>> = Framed::new(ours, Codec::default());
+            let publish = Publish {
+                protocol: Protocol::Tcp,
+                host: ([127, 0, 0, 1], 0).into(),
+                container: ([172, 17, 0, 2], 80).into(),
+                patient: false,
+            };
+            proxy.send(publish).await.unwrap();
+            let answer = timeout(ASKING, proxy.next()).await.unwrap().unwrap().unwrap();
+            let fault = answer.result.unwrap_err();
+            assert!(fault.message.contains(reason), "{}", fault.message);
+            leasing.await.unwrap();
+        }
+    }
 }
