@@ -133,10 +133,18 @@ pub(crate) fn every_hop_at_which_a_way_can_stop_is_found(cove: &Cove) {
         stops_from(format!("192.168.127.1:{port}"), 26, "host", "[::1]");
     }
 
-    // A rule in the machine that refuses what a program would take, as a firewall does.
     let address = cove
         .docker(["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "maze"])
         .ok();
+    // An address that the engine took, whoever else has it.
+    let network: Vec<&str> = address.trim().split('.').take(2).collect();
+    stops_from(
+        format!("{}.255.254:80", network.join(".")),
+        21,
+        "route",
+        "the engine's network `bridge`",
+    );
+    // A rule in the machine that refuses what a program would take, as a firewall does.
     let rule = |change: &str| {
         let words = ["OUTPUT", "-d", &address, "-p", "tcp", "--dport", "80"];
         cove.cove(["exec", "iptables", change])

@@ -1,8 +1,10 @@
 //! The way from a container.
 
 use super::{
-    ENGINE_DNS, Stop, Walk, Walker, container::Container, idle, listening, nonsense, target::Target,
+    ENGINE_DNS, Stop, Walk, Walker, container::Container, idle, listening, nonsense, subnet::Subnet,
+    target::Target,
 };
+use crate::machine::ask_engine;
 use cove_api::{ApiError, ErrorCode, Station, Verdict};
 use cove_wire::{Attempt, NameSource, Seen, Sight, network};
 use std::net::{IpAddr, SocketAddr};
@@ -98,7 +100,40 @@ impl Walk {
             let stop = listening::judge(&tried.attempt, address, &listeners, machine);
             return Ok(self.stop(Station::Server, stop));
         }
+        let networks = ask_engine(&*self.around.machine, "/networks").await;
+        if let Some(subnet) = networks.and_then(|list| Subnet::with(&list, address.ip())) {
+            return self.reach_into(walker, address, &subnet).await;
+        }
         self.reach_outside(walker, address).await
+    }
+
+    /// To an address of a network of the engine's that no container has.
+    async fn reach_into(
+        &mut self,
+        walker: &Walker<'_>,
+        address: SocketAddr,
+        subnet: &Subnet,
+    ) -> Result<Verdict, ApiError> {
+        let Subnet { network, range } = subnet;
+        let tried = self.attempt(walker, address).await?;
+        if tried.attempt == Attempt::Taken {
+            self.pass(
+                Station::Server,
+                format!("a program answers at {address}, within the network `{network}`"),
+            );
+            return Ok(Verdict::Reachable);
+        }
+        let stop = Stop::new(
+            Verdict::NoRoute,
+            format!(
+                "{} is within the engine's network `{network}` ({range}), where no container has it",
+                address.ip()
+            ),
+            "what is sent there stays in the machine; if something beyond it is meant, as in a VPN, give the network \
+             other addresses: docker network create --subnet RANGE NET, or the settings engine.bip for `bridge` and \
+             engine.default-address-pools for networks to come",
+        );
+        Ok(self.stop(Station::Route, stop))
     }
 
     async fn reach_itself(&mut self, walker: &Walker<'_>, address: SocketAddr) -> Result<Verdict, ApiError> {

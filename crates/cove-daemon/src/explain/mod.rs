@@ -16,6 +16,7 @@ mod from_container;
 mod from_here;
 mod here;
 mod listening;
+mod subnet;
 mod target;
 
 use crate::machine::{agent, chain, clean, running_containers};
