@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     let slow: &[harness::Test] = &tests![
         published::ports_go_and_come_with_an_engine_that_crashes,
         streams::an_engine_that_crashes_under_load_damages_nothing_and_serves_on,
+        streams::datagrams_for_a_machine_that_stands_still_cost_the_daemon_little,
         outbound::large_transfers_arrive_whole_in_both_directions,
         outbound::containers_on_a_network_of_their_own_find_each_other_by_name,
         outbound::datagrams_of_a_container_reach_the_host_and_come_back,

@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     process::Child,
     sync::{
         Mutex,
@@ -191,6 +191,32 @@ pub(crate) fn datagrams_of_every_size_come_back(cove: &Cove) {
         datagram_comes_back(second, 100).unwrap(),
         "no answer from {second}"
     );
+}
+
+pub(crate) fn datagrams_for_a_machine_that_stands_still_cost_the_daemon_little(cove: &Cove) {
+    const LENGTH: usize = 60_000;
+    let port = free_port();
+    let published = format!("{}/udp", on_loopback(port));
+    let _peer = Peer::run(cove, "still", &["-p", &published]);
+    assert!(datagram_comes_back(loopback(port), LENGTH).unwrap());
+    cove.cove(["pause"]).ok();
+    let before = resident(cove.daemon_pid());
+    let clients = [(); 16].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    for _ in 0..128 {
+        for client in &clients {
+            // One that finds no room is lost.
+            let _ = client.send_to(&[7; LENGTH], loopback(port));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    let grown = resident(cove.daemon_pid()).saturating_sub(before);
+    cove.cove(["resume"]).ok();
+    // Of the hundred million bytes that were sent.
+    assert!(
+        grown < MUCH,
+        "the daemon grew by {grown} bytes for datagrams that nobody takes"
+    );
+    assert!(datagram_comes_back(loopback(port), LENGTH).unwrap());
 }
 
 pub(crate) fn short_connections_are_answered_every_one(cove: &Cove) {

@@ -95,7 +95,9 @@ async fn carry(
         address: container,
         namespace: None,
     });
-    let stream = open_stream(machine, &open).await.map_err(io::Error::other)?;
+    // A machine that stands still answers when it goes on. The place is for somebody else by then.
+    let opened = timeout(IDLE, open_stream(machine, &open)).await?;
+    let stream = opened.map_err(io::Error::other)?;
     let (mut to_guest, mut from_guest) = LengthDelimitedCodec::builder()
         .length_field_length(2)
         .max_frame_length(LARGEST)

@@ -82,7 +82,7 @@ mod system {
                 )?;
                 let client = received.address.as_ref().and_then(internet_address);
                 let client = client.ok_or(io::ErrorKind::InvalidData)?;
-                let here = received.cmsgs()?.find_map(destination);
+                let here = received.cmsgs()?.find_map(|message| destination(&message));
                 Ok((received.bytes, Flow { client, here }))
             })
             .await
@@ -132,7 +132,7 @@ mod system {
     }
 
     /// The address that a datagram came to, if that is what the message is about and if it can be answered from.
-    fn destination(message: ControlMessageOwned) -> Option<SocketAddr> {
+    fn destination(message: &ControlMessageOwned) -> Option<SocketAddr> {
         let here = match message {
             // Where the datagram went to many, this is the computer's own address in their network.
             ControlMessageOwned::Ipv4PacketInfo(info) => {
