@@ -1,6 +1,6 @@
 //! Where a question comes from, by what the kernel tells of it.
 //!
-//! A container with the capability NET_RAW, which the engine gives to all, can write any source address into a
+//! A container with the capability `NET_RAW`, which the engine gives to all, can write any source address into a
 //! datagram, and answer for every address of its own network. Which network it is in it cannot choose. So shares are
 //! given to networks first, and within each to source addresses.
 
