@@ -2,7 +2,7 @@
 
 use cove_tests::harness::{
     Cove, eventually,
-    webdriver::{BOOT, SOON, Window, program},
+    webdriver::{BOOT, QUIET, SOON, Window, program},
     within, within_telling,
 };
 use std::{
@@ -247,6 +247,7 @@ pub(crate) fn a5_a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
         .env("DISPLAY", window.display())
         .env("COVE_HOME", cove.home())
         .env("HOME", cove.scratch())
+        .envs(QUIET)
         .env_remove("XDG_RUNTIME_DIR")
         .status()
         .expect("it starts");
