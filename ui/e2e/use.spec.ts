@@ -243,6 +243,18 @@ test("a folder that is cancelled while it is being shared is not mounted, and th
   await expect(page.getByLabel("Folders and volumes")).toHaveValue("");
 });
 
+test("of more things than are looked at together it is said how many were taken and how many not", async ({ page }) => {
+  await page.goto("/#/containers/new");
+  await drop(page, ...Array.from({ length: 23 }, (_, index) => `/home/mara/part-${index}`));
+  const mounts = page.getByLabel("Folders and volumes");
+  await expect(mounts).toHaveValue(/part-19:/);
+  expect((await mounts.inputValue()).split("\n")).toHaveLength(20);
+  const toasts = page.getByRole("status");
+  await expect(toasts.getByText("20 of 23 were taken, 3 were not.")).toBeVisible();
+  await page.getByRole("button", { name: "Show" }).click();
+  await expect(page.getByText("Drop the others again, fewer at once")).toBeVisible();
+});
+
 test("files are not mounted, and that is said once", async ({ page }) => {
   await page.goto("/");
   await drop(page, "/home/mara/notes.txt", "/home/mara/list.txt");
