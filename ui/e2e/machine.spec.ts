@@ -169,6 +169,30 @@ test("light or dark is chosen against the desktop's, and remembered", async ({ p
   await expect(main).toHaveCSS("background-color", "rgb(255, 255, 255)");
 });
 
+test("shortcuts of a single character are turned off, which the list of shortcuts says and the next start remembers", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  const box = page.getByRole("checkbox", { name: "Shortcuts of a single character" });
+  await expect(box).toBeChecked();
+  await box.uncheck();
+  await page.reload();
+  await expect(box).not.toBeChecked();
+  await page.keyboard.press("F1");
+  await expect(page.getByRole("dialog", { name: "Shortcuts" }).getByText("(turned off in the window's settings)")).toBeVisible();
+  await page.keyboard.press("Escape");
+  await page.getByRole("link", { name: "Volumes" }).click();
+  const search = page.getByRole("searchbox");
+  await expect(search).toHaveAttribute("placeholder", "Search");
+  await page.keyboard.press("/");
+  await expect(search).not.toBeFocused();
+  await page.getByRole("link", { name: "Machine", exact: true }).click();
+  await page.getByRole("link", { name: "Settings" }).click();
+  await box.check();
+  await page.getByRole("link", { name: "Volumes" }).click();
+  await expect(search).toHaveAttribute("placeholder", "Search  /");
+  await page.keyboard.press("/");
+  await expect(search).toBeFocused();
+});
+
 test("a machine that was shown last and is gone leaves the usual one", async ({ page }) => {
   await page.goto("/#/machine/machines");
   await page.getByRole("button", { name: "Create a machine…" }).click();

@@ -3,6 +3,7 @@ import type { MachineNews } from "../host";
 import { MemoryHost } from "../host/memory";
 import type { Kept } from "./kept";
 import { recallMachine, rememberMachine } from "./last-machine";
+import { SingleKeys } from "./single-keys.svelte";
 import { chosenTheme, chooseTheme } from "./theme";
 
 function memory(): Kept {
@@ -64,4 +65,14 @@ it("a theme is the desktop's until one is chosen, and whatever else was kept is 
   expect([chosenTheme(choices), root.dataset["theme"]]).toEqual(["system", "system"]);
   choices.set("theme", "neon");
   expect(chosenTheme(choices)).toBe("system");
+});
+
+it("shortcuts of a single character are heard until they are turned off, which the next start remembers", () => {
+  const choices = memory();
+  const keys = new SingleKeys(choices);
+  expect(keys.on).toBe(true);
+  keys.on = false;
+  expect([keys.on, new SingleKeys(choices).on]).toEqual([false, false]);
+  keys.on = true;
+  expect([new SingleKeys(choices).on, choices.get("single-keys")]).toEqual([true, null]);
 });

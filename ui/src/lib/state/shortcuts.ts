@@ -5,11 +5,12 @@ export const PALETTE = "Ctrl+K";
 export const TASKS = "Ctrl+J";
 export const SHORTCUTS = "F1";
 export const NEXT_PANE = "Ctrl+F6";
+export const SEARCH = "/";
 
 export const ALL: readonly (readonly [keys: string, does: Word])[] = [
   [PALETTE, "keyPalette"],
   [TASKS, "keyTasks"],
-  ["/", "keySearch"],
+  [SEARCH, "keySearch"],
   ["Esc", "keyClose"],
   [NEXT_PANE, "keyNextPane"],
   ["Ctrl+Shift+F6", "keyLastPane"],
@@ -20,3 +21,8 @@ export const ALL: readonly (readonly [keys: string, does: Word])[] = [
   ["Ctrl+Shift+C", "keyTerminalCopy"],
   [SHORTCUTS, "keyShortcuts"],
 ];
+
+/** Whether it is a single character, which `single-keys.svelte.ts` turns off. */
+export function isSingle(keys: string): boolean {
+  return [...keys].length === 1;
+}

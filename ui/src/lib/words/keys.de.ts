@@ -14,6 +14,8 @@ export const keys: Record<keyof typeof words, string> = {
   keyLogCopy: "Die ausgewählten Zeilen kopieren, in einem Protokoll",
   keyTerminalCopy: "Kopieren, was ausgewählt ist, in einem Terminal",
   keyShortcuts: "Diese Liste",
+  keySingle: "(ein einzelnes Zeichen, in den Einstellungen des Fensters abschaltbar)",
+  keySingleOff: "(in den Einstellungen des Fensters abgeschaltet)",
   terminalLabel: "Terminal. {keys} führt hinaus.",
   terminalLeave: "führt hinaus",
 };

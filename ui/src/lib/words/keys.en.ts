@@ -13,6 +13,8 @@ export const keys = {
   keyLogCopy: "Copy the selected lines, in a log",
   keyTerminalCopy: "Copy what is selected, in a terminal",
   keyShortcuts: "This list",
+  keySingle: "(a single character, which the window's settings turn off)",
+  keySingleOff: "(turned off in the window's settings)",
   terminalLabel: "Terminal. {keys} leads out of it.",
   terminalLeave: "leads out",
 } as const;

@@ -8,6 +8,8 @@ export const settings: Record<keyof typeof words, string> = {
   theme_system: "Wie der Desktop",
   theme_light: "Hell",
   theme_dark: "Dunkel",
+  singleKeys: "Tastenkürzel aus einem einzelnen Zeichen",
+  singleKeysHint: "Das sind: {keys}. Schalten Sie sie ab, wenn Sie diesem Computer diktieren oder versehentlich Tasten treffen.",
   autostart: "Cove öffnen, wenn ich mich anmelde",
   autostartHint: "Wo es eine Leiste für Symbole gibt, startet es dort und zeigt kein Fenster, bis Sie es öffnen.",
   access: "Ordner und Vertrauen",

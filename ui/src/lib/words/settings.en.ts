@@ -7,6 +7,8 @@ export const settings = {
   theme_system: "As the desktop",
   theme_light: "Light",
   theme_dark: "Dark",
+  singleKeys: "Shortcuts of a single character",
+  singleKeysHint: "These are: {keys}. Turn them off where you speak to this computer, or strike keys by mistake.",
   autostart: "Open Cove when I log in",
   autostartHint: "Where there is a tray, it starts there and shows no window until you open it.",
   access: "Folders and trust",
