@@ -97,6 +97,7 @@ const COMMANDS: &[&str] = &[
     "wait_for_page",
     "watch_changes",
     "watch_containers",
+    "watch_engine",
     "watch_machine",
     "watch_usage",
     "write_file",

@@ -6,7 +6,7 @@ use crate::{
 };
 use cove_api::{Client, DEFAULT_MACHINE, Dirs, launch};
 use cove_engine::Engine;
-use cove_view::{ContainerRow, MachineNews, MachinePhase, ThingKind};
+use cove_view::{ContainerRow, Failure, MachineNews, MachinePhase, ThingKind};
 use std::{
     env,
     path::PathBuf,
@@ -27,8 +27,10 @@ pub(crate) struct Cove {
     program: PathBuf,
     /// What the machine does; nothing until the daemon was asked.
     pub(crate) news: watch::Sender<Option<MachineNews>>,
-    /// The engine's containers; nothing while no engine answers.
+    /// The engine's containers as they were last told; nothing while no machine runs that could have any.
     pub(crate) rows: watch::Sender<Option<Vec<ContainerRow>>>,
+    /// Why the engine of a machine that runs does not answer; nothing while it does. What was last heard of it stays.
+    pub(crate) lost: watch::Sender<Option<Failure>>,
     /// What of the engine's things changed, as its events say.
     pub(crate) changes: broadcast::Sender<ThingKind>,
     /// Asks the follower to look for the daemon at once.
@@ -56,6 +58,7 @@ impl Cove {
             program: program(),
             news: watch::Sender::new(None),
             rows: watch::Sender::new(None),
+            lost: watch::Sender::new(None),
             changes: broadcast::Sender::new(CHANGES),
             look: Notify::new(),
             alive: Mutex::default(),
@@ -84,6 +87,7 @@ impl Cove {
         self.chosen.send_replace(machine);
         self.news.send_replace(None);
         self.rows.send_replace(None);
+        self.lost.send_replace(None);
     }
 
     /// Tells whenever another machine is chosen.
@@ -152,13 +156,14 @@ fn program() -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
     use std::time::Duration;
     use tokio::time::timeout;
 
-    fn running(name: &str) -> MachineNews {
+    /// News of a machine of this name that runs.
+    pub(crate) fn running(name: &str) -> MachineNews {
         let news = json!({"kind": "seen", "machine": {
             "name": name, "phase": "running", "stage": null, "failure": null, "consoleTail": [], "backend": "kvm",
             "backendReason": "", "dockerHost": "", "cpus": 1, "memory": 1, "memoryOnHost": null, "diskSize": 1,

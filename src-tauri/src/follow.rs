@@ -19,13 +19,15 @@ use cove_api::{Client, ClientError, Event, MachineStatus};
 use cove_engine::{Engine, EngineError, Place};
 use cove_view::{ContainerRow, MachineNews, ThingKind};
 use serde_json::Value;
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long between two looks for a daemon that is not there, and for an engine that broke off.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often what changes without an event is read anew: memory and disk of the machine, `Up 3 minutes` of a container.
 const REFRESH: Duration = Duration::from_secs(10);
+/// How long the engine may take over an answer before the page is told that there is none.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Events that come within this time of the first are answered by one reading of the list.
 const GATHER: Duration = Duration::from_millis(30);
 
@@ -102,37 +104,74 @@ pub(crate) const THINGS: [ThingKind; 4] = [
     ThingKind::Network,
 ];
 
-/// Keeps [`Cove::rows`] true, and tells [`Cove::changes`].
+/// Keeps [`Cove::rows`] and [`Cove::lost`] true, and tells [`Cove::changes`].
 pub(crate) async fn containers(cove: Arc<Cove>) {
     let mut news = cove.news.subscribe();
     loop {
-        let machine = cove.running().await;
+        let machine = if let Ok(machine) = timeout(Duration::ZERO, cove.running()).await {
+            machine
+        } else {
+            // What was last known is not of a machine that is still to start.
+            forget(&cove);
+            cove.running().await
+        };
         let engine = cove.engine_of(&machine);
         // Another machine may run by the time that this one is not shown any more.
         let stopped = news.wait_for(|news| cove::runs(news.as_ref()) != Some(machine.as_str()));
         tokio::select! {
             // Ends with an error at the latest when the engine does; it is there again or not a moment later.
-            _ = follow_engine(&cove, &engine) => {}
+            end = follow_engine(&cove, &engine) => {
+                let ended = |()| Refusal::new("the engine's events have ended", "");
+                lose(&cove, end.map_or_else(Refusal::from, ended));
+            }
             _ = stopped => {}
         }
         if cove::runs(cove.news.borrow().as_ref()) != Some(machine.as_str()) {
-            cove.rows.send_replace(None);
+            forget(&cove);
         }
         sleep(AGAIN / 4).await;
     }
 }
 
+/// Nothing is known of an engine, nor missed of it, whose machine does not run.
+fn forget(cove: &Cove) {
+    cove.rows.send_replace(None);
+    cove.lost.send_replace(None);
+}
+
+/// Tells why nothing more is heard of the engine, if that is news.
+fn lose(cove: &Cove, Refusal(why): Refusal) {
+    cove.lost.send_if_modified(|lost| {
+        let news = lost.as_ref() != Some(&why);
+        *lost = Some(why);
+        news
+    });
+}
+
+/// Waits for the engine, and tells the page where that takes long.
+async fn patiently<T>(cove: &Cove, answer: impl Future<Output = T>) -> T {
+    let mut answer = pin!(answer);
+    if let Ok(answer) = timeout(PATIENCE, answer.as_mut()).await {
+        return answer;
+    }
+    let silent = format!("the engine has not answered for {} s", PATIENCE.as_secs());
+    lose(cove, Refusal::new(silent, "Its log is on the machine's screen."));
+    answer.await
+}
+
 async fn follow_engine(cove: &Arc<Cove>, engine: &Engine) -> Result<(), EngineError> {
     let place =
         Place::of(&["events"]).with("filters", r#"{"type":["container","image","volume","network"]}"#);
-    let mut events = engine.lines(hyper::Method::GET, &place).await?;
+    let mut events = patiently(cove, engine.lines(hyper::Method::GET, &place)).await?;
     // What changed while nobody listened is not known. Nobody may be interested either, which is no mistake.
     for kind in THINGS {
         let _ = cove.changes.send(kind);
     }
     clear_left_overs(cove, engine);
     loop {
-        cove.rows.send_replace(Some(list(engine).await?));
+        let rows = patiently(cove, list(engine)).await?;
+        cove.rows.send_replace(Some(rows));
+        cove.lost.send_if_modified(|lost| lost.take().is_some());
         let due = Instant::now() + REFRESH;
         let mut gathered = None;
         loop {
@@ -201,5 +240,74 @@ mod tests {
         ] {
             assert_eq!(changes_the_list(&json!({"Action": action})), changes, "{action}");
         }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn an_engine_that_is_lost_while_its_machine_runs_is_told_of_until_it_answers_and_its_rows_stay() {
+        use crate::cove::tests::running;
+        use cove_api::Dirs;
+        use tokio::{
+            io::{AsyncReadExt as _, AsyncWriteExt as _},
+            net::UnixListener,
+            task::JoinSet,
+        };
+
+        /// Answers each request, and leaves events open, until it is dropped.
+        async fn serve(listener: UnixListener) {
+            let mut connections = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let mut request = vec![0; 8192];
+                    let count = stream.read(&mut request).await.unwrap();
+                    let events = request[..count].starts_with(b"GET /events");
+                    let answer = if events {
+                        "HTTP/1.1 200 OK\r\n\r\n"
+                    } else {
+                        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+                    };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    if events {
+                        std::future::pending::<()>().await;
+                    }
+                });
+            }
+        }
+
+        let soon = Duration::from_secs(20);
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Arc::new(Cove::of(Dirs::below(directory.path()), "default".to_owned()));
+        let socket = cove.dirs.docker_socket("default");
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let mut lost = cove.lost.subscribe();
+        cove.news.send_replace(Some(running("default")));
+        let following = tokio::spawn(containers(Arc::clone(&cove)));
+        let why = timeout(soon, lost.wait_for(Option::is_some))
+            .await
+            .unwrap()
+            .unwrap()
+            .clone();
+        assert!(why.unwrap().message.contains("cannot reach the engine"));
+        assert!(cove.rows.borrow().is_none());
+
+        let engine = tokio::spawn(serve(UnixListener::bind(&socket).unwrap()));
+        timeout(soon, lost.wait_for(Option::is_none))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(cove.rows.borrow().is_some());
+
+        engine.abort();
+        timeout(soon, lost.wait_for(Option::is_some))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(cove.rows.borrow().is_some(), "what was last known is gone");
+        cove.news.send_replace(None);
+        timeout(soon, lost.wait_for(Option::is_none))
+            .await
+            .unwrap()
+            .unwrap();
+        following.abort();
     }
 }

@@ -120,6 +120,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::unwatch,
         streams::watch_changes,
         streams::watch_containers,
+        streams::watch_engine,
         streams::watch_usage,
         tasks::cancel_task,
         transfer::choose_files,

@@ -11,7 +11,7 @@ use crate::{
 };
 use cove_api::{LogQuery, LogSource};
 use cove_engine::{Bytes, EngineError, Place};
-use cove_view::{ContainerRow, ContainerState, LogLine, LogReader, ThingKind, Usage};
+use cove_view::{ContainerRow, ContainerState, Failure, LogLine, LogReader, ThingKind, Usage};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tauri::{
     AppHandle, State,
@@ -42,6 +42,25 @@ pub(crate) fn watch_containers(
         while rows.changed().await.is_ok() {
             let now = rows.borrow_and_update().clone();
             if now.is_some_and(|now| seen.send(now).is_err()) {
+                return;
+            }
+        }
+    })
+}
+
+/// Tells, at once and whenever it changes, why the engine of the machine that runs does not answer; null while it does.
+#[tauri::command]
+pub(crate) fn watch_engine(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    seen: Channel<Option<Failure>>,
+) -> u32 {
+    let mut lost = cove.lost.subscribe();
+    lost.mark_changed();
+    streams.start(0, |_| async move {
+        while lost.changed().await.is_ok() {
+            let now = lost.borrow_and_update().clone();
+            if seen.send(now).is_err() {
                 return;
             }
         }
