@@ -132,6 +132,62 @@ test("an engine that does not answer is not waited for in silence", async ({ pag
   await expect(page.getByText("No answer yet. It shows here as soon as there is one.")).toBeVisible({ timeout: 15_000 });
 });
 
+/** Has the engine answer no more, or again. */
+async function engine(page: Page, why: { message: string; hint: string } | null) {
+  await page.evaluate((why) => {
+    window.dispatchEvent(new CustomEvent("cove-engine", { detail: why }));
+  }, why);
+}
+
+const BROKE = { message: "the connection to the engine broke", hint: "Its log is on the machine's screen." };
+
+for (const [screen, item, button] of [
+  ["containers", CONTAINER, "Stop"],
+  ["images", "", "Pull"],
+  ["volumes", "shop_data", "Back up"],
+  ["networks", "", "Create"],
+] as const) {
+  for (const theme of ["light", "dark"] as const) {
+    test(`where the engine is lost, ${screen} say that they are what was last known, until it answers, ${theme}`, async ({ page }) => {
+      await page.emulateMedia({ colorScheme: theme });
+      await page.goto(`/#/${screen}/${item}`);
+      const rows = page.locator(".rows");
+      const action = page.getByRole("button", { name: button, exact: true });
+      await expect(rows.getByText(/shop/).first()).toBeVisible();
+      const known = await rows.getByRole("checkbox").count();
+      await expect(action).toBeEnabled();
+      await engine(page, BROKE);
+      await expect(page.getByText("What shows here is what was last known.")).toBeVisible();
+      await expect(page.getByText(BROKE.message)).toBeVisible();
+      await expect(rows).toHaveClass(/last-known/);
+      await expect(action).toBeDisabled();
+      // What was known is still to be read, and found.
+      await expect(rows.getByRole("checkbox")).toHaveCount(known);
+      await page.keyboard.press("/");
+      await page.keyboard.type("nothing-is-called-so");
+      await expect(rows.getByText("Nothing matches")).toBeVisible();
+      await page.getByRole("searchbox").first().fill("");
+      const { violations } = await new AxeBuilder({ page }).analyze();
+      expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+      await engine(page, null);
+      await expect(page.getByText("what was last known")).toHaveCount(0);
+      await expect(rows).not.toHaveClass(/last-known/);
+      await expect(action).toBeEnabled();
+    });
+  }
+}
+
+test("what the engine would have to do is not offered in the palette while it is lost", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
+  await engine(page, BROKE);
+  await expect(page.getByText("The engine does not answer.")).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("shop-web-1");
+  await expect(page.getByRole("option", { name: "Logs: shop-web-1" })).toBeVisible();
+  await expect(page.getByRole("option", { name: "Stop: shop-web-1" })).toHaveCount(0);
+});
+
 test("the palette goes to a container by the keyboard alone", async ({ page }) => {
   await page.goto("/");
   await expect(page.getByRole("link", { name: /blog-db-1/ })).toBeVisible();

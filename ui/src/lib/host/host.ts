@@ -6,6 +6,7 @@ import type {
   CheckView,
   ContainerRow,
   Dropped,
+  Failure,
   FilesOf,
   FilesView,
   FileText,
@@ -115,6 +116,8 @@ export interface Host extends ProjectsHost, ThingsHost {
 
   /** All containers at once, then again after each event of the engine. Nothing comes while no engine answers. */
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;
+  /** Why the engine of the machine that runs does not answer, at once and whenever that changes; null while it does. */
+  watchEngine(seen: (why: Failure | null) => void): Stop;
   /** What running containers use, by id, about once a second. */
   watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void): Stop;
   act(action: ContainerAction, id: string): Promise<void>;

@@ -9,6 +9,7 @@ import { MemoryProjects } from "./memory-projects";
 import { MemoryRegistries, registryOf } from "./memory-registries";
 import type { ThingsHost } from "./things";
 import type {
+  Failure,
   ImageDetails,
   ImageRow,
   Label,
@@ -51,6 +52,8 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   #networks: Network[] = [];
   #now = 0;
   readonly #watchers = new Set<(kinds: ThingKind[]) => void>();
+  readonly #engineWatchers = new Set<(why: Failure | null) => void>();
+  #lost: Failure | null = null;
 
   /** What is there before anything was done: what the containers need, and something that nobody uses. */
   protected stock(now: number): void {
@@ -86,6 +89,31 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
     ];
   }
 
+  /** In the page, tests lose the engine and find it again by an event of their own. */
+  watchEngine(seen: (why: Failure | null) => void): Stop {
+    const hear = (event: Event) => {
+      if (event instanceof CustomEvent) this.loseEngine(event.detail as Failure | null);
+    };
+    if (typeof window !== "undefined") window.addEventListener("cove-engine", hear);
+    this.#engineWatchers.add(seen);
+    seen(this.#lost);
+    return () => {
+      if (typeof window !== "undefined") window.removeEventListener("cove-engine", hear);
+      this.#engineWatchers.delete(seen);
+    };
+  }
+
+  /** Has the engine answer no more, for this reason, or again. What changed meanwhile is not known: all lists may have. */
+  loseEngine(why: Failure | null): void {
+    this.#lost = why;
+    for (const seen of this.#engineWatchers) seen(why);
+    if (why === null) for (const kind of ["container", "image", "volume", "network"] as const) this.changed(kind);
+  }
+
+  protected mustAnswer(): void {
+    if (this.#lost !== null) throw new HostError(this.#lost.message, this.#lost.hint);
+  }
+
   protected changed(kind: ThingKind): void {
     for (const seen of this.#watchers) seen([kind]);
   }
@@ -105,6 +133,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   }
 
   async images(): Promise<ImageRow[]> {
+    this.mustAnswer();
     return this.#images.rows((image) => this.#usersOf(image.tags));
   }
 
@@ -173,6 +202,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   }
 
   async volumes(): Promise<VolumeRow[]> {
+    this.mustAnswer();
     return this.#volumes.map((volume) => ({
       name: volume.name,
       driver: "local",
@@ -231,6 +261,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   }
 
   async networks(): Promise<NetworkRow[]> {
+    this.mustAnswer();
     return this.#networks.map(({ id, name, driver, subnet, members, builtin, internal }) => ({
       id,
       name,

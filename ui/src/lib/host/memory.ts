@@ -358,6 +358,7 @@ export class MemoryHost extends MemoryThings implements Host {
   }
 
   async act(action: ContainerAction, id: string): Promise<void> {
+    this.mustAnswer();
     this.#find(id);
     if (action === "remove") {
       this.#rows = this.#rows.filter((row) => row.id !== id);

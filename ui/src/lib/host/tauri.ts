@@ -7,6 +7,7 @@ import {
   type ContainerRow,
   type Drag,
   type Dropped,
+  type Failure,
   type FilesOf,
   type FilesView,
   type FileText,
@@ -124,6 +125,10 @@ export class TauriHost extends TauriThings implements Host {
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
     return watch<ContainerRow[]>("watch_containers", {}, (rows) => seen(rows));
+  }
+
+  watchEngine(seen: (why: Failure | null) => void): Stop {
+    return watch<Failure | null>("watch_engine", {}, (why) => seen(why));
   }
 
   watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void): Stop {

@@ -3,12 +3,15 @@ import { SvelteSet } from "svelte/reactivity";
 import type { Failure, Host, Stop, ThingKind } from "../host";
 import { failureOf } from "./failure";
 
+/** How long after a reading that failed the engine is asked again, unless it tells of a change before: milliseconds. */
+const AGAIN = 3000;
+
 export interface Source<Row> {
   read: () => Promise<Row[]>;
   key: (row: Row) => string;
   /** What the search looks at. */
   text: (row: Row) => string;
-  /** Changes of these kinds change the list. */
+  /** Changes of these kinds change the list; none: it is known without the engine. */
   kinds: readonly ThingKind[];
 }
 
@@ -39,6 +42,7 @@ export class Listing<Row> {
   #followers = 0;
   #reading = false;
   #again = false;
+  #retry: ReturnType<typeof setTimeout> | undefined;
 
   constructor(
     readonly host: Host,
@@ -53,8 +57,14 @@ export class Listing<Row> {
     });
     return () => {
       this.#followers -= 1;
+      if (this.#followers === 0) clearTimeout(this.#retry);
       stop();
     };
+  }
+
+  /** Whether it is the engine that tells it. */
+  get ofEngine(): boolean {
+    return this.source.kinds.length > 0;
   }
 
   row(key: string | null): Row | undefined {
@@ -110,11 +120,18 @@ export class Listing<Row> {
       const alive = new Set(rows.map((row) => this.source.key(row)));
       for (const key of this.selected) if (!alive.has(key)) this.selected.delete(key);
     } catch (error) {
-      if (this.#followers > 0) this.unread = failureOf(error);
+      if (this.#followers > 0) this.#miss(error);
     } finally {
       this.#reading = false;
       if (this.#again && this.#followers > 0) void this.refresh();
     }
+  }
+
+  /** What else tells a list, such as a keyring, is not asked again and again. */
+  #miss(error: unknown): void {
+    this.unread = failureOf(error);
+    clearTimeout(this.#retry);
+    if (this.ofEngine) this.#retry = setTimeout(() => void this.refresh(), AGAIN);
   }
 }
 

@@ -67,6 +67,8 @@ export const de: Record<Word, string> = {
   nothing: "Noch nichts hier",
   gone: "Diesen Container gibt es nicht mehr.",
   loading: "Wird gelesen…",
+  engineLost: "Die Engine antwortet nicht.",
+  lastKnown: "Hier steht, was zuletzt bekannt war. Es wird von selbst neu gelesen.",
   slowReading: "Noch keine Antwort. Sobald es eine gibt, steht sie hier.",
   machineStopped: "Die Maschine ist angehalten",
   machineStoppedHint: "Container, Images und Volumes bleiben erhalten. Sie erscheinen, sobald die Maschine läuft.",

@@ -66,6 +66,8 @@ export const en = {
   nothing: "Nothing here yet",
   gone: "This container is not there any more.",
   loading: "Reading…",
+  engineLost: "The engine does not answer.",
+  lastKnown: "What shows here is what was last known. It is read again by itself.",
   slowReading: "No answer yet. It shows here as soon as there is one.",
   machineStopped: "The machine is stopped",
   machineStoppedHint: "Containers, images and volumes are kept. They show once the machine runs.",

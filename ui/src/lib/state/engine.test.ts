@@ -1,0 +1,76 @@
+import { afterEach, beforeEach, expect, it, vi } from "vitest";
+import { MemoryHost } from "../host/memory";
+import { Engine, GRACE } from "./engine.svelte";
+import { networkList } from "./networks.svelte";
+
+const BROKE = { message: "the connection to the engine broke", hint: "" };
+const REFUSED = { message: "cannot reach the engine", hint: "" };
+
+beforeEach(() => void vi.useFakeTimers());
+afterEach(() => void vi.useRealTimers());
+
+function followed() {
+  const host = new MemoryHost({ containers: 7, lines: 0, machine: "running" });
+  const engine = new Engine(host);
+  return { host, engine, stop: engine.follow() };
+}
+
+it("an engine that is lost is told of after a moment, whatever it says meanwhile, and until it answers", () => {
+  const { host, engine, stop } = followed();
+  host.loseEngine(BROKE);
+  vi.advanceTimersByTime(GRACE / 2);
+  host.loseEngine(REFUSED);
+  expect(engine.lost).toBeNull();
+  vi.advanceTimersByTime(GRACE / 2);
+  expect(engine.lost).toEqual(REFUSED);
+  host.loseEngine(BROKE);
+  expect(engine.lost).toEqual(BROKE);
+  host.loseEngine(null);
+  expect(engine.lost).toBeNull();
+  stop();
+});
+
+it("an engine that is there again at once, or that nobody follows any more, is not told of", () => {
+  const { host, engine, stop } = followed();
+  host.loseEngine(BROKE);
+  vi.advanceTimersByTime(GRACE / 2);
+  host.loseEngine(null);
+  vi.advanceTimersByTime(2 * GRACE);
+  expect(engine.lost).toBeNull();
+  host.loseEngine(BROKE);
+  stop();
+  vi.advanceTimersByTime(2 * GRACE);
+  expect(engine.lost).toBeNull();
+});
+
+it("a list that the engine did not tell stays as it was, and is read again until it is told", async () => {
+  const host = new MemoryHost({ containers: 7, lines: 0, machine: "running" });
+  const list = networkList(host);
+  const stop = list.follow();
+  await vi.advanceTimersByTimeAsync(0);
+  const before = list.rows;
+  expect(before?.length).toBeGreaterThan(0);
+  const read = list.source.read;
+  list.source.read = () => Promise.reject(new Error("no luck"));
+  await list.refresh();
+  expect([list.unread?.message, list.rows]).toEqual(["no luck", before]);
+  list.source.read = read;
+  await vi.advanceTimersByTimeAsync(10_000);
+  expect([list.unread, list.readings]).toEqual([null, 2]);
+  stop();
+});
+
+it("a list is read anew when the engine is there again", async () => {
+  const host = new MemoryHost({ containers: 7, lines: 0, machine: "running" });
+  const list = networkList(host);
+  const stop = list.follow();
+  await vi.advanceTimersByTimeAsync(0);
+  host.loseEngine(BROKE);
+  await list.refresh();
+  expect(list.unread?.message).toBe(BROKE.message);
+  host.loseEngine(null);
+  await vi.advanceTimersByTimeAsync(0);
+  expect(list.unread).toBeNull();
+  expect(list.readings).toBeGreaterThan(1);
+  stop();
+});
