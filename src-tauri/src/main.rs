@@ -27,9 +27,12 @@ mod layers;
 mod local;
 mod logs;
 mod pieces;
+mod place;
 mod stream;
 mod task;
 mod terminal;
+#[cfg(all(test, target_os = "linux"))]
+mod test_bus;
 mod tray;
 mod usage;
 mod volume;
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         .manage(Arc::new(history::History::of(cove.dirs.clone())))
         .manage(commands::compose::Opened::default())
         .manage(layers::Layers::default())
+        .manage(place::Places::watch())
         .manage(stream::Streams::default())
         .manage(task::Tasks::default())
         .manage(terminal::Terminals::default())
@@ -87,7 +91,7 @@ fn main() -> ExitCode {
             tauri::async_runtime::spawn(follow::containers(Arc::clone(&cove)));
             // Without a tray there would be nothing to open it from.
             window::open(handle, &cove, !hidden || !tray::is_possible())?;
-            tray::start(handle, &cove);
+            tauri::async_runtime::spawn(tray::start(handle.clone(), Arc::clone(&cove)));
             if hidden {
                 tauri::async_runtime::spawn(tray::show_without(handle.clone()));
             }

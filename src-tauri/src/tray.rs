@@ -6,13 +6,14 @@
 use crate::{
     commands::containers::{self, Action},
     cove::Cove,
+    place::{Place, Places},
     window,
     words::{Words, words},
 };
 use cove_view::{ContainerRow, ContainerState, MachineNews, MachinePhase};
 use std::{sync::Arc, time::Duration};
 use tauri::{
-    AppHandle, Wry,
+    AppHandle, Manager as _, Wry,
     menu::{IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu},
     tray::{TrayIcon, TrayIconBuilder},
 };
@@ -23,17 +24,28 @@ const ID: &str = "cove";
 const MOST: usize = 12;
 /// Changes that come within this time make one new menu.
 const GATHER: Duration = Duration::from_millis(250);
-/// How long a desktop may take, from where a session begins, to have a place for icons; and how often it is asked.
+/// How long a desktop may take, from where a session begins, to have a place for icons.
 const SETTLING: Duration = Duration::from_secs(15);
-/// See [`SETTLING`].
-const LOOK: Duration = Duration::from_secs(1);
 
-/// Shows the tray's icon, where this desktop has a place for it, and keeps its menu true.
-pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
+/// Shows the tray's icon, where this desktop could show one, and keeps its menu true.
+pub(crate) async fn start(app: AppHandle, cove: Arc<Cove>) {
     if !is_possible() {
         return;
     }
-    let cove = Arc::clone(cove);
+    let mut places = app.state::<Places>().heard();
+    let asked = places.wait_for(|place| *place != Place::Unasked).await;
+    // Without a bus no icon can be shown. Its library would say so again and again.
+    if asked.is_ok_and(|place| *place == Place::NoBus) {
+        return;
+    }
+    let handle = app.clone();
+    let built = app.run_on_main_thread(move || build(&handle, cove));
+    if let Err(error) = built {
+        eprintln!("there is no icon in the tray: {error}");
+    }
+}
+
+fn build(app: &AppHandle, cove: Arc<Cove>) {
     let for_events = Arc::clone(&cove);
     let built = TrayIconBuilder::with_id(ID)
         .icon(tauri::include_image!("icons/32x32.png"))
@@ -53,42 +65,20 @@ pub(crate) fn start(app: &AppHandle, cove: &Arc<Cove>) {
 /// Shows a window that was opened hidden, where the desktop turns out to have no place for the icon: nobody could open
 /// it from there.
 pub(crate) async fn show_without(app: AppHandle) {
-    let mut waited = Duration::ZERO;
-    while !tokio::task::spawn_blocking(has_place).await.is_ok_and(|has| has) {
-        if waited >= SETTLING {
-            // It may have been shown otherwise, and somebody be at something else by now.
-            if !window::is_shown(&app) {
-                window::show(&app);
-            }
-            return;
-        }
-        tokio::time::sleep(LOOK).await;
-        waited += LOOK;
+    let mut places = app.state::<Places>().heard();
+    let settled = places.wait_for(|place| matches!(place, Place::NoBus | Place::There));
+    let settled = tokio::time::timeout(SETTLING, settled).await;
+    let there = settled.is_ok_and(|place| place.is_ok_and(|place| *place == Place::There));
+    // It may have been shown otherwise, and somebody be at something else by now.
+    if !there && !window::is_shown(&app) {
+        window::show(&app);
     }
 }
 
-/// Whether its icon can be seen, so that the window can be shown from there.
+/// Whether its icon can be seen, so that the window can be shown from there. It waits for nothing: the window's thread
+/// asks.
 pub(crate) fn is_shown(app: &AppHandle) -> bool {
-    app.tray_by_id(ID).is_some() && has_place()
-}
-
-/// Whether something on the session's bus shows icons.
-#[cfg(target_os = "linux")]
-fn has_place() -> bool {
-    const BUS: &str = "org.freedesktop.DBus";
-    let Ok(bus) = dbus::blocking::Connection::new_session() else {
-        return false;
-    };
-    let broker = bus.with_proxy(BUS, "/org/freedesktop/DBus", LOOK);
-    let found: Result<(bool,), dbus::Error> =
-        broker.method_call(BUS, "NameHasOwner", ("org.kde.StatusNotifierWatcher",));
-    found.is_ok_and(|(has,)| has)
-}
-
-/// Every other desktop has one.
-#[cfg(not(target_os = "linux"))]
-fn has_place() -> bool {
-    true
+    app.tray_by_id(ID).is_some() && app.state::<Places>().now() == Place::There
 }
 
 /// On Linux the library that draws the icon is loaded when it is needed, and asking for it in vain ends the program.

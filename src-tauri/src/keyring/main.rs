@@ -3,6 +3,9 @@
 
 #[cfg(target_os = "linux")]
 mod secret_service;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../test_bus.rs"]
+mod test_bus;
 
 use cove_credentials::{Keychain, KeychainError, serve};
 use std::{env, io, process::ExitCode};

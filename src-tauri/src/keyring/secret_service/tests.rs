@@ -1,11 +1,9 @@
 //! The client beside a keyring that is made here by the specification, on a bus of the test's own.
 
 use super::*;
+use crate::test_bus::Bus;
 use dbus::channel::{MatchingReceiver as _, Sender as _};
 use std::{
-    fs,
-    io::{BufRead as _, BufReader, ErrorKind},
-    process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -16,64 +14,9 @@ use std::{
 /// A secret as the specification has it: its session, parameters of an encryption, the value and the value's type.
 type Given = (Path, Vec<u8>, Vec<u8>, String);
 
-/// A message bus. Dropping it ends it.
-struct Bus {
-    daemon: Child,
-    address: String,
-    _directory: tempfile::TempDir,
-}
-
 impl Bus {
-    /// Starts one that starts no programs; none where this computer has no such daemon.
-    fn start() -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let config = directory.path().join("bus.conf");
-        let text = format!(
-            "<busconfig><type>session</type><listen>unix:dir={}</listen><auth>EXTERNAL</auth>\
-             <policy context=\"default\"><allow send_destination=\"*\"/><allow receive_sender=\"*\"/>\
-             <allow own=\"*\"/></policy></busconfig>",
-            directory.path().display()
-        );
-        fs::write(&config, text).unwrap();
-        let daemon = Command::new("dbus-daemon")
-            .arg(format!("--config-file={}", config.display()))
-            .args(["--nofork", "--print-address=1"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut daemon = match daemon {
-            Ok(daemon) => daemon,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                eprintln!("skipped: there is no dbus-daemon");
-                return None;
-            }
-            Err(error) => panic!("{error}"),
-        };
-        let mut address = String::new();
-        let said = daemon.stdout.take().unwrap();
-        BufReader::new(said).read_line(&mut address).unwrap();
-        Some(Self {
-            daemon,
-            address: address.trim().to_owned(),
-            _directory: directory,
-        })
-    }
-
-    fn connection(&self) -> Connection {
-        Connection::new_address(&self.address).unwrap()
-    }
-
     fn client(&self) -> Result<SecretService, KeychainError> {
         SecretService::over(self.connection())
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.daemon.kill();
-        let _ = self.daemon.wait();
     }
 }
 
