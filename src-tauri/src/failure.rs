@@ -3,7 +3,7 @@
 use cove_api::{ClientError, LaunchError};
 use cove_credentials::{ConfigError, CredentialsError, HelperError};
 use cove_engine::EngineError;
-use cove_view::Failure;
+use cove_view::{Failure, FailureKind};
 use cove_wire::with_causes;
 use std::error::Error;
 
@@ -20,7 +20,14 @@ impl Refusal {
             message: message.into(),
             hint: hint.into(),
             registry: None,
+            kind: None,
         })
+    }
+
+    /// The same, of a kind that the window has words for.
+    fn of(mut self, kind: Option<FailureKind>) -> Self {
+        self.0.kind = kind;
+        self
     }
 
     /// The same, with the registry that signing in to may help.
@@ -43,19 +50,45 @@ impl From<ClientError> for Refusal {
             ClientError::Api(api) => api.hint.clone(),
             _ => String::new(),
         };
-        Self::new(with_causes(&error), hint)
+        Self::new(with_causes(&error), hint).of(kind_of(&error))
+    }
+}
+
+fn kind_of(error: &ClientError) -> Option<FailureKind> {
+    match error {
+        ClientError::Api(error) => Some(error.code.into()),
+        ClientError::NotRunning { .. }
+        | ClientError::SocketPathTooLong { .. }
+        | ClientError::Connect { .. }
+        | ClientError::Silent { .. }
+        | ClientError::Http { .. } => Some(FailureKind::DaemonAway),
+        // It answers, if not as one of this release would.
+        ClientError::Unexpected { .. } => None,
     }
 }
 
 impl From<LaunchError> for Refusal {
     fn from(error: LaunchError) -> Self {
-        Self::new(with_causes(&error), error.hint())
+        let kind = match &error {
+            LaunchError::Client(error) => kind_of(error),
+            _ => Some(FailureKind::DaemonAway),
+        };
+        Self::new(with_causes(&error), error.hint()).of(kind)
     }
 }
 
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
-        Self::new(with_causes(&error), "")
+        let kind = match &error {
+            EngineError::Unreachable { .. } | EngineError::Http { .. } => Some(FailureKind::EngineAway),
+            EngineError::Refused { status, .. } => Some(match *status {
+                404 => FailureKind::NotFound,
+                409 => FailureKind::Conflict,
+                _ => FailureKind::EngineRefused,
+            }),
+            EngineError::Unexpected { .. } => None,
+        };
+        Self::new(with_causes(&error), "").of(kind)
     }
 }
 
@@ -94,6 +127,7 @@ impl From<CredentialsError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cove_api::{ApiError, ErrorCode};
     use std::io;
 
     #[test]
@@ -106,5 +140,32 @@ mod tests {
             refusal.0.message,
             "cannot reach the engine at /x/docker.sock: no luck"
         );
+        assert_eq!(refusal.0.kind, Some(FailureKind::EngineAway));
+    }
+
+    #[test]
+    fn the_window_is_told_of_what_kind_a_failure_is() {
+        let refused = |status| EngineError::Refused {
+            status,
+            message: "no".to_owned(),
+        };
+        let said = ApiError::new(ErrorCode::DiskFull, "no space", "");
+        let socket = "/x/daemon.sock".into();
+        for (refusal, kind) in [
+            (Refusal::from(refused(404)), FailureKind::NotFound),
+            (Refusal::from(refused(409)), FailureKind::Conflict),
+            (Refusal::from(refused(500)), FailureKind::EngineRefused),
+            (Refusal::from(ClientError::from(said)), FailureKind::DiskFull),
+            (
+                Refusal::from(ClientError::NotRunning { socket }),
+                FailureKind::DaemonAway,
+            ),
+            (Refusal::from(LaunchError::Silent), FailureKind::DaemonAway),
+        ] {
+            assert_eq!(refusal.0.kind, Some(kind), "{}", refusal.0.message);
+        }
+        // Where it is not known, nothing is said of it.
+        let told = serde_json::to_value(Refusal::new("no", "")).unwrap();
+        assert_eq!(told, serde_json::json!({"message": "no", "hint": ""}));
     }
 }

@@ -292,6 +292,7 @@ mod tests {
             message: String::new(),
             hint: String::new(),
             registry: None,
+            kind: None,
         };
         let contents = Contents::of(Some(&MachineNews::Away { failure }), None, &ENGLISH);
         assert_eq!(contents.machine, Some(("Start the machine", "start")));

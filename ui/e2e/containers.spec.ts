@@ -35,6 +35,19 @@ test("a container is renamed, and a name that is taken is said to be", async ({ 
   await expect(page.getByRole("heading", { name: "shop-web-1" })).toBeVisible();
 });
 
+test.describe("in German", () => {
+  test.use({ locale: "de-DE" });
+
+  test("what the engine says stands below what kind of failure it is, in the window's language", async ({ page }) => {
+    await page.goto(`/#/containers/${CONTAINER}/logs`);
+    await page.getByRole("button", { name: "Umbenennen" }).click();
+    await page.getByRole("dialog").getByRole("textbox").fill("shop-db-1");
+    await page.getByRole("dialog").getByRole("button", { name: "Umbenennen" }).click();
+    await expect(page.getByText("Etwas anderes steht im Weg.")).toBeVisible();
+    await expect(page.getByText("the name `shop-db-1` is in use")).toBeVisible();
+  });
+});
+
 test("what undoes a change stays while the keyboard is on it, and goes by itself otherwise", async ({ page }) => {
   await page.clock.install();
   await page.goto(`/#/containers/${CONTAINER}/logs`);

@@ -1,6 +1,6 @@
 //! A machine as the window shows it, made from the control API's [`MachineStatus`].
 
-use cove_api::{ApiError, Check, CheckState, MachineState, MachineStatus};
+use cove_api::{ApiError, Check, CheckState, ErrorCode, MachineState, MachineStatus};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -104,6 +104,64 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[ts(optional)]
     pub registry: Option<String>,
+    /// What kind of failure it is, where that is known: the window has words of its own for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional)]
+    pub kind: Option<FailureKind>,
+}
+
+/// Kinds of failures that the window says in its own language, before what the program says that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The daemon does not answer.
+    DaemonAway,
+    /// The engine does not answer.
+    EngineAway,
+    /// The engine said no.
+    EngineRefused,
+    /// What was asked for makes no sense, or is not a setting's value.
+    Invalid,
+    /// There is no such thing.
+    NotFound,
+    /// Something else is in the way.
+    Conflict,
+    /// It cannot be done in this state.
+    WrongState,
+    /// What destroys was not confirmed.
+    NotConfirmed,
+    /// The machine's image is missing, damaged or of another version.
+    BadImage,
+    /// Something that this computer must have is missing.
+    MissingDependency,
+    /// There is no space on a disk.
+    DiskFull,
+    /// The machine did not start or has failed.
+    MachineFailed,
+    /// It did not answer in time.
+    Timeout,
+    /// It cannot be done here.
+    Unsupported,
+    /// Something went wrong in the daemon.
+    Internal,
+}
+
+impl From<ErrorCode> for FailureKind {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::InvalidRequest | ErrorCode::InvalidSetting => Self::Invalid,
+            ErrorCode::NotFound => Self::NotFound,
+            ErrorCode::WrongState => Self::WrongState,
+            ErrorCode::NotConfirmed => Self::NotConfirmed,
+            ErrorCode::BadImage => Self::BadImage,
+            ErrorCode::MissingDependency => Self::MissingDependency,
+            ErrorCode::DiskFull => Self::DiskFull,
+            ErrorCode::MachineFailed => Self::MachineFailed,
+            ErrorCode::Timeout => Self::Timeout,
+            ErrorCode::Unsupported => Self::Unsupported,
+            ErrorCode::Internal => Self::Internal,
+        }
+    }
 }
 
 /// What the window hears of its machine.
@@ -228,6 +286,7 @@ impl From<ApiError> for Failure {
             message: error.message,
             hint: error.hint,
             registry: None,
+            kind: Some(error.code.into()),
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use crate::{
     BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState, CheckView,
-    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FileChange, FileRow,
-    FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label, LayerFileRow, LayerRow,
-    LayerRows, LayerView, LogLine, LogStream, MachineNews, MachinePhase, MachineUsage, MachineView, Member,
-    Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork, Outside, OutsideKind, PortBinding, PortObstacle,
-    PortObstacleKind, ProcessTable, ProjectRow, Protocol, Pruned, Publish, Reclaimed, RegistriesView,
-    RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow, SettingField, SettingRow, SettingsDiff,
-    SettingsView, ShareRow, Sharing, StageView, Step, Subnet, TaskStep, ThingKind, TrustRow, Upload, Usage,
-    Variable, VolumeRow,
+    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FailureKind,
+    FileChange, FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label,
+    LayerFileRow, LayerRow, LayerRows, LayerView, LogLine, LogStream, MachineNews, MachinePhase,
+    MachineUsage, MachineView, Member, Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork, Outside,
+    OutsideKind, PortBinding, PortObstacle, PortObstacleKind, ProcessTable, ProjectRow, Protocol, Pruned,
+    Publish, Reclaimed, RegistriesView, RegistryRow, Removal, Restart, RunSpec, Saved, ServiceRow,
+    SettingField, SettingRow, SettingsDiff, SettingsView, ShareRow, Sharing, StageView, Step, Subnet,
+    TaskStep, ThingKind, TrustRow, Upload, Usage, Variable, VolumeRow,
 };
 use std::fmt::Write as _;
 use ts_rs::{Config, TS};
@@ -42,6 +42,7 @@ pub fn module() -> String {
         DiffSign,
         Dropped,
         Failure,
+        FailureKind,
         FileChange,
         FileRow,
         FileRowKind,

@@ -7,6 +7,7 @@ import type {
   ContainerRow,
   Dropped,
   Failure,
+  FailureKind,
   FilesOf,
   FilesView,
   FileText,
@@ -51,6 +52,8 @@ export class HostError extends Error {
     readonly hint = "",
     /** The registry to sign in to, where that may help. */
     readonly registry: string | null = null,
+    /** What kind of failure it is, where the host knows. */
+    readonly kind: FailureKind | null = null,
   ) {
     super(message);
     this.name = "HostError";

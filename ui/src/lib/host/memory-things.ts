@@ -111,7 +111,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   }
 
   protected mustAnswer(): void {
-    if (this.#lost !== null) throw new HostError(this.#lost.message, this.#lost.hint);
+    if (this.#lost !== null) throw new HostError(this.#lost.message, this.#lost.hint, null, "engine_away");
   }
 
   protected changed(kind: ThingKind): void {

@@ -581,7 +581,7 @@ export class MemoryHost extends MemoryThings implements Host {
 
   async renameContainer(id: string, name: string): Promise<void> {
     const row = this.#find(id);
-    if (this.#rows.some((other) => other.name === name)) throw new HostError(`the name \`${name}\` is in use`, "Choose another name.");
+    if (this.#rows.some((other) => other.name === name)) throw new HostError(`the name \`${name}\` is in use`, "Choose another name.", null, "conflict");
     this.#rows = this.#rows.map((other) => (other === row ? { ...row, name } : other));
     this.#tell();
   }
@@ -667,7 +667,7 @@ export class MemoryHost extends MemoryThings implements Host {
 
   #mustRun(): void {
     if (this.#machine.phase === "running") return;
-    throw new HostError(`machine \`default\` is ${this.#machine.phase} and cannot be asked`, "start it with `cove start`");
+    throw new HostError(`machine \`default\` is ${this.#machine.phase} and cannot be asked`, "start it with `cove start`", null, "wrong_state");
   }
 
   #setMachine(change: Partial<MachineView>): void {

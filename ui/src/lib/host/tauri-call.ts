@@ -1,6 +1,6 @@
 /** Commands and channels of `src-tauri`, whatever they are about. */
 import { Channel, invoke } from "@tauri-apps/api/core";
-import { HostError, type Job, type LogLine, type Stop, type TaskStep } from "./host";
+import { type FailureKind, HostError, type Job, type LogLine, type Stop, type TaskStep } from "./host";
 
 export async function call<T>(command: string, values: Record<string, unknown> = {}): Promise<T> {
   try {
@@ -14,7 +14,8 @@ export async function call<T>(command: string, values: Record<string, unknown> =
 function refusal(error: unknown): HostError {
   if (typeof error === "object" && error !== null && "message" in error) {
     const registry = "registry" in error && typeof error.registry === "string" ? error.registry : null;
-    return new HostError(String(error.message), "hint" in error ? String(error.hint) : "", registry);
+    const kind = "kind" in error && typeof error.kind === "string" ? (error.kind as FailureKind) : null;
+    return new HostError(String(error.message), "hint" in error ? String(error.hint) : "", registry, kind);
   }
   return new HostError(String(error));
 }

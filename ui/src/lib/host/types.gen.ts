@@ -236,7 +236,13 @@ hint: string,
 /**
  * The registry to sign in to, where that may help; as `sign_in` takes it.
  */
-registry?: string, };
+registry?: string, 
+/**
+ * What kind of failure it is, where that is known: the window has words of its own for it.
+ */
+kind?: FailureKind, };
+
+export type FailureKind = "daemon_away" | "engine_away" | "engine_refused" | "invalid" | "not_found" | "conflict" | "wrong_state" | "not_confirmed" | "bad_image" | "missing_dependency" | "disk_full" | "machine_failed" | "timeout" | "unsupported" | "internal";
 
 export type FileChange = "changed" | "added" | "deleted";
 

@@ -74,7 +74,7 @@ export class Containers {
   /** Ids with an action under way. */
   readonly busy = new SvelteSet<string>();
   readonly usage = new SvelteMap<string, Usage[]>();
-  failure = $state<{ message: string; hint: string } | null>(null);
+  failure = $state.raw<Failure | null>(null);
   readonly visible = $derived(matching(this.rows ?? [], this.search, this.filter));
   readonly groups = $derived(grouped(this.visible));
   readonly #host: Host;
@@ -141,7 +141,7 @@ export class Containers {
     this.failure =
       first === null || wanted.length === 1
         ? first
-        : { message: `${say("someFailed", { failed: failures.length, count: wanted.length })} ${first.message}`, hint: first.hint };
+        : { ...first, message: `${say("someFailed", { failed: failures.length, count: wanted.length })} ${first.message}` };
   }
 
   async openPort(port: number): Promise<void> {
