@@ -12,6 +12,7 @@ mod registries;
 mod registry;
 mod settings;
 mod things;
+mod tray;
 mod window;
 
 use cove_tests::{
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         registries::a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
         registries::a4_the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts,
         settings::a4_disk_space_of_a_deleted_volume_comes_back,
+        tray::a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_icons,
     ];
     let last: &[Test] = &tests![
         window::a5_a_second_start_ends_and_leaves_the_first_window,
