@@ -6,8 +6,8 @@
 //!            └──▶ Empty ◀────────────────────────────────────────▶ There
 //! ```
 //!
-//! On Linux a program that shows icons owns a name on the session's bus. A thread asks for it at the start, and listens:
-//! who wants to know, such as the window's thread while the window closes, waits for no bus.
+//! On Linux a program that shows icons owns a name on the session's bus. A thread asks for it at the start, and
+//! listens: who wants to know, such as the window's thread while the window closes, waits for no bus.
 
 use tokio::sync::watch;
 

@@ -1,5 +1,5 @@
-//! Closing the window, with a session bus of the test's own: where something on it shows icons of a tray, the application
-//! stays in the tray; where nothing does any more, it ends.
+//! Closing the window, with a session bus of the test's own: where something on it shows icons of a tray, the
+//! application stays in the tray; where nothing does any more, it ends.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cove_tests::harness::{
@@ -133,8 +133,8 @@ impl Watcher {
     }
 }
 
-/// A call of the bus itself, as the D-Bus Specification's "Message Format" has it, little-endian. With a name that is asked
-/// for, which is not waited for where another has it.
+/// A call of the bus itself, as the D-Bus Specification's "Message Format" has it, little-endian; with a name that is
+/// asked for, which is not waited for where another has it.
 fn call(serial: u32, member: &str, name: Option<&str>) -> Result<Vec<u8>> {
     const CALL: u8 = 1;
     const VERSION: u8 = 1;
