@@ -116,7 +116,7 @@ impl Watcher {
     /// Waits until these bytes come, in whatever message.
     fn hears(&mut self, wanted: &[u8]) -> Result<()> {
         let began = Instant::now();
-        let (mut heard, mut some) = (Vec::new(), [0; 4096]);
+        let (mut heard, mut some) = (Vec::new(), [0_u8; 4096]);
         while began.elapsed() < SOON {
             match self.0.read(&mut some) {
                 Ok(0) => break,
@@ -139,7 +139,8 @@ fn call(serial: u32, member: &str, name: Option<&str>) -> Result<Vec<u8>> {
     const CALL: u8 = 1;
     const VERSION: u8 = 1;
     const DO_NOT_QUEUE: u32 = 4;
-    let (mut fields, mut body) = (Vec::new(), Vec::new());
+    let mut fields: Vec<u8> = Vec::new();
+    let mut body: Vec<u8> = Vec::new();
     for (code, kind, text) in [
         (1, b'o', "/org/freedesktop/DBus"),
         (2, b's', "org.freedesktop.DBus"),
