@@ -6,7 +6,7 @@
 //!      └─────────────────────────────────────┘
 //! ```
 //!
-//! On the same connection the host asks which of those who wait for file locks got a signal. virtio-fs carries no
+//! On the same connection the host asks which of those who wait for file locks were interrupted. virtio-fs carries no
 //! interrupts: whoever waits would not even notice that it is being killed before somebody else lets go of the lock.
 //!
 //! The call is made through the mount that all containers' mounts come from, under a uid that the host's file server
@@ -118,7 +118,7 @@ impl Repeater {
                     Answered::Repeated { id: change.id }
                 }
                 Told::Waiting { mut tasks } => {
-                    tasks.retain(|task| is_signalled(*task));
+                    tasks.retain(|task| is_interrupted(*task));
                     Answered::Interrupted { tasks }
                 }
             };
@@ -192,26 +192,23 @@ impl Repeater {
     }
 }
 
-/// Whether a task that waits for a lock got a signal, and cannot take it before its request has been answered.
-fn is_signalled(task: u32) -> bool {
+/// Whether a task that waits for a lock has been interrupted, and can go on only once its request has been answered.
+fn is_interrupted(task: u32) -> bool {
     // Its name, which is in there, may be any bytes.
     let status = std::fs::read(format!("/proc/{task}/status"));
-    status.is_ok_and(|status| has_signal(&String::from_utf8_lossy(&status)))
+    status.is_ok_and(|status| is_woken(&String::from_utf8_lossy(&status)))
 }
 
-/// Whether a task's status has a signal that is pending, for it or for its process, and not blocked, and the task has
-/// woken to it. Of a process's threads one takes what is for all of them: the others sleep on, interruptibly (`S`), and
-/// an answer of `EINTR` would give them an error that programs do not know. Whoever was woken waits on in `D`.
-fn has_signal(status: &str) -> bool {
-    let value = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-    };
-    let set = |name: &str| value(name).map_or(0, |value| u64::from_str_radix(value, 16).unwrap_or(0));
-    let is_woken = value("State:").is_some_and(|state| state.starts_with('D'));
-    is_woken && (set("SigPnd:") | set("ShdPnd:")) & !set("SigBlk:") != 0
+/// Whether the status of a task that waits for an answer says that something has woken it. It then waits on in `D`,
+/// where before it slept interruptibly (`S`).
+///
+/// Pending signals are no sign of it, in either direction. Of a process's threads one takes what is for all of them:
+/// the others sleep on, and `EINTR` would give them the kernel's internal number for a restart, which programs do not
+/// know. And whoever is to stop, to be frozen with its container or to be traced is woken without a signal of its own.
+/// The kernel begins the call of one that has woken anew where no handler saw a signal.
+fn is_woken(status: &str) -> bool {
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.is_some_and(|state| state.trim_start().starts_with('D'))
 }
 
 /// Accepts one component of a path.
@@ -279,28 +276,24 @@ mod tests {
     }
 
     #[test]
-    fn a_task_has_a_signal_when_one_is_pending_and_not_blocked_and_has_woken_it() {
-        let has = |state: &str, [pending, shared, blocked]: [u64; 3]| {
-            has_signal(&format!(
-                "Name:\tx\nState:\t{state}\nSigQ:\t1/7\nSigPnd:\t{pending:016x}\nShdPnd:\t{shared:016x}\n\
-                 SigBlk:\t{blocked:016x}\nSigIgn:\t0000000000000001\n"
+    fn a_task_is_interrupted_when_it_has_woken_whatever_is_pending() {
+        let woken = |state: &str, pending: u64| {
+            is_woken(&format!(
+                "Name:\tState:\nUmask:\t0022\nState:\t{state}\nSigQ:\t1/7\nShdPnd:\t{pending:016x}\n"
             ))
         };
-        let woken = "D (disk sleep)";
-        assert!(!has(woken, [0, 0, 0]));
-        assert!(has(woken, [0x100, 0, 0]));
-        assert!(has(woken, [0, 0x4000, 0x200]));
-        assert!(!has(woken, [0x200, 0x4000, 0x4200]));
+        assert!(woken("D (disk sleep)", 0x4000));
         assert!(
-            !has("S (sleeping)", [0, 0x4000, 0]),
+            woken("D (disk sleep)", 0),
+            "to be frozen or stopped, or another took the signal"
+        );
+        assert!(
+            !woken("S (sleeping)", 0x4000),
             "another thread takes what is for all"
         );
-        assert!(!has_signal("State:\tD (disk sleep)\nSigPnd:\tnonsense\n"));
-        assert!(
-            !is_signalled(std::process::id()),
-            "nobody sends this test a signal"
-        );
-        assert!(!is_signalled(u32::MAX));
+        assert!(!woken("R (running)", 0x4000), "asked about again if it waits");
+        assert!(!is_woken("nonsense"));
+        assert!(!is_interrupted(u32::MAX));
     }
 
     #[test]

@@ -18,7 +18,7 @@
 //! file is open more than once.
 //!
 //! virtio-fs carries no INTERRUPT: to a task that waits a signal, be it SIGKILL, would mean nothing. So whoever can ask
-//! the guest is told who waits ([`Locks::await_waiting`]), and ends the wait of those that got one.
+//! the guest is told who waits ([`Locks::await_waiting`]), and ends the wait of those that were interrupted.
 //!
 //! One thread makes the attempts of all who wait, so none keeps a worker. The kernel cannot look for deadlocks among
 //! such locks: `EDEADLK` is never given.

@@ -293,13 +293,14 @@ impl Server {
     }
 
     /// The same, as soon as there have been any for `patience`. virtio-fs carries no INTERRUPT, so whoever finds that
-    /// such a task got a signal calls [`Server::interrupt`]. Empty after [`Server::end_changes`].
+    /// such a task was interrupted calls [`Server::interrupt`]. Empty after [`Server::end_changes`].
     pub fn await_waiting(&self, patience: Duration) -> Vec<(u64, u32)> {
         self.tree.locks.await_waiting(patience)
     }
 
-    /// Ends the wait of a request with `EINTR`, if it still waits. The guest's kernel takes that for a signal that it
-    /// knows of: not for requests of tasks that have none.
+    /// Ends the wait of a request with `EINTR`, if it still waits. The guest's kernel takes that for an interruption that
+    /// it knows of: not for requests of tasks that sleep undisturbed, whose programs would see its internal number for
+    /// a restart.
     pub fn interrupt(&self, unique: u64) {
         self.tree.locks.end_wait(unique);
     }

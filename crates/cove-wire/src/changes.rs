@@ -28,7 +28,7 @@ pub const REPEATER_UID: u32 = 0xfffe_c07e;
 pub enum Told {
     /// Something to repeat.
     Change(Change),
-    /// Tasks that wait for file locks: which of them got a signal?
+    /// Tasks that wait for file locks: which of them were interrupted?
     Waiting {
         /// Numbers of tasks (threads), as the guest's first process knows them.
         tasks: Vec<u32>,
@@ -44,7 +44,8 @@ pub enum Answered {
         /// The change's.
         id: u64,
     },
-    /// These of the tasks have a signal to take, and cannot before their requests have been answered.
+    /// These of the tasks have a signal to take, or are to stop or to be frozen, and cannot before their requests have
+    /// been answered.
     Interrupted {
         /// Some of [`Told::Waiting`]'s.
         tasks: Vec<u32>,

@@ -15,7 +15,7 @@ mod stress;
 mod transcript;
 mod watch;
 
-pub use locks::Lock;
+pub use locks::{Disturbance, Effect, Lock};
 pub use stress::{summary, tree, write_and_read};
 pub use transcript::Transcript;
 pub use watch::watch;

@@ -1,7 +1,9 @@
 //! `posix compare NATIVE SHARED`: says what differs between two directories, and fails where that is not known.
 //! `posix watch DIRECTORY`: says what inotify says of it.
-//! `posix lock flock|posix FILE`: waits for a file's lock, prints `locked` and keeps it until it is killed.
-//! `posix try flock|posix FILE`: says whether that lock is `free` or `taken`.
+//! `posix lock flock|posix|ofd FILE`: waits for a file's lock, prints `locked` and keeps it until it is killed.
+//! `posix try flock|posix|ofd FILE`: says whether that lock is `free` or `taken`.
+//! `posix disturb flock|posix|ofd FILE first|second thread|process fail|restart|kill`: waits for that lock in the first
+//! or the second of two threads, sends itself a signal, and says what came of the wait.
 //! `posix write DIRECTORY NUMBER OF SECONDS MILLISECONDS`: is one of so many that write there at once and read what the
 //! others write, for so long, with a rest after each version.
 //! `posix summary DIRECTORY`: says what is in it, in lines that are the same wherever the same is in one.
@@ -46,6 +48,19 @@ fn main() -> std::process::ExitCode {
                 ExitCode::FAILURE
             }
         },
+        ["disturb", kind, file, waiter, to, effect] => {
+            let disturbed = disturbance(waiter, to, effect).and_then(|disturbance| {
+                let lock = locks(kind)?;
+                lock.disturb(Path::new(file), disturbance)
+            });
+            match disturbed {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    eprintln!("waiting for the lock of {file} failed: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
         ["write", directory, number, of, seconds, rest] => {
             let (Ok(number), Ok(of)) = (number.parse(), of.parse()) else {
                 eprintln!("{number} and {of} are not both numbers");
@@ -88,8 +103,9 @@ fn main() -> std::process::ExitCode {
             }
         },
         _ => {
-            eprintln!("usage: posix compare NATIVE SHARED | watch DIRECTORY | lock flock|posix FILE");
-            eprintln!("     | try flock|posix FILE | write DIRECTORY NUMBER OF SECONDS MILLISECONDS");
+            eprintln!("usage: posix compare NATIVE SHARED | watch DIRECTORY | lock flock|posix|ofd FILE");
+            eprintln!("     | try flock|posix|ofd FILE | write DIRECTORY NUMBER OF SECONDS MILLISECONDS");
+            eprintln!("     | disturb flock|posix|ofd FILE first|second thread|process fail|restart|kill");
             eprintln!("     | summary DIRECTORY | ask SOCKET PATH");
             ExitCode::FAILURE
         }
@@ -98,7 +114,32 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(target_os = "linux")]
 fn locks(kind: &str) -> std::io::Result<cove_posix::Lock> {
-    cove_posix::Lock::named(kind).ok_or_else(|| std::io::Error::other("it is neither flock nor posix"))
+    cove_posix::Lock::named(kind).ok_or_else(|| std::io::Error::other("no lock is called so"))
+}
+
+#[cfg(target_os = "linux")]
+fn disturbance(waiter: &str, to: &str, effect: &str) -> std::io::Result<cove_posix::Disturbance> {
+    use cove_posix::{Disturbance, Effect};
+
+    let unknown = || std::io::Error::other("nothing can be disturbed so");
+    Ok(Disturbance {
+        first_waits: match waiter {
+            "first" => true,
+            "second" => false,
+            _ => return Err(unknown()),
+        },
+        to_thread: match to {
+            "thread" => true,
+            "process" => false,
+            _ => return Err(unknown()),
+        },
+        effect: match effect {
+            "fail" => Effect::Fail,
+            "restart" => Effect::Restart,
+            "kill" => Effect::Kill,
+            _ => return Err(unknown()),
+        },
+    })
 }
 
 #[cfg(target_os = "linux")]

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         habits::an_archive_with_many_owners_unpacks_as_it_was_packed,
         together::containers_and_the_host_see_no_torn_or_stale_content_and_the_same_in_the_end,
         together::locks_hold_between_containers_and_the_host,
+        together::who_waits_for_a_lock_takes_signals_as_natively_and_can_be_paused,
         habits::the_guests_client_works_in_our_directory_where_it_is_shared,
         promises::an_inner_share_stays_on_top_of_an_outer_one,
         programs::mariadb_keeps_what_it_committed_in_a_folder_when_its_container_is_killed,

@@ -5,7 +5,9 @@ use cove_tests::harness::{Cmd, Cove, Running, eventually, within, within_telling
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
     path::Path,
+    process::Child,
     thread::sleep,
     time::Duration,
 };
@@ -89,6 +91,16 @@ pub(crate) fn containers_and_the_host_see_no_torn_or_stale_content_and_the_same_
     remove(cove, &WRITERS);
 }
 
+/// Has the host take a lock of a file, and keep it.
+fn hold(cove: &Cove, kind: &str, path: &str) -> Running {
+    let mut held = Running(outside(cove).args(["lock", kind, path]).spawn());
+    let mut line = String::new();
+    let output = held.0.stdout.take().unwrap();
+    BufReader::new(output).read_line(&mut line).unwrap();
+    assert_eq!(line, "locked\n", "{kind}");
+    held
+}
+
 pub(crate) fn locks_hold_between_containers_and_the_host(cove: &Cove) {
     let (one, two) = ("locker-1", "locker-2");
     let folder = at_home(cove, "locked");
@@ -112,11 +124,7 @@ pub(crate) fn locks_hold_between_containers_and_the_host(cove: &Cove) {
         eventually("the host to find the lock free", || tried() == "free");
         assert_eq!([tried_in(one), tried_in(two)], ["free"; 2], "{kind}");
 
-        let mut held = Running(outside(cove).args(["lock", kind, path]).spawn());
-        let mut line = String::new();
-        let output = held.0.stdout.take().unwrap();
-        BufReader::new(output).read_line(&mut line).unwrap();
-        assert_eq!(line, "locked\n", "{kind}");
+        let held = hold(cove, kind, path);
         assert_eq!([tried_in(one), tried_in(two)], ["taken"; 2], "{kind}");
         begin(two);
         sleep(Duration::from_secs(1));
@@ -134,4 +142,82 @@ pub(crate) fn locks_hold_between_containers_and_the_host(cove: &Cove) {
         end(two);
     }
     remove(cove, &[one, two]);
+}
+
+/// What a program that disturbed itself says of its wait for a lock. One that a signal ended has the exit code that
+/// shells and engines make of that.
+fn said(mut disturbed: Child) -> String {
+    within(LONG, "a program to see what a signal does", || {
+        disturbed.try_wait().unwrap()
+    });
+    let output = disturbed.wait_with_output().unwrap();
+    let code = output
+        .status
+        .code()
+        .or(output.status.signal().map(|signal| 128 + signal));
+    let (found, failed) = (&output.stdout, &output.stderr);
+    let words = [found, failed].map(|words| String::from_utf8_lossy(words));
+    format!(
+        "{}, {}{}",
+        code.unwrap(),
+        words[0].trim_end(),
+        words[1].trim_end()
+    )
+}
+
+/// Only the guest's kernel knows who got a signal, and virtio-fs has no way to say so. Of a process with two threads
+/// one waits; whoever takes the signal, and whatever comes after the handler, it is as on this computer beside it. A
+/// container is paused by stopping its tasks where they wait, without any signal.
+pub(crate) fn who_waits_for_a_lock_takes_signals_as_natively_and_can_be_paused(cove: &Cove) {
+    let name = "disturbed";
+    let kinds = ["flock", "posix", "ofd"];
+    let folder = at_home(cove, "disturbed");
+    start(cove, &[name], &folder);
+    let held: Vec<_> = kinds
+        .into_iter()
+        .map(|kind| {
+            let file = folder.join(kind);
+            fs::write(&file, "").unwrap();
+            hold(cove, kind, file.to_str().unwrap())
+        })
+        .collect();
+    for (disturbance, expected) in [
+        (["first", "process", "fail"], "0, interrupted"),
+        (["first", "process", "restart"], "0, waits on"),
+        (["second", "process", "fail"], "0, waits on"),
+        (["second", "thread", "fail"], "0, interrupted"),
+        (["second", "thread", "restart"], "0, waits on"),
+        (["first", "process", "kill"], "137, "),
+        (["second", "process", "kill"], "137, "),
+    ] {
+        let disturbed = kinds.map(|kind| {
+            let (host, shared) = (folder.join(kind), format!("/src/{kind}"));
+            let disturb =
+                |program: Cmd, file: &str| program.args(["disturb", kind, file]).args(disturbance).spawn();
+            (
+                disturb(outside(cove), host.to_str().unwrap()),
+                disturb(inside(cove, name), &shared),
+            )
+        });
+        for (kind, (natively, shared)) in kinds.into_iter().zip(disturbed) {
+            assert_eq!(said(natively), expected, "{kind}, natively, {disturbance:?}");
+            assert_eq!(said(shared), expected, "{kind}, {disturbance:?}");
+        }
+    }
+
+    for kind in kinds {
+        let lock = format!("exec /tools/posix lock {kind} /src/{kind} > /tmp/{kind}");
+        cove.docker(["exec", "-d", name, "sh", "-c", &lock]).ok();
+    }
+    sleep(Duration::from_secs(1));
+    cove.docker(["pause", name]).ok();
+    cove.docker(["unpause", name]).ok();
+    drop(held);
+    for kind in kinds {
+        eventually("who was paused to have the lock", || {
+            let said = format!("/tmp/{kind}");
+            cove.docker(["exec", name, "cat", &said]).run().text() == "locked"
+        });
+    }
+    remove(cove, &[name]);
 }

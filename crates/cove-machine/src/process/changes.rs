@@ -9,7 +9,8 @@
 //!                                   and before them what was dropped, which the server finds by comparing
 //! ```
 //!
-//! On the same connection the agent is asked which of those who wait for file locks got a signal, and their wait ends.
+//! On the same connection the agent is asked which of those who wait for file locks were interrupted, and their wait
+//! ends.
 //!
 //! The task behind [`Telling`] owns the connection. The agent connects as soon as the folders are attached; a later
 //! connection replaces an earlier one, since a guest that restarted leaves none behind that works.
@@ -171,7 +172,7 @@ async fn tell(agent: &mut Connection, batch: &[HostChange], server: &Server) -> 
     Ok(())
 }
 
-/// Asks which of those that wait for locks got a signal, and ends the wait of these requests.
+/// Asks which of those that wait for locks were interrupted, and ends the wait of these requests.
 async fn ask(agent: &mut Connection, waiting: &[(u64, u32)], server: &Server) -> Result<(), WireError> {
     let tasks = waiting.iter().map(|(_, task)| *task).collect();
     agent.write_all(&encode(&Told::Waiting { tasks })?).await?;
