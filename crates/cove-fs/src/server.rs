@@ -298,9 +298,9 @@ impl Server {
         self.tree.locks.await_waiting(patience)
     }
 
-    /// Ends the wait of a request with `EINTR`, if it still waits. The guest's kernel takes that for an interruption that
-    /// it knows of: not for requests of tasks that sleep undisturbed, whose programs would see its internal number for
-    /// a restart.
+    /// Ends the wait of a request with `EINTR`, if it still waits. The guest's kernel takes that for an interruption
+    /// that it knows of: not for requests of tasks that sleep undisturbed, whose programs would see its internal number
+    /// for a restart.
     pub fn interrupt(&self, unique: u64) {
         self.tree.locks.end_wait(unique);
     }

@@ -280,7 +280,7 @@ impl Tree {
                 Reach::Name(dir, place) => {
                     rustix::fs::openat(dir, &*place.name, flags | OFlags::NOFOLLOW, Mode::empty())
                 }
-                Reach::Pin(fd) if node.is_dir() => rustix::fs::openat(fd, c".", flags, Mode::empty()),
+                Reach::Pin(fd) if node.is_dir() => open_dir(fd, flags),
                 Reach::Pin(fd) | Reach::Open(fd) => {
                     rustix::fs::open(ProcPath::new(fd).as_c_str(), flags, Mode::empty())
                 }
@@ -366,6 +366,15 @@ fn gone(errno: Errno) -> Errno {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Errno::STALE,
         other => other,
+    }
+}
+
+/// Opens the directory behind a descriptor anew.
+pub(crate) fn open_dir(dir: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match rustix::fs::openat(&dir, c".", flags, Mode::empty()) {
+        // To find `.` takes the right to search the directory, which to list it does not. The other way is slower.
+        Err(Errno::ACCESS) => rustix::fs::open(ProcPath::new(&dir).as_c_str(), flags, Mode::empty()),
+        opened => opened,
     }
 }
 

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
+use rustix::fs::{AtFlags, FileType, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::handle::Open;
 use crate::memory::Sink;
 use crate::node::Node;
-use crate::tree::{STATUS, Tree};
+use crate::tree::{STATUS, Tree, open_dir};
 
 /// Most bytes of one answer; a larger buffer is filled over several.
 const MAX_ANSWER: usize = 64 << 10;
@@ -43,7 +43,7 @@ impl Tree {
         let place = self.open_budget.reserve()?;
         // The pin is of this very directory, so that there is nothing to compare.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&dir, c".", flags, Mode::empty())?;
+        let fd = open_dir(&dir, flags)?;
         // The guest's kernel drops the listing when the directory's time of change moves, which it learns of in time
         // where the directory is watched.
         let open_flags = if self.is_told(&node) {

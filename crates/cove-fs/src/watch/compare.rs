@@ -21,13 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, Statx};
+use rustix::fs::{AtFlags, OFlags, RawDir, Statx};
 use rustix::io::Errno;
 
 use super::note::{kind, kind_of_type};
 use crate::change::Event;
 use crate::node::{Node, Place, Stamp, changed};
-use crate::tree::{STATUS, Tree};
+use crate::tree::{STATUS, Tree, open_dir};
 
 /// Most names that are compared before events are read again.
 const NAMES: usize = 1024;
@@ -162,9 +162,7 @@ impl Tree {
     fn names_in(&self, dir: &Arc<Node>) -> Vec<CString> {
         let mut names = Vec::new();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened = self
-            .dir(dir)
-            .and_then(|fd| rustix::fs::openat(&fd, c".", flags, Mode::empty()));
+        let opened = self.dir(dir).and_then(|fd| open_dir(&fd, flags));
         let Ok(fd) = opened else { return names };
         let mut buffer = [MaybeUninit::uninit(); BATCH];
         let mut entries = RawDir::new(&fd, &mut buffer);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cove_fs::abi::{self, ROOT_ID, fattr, op};
 use cove_fs::{Config, REPLAY_UID, ShareError, ShareOptions};
+use rustix::fs::{Mode, XattrFlags};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -80,6 +81,76 @@ fn shares_appear_and_vanish_while_the_guest_runs() {
         client.server.remove_share("two"),
         Err(ShareError::Unknown { .. })
     ));
+}
+
+/// What a listing with attributes has for each name: the node, 0 for a bare name.
+fn names_and_nodes(client: &Client, node: u64) -> Vec<(String, u64)> {
+    let open: abi::OpenOut = parse(&client.ask(op::OPENDIR, node, &[&[0; 8]]).unwrap());
+    let request = abi::ReadIn {
+        fh: open.fh,
+        size: 4096,
+        ..Default::default()
+    };
+    let reply = client.ask(op::READDIRPLUS, node, &[request.as_bytes()]).unwrap();
+    let mut found = Vec::new();
+    let mut rest = &reply[..];
+    while !rest.is_empty() {
+        let entry: abi::EntryOut = parse(rest);
+        let at = size_of::<abi::EntryOut>();
+        let dirent: abi::Dirent = parse(&rest[at..]);
+        let (start, len) = (at + size_of::<abi::Dirent>(), dirent.namelen as usize);
+        let name = String::from_utf8(rest[start..start + len].to_vec()).unwrap();
+        found.push((name, entry.node));
+        rest = &rest[(start + len).next_multiple_of(8)..];
+    }
+    found
+}
+
+/// Listing it took the right to search it as well, to find `.` there, which natively it does not.
+#[test]
+fn a_directory_that_may_be_read_and_not_searched_shows_its_names_alone() {
+    const USER: u32 = 12_345;
+    let dir = folder();
+    let inner = dir.path().join("names");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("f"), b"").unwrap();
+    let look = || {
+        let client = client(dir.path());
+        let node = client.walk("share/names").unwrap();
+        // Known by now, so that its record is read of the directory itself and not by its name.
+        let record = b"70:71:0444:dir";
+        rustix::fs::setxattr(
+            &inner,
+            "user.containers.override_stat",
+            record,
+            XattrFlags::empty(),
+        )
+        .unwrap();
+        rustix::fs::chmod(&inner, Mode::from_raw_mode(0o444)).unwrap();
+        let natively = std::fs::read_dir(&inner).unwrap().count();
+        let listed = (names(&client, node), names_and_nodes(&client, node));
+        let owner = client.attr(node).unwrap().uid;
+        let looked = client.lookup(node, "f").unwrap_err();
+        // Or the folder could not be removed.
+        rustix::fs::chmod(&inner, Mode::from_raw_mode(0o700)).unwrap();
+        (natively, listed, owner, looked)
+    };
+    let (natively, (mut names, mut bare), owner, looked) = if rustix::process::geteuid().is_root() {
+        // Root may search whatever it likes.
+        rustix::fs::chmod(dir.path(), Mode::from_raw_mode(0o755)).unwrap();
+        for path in [dir.path(), &inner] {
+            std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+        }
+        cove_posix::as_user(USER, look)
+    } else {
+        look()
+    };
+    names.sort();
+    bare.sort();
+    assert_eq!(natively, 1);
+    assert_eq!(names, [".", "..", "f"]);
+    assert_eq!(bare, [".", "..", "f"].map(|name| (name.to_owned(), 0)));
+    assert_eq!((owner, looked), (70, Errno::ACCESS));
 }
 
 #[test]
