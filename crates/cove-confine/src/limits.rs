@@ -46,6 +46,9 @@ pub fn give_up() -> Result<Vec<Layer>, ConfineError> {
     Ok(vec![
         Layer::whole("no new privileges", "no program can give it any"),
         Layer::whole("capabilities", format!("none{bounding}")),
-        Layer::whole("limits", "no core dump, not to be traced, no locked memory"),
+        Layer::whole(
+            "limits",
+            "no core dump, not to be traced, no locked memory, no message queue",
+        ),
     ])
 }

@@ -58,6 +58,8 @@ pub fn layers() -> Vec<Layer> {
         Layer::whole("pid namespace", "no other process can be seen or signalled"),
         Layer::whole("network namespace", "no network, not even the host's loopback"),
         Layer::whole("ipc namespace", "no shared memory or queue of another process"),
+        Layer::whole("uts namespace", "the host's name is not its to change"),
+        Layer::whole("cgroup namespace", "no control group above its own can be named"),
     ]
 }
 
@@ -69,6 +71,8 @@ pub fn absent_layers(why: &str) -> Vec<Layer> {
         "pid namespace",
         "network namespace",
         "ipc namespace",
+        "uts namespace",
+        "cgroup namespace",
     ]
     .map(|name| Layer::absent(name, why))
     .into()

@@ -247,20 +247,31 @@ fn ago(age: Duration) -> String {
 
 /// How the process that faces a running machine's guest is confined: every layer, as it found it itself.
 fn confinement(machine: &MachineName, layers: &[Layer]) -> Vec<Check> {
-    let layer = |Layer { name, hold, evidence }: &Layer| {
-        let name = format!("confinement of {machine}: {name}");
-        match hold {
+    // Landlock has to let more pass where there is no view of its own.
+    let has_namespaces = layers
+        .iter()
+        .all(|layer| layer.name != "mount namespace" || layer.hold != Hold::Absent);
+    let layer = |layer: &Layer| {
+        let evidence = &layer.evidence;
+        let name = format!("confinement of {machine}: {}", layer.name);
+        match layer.hold {
             Hold::Whole => good(&name, evidence),
-            Hold::Partial => warning(&name, format!("in part: {evidence}"), fix(&name)),
-            Hold::Absent => warning(&name, format!("not in force: {evidence}"), fix(&name)),
+            Hold::Partial => warning(&name, format!("in part: {evidence}"), fix(layer, has_namespaces)),
+            Hold::Absent => warning(
+                &name,
+                format!("not in force: {evidence}"),
+                fix(layer, has_namespaces),
+            ),
         }
     };
     layers.iter().map(layer).collect()
 }
 
-/// What a person can do about a layer of confinement that does not hold.
-fn fix(layer: &str) -> &'static str {
-    if layer.ends_with("namespace") {
+/// What a person can do about a layer of confinement that does not hold as it is meant to.
+fn fix(layer: &Layer, has_namespaces: bool) -> &'static str {
+    if layer.name == "mount namespace" && layer.hold == Hold::Partial {
+        "run Cove outside of a container, where /proc is whole, then restart the machine"
+    } else if layer.name.ends_with("namespace") || (layer.hold == Hold::Partial && !has_namespaces) {
         "let users make namespaces: see kernel.apparmor_restrict_unprivileged_userns, kernel.unprivileged_userns_clone and \
          user.max_user_namespaces (sysctl), then restart the machine"
     } else {
@@ -387,13 +398,25 @@ mod tests {
             Layer::whole("seccomp", "a list"),
             Layer::partial("Landlock", "version 3"),
             Layer::absent("user namespace", "Operation not permitted"),
+            Layer::partial("mount namespace", "its /proc is the host's"),
         ];
         let checks = confinement(&MachineName::default(), &layers);
         let states: Vec<_> = checks.iter().map(|check| check.state).collect();
-        let expected = [CheckState::Ok, CheckState::Warning, CheckState::Warning];
-        assert_eq!(states, expected);
+        assert_eq!(states[0], CheckState::Ok);
+        assert_eq!(states[1..], [CheckState::Warning; 3]);
         assert_eq!(checks[0].name, "confinement of default: seccomp");
         assert!(checks[1].fix.contains("Landlock") && checks[2].fix.contains("sysctl"));
+        assert!(checks[3].fix.contains("outside of a container"));
+        // A newer kernel would be no help.
+        let bare = [
+            Layer::partial("Landlock", "for want of a mount namespace"),
+            Layer::absent("mount namespace", "Operation not permitted"),
+        ];
+        let checks = confinement(&MachineName::default(), &bare);
+        assert!(
+            checks.iter().all(|check| check.fix.contains("sysctl")),
+            "{checks:?}"
+        );
     }
 
     #[test]

@@ -81,6 +81,10 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
             // SAFETY: it takes no memory.
             unsafe { libc::setuid(0) }.into()
         }),
+        "rename_host" => raw(|| {
+            // SAFETY: the name is as long as is said.
+            unsafe { libc::sethostname(c"x".as_ptr(), 1) }.into()
+        }),
         "executable_memory" => raw(|| {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
             let access = libc::PROT_READ | libc::PROT_EXEC;

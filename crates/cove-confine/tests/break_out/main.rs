@@ -137,6 +137,12 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "ESRCH",
     ),
     ("mounting_needs_a_capability", "no-seccomp", "mount", "EPERM"),
+    (
+        "the_hosts_name_cannot_be_changed",
+        "no-seccomp",
+        "rename_host",
+        "EPERM",
+    ),
     ("nobody_else_can_be_become", "no-seccomp", "become_root", "EINVAL"),
     (
         "memory_cannot_become_a_program",

@@ -44,6 +44,9 @@ async fn the_process_that_faces_the_guest_is_confined_and_folders_come_to_it_all
         "mount namespace",
         "pid namespace",
         "network namespace",
+        "ipc namespace",
+        "uts namespace",
+        "cgroup namespace",
         "Landlock",
     ] {
         assert!(!layer(name).evidence.is_empty(), "{layers:?}");
@@ -99,7 +102,12 @@ async fn a_host_without_namespaces_confines_by_what_is_left_and_says_so() {
     bench.console_shows("hello", 1).await;
     let layers = machine.confinement();
     let layer = |name: &str| layers.iter().find(|layer| layer.name == name).unwrap();
-    for name in ["user namespace", "mount namespace", "network namespace"] {
+    for name in [
+        "user namespace",
+        "mount namespace",
+        "network namespace",
+        "cgroup namespace",
+    ] {
         assert_eq!(layer(name).hold, Hold::Absent, "{layers:?}");
         assert!(layer(name).evidence.contains("namespaces"), "{layers:?}");
     }
