@@ -70,8 +70,12 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
             continue;
         };
         checks.extend(confinement(handle.name(), &machine.confinement()));
-        if let Ok(Ok(health)) = timeout(FOLDERS, machine.folder_health()).await {
-            checks.extend(folders(handle.name(), &health));
+        if machine.features().shares {
+            let health = match timeout(FOLDERS, machine.folder_health()).await {
+                Ok(health) => health.map_err(|error| crate::machine::chain(&error)),
+                Err(_) => Err(format!("no answer within {} s", FOLDERS.as_secs())),
+            };
+            checks.extend(folders(handle.name(), health.as_ref().map_err(String::as_str)));
         }
     }
     checks
@@ -279,9 +283,20 @@ fn fix(layer: &Layer, has_namespaces: bool) -> &'static str {
     }
 }
 
-/// How a machine that runs shares folders: what is short of the promise, or one line that says that nothing is.
-fn folders(machine: &MachineName, health: &FolderHealth) -> Vec<Check> {
+/// How a machine that runs shares folders: what is short of the promise, or one line that says that nothing is; or why
+/// its process did not tell.
+fn folders(machine: &MachineName, health: Result<&FolderHealth, &str>) -> Vec<Check> {
     let name = format!("folders of {machine}");
+    let health = match health {
+        Ok(health) => health,
+        Err(why) => {
+            return vec![warning(
+                &name,
+                format!("the machine's process does not say how they are: {why}"),
+                "see `cove logs machine`",
+            )];
+        }
+    };
     let slow = "containers see what changes on this computer within a second, and are not notified";
     let mut checks = Vec::new();
     if !health.watching {
@@ -305,6 +320,18 @@ fn folders(machine: &MachineName, health: &FolderHealth) -> Vec<Check> {
             ),
             "raise the limit: sysctl fs.fanotify.max_user_marks=1048576, and restart the machine",
         ));
+    }
+    if health.watching {
+        for path in &health.untold {
+            checks.push(warning(
+                &name,
+                format!(
+                    "a file system in `{}` does not tell of changes; there {slow}",
+                    path.display()
+                ),
+                "share a folder on ext4, XFS or tmpfs, or on Btrfs with Linux 6.8 or newer",
+            ));
+        }
     }
     if health.full {
         checks.push(warning(
@@ -518,7 +545,7 @@ mod tests {
             ..FolderHealth::default()
         };
         let states = |health: &FolderHealth| {
-            let checks = folders(&machine, health);
+            let checks = folders(&machine, Ok(health));
             checks.iter().map(|check| check.state).collect::<Vec<_>>()
         };
         assert_eq!(states(&well), [CheckState::Ok]);
@@ -530,10 +557,22 @@ mod tests {
         let short = FolderHealth {
             exhausted: true,
             full: true,
+            untold: vec!["/mnt/remote".into()],
             without_attributes: vec!["/mnt/stick".into()],
             ..well
         };
-        assert_eq!(states(&short), [CheckState::Warning; 3]);
+        assert_eq!(states(&short), [CheckState::Warning; 4]);
+        let told: String = folders(&machine, Ok(&short))
+            .into_iter()
+            .map(|check| check.evidence)
+            .collect();
+        assert!(
+            told.contains("/mnt/remote") && told.contains("/mnt/stick"),
+            "{told}"
+        );
+        let silent = folders(&machine, Err("no answer within 5 s"));
+        assert_eq!(silent[0].state, CheckState::Warning);
+        assert!(silent[0].evidence.ends_with("no answer within 5 s"), "{silent:?}");
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Health {
     pub watched: usize,
     /// Whether some directory is not watched because there were too many.
     pub watches_exhausted: bool,
+    /// Shares in which some file system does not tell of changes.
+    pub shares_untold: Vec<String>,
     /// Changes waiting to be taken.
     pub queued_changes: usize,
     /// Shares where owners set by containers last only as long as the server.
@@ -226,11 +228,7 @@ impl Server {
 
     /// The names of the shares, in order of their addition.
     pub fn shares(&self) -> Vec<String> {
-        let shares = self.tree.shares.read();
-        shares
-            .iter()
-            .map(|(share, _)| share.name.to_string_lossy().into_owned())
-            .collect()
+        self.shares_that(|_| true)
     }
 
     /// Answers one request: `readable` holds it, header first; the answer goes to `writable`, header first.
@@ -318,15 +316,20 @@ impl Server {
             repeating: tree.repeating.load(Ordering::Acquire),
             watched: watch.map_or(0, Watch::count),
             watches_exhausted: watch.is_some_and(Watch::is_exhausted),
+            shares_untold: self.shares_that(Share::is_untold),
             queued_changes: tree.changes.len(),
-            shares_without_attributes: tree
-                .shares
-                .read()
-                .iter()
-                .filter(|(share, _)| share.lacks_xattrs())
-                .map(|(share, _)| share.name.to_string_lossy().into_owned())
-                .collect(),
+            shares_without_attributes: self.shares_that(Share::lacks_xattrs),
         }
+    }
+
+    /// The names of the shares of which this holds.
+    fn shares_that(&self, holds: impl Fn(&Share) -> bool) -> Vec<String> {
+        let shares = self.tree.shares.read();
+        shares
+            .iter()
+            .filter(|(share, _)| holds(share))
+            .map(|(share, _)| share.name.to_string_lossy().into_owned())
+            .collect()
     }
 }
 

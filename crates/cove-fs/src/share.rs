@@ -31,6 +31,8 @@ pub(crate) struct Share {
     /// Set once the share is taken away; whatever the guest still holds of it is stale.
     pub(crate) removed: AtomicBool,
     xattrs: AtomicU8,
+    /// Set once a directory was found on a file system that does not tell of changes.
+    untold: AtomicBool,
     remembered: Mutex<HashMap<(Identity, Time), Owner>>,
 }
 
@@ -45,6 +47,7 @@ impl Share {
             read_only,
             removed: AtomicBool::new(false),
             xattrs: AtomicU8::new(WORKS),
+            untold: AtomicBool::new(false),
             remembered: Mutex::new(HashMap::new()),
         }
     }
@@ -79,5 +82,15 @@ impl Share {
     /// Whether a file of the share was found that could not carry a record though its type could.
     pub(crate) fn lacks_xattrs(&self) -> bool {
         self.xattrs.load(Ordering::Relaxed) == NOTED
+    }
+
+    /// Notes that a file system in the share does not tell of changes. True the first time, for a notice.
+    pub(crate) fn note_untold(&self) -> bool {
+        !self.untold.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether a directory of the share was found on a file system that does not tell of changes.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.untold.load(Ordering::Relaxed)
     }
 }

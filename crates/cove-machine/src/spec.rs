@@ -59,6 +59,9 @@ pub struct FolderHealth {
     pub watched: u64,
     /// Whether others are not, because there were too many.
     pub exhausted: bool,
+    /// Folders with a file system in them that does not tell of changes.
+    #[serde(default)]
+    pub untold: Vec<PathBuf>,
     /// Whether the guest knows as many files as it may, and is shown no others.
     #[serde(default)]
     pub full: bool,

@@ -212,6 +212,14 @@ impl Tree {
             if errno != Errno::NOSPC {
                 node.unwatchable.store(true, Ordering::Relaxed);
                 tracing::debug!(share = ?node.share.name, %errno, "a directory cannot be watched");
+                if is_of_file_system(errno) && node.share.note_untold() {
+                    tracing::warn!(
+                        share = ?node.share.name,
+                        %errno,
+                        "a file system in this share does not tell of changes on the host; it is cached for a short \
+                         time only"
+                    );
+                }
                 return;
             }
             // Until another is given up.
@@ -281,6 +289,13 @@ impl Tree {
             node.watched.store(false, Ordering::Release);
         }
     }
+}
+
+/// Whether a directory cannot be watched because of the file system that it is on, as all others there: it has no file
+/// handles or no number of its own, or is a part whose number is not the whole's, such as a subvolume of Btrfs where the
+/// kernel does not take these.
+fn is_of_file_system(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::NODEV | Errno::XDEV)
 }
 
 /// The thread that reads events; ends when dropped.

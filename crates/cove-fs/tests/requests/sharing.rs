@@ -384,7 +384,8 @@ fn owners_of_new_files_last_where_there_are_no_attributes() {
     let root = client.walk("share").unwrap();
     client.uid.set(70);
     let (file, _) = client.create(root, "f", 0o640).unwrap();
-    let told = client.server.health().shares_without_attributes;
+    client.lookup(root, "f").unwrap();
+    let health = client.server.health();
     let request = abi::CreateIn {
         flags: 2,
         mode: 0o100_600,
@@ -397,7 +398,10 @@ fn owners_of_new_files_last_where_there_are_no_attributes() {
     drop(client);
     rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(owners, [Ok((70, 70)); 2]);
-    assert_eq!(told, ["share"]);
+    assert_eq!(health.shares_without_attributes, ["share"]);
+    // It has no file handles either.
+    let untold: &[&str] = if health.watching { &["share"] } else { &[] };
+    assert_eq!(health.shares_untold, untold);
 }
 
 #[test]

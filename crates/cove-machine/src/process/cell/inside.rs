@@ -345,18 +345,19 @@ impl Folders {
 
     fn health(&self) -> FolderHealth {
         let health = self.server.health();
+        let paths = |names: &[String]| {
+            let held = self.held();
+            let named = held.iter().filter(|(name, _)| names.contains(name));
+            named.map(|(_, path)| path.clone()).collect::<Vec<_>>()
+        };
         FolderHealth {
             watching: health.watching,
             repeating: health.repeating,
             watched: health.watched as u64,
             exhausted: health.watches_exhausted,
             full: health.nodes_exhausted,
-            without_attributes: self
-                .held()
-                .iter()
-                .filter(|(name, _)| health.shares_without_attributes.contains(name))
-                .map(|(_, path)| path.clone())
-                .collect(),
+            untold: paths(&health.shares_untold),
+            without_attributes: paths(&health.shares_without_attributes),
         }
     }
 
