@@ -80,7 +80,7 @@ async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
         })?;
         let using = containers.into_iter().filter(|container| {
             let mut sources = container.sources.iter();
-            sources.any(|source| share_of(source, &shares).is_some_and(|share| share == Path::new(path)))
+            sources.any(|source| is_of(source, Path::new(path), &shares))
         });
         users.extend(using.map(|container| container.name));
     }
@@ -96,11 +96,23 @@ async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
     Err(ApiError::new(
         ErrorCode::NotConfirmed,
         format!(
-            "{noun} {} {verb} `{path}` or something in it mounted",
+            "{noun} {} {verb} `{path}`, something in it or a folder around it mounted",
             names.join(", ")
         ),
         "stop what uses it, or add --force, and it loses access",
     ))
+}
+
+/// Whether something of the share at `path` comes with `source`, a path in the guest: because it comes from there, or
+/// because the share lies in it. A mount takes those within it with it.
+fn is_of(source: &str, path: &Path, shares: &[settings::Share]) -> bool {
+    let host = HostPaths::NATIVE;
+    let Some(source) = host.in_guest(source) else {
+        return false;
+    };
+    let inside = host.in_guest(&path.to_string_lossy());
+    inside.is_some_and(|inside| host.remainder(&inside, &source).is_some())
+        || share_of(&source, shares) == Some(path)
 }
 
 /// The share that a path in the guest comes from: the innermost one.
@@ -219,6 +231,29 @@ mod tests {
             ("/var/run/docker.sock", None),
         ] {
             assert_eq!(share_of(source, &shares), expected.map(Path::new), "{source}");
+        }
+    }
+
+    /// A container that has the folder around an inner share mounted lost what is in that without a word.
+    #[test]
+    fn a_share_is_in_use_by_what_comes_from_it_and_by_what_it_lies_in() {
+        let shares = ["/a", "/a/b", "/ab"].map(|path| settings::Share {
+            path: path.into(),
+            read_only: false,
+        });
+        for (source, used) in [
+            ("/a", vec!["/a", "/a/b"]),
+            ("/a/../a/b/", vec!["/a/b"]),
+            ("/a/b/c", vec!["/a/b"]),
+            ("/a/c", vec!["/a"]),
+            ("/abc", vec![]),
+            ("relative", vec![]),
+        ] {
+            let found = shares
+                .iter()
+                .filter(|share| is_of(source, &share.path, &shares))
+                .map(|share| share.path.to_str().unwrap());
+            assert_eq!(found.collect::<Vec<_>>(), used, "{source}");
         }
     }
 }

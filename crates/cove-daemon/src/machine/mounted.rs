@@ -1,4 +1,4 @@
-//! Which containers have a folder mounted, as the engine says.
+//! Which containers have a folder mounted, as the engine says: as a bind mount, or by a volume that is one.
 
 use super::agent::{OpenError, open_stream};
 use bytes::Bytes;
@@ -8,13 +8,13 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 use tokio::time::timeout;
 
 /// How long the engine may take. Listing containers is quick, also in an emulated machine.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Largest list that is read, in bytes: thousands of containers.
+/// Largest list that is read, in bytes: thousands of containers or volumes.
 const MAX_LIST: usize = 16 << 20;
 
 /// Why the engine's containers are not known.
@@ -24,7 +24,7 @@ pub(crate) enum ListError {
     Open(#[from] OpenError),
     #[error("the conversation with the engine broke: {0}")]
     Http(#[from] hyper::Error),
-    #[error("the engine's list of containers cannot be read: {0}")]
+    #[error("the engine's list of containers or volumes cannot be read: {0}")]
     Body(String),
     #[error("the engine said {0}")]
     Refused(StatusCode),
@@ -37,7 +37,7 @@ pub(crate) enum ListError {
 pub(crate) struct Mounting {
     /// Its name.
     pub(crate) name: String,
-    /// Where its bind mounts come from.
+    /// Where its bind mounts come from, and its volumes that are bind mounts.
     pub(crate) sources: Vec<String>,
 }
 
@@ -51,23 +51,36 @@ async fn list_over(connection: Connection) -> Result<Vec<Mounting>, ListError> {
     let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(connection)).await?;
     let connection = tokio::spawn(connection);
     let outcome = async {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = hyper::Uri::from_static("/containers/json");
-        let host = header::HeaderValue::from_static("docker");
-        request.headers_mut().insert(header::HOST, host);
-        let response = sender.send_request(request).await?;
-        if !response.status().is_success() {
-            return Err(ListError::Refused(response.status()));
-        }
-        let body = Limited::new(response.into_body(), MAX_LIST).collect().await;
-        let body = body
-            .map_err(|error| ListError::Body(error.to_string()))?
-            .to_bytes();
-        read(&body)
+        let containers: Vec<Container> = read(&get(&mut sender, "/containers/json").await?)?;
+        let mut mounts = containers.iter().flat_map(|container| &container.mounts);
+        let volumes = if mounts.any(|mount| mount.r#type == "volume") {
+            read::<Volumes>(&get(&mut sender, "/volumes").await?)?.devices()
+        } else {
+            HashMap::new()
+        };
+        let mounting = containers
+            .into_iter()
+            .map(|container| container.mounting(&volumes));
+        Ok::<_, ListError>(mounting.collect())
     }
     .await;
     connection.abort();
     outcome
+}
+
+async fn get(sender: &mut http1::SendRequest<Empty<Bytes>>, path: &'static str) -> Result<Bytes, ListError> {
+    sender.ready().await?;
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = hyper::Uri::from_static(path);
+    let host = header::HeaderValue::from_static("docker");
+    request.headers_mut().insert(header::HOST, host);
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        return Err(ListError::Refused(response.status()));
+    }
+    let body = Limited::new(response.into_body(), MAX_LIST).collect().await;
+    let body = body.map_err(|error| ListError::Body(error.to_string()))?;
+    Ok(body.to_bytes())
 }
 
 #[derive(Deserialize)]
@@ -87,24 +100,64 @@ struct Mount {
     r#type: String,
     #[serde(default)]
     source: String,
+    /// A volume's.
+    #[serde(default)]
+    name: String,
 }
 
-fn read(body: &[u8]) -> Result<Vec<Mounting>, ListError> {
-    let containers: Vec<Container> =
-        serde_json::from_slice(body).map_err(|error| ListError::Body(error.to_string()))?;
-    let mounting = containers.into_iter().map(|container| {
-        let name = container.names.first().unwrap_or(&container.id);
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Volumes {
+    volumes: Option<Vec<Volume>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Volume {
+    name: String,
+    #[serde(default)]
+    driver: String,
+    /// Told apart by case.
+    options: Option<HashMap<String, String>>,
+}
+
+impl Volumes {
+    /// The volumes that are bind mounts, and of what.
+    fn devices(self) -> HashMap<String, String> {
+        let volumes = self.volumes.unwrap_or_default().into_iter();
+        volumes
+            .filter(|volume| volume.driver == "local")
+            .filter_map(|volume| {
+                let mut options = volume.options?;
+                let mut flags = options.get("o")?.split(',').map(str::trim);
+                let binds = flags.any(|flag| matches!(flag, "bind" | "rbind"));
+                binds.then_some((volume.name, options.remove("device")?))
+            })
+            .collect()
+    }
+}
+
+impl Container {
+    /// `volumes` are those that are bind mounts, and of what.
+    fn mounting(self, volumes: &HashMap<String, String>) -> Mounting {
+        let name = self.names.first().unwrap_or(&self.id);
         Mounting {
             name: super::words::clean(name.trim_start_matches('/')),
-            sources: container
+            sources: self
                 .mounts
                 .into_iter()
-                .filter(|mount| mount.r#type == "bind")
-                .map(|mount| mount.source)
+                .filter_map(|mount| match &*mount.r#type {
+                    "bind" => Some(mount.source),
+                    "volume" => volumes.get(&mount.name).cloned(),
+                    _ => None,
+                })
                 .collect(),
         }
-    });
-    Ok(mounting.collect())
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, ListError> {
+    serde_json::from_slice(body).map_err(|error| ListError::Body(error.to_string()))
 }
 
 #[cfg(test)]
@@ -117,19 +170,32 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn bind_mounts_are_told_by_the_containers_name_and_volumes_are_not() {
+    async fn bind_mounts_are_told_by_the_containers_name_and_volumes_only_where_they_are_such() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let list = r#"[
-            {"Id":"1","Names":["/web"],"Mounts":[{"Type":"bind","Source":"/home/u/x"},{"Type":"volume","Source":"/v"}]},
+        let containers = r#"[
+            {"Id":"1","Names":["/web"],"Mounts":[
+                {"Type":"bind","Source":"/home/u/x"},
+                {"Type":"volume","Name":"own","Source":"/v"},
+                {"Type":"volume","Name":"bound","Source":"/w"},
+                {"Type":"volume","Name":"remote","Source":"/r"},
+                {"Type":"tmpfs"}
+            ]},
             {"Id":"2"}
         ]"#;
+        let volumes = r#"{"Volumes":[
+            {"Name":"own","Driver":"local","Options":null},
+            {"Name":"bound","Driver":"local","Options":{"type":"none","o":"rw, bind","device":"/home/u/y"}},
+            {"Name":"remote","Driver":"local","Options":{"type":"nfs","o":"addr=10.0.0.1","device":":/home/u/z"}}
+        ],"Warnings":null}"#;
         let engine = async {
-            let mut request = [0; 1024];
-            let length = theirs.read(&mut request).await.unwrap();
-            assert!(request[..length].starts_with(b"GET /containers/json "));
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", list.len());
-            theirs.write_all(head.as_bytes()).await.unwrap();
-            theirs.write_all(list.as_bytes()).await.unwrap();
+            for (path, list) in [("/containers/json", containers), ("/volumes", volumes)] {
+                let mut request = [0; 1024];
+                let length = theirs.read(&mut request).await.unwrap();
+                assert!(request[..length].starts_with(format!("GET {path} ").as_bytes()));
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", list.len());
+                theirs.write_all(head.as_bytes()).await.unwrap();
+                theirs.write_all(list.as_bytes()).await.unwrap();
+            }
         };
         let (listed, ()) = tokio::join!(list_over(ours.into()), engine);
         let mounting = |name: &str, sources: &[&str]| Mounting {
@@ -138,12 +204,13 @@ mod tests {
         };
         assert_eq!(
             listed.unwrap(),
-            [mounting("web", &["/home/u/x"]), mounting("2", &[])]
+            [mounting("web", &["/home/u/x", "/home/u/y"]), mounting("2", &[])]
         );
     }
 
     #[test]
     fn nonsense_is_an_error() {
-        assert!(matches!(read(b"{}"), Err(ListError::Body(_))));
+        assert!(matches!(read::<Vec<Container>>(b"{}"), Err(ListError::Body(_))));
+        assert!(matches!(read::<Volumes>(b"[1]"), Err(ListError::Body(_))));
     }
 }
