@@ -7,7 +7,8 @@
 //! | line | what it means |
 //! | --- | --- |
 //! | `init` | the kernel has started it |
-//! | `begin NAME`, `end NAME: BYTES` | the disk `data` was read or written in between, so many bytes of it |
+//! | `begin NAME` | it reads or writes the disk `data` from now on |
+//! | `end NAME: BYTES REQUESTS INTERRUPTS` | it has, so many bytes by so many requests, and was interrupted so often |
 //! | `held: BYTES` | it has that much memory, and touched each page of it; for five seconds |
 //! | `freed` | it has given that back, and does nothing any more |
 //! | `failed: WHY` | it does nothing any more |
@@ -116,6 +117,8 @@ mod machine {
         say(format_args!("init"));
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), c"")?;
         mount("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), c"")?;
+        fs::create_dir_all("/proc")?;
+        mount("proc", "/proc", "proc", MountFlags::empty(), c"")?;
         for module in MODULES {
             let file = File::open(format!("/modules/{module}.ko"))?;
             match rustix::system::finit_module(&file, c"", 0) {
@@ -123,13 +126,19 @@ mod machine {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        let disk = disk()?;
+        let (disk, device) = disk()?;
         fill(&disk)?;
         for depth in DEPTHS {
             for work in WORKS {
+                let before = interrupts(&device)?;
                 say(format_args!("begin {}-{depth}", work.name));
                 let bytes = work.run(&disk, depth)?;
-                say(format_args!("end {}-{depth}: {bytes}", work.name));
+                let requests = bytes / work.size as u64;
+                let raised = interrupts(&device)? - before;
+                say(format_args!(
+                    "end {}-{depth}: {bytes} {requests} {raised}",
+                    work.name
+                ));
             }
         }
         drop(disk);
@@ -146,8 +155,8 @@ mod machine {
         Ok(())
     }
 
-    /// The disk to work on, past the page cache.
-    fn disk() -> io::Result<File> {
+    /// The disk to work on, past the page cache, and what its device is called.
+    fn disk() -> io::Result<(File, String)> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             for entry in fs::read_dir("/sys/block")? {
@@ -155,11 +164,14 @@ mod machine {
                 // What is no virtio disk has none.
                 let serial = fs::read_to_string(entry.path().join("serial")).unwrap_or_default();
                 if serial.trim_end() == DISK {
-                    return OpenOptions::new()
+                    let device = fs::canonicalize(entry.path().join("device"))?;
+                    let device = device.file_name().unwrap_or_default();
+                    let disk = OpenOptions::new()
                         .read(true)
                         .write(true)
                         .custom_flags(OFlags::DIRECT.bits().cast_signed())
-                        .open(Path::new("/dev").join(entry.file_name()));
+                        .open(Path::new("/dev").join(entry.file_name()))?;
+                    return Ok((disk, device.to_string_lossy().into_owned()));
                 }
             }
             if Instant::now() > deadline {
@@ -169,6 +181,17 @@ mod machine {
             }
             sleep(Duration::from_millis(10));
         }
+    }
+
+    /// How often a device has interrupted so far. Its line has a number for each processor, and the device's name last.
+    fn interrupts(device: &str) -> io::Result<u64> {
+        let lines = fs::read_to_string("/proc/interrupts")?;
+        let line = lines
+            .lines()
+            .find(|line| line.split_whitespace().next_back() == Some(device));
+        let line = line.ok_or_else(|| io::Error::other(format!("{device} has no interrupt")))?;
+        let counts = line.split_whitespace().skip(1);
+        Ok(counts.map_while(|count| count.parse::<u64>().ok()).sum())
     }
 
     /// Writes the area once, so that there is something to read, and nothing is written for the first time any more.

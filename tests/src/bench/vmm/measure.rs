@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::subject::Subject;
 
@@ -38,6 +38,17 @@ pub(super) const DISK: [&str; 8] = [
     "random-read-8",
     "random-write-8",
 ];
+/// How often the disk interrupted the guest meanwhile, for each of the guest's requests, in the same order.
+pub(super) const INTERRUPTS: [&str; 8] = [
+    "sequential-read-1 interrupts",
+    "sequential-write-1 interrupts",
+    "random-read-1 interrupts",
+    "random-write-1 interrupts",
+    "sequential-read-8 interrupts",
+    "sequential-write-8 interrupts",
+    "random-read-8 interrupts",
+    "random-write-8 interrupts",
+];
 
 /// For the guest's next word. Where processors are emulated one in the other, touching memory takes half a minute.
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -60,11 +71,20 @@ pub(super) fn start(subject: &mut Subject<'_>, patience: Duration) -> Result<Fig
 
 /// Follows the guest through its work with the disk.
 pub(super) fn disk(subject: &mut Subject<'_>, figures: &mut Figures) -> Result<()> {
-    for name in DISK {
+    for (name, interrupts) in DISK.into_iter().zip(INTERRUPTS) {
         let (began, _) = subject.expect(&format!("begin {name}"), PATIENCE)?;
-        let (ended, bytes) = subject.expect(&format!("end {name}: "), PATIENCE)?;
-        let bytes: f64 = bytes.parse().context("the guest tells no number of bytes")?;
+        let (ended, told) = subject.expect(&format!("end {name}: "), PATIENCE)?;
+        let numbers: Vec<f64> = told
+            .split(' ')
+            .map(str::parse::<f64>)
+            .collect::<Result<_, _>>()
+            .context("what the guest tells of its work is no numbers")?;
+        let [bytes, requests, raised] = numbers[..] else {
+            bail!("the guest tells {} numbers of its work", numbers.len());
+        };
+        ensure!(requests > 0.0, "the guest made no request of its disk");
         figures.insert(name.to_owned(), bytes / ended.duration_since(began).as_secs_f64());
+        figures.insert(interrupts.to_owned(), raised / requests);
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ const fn disk(at: usize, name: &'static str, unit: &'static str, scale: f64) -> 
     }
 }
 
-const FIGURES: [Figure; 17] = [
+const FIGURES: [Figure; 19] = [
     figure(
         measure::START,
         "process start to the guest's init",
@@ -153,6 +153,19 @@ const FIGURES: [Figure; 17] = [
         "disk: random write of 4 KiB, 8 in flight",
         "1000/s",
         THOUSAND_PAGES,
+    ),
+    // On virtio-mmio each takes the guest's driver two exits to the monitor, to read why and to acknowledge it.
+    figure(
+        measure::INTERRUPTS[2],
+        "disk: interrupts for each random read of 4 KiB",
+        "",
+        None,
+    ),
+    figure(
+        measure::INTERRUPTS[6],
+        "disk: interrupts for each, 8 in flight",
+        "",
+        None,
     ),
     figure(
         measure::GIVEN_BACK,
