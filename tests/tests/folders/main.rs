@@ -151,9 +151,12 @@ mod promises {
             "run", "-d", "--name", "holder", "-v", &bind, "alpine", "sleep", "1000",
         ])
         .ok();
-        let refused = cove.cove(["share", "remove", path]).run();
-        assert_ne!(refused.code, Some(0), "{refused}");
-        refused.says(&["holder", "--force"]);
+        // To share it in another way is to take it away first.
+        for words in [&["share", "remove"][..], &["share", "add", "--read-only"][..]] {
+            let refused = cove.cove(words).arg(path).run();
+            assert_ne!(refused.code, Some(0), "{refused}");
+            refused.says(&["holder", "--force"]);
+        }
         assert_eq!(cove.docker(["exec", "holder", "cat", "/src/file"]).ok(), "live");
         cove.cove(["share", "remove", "--force", path]).ok();
         let reading = cove.docker(["exec", "holder", "cat", "/src/file"]).run();

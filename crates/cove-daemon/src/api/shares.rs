@@ -24,6 +24,12 @@ pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Res
     let NewShare { path, read_only } = body::read_json(request).await?;
     check_folder(&path, tokio::fs::metadata(&path), LOOK_TIMEOUT).await?;
     let share = settings::Share { path, read_only };
+    // Shared in another way it is another folder to the guest, and whoever has this one mounted loses it.
+    let is_changed = |other: &settings::Share| other.path == share.path && other.read_only != read_only;
+    if shares(server).iter().any(is_changed) {
+        let instead = "begin with `cove share remove --force`";
+        refuse_in_use(server, &share.path.to_string_lossy(), instead).await?;
+    }
     server.context.settings.add_share(&share)?;
     applied(server).await;
     Ok(body::json(&report(server, &share)))
@@ -32,7 +38,7 @@ pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Res
 pub(super) async fn remove(server: &Server, request: &Request<Incoming>) -> Result<Answer, ApiError> {
     let path = parameter(request, "path").ok_or_else(|| invalid("it has to be said which `path`"))?;
     if parameter(request, "force").as_deref() != Some("true") {
-        refuse_in_use(server, &path).await?;
+        refuse_in_use(server, &path, "add --force").await?;
     }
     server.context.settings.remove_share(Path::new(&path))?;
     applied(server).await;
@@ -53,8 +59,9 @@ fn shares(server: &Server) -> Vec<settings::Share> {
     })
 }
 
-/// Refuses when a container that runs has something of the share mounted, or when that cannot be known.
-async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
+/// Refuses when a container that runs has something of the share mounted, or when that cannot be known. `instead` is
+/// what a person does who wants it all the same.
+async fn refuse_in_use(server: &Server, path: &str, instead: &str) -> Result<(), ApiError> {
     let shares = shares(server);
     let mut users = Vec::new();
     for handle in server.machines.all() {
@@ -65,7 +72,7 @@ async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
         };
         let name = handle.name();
         let refused = |message| {
-            let hint = "add --force to take it away all the same";
+            let hint = format!("{instead} to take it away all the same");
             ApiError::new(ErrorCode::NotConfirmed, message, hint)
         };
         if snapshot.state == MachineState::Paused {
@@ -99,7 +106,7 @@ async fn refuse_in_use(server: &Server, path: &str) -> Result<(), ApiError> {
             "{noun} {} {verb} `{path}`, something in it or a folder around it mounted",
             names.join(", ")
         ),
-        "stop what uses it, or add --force, and it loses access",
+        format!("stop what uses it, or {instead}, and it loses access"),
     ))
 }
 
