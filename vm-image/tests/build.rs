@@ -67,6 +67,18 @@ fn run(options: &BuildOptions) -> Option<(Outcome, Vec<Stage>)> {
     }
 }
 
+/// Copies an image of which one bit of the kernel is not as it was.
+fn copy_damaged(image: &Path, copy: &Path) {
+    fs::create_dir(copy).unwrap();
+    for file in fs::read_dir(image).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+    }
+    let kernel = copy.join("kernel");
+    let mut bytes = fs::read(&kernel).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&kernel, bytes).unwrap();
+}
+
 #[test]
 fn the_same_inputs_give_the_same_bytes_and_then_nothing_is_rebuilt() {
     let _turn = ONE_AT_A_TIME
@@ -77,8 +89,10 @@ fn the_same_inputs_give_the_same_bytes_and_then_nothing_is_rebuilt() {
         return;
     };
 
-    // Another time, another directory, another name: the bytes are the same.
+    // A damaged image is not taken for the one that is wanted. Another time, another directory, another name: the bytes
+    // are the same.
     let first = options(dir.path(), 1, "first");
+    copy_damaged(&shared(dir.path()).output, &first.output);
     let (Outcome::Built(one), stages) = run(&first).unwrap() else {
         panic!("nothing was built")
     };
@@ -99,19 +113,6 @@ fn the_same_inputs_give_the_same_bytes_and_then_nothing_is_rebuilt() {
         fs::metadata(one.file(Role::Rootfs)).unwrap().modified().unwrap(),
         before
     );
-
-    // A damaged image is not taken for the one that is wanted.
-    let kernel = one.file(Role::Kernel);
-    let mut bytes = fs::read(&kernel).unwrap();
-    bytes[1000] ^= 1;
-    fs::write(&kernel, bytes).unwrap();
-    let (outcome, _) = run(&BuildOptions {
-        offline: true,
-        ..first.clone()
-    })
-    .unwrap();
-    assert_eq!(outcome, Outcome::Built(one.clone()));
-    verify(&first.output).unwrap();
 
     // Another agent is another image, of the same packages and in the same place.
     let other = BuildOptions {
@@ -150,6 +151,7 @@ fn the_manifest_lists_the_engine_and_where_everything_came_from() {
     assert_eq!(package("musl").licence.as_deref(), Some("MIT"));
     for name in [
         "containerd",
+        "crun",
         "runc",
         "iptables",
         "docker-cli",

@@ -35,6 +35,10 @@ const NEEDLESS: [&str; 13] = [
     "io.containerd.monitor.v1.cgroups",
 ];
 
+/// The runtime of containers that ask for none: it starts one in a fraction of the time that runc takes, and needs less
+/// memory to do it. runc is there as well, under its own name.
+const RUNTIME: &str = "crun";
+
 /// Where the configuration files are.
 pub(crate) struct Files {
     pub(crate) engine: PathBuf,
@@ -63,6 +67,12 @@ impl Config {
         }
         for (key, value) in offered() {
             engine.entry(key).or_insert(value);
+        }
+        // What is no object dockerd refuses by itself, with better words.
+        if let Value::Object(runtimes) = engine.entry("runtimes").or_insert_with(|| json!({})) {
+            runtimes
+                .entry(RUNTIME)
+                .or_insert_with(|| json!({"path": "/usr/bin/crun"}));
         }
         let [iptables, experimental, ip6tables] =
             ["iptables", "experimental", "ip6tables"].map(|key| engine.get(key).and_then(Value::as_bool));
@@ -140,8 +150,9 @@ fn dictated() -> [(String, Value); 7] {
 }
 
 /// Settings that somebody may want otherwise.
-fn offered() -> [(String, Value); 3] {
+fn offered() -> [(String, Value); 4] {
     [
+        ("default-runtime".into(), json!(RUNTIME)),
         // Said although it is the default: a reload takes back nothing that it does not say otherwise, and a renewal
         // of the engine says yes for a moment.
         ("live-restore".into(), json!(false)),
@@ -210,6 +221,19 @@ mod tests {
         );
         let other = config(json!({"dns": ["192.0.2.1"]})).unwrap();
         assert_eq!(other.engine["dns"], json!(["192.0.2.1"]));
+    }
+
+    #[test]
+    fn containers_are_started_by_crun_unless_told_otherwise() {
+        let crun = json!({"path": "/usr/bin/crun"});
+        let usual = config(json!({})).unwrap().engine;
+        assert_eq!(usual["default-runtime"], json!("crun"));
+        assert_eq!(usual["runtimes"], json!({"crun": crun}));
+        let mine = json!({"path": "/mine"});
+        let other = json!({"default-runtime": "mine", "runtimes": {"mine": mine}});
+        let other = config(other).unwrap().engine;
+        assert_eq!(other["default-runtime"], json!("mine"));
+        assert_eq!(other["runtimes"], json!({"crun": crun, "mine": mine}));
     }
 
     #[test]

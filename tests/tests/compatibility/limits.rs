@@ -232,3 +232,26 @@ pub(crate) fn namespaces_can_be_shared(cove: &Cove) {
     let own = output_of(cove, "--uts host", "hostname");
     assert_eq!(own, cove.cove(["exec", "hostname"]).ok());
 }
+
+pub(crate) fn another_runtime_runs_beside_the_usual_one(cove: &Cove) {
+    let usual = docker(cove, "info --format {{.DefaultRuntime}}").ok();
+    assert_eq!(usual, "crun");
+    for runtime in ["crun", "runc"] {
+        docker(
+            cove,
+            &format!("run -d --name {runtime} --runtime {runtime} alpine sleep 600"),
+        )
+        .ok();
+        let told = docker(
+            cove,
+            &format!("inspect --format {{{{.HostConfig.Runtime}}}} {runtime}"),
+        )
+        .ok();
+        assert_eq!(told, runtime);
+        assert_eq!(
+            docker(cove, &format!("exec {runtime} cat /proc/1/comm")).ok(),
+            "sleep"
+        );
+        docker(cove, &format!("rm -f {runtime}")).ok();
+    }
+}

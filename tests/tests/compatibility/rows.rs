@@ -327,6 +327,11 @@ pub(crate) fn areas() -> Vec<Area> {
                     tests![limits::devices_sysctls_ulimits_and_shared_memory_are_set],
                 ),
                 extended(
+                    "the runtime: crun, and runc where it is asked for",
+                    CLI,
+                    tests![limits::another_runtime_runs_beside_the_usual_one],
+                ),
+                extended(
                     "namespaces: shared ones, a container's own users",
                     CLI,
                     tests![
