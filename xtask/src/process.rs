@@ -28,6 +28,12 @@ pub(crate) fn steps() -> Vec<(String, Duration)> {
     steps.iter().zip(ends).map(spent).collect()
 }
 
+/// How long ago the first step was announced.
+pub(crate) fn since_the_first_step() -> Duration {
+    let steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    steps.first().map_or(Duration::ZERO, |(_, began)| began.elapsed())
+}
+
 /// Says something that a person should know.
 pub(crate) fn note(text: &str) {
     println!("    {text}");

@@ -3,7 +3,7 @@
 use crate::{
     check::DESKTOP,
     layout::Layout,
-    process::{cargo, words},
+    process::{cargo, since_the_first_step, words},
     unprivileged::Runner,
 };
 use anyhow::{Context as _, Result, bail};
@@ -201,12 +201,13 @@ pub(crate) fn run_command(
         String::new()
     };
     println!(
-        "    {:<44} {:>4} passed {:>3} failed {:>3} skipped  {:>6.1} s{how_it_ended}",
+        "    {:<44} {:>4} passed {:>3} failed {:>3} skipped  {:>6.1} s, at {:>4} s{how_it_ended}",
         title,
         counted.passed,
         counted.failed,
         counted.skipped,
-        began.elapsed().as_secs_f32()
+        began.elapsed().as_secs_f32(),
+        since_the_first_step().as_secs()
     );
     Ok(Outcome {
         tally: counted,
