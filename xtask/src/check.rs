@@ -10,6 +10,7 @@ use crate::{
     setup,
 };
 use anyhow::Result;
+use std::{panic::resume_unwind, thread};
 
 /// The desktop application's package, which `WebKit` is needed for.
 pub(crate) const DESKTOP: &str = "cove-desktop";
@@ -46,9 +47,26 @@ pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
     dependencies::check(layout)?;
     step("Checking the spelling");
     spelling::check(layout)?;
-    step("Checking the front end");
-    front_end::check(layout)?;
-    step("Linting");
+    step("Checking the front end, and linting");
+    // Beside each other, since the front end's tools keep one processor busy at most.
+    thread::scope(|scope| {
+        let front_end = scope.spawn(|| front_end::check(layout));
+        lint(layout, desktop)?;
+        front_end.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })?;
+    for (target, packages) in ELSEWHERE {
+        step(&format!("Checking for {target}: {}", packages.join(", ")));
+        let mut command = cargo(layout);
+        command.args(["check", "--quiet", "--target", target]);
+        for package in packages {
+            command.args(["-p", *package]);
+        }
+        process::run(&mut command)?;
+    }
+    Ok(())
+}
+
+fn lint(layout: &Layout, desktop: bool) -> Result<()> {
     let mut command = cargo(layout);
     command.args([
         "clippy",
@@ -60,15 +78,5 @@ pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
     if !desktop {
         command.args(["--exclude", DESKTOP]);
     }
-    process::run(command.args(["--", "-D", "warnings"]))?;
-    for (target, packages) in ELSEWHERE {
-        step(&format!("Checking for {target}: {}", packages.join(", ")));
-        let mut command = cargo(layout);
-        command.args(["check", "--quiet", "--target", target]);
-        for package in packages {
-            command.args(["-p", *package]);
-        }
-        process::run(&mut command)?;
-    }
-    Ok(())
+    process::run(command.args(["--", "-D", "warnings"]))
 }

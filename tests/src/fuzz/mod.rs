@@ -61,17 +61,17 @@ pub struct Target {
 
 /// All of them.
 pub static TARGETS: [Target; 11] = [
-    target("archive", archive::fuzz, archive::seeds, 20_000),
-    target("balloon", balloon::fuzz, balloon::seeds, 400),
-    target("block", block::fuzz, block::seeds, 600),
-    target("fs", fs::fuzz, fs::seeds, 400),
-    target("net", net::fuzz, net::seeds, 400),
-    target("ports", ports::fuzz, ports::seeds, 2000),
-    target("registers", registers::fuzz, registers::seeds, 1000),
-    target("requests", requests::fuzz, requests::seeds, 1500),
-    target("rng", rng::fuzz, rng::seeds, 400),
-    target("vsock", vsock::fuzz, vsock::seeds, 400),
-    target("wire", wire::fuzz, wire::seeds, 40_000),
+    target("archive", archive::fuzz, archive::seeds, 10_000),
+    target("balloon", balloon::fuzz, balloon::seeds, 200),
+    target("block", block::fuzz, block::seeds, 300),
+    target("fs", fs::fuzz, fs::seeds, 200),
+    target("net", net::fuzz, net::seeds, 200),
+    target("ports", ports::fuzz, ports::seeds, 1000),
+    target("registers", registers::fuzz, registers::seeds, 500),
+    target("requests", requests::fuzz, requests::seeds, 750),
+    target("rng", rng::fuzz, rng::seeds, 200),
+    target("vsock", vsock::fuzz, vsock::seeds, 200),
+    target("wire", wire::fuzz, wire::seeds, 20_000),
 ];
 
 const fn target(name: &'static str, fuzz: fn(&[u8]), seeds: fn() -> Seeds, inputs: u32) -> Target {

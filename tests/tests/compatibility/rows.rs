@@ -79,12 +79,14 @@ pub(crate) fn areas() -> Vec<Area> {
             title: "Images",
             rows: vec![
                 row(
-                    "layers are shared, a change is copied",
+                    "a change is copied, the layer below stays",
                     CLI,
-                    tests![
-                        images::layers_are_shared_between_images,
-                        containers::a_change_is_copied_and_the_layer_below_stays
-                    ],
+                    tests![containers::a_change_is_copied_and_the_layer_below_stays],
+                ),
+                extended(
+                    "layers are shared between images",
+                    CLI,
+                    tests![images::layers_are_shared_between_images],
                 ),
                 row(
                     "history, inspect, filters",
@@ -163,7 +165,7 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![builds::a_context_comes_from_a_git_repository],
                 ),
-                row(
+                extended(
                     "result as files on the host",
                     CLI,
                     tests![builds::the_result_may_be_files_on_this_computer],
@@ -189,13 +191,15 @@ pub(crate) fn areas() -> Vec<Area> {
         Area {
             title: "Registries: login, push and pull",
             rows: vec![
-                row(
+                extended(
                     "a private one with TLS by an authority of one's own and a password; unknown authority, wrong password",
                     CLI,
-                    tests![
-                        registries::a_private_registry_is_trusted_by_its_authority_and_wants_the_password,
-                        registries::what_is_no_authority_is_not_trusted
-                    ],
+                    tests![registries::a_private_registry_is_trusted_by_its_authority_and_wants_the_password],
+                ),
+                row(
+                    "a file that is no authority is not trusted",
+                    CLI,
+                    tests![registries::what_is_no_authority_is_not_trusted],
                 ),
                 extended(
                     "what is trusted outlives the machine",

@@ -39,7 +39,6 @@ fn main() -> ExitCode {
         files::a3_files_of_a_container_that_never_ran_are_seen,
         window::a4_what_another_client_does_is_seen_at_once,
         things::a4_a_network_is_made_and_a_container_connected,
-        projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,
         drops::a4_a_folder_dragged_from_another_window_is_mounted_and_read,
         settings::a4_a_setting_is_reviewed_applied_and_put_back,
         settings::a4_the_machines_logs_are_read,
@@ -48,6 +47,7 @@ fn main() -> ExitCode {
         settings::a4_the_window_opens_with_the_session_when_asked_to,
     ];
     let slow: &[Test] = &tests![
+        projects::a4_a_compose_project_is_brought_up_edited_and_brought_down,
         things::a4_a_volume_is_backed_up_and_restored_with_its_owners,
         things::a4_an_image_is_named_saved_and_loaded_again,
         projects::a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window,

@@ -28,7 +28,6 @@ fn main() -> ExitCode {
         published::half_close_and_much_data_pass_unharmed,
         published::ports_survive_a_daemon_that_is_killed,
         published::published_ports_are_listed_with_their_containers,
-        published::a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_comes_back,
         streams::a_reset_on_one_side_is_a_reset_on_the_other_and_an_end_an_end,
         streams::slow_readers_hold_back_whoever_sends_and_get_every_byte,
         streams::ipv6_carries_streams_and_datagrams_and_clients_have_the_gateways_address,
@@ -38,11 +37,12 @@ fn main() -> ExitCode {
         by_name::a_container_is_reached_by_its_name_without_a_published_port,
         outbound::a_container_reaches_the_hosts_loopback_by_name,
         outbound::the_way_out_comes_back_when_its_program_is_killed,
-        explain::every_hop_at_which_a_way_can_stop_is_found,
         elsewhere::a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers,
     ];
     // The last of them restart the machine.
     let slow: &[harness::Test] = &tests![
+        published::a_port_that_was_taken_while_the_daemon_was_away_is_listed_so_and_comes_back,
+        explain::every_hop_at_which_a_way_can_stop_is_found,
         published::ports_go_and_come_with_an_engine_that_crashes,
         streams::an_engine_that_crashes_under_load_damages_nothing_and_serves_on,
         streams::datagrams_for_a_machine_that_stands_still_cost_the_daemon_little,

@@ -25,11 +25,11 @@ fn main() -> ExitCode {
         recovery::killing_daemon_and_machine_together_leaves_a_clean_slate,
         recovery::data_survives_an_orderly_restart,
         recovery::a_stop_during_a_start_stops,
-        recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
         recovery::a_request_during_a_pause_is_answered_after_it,
         recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
     ];
     let slow: &[harness::Test] = &tests![
+        recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
         recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
         recovery::a_daemon_whose_sockets_are_taken_away_stops_its_machine_and_ends,
         recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
