@@ -8,14 +8,17 @@ use std::error::Error;
 ///
 /// The text has whatever the errors quote, which may be the guest's: whoever shows that cleans it.
 pub fn with_causes(error: &dyn Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source()).fold(error.to_string(), |text, cause| {
-        let words = cause.to_string();
-        if text.ends_with(&words) {
-            text
-        } else {
-            format!("{text}: {words}")
-        }
-    })
+    std::iter::successors(error.source(), |cause| (**cause).source()).fold(
+        error.to_string(),
+        |text, cause| {
+            let words = cause.to_string();
+            if text.ends_with(&words) {
+                text
+            } else {
+                format!("{text}: {words}")
+            }
+        },
+    )
 }
 
 #[cfg(test)]
