@@ -1,5 +1,7 @@
 //! A message bus of a test's own.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "how a test fails")]
+
 use dbus::blocking::Connection;
 use std::{
     fs,

@@ -201,11 +201,12 @@ pub(crate) fn datagrams_for_a_machine_that_stands_still_cost_the_daemon_little(c
     assert!(datagram_comes_back(loopback(port), LENGTH).unwrap());
     cove.cove(["pause"]).ok();
     let before = resident(cove.daemon_pid());
+    let datagram = vec![7; LENGTH];
     let clients = [(); 16].map(|()| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
     for _ in 0..128 {
         for client in &clients {
             // One that finds no room is lost.
-            let _ = client.send_to(&[7; LENGTH], loopback(port));
+            let _ = client.send_to(&datagram, loopback(port));
         }
         thread::sleep(Duration::from_millis(5));
     }
