@@ -26,8 +26,9 @@ use tokio::time::{Instant, sleep, timeout};
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often what changes without an event is read anew: memory and disk of the machine, `Up 3 minutes` of a container.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How long the engine may take over an answer before the page is told that there is none.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the engine may take over an answer before the page is told that there is none. One in an emulated machine
+/// may take twelve seconds over its list of containers, and is not to be called lost each time that it is asked.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Events that come within this time of the first are answered by one reading of the list.
 const GATHER: Duration = Duration::from_millis(30);
 
@@ -240,6 +241,19 @@ mod tests {
         ] {
             assert_eq!(changes_the_list(&json!({"Action": action})), changes, "{action}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_is_slow_is_not_lost_and_one_that_hangs_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Cove::of(cove_api::Dirs::below(directory.path()), "default".to_owned());
+        let lost = cove.lost.subscribe();
+        let answer_after = |seconds| sleep(Duration::from_secs(seconds));
+        patiently(&cove, answer_after(12)).await;
+        assert!(!lost.has_changed().unwrap(), "it was told to be lost");
+        patiently(&cove, answer_after(120)).await;
+        let why = lost.borrow().clone().unwrap();
+        assert_eq!(why.message, "the engine has not answered for 30 s");
     }
 
     #[cfg(unix)]
