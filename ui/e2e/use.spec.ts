@@ -133,7 +133,7 @@ test("an engine that does not answer is not waited for in silence", async ({ pag
 });
 
 /** Has the engine answer no more, or again. */
-async function engine(page: Page, why: { message: string; hint: string } | null) {
+async function engine(page: Page, why: { message: string; hint: string; kind?: string } | null) {
   await page.evaluate((why) => {
     window.dispatchEvent(new CustomEvent("cove-engine", { detail: why }));
   }, why);
@@ -186,6 +186,57 @@ test("what the engine would have to do is not offered in the palette while it is
   await page.keyboard.type("shop-web-1");
   await expect(page.getByRole("option", { name: "Logs: shop-web-1" })).toBeVisible();
   await expect(page.getByRole("option", { name: "Stop: shop-web-1" })).toHaveCount(0);
+});
+
+test("a lost engine that does answer, but refuses, is not said to be silent", async ({ page }) => {
+  await page.goto("/");
+  await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
+  await engine(page, { message: "containerd is not there", hint: "", kind: "engine_refused" });
+  await expect(page.getByText("The engine refused it.")).toBeVisible();
+  await expect(page.getByText("What shows here is what was last known.")).toBeVisible();
+  await expect(page.getByText("The engine does not answer.")).toHaveCount(0);
+});
+
+test("a dialog that is open while the engine is lost keeps what was typed, says why it waits, and goes on after", async ({ page }) => {
+  await page.goto("/#/volumes");
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  const name = dialog.getByLabel("Name", { exact: true });
+  await name.fill("kept-so-far");
+  await engine(page, BROKE);
+  await expect(dialog.getByRole("status")).toHaveText("The engine does not answer.");
+  await expect(dialog.getByRole("button", { name: "Create" })).toBeDisabled();
+  await name.press("Enter");
+  await expect(name).toHaveValue("kept-so-far");
+  await engine(page, null);
+  await expect(dialog.getByRole("status")).toHaveText("");
+  await dialog.getByRole("button", { name: "Create" }).click();
+  await expect(dialog).toHaveCount(0);
+  await expect(page.getByRole("link", { name: "kept-so-far" })).toBeVisible();
+});
+
+test("a new name that is typed while the engine is lost is there when it answers", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/logs`);
+  await page.getByRole("button", { name: "Rename" }).click();
+  const dialog = page.getByRole("dialog");
+  await engine(page, BROKE);
+  await expect(dialog.getByRole("status")).toHaveText("The engine does not answer.");
+  await dialog.getByRole("textbox").fill("shop-front");
+  await dialog.getByRole("textbox").press("Enter");
+  await expect(dialog.getByRole("button", { name: "Rename" })).toBeDisabled();
+  await engine(page, null);
+  await dialog.getByRole("button", { name: "Rename" }).click();
+  await expect(page.getByRole("heading", { name: "shop-front" })).toBeVisible();
+});
+
+test("files and a build wait for an engine that is lost", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/files`);
+  const upload = page.getByRole("button", { name: "Upload" });
+  await expect(upload).toBeEnabled();
+  await engine(page, BROKE);
+  await expect(upload).toBeDisabled();
+  await page.goto("/#/builds/new");
+  await expect(page.getByRole("form", { name: "Build an image" }).getByText("The engine does not answer.")).toBeVisible();
 });
 
 test("the palette goes to a container by the keyboard alone", async ({ page }) => {
