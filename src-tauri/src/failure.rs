@@ -84,6 +84,8 @@ impl From<EngineError> for Refusal {
             EngineError::Refused { status, .. } => Some(match *status {
                 404 => FailureKind::NotFound,
                 409 => FailureKind::Conflict,
+                // The gateway's words for an engine that it cannot reach, or that broke off.
+                502 | 503 => FailureKind::EngineAway,
                 _ => FailureKind::EngineRefused,
             }),
             EngineError::Unexpected { .. } => None,
@@ -155,6 +157,8 @@ mod tests {
             (Refusal::from(refused(404)), FailureKind::NotFound),
             (Refusal::from(refused(409)), FailureKind::Conflict),
             (Refusal::from(refused(500)), FailureKind::EngineRefused),
+            (Refusal::from(refused(502)), FailureKind::EngineAway),
+            (Refusal::from(refused(503)), FailureKind::EngineAway),
             (Refusal::from(ClientError::from(said)), FailureKind::DiskFull),
             (
                 Refusal::from(ClientError::NotRunning { socket }),
