@@ -25,8 +25,14 @@ impl Refusal {
     }
 
     /// The same, of a kind that the window has words for.
-    fn of(mut self, kind: Option<FailureKind>) -> Self {
+    pub(crate) fn of(mut self, kind: Option<FailureKind>) -> Self {
         self.0.kind = kind;
+        self
+    }
+
+    /// The same, with something else to do next.
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        hint.clone_into(&mut self.0.hint);
         self
     }
 
@@ -80,15 +86,13 @@ impl From<LaunchError> for Refusal {
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         let kind = match &error {
-            EngineError::Unreachable { .. } | EngineError::Http { .. } => Some(FailureKind::EngineAway),
+            error if error.is_away() => Some(FailureKind::EngineAway),
             EngineError::Refused { status, .. } => Some(match *status {
                 404 => FailureKind::NotFound,
                 409 => FailureKind::Conflict,
-                // The gateway's words for an engine that it cannot reach, or that broke off.
-                502 | 503 => FailureKind::EngineAway,
                 _ => FailureKind::EngineRefused,
             }),
-            EngineError::Unexpected { .. } => None,
+            _ => None,
         };
         Self::new(with_causes(&error), "").of(kind)
     }

@@ -69,6 +69,19 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether no engine answers. The gateway says so of one that it cannot reach (503), or that broke off (502).
+    pub fn is_away(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::Http { .. }
+                | Self::Refused {
+                    status: 502 | 503,
+                    ..
+                }
+        )
+    }
+
     /// Whether the engine said that there is no such thing.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })

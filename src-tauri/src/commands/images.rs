@@ -9,7 +9,7 @@ use crate::{
     task::{Report, Tasks},
 };
 use cove_engine::{Engine, Lines, Place};
-use cove_view::{ImageDetails, Pruned, TaskStep, Transfer};
+use cove_view::{FailureKind, ImageDetails, Pruned, TaskStep, Transfer};
 use hyper::Method;
 use std::{path::PathBuf, sync::Arc};
 use tauri::{AppHandle, State, ipc::Channel};
@@ -180,6 +180,7 @@ pub(crate) async fn load_images(
                     format!("cannot load {}: {}", path.display(), error.0.message),
                     "Choose a file that docker save made. What docker export made is imported instead.",
                 )
+                .of(error.0.kind)
             })?;
             Ok(true)
         })
@@ -219,7 +220,7 @@ async fn carry(mut lines: Lines, report: &Report) -> Answer<()> {
     let mut transfer = Transfer::default();
     while let Some(line) = lines.next().await? {
         if let Some(error) = line["error"].as_str() {
-            return Err(Refusal::new(error, ""));
+            return Err(Refusal::new(error, "").of(Some(FailureKind::EngineRefused)));
         }
         report.tell_all(transfer.take(&line));
     }

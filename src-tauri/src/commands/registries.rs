@@ -10,7 +10,7 @@ use cove_credentials::{
     key_of_image, same_registry,
 };
 use cove_engine::{EngineError, Place};
-use cove_view::{RegistriesView, RegistryRow, TaskStep};
+use cove_view::{FailureKind, RegistriesView, RegistryRow, TaskStep};
 use serde_json::json;
 use std::sync::Arc;
 use tauri::State;
@@ -75,7 +75,10 @@ pub(crate) async fn sign_in(
     let registries = Registries::from_env()?;
     let body = json!({"username": user, "password": secret, "serveraddress": key});
     let answer = cove.engine().post(&Place::of(&["auth"]), Some(&body)).await;
-    let answer = answer.map_err(|error| Refusal::because(&error, hint_of(&error)))?;
+    let answer = answer.map_err(|error| {
+        let hint = hint_of(&error);
+        Refusal::from(error).with_hint(hint)
+    })?;
     // Some registries give a token that is kept in the password's place.
     let credentials = match answer["IdentityToken"].as_str() {
         Some(token) if !token.is_empty() => Credentials::of_token(token),
@@ -86,9 +89,10 @@ pub(crate) async fn sign_in(
 
 /// What somebody can do whose password could not be checked.
 fn hint_of(error: &EngineError) -> &'static str {
-    match error {
-        EngineError::Unreachable { .. } => "Start the machine first: it checks the password.",
-        _ => "Check user and password, and that the machine reaches the registry.",
+    if error.is_away() {
+        "Start the machine first: it checks the password."
+    } else {
+        "Check user and password, and that the machine reaches the registry."
     }
 }
 
@@ -130,15 +134,18 @@ async fn credentials(key: &str) -> Result<Option<Credentials>, CredentialsError>
 pub(super) fn refusal(verb: &str, reference: &str, error: &Refusal) -> Refusal {
     let key = key_of_image(reference);
     let message = format!("cannot {verb} {reference}: {}", error.0.message);
-    if wants_account(&error.0.message) {
+    let refusal = if wants_account(&error.0.message) {
         let hint = format!("Sign in to {}, with an account that may {verb} it.", name_of(key));
         Refusal::new(message, hint).at_registry(typed(key))
+    } else if error.0.kind == Some(FailureKind::EngineAway) {
+        Refusal::new(message, error.0.hint.as_str())
     } else {
         Refusal::new(
             message,
             "Check the image's name, and that the machine reaches the registry.",
         )
-    }
+    };
+    refusal.of(error.0.kind)
 }
 
 /// What a person reads of a build that failed, with the registry to sign in to where one of its images was refused for
@@ -252,11 +259,17 @@ mod tests {
             source: std::io::ErrorKind::NotFound.into(),
         };
         assert!(hint_of(&away).starts_with("Start the machine"));
-        let refused = EngineError::Refused {
-            status: 401,
-            message: "unauthorized".to_owned(),
+        let refused = |status| EngineError::Refused {
+            status,
+            message: "no".to_owned(),
         };
-        assert!(hint_of(&refused).starts_with("Check user and password"));
+        // The gateway's word for a machine that is stopped.
+        assert!(hint_of(&refused(503)).starts_with("Start the machine"));
+        assert!(hint_of(&refused(401)).starts_with("Check user and password"));
+        // Nor at the name of an image.
+        let lost = refusal("pull", "alpine", &Refusal::from(refused(503)));
+        assert_eq!(lost.0.kind, Some(FailureKind::EngineAway));
+        assert_eq!(lost.0.hint, "");
     }
 
     #[test]
