@@ -40,6 +40,20 @@ test("a volume is made, filled by a copy, emptied and removed, each with its com
   await expect(row(page, "old-cache-copy")).toHaveCount(0);
 });
 
+test("copying the command of a dialog does not do what the dialog asks about", async ({ page }) => {
+  await page.goto("/#/volumes");
+  await page.getByRole("button", { name: "Create", exact: true }).click();
+  await page.getByLabel("Name", { exact: true }).fill("not-yet");
+  const copy = dialog(page).getByRole("button", { name: "Copy command" });
+  await copy.click();
+  // It has said what came of it.
+  await expect(copy).toHaveCount(0);
+  await expect(copy).toHaveCount(1);
+  await dialog(page).getByRole("button", { name: "Cancel" }).click();
+  await expect(row(page, "shop_data")).toBeVisible();
+  await expect(row(page, "not-yet")).toHaveCount(0);
+});
+
 test("a volume in use cannot be removed, and that says who uses it", async ({ page }) => {
   await page.goto("/#/volumes/shop_data");
   await page.getByRole("region", { name: "Details of shop_data" }).getByRole("button", { name: "Remove" }).click();
