@@ -32,6 +32,7 @@ mod processors;
 mod proxy;
 mod relay;
 mod report;
+mod runtime;
 mod serve;
 mod shares;
 mod socket;
@@ -39,7 +40,7 @@ mod trust;
 mod vsock;
 mod watch;
 
-use std::process::ExitCode;
+use std::{ffi::OsStr, path::Path, process::ExitCode};
 
 /// `EX_USAGE` of sysexits.h.
 const USAGE: u8 = 64;
@@ -47,6 +48,9 @@ const USAGE: u8 = 64;
 fn main() -> ExitCode {
     if proxy::is_wanted() {
         return proxy::run();
+    }
+    if runtime::is_wanted() {
+        return runtime::run();
     }
     if accounts::is_helper() {
         return accounts::help();
@@ -66,4 +70,10 @@ fn main() -> ExitCode {
     }
     power::off_on_panic();
     power::end(boot::run())
+}
+
+/// Whether this process was started under this name.
+fn is_called(name: &str) -> bool {
+    let called = std::env::args_os().next();
+    called.as_deref().map(Path::new).and_then(Path::file_name) == Some(OsStr::new(name))
 }

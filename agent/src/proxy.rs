@@ -16,11 +16,10 @@
 use crate::vsock;
 use cove_wire::{HEADER_LEN, Protocol, Publish, Published, body_len, decode, encode, port};
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::{File, OpenOptions},
     io::{self, Read, Write},
     net::{IpAddr, SocketAddr},
-    path::Path,
     process::ExitCode,
     thread::sleep,
     time::{Duration, Instant},
@@ -57,8 +56,7 @@ enum ProxyError {
 
 /// Whether this process was started as the engine's proxy.
 pub(crate) fn is_wanted() -> bool {
-    let name = std::env::args_os().next();
-    name.as_deref().map(Path::new).and_then(Path::file_name) == Some(OsStr::new(NAME))
+    crate::is_called(NAME)
 }
 
 /// Publishes the port that the arguments name, until it is killed.

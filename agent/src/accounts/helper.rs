@@ -33,8 +33,7 @@ enum HelperError {
 
 /// Whether this process was started as the helper.
 pub(crate) fn is_helper() -> bool {
-    let name = env::args_os().next();
-    name.as_deref().map(Path::new).and_then(Path::file_name) == Some(OsStr::new(ACCOUNTS_HELPER))
+    crate::is_called(ACCOUNTS_HELPER)
 }
 
 /// Answers the one question that this process was started for.

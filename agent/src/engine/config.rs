@@ -39,6 +39,9 @@ const NEEDLESS: [&str; 13] = [
 /// as well, under its own name.
 const RUNTIME: &str = "crun";
 
+/// The agent by another name, which becomes crun; see `crate::runtime`.
+const RUNTIME_PATH: &str = "/usr/bin/cove-runtime";
+
 /// Where the configuration files are.
 pub(crate) struct Files {
     pub(crate) engine: PathBuf,
@@ -72,7 +75,7 @@ impl Config {
         if let Value::Object(runtimes) = engine.entry("runtimes").or_insert_with(|| json!({})) {
             runtimes
                 .entry(RUNTIME)
-                .or_insert_with(|| json!({"path": "/usr/bin/crun"}));
+                .or_insert_with(|| json!({"path": RUNTIME_PATH}));
         }
         let [iptables, experimental, ip6tables] =
             ["iptables", "experimental", "ip6tables"].map(|key| engine.get(key).and_then(Value::as_bool));
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn containers_are_started_by_crun_unless_told_otherwise() {
-        let crun = json!({"path": "/usr/bin/crun"});
+        let crun = json!({"path": "/usr/bin/cove-runtime"});
         let usual = config(json!({})).unwrap().engine;
         assert_eq!(usual["default-runtime"], json!("crun"));
         assert_eq!(usual["runtimes"], json!({"crun": crun}));

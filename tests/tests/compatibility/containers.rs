@@ -280,11 +280,17 @@ pub(crate) fn a_terminal_is_one_and_a_pipe_is_none(cove: &Cove) {
 }
 
 pub(crate) fn exec_joins_a_container_as_it_is_told(cove: &Cove) {
-    docker(cove, "run -d --name busy -e BASE=1 alpine sleep 600").ok();
+    docker(
+        cove,
+        "run -d --name busy -e BASE=1 --oom-score-adj 100 alpine sleep 600",
+    )
+    .ok();
+    // The score of the container and not of what starts it there: with that it would outlive all containers when memory
+    // is short.
     let seen = docker(cove, "exec -u nobody -w /var -e MORE=2 busy sh -c")
-        .arg("id -un; pwd; echo $BASE$MORE")
+        .arg("id -un; pwd; echo $BASE$MORE; cat /proc/1/oom_score_adj /proc/self/oom_score_adj")
         .ok();
-    assert_eq!(seen, "nobody\n/var\n12");
+    assert_eq!(seen, "nobody\n/var\n12\n100\n100");
     docker(cove, "exec busy sh -c")
         .arg("exit 17")
         .run()
