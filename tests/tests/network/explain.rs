@@ -144,6 +144,16 @@ pub(crate) fn every_hop_at_which_a_way_can_stop_is_found(cove: &Cove) {
         "route",
         "the engine's network `bridge`",
     );
+    // The machine's own there, which elsewhere is the computer's.
+    let gateway = cove
+        .docker(["inspect", "-f", "{{.NetworkSettings.Gateway}}", "maze"])
+        .ok();
+    stops_from(
+        format!("{}:{unused}", gateway.trim()),
+        25,
+        "server",
+        "the machine itself",
+    );
     // A rule in the machine that refuses what a program would take, as a firewall does.
     let rule = |change: &str| {
         let words = ["OUTPUT", "-d", &address, "-p", "tcp", "--dport", "80"];

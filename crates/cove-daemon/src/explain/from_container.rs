@@ -90,21 +90,34 @@ impl Walk {
         }
         if address.ip() == IpAddr::from(network::GUEST_V4) || address.ip() == IpAddr::from(network::GUEST_V6)
         {
-            let tried = self.attempt(walker, address).await?;
-            let machine = "the machine itself";
-            if tried.attempt == Attempt::Taken {
-                self.pass(Station::Server, format!("a program of {machine} answers"));
-                return Ok(Verdict::Reachable);
-            }
-            let listeners = self.listeners(None).await?;
-            let stop = listening::judge(&tried.attempt, address, &listeners, machine);
-            return Ok(self.stop(Station::Server, stop));
+            return self.reach_machine(walker, address).await;
         }
         let networks = ask_engine(&*self.around.machine, "/networks").await;
-        if let Some(subnet) = networks.and_then(|list| Subnet::with(&list, address.ip())) {
-            return self.reach_into(walker, address, &subnet).await;
+        match networks.and_then(|list| Subnet::with(&list, address.ip())) {
+            Some(subnet) if subnet.is_gateway => self.reach_machine(walker, address).await,
+            Some(subnet) => self.reach_into(walker, address, &subnet).await,
+            None => self.reach_outside(walker, address).await,
         }
-        self.reach_outside(walker, address).await
+    }
+
+    /// To the machine, by an address of its own. Where containers have no machine around them, that is the computer.
+    async fn reach_machine(&mut self, walker: &Walker<'_>, address: SocketAddr) -> Result<Verdict, ApiError> {
+        let tried = self.attempt(walker, address).await?;
+        let machine = "the machine itself";
+        if tried.attempt == Attempt::Taken {
+            self.pass(Station::Server, format!("a program of {machine} answers"));
+            return Ok(Verdict::Reachable);
+        }
+        let listeners = self.listeners(None).await?;
+        let mut stop = listening::judge(&tried.attempt, address, &listeners, machine);
+        if stop.verdict == Verdict::NothingListens {
+            stop.advice = format!(
+                "{} is the machine that containers run in; a program of this computer is at host.docker.internal:{}",
+                address.ip(),
+                address.port()
+            );
+        }
+        Ok(self.stop(Station::Server, stop))
     }
 
     /// To an address of a network of the engine's that no container has.
@@ -114,7 +127,7 @@ impl Walk {
         address: SocketAddr,
         subnet: &Subnet,
     ) -> Result<Verdict, ApiError> {
-        let Subnet { network, range } = subnet;
+        let Subnet { network, range, .. } = subnet;
         let tried = self.attempt(walker, address).await?;
         if tried.attempt == Attempt::Taken {
             self.pass(
