@@ -288,9 +288,14 @@ pub(crate) fn exec_joins_a_container_as_it_is_told(cove: &Cove) {
     // The score of the container and not of what starts it there: with that it would outlive all containers when memory
     // is short.
     let seen = docker(cove, "exec -u nobody -w /var -e MORE=2 busy sh -c")
-        .arg("id -un; pwd; echo $BASE$MORE; cat /proc/1/oom_score_adj /proc/self/oom_score_adj")
+        .arg("id -un; pwd; echo $BASE$MORE $HOME; cat /proc/1/oom_score_adj /proc/self/oom_score_adj")
         .ok();
-    assert_eq!(seen, "nobody\n/var\n12\n100\n100");
+    assert_eq!(seen, "nobody\n/var\n12 /\n100\n100");
+    for (program, code) in [("/etc", 126), ("no-such-program", 127)] {
+        docker(cove, &format!("exec busy {program}"))
+            .run()
+            .fails_with(code);
+    }
     docker(cove, "exec busy sh -c")
         .arg("exit 17")
         .run()
