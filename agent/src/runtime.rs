@@ -4,13 +4,16 @@
 //! started crun: that of a shim of containerd's, which the kernel is to spare. It would be killed after every container
 //! and the engine, whatever memory it took. runc gives it the score that the engine asks for, and so does this, before
 //! it becomes crun.
+//!
+//! Why a container does not start reaches the client as words: dockerd and the client tell 126 (cannot be run) and 127
+//! (is not there) by those of Go's. crun has the C library's, and they are put into Go's where a start fails.
 
 use serde_json::Value;
 use std::{
     env,
     ffi::OsString,
     fs, io,
-    os::unix::process::CommandExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Command, ExitCode},
 };
@@ -41,15 +44,78 @@ pub(crate) fn is_wanted() -> bool {
     crate::is_called(NAME)
 }
 
-/// Becomes crun, with the same arguments. Returns only where that cannot be.
+/// Becomes crun, with the same arguments, or starts it where it may have to say why something did not start.
 pub(crate) fn run() -> ExitCode {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    let error = match take_score(&arguments) {
-        Ok(()) => RuntimeError::Crun(Command::new(CRUN).args(&arguments).exec()),
-        Err(error) => error,
+    let outcome = take_score(&arguments).and_then(|()| {
+        let mut crun = Command::new(CRUN);
+        crun.args(&arguments);
+        match log_of_a_start(&arguments) {
+            Some(log) => start(&mut crun, log).map_err(RuntimeError::Crun),
+            None => Err(RuntimeError::Crun(crun.exec())),
+        }
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{NAME}: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs crun to its end, and puts into Go's words what it has logged if it fails.
+fn start(crun: &mut Command, log: &Path) -> io::Result<ExitCode> {
+    let status = crun.status()?;
+    if !status.success()
+        && let Ok(text) = fs::read_to_string(log)
+        // Without it the client gets crun's own words.
+        && let Err(error) = fs::write(log, in_words_of_go(&text))
+    {
+        eprintln!("{NAME}: cannot write {}: {error}", log.display());
+    }
+    // A signal's number is at most 64.
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+/// Where crun is to log why it could not start what it is asked to start.
+fn log_of_a_start(arguments: &[OsString]) -> Option<&Path> {
+    let starts = |argument: &OsString| argument == "create" || argument == "exec";
+    arguments.iter().find(|argument| starts(argument))?;
+    value_of("--log", arguments)
+}
+
+/// crun's log, a JSON object on each line, with the errors' messages in Go's words.
+fn in_words_of_go(log: &str) -> String {
+    let line = |line: &str| -> String {
+        let Ok(mut entry) = serde_json::from_str::<Value>(line) else {
+            return line.to_owned();
+        };
+        if entry["level"] == "error"
+            && let Some(message) = entry["msg"].as_str()
+        {
+            entry["msg"] = reworded(message).into();
+        }
+        entry.to_string()
     };
-    eprintln!("{NAME}: {error}");
-    ExitCode::FAILURE
+    log.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// One message: `executable file ... not found in $PATH: No such file or directory`.
+fn reworded(message: &str) -> String {
+    let Some((what, why)) = message.rsplit_once(": ") else {
+        return message.to_owned();
+    };
+    let why = match why {
+        // crun says so of what is no file, or is not executable.
+        "Operation not permitted" if what.starts_with("the path `") => "permission denied",
+        "No such file or directory" => "no such file or directory",
+        "Permission denied" => "permission denied",
+        "Is a directory" => "is a directory",
+        "Exec format error" => "exec format error",
+        other => other,
+    };
+    format!("{what}: {why}")
 }
 
 /// Takes the score of what is to join a container, if that is what the arguments ask for. crun sees to that of a
@@ -67,7 +133,11 @@ fn take_score(arguments: &[OsString]) -> Result<(), RuntimeError> {
 
 /// The file that describes what is to join a container. `exec` alone has the option.
 fn process_file(arguments: &[OsString]) -> Option<&Path> {
-    let option = arguments.iter().position(|argument| argument == "--process")?;
+    value_of("--process", arguments)
+}
+
+fn value_of<'a>(option: &str, arguments: &'a [OsString]) -> Option<&'a Path> {
+    let option = arguments.iter().position(|argument| argument == option)?;
     arguments.get(option + 1).map(Path::new)
 }
 
@@ -94,6 +164,46 @@ mod tests {
             None
         );
         assert_eq!(file("exec --process"), None);
+    }
+
+    #[test]
+    fn what_starts_something_logs_where_it_is_told_to() {
+        let log = |line: &str| {
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            log_of_a_start(&arguments).map(Path::to_owned)
+        };
+        let create = "--root /run/runc --log /b/log.json --log-format json create --bundle /b 0123";
+        assert_eq!(log(create).as_deref(), Some(Path::new("/b/log.json")));
+        assert_eq!(log("--root /run/runc create --bundle /b 0123"), None);
+        assert_eq!(log("--log /b/log.json --log-format json delete 0123"), None);
+    }
+
+    #[test]
+    fn a_start_that_fails_says_why_in_the_words_that_clients_know() {
+        let said = "{\"msg\":\"executable file `x` not found in $PATH: No such file or directory\",\
+                    \"level\":\"error\",\"time\":\"2026-01-01T00:00:00Z\"}\nno JSON\n";
+        let words = in_words_of_go(said);
+        let lines: Vec<&str> = words.lines().collect();
+        let entry: Value = serde_json::from_str(lines[0]).unwrap();
+        assert_eq!(
+            entry["msg"],
+            "executable file `x` not found in $PATH: no such file or directory"
+        );
+        assert_eq!(entry["level"], "error");
+        assert_eq!(lines[1..], ["no JSON"]);
+        for (said, words) in [
+            (
+                "the path `/etc` is not a regular file: Operation not permitted",
+                "the path `/etc` is not a regular file: permission denied",
+            ),
+            (
+                "mount `proc`: Operation not permitted",
+                "mount `proc`: Operation not permitted",
+            ),
+            ("out of luck", "out of luck"),
+        ] {
+            assert_eq!(reworded(said), words);
+        }
     }
 
     #[test]

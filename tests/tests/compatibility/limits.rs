@@ -169,10 +169,10 @@ pub(crate) fn devices_sysctls_ulimits_and_shared_memory_are_set(cove: &Cove) {
     );
     let opened = output_of(
         cove,
-        "--ulimit nofile=20:44",
-        "ulimit -Sn; ulimit -Hn; exec 18>/dev/null; echo eighteen; (exec 21>/dev/null) 2>/dev/null || echo no more",
+        "--ulimit nofile=40:44",
+        "ulimit -Sn; ulimit -Hn; exec 38>/dev/null; echo thirty-eight; (exec 41>/dev/null) 2>/dev/null || echo no more",
     );
-    assert_eq!(opened, "20\n44\neighteen\nno more");
+    assert_eq!(opened, "40\n44\nthirty-eight\nno more");
     let filled = output_of(
         cove,
         "--shm-size 8m",

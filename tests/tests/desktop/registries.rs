@@ -149,9 +149,10 @@ pub(crate) fn a4_the_machines_own_client_and_a_build_in_the_window_have_this_com
     cove.docker(["rmi", "private"]).ok();
 
     // Nothing of it is left in the machine.
-    // Files alone are read: whoever opens a pipe waits for its writer. One is put there to be found.
+    // The machine's own files alone are read: whoever opens a pipe waits for its writer, and a folder of this computer
+    // holds the machine's disk. One is put there to be found.
     let look = format!(
-        "echo '{WORD}' >/tmp/planted; find {} -type f -exec grep -lF '{WORD}' {{}} +; rm /tmp/planted",
+        "echo '{WORD}' >/tmp/planted; find {} -xdev -type f -exec grep -lF '{WORD}' {{}} +; rm /tmp/planted",
         IN_MACHINE.join(" ")
     );
     let found = cove.cove(["exec", "--", "sh", "-c", &look]).ok();
