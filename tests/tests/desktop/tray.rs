@@ -36,7 +36,11 @@ pub(crate) fn a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_
     };
     let mut watcher = Watcher::on(&socket).expect("the bus takes one more");
     let address = format!("unix:path={}", socket.display());
-    let variables = [("DBUS_SESSION_BUS_ADDRESS", OsStr::new(&address))];
+    let variables = [
+        ("DBUS_SESSION_BUS_ADDRESS", OsStr::new(&address)),
+        // The icon is a file in there; else it would be in a directory for all users, where another's may be.
+        ("XDG_RUNTIME_DIR", place.path().as_os_str()),
+    ];
     let window = Window::open_with(cove, &variables);
     window.reads("default ·");
     watcher.hears(ASKED).expect("the application shows an icon");
