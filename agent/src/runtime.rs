@@ -46,6 +46,7 @@ pub(crate) fn is_wanted() -> bool {
 
 /// Becomes crun, with the same arguments, or starts it where it may have to say why something did not start.
 pub(crate) fn run() -> ExitCode {
+    // crun's arguments are ours, without the name that we were started by.
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     let outcome = take_score(&arguments).and_then(|()| {
         let mut crun = Command::new(CRUN);
@@ -151,12 +152,13 @@ fn score(process: &[u8]) -> Result<Option<i64>, serde_json::Error> {
 mod tests {
     use super::*;
 
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
     #[test]
     fn what_joins_a_container_is_described_in_a_file() {
-        let file = |line: &str| {
-            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            process_file(&arguments).map(Path::to_owned)
-        };
+        let file = |line: &str| process_file(&words(line)).map(Path::to_owned);
         let exec = "--root /run/runc --log-format json exec --process /tmp/runc-process1 --detach --pid-file /p 0123";
         assert_eq!(file(exec).as_deref(), Some(Path::new("/tmp/runc-process1")));
         assert_eq!(
@@ -168,10 +170,7 @@ mod tests {
 
     #[test]
     fn what_starts_something_logs_where_it_is_told_to() {
-        let log = |line: &str| {
-            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-            log_of_a_start(&arguments).map(Path::to_owned)
-        };
+        let log = |line: &str| log_of_a_start(&words(line)).map(Path::to_owned);
         let create = "--root /run/runc --log /b/log.json --log-format json create --bundle /b 0123";
         assert_eq!(log(create).as_deref(), Some(Path::new("/b/log.json")));
         assert_eq!(log("--root /run/runc create --bundle /b 0123"), None);

@@ -9,5 +9,6 @@
 mod changes;
 mod client;
 mod hostile;
+mod owners;
 mod sharing;
 mod successors;
