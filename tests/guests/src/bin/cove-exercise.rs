@@ -190,6 +190,7 @@ mod machine {
             .lines()
             .find(|line| line.split_whitespace().next_back() == Some(device));
         let line = line.ok_or_else(|| io::Error::other(format!("{device} has no interrupt")))?;
+        // A line begins with the interrupt's number; a count for each processor follows, and then words.
         let counts = line.split_whitespace().skip(1);
         Ok(counts.map_while(|count| count.parse::<u64>().ok()).sum())
     }
