@@ -32,6 +32,10 @@ pub const QUIET: [(&str, &str); 3] = [
     ("GSETTINGS_BACKEND", "memory"),
     ("NO_AT_BRIDGE", "1"),
 ];
+/// What the driver says of an element that was drawn anew since it was found.
+const STALE: &str = "stale element reference";
+/// What it says of one that cannot be reached now: all that lies behind a dialog, for one, until that is gone.
+const COVERED: [&str; 2] = ["element not interactable", "element click intercepted"];
 /// The key of an element's reference in `WebDriver`'s JSON.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
@@ -248,27 +252,35 @@ impl Window {
         let xpath = format!(
             "//*[(self::button or self::a) and not(@disabled) and (normalize-space()='{name}' or @aria-label='{name}')]"
         );
+        self.click_soon(
+            name,
+            || self.find(&xpath),
+            |why| why.contains(STALE) || is_covered(why),
+        );
+    }
+
+    /// Clicks what was found, as soon as nothing covers it.
+    #[track_caller]
+    pub fn click(&self, element: &str) {
+        self.click_soon("what was found", || element.to_owned(), is_covered);
+    }
+
+    /// Clicks what `find` finds, and again while what the driver says against it passes by itself.
+    #[track_caller]
+    fn click_soon(&self, name: &str, find: impl Fn() -> String, passes: impl Fn(&str) -> bool) {
         let began = Instant::now();
-        while let Err(why) = self.try_click(&self.find(&xpath)) {
-            let anew = why.contains("stale element reference") && began.elapsed() < SOON;
+        while let Err(why) = self.try_click(&find()) {
             assert!(
-                anew,
-                "cannot press {name}: {why}; picture: {}",
+                passes(&why) && began.elapsed() < SOON,
+                "cannot click {name}: {why}; picture: {}",
                 self.picture("click")
             );
+            sleep(Duration::from_millis(100));
         }
     }
 
     fn try_click(&self, element: &str) -> Result<Value, String> {
         self.session("POST", &format!("/element/{element}/click"), Some(&json!({})))
-    }
-
-    /// Clicks what was found.
-    #[track_caller]
-    pub fn click(&self, element: &str) {
-        if let Err(why) = self.try_click(element) {
-            panic!("cannot click: {why}; picture: {}", self.picture("click"));
-        }
     }
 
     /// Types into what was found.
@@ -394,6 +406,10 @@ impl Drop for Window {
             let _ = self.session("DELETE", "", None);
         }
     }
+}
+
+fn is_covered(why: &str) -> bool {
+    COVERED.iter().any(|covered| why.contains(covered))
 }
 
 fn exchange(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<String> {
