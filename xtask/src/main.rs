@@ -41,6 +41,8 @@ Usage: cargo xtask COMMAND [OPTIONS]
                            FILTER: only tests whose names contain it, without check
   bench boot|events|fs|net|ui|vmm|vsock
                            measure; a table here, JSON below target/bench
+  bench all                measure all of these, one after the other, then `bench page`
+  bench page               write docs/measurements.md from that JSON
   check                    formatting, lints, other targets, licences, spelling, unused dependencies
   deb [--debug]            build the Debian package below target/deb
                            --debug: of the programs that the tests are run with, which is quicker
@@ -78,10 +80,9 @@ fn dispatch(words: &[&str]) -> Result<ExitCode> {
         ["test", "--fast"] => test::run(&layout, &test::Selection::without_machine()),
         ["test", "--all", filter] => test::run(&layout, &test::Selection::only_with_what_takes_long(filter)),
         ["test", filter] if !filter.starts_with('-') => test::run(&layout, &test::Selection::only(filter)),
-        [
-            "bench",
-            what @ ("boot" | "events" | "fs" | "net" | "ui" | "vmm" | "vsock"),
-        ] => bench::run(&layout, what),
+        ["bench", "all"] => bench::all(&layout),
+        ["bench", "page"] => bench::page(&layout),
+        ["bench", what] if bench::ALL.contains(what) => bench::run(&layout, what),
         ["check"] => {
             check::prepare()?;
             let desktop = setup::desktop_tools(&layout, false)?;

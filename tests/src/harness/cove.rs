@@ -147,6 +147,16 @@ impl Cove {
         }
     }
 
+    /// What the default machine runs on, such as `emulated`.
+    #[track_caller]
+    pub fn backend(&self) -> String {
+        let status = self.status();
+        match status["backend"]["kind"].as_str() {
+            Some(kind) => kind.to_owned(),
+            None => panic!("the status has no backend: {status}"),
+        }
+    }
+
     /// The word for the default machine's state.
     #[track_caller]
     pub fn state(&self) -> String {

@@ -34,13 +34,15 @@ pub(super) const ABOUT: &str = "once, in one emulated guest of 2 processors; sec
 const ROUNDS: usize = 1;
 /// At most this many times the peer's time.
 const TARGET: f64 = 0.7;
-/// What `cove-files` measures, and what that is.
+/// A row that [`super::WHY`] knows about.
+pub(super) const UNPACK: &str = "in a guest: unpack 10,000 small files";
+/// What `cove-files` measures, and the name of its row.
 const FIGURES: [(&str, &str); 5] = [
-    ("unpack", "unpack 10,000 small files"),
-    ("walk, cold", "list and stat them, nothing cached"),
-    ("walk, warm", "again, 2 s later"),
-    ("remove", "remove them"),
-    ("npm ci", "npm ci: replace and read 2,000 files"),
+    ("unpack", UNPACK),
+    ("walk, cold", "in a guest: list and stat them, nothing cached"),
+    ("walk, warm", "in a guest: again, 2 s later"),
+    ("remove", "in a guest: remove them"),
+    ("npm ci", "in a guest: npm ci: replace and read 2,000 files"),
 ];
 /// In the guest; [`Kind::Ours`] and the peer are called so.
 const NAMES: [&str; 2] = ["ours", "peer"];
@@ -81,10 +83,10 @@ pub(super) fn rows(kinds: &[Kind]) -> Result<Vec<Row>> {
     let samples = boot(&initramfs, &sockets)?;
     FIGURES
         .iter()
-        .map(|&(figure, label)| {
-            let of = |name: &str| samples.get(&format!("{name} {figure}")).map(|all| median(all));
+        .map(|&(figure, name)| {
+            let of = |kind: &str| samples.get(&format!("{kind} {figure}")).map(|all| median(all));
             Ok(Row {
-                name: format!("in a guest: {label}"),
+                name: name.into(),
                 unit: "s",
                 ours: of(NAMES[0]).with_context(|| format!("nobody measured: {figure}"))?,
                 peer: of(NAMES[1]),

@@ -14,10 +14,14 @@
 mod measure;
 mod site;
 
+use super::{
+    Reasons,
+    record::{About, Record},
+    table::{self, Row, Target, median},
+};
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::json;
 use site::{Site, Way};
-use std::{fs, path::Path};
 
 /// Each figure is the median of this many runs.
 const ROUNDS: usize = 5;
@@ -25,21 +29,14 @@ const ROUNDS: usize = 5;
 /// At least this many times the other's throughput.
 const PASST_TARGET: f64 = 1.5;
 const SSH_TARGET: f64 = 3.0;
+/// Why goals are missed, as far as it is known, by their rows' names.
+pub(super) const WHY: Reasons = &[];
 
 /// One run of a measurement.
 type Measured = fn(&Site, Way) -> Result<f64>;
 
-/// A figure, for each way.
-struct Row {
-    name: &'static str,
-    unit: &'static str,
-    /// Whether more is better.
-    more: bool,
-    figures: Vec<(Way, f64)>,
-}
-
-/// Measures, prints a table, and writes everything to `out` as JSON.
-pub fn run(out: &Path) -> Result<()> {
+/// Measures, prints a table, and writes everything to `record`.
+pub(super) fn run(record: &Record) -> Result<()> {
     let site = Site::begin()?;
     let ways = site.ways();
     for way in [Way::Passt, Way::Ssh] {
@@ -47,26 +44,16 @@ pub fn run(out: &Path) -> Result<()> {
             println!("{way} is missing and not measured");
         }
     }
-    let kinds: [(&str, &str, bool, Measured); 4] = [
-        ("into the container", "MiB/s", true, measure::inward),
-        ("out of the container", "MiB/s", true, measure::outward),
-        (
-            "connections made one after the other",
-            "/s",
-            true,
-            measure::connections,
-        ),
-        ("round trip of one byte", "µs", false, measure::round_trip),
+    let kinds: [(&str, &str, Measured); 4] = [
+        ("into the container", "MiB/s", measure::inward),
+        ("out of the container", "MiB/s", measure::outward),
+        ("connections made one after the other", "/s", measure::connections),
+        ("round trip of one byte", "µs", measure::round_trip),
     ];
     let mut rows = Vec::new();
-    for (name, unit, more, measured) in kinds {
+    for (name, unit, measured) in kinds {
         println!("measuring: {name}");
-        rows.push(Row {
-            name,
-            unit,
-            more,
-            figures: in_turns(&site, &ways, measured)?,
-        });
+        rows.extend(beside(name, unit, &in_turns(&site, &ways, measured)?));
     }
     println!("measuring: the way out");
     let own: [(&str, Measured); 2] = [
@@ -74,39 +61,22 @@ pub fn run(out: &Path) -> Result<()> {
         ("from this computer to the container", measure::download),
     ];
     for (name, measured) in own {
-        rows.push(Row {
-            name,
+        let figures = in_turns(&site, &[Way::Out], measured)?;
+        rows.extend(figures.into_iter().map(|(_, ours)| Row {
+            name: name.into(),
             unit: "MiB/s",
-            more: true,
-            figures: in_turns(&site, &[Way::Out], measured)?,
-        });
+            ours,
+            peer: None,
+            target: None,
+        }));
     }
-    print(&rows);
-    let missed: Vec<String> = rows.iter().flat_map(Row::missed).collect();
-    let unmeasured: Vec<String> = rows.iter().flat_map(Row::unmeasured).collect();
-    let report = json!({
-        "rounds": ROUNDS,
-        "backend": site.backend(),
-        "targets": { "passt": PASST_TARGET, "ssh": SSH_TARGET },
-        "rows": rows.iter().map(Row::to_json).collect::<Vec<_>>(),
-        "met": missed.is_empty() && unmeasured.is_empty(),
-        "missed": missed,
-        "unmeasured": unmeasured,
-    });
-    fs::write(out, serde_json::to_vec_pretty(&report)?)
-        .with_context(|| format!("cannot write {}", out.display()))?;
-    println!("\nwritten to {}", out.display());
-    let told: Vec<String> = [("missed", &missed), ("not measured", &unmeasured)]
-        .into_iter()
-        .filter(|(_, goals)| !goals.is_empty())
-        .map(|(how, goals)| format!("{} goals {how}: {}", goals.len(), goals.join("; ")))
-        .collect();
-    if told.is_empty() {
-        println!("all goals met");
-    } else {
-        println!("{}", told.join("; "));
-    }
-    Ok(())
+    let about = About {
+        backend: site.backend(),
+        peers: site.peers(),
+        notes: Vec::new(),
+        details: json!({ "rounds": ROUNDS }),
+    };
+    table::report(&rows, about, record)
 }
 
 /// The medians of each way's runs.
@@ -117,102 +87,30 @@ fn in_turns(site: &Site, ways: &[Way], measured: Measured) -> Result<Vec<(Way, f
             samples.push(measured(site, *way).with_context(|| format!("measuring {way}"))?);
         }
     }
-    let median = |mut samples: Vec<f64>| {
-        samples.sort_by(f64::total_cmp);
-        samples.get(samples.len() / 2).copied().unwrap_or_default()
+    let medians = samples.iter().map(|samples| median(samples));
+    Ok(ways.iter().copied().zip(medians).collect())
+}
+
+/// The published port beside each of the other ways, without a figure for one that is missing. Goals are set for
+/// throughput; the others are told.
+fn beside(name: &str, unit: &'static str, figures: &[(Way, f64)]) -> Vec<Row> {
+    let of = |way: Way| {
+        let mut figures = figures.iter();
+        figures.find_map(|(known, figure)| (*known == way).then_some(*figure))
     };
-    Ok(ways
-        .iter()
-        .copied()
-        .zip(samples.into_iter().map(median))
-        .collect())
-}
-
-impl Row {
-    fn of(&self, way: Way) -> Option<f64> {
-        self.figures
-            .iter()
-            .find_map(|(known, figure)| (*known == way).then_some(*figure))
-    }
-
-    /// How many times as good the published port is as `other`.
-    fn ratio(&self, other: Way) -> Option<f64> {
-        let (ours, theirs) = (self.of(Way::Published)?, self.of(other)?);
-        Some(if self.more { ours / theirs } else { theirs / ours })
-    }
-
-    /// Targets are set for throughput; the others are told beside it.
-    fn target(&self, other: Way) -> Option<f64> {
-        match other {
-            _ if self.unit != "MiB/s" => None,
-            Way::Passt => Some(PASST_TARGET),
-            Way::Ssh => Some(SSH_TARGET),
-            Way::Published | Way::Out => None,
-        }
-    }
-
-    /// The ways that the published port is to be better than, and how many times.
-    fn goals(&self) -> impl Iterator<Item = (Way, f64)> {
-        // The way out has none.
-        let others = self.of(Way::Published).map(|_| [Way::Passt, Way::Ssh]);
-        let others = others.into_iter().flatten();
-        others.filter_map(move |other| Some((other, self.target(other)?)))
-    }
-
-    fn missed(&self) -> Vec<String> {
-        let missed = |(other, target): &(Way, f64)| self.ratio(*other).is_some_and(|ratio| ratio < *target);
-        self.named(missed)
-    }
-
-    /// What a way that is missing leaves open.
-    fn unmeasured(&self) -> Vec<String> {
-        self.named(|(other, _)| self.ratio(*other).is_none())
-    }
-
-    /// The goals of which `which` is true, by name.
-    fn named(&self, which: impl Fn(&(Way, f64)) -> bool) -> Vec<String> {
-        let goals = self.goals().filter(which);
-        goals
-            .map(|(other, _)| format!("{} against {other}", self.name))
-            .collect()
-    }
-
-    fn to_json(&self) -> Value {
-        let figures: serde_json::Map<String, Value> = self
-            .figures
-            .iter()
-            .map(|(way, figure)| (way.to_string(), json!(figure)))
-            .collect();
-        json!({
-            "name": self.name,
-            "unit": self.unit,
-            "figures": figures,
-            "times_passt": self.ratio(Way::Passt),
-            "times_ssh": self.ratio(Way::Ssh),
+    let row = |(other, target): (Way, f64)| {
+        Some(Row {
+            name: format!("{name}, beside {other}"),
+            unit,
+            ours: of(Way::Published)?,
+            peer: of(other),
+            target: (unit == "MiB/s").then_some(Target::AtLeast(target)),
         })
-    }
-}
-
-fn print(rows: &[Row]) {
-    println!(
-        "{:<38} {:>6} {:>10} {:>8} {:>8} {:>7} {:>7}",
-        "", "", "published", "passt", "ssh", "×passt", "×ssh"
-    );
-    for row in rows {
-        let shown =
-            |figure: Option<f64>| figure.map_or_else(|| "-".to_owned(), |figure| format!("{figure:.1}"));
-        let ours = row.of(Way::Published).or_else(|| row.of(Way::Out));
-        println!(
-            "{:<38} {:>6} {:>10} {:>8} {:>8} {:>7} {:>7}",
-            row.name,
-            row.unit,
-            shown(ours),
-            shown(row.of(Way::Passt)),
-            shown(row.of(Way::Ssh)),
-            shown(row.ratio(Way::Passt)),
-            shown(row.ratio(Way::Ssh)),
-        );
-    }
+    };
+    [(Way::Passt, PASST_TARGET), (Way::Ssh, SSH_TARGET)]
+        .into_iter()
+        .filter_map(row)
+        .collect()
 }
 
 #[cfg(test)]
@@ -220,26 +118,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goal_without_a_figure_is_not_met() {
-        let row = |unit, figures: &[(Way, f64)]| Row {
-            name: "into",
-            unit,
-            more: true,
-            figures: figures.to_vec(),
-        };
-        let half = row("MiB/s", &[(Way::Published, 3.0), (Way::Passt, 2.5)]);
-        assert_eq!(half.missed(), ["into against passt"]);
-        assert_eq!(half.unmeasured(), ["into against ssh"]);
-        let good = row(
-            "MiB/s",
-            &[(Way::Published, 3.0), (Way::Passt, 2.0), (Way::Ssh, 1.0)],
+    fn the_published_port_stands_beside_each_other_way_even_a_missing_one() {
+        let rows = beside("into", "MiB/s", &[(Way::Published, 3.0), (Way::Passt, 2.0)]);
+        let told: Vec<_> = rows
+            .iter()
+            .map(|row| (row.name.as_str(), row.ours, row.peer, row.target.is_some()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                ("into, beside passt", 3.0, Some(2.0), true),
+                ("into, beside ssh", 3.0, None, true)
+            ]
         );
-        assert!(good.missed().is_empty() && good.unmeasured().is_empty());
-        for told in [
-            row("/s", &[(Way::Published, 3.0)]),
-            row("MiB/s", &[(Way::Out, 3.0)]),
-        ] {
-            assert!(told.missed().is_empty() && told.unmeasured().is_empty());
-        }
+    }
+
+    #[test]
+    fn goals_are_for_throughput() {
+        let figures = [(Way::Published, 3.0), (Way::Passt, 2.0), (Way::Ssh, 1.0)];
+        assert!(
+            beside("made", "/s", &figures)
+                .iter()
+                .all(|row| row.target.is_none())
+        );
     }
 }

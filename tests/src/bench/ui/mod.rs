@@ -19,7 +19,11 @@ mod memory;
 mod pages;
 mod start;
 
-use super::table::{self, Row, Target, median, percentile};
+use super::{
+    Reasons,
+    record::{About, Record},
+    table::{self, Row, Target, median, percentile},
+};
 use crate::harness::{Cove, webdriver};
 use anyhow::{Context as _, Result};
 use serde_json::json;
@@ -31,14 +35,16 @@ const CONTAINERS: u64 = 8;
 const STARTS: usize = 7;
 /// From an engine's event to the row, in milliseconds.
 const LATENCY_TARGET: f64 = 100.0;
+/// Why goals are missed, as far as it is known, by their rows' names.
+pub(super) const WHY: Reasons = &[];
 
-/// Measures, prints a table, and writes everything to `out` as JSON.
-pub fn run(out: &Path) -> Result<()> {
+/// Measures, prints a table, and writes everything to `record`.
+pub(super) fn run(record: &Record) -> Result<()> {
     webdriver::program().context("COVE_TEST_DESKTOP names no program; run this by: cargo xtask bench ui")?;
     let pages = env::var_os("COVE_BENCH_PAGES").context("COVE_BENCH_PAGES is not set")?;
     let cove = Cove::new("bench-ui");
     cove.start();
-    let backend = cove.status()["backend"].clone();
+    let backend = cove.backend();
     for number in 0..CONTAINERS {
         let name = container(number);
         cove.docker(["run", "--detach", "--init", "--name", &name])
@@ -124,20 +130,26 @@ pub fn run(out: &Path) -> Result<()> {
             rows.push(told(format!("{what}: {label}"), unit, figure));
         }
     }
-    println!(
-        "no peer: none of the other desktops can be had from the registries. Drawn by {} processors, without a \
-         graphics card",
-        std::thread::available_parallelism().map_or(1, usize::from)
-    );
-    let about = json!({
-        "backend": backend,
-        "containers": CONTAINERS,
-        "starts": starts.iter().map(start::Start::to_json).collect::<Vec<_>>(),
-        "memory": memory.to_json(),
-        "latency": latency.to_json(),
-        "frames": scrolls.iter().map(frames::Scroll::to_json).collect::<Vec<_>>(),
-    });
-    table::report(&rows, about, out)
+    let notes = [
+        "no peer: none of the other desktops can be had from the registries",
+        "all of it is drawn by the processor, without a graphics card",
+    ];
+    for note in notes {
+        println!("{note}");
+    }
+    let about = About {
+        backend,
+        peers: Vec::new(),
+        notes: notes.map(str::to_owned).into(),
+        details: json!({
+            "containers": CONTAINERS,
+            "starts": starts.iter().map(start::Start::to_json).collect::<Vec<_>>(),
+            "memory": memory.to_json(),
+            "latency": latency.to_json(),
+            "frames": scrolls.iter().map(frames::Scroll::to_json).collect::<Vec<_>>(),
+        }),
+    };
+    table::report(&rows, about, record)
 }
 
 /// A container's name, by its number.

@@ -37,7 +37,9 @@ use serde_json::json;
 
 use self::measure::Figures;
 use self::subject::{BOARDS, Board, Kind, Place, Subject};
+use super::Reasons;
 use super::initramfs;
+use super::record::{About, Record};
 use super::table::{self, Row, Target, median};
 use crate::nested::outer;
 
@@ -55,6 +57,7 @@ const QEMU: &str = "qemu-system-x86_64";
 const PROGRAM: &str = "cove-exercise";
 const NESTED: &str = "in an emulated machine with nested virtualisation: what counts is how two monitors compare \
                       on one emulated processor, and no time or rate by itself";
+const NO_MEMORY: &str = "memory is not measured: a monitor shows what it maps to nobody but root";
 
 const MIB: f64 = 1_048_576.0;
 /// Thousand requests of the guest's random work, in bytes.
@@ -73,6 +76,8 @@ const GIVEN_BACK_TARGET: f64 = 90.0;
 const IDLE_TARGET: f64 = 0.1;
 /// Nothing wakes up again and again, if only every ten seconds.
 const IDLE_WAKES_TARGET: f64 = 0.1;
+/// Why goals are missed, as far as it is known, by their rows' names.
+pub(super) const WHY: Reasons = &[];
 
 /// A row of the table.
 struct Figure {
@@ -235,14 +240,16 @@ struct Findings {
     console: String,
 }
 
-/// Measures, prints a table, and writes everything to `out` as JSON.
-pub fn run(out: &Path) -> Result<()> {
+/// Measures, prints a table, and writes everything to `record`.
+pub(super) fn run(record: &Record) -> Result<()> {
     if let Some(why) = outer::unfit() {
         bail!("there is no KVM to measure on: {why}");
     }
+    let mut notes = Vec::new();
     let nested = !outer::has_kvm();
     if nested {
         println!("{NESTED}");
+        notes.push(NESTED.to_owned());
     }
     let image = variable("COVE_TEST_IMAGE")?;
     let arguments: [OsString; 4] = [
@@ -263,16 +270,24 @@ pub fn run(out: &Path) -> Result<()> {
         findings.console
     );
     if findings.median(Side::Ours, measure::BEYOND).is_none() {
-        println!("memory is not measured: a monitor shows what it maps to nobody but root");
+        println!("{NO_MEMORY}");
+        notes.push(NO_MEMORY.to_owned());
     }
-    let about = json!({
-        "nested": nested,
-        "peer": findings.peer,
-        "peer_failed": findings.peer_failed,
-        "rounds": ROUNDS,
-        "samples": findings.samples,
-    });
-    table::report(&findings.rows(), about, out)
+    if findings.peer_failed.is_some() {
+        // Why names paths of this computer, and was printed.
+        notes.push("the peer failed, and was not measured from there on".to_owned());
+    }
+    let about = About {
+        backend: if nested {
+            "kvm, in an emulated machine".into()
+        } else {
+            "kvm".into()
+        },
+        peers: findings.peer.iter().cloned().collect(),
+        notes,
+        details: json!({ "rounds": ROUNDS, "samples": findings.samples }),
+    };
+    table::report(&findings.rows(), about, record)
 }
 
 impl Findings {

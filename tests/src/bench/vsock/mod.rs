@@ -7,15 +7,15 @@
 mod measure;
 mod subject;
 
-use std::path::Path;
-
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use self::measure::{Crowd, RoundTrip};
 use self::subject::Subject;
 pub use self::subject::serve;
+use super::Reasons;
 use super::peer::{self, Kind};
+use super::record::{About, Record};
 use super::table::{self, Row, Target, median};
 
 /// Each figure is the median of this many runs.
@@ -32,6 +32,8 @@ const STREAM_TARGET: f64 = 1.5;
 const ROUND_TRIP_TARGET: f64 = 0.8;
 /// When half of a crowd's bytes have moved, nobody has less than this share of the mean.
 const SHARE_TARGET: f64 = 0.25;
+/// Why goals are missed, as far as it is known, by their rows' names.
+pub(super) const WHY: Reasons = &[];
 
 /// Which way a stream goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +44,11 @@ enum Way {
     ToHost,
 }
 
-/// Measures, prints a table, and writes everything to `out` as JSON.
-pub fn run(out: &Path) -> Result<()> {
+/// Measures, prints a table, and writes everything to `record`.
+pub(super) fn run(record: &Record) -> Result<()> {
     subject::raise_descriptor_limit()?;
-    let peer = subject::PEER.find_or_say(&peer::tools_beside(out));
+    let peer = subject::PEER.find_or_say(&peer::tools_beside(&record.out));
+    let peers = peer.iter().map(|_| subject::PEER.title()).collect();
     let mut kinds = vec![Kind::Ours];
     kinds.extend(peer.map(Kind::Peer));
 
@@ -90,11 +93,13 @@ pub fn run(out: &Path) -> Result<()> {
     }
     rows.extend(crowd(&kinds)?);
 
-    table::report(
-        &rows,
-        json!({ "peer": subject::PEER.title(), "rounds": ROUNDS }),
-        out,
-    )
+    let about = About {
+        backend: "none: a program drives the devices, and there is no guest".into(),
+        peers,
+        notes: Vec::new(),
+        details: json!({ "rounds": ROUNDS }),
+    };
+    table::report(&rows, about, record)
 }
 
 /// A crowd of connections at once.
