@@ -21,9 +21,11 @@ impl Drop for Measured {
     }
 }
 
-/// Sends the latest readings by id until the page has gone.
+/// Sends the latest readings by id until the page has gone. Nothing more is measured while the engine is lost.
 pub(crate) async fn watch(cove: Arc<Cove>, channel: Channel<HashMap<String, Usage>>) {
     let mut rows = cove.rows.subscribe();
+    // What runs already is measured at once.
+    rows.mark_changed();
     let (sender, mut readings) = mpsc::channel(MOST * 2);
     let mut measured: HashMap<String, Measured> = HashMap::new();
     let mut latest = HashMap::new();
@@ -33,7 +35,10 @@ pub(crate) async fn watch(cove: Arc<Cove>, channel: Channel<HashMap<String, Usag
         tokio::select! {
             Some((id, usage)) = readings.recv() => drop(latest.insert(id, usage)),
             _ = tick.tick() => {
-                if rows.has_changed().unwrap_or(false) || measured.values().any(|task| task.0.is_finished()) {
+                // A lost engine would refuse them all, every second anew.
+                let lost = cove.lost.borrow().is_some();
+                let ended = measured.values().any(|task| task.0.is_finished());
+                if !lost && (ended || rows.has_changed().unwrap_or(false)) {
                     let running = running(rows.borrow_and_update().as_deref().unwrap_or_default());
                     measured.retain(|id, task| running.contains(id) && !task.0.is_finished());
                     for id in running {
@@ -69,5 +74,52 @@ async fn measure(engine: Engine, id: String, sender: mpsc::Sender<(String, Usage
         {
             return;
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use cove_api::Dirs;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::{
+        net::UnixListener,
+        time::{sleep, timeout},
+    };
+
+    #[tokio::test]
+    async fn a_lost_engine_is_not_asked_to_measure_until_it_answers_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Arc::new(Cove::of(Dirs::below(directory.path()), "default".to_owned()));
+        let socket = cove.dirs.docker_socket("default");
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        // Each connection is closed at once, as a gateway does whose engine broke off.
+        let serving = tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let row = ContainerRow::read(&json!({"Id": "4f6e", "Names": ["/web"], "State": "running"}));
+        cove.rows.send_replace(Some(row.into_iter().collect()));
+        let why = crate::failure::Refusal::new("the engine's events have ended", "");
+        cove.lost.send_replace(Some(why.0));
+        let watching = tokio::spawn(watch(Arc::clone(&cove), Channel::new(|_| Ok(()))));
+        sleep(PACE + PACE / 2).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "a lost engine was asked");
+
+        cove.lost.send_replace(None);
+        let again = async {
+            // More than once, since each connection ends.
+            while asked.load(Ordering::Relaxed) < 2 {
+                sleep(PACE / 20).await;
+            }
+        };
+        timeout(20 * PACE, again).await.unwrap();
+        watching.abort();
+        serving.abort();
     }
 }
