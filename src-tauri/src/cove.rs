@@ -17,7 +17,8 @@ use tokio::sync::{Notify, broadcast, watch};
 /// Changes that may wait for a page that is slow; one that misses some is told that everything changed.
 const CHANGES: usize = 256;
 
-/// One daemon, and the machine of it that the window shows. [`crate::follow`] owns what is in `news` and `rows`.
+/// One daemon, and the machine of it that the window shows. [`crate::follow`] owns what is in `news`, `rows`
+/// and `lost`.
 #[derive(Debug)]
 pub(crate) struct Cove {
     pub(crate) dirs: Dirs,

@@ -5,11 +5,12 @@
 //!
 //! ```text
 //!  daemon ──events──▶ follow ──▶ news: what the machine does ──┬──▶ window (channels)
-//!  engine ──events──▶ follow ──▶ rows: its containers ─────────┴──▶ tray
+//!  engine ──events──▶ follow ──▶ rows: its containers ─────────┼──▶ tray
+//!                          └──▶ lost: why none answers ─────────┘
 //! ```
 //!
-//! The two followers own `news` and `rows`; everybody else watches them. The window may be closed at any time, and the
-//! program with it where no tray shows its icon: machines belong to the daemon and go on.
+//! The two followers own `news`, `rows` and `lost`; everybody else watches them. The window may be closed at any time,
+//! and the program with it where no tray shows its icon: machines belong to the daemon and go on.
 
 mod alive;
 mod archives;

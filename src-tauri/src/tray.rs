@@ -10,7 +10,7 @@ use crate::{
     window,
     words::{Words, words},
 };
-use cove_view::{ContainerRow, ContainerState, MachineNews, MachinePhase};
+use cove_view::{ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase};
 use std::{sync::Arc, time::Duration};
 use tauri::{
     AppHandle, Manager as _, Wry,
@@ -41,7 +41,7 @@ pub(crate) async fn start(app: AppHandle, cove: Arc<Cove>) {
     let handle = app.clone();
     let built = app.run_on_main_thread(move || build(&handle, cove));
     if let Err(error) = built {
-        eprintln!("there is no icon in the tray: {error}");
+        do_without(&app, &error);
     }
 }
 
@@ -54,11 +54,16 @@ fn build(app: &AppHandle, cove: Arc<Cove>) {
         .build(app);
     match built {
         Ok(tray) => drop(tauri::async_runtime::spawn(keep(app.clone(), cove, tray))),
-        // The window does everything that the tray does.
-        Err(error) => {
-            eprintln!("there is no icon in the tray: {error}");
-            window::show(app);
-        }
+        Err(error) => do_without(app, &error),
+    }
+}
+
+/// Shows a window that was opened hidden, where there can be no icon whatever the desktop has a place for: the window
+/// does everything that the tray does.
+fn do_without(app: &AppHandle, error: &tauri::Error) {
+    eprintln!("there is no icon in the tray: {error}");
+    if !window::is_shown(app) {
+        window::show(app);
     }
 }
 
@@ -98,18 +103,23 @@ pub(crate) fn is_possible() -> bool {
 async fn keep(app: AppHandle, cove: Arc<Cove>, tray: TrayIcon) {
     let mut news = cove.news.subscribe();
     let mut rows = cove.rows.subscribe();
+    let mut lost = cove.lost.subscribe();
     let words = words();
     let mut shown = None;
     loop {
         let now = Contents::of(
             news.borrow_and_update().as_ref(),
             rows.borrow_and_update().as_deref(),
+            lost.borrow_and_update().as_ref(),
             words,
         );
         if shown.as_ref() != Some(&now) {
             let made = now.menu(&app, words).and_then(|menu| tray.set_menu(Some(menu)));
             if let Err(error) = made {
-                eprintln!("the tray's menu cannot be shown: {error}");
+                // One without a menu leads nowhere. It is the window's thread that icons may be dropped on.
+                let handle = app.clone();
+                let removed = app.run_on_main_thread(move || drop((tray, handle.remove_tray_by_id(ID))));
+                do_without(&app, &removed.err().unwrap_or(error));
                 return;
             }
             shown = Some(now);
@@ -117,6 +127,7 @@ async fn keep(app: AppHandle, cove: Arc<Cove>, tray: TrayIcon) {
         tokio::select! {
             changed = news.changed() => if changed.is_err() { return },
             changed = rows.changed() => if changed.is_err() { return },
+            changed = lost.changed() => if changed.is_err() { return },
         }
         tokio::time::sleep(GATHER).await;
     }
@@ -128,6 +139,8 @@ struct Contents {
     headline: String,
     /// The label and the id of what can be done to the machine.
     machine: Option<(&'static str, &'static str)>,
+    /// Why the containers are only what was last known, and nothing can be done to them; nothing while the engine tells.
+    lost: Option<&'static str>,
     containers: Vec<Entry>,
     /// Running containers that the list leaves out.
     more: usize,
@@ -141,8 +154,43 @@ struct Entry {
     ports: Vec<u16>,
 }
 
+/// Something that the menu of a container offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Choice {
+    id: String,
+    label: String,
+    enabled: bool,
+}
+
+impl Entry {
+    /// What can be chosen of it. While its engine is lost that is what can be looked at.
+    fn choices(&self, lost: bool, words: &Words) -> Vec<Choice> {
+        let pages = self.ports.iter().map(|port| Choice {
+            id: format!("port {port}"),
+            label: format!("{} localhost:{port}", words.open),
+            enabled: true,
+        });
+        let actions = [
+            ("logs", words.logs, true),
+            ("restart", words.restart, !lost),
+            ("halt", words.halt, !lost),
+        ];
+        let actions = actions.into_iter().map(|(word, label, enabled)| Choice {
+            id: format!("{word} {}", self.id),
+            label: label.to_owned(),
+            enabled,
+        });
+        pages.chain(actions).collect()
+    }
+}
+
 impl Contents {
-    fn of(news: Option<&MachineNews>, rows: Option<&[ContainerRow]>, words: &Words) -> Self {
+    fn of(
+        news: Option<&MachineNews>,
+        rows: Option<&[ContainerRow]>,
+        lost: Option<&Failure>,
+        words: &Words,
+    ) -> Self {
         let (headline, machine) = match news {
             None => (words.looking.to_owned(), None),
             Some(MachineNews::Away { .. }) => (words.away.to_owned(), Some((words.start, "start"))),
@@ -171,9 +219,15 @@ impl Contents {
                 ports: row.ports.iter().filter_map(|port| port.host).collect(),
             })
             .collect();
+        let lost = lost.map(|why| match why.kind {
+            // It answers, if only to refuse.
+            Some(FailureKind::EngineRefused) => words.refused,
+            _ => words.lost,
+        });
         Self {
             headline,
             machine,
+            lost,
             more: running.count() - containers.len(),
             containers,
         }
@@ -186,25 +240,18 @@ impl Contents {
         if let Some((label, id)) = self.machine {
             menu.append(&item(id, label, true)?)?;
         }
-        if !self.containers.is_empty() {
+        if self.lost.is_some() || !self.containers.is_empty() {
             menu.append(&line()?)?;
         }
+        if let Some(why) = self.lost {
+            menu.append(&item("lost", why, false)?)?;
+        }
         for container in &self.containers {
-            let mut items = Vec::new();
-            for port in &container.ports {
-                items.push(item(
-                    &format!("port {port}"),
-                    &format!("{} localhost:{port}", words.open),
-                    true,
-                )?);
-            }
-            for (word, label) in [
-                ("logs", words.logs),
-                ("restart", words.restart),
-                ("halt", words.halt),
-            ] {
-                items.push(item(&format!("{word} {}", container.id), label, true)?);
-            }
+            let choices = container.choices(self.lost.is_some(), words);
+            let items: Vec<MenuItem<Wry>> = choices
+                .iter()
+                .map(|choice| item(&choice.id, &choice.label, choice.enabled))
+                .collect::<tauri::Result<_>>()?;
             let items: Vec<&dyn IsMenuItem<Wry>> =
                 items.iter().map(|item| item as &dyn IsMenuItem<Wry>).collect();
             menu.append(&Submenu::with_items(app, &container.name, true, &items)?)?;
@@ -279,22 +326,55 @@ mod tests {
             .collect()
     }
 
+    fn failure(kind: Option<FailureKind>) -> Failure {
+        Failure {
+            message: String::new(),
+            hint: String::new(),
+            registry: None,
+            kind,
+        }
+    }
+
     #[test]
     fn a_long_list_of_containers_ends_with_how_many_more_there_are() {
-        let contents = Contents::of(None, Some(&rows(MOST + 3)), &ENGLISH);
+        let contents = Contents::of(None, Some(&rows(MOST + 3)), None, &ENGLISH);
         assert_eq!((contents.containers.len(), contents.more), (MOST, 3));
         assert_eq!(contents.containers[0].ports, [8080]);
     }
 
     #[test]
     fn without_a_daemon_the_machine_can_still_be_started() {
-        let failure = cove_view::Failure {
-            message: String::new(),
-            hint: String::new(),
-            registry: None,
-            kind: None,
-        };
-        let contents = Contents::of(Some(&MachineNews::Away { failure }), None, &ENGLISH);
+        let failure = failure(None);
+        let contents = Contents::of(Some(&MachineNews::Away { failure }), None, None, &ENGLISH);
         assert_eq!(contents.machine, Some(("Start the machine", "start")));
+    }
+
+    #[test]
+    fn of_a_lost_engines_containers_only_what_can_be_looked_at_can_be_chosen() {
+        let (away, refused) = (FailureKind::EngineAway, FailureKind::EngineRefused);
+        for (lost, said) in [
+            (None, None),
+            (Some(failure(None)), Some("The engine does not answer")),
+            (Some(failure(Some(away))), Some("The engine does not answer")),
+            (
+                Some(failure(Some(refused))),
+                Some("The engine does not list its containers"),
+            ),
+        ] {
+            let contents = Contents::of(None, Some(&rows(1)), lost.as_ref(), &ENGLISH);
+            assert_eq!(contents.lost, said);
+            let choices = contents.containers[0].choices(contents.lost.is_some(), &ENGLISH);
+            let enabled: Vec<_> = choices.iter().map(|one| (one.id.as_str(), one.enabled)).collect();
+            let acts = lost.is_none();
+            assert_eq!(
+                enabled,
+                [
+                    ("port 8080", true),
+                    ("logs id0", true),
+                    ("restart id0", acts),
+                    ("halt id0", acts)
+                ]
+            );
+        }
     }
 }

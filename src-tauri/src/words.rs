@@ -20,6 +20,10 @@ pub(crate) struct Words {
     pub(crate) start: &'static str,
     pub(crate) stop: &'static str,
     pub(crate) resume: &'static str,
+    /// Of the engine of a machine that runs.
+    pub(crate) lost: &'static str,
+    /// Of an engine that answers, but does not say what it has.
+    pub(crate) refused: &'static str,
     /// A page of a container, whose address follows.
     pub(crate) open: &'static str,
     pub(crate) logs: &'static str,
@@ -44,6 +48,8 @@ pub(crate) static ENGLISH: Words = Words {
     start: "Start the machine",
     stop: "Stop the machine",
     resume: "Resume the machine",
+    lost: "The engine does not answer",
+    refused: "The engine does not list its containers",
     open: "Open",
     logs: "Logs",
     restart: "Restart",

@@ -14,6 +14,8 @@ pub(super) static GERMAN: Words = Words {
     start: "Maschine starten",
     stop: "Maschine anhalten",
     resume: "Maschine fortsetzen",
+    lost: "Die Engine antwortet nicht",
+    refused: "Die Engine nennt ihre Container nicht",
     open: "Öffnen:",
     logs: "Protokoll",
     restart: "Neu starten",
