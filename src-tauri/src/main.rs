@@ -6,7 +6,7 @@
 //! ```text
 //!  daemon ──events──▶ follow ──▶ news: what the machine does ──┬──▶ window (channels)
 //!  engine ──events──▶ follow ──▶ rows: its containers ─────────┼──▶ tray
-//!                          └──▶ lost: why none answers ─────────┘
+//!                           └──▶ lost: why it does not answer ─┘
 //! ```
 //!
 //! The two followers own `news`, `rows` and `lost`; everybody else watches them. The window may be closed at any time,

@@ -139,7 +139,7 @@ struct Contents {
     headline: String,
     /// The label and the id of what can be done to the machine.
     machine: Option<(&'static str, &'static str)>,
-    /// Why the containers are only what was last known, and nothing can be done to them; nothing while the engine tells.
+    /// Why the containers are what was last known, and nothing can be done to them; nothing while the engine answers.
     lost: Option<&'static str>,
     containers: Vec<Entry>,
     /// Running containers that the list leaves out.
