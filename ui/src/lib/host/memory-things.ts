@@ -105,6 +105,8 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
 
   /** Has the engine answer no more, for this reason, or again. What changed meanwhile is not known: all lists may have. */
   loseEngine(why: Failure | null): void {
+    // Each that watches the engine hears of the page's event.
+    if (why === this.#lost) return;
     this.#lost = why;
     for (const seen of this.#engineWatchers) seen(why);
     if (why === null) for (const kind of ["container", "image", "volume", "network"] as const) this.changed(kind);

@@ -60,6 +60,29 @@ it("a list that the engine did not tell stays as it was, and is read again until
   stop();
 });
 
+it("what a list that was first opened while the engine was lost says of it is gone as soon as it answers", async () => {
+  const host = new MemoryHost({ containers: 7, lines: 0, machine: "running" });
+  host.loseEngine(BROKE);
+  const list = networkList(host);
+  const { read } = list.source;
+  // The reading that is under way when it answers again had asked the one that was lost.
+  let fail: (why: Error) => void = () => undefined;
+  list.source.read = () => new Promise((_, failed) => (fail = failed));
+  const stop = list.follow();
+  fail(new Error("no luck"));
+  await vi.advanceTimersByTimeAsync(0);
+  expect([list.rows, list.unread?.message]).toEqual([null, "no luck"]);
+  await vi.advanceTimersByTimeAsync(3000);
+  host.loseEngine(null);
+  expect(list.unread).toBeNull();
+  list.source.read = read;
+  fail(new Error("no luck again"));
+  await vi.advanceTimersByTimeAsync(0);
+  expect(list.unread).toBeNull();
+  expect(list.rows?.length).toBeGreaterThan(0);
+  stop();
+});
+
 it("a list is read anew when the engine is there again", async () => {
   const host = new MemoryHost({ containers: 7, lines: 0, machine: "running" });
   const list = networkList(host);

@@ -52,14 +52,29 @@ export class Listing<Row> {
   follow(): Stop {
     this.#followers += 1;
     void this.refresh();
-    const stop = this.host.watchChanges((kinds) => {
-      if (kinds.some((kind) => this.source.kinds.includes(kind))) void this.refresh();
-    });
+    const stops = [
+      this.host.watchChanges((kinds) => {
+        if (kinds.some((kind) => this.source.kinds.includes(kind))) void this.refresh();
+      }),
+    ];
+    if (this.ofEngine) stops.push(this.#followEngine());
     return () => {
       this.#followers -= 1;
       if (this.#followers === 0) clearTimeout(this.#retry);
-      stop();
+      for (const stop of stops) stop();
     };
+  }
+
+  /** What was missed of an engine that was lost is not said of one that answers again: the list is read at once. */
+  #followEngine(): Stop {
+    let lost = false;
+    return this.host.watchEngine((why) => {
+      const found = lost && why === null;
+      lost = why !== null;
+      if (!found || this.unread === null) return;
+      this.unread = null;
+      void this.refresh();
+    });
   }
 
   /** Whether it is the engine that tells it. */
@@ -120,7 +135,8 @@ export class Listing<Row> {
       const alive = new Set(rows.map((row) => this.source.key(row)));
       for (const key of this.selected) if (!alive.has(key)) this.selected.delete(key);
     } catch (error) {
-      if (this.#followers > 0) this.#miss(error);
+      // What is read again at once is not missed yet.
+      if (this.#followers > 0 && !this.#again) this.#miss(error);
     } finally {
       this.#reading = false;
       if (this.#again && this.#followers > 0) void this.refresh();
