@@ -177,6 +177,27 @@ for (const [screen, item, button] of [
   }
 }
 
+test("the focus that a lost engine takes from a button is where the reason is told, and comes back when it answers", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}`);
+  const stop = page.getByRole("button", { name: "Stop", exact: true });
+  const notice = page.getByRole("status").filter({ hasText: "The engine does not answer." });
+  await stop.focus();
+  await engine(page, BROKE);
+  await expect(notice).toBeFocused();
+  await expect(stop).toBeDisabled();
+  await engine(page, null);
+  await expect(stop).toBeFocused();
+  // Whoever has gone on meanwhile stays where they are.
+  await engine(page, BROKE);
+  await expect(notice).toBeFocused();
+  await page.keyboard.press("/");
+  const search = page.getByRole("searchbox").first();
+  await expect(search).toBeFocused();
+  await engine(page, null);
+  await expect(stop).toBeEnabled();
+  await expect(search).toBeFocused();
+});
+
 test("what the engine would have to do is not offered in the palette while it is lost", async ({ page }) => {
   await page.goto("/");
   await expect(page.getByRole("link", { name: /shop-web-1/ })).toBeVisible();

@@ -7,6 +7,8 @@ import type { Failure, Host, Stop } from "../host";
 
 /** What is there again sooner is not worth a word: milliseconds. */
 export const GRACE = 1000;
+/** The id of the notice that says so on a screen, and takes the focus that a button cannot keep. */
+export const NOTICE = "engine-notice";
 
 export class Engine {
   /** Why it does not answer; null while it does. */
