@@ -27,6 +27,7 @@ test("a wrong password is told in the engine's words, and the right one is kept 
   await expect(dialog(page).getByText("docker-credential-cove keeps it")).toBeVisible();
   await sign(page, "mara", "wrong");
   await expect(dialog(page).getByRole("alert")).toContainText("401 Unauthorized");
+  await expect(dialog(page).getByRole("alert")).toContainText("It failed at the registry, or on the way there.");
   await expect(dialog(page).getByText("docker login --username mara registry.shop.example")).toBeVisible();
   await clean(page);
   await sign(page, "mara", "s3same");

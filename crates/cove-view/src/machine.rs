@@ -120,6 +120,8 @@ pub enum FailureKind {
     EngineAway,
     /// The engine said no.
     EngineRefused,
+    /// A registry said no, or something on the way to it went wrong.
+    Registry,
     /// What was asked for makes no sense, or is not a setting's value.
     Invalid,
     /// There is no such thing.

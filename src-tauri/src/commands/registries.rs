@@ -19,6 +19,36 @@ use tauri::State;
 const NOBODY: &str = "e30=";
 /// What `BuildKit` says before the name of an image that it cannot begin with.
 const SOURCE: &str = "failed to resolve source metadata for ";
+/// Signs in the engine's words that the registry said them, or that something on the way to it went wrong. The engine
+/// gives no code with them, in the middle of a pull or a push not even a status.
+const REGISTRY: &[&str] = &[
+    // A request, as Go tells of it, and a connection.
+    "get \"http",
+    "head \"http",
+    "post \"http",
+    "put \"http",
+    "patch \"http",
+    "dial tcp",
+    "read tcp",
+    "write tcp",
+    "net/http:",
+    "x509:",
+    "download failed after attempts=",
+    "unexpected http status",
+    "error parsing http ",
+    // The codes of the distribution specification, as the engine writes them.
+    "blob unknown",
+    "blob upload",
+    "digest invalid",
+    "manifest invalid",
+    "manifest unknown",
+    "manifest unverified",
+    "name invalid",
+    "name unknown",
+    "size invalid",
+    "tag invalid",
+    "toomanyrequests",
+];
 /// Longest address or name of a user, in bytes.
 const LONGEST_NAME: usize = 1024;
 /// Longest password, in bytes. Tokens of some registries are a kilobyte or two.
@@ -77,7 +107,9 @@ pub(crate) async fn sign_in(
     let answer = cove.engine().post(&Place::of(&["auth"]), Some(&body)).await;
     let answer = answer.map_err(|error| {
         let hint = hint_of(&error);
-        Refusal::from(error).with_hint(hint)
+        let refusal = Refusal::from(error).with_hint(hint);
+        let kind = kind_of(&refusal);
+        refusal.of(kind)
     })?;
     // Some registries give a token that is kept in the password's place.
     let credentials = match answer["IdentityToken"].as_str() {
@@ -145,7 +177,29 @@ pub(super) fn refusal(verb: &str, reference: &str, error: &Refusal) -> Refusal {
             "Check the image's name, and that the machine reaches the registry.",
         )
     };
-    refusal.of(error.0.kind)
+    refusal.of(kind_of(error))
+}
+
+/// Of what kind a failure is that the engine told while it spoke with a registry: what that said, or the way there
+/// was to blame for, the engine did not refuse.
+fn kind_of(error: &Refusal) -> Option<FailureKind> {
+    let message = &error.0.message;
+    let of_registry = match error.0.kind {
+        Some(FailureKind::EngineRefused) => wants_account(message) || tells_of_registry(message),
+        // An image that there may well be, for others.
+        Some(FailureKind::NotFound) => wants_account(message),
+        _ => false,
+    };
+    if of_registry {
+        Some(FailureKind::Registry)
+    } else {
+        error.0.kind
+    }
+}
+
+fn tells_of_registry(message: &str) -> bool {
+    let message = message.to_lowercase();
+    REGISTRY.iter().any(|sign| message.contains(sign))
 }
 
 /// What a person reads of a build that failed, with the registry to sign in to where one of its images was refused for
@@ -224,6 +278,72 @@ mod tests {
             let told = refusal("pull", image, &Refusal::new(words, ""));
             assert_eq!(told.0.registry.as_deref(), registry, "{words}");
             assert!(told.0.message.starts_with("cannot pull ") && told.0.message.ends_with(words));
+        }
+    }
+
+    #[test]
+    fn what_a_registry_or_the_way_there_is_to_blame_for_the_engine_did_not_refuse() {
+        let refused = |status, message: &str| {
+            Refusal::from(EngineError::Refused {
+                status,
+                message: message.to_owned(),
+            })
+        };
+        for (status, message, kind) in [
+            (
+                500,
+                "Get \"https://r.example/v2/\": dial tcp: lookup r.example: no such host",
+                FailureKind::Registry,
+            ),
+            (
+                500,
+                "error pulling image configuration: download failed after attempts=6: unexpected EOF",
+                FailureKind::Registry,
+            ),
+            (
+                500,
+                "toomanyrequests: You have reached your pull rate limit.",
+                FailureKind::Registry,
+            ),
+            (
+                500,
+                "received unexpected HTTP status: 502 Bad Gateway",
+                FailureKind::Registry,
+            ),
+            (
+                500,
+                "denied: requested access to the resource is denied",
+                FailureKind::Registry,
+            ),
+            (
+                404,
+                "pull access denied for shop/api, repository does not exist or may require 'docker login'",
+                FailureKind::Registry,
+            ),
+            (
+                404,
+                "manifest for r.example/a:latest not found: manifest unknown: manifest unknown",
+                FailureKind::NotFound,
+            ),
+            (
+                500,
+                "failed to register layer: write /usr/lib/x: no space left on device",
+                FailureKind::EngineRefused,
+            ),
+            (
+                500,
+                "open /var/lib/docker/tmp/x: permission denied",
+                FailureKind::EngineRefused,
+            ),
+            (
+                500,
+                "tag does not exist: r.example/a:1",
+                FailureKind::EngineRefused,
+            ),
+            (503, "the machine is stopped: dial tcp", FailureKind::EngineAway),
+        ] {
+            let told = refusal("pull", "r.example/a", &refused(status, message));
+            assert_eq!(told.0.kind, Some(kind), "{message}");
         }
     }
 

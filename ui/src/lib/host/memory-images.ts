@@ -111,7 +111,7 @@ export class MemoryImages {
   async push(reference: string, job: Job): Promise<void> {
     this.#find(reference);
     if (!reference.includes("/")) {
-      throw new HostError(`cannot push ${reference}: denied: requested access to the resource is denied`, "Check that the machine reaches the registry.");
+      throw new HostError(`cannot push ${reference}: denied: requested access to the resource is denied`, "Check that the machine reaches the registry.", null, "registry");
     }
     await this.#move(reference, "Pushing", "Pushed", job);
   }

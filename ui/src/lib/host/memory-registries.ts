@@ -33,6 +33,8 @@ export class MemoryRegistries {
       throw new HostError(
         `login attempt to https://${host || "registry-1.docker.io"}/v2/ failed with status: 401 Unauthorized`,
         "Check user and password, and that the machine reaches the registry.",
+        null,
+        "registry",
       );
     }
     const key = ["", "docker.io", "index.docker.io"].includes(host) ? HUB : host;

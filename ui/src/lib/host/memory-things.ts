@@ -154,7 +154,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   async pullImage(reference: string, job: Job): Promise<void> {
     const registry = registryOf(reference);
     if (registry.startsWith("private.") && !this.#registries.knows(reference)) {
-      throw new HostError(`cannot pull ${reference}: no basic auth credentials`, `Sign in to ${registry}, with an account that may pull it.`, registry);
+      throw new HostError(`cannot pull ${reference}: no basic auth credentials`, `Sign in to ${registry}, with an account that may pull it.`, registry, "registry");
     }
     await this.#images.pull(reference, job);
     this.changed("image");

@@ -242,7 +242,7 @@ registry?: string,
  */
 kind?: FailureKind, };
 
-export type FailureKind = "daemon_away" | "engine_away" | "engine_refused" | "invalid" | "not_found" | "conflict" | "wrong_state" | "not_confirmed" | "bad_image" | "missing_dependency" | "disk_full" | "machine_failed" | "timeout" | "unsupported" | "internal";
+export type FailureKind = "daemon_away" | "engine_away" | "engine_refused" | "registry" | "invalid" | "not_found" | "conflict" | "wrong_state" | "not_confirmed" | "bad_image" | "missing_dependency" | "disk_full" | "machine_failed" | "timeout" | "unsupported" | "internal";
 
 export type FileChange = "changed" | "added" | "deleted";
 

@@ -5,6 +5,7 @@ const HEADS: Record<FailureKind, Word> = {
   daemon_away: "failureDaemon",
   engine_away: "engineLost",
   engine_refused: "failureRefused",
+  registry: "failureRegistry",
   invalid: "failureInvalid",
   not_found: "failureNotFound",
   conflict: "failureConflict",

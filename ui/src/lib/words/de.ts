@@ -71,6 +71,7 @@ export const de: Record<Word, string> = {
   lastKnown: "Hier steht, was zuletzt bekannt war. Es wird von selbst neu gelesen.",
   failureDaemon: "Der Dienst von Cove antwortet nicht.",
   failureRefused: "Die Engine hat es abgelehnt.",
+  failureRegistry: "Es ist an der Registry oder auf dem Weg dorthin gescheitert.",
   failureInvalid: "Eine der Angaben ist ungültig.",
   failureNotFound: "Das gibt es nicht, oder nicht mehr.",
   failureConflict: "Etwas anderes steht im Weg.",

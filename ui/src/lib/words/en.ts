@@ -70,6 +70,7 @@ export const en = {
   lastKnown: "What shows here is what was last known. It is read again by itself.",
   failureDaemon: "Cove's daemon does not answer.",
   failureRefused: "The engine refused it.",
+  failureRegistry: "It failed at the registry, or on the way there.",
   failureInvalid: "Something that was given is not valid.",
   failureNotFound: "There is no such thing, or not any more.",
   failureConflict: "Something else is in the way.",
