@@ -48,14 +48,15 @@ pub fn program() -> Option<PathBuf> {
 
 /// A display that nobody looks at.
 #[derive(Debug)]
-struct Display {
+pub struct Display {
     name: String,
     _server: Running,
 }
 
 impl Display {
+    /// Starts it.
     #[track_caller]
-    fn open() -> Self {
+    pub fn open() -> Self {
         let mut server = Running(
             Command::new("Xvfb")
                 .args([
@@ -81,6 +82,30 @@ impl Display {
             name: format!(":{}", number.trim()),
             _server: server,
         }
+    }
+
+    /// Its name, such as `:1`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A program that finds this display and this Cove, and nothing of the session that the tests run in.
+    pub fn command(&self, cove: &Cove, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("DISPLAY", &self.name)
+            .env("COVE_HOME", cove.home())
+            .env("HOME", cove.scratch())
+            .env("LANG", "C.UTF-8")
+            .env("GDK_BACKEND", "x11")
+            // There is no graphics hardware here.
+            .env("WEBKIT_DISABLE_DMABUF_RENDERER", "1")
+            .env("LIBGL_ALWAYS_SOFTWARE", "1")
+            .envs(QUIET)
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("WAYLAND_DISPLAY");
+        command
     }
 }
 
@@ -130,22 +155,11 @@ impl Window {
             .expect("a free port")
             .port();
         let driver = Running(
-            Command::new("WebKitWebDriver")
+            display
+                .command(cove, "WebKitWebDriver")
                 .args([format!("--port={port}"), "--host=127.0.0.1".to_owned()])
-                .env("DISPLAY", &display.name)
-                .env("COVE_HOME", cove.home())
-                .env("HOME", cove.scratch())
-                .env("LANG", "C.UTF-8")
-                .env("GDK_BACKEND", "x11")
                 .env("TAURI_AUTOMATION", "true")
                 .env("TAURI_WEBVIEW_AUTOMATION", "true")
-                // There is no graphics hardware here.
-                .env("WEBKIT_DISABLE_DMABUF_RENDERER", "1")
-                .env("LIBGL_ALWAYS_SOFTWARE", "1")
-                .envs(QUIET)
-                .env_remove("XDG_CONFIG_HOME")
-                .env_remove("XDG_RUNTIME_DIR")
-                .env_remove("WAYLAND_DISPLAY")
                 .envs(variables.iter().copied())
                 .stdout(Stdio::null())
                 .spawn()

@@ -59,6 +59,7 @@ fn main() -> ExitCode {
         registries::a4_the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts,
         settings::a4_disk_space_of_a_deleted_volume_comes_back,
         tray::a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_icons,
+        tray::a4_a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it,
     ];
     let last: &[Test] = &tests![
         window::a5_a_second_start_ends_and_leaves_the_first_window,

@@ -1,10 +1,10 @@
 //! Closing the window, with a session bus of the test's own: where something on it shows icons of a tray, the
-//! application stays in the tray; where nothing does any more, it ends.
+//! application stays in the tray; where nothing does any more, it ends. And a hidden start where no icon can be made.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use cove_tests::harness::{
     Cmd, Cove, Running, eventually,
-    webdriver::{SOON, Window, program},
+    webdriver::{Display, SOON, Window, program},
     within,
 };
 use std::{
@@ -44,10 +44,10 @@ pub(crate) fn a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_
     let window = Window::open_with(cove, &variables);
     window.reads("default ·");
     watcher.hears(ASKED).expect("the application shows an icon");
-    assert!(is_seen(&window));
+    assert!(is_seen(window.display()));
 
     close(&window).expect("the window can be closed");
-    eventually("the window to go", || !is_seen(&window));
+    eventually("the window to go", || !is_seen(window.display()));
     assert_eq!(
         cove.processes_named("cove-desktop").len(),
         1,
@@ -61,7 +61,7 @@ pub(crate) fn a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_
         .without_env("XDG_RUNTIME_DIR")
         .limit(SOON)
         .ok();
-    eventually("the window to be shown again", || is_seen(&window));
+    eventually("the window to be shown again", || is_seen(window.display()));
 
     drop(watcher);
     // The bus tells of it at once.
@@ -70,6 +70,39 @@ pub(crate) fn a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_
     eventually("the application to end", || {
         cove.processes_named("cove-desktop").is_empty()
     });
+}
+
+pub(crate) fn a4_a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it(cove: &Cove) {
+    let place = tempfile::tempdir().expect("it can be made");
+    let Some((_bus, socket)) = bus(place.path()) else {
+        eprintln!("skipped: there is no dbus-daemon");
+        return;
+    };
+    let _watcher = Watcher::on(&socket).expect("the bus takes one more");
+    // The icon's picture is to be written to a folder, where a file is in the way.
+    let runtime = place.path().join("runtime");
+    fs::create_dir(&runtime).expect("it can be made");
+    fs::write(runtime.join("tray-icon"), "").expect("it can be written");
+    let said = place.path().join("said");
+    let display = Display::open();
+    let _application = Running(
+        display
+            .command(cove, program().expect("main looked for it"))
+            .arg("--hidden")
+            .env(
+                "DBUS_SESSION_BUS_ADDRESS",
+                format!("unix:path={}", socket.display()),
+            )
+            .env("XDG_RUNTIME_DIR", &runtime)
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(&said).expect("it can be written"))
+            .spawn()
+            .expect("the application can be started"),
+    );
+    eventually("the window to be seen", || is_seen(display.name()));
+    // It is for want of the icon, and of no place for it.
+    let said = fs::read_to_string(&said).expect("it can be read");
+    assert!(said.contains("there is no icon in the tray"), "{said}");
 }
 
 /// A session bus that starts no programs, and its socket; nothing where this computer has no such daemon.
@@ -185,13 +218,13 @@ fn string(bytes: &mut Vec<u8>, text: &str) -> Result<()> {
 }
 
 /// Whether the application's window is on the display.
-fn is_seen(window: &Window) -> bool {
-    within(SOON, "the display to answer", || application(window).ok()).is_some()
+fn is_seen(display: &str) -> bool {
+    within(SOON, "the display to answer", || application(display).ok()).is_some()
 }
 
 /// The window that can be asked to close, of those that are seen: the application's, and there is no other.
-fn application(window: &Window) -> Result<Option<u32>> {
-    let (connection, screen) = x11rb::connect(Some(window.display()))?;
+fn application(display: &str) -> Result<Option<u32>> {
+    let (connection, screen) = x11rb::connect(Some(display))?;
     let root = connection.setup().roots.get(screen).context("no screen")?.root;
     let protocols = connection.intern_atom(false, b"WM_PROTOCOLS")?.reply()?.atom;
     for child in connection.query_tree(root)?.reply()?.children {
@@ -208,7 +241,7 @@ fn application(window: &Window) -> Result<Option<u32>> {
 
 /// Asks it to close, as a window manager does for the cross in its frame.
 fn close(window: &Window) -> Result<()> {
-    let target = application(window)?.context("no window is seen")?;
+    let target = application(window.display())?.context("no window is seen")?;
     let (connection, _) = x11rb::connect(Some(window.display()))?;
     let protocols = connection.intern_atom(false, b"WM_PROTOCOLS")?.reply()?.atom;
     let delete = connection.intern_atom(false, b"WM_DELETE_WINDOW")?.reply()?.atom;
