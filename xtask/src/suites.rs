@@ -120,6 +120,9 @@ fn suite_in(message: &str) -> Option<Suite> {
 /// The variable by which a suite's processes are known.
 const MARK: &str = "COVE_TEST_SUITE";
 
+/// What such a test starts of itself, and is none by itself.
+const PART: &str = "one_of_the_processes";
+
 /// How to run a suite.
 #[derive(Debug)]
 pub(crate) struct How<'a> {
@@ -133,6 +136,8 @@ pub(crate) struct How<'a> {
     pub(crate) live: bool,
     /// It is killed after this long.
     pub(crate) limit: Duration,
+    /// It holds tests that mount, which are left out unless we are root.
+    pub(crate) mounts: bool,
 }
 
 /// How a suite ended.
@@ -145,7 +150,14 @@ pub(crate) struct Outcome {
 
 /// Runs one suite to its end.
 pub(crate) fn run(suite: &Suite, how: &How<'_>) -> Result<Outcome> {
-    let mut command = how.runner.command(&suite.executable);
+    let of_root = how.mounts.then(|| how.runner.command_of_root(&suite.executable));
+    let mut command = match of_root.flatten() {
+        Some(mut command) => {
+            command.args(["--include-ignored", "--skip", PART]);
+            command
+        }
+        None => how.runner.command(&suite.executable),
+    };
     command.current_dir(&suite.directory).args(how.arguments);
     for (name, value) in how.environment {
         command.env(name, value);

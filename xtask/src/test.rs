@@ -13,7 +13,7 @@ use anyhow::Result;
 use std::{
     fs,
     panic::resume_unwind,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -26,6 +26,8 @@ const LANES: [&[&str]; 2] = [
     &["compatibility", "engine", "recovery", "folders"],
     &["nested", "refusals", "package", "desktop", "network"],
 ];
+/// Suites of the file server that mount it in this computer's own kernel.
+const MOUNTING: [&str; 3] = ["conformance", "events", "stress"];
 const UNIT_LIMIT: Duration = Duration::from_mins(10);
 const MACHINE_LIMIT: Duration = Duration::from_mins(25);
 /// For the suite whose machines run within a machine.
@@ -151,6 +153,7 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
                 arguments: selection.filter.as_slice(),
                 live: machine_rank(suite).is_some(),
                 limit: limit(suite, selection.long),
+                mounts: selection.long && mounts(suite),
             },
         )
     };
@@ -214,6 +217,11 @@ fn limit(suite: &Suite, long: bool) -> Duration {
         None => UNIT_LIMIT,
     };
     if long { 4 * limit } else { limit }
+}
+
+/// Whether a suite mounts the file server here, and this computer can.
+fn mounts(suite: &Suite) -> bool {
+    suite.package == "cove-fs" && MOUNTING.contains(&suite.name.as_str()) && Path::new("/dev/fuse").exists()
 }
 
 /// The lane of a suite that boots machines, and its place in it.

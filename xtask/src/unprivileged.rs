@@ -96,6 +96,16 @@ impl Runner {
         command
     }
 
+    /// A command of `program` as root, whose mounts nobody else sees; nothing where we are not root.
+    pub(crate) fn command_of_root(&self, program: &Path) -> Option<Command> {
+        let Self::TestUser { .. } = self else {
+            return None;
+        };
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--"]).arg(program);
+        Some(command)
+    }
+
     /// Makes `directory`, writable for the tests.
     pub(crate) fn writable(&self, directory: &Path) -> Result<()> {
         fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;

@@ -1,6 +1,7 @@
 //! Mounts the server in this machine's own kernel through `/dev/fuse`: real requests, without a virtual machine.
 //!
-//! Needs root and `/dev/fuse`; tests skip visibly where there is neither.
+//! Needs root and `/dev/fuse`. The tests that use it are left out unless asked for, `cargo test -p cove-fs --
+//! --include-ignored` as root, and are by `cargo xtask test --all` where root runs that.
 
 #![allow(
     dead_code,
@@ -26,16 +27,6 @@ use vm_memory::VolatileSlice;
 
 /// The largest WRITE with its header.
 const BUFFER: usize = (1 << 20) + 8192;
-
-/// Whether a mount can be made here; says why not.
-pub(crate) fn available() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    let device = Path::new("/dev/fuse").exists();
-    if !(root && device) {
-        eprintln!("SKIPPED: mounting needs root (have: {root}) and /dev/fuse (have: {device})");
-    }
-    root && device
-}
 
 /// A mounted server. Unmounts when dropped.
 pub(crate) struct Mount {
