@@ -321,6 +321,8 @@ fn long_names(t: &mut Transcript) {
         "a:b",
         "back\\slash",
         "*",
+        "case",
+        "CASE",
     ] {
         t.saw("odd name", error(t.open(name, OFlags::CREATE, 0o600)));
     }

@@ -42,6 +42,8 @@ fn main() -> ExitCode {
         programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash,
         events::where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so,
         programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,
+        paths::odd_paths_are_mounted_or_refused_as_natively,
+        paths::a_file_mounted_by_itself_follows_its_name,
         habits::what_was_synced_survives_the_machines_death,
         promises::shares_and_what_containers_mount_survive_a_restart,
     ];
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
 
 mod events;
 mod habits;
+mod paths;
 mod programs;
 mod together;
 
@@ -229,6 +232,7 @@ mod promises {
     pub(crate) fn shares_and_what_containers_mount_survive_a_restart(cove: &Cove) {
         let folder = at_home(cove, "restarted");
         fs::write(folder.join("file"), "still here").unwrap();
+        run(cove, &folder, "chown 70:71 /src/file && chmod 640 /src/file").ok();
         let bind = format!("{}:/src", folder.display());
         let serve = "sleep 10000";
         let words = [
@@ -253,6 +257,8 @@ mod promises {
             let read = cove.docker(["exec", "returning", "cat", "/src/file"]).run();
             read.text() == "still here"
         });
+        let owner = cove.docker(["exec", "returning", "stat", "-c", "%u:%g %a", "/src/file"]);
+        assert_eq!(owner.ok(), "70:71 640");
         cove.docker(["rm", "-f", "returning"]).ok();
     }
 }
