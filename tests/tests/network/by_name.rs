@@ -74,19 +74,23 @@ fn upgraded(port: u16, host: &str) -> TcpStream {
 pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: &Cove) {
     let port = free_port();
     cove.cove(["config", "set", "web.port", &port.to_string()]).ok();
-    cove.docker([
-        "run", "-d", "--rm", "--name", "site", "--expose", "8080", "alpine",
-    ])
-    .args(["nc", "-lk", "-p", "8080", "-e", "sh", "-c", SERVER])
-    .ok();
+    // As compose names and labels them.
+    cove.docker(["run", "-d", "--rm", "--name", "shop-site-1", "--expose", "8080"])
+        .args(["--label", "com.docker.compose.project=shop"])
+        .args(["--label", "com.docker.compose.service=site", "alpine"])
+        .args(["nc", "-lk", "-p", "8080", "-e", "sh", "-c", SERVER])
+        .ok();
     let host = format!("site.cove.localhost:{port}");
     let listed = || cove.cove(["ports"]).ok().contains(&format!("http://{host}/"));
     eventually("the container to be listed", listed);
     eventually("its server to answer", || {
         ask(port, &host, "").starts_with("HTTP/1.1 200")
     });
-    let answer = ask(port, &host, "");
-    assert!(answer.ends_with(&format!("/page?q=1 of {host}")), "{answer}");
+    for name in ["site", "site.shop", "shop-site-1"] {
+        let host = format!("{name}.cove.localhost:{port}");
+        let answer = ask(port, &host, "");
+        assert!(answer.ends_with(&format!("/page?q=1 of {host}")), "{answer}");
+    }
 
     // What a browser's WebSocket does: bytes both ways, each end closed by itself.
     let mut stream = upgraded(port, &host);
@@ -123,7 +127,7 @@ pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: 
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
     });
 
-    cove.docker(["rm", "-f", "site"]).ok();
+    cove.docker(["rm", "-f", "shop-site-1"]).ok();
     let gone = ask(port, &host, "");
     assert!(gone.starts_with("HTTP/1.1 404 "), "{gone}");
     cove.cove(["config", "set", "web.port", "0"]).ok();

@@ -1,7 +1,7 @@
 //! The proxies of this computer, for the engine, for builds and for containers: a real one on its loopback, which knows
 //! hosts that nobody else does, so that what arrives there came through it.
 
-use cove_tests::harness::{Cove, free_port, within};
+use cove_tests::harness::{Cmd, Cove, free_port, within};
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read, Write as _},
@@ -210,7 +210,8 @@ pub(crate) fn builds_get_this_computers_proxies_where_that_is_wanted(cove: &Cove
     unset(cove);
 }
 
-/// A push and a pull, plain and within TLS, and a pull by SOCKS.
+/// A push and a pull, plain and within TLS, by the settings; a pull by SOCKS, and one past the proxy, by the environment
+/// that the daemon is started in.
 pub(crate) fn the_engine_reaches_registries_through_a_proxy_on_loopback(cove: &Cove) {
     let registry = cove.kit().registry.clone().unwrap();
     let port = free_port();
@@ -256,19 +257,41 @@ pub(crate) fn the_engine_reaches_registries_through_a_proxy_on_loopback(cove: &C
     assert_ne!(other.code, Some(0), "{other}");
     assert!(proxy.tunnels() > tunnels, "no tunnel was asked for: {other}");
 
-    let socks = format!("socks5h://localhost:{}", proxy.address.port());
-    set(cove, "proxy.http", &socks);
-    set(cove, "proxy.https", &socks);
-    cove.cove(["restart"]).limit(Duration::from_mins(5)).ok();
+    unset(cove);
+    restart_in(cove, |start| {
+        start
+            .env(
+                "ALL_PROXY",
+                format!("socks5h://localhost:{}", proxy.address.port()),
+            )
+            .env("NO_PROXY", "direct.test")
+    });
     cove.docker(["rmi", &image]).ok();
     cove.docker(["pull", "-q", &image]).ok();
     assert!(proxy.socks() > 0, "the pull did not pass through SOCKS");
+    // Nobody knows this host, and the proxy, which would, must not be asked.
+    let asked = || (proxy.plain(), proxy.tunnels(), proxy.socks());
+    let before = asked();
+    let direct = cove.docker(["pull", &format!("direct.test:{port}/alpine")]).run();
+    assert_ne!(direct.code, Some(0), "{direct}");
+    direct.says(&["direct.test"]);
+    assert_eq!(asked(), before, "{direct}");
 
-    unset(cove);
     cove.cove(["config", "set", "--unset", "engine.insecure-registries"])
         .ok();
-    cove.cove(["restart"]).limit(Duration::from_mins(5)).ok();
+    restart_in(cove, |start| start);
     // It may have ended by itself, which the tests above would have shown.
     let _ = serving.kill();
     let _ = serving.wait();
+}
+
+/// Ends the daemon and its machine, and starts both in surroundings that know no proxies but those that `around` names.
+#[track_caller]
+fn restart_in(cove: &Cove, around: impl FnOnce(Cmd) -> Cmd) {
+    cove.cove(["daemon", "stop"]).limit(Duration::from_mins(5)).ok();
+    let mut start = cove.cove(["start"]);
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        start = start.without_env(name).without_env(&name.to_uppercase());
+    }
+    around(start).limit(Duration::from_mins(5)).ok();
 }

@@ -84,6 +84,9 @@ pub(crate) fn a_port_of_the_engines_choice_is_known_at_once(cove: &Cove) {
     publish(cove, "chosen", "127.0.0.1::80", "echo chosen");
     let shown = cove.docker(["port", "chosen", "80/tcp"]).ok();
     assert_eq!(answer(shown.trim().parse().unwrap(), b""), "chosen\n", "{shown}");
+    let format = "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}";
+    let inspected = cove.docker(["inspect", "--format", format, "chosen"]).ok();
+    assert_eq!(shown, format!("127.0.0.1:{inspected}"));
     remove(cove, "chosen");
 }
 
