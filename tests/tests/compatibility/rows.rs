@@ -373,6 +373,45 @@ pub(crate) fn areas() -> Vec<Area> {
                     CLI,
                     tests![storage::a_host_folder_is_bound_both_ways_and_read_only_if_asked],
                 ),
+                elsewhere(
+                    "bind mounts of single files, by links, of long paths",
+                    CLI,
+                    "folders",
+                    &[
+                        "paths::odd_paths_are_mounted_or_refused_as_natively",
+                        "paths::a_file_mounted_by_itself_follows_its_name",
+                    ],
+                ),
+                elsewhere(
+                    "owners and modes in bind mounts",
+                    CLI,
+                    "folders",
+                    &[
+                        "promises::an_owner_that_a_container_sets_sticks_and_stays_off_the_host",
+                        "habits::a_data_directory_that_is_given_away_is_accepted_by_its_new_owner",
+                    ],
+                ),
+                elsewhere(
+                    "databases in bind mounts: postgres, MariaDB",
+                    CLI,
+                    "folders",
+                    &[
+                        "programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash",
+                        "programs::mariadb_keeps_what_it_committed_in_a_folder_when_its_container_is_killed",
+                    ],
+                ),
+                elsewhere(
+                    "file events in bind mounts",
+                    CLI,
+                    "folders",
+                    &["events::each_change_on_the_host_is_seen_by_inotify_in_a_container_once"],
+                ),
+                elsewhere(
+                    "vite in watch mode on a bind mount",
+                    CLI,
+                    "folders",
+                    &["programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host"],
+                ),
                 extended(
                     "propagation",
                     CLI,

@@ -10,8 +10,9 @@ const WRITE: &str = "COVE_WRITE_DOCS";
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/compatibility.md");
 
 /// The lists of the other suites' tests; those that run with `--all` alone come after [`SLOW`].
-const SUITES: [(&str, &str); 3] = [
+const SUITES: [(&str, &str); 4] = [
     ("engine", include_str!("../engine/main.rs")),
+    ("folders", include_str!("../folders/main.rs")),
     ("network", include_str!("../network/main.rs")),
     ("recovery", include_str!("../recovery/main.rs")),
 ];
