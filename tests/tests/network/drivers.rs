@@ -4,7 +4,7 @@ use cove_tests::harness::{Cove, eventually, free_port, within};
 use cove_wire::network::GATEWAY_V6;
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -69,6 +69,14 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
             let _ = client.write_all(b"reached\n");
         }
     });
+    let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
+    let datagrams = socket.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut datagram = [0; 64];
+        while let Ok((count, from)) = socket.recv_from(&mut datagram) {
+            let _ = socket.send_to(&datagram[..count].to_ascii_uppercase(), from);
+        }
+    });
     for (number, internal) in [(1, false), (2, true)] {
         let subnet = format!("fd00:78:{number}::/64");
         let gateway = format!("fd00:78:{number}::1");
@@ -81,7 +89,8 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
         let patience = if internal { 10 } else { 60 };
         let script = format!(
             "until ping -6 -c 1 -W 5 {gateway} >&2; do sleep 1; done; ip -6 route replace default via {gateway} && \
-             nc -w {patience} {GATEWAY_V6} {port} -e sh -c 'read answer; echo $answer >/answer'; cat /answer"
+             nc -w {patience} {GATEWAY_V6} {port} -e sh -c 'read answer; echo $answer >/answer'; cat /answer; \
+             echo datagram | nc -u -w 10 {GATEWAY_V6} {datagrams}"
         );
         let run = [
             "run",
@@ -93,7 +102,7 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
             "alpine",
         ];
         let got = cove.docker(run).args(["sh", "-c", &script]).run();
-        let expected = if internal { "" } else { "reached" };
+        let expected = if internal { "" } else { "reached\nDATAGRAM" };
         assert_eq!(got.text(), expected, "{got}");
         // What it tried, it could try.
         assert!(got.stderr.contains("1 packets received"), "{got}");
