@@ -154,17 +154,22 @@ pub(crate) fn every_hop_at_which_a_way_can_stop_is_found(cove: &Cove) {
         "server",
         "the machine itself",
     );
-    // A rule in the machine that refuses what a program would take, as a firewall does.
-    let rule = |change: &str| {
-        let words = ["OUTPUT", "-d", &address, "-p", "tcp", "--dport", "80"];
+    // A rule in the machine that refuses what a program would take, or drops it, as firewalls do.
+    let rule = |change: &str, target: &[&str]| {
+        let words = ["OUTPUT", "-d", &address, "-p", "tcp", "--dport", "80", "-j"];
         cove.cove(["exec", "iptables", change])
             .args(words)
-            .args(["-j", "REJECT", "--reject-with", "tcp-reset"])
+            .args(target)
             .ok();
     };
-    rule("-I");
-    stops(cove, &[&at(open)], 27, "server", "are refused");
-    rule("-D");
+    for (target, code, evidence) in [
+        (&["REJECT", "--reject-with", "tcp-reset"][..], 27, "are refused"),
+        (&["DROP"], 28, "get no answer"),
+    ] {
+        rule("-I", target);
+        stops(cove, &[&at(open)], code, "server", evidence);
+        rule("-D", target);
+    }
 
     cove.cove(["exec", "ip", "link", "set", "eth0", "down"]).ok();
     stops_from(host(own_port), 22, "nat", "network is down");
