@@ -185,6 +185,9 @@ pub(crate) fn the_way_out_comes_back_when_its_program_is_killed(cove: &Cove) {
     let before = nat_programs(cove);
     assert_eq!(before.len(), 1, "one passt a machine: {before:?}");
     for pid in &before {
+        // It confines itself, of which this is what others can see: a filter of system calls (proc_pid_status(5)).
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("\nSeccomp:\t2\n"), "{status}");
         Cove::kill(*pid);
     }
     eventually("another passt to serve the machine", || {
