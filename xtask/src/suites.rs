@@ -120,7 +120,7 @@ fn suite_in(message: &str) -> Option<Suite> {
 /// The variable by which a suite's processes are known.
 const MARK: &str = "COVE_TEST_SUITE";
 
-/// What such a test starts of itself, and is none by itself.
+/// What a test that mounts runs in processes of their own, and no test by itself.
 const PART: &str = "one_of_the_processes";
 
 /// How to run a suite.
