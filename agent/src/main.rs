@@ -24,6 +24,7 @@ mod files;
 mod guest;
 mod hangup;
 mod logs;
+mod mountinfo;
 mod names;
 mod netlink;
 mod power;

@@ -1,10 +1,15 @@
 //! Taking the data disk out of use.
 
+use crate::mountinfo::mount_points;
 use rustix::{
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount_remount, unmount},
 };
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// Everything below these is on the data disk, or in its way.
 const PREFIXES: [&str; 5] = [
@@ -23,11 +28,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// that the file system is whole whatever happens next. Gives back what did not go in order.
 pub(crate) fn unmount_all() -> Vec<String> {
     let mut failed = Vec::new();
-    match fs::read_to_string("/proc/self/mountinfo") {
+    match fs::read("/proc/self/mountinfo") {
         Ok(mounts) => {
             for mount in targets(&mounts) {
                 if let Err(error) = persistently(&mount) {
-                    failed.push(format!("unmounting {mount} failed: {error}"));
+                    failed.push(format!("unmounting {} failed: {error}", mount.display()));
                 }
             }
         }
@@ -37,7 +42,7 @@ pub(crate) fn unmount_all() -> Vec<String> {
     failed
 }
 
-fn persistently(mount: &str) -> io::Result<()> {
+fn persistently(mount: &Path) -> io::Result<()> {
     for _ in 0..TRIES {
         match unmount(mount, UnmountFlags::NOFOLLOW) {
             Err(Errno::BUSY) => std::thread::sleep(PAUSE),
@@ -46,58 +51,26 @@ fn persistently(mount: &str) -> io::Result<()> {
             result => return Ok(result?),
         }
     }
-    let remounted = mount_remount(Path::new(mount), MountFlags::RDONLY, c"");
+    let remounted = mount_remount(mount, MountFlags::RDONLY, c"");
     unmount(mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
     Ok(remounted?)
 }
 
 /// Mount points to unmount, in order.
-fn targets(mountinfo: &str) -> Vec<String> {
-    let mount_points = mountinfo
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .map(unescape);
-    let mut targets: Vec<String> = mount_points.filter(|mount| is_ours(mount)).collect();
-    targets.reverse();
-    targets
-}
-
-fn is_ours(mount: &str) -> bool {
-    PREFIXES.iter().any(|prefix| {
-        mount
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
-}
-
-/// The kernel writes space, tab, newline and backslash as three octal digits.
-fn unescape(field: &str) -> String {
-    let mut text = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some(at) = rest.find('\\') {
-        text.push_str(&rest[..at]);
-        let digits = rest
-            .get(at + 1..at + 4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        if let Some(byte) = digits.filter(u8::is_ascii) {
-            text.push(char::from(byte));
-            rest = &rest[at + 4..];
-        } else {
-            text.push('\\');
-            rest = &rest[at + 1..];
-        }
-    }
-    text + rest
+fn targets(mountinfo: &[u8]) -> Vec<PathBuf> {
+    mount_points(mountinfo)
+        .rev()
+        .filter(|mount| PREFIXES.iter().any(|prefix| mount.starts_with(prefix)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn mounts_on_the_data_disk_go_last_mounted_first_and_others_stay() {
-        let mountinfo = "\
+        let mountinfo = b"\
 22 1 0:20 / / rw - overlay overlay rw
 23 22 0:21 / /run/cove/database rw - tmpfs t rw
 24 22 254:16 / /run/cove/data rw,noatime shared:1 - ext4 /dev/vdb rw
@@ -113,23 +86,7 @@ mod tests {
                 "/var/lib/docker",
                 "/run/cove/data"
             ]
+            .map(Path::new)
         );
-    }
-
-    proptest! {
-        #[test]
-        fn escaped_names_read_back(name in "[ a-zA-Z0-9\\\\\t\n/ü]{0,40}") {
-            let escape = |c: char| match c {
-                ' ' | '\t' | '\n' | '\\' => format!("\\{:03o}", u32::from(c)),
-                other => other.to_string(),
-            };
-            let escaped: String = name.chars().map(escape).collect();
-            prop_assert_eq!(unescape(&escaped), name);
-        }
-
-        #[test]
-        fn arbitrary_fields_never_panic(field in ".{0,60}") {
-            unescape(&field);
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! with this process.
 
 use super::FilesError;
+use crate::mountinfo::mount_points;
 use cove_wire::FilesRoot;
 use rustix::{
     fd::OwnedFd,
@@ -15,9 +16,7 @@ use rustix::{
     process::{chdir, chroot, fchdir},
 };
 use std::{
-    ffi::OsString,
     fs, io,
-    os::unix::ffi::OsStringExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -82,7 +81,7 @@ fn running(pid: i32, container: &str) -> Result<(OwnedFd, Vec<PathBuf>), FilesEr
     if container.len() < 12 || !cgroup.contains(container) {
         return Err(FilesError::Gone);
     }
-    Ok((directory, mount_points(&mounts)))
+    Ok((directory, mounts_in(&mounts)))
 }
 
 fn volume(folder: &str) -> Result<(OwnedFd, Vec<PathBuf>), FilesError> {
@@ -91,7 +90,6 @@ fn volume(folder: &str) -> Result<(OwnedFd, Vec<PathBuf>), FilesError> {
     let directory = openat(CWD, folder, flags, Mode::empty()).map_err(step("the volume"))?;
     let mounts = fs::read("/proc/self/mountinfo").map_err(step("what is mounted"))?;
     let within = mount_points(&mounts)
-        .into_iter()
         .filter_map(|point| Some(Path::new("/").join(point.strip_prefix(folder).ok()?)))
         .filter(|point| point != Path::new("/"));
     Ok((directory, within.collect()))
@@ -134,36 +132,11 @@ fn check_layer(layer: &str) -> Result<(), FilesError> {
     Err(FilesError::Path(layer.to_owned()))
 }
 
-/// The mount points of a `mountinfo`, but for the root itself.
-fn mount_points(mountinfo: &[u8]) -> Vec<PathBuf> {
-    mountinfo
-        .split(|&byte| byte == b'\n')
-        .filter_map(|line| line.split(|&byte| byte == b' ').nth(4))
-        .map(|field| PathBuf::from(OsString::from_vec(unescape(field))))
+/// What is mounted in a root, but for the root itself.
+fn mounts_in(mountinfo: &[u8]) -> Vec<PathBuf> {
+    mount_points(mountinfo)
         .filter(|point| point != Path::new("/"))
         .collect()
-}
-
-/// `mountinfo` writes blanks and backslashes as three octal digits (proc(5)).
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, behind)) = rest.split_first() {
-        let digits = behind
-            .first_chunk::<3>()
-            .filter(|digits| first == b'\\' && digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
-        if let Some(digits) = digits {
-            let value = digits
-                .iter()
-                .fold(0_u32, |value, digit| value * 8 + u32::from(digit - b'0'));
-            plain.push(value.to_le_bytes()[0]);
-            rest = behind.get(3..).unwrap_or_default();
-        } else {
-            plain.push(first);
-            rest = behind;
-        }
-    }
-    plain
 }
 
 #[cfg(test)]
@@ -175,7 +148,7 @@ mod tests {
         let text =
             b"21 20 0:5 / / rw - overlay overlay rw\n22 21 0:6 / /srv/my\\040data rw - ext4 /dev/vdb rw\n";
         let root = Root {
-            mounts: mount_points(text),
+            mounts: mounts_in(text),
         };
         assert_eq!(root.mounts, [Path::new("/srv/my data")]);
         assert!(root.check_no_mount_in(Path::new("/srv")).is_err());
