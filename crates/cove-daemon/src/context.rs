@@ -10,7 +10,6 @@ use cove_credentials::ConfigError;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
-    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -121,12 +120,7 @@ impl DockerConfig {
     }
 
     fn meta(&self, context: &str) -> PathBuf {
-        let digest = Sha256::digest(context.as_bytes());
-        let mut name = String::with_capacity(64);
-        for byte in digest {
-            // Writing to a string does not fail.
-            let _ = write!(name, "{byte:02x}");
-        }
+        let name = format!("{:x}", Sha256::digest(context));
         self.0.join("contexts").join("meta").join(name).join("meta.json")
     }
 

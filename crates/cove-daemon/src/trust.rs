@@ -8,7 +8,6 @@ use crate::file;
 use cove_api::{ApiError, Certificate, ErrorCode};
 use sha2::{Digest, Sha256};
 use std::{
-    fmt::Write as _,
     fs, io,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
@@ -247,14 +246,7 @@ fn examine(block: &str, number: usize) -> Result<(Kept, u64), TrustError> {
         return Err(TrustError::NoAuthority { subject, issuer });
     }
     let last = signed.validity().not_after;
-    let fingerprint =
-        Sha256::digest(parsed.to_der().map_err(unreadable)?)
-            .iter()
-            .fold(String::new(), |mut text, byte| {
-                // Writing to a string cannot fail.
-                let _ = write!(text, "{byte:02x}");
-                text
-            });
+    let fingerprint = format!("{:x}", Sha256::digest(parsed.to_der().map_err(unreadable)?));
     let kept = Kept {
         certificate: Certificate {
             fingerprint,

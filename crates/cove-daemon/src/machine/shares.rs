@@ -17,7 +17,6 @@ use cove_machine::{Machine, MachineError};
 use cove_wire::Call;
 use sha2::{Digest, Sha256};
 use std::{
-    fmt::Write as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,6 +24,9 @@ use tokio::time::timeout;
 
 /// How long the machine process may take for one folder. One on a server that is away takes for ever.
 const FOLDER: Duration = Duration::from_secs(5);
+
+/// Digits of a share's name, each of four bits of its hash.
+const NAME_LENGTH: usize = 32;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -171,13 +173,9 @@ fn name(share: &Share) -> String {
     let mut hash = Sha256::new();
     hash.update([u8::from(share.read_only)]);
     hash.update(share.path.as_os_str().as_encoded_bytes());
-    hash.finalize()[..16]
-        .iter()
-        .fold(String::new(), |mut name, byte| {
-            // Writing to a string cannot fail.
-            let _ = write!(name, "{byte:02x}");
-            name
-        })
+    let mut name = format!("{:x}", hash.finalize());
+    name.truncate(NAME_LENGTH);
+    name
 }
 
 #[cfg(test)]
