@@ -14,28 +14,23 @@ use crate::{
     Disk, Exit, ExitCause, MachineSpec,
     process::{
         ansi,
-        console::Console,
+        console::{Console, PIPE, SILENCE},
         control::{Asked, Audience, reply},
         hypervisor::Input,
         protocol::Order,
     },
 };
+use futures_util::future::OptionFuture;
 use serde_json::json;
-use std::{future::pending, io, process::ExitStatus, time::Duration};
+use std::{io, process::ExitStatus, time::Duration};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::AsyncReadExt,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
 /// How long QEMU may take to write back its disks and end, after it was told to.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The console is silent when nothing came for so long; what the guest wrote before it stopped is in the pipe already.
-const SILENCE: Duration = Duration::from_millis(20);
-
-/// Bytes taken from a pipe at a time.
-const PIPE: usize = 16 << 10;
 
 struct Supervisor<'a> {
     spec: &'a MachineSpec,
@@ -90,7 +85,7 @@ pub(crate) async fn supervise(
             }
             Some(event) = hypervisor.events.recv() => {
                 if matches!(event, Event::Shutdown { .. }) {
-                    drain(&mut hypervisor.console, &mut console).await;
+                    console.drain(&mut hypervisor.console).await;
                 }
                 supervisor.observe(&event, &mut console);
             }
@@ -98,14 +93,14 @@ pub(crate) async fn supervise(
             Ok(()) = plugged.changed() => supervisor.plug(*plugged.borrow_and_update()),
             Some(result) = supervisor.steps.join_next() => supervisor.stepped(result, &mut hypervisor.child),
             status = hypervisor.child.wait() => break status,
-            () = at(supervisor.deadline) => {
+            Some(()) = OptionFuture::from(supervisor.deadline.map(sleep_until)) => {
                 tracing::warn!("QEMU does not end by itself");
                 supervisor.deadline = None;
                 kill(&mut hypervisor.child);
             }
         }
     };
-    drain(&mut hypervisor.console, &mut console).await;
+    console.drain(&mut hypervisor.console).await;
     if let Ok(Ok(count)) = timeout(SILENCE, hypervisor.stderr.read(&mut stderr_buffer)).await {
         keep_stderr(&mut stderr, &stderr_buffer[..count]);
     }
@@ -250,21 +245,6 @@ impl Supervisor<'_> {
 fn kill(child: &mut tokio::process::Child) {
     // It fails only for a child that has ended.
     let _ = child.start_kill();
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
-}
-
-/// Takes what is in the console's pipe.
-async fn drain(pipe: &mut (impl AsyncRead + Unpin), console: &mut Console) {
-    let mut buffer = vec![0; PIPE];
-    while let Ok(Ok(count @ 1..)) = timeout(SILENCE, pipe.read(&mut buffer)).await {
-        console.write(&buffer[..count]);
-    }
 }
 
 /// Keeps the last of what QEMU complains about, and logs it.

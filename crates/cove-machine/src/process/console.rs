@@ -7,7 +7,18 @@ use std::{
     io::{self, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _},
+    time::timeout,
+};
+
+/// Bytes that are taken from a console's pipe at a time.
+pub(crate) const PIPE: usize = 16 << 10;
+
+/// A pipe is silent when nothing came for so long; what was written to it before is in it already.
+pub(crate) const SILENCE: Duration = Duration::from_millis(20);
 
 /// Size at which the file becomes `<file>.1` and a new one begins, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -142,6 +153,14 @@ impl Console {
             if ends {
                 self.end_line();
             }
+        }
+    }
+
+    /// Takes what is left in `pipe`, to which the guest writes no more.
+    pub(crate) async fn drain(&mut self, pipe: &mut (impl AsyncRead + Unpin)) {
+        let mut buffer = vec![0; PIPE];
+        while let Ok(Ok(count @ 1..)) = timeout(SILENCE, pipe.read(&mut buffer)).await {
+            self.write(&buffer[..count]);
         }
     }
 

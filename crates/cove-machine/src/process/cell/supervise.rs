@@ -8,26 +8,21 @@ use super::{
 use crate::{
     Exit, ExitCause,
     process::{
-        console::Console,
+        console::{Console, PIPE},
         control::{Asked, Audience, reply},
         hypervisor::Input,
         protocol::Order,
     },
 };
-use std::{future::pending, time::Duration};
+use futures_util::future::OptionFuture;
+use std::time::Duration;
 use tokio::{
     io::AsyncReadExt,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 /// How long the cell may take to end a guest that is to be killed.
 const KILL_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// The console is silent when nothing came for so long.
-const SILENCE: Duration = Duration::from_millis(20);
-
-/// Bytes taken from the console at a time.
-const PIPE: usize = 16 << 10;
 
 /// Watches the guest in `cell` to its end. Dropped, it kills the cell.
 pub(in super::super) async fn supervise(
@@ -69,16 +64,14 @@ pub(in super::super) async fn supervise(
                 let (handle, up) = (cell.handle.clone(), *plugged.borrow_and_update());
                 tokio::spawn(async move { handle.ask(Ask::Plug(up)).await });
             }
-            () = at(deadline) => {
+            Some(()) = OptionFuture::from(deadline.map(sleep_until)) => {
                 tracing::warn!("the process that faces the guest does not end by itself");
                 deadline = None;
                 cell.kill();
             }
         }
     };
-    while let Ok(Ok(count @ 1..)) = timeout(SILENCE, cell.console.read(&mut buffer)).await {
-        console.write(&buffer[..count]);
-    }
+    console.drain(&mut cell.console).await;
     let exit = account.or_else(|| {
         killed.then(|| Exit {
             cause: ExitCause::Killed,
@@ -115,11 +108,4 @@ fn pass_on(cell: &Cell, Asked { order, answer }: Asked) {
         let result = handle.ask(Ask::Machine(order)).await;
         reply(answer, result.map(drop));
     });
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => pending().await,
-    }
 }
