@@ -24,9 +24,16 @@ use super::{
     record::{About, Record},
     table::{self, Row, Target, median, percentile},
 };
-use crate::harness::{Cove, webdriver};
+use crate::harness::{
+    Cove,
+    webdriver::{self, Window},
+};
 use anyhow::{Context as _, Result};
+use frames::Scroll;
+use latency::Latency;
+use memory::Memory;
 use serde_json::json;
+use start::Start;
 use std::{env, path::Path, time::Duration};
 
 /// Containers that the real list has.
@@ -51,22 +58,63 @@ pub(super) fn run(record: &Record) -> Result<()> {
             .args(["alpine", "sleep", "86400"])
             .ok();
     }
-    let mut rows = Vec::new();
+    let (window, starts) = all_starts(&cove)?;
+    let memory = memory::at_rest(start::process(&cove)?)?;
+    let latency = latency::measure(&cove, &window)?;
+    drop(window);
+    // It would take of the processor what the page needs to scroll.
+    cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
+    let scrolls = frames::measure(&cove, Path::new(&pages))?;
 
-    drop(start::measure(&cove)?);
+    let rows = [
+        rows_of_starts(&starts),
+        rows_of_memory(&memory),
+        rows_of_latency(&latency),
+        rows_of_scrolls(&scrolls),
+    ];
+    let rows: Vec<Row> = rows.into_iter().flatten().collect();
+    let notes = [
+        "no peer: none of the other desktops can be had from the registries",
+        "all of it is drawn by the processor, without a graphics card",
+    ];
+    for note in notes {
+        println!("{note}");
+    }
+    let about = About {
+        backend,
+        peers: Vec::new(),
+        notes: notes.map(str::to_owned).into(),
+        details: json!({
+            "containers": CONTAINERS,
+            "starts": starts.iter().map(Start::to_json).collect::<Vec<_>>(),
+            "memory": memory.to_json(),
+            "latency": latency.to_json(),
+            "frames": scrolls.iter().map(Scroll::to_json).collect::<Vec<_>>(),
+        }),
+    };
+    table::report(&rows, about, record)
+}
+
+/// Starts the application [`STARTS`] times and once before, and leaves the last window open.
+fn all_starts(cove: &Cove) -> Result<(Window, Vec<Start>)> {
+    drop(start::measure(cove)?);
     let mut starts = Vec::with_capacity(STARTS);
     let mut window = None;
     for _ in 0..STARTS {
         // The one before ends first: there is one window of a Cove at a time.
         drop(window.take());
-        let (opened, start) = start::measure(&cove)?;
+        let (opened, start) = start::measure(cove)?;
         starts.push(start);
         window = Some(opened);
     }
-    let window = window.context("nothing was started")?;
-    let seconds = |pick: fn(&start::Start) -> Duration| -> Vec<f64> {
+    Ok((window.context("nothing was started")?, starts))
+}
+
+fn rows_of_starts(starts: &[Start]) -> Vec<Row> {
+    let seconds = |pick: fn(&Start) -> Duration| -> Vec<f64> {
         starts.iter().map(|start| pick(start).as_secs_f64()).collect()
     };
+    let mut rows = Vec::new();
     for (what, times) in [
         (format!("start to {CONTAINERS} rows"), seconds(|start| start.rows)),
         ("start to a click answered".into(), seconds(|start| start.answer)),
@@ -74,21 +122,21 @@ pub(super) fn run(record: &Record) -> Result<()> {
         rows.push(told(format!("{what}, median"), "s", median(&times)));
         rows.push(told(format!("{what}, worst"), "s", percentile(&times, 100)));
     }
+    rows
+}
 
-    let memory = memory::at_rest(start::process(&cove)?)?;
-    rows.push(told("memory at rest, all of it".into(), "MiB", memory.total()));
-    rows.push(told(
-        "of which the application's process".into(),
-        "MiB",
-        memory.own,
-    ));
-    rows.push(told(
-        "of which the web view's processes".into(),
-        "MiB",
-        memory.others,
-    ));
+fn rows_of_memory(memory: &Memory) -> Vec<Row> {
+    [
+        ("memory at rest, all of it", memory.total()),
+        ("of which the application's process", memory.own),
+        ("of which the web view's processes", memory.others),
+    ]
+    .map(|(name, mib)| told(name.into(), "MiB", mib))
+    .into()
+}
 
-    let latency = latency::measure(&cove, &window)?;
+fn rows_of_latency(latency: &Latency) -> Vec<Row> {
+    let mut rows = Vec::new();
     for (change, times) in [("start", &latency.starts), ("end", &latency.ends)] {
         for (percent, label) in [(50, "median"), (95, "95th percentile")] {
             rows.push(Row {
@@ -112,12 +160,12 @@ pub(super) fn run(record: &Record) -> Result<()> {
         "ms",
         latency.doubt,
     ));
-    drop(window);
-    // It would take of the processor what the page needs to scroll.
-    cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
+    rows
+}
 
-    let scrolls = frames::measure(&cove, Path::new(&pages))?;
-    for scroll in &scrolls {
+fn rows_of_scrolls(scrolls: &[Scroll]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for scroll in scrolls {
         let what = scroll.what;
         let share = |limit| 100.0 * scroll.later_than(limit);
         for (label, unit, figure) in [
@@ -130,26 +178,7 @@ pub(super) fn run(record: &Record) -> Result<()> {
             rows.push(told(format!("{what}: {label}"), unit, figure));
         }
     }
-    let notes = [
-        "no peer: none of the other desktops can be had from the registries",
-        "all of it is drawn by the processor, without a graphics card",
-    ];
-    for note in notes {
-        println!("{note}");
-    }
-    let about = About {
-        backend,
-        peers: Vec::new(),
-        notes: notes.map(str::to_owned).into(),
-        details: json!({
-            "containers": CONTAINERS,
-            "starts": starts.iter().map(start::Start::to_json).collect::<Vec<_>>(),
-            "memory": memory.to_json(),
-            "latency": latency.to_json(),
-            "frames": scrolls.iter().map(frames::Scroll::to_json).collect::<Vec<_>>(),
-        }),
-    };
-    table::report(&rows, about, record)
+    rows
 }
 
 /// A container's name, by its number.
