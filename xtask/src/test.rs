@@ -115,12 +115,38 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     step("Building the programs and their tests");
     let features = if selection.machine { "cove-tests/e2e" } else { "" };
     let suites = suites::build(layout, features, desktop)?;
+    let environment = environment(layout, selection, desktop, package)?;
+
+    step("Running the tests");
+    let logs = layout.target().join("e2e-logs");
+    let space = space::Watch::begin(layout.target());
+    let mut report = Report::default();
+    if let Some(outcome) = in_browser {
+        report.add(front_end::IN_BROWSER.to_owned(), outcome);
+    }
+    for (title, outcome) in run_suites(layout, selection, suites, &environment, &logs)? {
+        report.add(title, outcome?);
+    }
+    report.print(began.elapsed(), &space.end(), &logs);
+    Ok(if report.sum.failed == 0 && report.sum.passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Makes what the suites need besides their programs; the variables tell them where it is.
+fn environment(
+    layout: &Layout,
+    selection: &Selection,
+    desktop: bool,
+    package: bool,
+) -> Result<Vec<(&'static str, PathBuf)>> {
     let mut environment = if selection.machine {
         prepare_machine(layout, desktop)?
     } else {
         Vec::new()
     };
-
     if package {
         let package = deb::pack(layout, Profile::Dev)?;
         let root = setup::clean_root(layout, &package, selection.long)?;
@@ -134,22 +160,28 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
         environment.push(("COVE_TEST_POSTGRES", setup::postgres(layout)?));
         environment.push(("COVE_TEST_VITE", setup::vite(layout)?));
     }
+    Ok(environment)
+}
 
-    step("Running the tests");
+/// Runs all suites to their ends, whatever becomes of each, as an ordinary user.
+fn run_suites(
+    layout: &Layout,
+    selection: &Selection,
+    suites: Vec<Suite>,
+    environment: &[(&'static str, PathBuf)],
+    logs: &Path,
+) -> Result<Vec<(String, Result<Outcome>)>> {
     let runner = Runner::prepare(layout.root())?;
-    let logs = layout.target().join("e2e-logs");
     // What is left of an earlier run would only mislead.
-    let _ = fs::remove_dir_all(&logs);
-    runner.writable(&logs)?;
+    let _ = fs::remove_dir_all(logs);
+    runner.writable(logs)?;
     runner.writable(&layout.scratch())?;
-    let mut sum = Tally::default();
-    let mut failed = Vec::new();
     let run = |suite: &Suite| {
         suites::run(
             suite,
             &How {
                 runner: &runner,
-                environment: &environment,
+                environment,
                 arguments: selection.filter.as_slice(),
                 live: machine_rank(suite).is_some(),
                 limit: limit(suite, selection.long),
@@ -159,54 +191,60 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     };
     let run_all = |lane: Vec<Suite>| -> Vec<_> {
         lane.into_iter()
-            .map(|suite| (run(&suite), suite.title()))
+            .map(|suite| (suite.title(), run(&suite)))
             .collect()
     };
-    let space = space::Watch::begin(layout.target());
     let outcomes = thread::scope(|scope| {
         let lanes = in_lanes(suites).map(|lane| scope.spawn(|| run_all(lane)));
         lanes.map(|lane| lane.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });
-    let mut accounts = Vec::new();
-    let in_browser = in_browser.map(|outcome| (Ok(outcome), front_end::IN_BROWSER.to_owned()));
-    for (outcome, title) in in_browser.into_iter().chain(outcomes.into_iter().flatten()) {
-        let Outcome { tally, account } = outcome?;
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// What the suites came to.
+#[derive(Default)]
+struct Report {
+    sum: Tally,
+    /// Those in which a test failed, by their titles, and what they say of it.
+    failed: Vec<(String, String)>,
+}
+
+impl Report {
+    fn add(&mut self, title: String, Outcome { tally, account }: Outcome) {
         if tally.failed > 0 {
-            accounts.push((title.clone(), account));
-            failed.push(title);
+            self.failed.push((title, account));
         }
-        sum.add(tally);
+        self.sum.add(tally);
     }
-    println!();
-    note(&format!(
-        "took {} min, of which",
-        began.elapsed().as_secs().div_ceil(60)
-    ));
-    for (step, spent) in steps() {
-        note(&format!("{:>6} s  {step}", spent.as_secs()));
+
+    /// Prints what took how long, what failed and why, the `space` that was left, and the sum.
+    fn print(&self, took: Duration, space: &str, logs: &Path) {
+        println!();
+        note(&format!("took {} min, of which", took.as_secs().div_ceil(60)));
+        for (step, spent) in steps() {
+            note(&format!("{:>6} s  {step}", spent.as_secs()));
+        }
+        // Once more at the end, where it is found.
+        for (title, account) in &self.failed {
+            println!("\n{title} failed:\n{account}");
+        }
+        println!();
+        note(&format!("the least that was free: {space}"));
+        if !self.failed.is_empty() {
+            let titles: Vec<&str> = self.failed.iter().map(|(title, _)| title.as_str()).collect();
+            note(&format!(
+                "failed: {}; logs of machines: {}",
+                titles.join(", "),
+                logs.display()
+            ));
+        }
+        let Tally {
+            passed,
+            failed,
+            skipped,
+        } = self.sum;
+        println!("{passed} passed, {failed} failed, {skipped} skipped");
     }
-    // Once more at the end, where it is found.
-    for (title, account) in accounts {
-        println!("\n{title} failed:\n{account}");
-    }
-    println!();
-    note(&format!("the least that was free: {}", space.end()));
-    if !failed.is_empty() {
-        note(&format!(
-            "failed: {}; logs of machines: {}",
-            failed.join(", "),
-            logs.display()
-        ));
-    }
-    println!(
-        "{} passed, {} failed, {} skipped",
-        sum.passed, sum.failed, sum.skipped
-    );
-    Ok(if sum.failed == 0 && sum.passed > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
 /// A suite that takes longer is killed; with tests that take minutes it has four times as long.
