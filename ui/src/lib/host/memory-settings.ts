@@ -7,9 +7,9 @@ const line = (key: string, value: string, description: string, accepts: string):
 const ROWS: Fixed[] = [
   line("machine.backend", "auto", "What runs the machine: hardware virtualisation where there is some, else emulation.", '"auto", "kvm" or "emulated"'),
   line("machine.cpus", "2", "Virtual CPUs. More than the computer has are cut down to what it has.", "a whole number from 1 to 64"),
-  line("machine.memory", "2 GiB", "The machine's memory.", 'a size such as "4 GiB", from 512 MiB to 1 TiB'),
+  line("machine.memory", "2 GiB", "The machine's memory.", 'a size such as "4 GiB", from 256 MiB to 1 TiB'),
   line("machine.disk", "64 GiB", "Largest size of the data disk. It is sparse: only what is used takes space.", 'a size such as "4 GiB", from 1 GiB to 16 TiB'),
-  { key: "machine.foreign-processors", default: "true", description: "Whether programs for other processors run, by emulation.", accepts: "true or false", field: "switch" },
+  { key: "machine.foreign-processors", default: "false", description: "Whether programs for other processors run, by emulation.", accepts: "true or false", field: "switch" },
   line("proxy.http", "", "The proxy for plain HTTP.", "a URL"),
   line("proxy.no", "", "What is reached without a proxy.", "names and addresses with commas between"),
   { key: "engine", default: "{}", description: "The engine's own settings, as in its daemon.json.", accepts: "a table", field: "json" },
