@@ -16,7 +16,7 @@ fn fill(window: &Window, label: &str, text: &str) {
     window.type_into(&field, text);
 }
 
-pub(crate) fn a4_a_folder_dragged_from_another_window_is_mounted_and_read(cove: &Cove) {
+pub(crate) fn a_folder_dragged_from_another_window_is_mounted_and_read(cove: &Cove) {
     // The machine runs, unless this test is the only one.
     cove.start();
     // Elsewhere than in the home folder, so that containers may not see it before a person says so.

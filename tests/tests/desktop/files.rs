@@ -17,7 +17,7 @@ fn open(window: &Window, name: &str) {
     window.click(&button);
 }
 
-pub(crate) fn a3_files_of_a_container_are_edited_made_and_renamed(cove: &Cove) {
+pub(crate) fn files_of_a_container_are_edited_made_and_renamed(cove: &Cove) {
     let inside = |script: &str| cove.docker(["exec", "hello", "sh", "-c", script]).ok();
     inside("printf 'one\\n' >/etc/motd && chown 7:8 /etc/motd && chmod 640 /etc/motd && rm /etc/issue");
     let window = Window::open(cove);
@@ -65,7 +65,7 @@ pub(crate) fn a3_files_of_a_container_are_edited_made_and_renamed(cove: &Cove) {
     window.picture("6b-files");
 }
 
-pub(crate) fn a3_files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
+pub(crate) fn files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
     cove.docker(["create", "--name", "still", "alpine"]).ok();
     let window = Window::open(cove);
     files(&window, "still");
@@ -77,7 +77,7 @@ pub(crate) fn a3_files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
     cove.docker(["rm", "still"]).ok();
 }
 
-pub(crate) fn a4_a_file_of_a_volume_is_edited_and_a_container_sees_it(cove: &Cove) {
+pub(crate) fn a_file_of_a_volume_is_edited_and_a_container_sees_it(cove: &Cove) {
     let inside = |script: &str| {
         cove.docker(["run", "--rm", "--volume", "kept:/v", "alpine", "sh", "-c", script])
             .ok()

@@ -55,7 +55,7 @@ pub(crate) fn build(window: &Window) {
     );
 }
 
-pub(crate) fn a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_window(cove: &Cove) {
+pub(crate) fn an_image_is_built_from_a_folder_and_its_build_outlives_the_window(cove: &Cove) {
     let site = folder(cove, "site", &[("Dockerfile", DOCKERFILE), ("note", "a note\n")]);
     let window = Window::open(cove);
     window.press("Builds");
@@ -101,7 +101,7 @@ pub(crate) fn a4_an_image_is_built_from_a_folder_and_its_build_outlives_the_wind
     cove.docker(["rmi", "site"]).ok();
 }
 
-pub(crate) fn a4_a_compose_project_is_brought_up_edited_and_brought_down(cove: &Cove) {
+pub(crate) fn a_compose_project_is_brought_up_edited_and_brought_down(cove: &Cove) {
     let stall = folder(cove, "stall", &[("compose.yaml", COMPOSE)]);
     let window = Window::open(cove);
     window.press("Compose");

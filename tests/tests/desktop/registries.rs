@@ -12,7 +12,7 @@ use cove_tests::harness::{
 };
 use std::{env, ffi::OsStr, fs, path::Path};
 
-pub(crate) fn a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well(cove: &Cove) {
+pub(crate) fn who_signs_in_pushes_and_pulls_and_the_docker_client_as_well(cove: &Cove) {
     cove.start();
     let authority = Authority::new("Burrow");
     let registry = Registry::private(cove, &authority);
@@ -94,7 +94,7 @@ pub(crate) fn a4_who_signs_in_pushes_and_pulls_and_the_docker_client_as_well(cov
 /// Places in the machine that a client could leave a password in.
 const IN_MACHINE: [&str; 3] = ["/root", "/etc", "/tmp"];
 
-pub(crate) fn a4_the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts(cove: &Cove) {
+pub(crate) fn the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts(cove: &Cove) {
     cove.start();
     let authority = Authority::new("Burrow");
     let registry = Registry::private(cove, &authority);

@@ -15,7 +15,7 @@ fn refill(window: &Window, xpath: &str, text: &str) {
     window.type_into(&field, text);
 }
 
-pub(crate) fn a4_a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
+pub(crate) fn a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
     let grace = || cove.cove(["config", "get", "machine.stop-grace", "--json"]).ok();
     let before = grace();
     let window = Window::open(cove);
@@ -39,7 +39,7 @@ pub(crate) fn a4_a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
     eventually("the setting to be put back", || grace() == before);
 }
 
-pub(crate) fn a4_the_machines_logs_are_read(cove: &Cove) {
+pub(crate) fn the_machines_logs_are_read(cove: &Cove) {
     let window = Window::open(cove);
     window.press("Machine");
     window.press("Logs");
@@ -52,7 +52,7 @@ pub(crate) fn a4_the_machines_logs_are_read(cove: &Cove) {
     window.picture("7b-access");
 }
 
-pub(crate) fn a4_a_shell_of_the_machine_answers(cove: &Cove) {
+pub(crate) fn a_shell_of_the_machine_answers(cove: &Cove) {
     let window = Window::open(cove);
     window.press("Machine");
     window.press("Terminal");
@@ -74,7 +74,7 @@ pub(crate) fn a4_a_shell_of_the_machine_answers(cove: &Cove) {
     window.reads("The shell has ended.");
 }
 
-pub(crate) fn a4_another_machine_is_made_shown_and_deleted(cove: &Cove) {
+pub(crate) fn another_machine_is_made_shown_and_deleted(cove: &Cove) {
     let listed = || {
         cove.cove(["machine", "list", "--json"])
             .ok()
@@ -107,7 +107,7 @@ pub(crate) fn a4_another_machine_is_made_shown_and_deleted(cove: &Cove) {
     }
 }
 
-pub(crate) fn a4_disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
+pub(crate) fn disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
     const FILLED: u64 = 96 << 20;
     let on_host = || {
         cove.status()["disk_on_host"]
@@ -150,7 +150,7 @@ pub(crate) fn a4_disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
     );
 }
 
-pub(crate) fn a4_the_window_opens_with_the_session_when_asked_to(cove: &Cove) {
+pub(crate) fn the_window_opens_with_the_session_when_asked_to(cove: &Cove) {
     let entry = cove.scratch().join(".config/autostart/cove-desktop.desktop");
     let window = Window::open(cove);
     window.press("Machine");

@@ -41,7 +41,7 @@ pub(crate) fn done(window: &Window, title: &str) {
     );
 }
 
-pub(crate) fn a4_an_image_is_named_saved_and_loaded_again(cove: &Cove) {
+pub(crate) fn an_image_is_named_saved_and_loaded_again(cove: &Cove) {
     let window = Window::open(cove);
     open(&window, "Images", "alpine:latest");
     // What the engine knows of how it was made.
@@ -83,7 +83,7 @@ pub(crate) fn a4_an_image_is_named_saved_and_loaded_again(cove: &Cove) {
     cove.docker(["rmi", "shop/base:1"]).ok();
 }
 
-pub(crate) fn a4_a_volume_is_backed_up_and_restored_with_its_owners(cove: &Cove) {
+pub(crate) fn a_volume_is_backed_up_and_restored_with_its_owners(cove: &Cove) {
     let window = Window::open(cove);
     window.press("Volumes");
     window.press("Create");
@@ -164,7 +164,7 @@ fn assert_helpers_gone(cove: &Cove) {
     });
 }
 
-pub(crate) fn a4_a_network_is_made_and_a_container_connected(cove: &Cove) {
+pub(crate) fn a_network_is_made_and_a_container_connected(cove: &Cove) {
     let window = Window::open(cove);
     window.press("Networks");
     window.press("Create");
@@ -216,7 +216,7 @@ RUN mkdir /srv/site && head -c 3145728 /dev/urandom >/srv/site/large && echo sma
 RUN rm /etc/motd && echo more >>/etc/issue && rm -r /srv/site && mkdir /srv/site && echo new >/srv/site/page
 ";
 
-pub(crate) fn a4_the_files_of_an_images_layers_are_seen(cove: &Cove) {
+pub(crate) fn the_files_of_an_images_layers_are_seen(cove: &Cove) {
     cove.docker(["build", "--tag", "layered:1", "-"])
         .input(LAYERED)
         .limit(BOOT)

@@ -28,7 +28,7 @@ const WATCHER: &str = "org.kde.StatusNotifierWatcher";
 /// The object that the application's icon asks of it first.
 const ASKED: &[u8] = b"/StatusNotifierWatcher";
 
-pub(crate) fn a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_icons(cove: &Cove) {
+pub(crate) fn closing_the_window_leaves_it_in_the_tray_while_something_shows_icons(cove: &Cove) {
     let place = tempfile::tempdir().expect("it can be made");
     let Some((_bus, socket)) = bus(place.path()) else {
         eprintln!("skipped: there is no dbus-daemon");
@@ -72,7 +72,7 @@ pub(crate) fn a4_closing_the_window_leaves_it_in_the_tray_while_something_shows_
     });
 }
 
-pub(crate) fn a4_a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it(cove: &Cove) {
+pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it(cove: &Cove) {
     let place = tempfile::tempdir().expect("it can be made");
     let Some((_bus, socket)) = bus(place.path()) else {
         eprintln!("skipped: there is no dbus-daemon");

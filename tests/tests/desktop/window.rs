@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub(crate) fn a1_first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cove) {
+pub(crate) fn first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cove) {
     assert!(
         cove.processes().is_empty(),
         "something runs before the window does"
@@ -32,7 +32,7 @@ pub(crate) fn a1_first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cov
     assert_eq!(cove.state(), "running");
 }
 
-pub(crate) fn a1_the_welcome_page_is_served_by_a_container_and_opened_in_the_browser(cove: &Cove) {
+pub(crate) fn the_welcome_page_is_served_by_a_container_and_opened_in_the_browser(cove: &Cove) {
     // Whatever opens pages is found on the PATH. This one only writes down what it is asked for.
     let browser = cove.scratch().join("browser");
     fs::create_dir_all(&browser).expect("it can be made");
@@ -80,7 +80,7 @@ fn page_at(port: u16) -> io::Result<String> {
     Ok(answer)
 }
 
-pub(crate) fn a2_a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) {
+pub(crate) fn a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) {
     let window = Window::open(cove);
     window.press("Fill in an example");
     window.reads("docker run --detach --name hello alpine sh -c");
@@ -95,7 +95,7 @@ pub(crate) fn a2_a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) 
     assert_eq!(names.trim(), "hello");
 }
 
-pub(crate) fn a3_a_terminal_in_a_container_answers(cove: &Cove) {
+pub(crate) fn a_terminal_in_a_container_answers(cove: &Cove) {
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
@@ -110,7 +110,7 @@ pub(crate) fn a3_a_terminal_in_a_container_answers(cove: &Cove) {
     window.reads("The shell has ended.");
 }
 
-pub(crate) fn a3_a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(cove: &Cove) {
+pub(crate) fn a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(cove: &Cove) {
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
@@ -121,7 +121,7 @@ pub(crate) fn a3_a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(co
     });
 }
 
-pub(crate) fn a4_a_shell_ends_with_its_window(cove: &Cove) {
+pub(crate) fn a_shell_ends_with_its_window(cove: &Cove) {
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
@@ -187,7 +187,7 @@ pub(crate) fn answer(window: &Window, text: &str) -> String {
     })
 }
 
-pub(crate) fn a4_a_container_without_a_shell_is_looked_into_from_one_beside_it(cove: &Cove) {
+pub(crate) fn a_container_without_a_shell_is_looked_into_from_one_beside_it(cove: &Cove) {
     let bare = "touch /of-the-other; rm /bin/sh; exec sleep 600";
     cove.docker(["run", "--detach", "--name", "bare", "alpine", "sh", "-c", bare])
         .ok();
@@ -221,7 +221,7 @@ pub(crate) fn a4_a_container_without_a_shell_is_looked_into_from_one_beside_it(c
     cove.docker(["rm", "--force", "bare"]).ok();
 }
 
-pub(crate) fn a4_what_another_client_does_is_seen_at_once(cove: &Cove) {
+pub(crate) fn what_another_client_does_is_seen_at_once(cove: &Cove) {
     let window = Window::open(cove);
     window.find("//a[.//span[normalize-space()='hello']]");
     cove.docker(["create", "--name", "elsewhere", "alpine"]).ok();
@@ -240,7 +240,7 @@ pub(crate) fn a4_what_another_client_does_is_seen_at_once(cove: &Cove) {
     window.picture("7-machine");
 }
 
-pub(crate) fn a5_a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
+pub(crate) fn a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
     let window = Window::open(cove);
     window.reads("hello");
     let second = Command::new(program().expect("main looked for it"))
@@ -255,7 +255,7 @@ pub(crate) fn a5_a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
     window.reads("hello");
 }
 
-pub(crate) fn a6_the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
+pub(crate) fn the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
     let window = Window::open(cove);
     window.reads("hello");
     for (command, allowed) in [
@@ -312,7 +312,7 @@ pub(crate) fn a6_the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
     assert_eq!(fetched.as_str(), Some("refused by connect-src"));
 }
 
-pub(crate) fn a7_containers_and_machine_are_stopped_in_the_window(cove: &Cove) {
+pub(crate) fn containers_and_machine_are_stopped_in_the_window(cove: &Cove) {
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);

@@ -25,23 +25,23 @@ use std::{
 
 type Test = (&'static str, fn(&Root));
 
-/// In the order of their names, each on what the one before it left.
+/// In this order, each on what the one before it left.
 const USUAL: &[Test] = &tests![Root =>
-    usual::a1_apt_finds_everything_that_it_needs,
-    usual::a2_it_installs_files_of_root_alone,
-    usual::a3_menu_shells_and_manual_know_it,
-    usual::a3_a_session_that_ends_leaves_machines_the_time_to_stop,
-    usual::a4_a_person_has_the_installed_image,
-    usual::a5_an_upgrade_leaves_the_daemon_alone,
-    usual::a6_removal_ends_the_daemon_and_leaves_only_the_persons_files,
+    usual::apt_finds_everything_that_it_needs,
+    usual::it_installs_files_of_root_alone,
+    usual::menu_shells_and_manual_know_it,
+    usual::a_session_that_ends_leaves_machines_the_time_to_stop,
+    usual::a_person_has_the_installed_image,
+    usual::an_upgrade_leaves_the_daemon_alone,
+    usual::removal_ends_the_daemon_and_leaves_only_the_persons_files,
 ];
 
 const WHOLE: &[Test] = &tests![Root =>
-    whole::b1_apt_installs_it_with_everything,
-    whole::b2_a_person_runs_a_container,
-    whole::b3_an_upgrade_leaves_the_machine_running,
-    whole::b4_the_window_opens,
-    whole::b5_removal_stops_a_machine_without_a_daemon_and_keeps_its_disk,
+    whole::apt_installs_it_with_everything,
+    whole::a_person_runs_a_container,
+    whole::an_upgrade_leaves_the_machine_running,
+    whole::the_window_opens,
+    whole::removal_stops_a_machine_without_a_daemon_and_keeps_its_disk,
 ];
 
 fn main() -> ExitCode {

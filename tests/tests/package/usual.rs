@@ -18,7 +18,7 @@ const AGENT: &str = "/usr/lib/cove/cove-agent";
 /// What a package leaves behind by Debian's own ways: dpkg's records, and what programs of others cache.
 const RECORDS: [&str; 4] = ["/var/lib/dpkg", "/var/log", "/var/cache", "/etc/ld.so.cache"];
 
-pub(crate) fn a1_apt_finds_everything_that_it_needs(root: &Root) {
+pub(crate) fn apt_finds_everything_that_it_needs(root: &Root) {
     let package = root.package();
     let planned = root
         .apt(&format!("--simulate --install-recommends install {package}"))
@@ -35,7 +35,7 @@ pub(crate) fn a1_apt_finds_everything_that_it_needs(root: &Root) {
     }
 }
 
-pub(crate) fn a2_it_installs_files_of_root_alone(root: &Root) {
+pub(crate) fn it_installs_files_of_root_alone(root: &Root) {
     let before = files(root);
     fs::write(
         root.outside("/before"),
@@ -56,7 +56,7 @@ pub(crate) fn a2_it_installs_files_of_root_alone(root: &Root) {
     assert_eq!(writable, "", "others may write them");
 }
 
-pub(crate) fn a3_menu_shells_and_manual_know_it(root: &Root) {
+pub(crate) fn menu_shells_and_manual_know_it(root: &Root) {
     let entry = "/usr/share/applications/cove-desktop.desktop";
     root.root(&format!("desktop-file-validate {entry}")).ok();
     let sizes = root.root("cd /usr/share/icons/hicolor; ls */apps/cove.png").ok();
@@ -80,13 +80,13 @@ pub(crate) fn a3_menu_shells_and_manual_know_it(root: &Root) {
 }
 
 /// The name is the one that systemd 252 gives the unit that it makes of the window's entry.
-pub(crate) fn a3_a_session_that_ends_leaves_machines_the_time_to_stop(root: &Root) {
+pub(crate) fn a_session_that_ends_leaves_machines_the_time_to_stop(root: &Root) {
     let unit = r"/usr/lib/systemd/user/app-cove\x2ddesktop@autostart.service";
     root.root(&format!("grep -x TimeoutStopSec=90s '{unit}.d/cove.conf'"))
         .ok();
 }
 
-pub(crate) fn a4_a_person_has_the_installed_image(root: &Root) {
+pub(crate) fn a_person_has_the_installed_image(root: &Root) {
     let version = json(&root.person("cove version --json").ok());
     assert!(version["image"]["engine"].is_string(), "{version}");
     let verified = root.person("cove image verify 2>&1").ok();
@@ -120,7 +120,7 @@ pub(crate) fn a4_a_person_has_the_installed_image(root: &Root) {
         .ok();
 }
 
-pub(crate) fn a5_an_upgrade_leaves_the_daemon_alone(root: &Root) {
+pub(crate) fn an_upgrade_leaves_the_daemon_alone(root: &Root) {
     root.person("cove config set machine.memory 2GiB").ok();
     let first = daemon(root);
     root.root(&format!("dpkg --force-depends --install {}", root.package()))
@@ -131,7 +131,7 @@ pub(crate) fn a5_an_upgrade_leaves_the_daemon_alone(root: &Root) {
     assert!(memory.contains("2 GiB") || memory.contains("2GiB"), "{memory}");
 }
 
-pub(crate) fn a6_removal_ends_the_daemon_and_leaves_only_the_persons_files(root: &Root) {
+pub(crate) fn removal_ends_the_daemon_and_leaves_only_the_persons_files(root: &Root) {
     root.person("cove daemon stop; WORD=swordfish cove config get machine.memory")
         .ok();
     daemon(root);

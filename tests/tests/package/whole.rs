@@ -8,7 +8,7 @@ use std::{process::Child, time::Duration};
 const INSTALL_LIMIT: Duration = Duration::from_mins(15);
 const BOOT_LIMIT: Duration = Duration::from_mins(6);
 
-pub(crate) fn b1_apt_installs_it_with_everything(root: &Root) {
+pub(crate) fn apt_installs_it_with_everything(root: &Root) {
     let package = root.package();
     let recommended = root
         .root(&format!("dpkg-deb --field {package} Recommends"))
@@ -32,13 +32,13 @@ pub(crate) fn b1_apt_installs_it_with_everything(root: &Root) {
     assert!(said.contains("there is no session bus"), "{said}");
 }
 
-pub(crate) fn b2_a_person_runs_a_container(root: &Root) {
+pub(crate) fn a_person_runs_a_container(root: &Root) {
     root.person("cove start").limit(BOOT_LIMIT).ok();
     let said = root.person("cove docker run --rm alpine echo from a container");
     assert_eq!(said.limit(BOOT_LIMIT).ok(), "from a container");
 }
 
-pub(crate) fn b3_an_upgrade_leaves_the_machine_running(root: &Root) {
+pub(crate) fn an_upgrade_leaves_the_machine_running(root: &Root) {
     let first = daemon(root);
     root.root(&format!("dpkg --install {}", root.package())).ok();
     assert_eq!(daemon(root), first, "another daemon runs");
@@ -56,7 +56,7 @@ pub(crate) fn b3_an_upgrade_leaves_the_machine_running(root: &Root) {
     assert_ne!(daemon(root), first);
 }
 
-pub(crate) fn b4_the_window_opens(root: &Root) {
+pub(crate) fn the_window_opens(root: &Root) {
     let display = Running::start(root, "display", "Xvfb :9 -screen 0 1280x820x24 -nolisten tcp");
     within(Duration::from_mins(1), "the display", || {
         let asked = root.person("DISPLAY=:9 xdpyinfo >/dev/null").run();
@@ -104,7 +104,7 @@ impl Drop for Running<'_> {
     }
 }
 
-pub(crate) fn b5_removal_stops_a_machine_without_a_daemon_and_keeps_its_disk(root: &Root) {
+pub(crate) fn removal_stops_a_machine_without_a_daemon_and_keeps_its_disk(root: &Root) {
     // It goes on without its daemon, and after the removal there would be no program left to stop it.
     let daemon = daemon(root);
     root.root(&format!("kill -9 {daemon}")).ok();
