@@ -1,7 +1,7 @@
 //! The system calls that no safe wrapper covers: vectored I/O on guest memory, locks of an open file description,
 //! extended attributes relative to a directory, and fanotify.
 
-// UNSAFETY: `preadv2` and `pwritev2` take raw addresses, because no Rust reference may exist to memory that the guest
+// UNSAFETY: `preadv` and `pwritev2` take raw addresses, because no Rust reference may exist to memory that the guest
 // writes to meanwhile; the other calls have no wrapper in rustix.
 #![expect(unsafe_code, reason = "raw system calls, see above")]
 
