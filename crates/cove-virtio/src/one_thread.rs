@@ -200,11 +200,7 @@ impl<S: Service> Worker<S> {
             return Ok(Some(served));
         };
         queue.complete(&self.memory, head, written)?;
-        if queue.wants_signal(&self.memory)?
-            && let Err(error) = self.interrupt.signal_queue(queue.index)
-        {
-            tracing::warn!(device = S::NAME, %error, "cannot signal the driver");
-        }
+        queue.signal(&self.memory, &*self.interrupt, S::NAME)?;
         Ok(Some(served))
     }
 

@@ -11,7 +11,7 @@ use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory as _, VolatileSlice};
 
-use crate::device::GuestMemory;
+use crate::device::{GuestMemory, Interrupt};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
@@ -140,6 +140,22 @@ impl DeviceQueue {
             .load(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed)
             .map_err(|source| self.broken(virtio_queue::Error::GuestMemory(source)))?;
         Ok(u16::from_le(flags) & NO_INTERRUPT == 0)
+    }
+
+    /// Tells the driver of what was completed, if it wants to hear of it. One that cannot be told finds out when it
+    /// looks; `device` is the name that the log has then.
+    pub(crate) fn signal(
+        &mut self,
+        memory: &GuestMemory,
+        interrupt: &dyn Interrupt,
+        device: &str,
+    ) -> Result<(), BrokenQueue> {
+        if self.wants_signal(memory)?
+            && let Err(error) = interrupt.signal_queue(self.index)
+        {
+            tracing::warn!(device, queue = self.index, %error, "cannot signal the driver");
+        }
+        Ok(())
     }
 
     fn broken(&self, source: virtio_queue::Error) -> BrokenQueue {

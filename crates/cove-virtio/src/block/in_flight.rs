@@ -146,12 +146,7 @@ impl Worker<'_> {
             self.queue.complete(self.memory, head, written)?;
             self.serving.starved = 0;
         }
-        if self.queue.wants_signal(self.memory)?
-            && let Err(error) = self.interrupt.signal_queue(self.queue.index)
-        {
-            tracing::warn!(device = Serving::NAME, %error, "cannot signal the driver");
-        }
-        Ok(())
+        self.queue.signal(self.memory, self.interrupt, Serving::NAME)
     }
 
     /// Puts everything back into the queue once only what waits for space is left, and what was taken after it. False

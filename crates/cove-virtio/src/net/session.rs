@@ -196,11 +196,7 @@ impl Worker {
     /// Tells the driver of what was done.
     fn signal(&mut self, peer: &mut Peer, memory: &GuestMemory) -> Result<(), BrokenQueue> {
         for queue in [&mut self.receive, &mut self.transmit] {
-            if queue.wants_signal(memory)?
-                && let Err(error) = self.interrupt.signal_queue(queue.index)
-            {
-                tracing::warn!(%error, queue = queue.index, "cannot signal the driver");
-            }
+            queue.signal(memory, &*self.interrupt, "network")?;
         }
         if peer.take_change()
             && let Err(error) = self.interrupt.signal_config()

@@ -35,6 +35,9 @@ const EVENT_TRANSPORT_RESET: u32 = 0;
 /// With this many buffers filled the guest is woken in the middle of a turn, so that both work at the same time.
 const SIGNAL_EVERY: u16 = 16;
 
+/// The device's name in the log.
+const DEVICE: &str = "vsock";
+
 /// What the transport asks of the worker. Each is answered when it has taken effect.
 pub(super) enum Command {
     Activate(Activation, Sender<Result<(), DeviceError>>),
@@ -255,7 +258,9 @@ impl Active {
             match queue.index {
                 RECEIVE_QUEUE => receive = Some(queue),
                 TRANSMIT_QUEUE => transmit = Some(queue),
-                _ => event = Some(queue),
+                EVENT_QUEUE => event = Some(queue),
+                // The device has no others.
+                _ => {}
             }
         }
         Ok(Self {
@@ -323,11 +328,7 @@ impl Active {
 
     fn signal(&mut self, memory: &GuestMemory) -> Result<(), BrokenQueue> {
         for queue in [&mut self.receive, &mut self.transmit] {
-            if queue.wants_signal(memory)?
-                && let Err(error) = self.interrupt.signal_queue(queue.index)
-            {
-                tracing::warn!(%error, queue = queue.index, "cannot signal the driver");
-            }
+            queue.signal(memory, &*self.interrupt, DEVICE)?;
         }
         Ok(())
     }
@@ -337,9 +338,9 @@ impl Active {
     fn announce_reset(&mut self) {
         let Some(queue) = &mut self.event else { return };
         let memory = Arc::clone(&self.memory);
-        let mut announce = || -> Result<bool, BrokenQueue> {
+        let mut announce = || -> Result<(), BrokenQueue> {
             let Some(chain) = queue.next_chain(&memory)? else {
-                return Ok(false);
+                return Ok(());
             };
             let head = chain.head_index();
             let mut slices = Vec::new();
@@ -357,16 +358,10 @@ impl Active {
                 _ => 0,
             };
             queue.complete(&memory, head, written)?;
-            queue.wants_signal(&memory)
+            queue.signal(&memory, &*self.interrupt, DEVICE)
         };
-        match announce() {
-            Ok(true) => {
-                if let Err(error) = self.interrupt.signal_queue(EVENT_QUEUE) {
-                    tracing::warn!(%error, "cannot signal the driver");
-                }
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "cannot announce the reset of the vsock device"),
+        if let Err(error) = announce() {
+            tracing::warn!(%error, "cannot announce the reset of the vsock device");
         }
     }
 }
