@@ -16,7 +16,7 @@ use crate::{
     socket::Socket,
 };
 use bytes::{Buf, Bytes, BytesMut};
-use cove_wire::{Exec, ExecCodec, ExecPacket, Fault, FaultCode, WireError};
+use cove_wire::{Exec, ExecCodec, ExecPacket, Fault, FaultCode, Terminal, WireError};
 use futures_util::{SinkExt, StreamExt, future::join_all};
 use rustix::{io::Errno, process::Signal};
 use std::{
@@ -155,28 +155,36 @@ impl Session {
                 oom_score: "0",
             },
         );
-        let Some(terminal) = &exec.terminal else {
-            command
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            let mut child = Child::spawn(&mut command)?;
-            let mut outputs = Vec::new();
-            for (end, packet) in [
-                (child.stdout.take(), ExecPacket::Stdout as fn(Bytes) -> ExecPacket),
-                (child.stderr.take(), ExecPacket::Stderr),
-            ] {
-                if let Some(pipe) = end.map(pipe).transpose()? {
-                    outputs.push(Output { pipe, packet });
-                }
+        match &exec.terminal {
+            Some(terminal) => Self::on_terminal(command, terminal),
+            None => Self::on_pipes(command),
+        }
+    }
+
+    fn on_pipes(mut command: Command) -> io::Result<Self> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = Child::spawn(&mut command)?;
+        let mut outputs = Vec::new();
+        for (end, packet) in [
+            (child.stdout.take(), ExecPacket::Stdout as fn(Bytes) -> ExecPacket),
+            (child.stderr.take(), ExecPacket::Stderr),
+        ] {
+            if let Some(pipe) = end.map(pipe).transpose()? {
+                outputs.push(Output { pipe, packet });
             }
-            return Ok(Self {
-                input: child.stdin.take().map(pipe).transpose()?,
-                child,
-                outputs,
-                terminal: None,
-            });
-        };
+        }
+        Ok(Self {
+            input: child.stdin.take().map(pipe).transpose()?,
+            child,
+            outputs,
+            terminal: None,
+        })
+    }
+
+    fn on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<Self> {
         let Pty { controller, user } = Pty::open(terminal)?;
         command
             .stdin(user.try_clone()?)
@@ -451,7 +459,6 @@ async fn farewell(child: &mut Child) {
 mod tests {
     use super::*;
     use crate::process::reap;
-    use cove_wire::Terminal;
     use tokio::task::JoinHandle;
     use tokio_util::codec::Framed;
 
