@@ -288,7 +288,11 @@ fn parent(pid: i32) -> Option<i32> {
 /// A number that `/proc/PID/stat` says of a process, by its place there, which proc(5) counts from one. The first that
 /// can be asked for is the fourth, its parent.
 pub(crate) fn stat(pid: i32, place: usize) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    number_in_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?, place)
+}
+
+/// The same in what was read there.
+pub(crate) fn number_in_stat(stat: &str, place: usize) -> Option<u64> {
     // The name, in brackets, may hold anything.
     let (_, after) = stat.rsplit_once(") ")?;
     after.split(' ').nth(place.checked_sub(3)?)?.parse().ok()

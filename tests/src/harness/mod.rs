@@ -29,7 +29,7 @@ pub mod webdriver;
 
 pub use command::{Cmd, Finished};
 pub use cove::Cove;
-pub(crate) use cove::stat;
+pub(crate) use cove::{number_in_stat, stat};
 pub use http::{Response, Wire};
 pub use kit::Kit;
 pub use running::Running;

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::harness::number_in_stat;
+
 /// Ticks in a second that times in `/proc/PID/stat` are counted in, on x86-64 (`USER_HZ`).
 const USER_HZ: f64 = 100.0;
 
@@ -109,14 +111,10 @@ fn bytes(amount: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Seconds on a processor, from `/proc/PID/stat`: the 14th and the 15th field. The second is a name in brackets,
-/// which may hold anything.
+/// Seconds on a processor, from `/proc/PID/stat`: the 14th field and the 15th.
 fn parse_cpu(stat: &str) -> Option<f64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some((f64::from(user) + f64::from(system)) / USER_HZ)
+    let ticks = number_in_stat(stat, 14)?.checked_add(number_in_stat(stat, 15)?)?;
+    Some(f64::from(u32::try_from(ticks).ok()?) / USER_HZ)
 }
 
 /// A thread's name and how often it waited, from its `status`.
