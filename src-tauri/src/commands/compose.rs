@@ -167,7 +167,7 @@ pub(super) async fn placed(cove: &Cove, folder: &str, files: &[String]) -> Answe
     let command: Vec<&str> = std::iter::once("realpath").chain(named.iter().copied()).collect();
     let out = run(cove, &command, &[], "find the files in", folder).await?;
     let places: Vec<String> = String::from_utf8(out)
-        .map(|text| text.lines().map(str::to_owned).collect())
+        .map(|text| text.split_terminator('\n').map(str::to_owned).collect())
         .unwrap_or_default();
     // A line for each is what makes them the places of these.
     if places.len() != paths.len() {
