@@ -102,6 +102,16 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
             })
         }),
         "core" => core(),
+        "lock_memory" => raw(|| {
+            let page = [0_u8; 1];
+            // SAFETY: the byte is there as long as the call takes; what is locked with it is unlocked at the process's end.
+            unsafe { libc::mlock(page.as_ptr().cast(), page.len()) }.into()
+        }),
+        "queue" => raw(|| {
+            let none = std::ptr::null_mut::<libc::mq_attr>();
+            // SAFETY: the name ends in NUL, and without attributes the queue has the usual ones.
+            unsafe { libc::mq_open(c"/break-out".as_ptr(), libc::O_CREAT | libc::O_RDWR, 0o600, none) }.into()
+        }),
         "renounced" => match rustix::thread::no_new_privs() {
             Ok(true) => Ok(()),
             other => Err(Error::other(format!("{other:?}"))),
@@ -170,6 +180,8 @@ fn named(error: &Error) -> String {
         Some(libc::EPERM) => "EPERM",
         Some(libc::EROFS) => "EROFS",
         Some(libc::EBUSY) => "EBUSY",
+        Some(libc::EMFILE) => "EMFILE",
+        Some(libc::ENOMEM) => "ENOMEM",
         Some(libc::ESRCH) => "ESRCH",
         Some(libc::EINVAL) => "EINVAL",
         Some(libc::ENETUNREACH) => "ENETUNREACH",

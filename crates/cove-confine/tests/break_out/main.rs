@@ -157,6 +157,8 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "core",
         "EPERM",
     ),
+    ("memory_cannot_be_locked", "no-seccomp", "lock_memory", "EPERM"),
+    ("a_message_queue_cannot_be_made", "no-seccomp", "queue", "EMFILE"),
     ("it_cannot_be_traced_from_outside", "no-seccomp", "dumpable", "ok"),
     ("new_privileges_are_renounced", "no-seccomp", "renounced", "ok"),
     (
