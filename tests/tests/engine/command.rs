@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Tests that change the settings take turns.
-static SETTINGS: Mutex<()> = Mutex::new(());
+pub(crate) static SETTINGS: Mutex<()> = Mutex::new(());
 
 pub(crate) fn exec_keeps_streams_code_environment_and_directory_apart(cove: &Cove) {
     let script = "echo to stdout; echo to stderr >&2; echo $COLOUR in $PWD; exit 33";

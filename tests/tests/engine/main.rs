@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         machine::timings_tell_every_stage_of_the_boot,
         machine::doctor_finds_nothing_broken,
         machine::programs_of_other_processors_cost_nothing_unless_asked_for,
+        machine::the_guest_is_laid_out_for_containers,
+        machine::a_larger_disk_is_had_by_the_machine_that_runs,
         machine::sockets_are_for_their_owner_alone,
         containers::docker_host_of_cove_env_reaches_alpine,
         containers::the_docker_context_cove_reaches_alpine,

@@ -301,7 +301,15 @@ pub(crate) fn data_survives_an_orderly_restart(cove: &Cove) {
         "9999",
     ])
     .ok();
-    cove.cove(["restart"]).limit(Duration::from_mins(6)).ok();
+    let restarted = cove.cove(["restart"]).limit(Duration::from_mins(6)).run();
+    // What a person sees of it: its stages, and on what the machine runs.
+    restarted.fails_with(0).says(&[
+        "Stopping the machine\n",
+        "Preparing the data disk\n",
+        "Starting the machine\n",
+        "restarted machine `default` in ",
+        "emulated (QEMU",
+    ]);
     assert_eq!(kept(cove), "restart");
     eventually("the container with a restart policy to run again", || {
         cove.docker(["inspect", "--format", "{{.State.Running}}", "faithful"])

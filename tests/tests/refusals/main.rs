@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         refusals::an_image_that_lacks_a_file_is_refused,
         refusals::an_image_of_another_protocol_version_is_refused,
         refusals::a_missing_qemu_is_named_with_what_to_install,
+        refusals::hardware_virtualisation_that_is_asked_for_and_not_there_is_not_replaced,
         refusals::a_socket_path_that_is_too_long_is_refused_with_what_to_set,
         refusals::a_full_disk_is_said_to_be_full,
         refusals::a_disk_that_fills_up_holds_the_machine_until_there_is_space,
@@ -172,6 +173,37 @@ pub(crate) fn a_missing_qemu_is_named_with_what_to_install(_: &Cove) {
         finished.text().contains("FAILED"),
         "doctor is content: {finished}"
     );
+}
+
+/// In a namespace whose `/dev` has no KVM: asked for by name, it is missing; left to Cove, the machine would be emulated,
+/// which is told with the reason before anything starts.
+pub(crate) fn hardware_virtualisation_that_is_asked_for_and_not_there_is_not_replaced(_: &Cove) {
+    let cove = Cove::new("no-kvm");
+    let script = r#"
+        set -e
+        trap '"$PROGRAM" daemon stop' EXIT
+        mkdir "$PLACE/dev"
+        mount --rbind /dev "$PLACE/dev"
+        mount -t tmpfs tmpfs /dev
+        ln -s "$PLACE"/dev/* /dev/
+        rm -f /dev/kvm
+        "$PROGRAM" config set machine.backend auto
+        "$PROGRAM" doctor || true
+        "$PROGRAM" config set machine.backend kvm
+        code=0
+        "$PROGRAM" start || code=$?
+        exit $code
+    "#;
+    let finished = in_namespace(&cove, script).run();
+    finished.fails_with(6).says(&[
+        "hardware virtualisation (there is no /dev/kvm) is missing",
+        "hint: ",
+    ]);
+    let looked_at = finished.text();
+    let emulated =
+        |line: &str| line.contains("emulated (QEMU") && line.contains("because there is no /dev/kvm");
+    let machines = looked_at.lines().find(|line| line.contains("  machines: "));
+    assert!(machines.is_some_and(emulated), "{finished}");
 }
 
 pub(crate) fn a_socket_path_that_is_too_long_is_refused_with_what_to_set(_: &Cove) {
