@@ -10,6 +10,7 @@ use super::{
 };
 use crate::harness::Cove;
 use anyhow::{Context as _, Result};
+use cove_machine::{Preference, choose};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ type Stages = BTreeMap<String, (u64, u64)>;
 /// Boots a machine several times, prints a table of medians, and writes everything to `record`.
 pub(super) fn run(record: &Record) -> Result<()> {
     let cove = Cove::new("bench-boot");
+    let choice = choice_time();
     // The first start formats the data disk and loads the starter image: it is measured, but by itself.
     let first = boot(&cove)?;
     let boots = (0..BOOTS).map(|_| boot(&cove)).collect::<Result<Vec<_>>>()?;
@@ -77,6 +79,13 @@ pub(super) fn run(record: &Record) -> Result<()> {
             peer: None,
             target: Some(Target::OursAtMost(STATUS_TARGET_MS)),
         },
+        Row {
+            name: "choice of a backend, the first of a process".into(),
+            unit: "ms",
+            ours: choice.as_secs_f64() * 1e3,
+            peer: None,
+            target: None,
+        },
     ];
     let about = About {
         backend,
@@ -98,6 +107,15 @@ fn boot(cove: &Cove) -> Result<Stages> {
     let stages = stages_in(&status).context("the status has no timings")?;
     cove.cove(["stop"]).limit(Duration::from_mins(3)).ok();
     Ok(stages)
+}
+
+/// The time that it takes to look at every backend. A daemon asks QEMU for its version the first time alone.
+fn choice_time() -> Duration {
+    let began = Instant::now();
+    let choice = choose(Preference::Auto, None);
+    let took = began.elapsed();
+    println!("{}", choice.reason);
+    took
 }
 
 /// The median time from starting `cove status` to its end, while the machine runs.

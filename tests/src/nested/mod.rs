@@ -32,18 +32,22 @@ pub struct Place<'a> {
 }
 
 /// Names of all trials, in the order in which they run.
-const TRIALS: [&str; 7] = [
+const TRIALS: [&str; 8] = [
     "the_probe_takes_this_kvm_and_says_why",
     "containers_run_and_survive_a_pause_and_a_folder_is_shared",
     "a_container_reaches_this_computer_through_the_network_device",
     "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost",
     "a_guest_restarts_in_place_and_a_kill_is_a_power_cut",
     "data_outlives_the_machine_and_a_power_off_ends_it_in_order",
+    "two_vcpus_share_disk_and_clocks_and_are_paused_together",
     "a_kernel_that_panics_is_reported_with_its_words",
 ];
 
 /// Those of them that take long.
-const SLOW: [&str; 1] = ["a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost"];
+const SLOW: [&str; 2] = [
+    "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost",
+    "two_vcpus_share_disk_and_clocks_and_are_paused_together",
+];
 
 /// The trials that run, in their order: all of them, or those that do not take long.
 pub fn chosen(all: bool) -> impl Iterator<Item = &'static str> {
@@ -73,6 +77,9 @@ pub fn run(image: &Path, scratch: &Path, all: bool) -> Result<()> {
                 "a_guest_restarts_in_place_and_a_kill_is_a_power_cut" => trials::restart(&place).await,
                 "data_outlives_the_machine_and_a_power_off_ends_it_in_order" => {
                     trials::power_off(&place).await
+                }
+                "two_vcpus_share_disk_and_clocks_and_are_paused_together" => {
+                    trials::several_vcpus(&place).await
                 }
                 _ => trials::panic(&place).await,
             }

@@ -37,6 +37,17 @@ const ROOM: u64 = 8 << 20;
 /// What the container writes, in MiB.
 const WRITTEN_MIB: u64 = 40;
 
+/// The size that the data disk grows to while two vCPUs use it, in bytes, and what a container sees of that at least,
+/// in KiB: more than the disk had before.
+const LARGER: u64 = 6 << 30;
+const LARGER_KIB: u64 = (5 << 20) + (1 << 18);
+/// What the container on each of two vCPUs writes, in MiB.
+const EACH_MIB: u64 = 16;
+/// How long the two stand still.
+const STILL: Duration = Duration::from_secs(3);
+/// Where a kernel tells of its clocks.
+const CLOCKS: &str = "/sys/devices/system/clocksource/clocksource0";
+
 /// Features of processors that no guest has, as its kernel names them.
 const HIDDEN: &str = "svm|vmx|monitor|monitorx|arch_perfmon|perfctr_core|intel_pt|sgx|sev|amx_tile";
 
@@ -455,6 +466,98 @@ pub async fn power_off(place: &Place<'_>) -> Result<()> {
         "something is left of the machine"
     );
     Ok(())
+}
+
+/// Containers, each on a vCPU of its own, write to the disk and read from it at the same time, through the queue that
+/// each vCPU has, and lose nothing by a pause of both. The guest keeps time by the host's clock, and the disk grows
+/// while it runs.
+pub async fn several_vcpus(place: &Place<'_>) -> Result<()> {
+    let spec = MachineSpec {
+        cpus: 2,
+        ..spec(place, &[])?
+    };
+    let mut guest = Guest::start(&spec).await?;
+    guest.boot().await?;
+    File::options()
+        .write(true)
+        .open(&spec.data_disk)?
+        .set_len(LARGER)?;
+    guest.machine.grow_disk(Disk::Data, LARGER).await?;
+    guest.call(Call::GrowData).await?;
+
+    let images = guest.engine_json("GET", "/images/json", &json!({})).await?;
+    let id = images[0]["Id"].as_str().context("no image was loaded")?;
+    let names = ["on-vcpu-0", "on-vcpu-1"];
+    for (vcpu, name) in names.iter().enumerate() {
+        let config = json!({
+            "Image": id,
+            // What fails is the last line that it writes.
+            "Cmd": ["/bin/sh", "-exc", on_vcpu(vcpu, has_ptp(place))],
+            "HostConfig": {
+                "NetworkMode": "none",
+                "CpusetCpus": vcpu.to_string(),
+                // Who may have the kernel forget what it has read.
+                "Privileged": true,
+            },
+        });
+        let path = format!("/containers/create?name={name}");
+        guest.engine_json("POST", &path, &config).await?;
+    }
+    for name in names {
+        let path = format!("/containers/{name}/start");
+        guest.engine_json("POST", &path, &json!({})).await?;
+    }
+    let mut events = guest.machine.events();
+    guest.machine.pause().await?;
+    ensure!(
+        events.recv().await? == (MachineEvent::Paused { held: false }),
+        "it is not paused"
+    );
+    let paused = guest.engine("GET", "/_ping", "text/plain", b"");
+    ensure!(
+        timeout(STILL, paused).await.is_err(),
+        "a machine that is paused answers"
+    );
+    guest.machine.resume().await?;
+    ensure!(events.recv().await? == MachineEvent::Resumed, "it does not go on");
+    for name in names {
+        let path = format!("/containers/{name}/wait");
+        let ended = guest.engine_json("POST", &path, &json!({})).await?;
+        ended_well(&guest, name, &ended).await?;
+    }
+    let exit = guest.machine.kill().await?;
+    ensure!(exit.cause == ExitCause::Killed, "it ended with {exit:?}");
+    Ok(())
+}
+
+/// Whether the guest has to have the host's clock as a device. KVM lends it where the host itself reads the time from
+/// its processor, which an outer machine gives up when that is busy.
+fn has_ptp(place: &Place<'_>) -> bool {
+    let clock = std::fs::read_to_string(format!("{CLOCKS}/current_clocksource"));
+    place.scratch != Path::new(outer::SCRATCH) && clock.is_ok_and(|clock| clock.trim() == "tsc")
+}
+
+/// What a container does that is bound to one of two vCPUs.
+fn on_vcpu(vcpu: usize, ptp: bool) -> String {
+    let ptp = if ptp {
+        "grep -x 'KVM virtual PTP' /sys/class/ptp/ptp*/clock_name"
+    } else {
+        ":"
+    };
+    format!(
+        "grep -x 'Cpus_allowed_list:.{vcpu}' /proc/self/status
+         test $(grep -c ^processor /proc/cpuinfo) = 2
+         test $(ls /sys/block/vdb/mq | wc -l) = 2
+         grep -w kvm-clock {CLOCKS}/available_clocksource
+         {ptp}
+         test $(df -Pk / | awk 'END {{ print $2 }}') -gt {LARGER_KIB}
+         head -c 1048576 /dev/urandom > /dev/shm/piece
+         pieces() {{ for _ in $(seq {EACH_MIB}); do cat /dev/shm/piece; done; }}
+         pieces > /written
+         sync
+         echo 3 > /proc/sys/vm/drop_caches
+         pieces | cmp - /written"
+    )
 }
 
 /// A kernel without a root file system panics, and the machine's account of its end says so. Before that, its first

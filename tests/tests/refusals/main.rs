@@ -175,8 +175,8 @@ pub(crate) fn a_missing_qemu_is_named_with_what_to_install(_: &Cove) {
     );
 }
 
-/// In a namespace whose `/dev` has no KVM: asked for by name, it is missing; left to Cove, the machine would be emulated,
-/// which is told with the reason before anything starts.
+/// In a namespace whose `/dev` has no KVM: asked for by name, it is missing; left to Cove, machines are emulated, which
+/// is told with the reason.
 pub(crate) fn hardware_virtualisation_that_is_asked_for_and_not_there_is_not_replaced(_: &Cove) {
     let cove = Cove::new("no-kvm");
     let script = r#"

@@ -1,4 +1,5 @@
-//! Dependencies: licences that are allowed, sources that are known, none that nothing uses.
+//! Dependencies: licences that are allowed, sources that are known, none that nothing uses. And our own packages: the
+//! workspace's lints hold for each, which cargo itself does not ask for.
 //!
 //! What is allowed stands in `deny.toml`, in the words of cargo-deny, which reads the same file where it is installed.
 //! Advisories are cargo-deny's business: they need a database from the network.
@@ -30,6 +31,7 @@ pub(super) fn check(layout: &Layout) -> Result<()> {
         wrong.extend(rules.objections(package));
         if package["source"].is_null() {
             wrong.extend(unused(package)?);
+            wrong.extend(lax(package)?);
         }
     }
     for name in &rules.single {
@@ -147,11 +149,7 @@ impl Rules {
 
 /// Dependencies that no source file of the package names.
 fn unused(package: &Value) -> Result<Vec<String>> {
-    let manifest = Path::new(
-        package["manifest_path"]
-            .as_str()
-            .context("a package without a manifest")?,
-    );
+    let manifest = manifest_of(package)?;
     let directory = manifest.parent().context("a manifest without a directory")?;
     let mut sources = String::new();
     for part in ["src", "tests", "examples", "benches", "build.rs"] {
@@ -166,12 +164,32 @@ fn unused(package: &Value) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Whether the workspace's lints do not hold for a package, such as the one against `unsafe`.
+fn lax(package: &Value) -> Result<Option<String>> {
+    let path = manifest_of(package)?;
+    let heeds = heeds_lints(&manifest(path)?);
+    Ok((!heeds).then(|| format!("{}: `[lints]` has no `workspace = true`", path.display())))
+}
+
+fn heeds_lints(manifest: &DocumentMut) -> bool {
+    let heeds = manifest.get("lints").and_then(|lints| lints.get("workspace"));
+    heeds.and_then(toml_edit::Item::as_bool) == Some(true)
+}
+
+fn manifest_of(package: &Value) -> Result<&Path> {
+    let path = package["manifest_path"].as_str();
+    path.map(Path::new).context("a package without a manifest")
+}
+
+fn manifest(path: &Path) -> Result<DocumentMut> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    text.parse()
+        .with_context(|| format!("cannot understand {}", path.display()))
+}
+
 /// What the manifest exempts, in the words of cargo-machete: `[package.metadata.cargo-machete] ignored = […]`.
-fn exemptions(manifest: &Path) -> Result<BTreeSet<String>> {
-    let text = fs::read_to_string(manifest).with_context(|| format!("cannot read {}", manifest.display()))?;
-    let document: DocumentMut = text
-        .parse()
-        .with_context(|| format!("cannot understand {}", manifest.display()))?;
+fn exemptions(path: &Path) -> Result<BTreeSet<String>> {
+    let document = manifest(path)?;
     let ignored = document["package"]
         .get("metadata")
         .and_then(|metadata| metadata.get("cargo-machete"))
@@ -237,6 +255,15 @@ mod tests {
     #[test]
     fn crates_with_one_version_are_read_from_the_bans() {
         assert_eq!(rules().single, ["vm-memory"]);
+    }
+
+    #[test]
+    fn a_manifest_has_to_ask_for_the_workspaces_lints() {
+        let heeds = |text: &str| heeds_lints(&text.parse().unwrap());
+        assert!(heeds("[lints]\nworkspace = true\n"));
+        assert!(!heeds("[lints]\nworkspace = false\n"));
+        assert!(!heeds("[lints.rust]\nunsafe_code = \"allow\"\n"));
+        assert!(!heeds("[package]\nname = \"lax\"\n"));
     }
 
     #[test]
