@@ -196,12 +196,19 @@ fn paint_until_finished(shown: &Mutex<Shown>) {
         if shown.since.elapsed() < QUIET_FOR || shown.message.is_empty() {
             continue;
         }
-        let columns = crossterm::terminal::size().map_or(80, |(columns, _)| usize::from(columns));
-        let line = shown.line(columns);
+        let line = shown.line(columns(crossterm::terminal::size().ok()));
         let mut stderr = io::stderr().lock();
         let _ = write!(stderr, "\r\x1b[K{line}");
         let _ = stderr.flush();
         shown.on_screen = true;
+    }
+}
+
+/// How wide a line may be on a terminal of a size. One that nobody told its size, as a serial line's, says nought.
+fn columns(size: Option<(u16, u16)>) -> usize {
+    match size {
+        Some((0, _)) | None => 80,
+        Some((columns, _)) => columns.into(),
     }
 }
 
@@ -238,6 +245,13 @@ mod tests {
         );
         assert_eq!(of(&[("LC_ALL", "C"), ("LANG", "en_GB.UTF-8")]), PLAIN_SPINNER);
         assert_eq!(of(&[]), PLAIN_SPINNER);
+    }
+
+    #[test]
+    fn a_terminal_without_a_size_is_a_usual_one() {
+        assert_eq!(columns(Some((97, 31))), 97);
+        assert_eq!(columns(Some((0, 0))), 80);
+        assert_eq!(columns(None), 80);
     }
 
     #[test]

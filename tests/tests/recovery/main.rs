@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
         recovery::memory_that_the_guest_frees_is_the_hosts_again,
         recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
+        recovery::a_terminal_shows_how_far_a_restart_is,
     ];
     harness::run(
         "recovery",
@@ -377,6 +378,29 @@ pub(crate) fn a_start_goes_on_without_its_command_and_without_its_daemon(cove: &
     becomes_within(Duration::from_mins(2), cove, "running");
     assert_eq!(cove.machine_processes(), machine);
     cove.docker(["run", "--rm", "alpine", "true"]).ok();
+}
+
+/// Under `script`, whose terminal has no size.
+pub(crate) fn a_terminal_shows_how_far_a_restart_is(cove: &Cove) {
+    cove.start();
+    let restart = format!("{} restart", cove.kit().program.display());
+    let finished = cove
+        .program("script")
+        .args(["-qec", &restart, "/dev/null"])
+        .env("TERM", "xterm")
+        .limit(Duration::from_mins(6))
+        .run();
+    finished.fails_with(0);
+    let screen = finished.text();
+    // One line, drawn anew while a stage goes on, with how far the whole is; another stays.
+    for shown in [
+        "\r\x1b[K",
+        " Starting the machine  [#",
+        " %  ",
+        "\r\x1b[Krestarted machine `default` in ",
+    ] {
+        assert!(screen.contains(shown), "{shown:?} is not in {screen:?}");
+    }
 }
 
 /// Presses Ctrl-C.
