@@ -22,6 +22,15 @@ pub(crate) fn a_gibibyte_is_loaded_and_saved_whole(cove: &Cove) {
     loaded_and_saved(cove, GIBIBYTE);
 }
 
+/// The engine unpacks these by programs that it has to find in the machine.
+pub(crate) fn images_packed_by_gzip_and_by_xz_are_loaded(cove: &Cove) {
+    for packer in ["pigz", "xz -0"] {
+        let load = format!("docker save alpine | {packer} | docker load");
+        let said = cove.cove(["exec", "sh", "-c", &load]).limit(LIMIT).ok();
+        assert!(said.contains("Loaded image: alpine:latest"), "{packer}: {said}");
+    }
+}
+
 /// In through standard input, as people do it, and out through standard output. An image's id is the hash of its
 /// configuration, which has the hash of the layer: what was loaded is whole, or it is refused.
 fn loaded_and_saved(cove: &Cove, size: u64) {

@@ -118,6 +118,28 @@ pub(crate) fn the_guest_is_laid_out_for_containers(cove: &Cove) {
     );
 }
 
+/// What others than the engine would have of containerd takes time and memory at every start.
+pub(crate) fn containerd_loads_what_the_engine_needs_alone(cove: &Cove) {
+    let log = cove.cove(["logs", "containerd"]).ok();
+    let loads = |plugin: &str| log.contains(&format!(r#"loading plugin \"io.containerd.{plugin}\""#));
+    assert!(
+        loads("snapshotter.v1.overlayfs"),
+        "it says nothing of plugins:\n{log}"
+    );
+    for needless in [
+        "grpc.v1.cri",
+        "nri.v1.nri",
+        "snapshotter.v1.btrfs",
+        "snapshotter.v1.devmapper",
+        "snapshotter.v1.zfs",
+        "internal.v1.restart",
+        "tracing.processor.v1.otlp",
+        "monitor.v1.cgroups",
+    ] {
+        assert!(!loads(needless), "{needless} was loaded:\n{log}");
+    }
+}
+
 pub(crate) fn a_larger_disk_is_had_by_the_machine_that_runs(cove: &Cove) {
     const GIBIBYTE_IN_KIB: u64 = 1 << 20;
     let _turn = SETTINGS.lock().unwrap_or_else(PoisonError::into_inner);

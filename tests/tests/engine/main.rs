@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         machine::doctor_finds_nothing_broken,
         machine::programs_of_other_processors_cost_nothing_unless_asked_for,
         machine::the_guest_is_laid_out_for_containers,
+        machine::containerd_loads_what_the_engine_needs_alone,
         machine::a_larger_disk_is_had_by_the_machine_that_runs,
         machine::sockets_are_for_their_owner_alone,
         containers::docker_host_of_cove_env_reaches_alpine,
@@ -50,7 +51,10 @@ fn main() -> ExitCode {
         command::editing_the_settings_validates_before_it_replaces,
         command::a_machine_is_created_listed_and_deleted_only_when_confirmed,
     ];
-    let slow: &[harness::Test] = &tests![images::a_gibibyte_is_loaded_and_saved_whole];
+    let slow: &[harness::Test] = &tests![
+        images::a_gibibyte_is_loaded_and_saved_whole,
+        images::images_packed_by_gzip_and_by_xz_are_loaded,
+    ];
     harness::run(
         "engine",
         harness::Pace::Together,

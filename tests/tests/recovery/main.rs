@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         recovery::memory_that_the_guest_frees_is_the_hosts_again,
         recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
         recovery::a_terminal_shows_how_far_a_restart_is,
+        recovery::a_file_system_with_an_error_is_checked_before_it_is_used,
     ];
     harness::run(
         "recovery",
@@ -378,6 +379,19 @@ pub(crate) fn a_start_goes_on_without_its_command_and_without_its_daemon(cove: &
     becomes_within(Duration::from_mins(2), cove, "running");
     assert_eq!(cove.machine_processes(), machine);
     cove.docker(["run", "--rm", "alpine", "true"]).ok();
+}
+
+/// The kernel takes an error that it is told of for one that it has found: it notes it on the disk, and writes no more.
+pub(crate) fn a_file_system_with_an_error_is_checked_before_it_is_used(cove: &Cove) {
+    cove.start();
+    keep(cove, "checked");
+    let find = "echo tried > /sys/fs/ext4/vdb/trigger_fs_error && sleep 1 && ! touch /var/lib/docker/tried";
+    cove.cove(["exec", "sh", "-c", find]).ok();
+    cove.cove(["stop", "--force"]).limit(Duration::from_mins(2)).ok();
+    cove.start();
+    assert_eq!(kept(cove), "checked");
+    let log = cove.cove(["logs", "agent"]).ok();
+    assert!(log.contains("checking the data file system"), "{log}");
 }
 
 /// Under `script`, whose terminal has no size.
