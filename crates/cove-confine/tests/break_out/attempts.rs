@@ -29,6 +29,11 @@ const KVM_RUN: libc::c_ulong = 0xae80;
 /// Has the guest see memory of this process.
 const KVM_SET_USER_MEMORY_REGION: libc::c_ulong = 0x4020_ae46;
 
+/// Says in which namespace of control groups a process is.
+pub(crate) const CGROUPS: &str = "/proc/self/ns/cgroup";
+/// The variable that says the same of the host.
+pub(crate) const HOSTS_CGROUPS: &str = "HOSTS_CGROUPS";
+
 /// Makes an attempt, with a disk's ring where this computer has any; says what came of it.
 pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUring>) -> String {
     let made = match name {
@@ -101,6 +106,7 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
                 unsafe { libc::shmget(key, 0, 0) }.into()
             })
         }),
+        "cgroups" => control_groups(),
         "core" => core(),
         "lock_memory" => raw(|| {
             let page = [0_u8; 1];
@@ -314,6 +320,16 @@ fn device(folder: &Path) -> io::Result<()> {
 fn execute(program: &Path) -> Error {
     use std::os::unix::process::CommandExt as _;
     std::process::Command::new(program).exec()
+}
+
+/// Succeeds where the control groups that this process names are the host's.
+fn control_groups() -> io::Result<()> {
+    let own = std::fs::read_link(CGROUPS)?;
+    if std::env::var_os(HOSTS_CGROUPS).is_some_and(|hosts| own.as_os_str() == hosts) {
+        Ok(())
+    } else {
+        Err(Error::other("others"))
+    }
 }
 
 fn core() -> io::Result<()> {

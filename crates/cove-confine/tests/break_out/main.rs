@@ -167,6 +167,12 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "segment",
         "ENOENT",
     ),
+    (
+        "the_hosts_control_groups_are_not_those_that_it_names",
+        "no-seccomp",
+        "cgroups",
+        "others",
+    ),
     // Network.
     (
         "no_socket_of_the_internet_can_be_made",
@@ -256,6 +262,12 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
         "without_namespaces_shared_memory_of_the_host_is_there",
         "bare",
         "segment",
+        "ok",
+    ),
+    (
+        "without_namespaces_the_hosts_control_groups_are_named",
+        "bare",
+        "cgroups",
         "ok",
     ),
 ];

@@ -55,6 +55,7 @@ pub(crate) fn run(program: &Path, layers: &str, attempt: &str) -> std::io::Resul
     let _segment = (attempt == "segment").then(|| Segment::new(root)).transpose()?;
     let mut command = Command::new(program);
     command.args(["porter", root.to_str().unwrap(), layers, attempt]);
+    command.env(attempts::HOSTS_CGROUPS, std::fs::read_link(attempts::CGROUPS)?);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     if as_root {
         command.uid(NOBODY).gid(NOBODY);
