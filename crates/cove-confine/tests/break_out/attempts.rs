@@ -110,7 +110,7 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
         "core" => core(),
         "lock_memory" => raw(|| {
             let page = [0_u8; 1];
-            // SAFETY: the byte is there as long as the call takes; what is locked with it is unlocked at the process's end.
+            // SAFETY: the byte is there as long as the call takes, and a lock on its page lets nobody else see it.
             unsafe { libc::mlock(page.as_ptr().cast(), page.len()) }.into()
         }),
         "queue" => raw(|| {
