@@ -9,12 +9,16 @@ use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{DescriptorChain, Queue, QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory as _, VolatileSlice};
+use vm_memory::{Address as _, Bytes, GuestAddress, GuestMemory as _, VolatileSlice};
 
 use crate::device::{GuestMemory, Interrupt};
 
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT`.
 const NO_INTERRUPT: u16 = 1;
+
+/// Bytes of the used ring before its elements, and of each of these (virtio 1.2, section 2.7.8). `avail_event` follows.
+const USED_RING_HEADER: u64 = 4;
+const USED_ELEMENT: u64 = 8;
 
 /// The driver broke the queue itself, not just one buffer: nothing more can be done with it before a reset.
 #[derive(Debug, thiserror::Error)]
@@ -119,9 +123,28 @@ impl DeviceQueue {
 
     /// Tells the driver not to notify.
     pub fn disarm(&mut self, memory: &GuestMemory) -> Result<(), BrokenQueue> {
-        self.queue
-            .disable_notification(memory)
-            .map_err(|source| self.broken(source))
+        if !self.queue.event_idx_enabled() {
+            return self
+                .queue
+                .disable_notification(memory)
+                .map_err(|source| self.broken(source));
+        }
+        // The crate lets a wish that was never fulfilled stand. An index that is past is one that no chain has.
+        let past = self.queue.next_avail().wrapping_sub(1);
+        let avail_event = GuestAddress(self.queue.used_ring())
+            .unchecked_add(USED_RING_HEADER + USED_ELEMENT * u64::from(self.queue.size()));
+        memory
+            .store(past.to_le(), avail_event, Ordering::Relaxed)
+            .map_err(|source| self.broken(virtio_queue::Error::GuestMemory(source)))
+    }
+
+    /// Whether the driver has made chains available that were not taken.
+    pub fn has_chains(&self, memory: &GuestMemory) -> Result<bool, BrokenQueue> {
+        let made = self
+            .queue
+            .avail_idx(memory, Ordering::Acquire)
+            .map_err(|source| self.broken(source))?;
+        Ok(made.0 != self.queue.next_avail())
     }
 
     /// Whether the driver wants to hear of what was completed since this was last asked.

@@ -5,20 +5,25 @@
 //!            ▼                                                                           │
 //!  takes one chain ──▶ more? wakes another thread ──▶ asks the server ──▶ completes the chain, signals
 //!     ▲      │
-//!     │      └─ none ──▶ asks for notifications ──▶ sleeps
-//!     └────────────────────────────────────────────── a kick
+//!     │      └─ none ──▶ lingers ──▶ asks for notifications ──▶ sleeps
+//!     └──────────────────────┴───────────────────────────────── a kick
 //! ```
 //!
 //! So a request is answered by the thread that found it, without being handed over, and a slow one keeps only its own
 //! thread from the rest. A kick wakes one thread, always the first of those that sleep: with one request at a time the
 //! same thread answers all of them, and nobody else is woken. [`Shared`] owns the queues; a thread holds their lock
 //! only while it moves an index.
+//!
+//! A guest that walks a tree asks its next question a few microseconds after the last answer, while a thread that slept
+//! takes tens of them to wake, and the kick costs the guest an exit besides. So where requests follow each other that
+//! fast, one thread lingers, without asking for notifications, before it sleeps ([`LINGER`]). One fruitless wait ends
+//! that until a request comes soon after an answer again: a guest that is idle costs nothing.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cove_confine::seccomp::{self, Thread};
 use cove_fs::{Answer, Server};
@@ -32,6 +37,10 @@ use crate::queue::{BrokenQueue, DeviceQueue, split};
 
 /// How often requests that wait for locks are told to end, until they have.
 const NUDGE: Duration = Duration::from_millis(10);
+
+/// How long a thread looks for the next request before it sleeps, where the last ones followed each other within this.
+/// About as long as it takes the guest's processor to wake for an answer, and to ask again.
+const LINGER: Duration = Duration::from_micros(100);
 
 /// The session as the device holds it.
 pub(super) struct Session {
@@ -52,6 +61,8 @@ struct Shared {
     /// Requests that wait for file locks.
     waiting: Mutex<usize>,
     fewer_wait: Condvar,
+    /// [`LINGER`], or nothing where there is no processor to spare.
+    linger: Duration,
     /// The driver broke a queue: nothing is done before a reset.
     broken: AtomicBool,
 }
@@ -63,6 +74,12 @@ struct Queues {
     first: usize,
     /// Threads that sleep, or have found nothing to do and are about to.
     asleep: usize,
+    /// When a request was answered last.
+    answered: Instant,
+    /// The next request is expected within [`LINGER`].
+    brisk: bool,
+    /// A thread lingers, so that no other need hear of requests.
+    watched: bool,
 }
 
 /// A chain and the queue that it belongs to.
@@ -108,12 +125,20 @@ impl Session {
                     list: queues,
                     first: 0,
                     asleep: 0,
+                    answered: Instant::now(),
+                    brisk: false,
+                    watched: false,
                 }),
                 more,
                 ending: AtomicBool::new(false),
                 stop,
                 waiting: Mutex::new(0),
                 fewer_wait: Condvar::new(),
+                linger: if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+                    LINGER
+                } else {
+                    Duration::ZERO
+                },
                 broken: AtomicBool::new(false),
             }),
             threads: Vec::new(),
@@ -190,6 +215,20 @@ impl Queues {
         }
         Ok(more)
     }
+
+    /// Has the driver not notify.
+    fn disarm(&mut self, memory: &GuestMemory) -> Result<(), BrokenQueue> {
+        self.list.iter_mut().try_for_each(|queue| queue.disarm(memory))
+    }
+
+    fn has_requests(&self, memory: &GuestMemory) -> Result<bool, BrokenQueue> {
+        for queue in &self.list {
+            if queue.has_chains(memory)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl Shared {
@@ -226,23 +265,49 @@ impl Shared {
             let mut queues = self.queues();
             if let Some(request) = queues.take(&self.memory)? {
                 // While this one is answered another thread takes what is there, or is notified of what comes.
-                if queues.arm(&self.memory)? && queues.asleep > 0 {
+                if !queues.watched && queues.arm(&self.memory)? && queues.asleep > 0 {
                     drop(queues);
                     ring(&self.more);
                 }
                 return Ok(Some(request));
             }
-            if queues.arm(&self.memory)? {
-                continue;
+            if !queues.watched {
+                if queues.brisk {
+                    queues.watched = true;
+                    drop(queues);
+                    let came = self.linger()?;
+                    let mut queues = self.queues();
+                    queues.watched = false;
+                    queues.brisk = came;
+                    continue;
+                }
+                if queues.arm(&self.memory)? {
+                    continue;
+                }
             }
             queues.asleep += 1;
             drop(queues);
             let woken = sleep(sleeper);
-            self.queues().asleep -= 1;
+            let mut queues = self.queues();
+            queues.asleep -= 1;
+            queues.brisk = queues.answered.elapsed() < self.linger;
+            drop(queues);
             if !woken {
                 return Ok(None);
             }
         }
+    }
+
+    /// Looks for a request for a little while; whether one came.
+    fn linger(&self) -> Result<bool, BrokenQueue> {
+        let began = Instant::now();
+        while began.elapsed() < self.linger && !self.ending.load(Ordering::Acquire) {
+            if self.queues().has_requests(&self.memory)? {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        Ok(false)
     }
 
     fn serve(self: &Arc<Self>, server: &Server, request: Request<'_>) -> Result<(), BrokenQueue> {
@@ -251,11 +316,11 @@ impl Shared {
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
         if let Err(error) = split(&self.memory, chain.clone(), &mut readable, &mut writable) {
             tracing::debug!(%error, "a request to the file system device is malformed");
-            return self.complete(queue, head, 0);
+            return self.answer(queue, head, 0);
         }
         match server.serve(&readable, &writable) {
-            Answer::Written(len) => self.complete(queue, head, u32::try_from(len).unwrap_or(u32::MAX)),
-            Answer::Nothing => self.complete(queue, head, 0),
+            Answer::Written(len) => self.answer(queue, head, u32::try_from(len).unwrap_or(u32::MAX)),
+            Answer::Nothing => self.answer(queue, head, 0),
             Answer::Later(pending) => {
                 let buffers: Vec<_> = chain
                     .writable()
@@ -267,6 +332,17 @@ impl Shared {
                 Ok(())
             }
         }
+    }
+
+    /// Completes a request by the thread that looks for the next one at once, and so need not be notified of it.
+    fn answer(&self, queue: usize, head: u16, written: u32) -> Result<(), BrokenQueue> {
+        let mut queues = self.queues();
+        queues.answered = Instant::now();
+        if queues.brisk && !queues.watched {
+            queues.disarm(&self.memory)?;
+        }
+        drop(queues);
+        self.complete(queue, head, written)
     }
 
     /// Completes a request that waited.
