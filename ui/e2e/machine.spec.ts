@@ -10,6 +10,8 @@ test("a setting is shown as it would stand in the file before it is applied, and
   await cpus.fill("4");
   await page.getByRole("button", { name: "Review" }).click();
   await expect(page.getByText("+ machine.cpus = 4")).toBeVisible();
+  const command = page.getByRole("region", { name: "Changes" }).getByRole("button", { name: "Copy command" });
+  await expect(command).toHaveAttribute("title", "cove config set machine.cpus 4");
   await expect(page.getByText("takes effect with the machine's next start")).toBeVisible();
   const { violations } = await new AxeBuilder({ page }).analyze();
   expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
@@ -97,6 +99,8 @@ test("a machine is created, shown with what is its own, left again and deleted o
   await expect(page.getByText("build · stopped").first()).toBeVisible();
   await expect(page.getByRole("button", { name: "Show default" })).toBeVisible();
   await page.getByRole("link", { name: "Containers" }).click();
+  // The same in a terminal is about this machine as well, and not about the usual one.
+  await expect(page.getByText("cove start --machine build", { exact: true })).toBeVisible();
   await page.getByRole("button", { name: "Start the machine" }).click();
   await expect(page.getByText("No containers yet")).toBeVisible();
   await page.goto("/#/machine/machines");

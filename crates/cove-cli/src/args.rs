@@ -478,6 +478,90 @@ pub(crate) fn exit_codes_text() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{fs, path::Path};
+
+    /// Every text at a place or below it that people are shown.
+    fn texts(place: &Path, found: &mut Vec<(PathBuf, String)>) {
+        if place.is_dir() {
+            for entry in fs::read_dir(place).unwrap() {
+                texts(&entry.unwrap().path(), found);
+            }
+            return;
+        }
+        let name = place.to_str().unwrap();
+        let shown = ["md", "svelte", "ts"]
+            .iter()
+            .any(|end| name.ends_with(&format!(".{end}")));
+        if shown && !name.ends_with(".test.ts") {
+            found.push((place.to_owned(), fs::read_to_string(place).unwrap()));
+        }
+    }
+
+    /// What follows the program's name where a text shows a command: behind a quote, or at the beginning of a line.
+    fn commands(text: &str) -> Vec<Vec<&str>> {
+        ["`cove ", "\"cove ", ">cove ", "\ncove ", "$(cove "]
+            .into_iter()
+            .flat_map(move |mark| text.split(mark).skip(1))
+            .map(|rest| rest.split(['`', '"', '<', '\n', '#', ')']).next().unwrap_or(rest))
+            .map(|line| line.split_whitespace().collect())
+            .collect()
+    }
+
+    /// The first word that is neither a command nor an option where it stands.
+    fn wrong<'a>(program: &clap::Command, words: &[&'a str]) -> Option<&'a str> {
+        let mut command = program;
+        let mut words = words.iter().copied();
+        while let Some(word) = words.next() {
+            // What follows is another program's.
+            if matches!(command.get_name(), "docker" | "exec") {
+                break;
+            }
+            if let Some(long) = word.strip_prefix("--") {
+                let mut options = command.get_arguments();
+                let Some(option) = options.find(|option| option.get_long() == Some(long)) else {
+                    return Some(word);
+                };
+                if option.get_action().takes_values() {
+                    words.next();
+                }
+            } else if command.has_subcommands() && word != "…" {
+                let Some(found) = command.find_subcommand(word) else {
+                    return Some(word);
+                };
+                command = found;
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn every_command_that_the_window_and_the_readme_show_is_one() {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let mut shown = Vec::new();
+        for place in ["README.md", "docs/folders.md", "ui/src"] {
+            texts(&root.join(place), &mut shown);
+        }
+        let mut program = Args::command();
+        // Only then do commands have the options that all have.
+        program.build();
+        let mut count = 0;
+        for (place, text) in &shown {
+            for words in commands(text) {
+                count += 1;
+                let line = words.join(" ");
+                assert_eq!(wrong(&program, &words), None, "{}: cove {line}", place.display());
+            }
+        }
+        assert!(count > 80, "{count} are not all that there are");
+        for line in [
+            "config unset machine.cpus",
+            "logs engine --nope",
+            "--nope dev start",
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert!(wrong(&program, &words).is_some(), "{line}");
+        }
+    }
 
     #[test]
     fn the_definitions_contradict_nothing() {
