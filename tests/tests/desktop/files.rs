@@ -4,6 +4,7 @@ use cove_tests::harness::{
     Cove, eventually,
     webdriver::{SOON, Window},
 };
+use std::fs;
 
 /// Opens the Files tab of a container.
 fn files(window: &Window, container: &str) {
@@ -75,6 +76,31 @@ pub(crate) fn files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
     window.find("//textarea[@aria-label='/etc/alpine-release']");
     window.picture("6c-stopped");
     cove.docker(["rm", "still"]).ok();
+}
+
+pub(crate) fn files_are_copied_in_and_out_by_the_systems_dialogs(cove: &Cove) {
+    let inside = |script: &str| cove.docker(["exec", "hello", "sh", "-c", script]).ok();
+    let (there, back) = (
+        cove.scratch().join("carried.txt"),
+        cove.scratch().join("back.txt"),
+    );
+    fs::write(&there, "carried in\n").expect("it can be written");
+    let window = Window::open(cove);
+    files(&window, "hello");
+    open(&window, "srv");
+    window.press("Upload…");
+    window.choose(&there);
+    window.find(
+        "//div[contains(@class, 'file')][.//button[@title='carried.txt']]//*[normalize-space()='added']",
+    );
+    assert_eq!(inside("cat /srv/carried.txt"), "carried in");
+    inside("echo and out >>/srv/carried.txt");
+    window.press("Download carried.txt");
+    window.choose(&back);
+    window.reads(&format!("Saved as {}", back.display()));
+    let text = fs::read_to_string(&back).expect("it is there");
+    assert_eq!(text, "carried in\nand out\n");
+    inside("rm /srv/carried.txt");
 }
 
 pub(crate) fn a_file_of_a_volume_is_edited_and_a_container_sees_it(cove: &Cove) {

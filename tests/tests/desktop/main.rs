@@ -3,9 +3,11 @@
 
 #![expect(clippy::expect_used, reason = "how a test fails")]
 
+mod containers;
 mod drag;
 mod drops;
 mod files;
+mod lost;
 mod projects;
 mod registries;
 #[path = "../registry/mod.rs"]
@@ -53,11 +55,16 @@ fn main() -> ExitCode {
         projects::an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
         window::a_container_without_a_shell_is_looked_into_from_one_beside_it,
         window::a_shell_ends_with_its_window,
+        containers::a_container_goes_through_its_states_and_its_command_makes_another,
+        containers::what_a_container_does_and_has_is_seen,
+        files::files_are_copied_in_and_out_by_the_systems_dialogs,
         things::the_files_of_an_images_layers_are_seen,
         files::a_file_of_a_volume_is_edited_and_a_container_sees_it,
         registries::who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
         registries::the_machines_own_client_and_a_build_in_the_window_have_this_computers_accounts,
         settings::disk_space_of_a_deleted_volume_comes_back,
+        lost::an_engine_that_stands_still_leaves_what_was_last_known_until_it_answers,
+        lost::a_daemon_that_is_killed_is_told_of_until_there_is_another,
         tray::closing_the_window_leaves_it_in_the_tray_while_something_shows_icons,
         tray::a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it,
     ];

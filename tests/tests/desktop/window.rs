@@ -1,5 +1,6 @@
 //! What a person does with the window in a day. The tests build on each other, in the order of their names.
 
+use crate::containers;
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{BOOT, QUIET, SOON, Window, program},
@@ -313,7 +314,14 @@ pub(crate) fn the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
 }
 
 pub(crate) fn containers_and_machine_are_stopped_in_the_window(cove: &Cove) {
+    // One that heeds being asked to end, unlike the other.
+    cove.docker(["run", "--detach", "--init", "--name", "brief"])
+        .args(["alpine", "sleep", "600"])
+        .ok();
     let window = Window::open(cove);
+    containers::open(&window, "brief");
+    window.press("Stop");
+    window.reads_within(SOON * 2, "Exited (143)");
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
     window.press("Kill");
