@@ -37,6 +37,8 @@ mod test_bus;
 mod tray;
 mod usage;
 mod volume;
+#[cfg(target_os = "linux")]
+mod web_view;
 mod window;
 mod words;
 
@@ -45,6 +47,8 @@ use std::{env, process::ExitCode, sync::Arc};
 use tauri::{Manager as _, webview::PageLoadEvent};
 
 fn main() -> ExitCode {
+    #[cfg(target_os = "linux")]
+    web_view::begin_anew_if_needed();
     let hidden = env::args_os().skip(1).any(|word| word == autostart::HIDDEN);
     let cove = match Cove::from_environment() {
         Ok(cove) => Arc::new(cove),

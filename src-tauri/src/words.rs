@@ -32,7 +32,7 @@ pub(crate) struct Words {
     /// How many more there are stands before it.
     pub(crate) more: &'static str,
     pub(crate) window: &'static str,
-    /// What quitting does not do has to be said where it is chosen.
+    /// What quitting ends, and what it does not, has to be said where it is chosen.
     pub(crate) quit: &'static str,
 }
 
@@ -56,7 +56,7 @@ pub(crate) static ENGLISH: Words = Words {
     halt: "Stop",
     more: "more…",
     window: "Show the window",
-    quit: "Quit (the machine goes on)",
+    quit: "Quit (ends the window's tasks and shells; the machine goes on)",
 };
 
 /// The words of this session.

@@ -22,5 +22,5 @@ pub(super) static GERMAN: Words = Words {
     halt: "Anhalten",
     more: "weitere…",
     window: "Fenster zeigen",
-    quit: "Beenden (die Maschine läuft weiter)",
+    quit: "Beenden (Aufgaben und Shells des Fensters enden, die Maschine läuft weiter)",
 };
