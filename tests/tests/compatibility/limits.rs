@@ -26,14 +26,17 @@ pub(crate) fn memory_beyond_the_limit_is_not_had(cove: &Cove) {
 }
 
 pub(crate) fn processor_time_is_rationed(cove: &Cove) {
-    // Half a processor: the kernel counts the periods in which the container had to wait.
-    let throttled = output_of(
-        cove,
-        "--cpus 0.5",
-        "timeout 3 sh -c 'while :; do :; done'; grep nr_throttled /sys/fs/cgroup/cpu.stat",
-    );
-    let count: u32 = throttled.trim_start_matches("nr_throttled ").parse().unwrap();
-    assert!(count > 0, "it was never throttled");
+    // Half a processor, where a loop would take a whole one: how much of it the loop had, in microseconds, and how long
+    // it ran, in hundredths of a second.
+    let script = "had() { sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat; }\n\
+                  now() { cut -d' ' -f1 /proc/uptime | tr -d .; }\n\
+                  a=$(had) b=$(now); timeout 3 sh -c 'while :; do :; done'; echo $(($(had) - a)) $(($(now) - b))";
+    let told = output_of(cove, "--cpus 0.5", script);
+    let (had, ran) = told.split_once(' ').unwrap();
+    let (had, ran): (u64, u64) = (had.parse().unwrap(), ran.parse().unwrap());
+    assert!(ran >= 250, "it ran for {ran} hundredths of a second only");
+    // The kernel hands it out in pieces, so that a little more may be had.
+    assert!(had * 100 <= ran * 10_000 * 65, "{had} µs of {ran} hundredths of a second");
     let settings = output_of(
         cove,
         "--cpu-shares 512 --cpuset-cpus 0",
