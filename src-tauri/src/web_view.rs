@@ -1,7 +1,7 @@
 //! What the web view has to find in its environment, so that the window is seen.
 //!
-//! `WebKitGTK` hands its pictures over in DMA buffers. With NVIDIA's own driver the window often stays empty then, or the
-//! display ends the program. A variable has it draw without. Rust has no safe way for a process to change its own
+//! `WebKitGTK` hands its pictures over in DMA buffers. With NVIDIA's own driver the window often stays empty then, or
+//! the display ends the program. A variable has it draw without. Rust has no safe way for a process to change its own
 //! environment, which its threads read at any time; so the program begins anew, with the variable set.
 
 use std::{env, os::unix::process::CommandExt as _, path::Path, process::Command};
