@@ -36,7 +36,10 @@ pub(crate) fn processor_time_is_rationed(cove: &Cove) {
     let (had, ran): (u64, u64) = (had.parse().unwrap(), ran.parse().unwrap());
     assert!(ran >= 250, "it ran for {ran} hundredths of a second only");
     // The kernel hands it out in pieces, so that a little more may be had.
-    assert!(had * 100 <= ran * 10_000 * 65, "{had} µs of {ran} hundredths of a second");
+    assert!(
+        had * 100 <= ran * 10_000 * 65,
+        "{had} µs of {ran} hundredths of a second"
+    );
     let settings = output_of(
         cove,
         "--cpu-shares 512 --cpuset-cpus 0",
