@@ -170,7 +170,8 @@ fn page() -> String {
          A client is told where the engine is, by `DOCKER_HOST` or a context, and nothing else that is about Cove. What\n\
          else a test sets is a switch of the client that it is about, such as `DOCKER_BUILDKIT=0` for the classic builder.\n\
          Only testcontainers, where the tests run in a container themselves, is told by a variable of its own to look for\n\
-         ports on that container's loopback, where Cove publishes them, and not at the engine's gateway.\n",
+         ports on that container's loopback, where Cove publishes them, and not at the engine's gateway.\n\
+         `HOME` and `DOCKER_CONFIG` are the test's own, so that no account and no plugin of whoever runs it has a part.\n",
     );
     for area in areas() {
         // Writing to a string does not fail.
