@@ -7,11 +7,14 @@
 //!                 dockerd gets the reason     the host releases the port
 //! ```
 //!
-//! It moves no data: connections come over the agent's stream port. What it holds is the lease, a connection to the
-//! host that lives exactly as long as this process, so that however dockerd, this process or the whole machine ends,
-//! the host learns of it and lets go of the port. A daemon that starts anew has lost its leases, and is asked again.
+//! It moves no data of this computer's: connections come over the agent's stream port. What it holds is the lease, a
+//! connection to the host that lives exactly as long as this process, so that however dockerd, this process or the whole
+//! machine ends, the host learns of it and lets go of the port. A daemon that starts anew has lost its leases, and is
+//! asked again. Clients within the machine are carried by this process itself ([`inside`]).
 //!
 //! dockerd waits for two bytes on descriptor 3: `0` and a newline, or `1`, a newline and the reason.
+
+mod inside;
 
 use crate::vsock;
 use cove_wire::{HEADER_LEN, Protocol, Publish, Published, body_len, decode, encode, port};
@@ -72,6 +75,14 @@ pub(crate) fn run() -> ExitCode {
             }
         }
     });
+    if let Ok((publish, _)) = &asked
+        && let Err(error) = inside::serve(*publish)
+    {
+        eprintln!(
+            "{NAME}: {} is not to be had within the machine: {error}",
+            publish.host
+        );
+    }
     let outcome = match &asked {
         Ok(_) => "0\n".to_owned(),
         Err(error) => format!("1\n{error}"),

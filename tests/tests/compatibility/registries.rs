@@ -1,10 +1,10 @@
 //! Registries: private and plain ones, mirrors, and who keeps their passwords.
 
 use crate::{
-    docker,
+    copy_program, docker,
     registry::{Authority, HOST, HTPASSWD, Registry, USER, WORD, fingerprint, helper, place},
 };
-use cove_tests::harness::{Cmd, Cove, free_port};
+use cove_tests::harness::{Cmd, Cove, free_port, within};
 use serde_json::Value;
 use std::{
     fs,
@@ -195,6 +195,41 @@ pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
         .fails_with(1)
         .says(&["no basic auth credentials"]);
     docker("rmi").arg(&image).ok();
+}
+
+/// The engine uses it without TLS, as any on the loopback that it has itself.
+pub(crate) fn a_registry_in_a_container_is_localhost_to_the_engine(cove: &Cove) {
+    let context = place(cove, "contained");
+    let root = context.join("root");
+    let program = cove.kit().registry.as_ref().unwrap();
+    copy_program(cove, program, &root, "/usr/bin/docker-registry");
+    fs::write(
+        root.join("config.yml"),
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: /data\nhttp:\n  addr: :5000\n",
+    )
+    .unwrap();
+    docker(cove, "build -q -t contained -f -")
+        .arg(&context)
+        .input("FROM alpine\nCOPY root /\nCMD [\"docker-registry\", \"serve\", \"/config.yml\"]\n")
+        .ok();
+    docker(cove, "run -d --name contained -p 127.0.0.1::5000 contained").ok();
+    let address = docker(cove, "port contained 5000").ok();
+    let (_, port) = address.rsplit_once(':').unwrap();
+    let image = format!("localhost:{port}/kept:1");
+    docker(cove, "tag alpine").arg(&image).ok();
+    within(Duration::from_mins(1), "the registry to take the image", || {
+        let pushed = docker(cove, "push -q").arg(&image).run();
+        (pushed.code == Some(0)).then_some(())
+    });
+    docker(cove, "rmi").arg(&image).ok();
+    docker(cove, "pull -q").arg(&image).ok();
+    docker(cove, "run --rm").args([&image, "true"]).ok();
+    // So does a container that has the machine's network.
+    docker(cove, "run --rm --network host alpine nc -z 127.0.0.1")
+        .arg(port)
+        .ok();
+    docker(cove, "rm -f -v contained").ok();
+    docker(cove, "rmi contained").arg(&image).ok();
 }
 
 /// The client joins the images of two processors by their names alone, and the engine takes its own.

@@ -246,6 +246,11 @@ fn of_registries() -> Area {
                 "docker, docker buildx",
                 tests![registries::one_name_has_an_image_for_each_processor],
             ),
+            extended(
+                "a registry in a container, by the name `localhost:PORT`",
+                CLI,
+                tests![registries::a_registry_in_a_container_is_localhost_to_the_engine],
+            ),
             unproven(
                 "Docker Hub",
                 "The tests ask nobody outside the computer that they run on",
