@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         projects::a_compose_project_is_brought_up_edited_and_brought_down,
         things::a_volume_is_backed_up_and_restored_with_its_owners,
         things::an_image_is_named_saved_and_loaded_again,
+        things::an_image_is_made_of_a_tar_file_and_those_without_a_name_are_cleared_away,
         projects::an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
         window::a_container_without_a_shell_is_looked_into_from_one_beside_it,
         window::a_shell_ends_with_its_window,

@@ -83,6 +83,41 @@ pub(crate) fn an_image_is_named_saved_and_loaded_again(cove: &Cove) {
     cove.docker(["rmi", "shop/base:1"]).ok();
 }
 
+pub(crate) fn an_image_is_made_of_a_tar_file_and_those_without_a_name_are_cleared_away(cove: &Cove) {
+    cove.docker(["create", "--name", "whole", "alpine"]).ok();
+    let file = cove.scratch().join("whole.tar");
+    cove.docker(["export", "--output"]).arg(&file).arg("whole").ok();
+    cove.docker(["rm", "whole"]).ok();
+    // The second takes the name from the first.
+    for word in ["one", "two"] {
+        cove.docker(["build", "--quiet", "--tag", "moving:1", "-"])
+            .input(format!("FROM alpine\nRUN echo {word} >/word\n"))
+            .limit(BOOT)
+            .ok();
+    }
+    let unnamed = || {
+        cove.docker(["images", "--quiet", "--filter", "dangling=true"])
+            .ok()
+    };
+    assert_ne!(unnamed(), "");
+    let window = Window::open(cove);
+    window.press("Images");
+    window.press("Import");
+    fill(&window, "New name", "flat:1");
+    agree(&window, "Import");
+    window.choose(&file);
+    done(&window, "Import flat:1");
+    cove.docker(["run", "--rm", "flat:1", "test", "-e", "/etc/alpine-release"])
+        .ok();
+    window.press("Clear away");
+    agree(&window, "Clear away");
+    eventually("those without a name to go", || unnamed().is_empty());
+    // What has one stays.
+    let word = cove.docker(["run", "--rm", "moving:1", "cat", "/word"]).ok();
+    assert_eq!(word, "two");
+    cove.docker(["rmi", "flat:1", "moving:1"]).ok();
+}
+
 pub(crate) fn a_volume_is_backed_up_and_restored_with_its_owners(cove: &Cove) {
     let window = Window::open(cove);
     window.press("Volumes");
