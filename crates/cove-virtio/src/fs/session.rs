@@ -15,9 +15,11 @@
 //! only while it moves an index.
 //!
 //! A guest that walks a tree asks its next question a few microseconds after the last answer, while a thread that slept
-//! takes tens of them to wake, and the kick costs the guest an exit besides. So where requests follow each other that
-//! fast, one thread lingers, without asking for notifications, before it sleeps ([`LINGER`]). One fruitless wait ends
-//! that until a request comes soon after an answer again: a guest that is idle costs nothing.
+//! takes tens of them to wake, and each kick costs the guest an exit. So where requests follow each other that fast and
+//! are answered as fast, which is called brisk here, the driver is asked for no notifications: one thread answers, and
+//! lingers before it sleeps ([`LINGER`]); another guards, which is to look every now and then whether the first is stuck
+//! with a request that is not like the others ([`GUARD`]). One fruitless wait, or one slow request, ends that. A guest
+//! that is idle costs nothing.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +29,9 @@ use std::time::{Duration, Instant};
 
 use cove_confine::seccomp::{self, Thread};
 use cove_fs::{Answer, Server};
-use rustix::event::{EventfdFlags, epoll};
+use rustix::event::{EventfdFlags, Timespec, epoll};
 use virtio_queue::{DescriptorChain, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use super::QUEUES;
 use crate::device::{Activation, DeviceError, GuestMemory, Interrupt};
@@ -41,6 +43,16 @@ const NUDGE: Duration = Duration::from_millis(10);
 /// How long a thread looks for the next request before it sleeps, where the last ones followed each other within this.
 /// About as long as it takes the guest's processor to wake for an answer, and to ask again.
 const LINGER: Duration = Duration::from_micros(100);
+
+/// How long a request that came behind a slow one may wait, once, before another thread takes it.
+const GUARD: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
+
+/// From how much room for an answer on another thread is woken for the next request, since copying takes longer than
+/// that.
+const LARGE: usize = 64 << 10;
 
 /// The session as the device holds it.
 pub(super) struct Session {
@@ -74,12 +86,28 @@ struct Queues {
     first: usize,
     /// Threads that sleep, or have found nothing to do and are about to.
     asleep: usize,
-    /// When a request was answered last.
+    /// All threads.
+    threads: usize,
+    /// When a request was answered last, and how long that had taken.
     answered: Instant,
-    /// The next request is expected within [`LINGER`].
+    took: Duration,
+    /// Requests are few microseconds apart, and the driver does not notify: whoever is awake looks for them.
     brisk: bool,
-    /// A thread lingers, so that no other need hear of requests.
-    watched: bool,
+    /// A thread that sleeps is to look after those that are awake.
+    guarded: bool,
+    /// How many requests were taken; wraps around.
+    taken: u64,
+}
+
+/// Why a thread no longer sleeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    /// There may be something to do.
+    Rung,
+    /// Its time is over.
+    Late,
+    /// It cannot sleep.
+    Failed,
 }
 
 /// A chain and the queue that it belongs to.
@@ -125,9 +153,12 @@ impl Session {
                     list: queues,
                     first: 0,
                     asleep: 0,
+                    threads: workers,
                     answered: Instant::now(),
+                    took: Duration::ZERO,
                     brisk: false,
-                    watched: false,
+                    guarded: false,
+                    taken: 0,
                 }),
                 more,
                 ending: AtomicBool::new(false),
@@ -156,6 +187,7 @@ impl Session {
                 // Fewer serve as well, only not as fast.
                 Err(error) if number > 0 => {
                     tracing::warn!(%error, threads = number, "no more threads for shared folders");
+                    session.shared.queues().threads = number;
                     break;
                 }
                 Err(error) => return Err(os("start a thread")(error)),
@@ -216,6 +248,11 @@ impl Queues {
         Ok(more)
     }
 
+    /// Whether nobody is awake but the thread that asks.
+    fn others_sleep(&self) -> bool {
+        self.asleep + 1 == self.threads
+    }
+
     /// Has the driver not notify.
     fn disarm(&mut self, memory: &GuestMemory) -> Result<(), BrokenQueue> {
         self.list.iter_mut().try_for_each(|queue| queue.disarm(memory))
@@ -243,59 +280,97 @@ impl Shared {
 
     /// Answers requests until told to stop.
     fn work(self: &Arc<Self>, server: &Server, sleeper: &OwnedFd) {
+        let mut wanted = true;
         loop {
-            match self.next(sleeper) {
-                Ok(Some(request)) => {
-                    if let Err(error) = self.serve(server, request) {
-                        return self.give_up(&error);
-                    }
-                }
+            match self.next(sleeper, wanted) {
+                Ok(Some(request)) => match self.serve(server, request) {
+                    Ok(large) => wanted = large,
+                    Err(error) => return self.give_up(&error),
+                },
                 Ok(None) => return,
                 Err(error) => return self.give_up(&error),
             }
         }
     }
 
-    /// The next request, or nothing when the threads are to end.
-    fn next(&self, sleeper: &OwnedFd) -> Result<Option<Request<'_>>, BrokenQueue> {
+    /// The next request, or nothing when the threads are to end. One that is not `wanted` leaves small requests that
+    /// are brisk to another, in whose way it would be.
+    fn next(&self, sleeper: &OwnedFd, mut wanted: bool) -> Result<Option<Request<'_>>, BrokenQueue> {
         loop {
             if self.ending.load(Ordering::Acquire) {
                 return Ok(None);
             }
             let mut queues = self.queues();
-            if let Some(request) = queues.take(&self.memory)? {
-                // While this one is answered another thread takes what is there, or is notified of what comes.
-                if !queues.watched && queues.arm(&self.memory)? && queues.asleep > 0 {
-                    drop(queues);
-                    ring(&self.more);
+            let alone = queues.others_sleep();
+            if wanted || alone || !queues.brisk {
+                if let Some(request) = queues.take(&self.memory)? {
+                    queues.taken = queues.taken.wrapping_add(1);
+                    // While this one is answered another thread takes what is there, or is notified of what comes; or
+                    // is to guard this one.
+                    let idle = queues.asleep > 0;
+                    let wake = if queues.brisk {
+                        idle && !queues.guarded
+                    } else {
+                        queues.arm(&self.memory)? && idle
+                    };
+                    if wake {
+                        drop(queues);
+                        ring(&self.more);
+                    }
+                    return Ok(Some(request));
                 }
-                return Ok(Some(request));
-            }
-            if !queues.watched {
-                if queues.brisk {
-                    queues.watched = true;
+                if queues.brisk && alone {
                     drop(queues);
                     let came = self.linger()?;
-                    let mut queues = self.queues();
-                    queues.watched = false;
-                    queues.brisk = came;
+                    self.queues().brisk = came;
                     continue;
                 }
-                if queues.arm(&self.memory)? {
+                if !queues.brisk && queues.arm(&self.memory)? {
                     continue;
                 }
             }
-            queues.asleep += 1;
-            drop(queues);
-            let woken = sleep(sleeper);
-            let mut queues = self.queues();
-            queues.asleep -= 1;
-            queues.brisk = queues.answered.elapsed() < self.linger;
-            drop(queues);
-            if !woken {
+            if !self.rest(queues, sleeper)? {
                 return Ok(None);
             }
+            wanted = true;
         }
+    }
+
+    /// Sleeps until there may be something to do; false when that cannot be.
+    fn rest<'s>(
+        &'s self,
+        mut queues: MutexGuard<'s, Queues>,
+        sleeper: &OwnedFd,
+    ) -> Result<bool, BrokenQueue> {
+        let guards = queues.brisk && !queues.guarded;
+        queues.guarded |= guards;
+        queues.asleep += 1;
+        let woken = loop {
+            let taken = queues.taken;
+            drop(queues);
+            let woken = sleep(sleeper, guards.then_some(&GUARD));
+            queues = self.queues();
+            if woken == Woken::Late && queues.brisk {
+                if queues.taken != taken {
+                    // All is well: a second thread would be in the way of the first.
+                    continue;
+                }
+                queues.brisk = false;
+            }
+            break woken;
+        };
+        queues.asleep -= 1;
+        if guards {
+            queues.guarded = false;
+        } else if !queues.brisk
+            && queues.others_sleep()
+            && queues.took < self.linger
+            && queues.answered.elapsed() < self.linger
+        {
+            queues.brisk = true;
+            queues.disarm(&self.memory)?;
+        }
+        Ok(woken != Woken::Failed)
     }
 
     /// Looks for a request for a little while; whether one came.
@@ -310,17 +385,30 @@ impl Shared {
         Ok(false)
     }
 
-    fn serve(self: &Arc<Self>, server: &Server, request: Request<'_>) -> Result<(), BrokenQueue> {
+    /// Answers a request; whether it is one of those for which another thread is woken.
+    fn serve(self: &Arc<Self>, server: &Server, request: Request<'_>) -> Result<bool, BrokenQueue> {
+        let began = Instant::now();
         let Request { queue, chain } = request;
         let head = chain.head_index();
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
         if let Err(error) = split(&self.memory, chain.clone(), &mut readable, &mut writable) {
             tracing::debug!(%error, "a request to the file system device is malformed");
-            return self.answer(queue, head, 0);
+            self.complete(queue, head, 0)?;
+            return Ok(false);
+        }
+        let large = writable.iter().map(VolatileSlice::len).sum::<usize>() >= LARGE;
+        if large {
+            self.call_help()?;
         }
         match server.serve(&readable, &writable) {
-            Answer::Written(len) => self.answer(queue, head, u32::try_from(len).unwrap_or(u32::MAX)),
-            Answer::Nothing => self.answer(queue, head, 0),
+            Answer::Written(len) => {
+                self.note(began);
+                self.complete(queue, head, u32::try_from(len).unwrap_or(u32::MAX))?;
+            }
+            Answer::Nothing => {
+                self.note(began);
+                self.complete(queue, head, 0)?;
+            }
             Answer::Later(pending) => {
                 let buffers: Vec<_> = chain
                     .writable()
@@ -329,20 +417,28 @@ impl Shared {
                 *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 let shared = Arc::clone(self);
                 pending.deliver(move |answer| shared.answer_late(queue, head, &buffers, &answer));
-                Ok(())
             }
         }
+        Ok(large)
     }
 
-    /// Completes a request by the thread that looks for the next one at once, and so need not be notified of it.
-    fn answer(&self, queue: usize, head: u16, written: u32) -> Result<(), BrokenQueue> {
+    /// Remembers how long an answer took.
+    fn note(&self, began: Instant) {
+        let now = Instant::now();
         let mut queues = self.queues();
-        queues.answered = Instant::now();
-        if queues.brisk && !queues.watched {
-            queues.disarm(&self.memory)?;
+        queues.took = now - began;
+        queues.answered = now;
+        queues.brisk &= queues.took < self.linger;
+    }
+
+    /// Wakes another thread for a request that waits, if there are both.
+    fn call_help(&self) -> Result<(), BrokenQueue> {
+        let queues = self.queues();
+        if queues.brisk && queues.asleep > 0 && queues.has_requests(&self.memory)? {
+            drop(queues);
+            ring(&self.more);
         }
-        drop(queues);
-        self.complete(queue, head, written)
+        Ok(())
     }
 
     /// Completes a request that waited.
@@ -414,16 +510,17 @@ impl Shared {
     }
 }
 
-/// Sleeps until there may be something to do; false when that cannot be.
-fn sleep(sleeper: &OwnedFd) -> bool {
+/// Sleeps until there may be something to do, or for `most`.
+fn sleep(sleeper: &OwnedFd, most: Option<&Timespec>) -> Woken {
     let mut events = Vec::with_capacity(4);
     loop {
-        match epoll::wait(sleeper, rustix::buffer::spare_capacity(&mut events), None) {
-            Ok(_) => return true,
+        match epoll::wait(sleeper, rustix::buffer::spare_capacity(&mut events), most) {
+            Ok(0) => return Woken::Late,
+            Ok(_) => return Woken::Rung,
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::error!(%error, "the file system device cannot wait for requests and stops");
-                return false;
+                return Woken::Failed;
             }
         }
     }
