@@ -86,6 +86,32 @@ test("a hundred thousand lines wrap where the pane ends, and what is read stays 
   await expect.poll(away).toBeLessThanOrEqual(1);
 });
 
+test("what went to the error output has a mark that is read out, and is shown alone or left out", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/logs`);
+  await expect(page.getByText("400 lines")).toBeVisible();
+  const lines = page.getByRole("log").locator(".line");
+  const mark = page.getByRole("img", { name: "Error output" });
+  const failed = lines.filter({ hasText: "payment provider" });
+  await expect(failed.first()).toBeAttached();
+  await expect(failed.filter({ hasNot: mark })).toHaveCount(0);
+  await expect(lines.filter({ has: mark, hasNotText: "payment provider" })).toHaveCount(0);
+  await expect(mark.last()).toHaveText("E");
+
+  const streams = page.getByRole("group", { name: "Streams" });
+  await streams.getByRole("button", { name: "Errors" }).click();
+  await expect(page.getByText("57 of 400 lines")).toBeVisible();
+  await expect(lines.first()).toBeAttached();
+  await expect(lines.filter({ hasNot: mark })).toHaveCount(0);
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
+  await streams.getByRole("button", { name: "Output" }).click();
+  await expect(page.getByText("343 of 400 lines")).toBeVisible();
+  await expect(lines.first()).toBeAttached();
+  await expect(lines.filter({ has: mark })).toHaveCount(0);
+  await streams.getByRole("button", { name: "Both" }).click();
+  await expect(page.getByText("400 lines", { exact: true })).toBeVisible();
+});
+
 test("a drag within what is seen selects text, and beyond it lines, which are copied", async ({ page, context }) => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const log = await openLog(page);

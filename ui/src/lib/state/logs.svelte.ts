@@ -1,6 +1,6 @@
 /** A container's log: what has come, what of it is searched for, which part of it is on the screen. */
 import { untrack } from "svelte";
-import type { Host, LogLine, Stop } from "../host";
+import type { Host, LogLine, LogStream, Stop } from "../host";
 import { firstWhere } from "./bisect";
 import { Ring } from "./ring";
 
@@ -102,12 +102,13 @@ const ringOfLines = (): Ring<LogLine> => new Ring<LogLine>(MOST_LINES, MOST_CHAR
  */
 export class Log {
   #ring = ringOfLines();
-  /** Numbers of the lines that match; null while nothing valid is searched for. */
+  /** Numbers of the lines that match; null while all do: nothing valid is searched for, in both streams. */
   #found: number[] | null = null;
   /** Numbers of the lines that are shown: the same, or with their context. */
   #shown: number[] | null = null;
-  /** The last number that follows a match closely enough. */
-  #until = -1;
+  /** How many lines are still to come after a match, and which went before what comes next, for their context. */
+  #after = 0;
+  #before: number[] = [];
   #epoch = 0;
   #gone = 0;
   /** Counts changes of what is not reactive by itself. */
@@ -115,6 +116,7 @@ export class Log {
   #search = $state("");
   #regex = $state(false);
   #context = $state(false);
+  #stream = $state<LogStream | null>(null);
   #match: ((text: string) => boolean) | null = null;
   valid = $state(true);
 
@@ -143,6 +145,16 @@ export class Log {
   /** Whether lines around those that match are shown, too. */
   set context(on: boolean) {
     this.#context = on;
+    this.#searchAnew();
+  }
+
+  get stream(): LogStream | null {
+    return this.#stream;
+  }
+
+  /** The stream whose lines are shown; null for both. Those of the other one are no context, either. */
+  set stream(stream: LogStream | null) {
+    this.#stream = stream;
     this.#searchAnew();
   }
 
@@ -255,9 +267,9 @@ export class Log {
     const match = this.#search === "" ? null : matcher(this.#search, this.#regex);
     this.valid = this.#search === "" || match !== null;
     this.#match = match;
-    this.#found = match === null ? null : [];
-    this.#shown = this.#found !== null && this.#context ? [] : this.#found;
-    this.#until = -1;
+    this.#found = match === null && this.#stream === null ? null : [];
+    this.#shown = match !== null && this.#context ? [] : this.#found;
+    [this.#after, this.#before] = [0, []];
     this.#epoch += 1;
     this.#gone = 0;
     this.#find(this.#ring.first);
@@ -273,19 +285,23 @@ export class Log {
 
   /** Adds what matches from that number on. */
   #find(from: number): void {
-    const [match, found, shown] = [this.#match, this.#found, this.#shown];
-    if (match === null || found === null || shown === null) return;
+    const [match, stream, found, shown] = [this.#match, this.#stream, this.#found, this.#shown];
+    if (found === null || shown === null) return;
     for (let number = from; number < this.#ring.next; number += 1) {
       const line = this.#ring.at(number);
-      if (line === undefined) continue;
-      if (match(plain(line.text))) {
-        found.push(number);
-        if (shown === found) continue;
-        const first = Math.max(number - CONTEXT, (shown.at(-1) ?? -1) + 1, this.#ring.first);
-        for (let near = first; near <= number; near += 1) shown.push(near);
-        this.#until = number + CONTEXT;
-      } else if (number <= this.#until) {
+      if (line === undefined || (stream !== null && line.stream !== stream)) continue;
+      const matches = match === null || match(plain(line.text));
+      if (matches) found.push(number);
+      if (shown === found) continue;
+      if (matches) {
+        shown.push(...this.#before.filter((near) => near >= this.#ring.first), number);
+        [this.#after, this.#before] = [CONTEXT, []];
+      } else if (this.#after > 0) {
         shown.push(number);
+        this.#after -= 1;
+      } else {
+        this.#before.push(number);
+        if (this.#before.length > CONTEXT) this.#before.shift();
       }
     }
   }

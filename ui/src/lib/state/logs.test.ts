@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { LogLine } from "../host";
 import { levelOf, Log, matcher, MOST_CHARACTERS, MOST_LINES, plain, spans } from "./logs.svelte";
 import { MemoryHost } from "../host/memory";
-import { talkingLog } from "./talking-log";
+import { numbered, talkingLog } from "./talking-log";
 
 describe("a line's colours", () => {
   it("are read from ANSI and end where they end", () => {
@@ -114,6 +114,37 @@ it("shows what is around a match once, also where it comes later", () => {
   log.context = true;
   seen(lines(said(100, 100 + MOST_LINES)));
   expect([log.matches, log.count]).toEqual([0, 0]);
+});
+
+it("shows one stream, in which it searches and has what is around a match, also of lines that come later", () => {
+  const { log, say } = talkingLog();
+  const shown = () => log.slice(0, log.count).map(({ line }) => line.text);
+  say(["out 1", "out 2"]);
+  say(["err 1", "err 2"], "stderr");
+  log.stream = "stderr";
+  expect(shown()).toEqual(["err 1", "err 2"]);
+  say(["out 3"]);
+  say(["err 3"], "stderr");
+  expect([log.count, log.total, log.text(false)]).toEqual([3, 6, "err 1\nerr 2\nerr 3\n"]);
+
+  log.search = "3";
+  expect([shown(), log.matches]).toEqual([["err 3"], 1]);
+  log.context = true;
+  expect(log.slice(0, 3).map(({ line }) => [line.text, log.isAround(line)])).toEqual([["err 1", true], ["err 2", true], ["err 3", false]]);
+  say(["out 4"]);
+  say(["err 4"], "stderr");
+  expect(shown()).toEqual(numbered(1, 5).map((text) => text.replace("line", "err")));
+  log.stream = "stdout";
+  expect([shown(), log.matches]).toEqual([["out 1", "out 2", "out 3", "out 4"], 1]);
+  log.search = "";
+  expect(log.count).toBe(4);
+  log.stream = null;
+  expect(log.count).toBe(8);
+
+  // What is forgotten is gone from a stream as well.
+  log.stream = "stderr";
+  say(numbered(0, MOST_LINES));
+  expect([log.count, log.gone]).toEqual([0, 4]);
 });
 
 it("forgets the oldest lines of a log without end", () => {

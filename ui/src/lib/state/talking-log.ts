@@ -1,8 +1,8 @@
 /** A log that says what a test has it say. */
-import type { LogLine } from "../host";
+import type { LogLine, LogStream } from "../host";
 import { Log } from "./logs.svelte";
 
-export function talkingLog(): { log: Log; say: (texts: string[]) => void } {
+export function talkingLog(): { log: Log; say: (texts: string[], stream?: LogStream) => void } {
   let hear: (lines: LogLine[]) => void = () => undefined;
   const log = new Log();
   const followLog = (_id: string, seen: (lines: LogLine[]) => void) => {
@@ -10,7 +10,7 @@ export function talkingLog(): { log: Log; say: (texts: string[]) => void } {
     return () => undefined;
   };
   log.follow({ followLog }, "x");
-  return { log, say: (texts) => hear(texts.map((text) => ({ atMs: 0, stream: "stdout", text }))) };
+  return { log, say: (texts, stream = "stdout") => hear(texts.map((text) => ({ atMs: 0, stream, text }))) };
 }
 
 /** Lines by their numbers. */
