@@ -17,6 +17,38 @@ test("removing several at once names those that run and the volumes that go with
   expect(violations.map((violation) => violation.id)).toEqual([]);
   await dialog.getByRole("button", { name: "Remove 5" }).click();
   await expect(page.getByText("Nothing matches")).toBeVisible();
+  await expect(page.getByRole("status").getByText("Remove: 5 containers")).toBeVisible();
+});
+
+test("several are paused, resumed and killed together, and the tasks say how each fared", async ({ page }) => {
+  await page.goto("/");
+  await page.getByRole("searchbox").fill("shop-");
+  await page.locator(".item").first().getByRole("checkbox").check();
+  await page.getByRole("button", { name: "Select all 5" }).click();
+  const bulk = page.locator(".bulk");
+  await bulk.getByRole("button", { name: "Pause" }).click();
+  await expect(page.locator(".item").getByText("(Paused)")).toHaveCount(5);
+  await expect(bulk.getByRole("button", { name: "Pause" })).toHaveCount(0);
+  await bulk.getByRole("button", { name: "Resume" }).click();
+  await expect(page.locator(".item").getByText("(Paused)")).toHaveCount(0);
+
+  await bulk.getByRole("button", { name: "Kill" }).click();
+  const dialog = page.getByRole("dialog");
+  await expect(dialog.getByText(/^Kill shop-.*\? They are not asked to end/)).toBeVisible();
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  await expect(page.locator(".item").getByText("Exited (137)")).toHaveCount(0);
+  await bulk.getByRole("button", { name: "Kill" }).click();
+  await dialog.getByRole("button", { name: "Kill" }).click();
+  await expect(page.locator(".item").getByText("Exited (137)")).toHaveCount(5);
+
+  await page.keyboard.press("Control+j");
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  for (const action of ["Pause", "Resume", "Kill"]) await expect(drawer.getByRole("button", { name: `${action}: 5 containers` })).toBeVisible();
+  const parts = drawer.getByRole("region", { name: "Parts" });
+  await expect(parts.getByText("shop-web-1")).toBeVisible();
+  await expect(parts.getByText("done")).toHaveCount(5);
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
 });
 
 test("a container is renamed, and a name that is taken is said to be", async ({ page }) => {

@@ -1,7 +1,8 @@
 /** What the containers' screen shows: rows, filter, selection. The rows belong to the host; the rest belongs here. */
 import { untrack } from "svelte";
 import { SvelteMap, SvelteSet } from "svelte/reactivity";
-import type { ContainerAction, ContainerRow, Failure, Host, Stop, Usage } from "../host";
+import { quote } from "../command-line";
+import { type ContainerAction, type ContainerRow, type Failure, type Host, HostError, type Job, type Stop, type Usage } from "../host";
 import { say } from "../words/index.svelte";
 import { failureOf } from "./failure";
 import { Files } from "./files.svelte";
@@ -12,6 +13,8 @@ export type Filter = "all" | "running" | "stopped";
 export const HISTORY = 120;
 /** How many of them the list has room for. */
 export const SPARK = 30;
+/** To so many of several something is done at once: the engine has other work, and what waits can still be left alone. */
+const AT_ONCE = 4;
 
 export interface Group {
   /** The compose project; null for containers without one. */
@@ -117,31 +120,24 @@ export class Containers {
     for (const row of this.visible) this.selected.add(row.id);
   }
 
-  /** Does it to all of `ids` for which it makes sense, and goes on after one that failed. */
+  /** Does it to all of `ids` for which it makes sense. For several it is a task, which can be watched and cancelled. */
   async act(action: ContainerAction, ids: Iterable<string>): Promise<void> {
     this.failure = null;
-    const wanted = [...ids].filter((id) => {
-      const row = this.row(id);
-      return row !== undefined && actionsFor(row).includes(action) && !this.busy.has(id);
-    });
-    const failures: Failure[] = [];
-    await Promise.all(
-      wanted.map(async (id) => {
-        this.busy.add(id);
-        try {
-          await this.#host.act(action, id);
-        } catch (error) {
-          failures.push(failureOf(error));
-        } finally {
-          this.busy.delete(id);
-        }
-      }),
-    );
-    const first = failures[0] ?? null;
-    this.failure =
-      first === null || wanted.length === 1
-        ? first
-        : { ...first, message: `${say("someFailed", { failed: failures.length, count: wanted.length })} ${first.message}` };
+    const rows = [...ids].flatMap((id) => this.#ready(action, id) ?? []);
+    const [row, second] = rows;
+    if (row === undefined) return;
+    if (second !== undefined) {
+      const words = action === "remove" ? "rm --force --volumes" : action;
+      const command = `docker ${words} ${rows.map(({ name }) => quote(name)).join(" ")}`;
+      const title = say("bulkOf", { action: say(action), count: rows.length });
+      await this.tasks.begin({ title, command }, (job) => this.#actOnEach(action, rows, job)).ended;
+      return;
+    }
+    try {
+      await this.#actOn(action, row);
+    } catch (error) {
+      this.failure = failureOf(error);
+    }
   }
 
   async openPort(port: number): Promise<void> {
@@ -151,6 +147,59 @@ export class Containers {
     } catch (error) {
       this.failure = failureOf(error);
     }
+  }
+
+  /** The container, if the action makes sense for it and nothing else is under way. */
+  #ready(action: ContainerAction, id: string): ContainerRow | null {
+    const row = this.row(id);
+    return row !== undefined && actionsFor(row).includes(action) && !this.busy.has(id) ? row : null;
+  }
+
+  async #actOn(action: ContainerAction, { id }: ContainerRow): Promise<void> {
+    this.busy.add(id);
+    try {
+      await this.#host.act(action, id);
+    } finally {
+      this.busy.delete(id);
+    }
+  }
+
+  /** Goes on after one that failed. Cancelled, it begins with no other, and ends with what is under way. */
+  async #actOnEach(action: ContainerAction, rows: readonly ContainerRow[], job: Job): Promise<void> {
+    const waiting = [...rows];
+    const failures: Failure[] = [];
+    let [ended, left] = [0, 0];
+    const tell = ({ id, name }: ContainerRow, note: string) => job.tell({ kind: "part", id, label: name, note, fraction: null });
+    for (const row of waiting) tell(row, say("partWaiting"));
+    job.signal.addEventListener("abort", () => {
+      for (const row of waiting.splice(0)) {
+        left += 1;
+        tell(row, say("task_cancelled"));
+      }
+    });
+    const work = async () => {
+      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
+        tell(row, say("partUnderWay"));
+        // It may have gone, or come into another state, while it waited.
+        const ready = this.#ready(action, row.id) !== null;
+        try {
+          if (ready) await this.#actOn(action, row);
+          tell(row, say(ready ? "task_done" : "partSkipped"));
+        } catch (error) {
+          const failure = failureOf(error);
+          failures.push(failure);
+          tell(row, `${say("task_failed")}: ${failure.message}`);
+        }
+        ended += 1;
+        job.tell({ kind: "whole", message: "", fraction: ended / rows.length });
+      }
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, work));
+    if (left > 0) job.signal.throwIfAborted();
+    const [first] = failures;
+    if (first === undefined) return;
+    const message = `${say("someFailed", { failed: failures.length, count: rows.length })} ${first.message}`;
+    throw new HostError(message, first.hint, first.registry ?? null, first.kind ?? null);
   }
 
   #take(rows: ContainerRow[]): void {

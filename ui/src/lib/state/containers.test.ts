@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { MemoryHost } from "../host/memory";
-import type { Usage } from "../host";
+import { type ContainerRow, HostError, type Usage } from "../host";
 import { actionsFor, Containers, grouped, matching, rate } from "./containers.svelte";
-import { Tasks } from "./tasks.svelte";
+import { type Task, Tasks } from "./tasks.svelte";
 
 function followed(containers = 14) {
   const host = new MemoryHost({ containers, lines: 0, machine: "running" });
@@ -68,6 +68,69 @@ describe("actions", () => {
     await state.act("stop", [row.id]);
     expect(state.failure?.message).toBe("the engine did not answer");
     expect(state.busy.size).toBe(0);
+    stop();
+  });
+});
+
+describe("an action on several", () => {
+  const ids = (rows: readonly ContainerRow[]) => rows.map(({ id }) => id);
+  const notes = (task: Task | undefined) => [...(task?.parts.values() ?? [])].map((part) => part.note);
+
+  it("is a task that says how each fared and goes on after one that failed", async () => {
+    const { host, state, stop } = followed();
+    const rows = (state.rows ?? []).filter((row) => row.state === "running").slice(0, 3);
+    const act = host.act.bind(host);
+    host.act = (action, id) => (id === rows[1]?.id ? Promise.reject(new HostError("no", "Wait.", null, "conflict")) : act(action, id));
+    await state.act("pause", ids(rows));
+    const [task] = state.tasks.list;
+    expect(task?.about).toEqual({ title: "Pause: 3 containers", command: `docker pause ${rows.map(({ name }) => name).join(" ")}` });
+    expect(notes(task)).toEqual(["done", "failed: no", "done"]);
+    expect([task?.state, task?.fraction]).toEqual(["failed", 1]);
+    expect(task?.failure).toEqual({ message: "1 of 3 failed: no", hint: "Wait.", kind: "conflict" });
+    expect(rows.map(({ id }) => state.row(id)?.state)).toEqual(["paused", "running", "paused"]);
+    expect([state.failure, state.busy.size]).toEqual([null, 0]);
+    stop();
+  });
+
+  it("that is cancelled leaves those that wait alone, and ends with what is under way", async () => {
+    const { host, state, stop } = followed();
+    const wanted = ids(state.rows ?? []).slice(0, 6);
+    const asked: string[] = [];
+    const finish: (() => void)[] = [];
+    host.act = (_, id) =>
+      new Promise((resolve) => {
+        asked.push(id);
+        finish.push(() => resolve());
+      });
+    const ended = state.act("remove", wanted);
+    const [task] = state.tasks.list;
+    expect(asked).toEqual(wanted.slice(0, 4));
+    expect([...state.busy]).toEqual(asked);
+    expect(notes(task).slice(3)).toEqual(["under way", "waiting", "waiting"]);
+    task?.cancel();
+    expect(notes(task).slice(3)).toEqual(["under way", "cancelled", "cancelled"]);
+    expect(task?.state).toBe("running");
+    for (const end of finish) end();
+    await ended;
+    expect(asked).toEqual(wanted.slice(0, 4));
+    expect(notes(task).slice(3)).toEqual(["done", "cancelled", "cancelled"]);
+    expect([task?.state, state.busy.size]).toEqual(["cancelled", 0]);
+    stop();
+  });
+
+  it("leaves one alone for which it makes no sense any more when its turn comes", async () => {
+    const { host, state, stop } = followed();
+    const wanted = ids((state.rows ?? []).filter((row) => row.state === "running")).slice(0, 5);
+    const [first, last] = [wanted[0] ?? "", wanted[4] ?? ""];
+    const act = host.act.bind(host);
+    host.act = async (action, id) => {
+      if (id === first) await act("kill", last);
+      await act(action, id);
+    };
+    await state.act("stop", wanted);
+    const [task] = state.tasks.list;
+    expect(notes(task)).toEqual(["done", "done", "done", "done", "nothing to do"]);
+    expect([task?.state, state.row(last)?.status]).toEqual(["done", "Exited (137) 1 second ago"]);
     stop();
   });
 });

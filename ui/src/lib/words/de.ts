@@ -212,6 +212,9 @@ export const de: Record<Word, string> = {
   clearTasks: "Beendete ausblenden",
   showTask: "Zeigen",
   taskParts: "Teile",
+  partWaiting: "wartet",
+  partUnderWay: "in Arbeit",
+  partSkipped: "nichts zu tun",
   copyCommand: "Befehl kopieren",
   runOf: "{image} starten",
 

@@ -211,6 +211,9 @@ export const en = {
   clearTasks: "Clear ended",
   showTask: "Show",
   taskParts: "Parts",
+  partWaiting: "waiting",
+  partUnderWay: "under way",
+  partSkipped: "nothing to do",
   copyCommand: "Copy command",
   runOf: "Run {image}",
 

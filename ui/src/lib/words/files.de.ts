@@ -59,6 +59,8 @@ export const files: Record<keyof typeof words, string> = {
   searchInspect: "Schlüssel und Werte durchsuchen",
   selectShown: "Alle {count} auswählen",
   someFailed: "{failed} von {count} schlugen fehl:",
+  bulkOf: "{action}: {count} Container",
+  killQuestion: "{names} sofort beenden? Was dort noch nicht geschrieben ist, geht verloren.",
   removeTitle: "Container entfernen",
   removeCount: "{count} entfernen",
   removeRunning: "Laufen noch und werden abgebrochen: {names}",

@@ -58,6 +58,8 @@ export const files = {
   searchInspect: "Search keys and values",
   selectShown: "Select all {count}",
   someFailed: "{failed} of {count} failed:",
+  bulkOf: "{action}: {count} containers",
+  killQuestion: "Kill {names}? They are not asked to end: what they have not written yet is lost.",
   removeTitle: "Remove containers",
   removeCount: "Remove {count}",
   removeRunning: "Still running, and killed: {names}",
