@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         projects::an_image_is_built_from_a_folder_and_its_build_outlives_the_window,
         window::a_container_without_a_shell_is_looked_into_from_one_beside_it,
         window::a_shell_ends_with_its_window,
+        window::the_window_opens_where_and_as_large_as_it_was_when_it_was_closed,
         containers::a_container_goes_through_its_states_and_its_command_makes_another,
         containers::what_a_container_does_and_has_is_seen,
         files::files_are_copied_in_and_out_by_the_systems_dialogs,

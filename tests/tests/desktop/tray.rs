@@ -223,7 +223,7 @@ fn is_seen(display: &str) -> bool {
 }
 
 /// The window that can be asked to close, of those that are seen: the application's, and there is no other.
-fn application(display: &str) -> Result<Option<u32>> {
+pub(crate) fn application(display: &str) -> Result<Option<u32>> {
     let (connection, screen) = x11rb::connect(Some(display))?;
     let root = connection.setup().roots.get(screen).context("no screen")?.root;
     let protocols = connection.intern_atom(false, b"WM_PROTOCOLS")?.reply()?.atom;
@@ -239,8 +239,22 @@ fn application(display: &str) -> Result<Option<u32>> {
     Ok(None)
 }
 
+/// Where that window is on the display, x and y, and how wide and high it is; pixels.
+pub(crate) fn geometry(display: &str) -> Result<[i32; 4]> {
+    let target = application(display)?.context("no window is seen")?;
+    let (connection, _) = x11rb::connect(Some(display))?;
+    // Nothing puts it into a frame here, so that its place is one on the display.
+    let found = connection.get_geometry(target)?.reply()?;
+    Ok([
+        found.x.into(),
+        found.y.into(),
+        found.width.into(),
+        found.height.into(),
+    ])
+}
+
 /// Asks it to close, as a window manager does for the cross in its frame.
-fn close(window: &Window) -> Result<()> {
+pub(crate) fn close(window: &Window) -> Result<()> {
     let target = application(window.display())?.context("no window is seen")?;
     let (connection, _) = x11rb::connect(Some(window.display()))?;
     let protocols = connection.intern_atom(false, b"WM_PROTOCOLS")?.reply()?.atom;

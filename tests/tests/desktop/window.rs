@@ -1,6 +1,6 @@
 //! What a person does with the window in a day. The tests build on each other, in the order of their names.
 
-use crate::containers;
+use crate::{containers, tray};
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{BOOT, QUIET, SOON, Window, program},
@@ -129,6 +129,46 @@ pub(crate) fn a_shell_ends_with_its_window(cove: &Cove) {
     sleeps_in_a_terminal(cove, &window);
     drop(window);
     eventually("the shell to end with its window", || shell(cove).is_none());
+}
+
+pub(crate) fn the_window_opens_where_and_as_large_as_it_was_when_it_was_closed(cove: &Cove) {
+    // It is remembered in there, and for no other test.
+    let place = tempfile::tempdir().expect("it can be made");
+    let variables = [("XDG_CONFIG_HOME", place.path().as_os_str())];
+    let window = Window::open_with(cove, &variables);
+    window.reads("default ·");
+    let wanted = [120, 60, 940, 640];
+    let at_first = tray::geometry(window.display()).expect("a window is seen");
+    assert_ne!(at_first, wanted);
+    let target = tray::application(window.display())
+        .expect("the display answers")
+        .expect("a window is seen")
+        .to_string();
+    window.xdotool(&["windowmove", &target, "120", "60"]);
+    window.xdotool(&["windowsize", &target, "940", "640"]);
+    is_at(&window, wanted);
+    eventually("the page to be as large", || {
+        let size = window.script("return innerWidth + ' ' + innerHeight", &[]);
+        size.as_str() == Some("940 640")
+    });
+
+    tray::close(&window).expect("the window can be closed");
+    eventually("the application to end", || {
+        cove.processes_named("cove-desktop").is_empty()
+    });
+    drop(window);
+    let window = Window::open_with(cove, &variables);
+    window.reads("default ·");
+    is_at(&window, wanted);
+}
+
+/// Waits until a window is at this place and of this size: x, y, width and height.
+#[track_caller]
+fn is_at(window: &Window, wanted: [i32; 4]) {
+    within_telling(SOON, || match tray::geometry(window.display()) {
+        Ok(found) if found == wanted => Ok(()),
+        found => Err(format!("the window to be at {wanted:?}; it is at {found:?}")),
+    });
 }
 
 /// Runs something in a terminal that would go on for longer than any test.
