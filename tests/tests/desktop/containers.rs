@@ -13,7 +13,7 @@ pub(crate) fn open(window: &Window, name: &str) {
 }
 
 /// What the engine knows of a container or an image.
-fn known(cove: &Cove, name: &str, format: &str) -> String {
+pub(crate) fn known(cove: &Cove, name: &str, format: &str) -> String {
     cove.docker(["inspect", "--format", format, name]).ok()
 }
 

@@ -7,13 +7,14 @@ use cove_tests::harness::{
 use std::fs;
 
 /// Opens the Files tab of a container.
-fn files(window: &Window, container: &str) {
+pub(crate) fn files(window: &Window, container: &str) {
     let row = window.find(&format!("//a[.//span[normalize-space()='{container}']]"));
     window.click(&row);
     window.press("Files");
 }
 
-fn open(window: &Window, name: &str) {
+/// Opens a folder or a file of the folder that is shown.
+pub(crate) fn open(window: &Window, name: &str) {
     let button = window.find_within(SOON, &format!("//button[@title='{name}' and not(@disabled)]"));
     window.click(&button);
 }

@@ -15,6 +15,7 @@ mod registry;
 mod settings;
 mod things;
 mod tray;
+mod watcher;
 mod window;
 
 use cove_tests::{
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
         containers::a_container_goes_through_its_states_and_its_command_makes_another,
         containers::what_a_container_does_and_has_is_seen,
         files::files_are_copied_in_and_out_by_the_systems_dialogs,
+        drops::a_folder_dragged_onto_the_window_leads_to_a_build_or_comes_up,
+        drops::a_file_dragged_onto_a_containers_files_is_copied_into_the_folder_that_is_shown,
+        drops::a_tar_file_dragged_onto_the_images_is_loaded,
         things::the_files_of_an_images_layers_are_seen,
         files::a_file_of_a_volume_is_edited_and_a_container_sees_it,
         registries::who_signs_in_pushes_and_pulls_and_the_docker_client_as_well,
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         lost::an_engine_that_stands_still_leaves_what_was_last_known_until_it_answers,
         lost::a_daemon_that_is_killed_is_told_of_until_there_is_another,
         tray::closing_the_window_leaves_it_in_the_tray_while_something_shows_icons,
+        tray::a_container_is_restarted_and_stopped_from_the_trays_menu_which_quits,
         tray::a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it,
     ];
     // The last one stops the machine.

@@ -18,7 +18,8 @@ ARG NOTE
 COPY note /note
 RUN echo \"built by $NOTE\" && grep -q . /note
 ";
-const COMPOSE: &str = "\
+/// A service that says something and goes on.
+pub(crate) const COMPOSE: &str = "\
 services:
   web:
     image: alpine

@@ -1,32 +1,23 @@
 //! Closing the window, with a session bus of the test's own: where something on it shows icons of a tray, the
-//! application stays in the tray; where nothing does any more, it ends. And a hidden start where no icon can be made.
+//! application stays in the tray; where nothing does any more, it ends. What is chosen from the icon's menu, checked by
+//! an unmodified Docker client. And a hidden start where no icon can be made.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use crate::{
+    containers::known,
+    watcher::{Watcher, address, bus},
+};
+use anyhow::{Context as _, Result, ensure};
 use cove_tests::harness::{
     Cmd, Cove, Running, eventually,
     webdriver::{Display, SOON, Window, program},
     within,
 };
-use std::{
-    ffi::OsStr,
-    fs,
-    io::{self, Read as _, Write as _},
-    os::unix::{fs::MetadataExt as _, net::UnixStream},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{ffi::OsStr, fs, path::Path, process::Stdio, thread::sleep, time::Duration};
 use x11rb::{
     CURRENT_TIME,
     connection::Connection as _,
     protocol::xproto::{AtomEnum, ClientMessageEvent, ConnectionExt as _, EventMask, MapState},
 };
-
-/// Who shows icons owns this name.
-const WATCHER: &str = "org.kde.StatusNotifierWatcher";
-/// The object that the application's icon asks of it first.
-const ASKED: &[u8] = b"/StatusNotifierWatcher";
 
 pub(crate) fn closing_the_window_leaves_it_in_the_tray_while_something_shows_icons(cove: &Cove) {
     let place = tempfile::tempdir().expect("it can be made");
@@ -35,15 +26,9 @@ pub(crate) fn closing_the_window_leaves_it_in_the_tray_while_something_shows_ico
         return;
     };
     let mut watcher = Watcher::on(&socket).expect("the bus takes one more");
-    let address = format!("unix:path={}", socket.display());
-    let variables = [
-        ("DBUS_SESSION_BUS_ADDRESS", OsStr::new(&address)),
-        // The icon is a file in there; else it would be in a directory for all users, where another's may be.
-        ("XDG_RUNTIME_DIR", place.path().as_os_str()),
-    ];
-    let window = Window::open_with(cove, &variables);
+    let window = open(cove, place.path(), &socket);
     window.reads("default ·");
-    watcher.hears(ASKED).expect("the application shows an icon");
+    watcher.icon().expect("the application shows an icon");
     assert!(is_seen(window.display()));
 
     close(&window).expect("the window can be closed");
@@ -72,6 +57,43 @@ pub(crate) fn closing_the_window_leaves_it_in_the_tray_while_something_shows_ico
     });
 }
 
+pub(crate) fn a_container_is_restarted_and_stopped_from_the_trays_menu_which_quits(cove: &Cove) {
+    let place = tempfile::tempdir().expect("it can be made");
+    let Some((_bus, socket)) = bus(place.path()) else {
+        eprintln!("skipped: there is no dbus-daemon");
+        return;
+    };
+    let mut watcher = Watcher::on(&socket).expect("the bus takes one more");
+    // The machine runs, unless this test is the only one.
+    cove.start();
+    // Its first process passes on that it is to end.
+    cove.docker([
+        "run", "--detach", "--init", "--name", "trayed", "alpine", "sleep", "600",
+    ])
+    .ok();
+    let becomes = |state: &str| {
+        eventually(state, || known(cove, "trayed", "{{.State.Status}}") == state);
+    };
+    let started = known(cove, "trayed", "{{.State.StartedAt}}");
+    let _window = open(cove, place.path(), &socket);
+    let icon = watcher.icon().expect("the application shows an icon");
+    icon.choose(&["trayed", "Restart"]);
+    eventually("another life", || {
+        known(cove, "trayed", "{{.State.StartedAt}}") != started
+    });
+    becomes("running");
+    icon.choose(&["trayed", "Stop"]);
+    becomes("exited");
+    eventually("the menu to leave it out", || !icon.lists("trayed"));
+
+    icon.choose(&["Quit (ends the window's tasks and shells; the machine goes on)"]);
+    eventually("the application to end", || {
+        cove.processes_named("cove-desktop").is_empty()
+    });
+    assert_eq!(cove.state(), "running");
+    cove.docker(["rm", "trayed"]).ok();
+}
+
 pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it(cove: &Cove) {
     let place = tempfile::tempdir().expect("it can be made");
     let Some((_bus, socket)) = bus(place.path()) else {
@@ -89,10 +111,7 @@ pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_sho
         display
             .command(cove, program().expect("main looked for it"))
             .arg("--hidden")
-            .env(
-                "DBUS_SESSION_BUS_ADDRESS",
-                format!("unix:path={}", socket.display()),
-            )
+            .env("DBUS_SESSION_BUS_ADDRESS", address(&socket))
             .env("XDG_RUNTIME_DIR", &runtime)
             .stdout(Stdio::null())
             .stderr(fs::File::create(&said).expect("it can be written"))
@@ -105,116 +124,15 @@ pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_sho
     assert!(said.contains("there is no icon in the tray"), "{said}");
 }
 
-/// A session bus that starts no programs, and its socket; nothing where this computer has no such daemon.
-fn bus(place: &Path) -> Option<(Running, PathBuf)> {
-    let (config, socket) = (place.join("bus.conf"), place.join("bus"));
-    let text = format!(
-        "<busconfig><type>session</type><listen>unix:path={}</listen><auth>EXTERNAL</auth>\
-         <policy context=\"default\"><allow send_destination=\"*\"/><allow receive_sender=\"*\"/>\
-         <allow own=\"*\"/></policy></busconfig>",
-        socket.display()
-    );
-    fs::write(&config, text).expect("it can be written");
-    let daemon = Command::new("dbus-daemon")
-        .arg(format!("--config-file={}", config.display()))
-        .arg("--nofork")
-        .stdout(Stdio::null())
-        .spawn();
-    let daemon = match daemon {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        started => Running(started.expect("dbus-daemon can be started")),
-    };
-    eventually("the bus to listen", || UnixStream::connect(&socket).is_ok());
-    Some((daemon, socket))
-}
-
-/// Somebody who owns the name and answers nothing, which an application that shows an icon has to bear with. It speaks
-/// D-Bus by hand, since a library for it would have every computer that builds the tests have libdbus.
-struct Watcher(UnixStream);
-
-impl Watcher {
-    fn on(socket: &Path) -> Result<Self> {
-        let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(Duration::from_millis(100)))?;
-        let user = fs::metadata(socket)?.uid().to_string();
-        // In hexadecimal, of which a digit's character is a 3 and the digit.
-        let user: String = user.chars().flat_map(|digit| ['3', digit]).collect();
-        write!(stream, "\0AUTH EXTERNAL {user}\r\n")?;
-        let mut watcher = Self(stream);
-        watcher.hears(b"OK ")?;
-        watcher.0.write_all(b"BEGIN\r\n")?;
-        watcher.0.write_all(&call(1, "Hello", None)?)?;
-        watcher.0.write_all(&call(2, "RequestName", Some(WATCHER))?)?;
-        // The bus says that it is ours.
-        watcher.hears(WATCHER.as_bytes())?;
-        Ok(watcher)
-    }
-
-    /// Waits until these bytes come, in whatever message.
-    fn hears(&mut self, wanted: &[u8]) -> Result<()> {
-        let began = Instant::now();
-        let (mut heard, mut some) = (Vec::new(), [0_u8; 4096]);
-        while began.elapsed() < SOON {
-            match self.0.read(&mut some) {
-                Ok(0) => break,
-                Ok(count) => heard.extend_from_slice(some.get(..count).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-            if heard.windows(wanted.len()).any(|part| part == wanted) {
-                return Ok(());
-            }
-        }
-        let heard = String::from_utf8_lossy(&heard).into_owned();
-        bail!("no `{}` comes: {heard:?}", String::from_utf8_lossy(wanted))
-    }
-}
-
-/// A call of the bus itself, as the D-Bus Specification's "Message Format" has it, little-endian; with a name that is
-/// asked for, which is not waited for where another has it.
-fn call(serial: u32, member: &str, name: Option<&str>) -> Result<Vec<u8>> {
-    const CALL: u8 = 1;
-    const VERSION: u8 = 1;
-    const DO_NOT_QUEUE: u32 = 4;
-    let mut fields: Vec<u8> = Vec::new();
-    let mut body: Vec<u8> = Vec::new();
-    for (code, kind, text) in [
-        (1, b'o', "/org/freedesktop/DBus"),
-        (2, b's', "org.freedesktop.DBus"),
-        (3, b's', member),
-        (6, b's', "org.freedesktop.DBus"),
-    ] {
-        align(&mut fields, 8);
-        fields.extend([code, 1, kind, 0]);
-        string(&mut fields, text)?;
-    }
-    if let Some(name) = name {
-        align(&mut fields, 8);
-        // The types of what follows: a string and a number.
-        fields.extend([8, 1, b'g', 0, 2, b's', b'u', 0]);
-        string(&mut body, name)?;
-        align(&mut body, 4);
-        body.extend(DO_NOT_QUEUE.to_le_bytes());
-    }
-    let mut message = vec![b'l', CALL, 0, VERSION];
-    message.extend(u32::try_from(body.len())?.to_le_bytes());
-    message.extend(serial.to_le_bytes());
-    message.extend(u32::try_from(fields.len())?.to_le_bytes());
-    message.extend(fields);
-    align(&mut message, 8);
-    message.extend(body);
-    Ok(message)
-}
-
-fn align(bytes: &mut Vec<u8>, to: usize) {
-    bytes.resize(bytes.len().next_multiple_of(to), 0);
-}
-
-fn string(bytes: &mut Vec<u8>, text: &str) -> Result<()> {
-    bytes.extend(u32::try_from(text.len())?.to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes.push(0);
-    Ok(())
+/// Opens the window in the session of a bus whose files are in `place`.
+fn open(cove: &Cove, place: &Path, socket: &Path) -> Window {
+    let address = address(socket);
+    let variables = [
+        ("DBUS_SESSION_BUS_ADDRESS", OsStr::new(&address)),
+        // The icon is a file in there; else it would be in a directory for all users, where another's may be.
+        ("XDG_RUNTIME_DIR", place.as_os_str()),
+    ];
+    Window::open_with(cove, &variables)
 }
 
 /// Whether the application's window is on the display.
