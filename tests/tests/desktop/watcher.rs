@@ -88,7 +88,7 @@ impl Watcher {
         };
         loop {
             let message = watcher
-                .next()
+                .message()
                 .context("the bus does not say that the name is ours")?;
             if message.is("NameAcquired") && text(&message.body)? == WATCHER {
                 return Ok(watcher);
