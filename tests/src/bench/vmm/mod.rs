@@ -275,7 +275,7 @@ pub(super) fn run(record: &Record) -> Result<()> {
     }
     if findings.peer_failed.is_some() {
         // Why names paths of this computer, and was printed.
-        notes.push("the peer failed, and was not measured from there on".to_owned());
+        notes.push("the peer failed; what it did not come to is not measured from there on".to_owned());
     }
     let about = About {
         backend: if nested {
@@ -300,7 +300,7 @@ impl Findings {
                 self.peer = Some(peer);
             }
             Some(Ok(Report::PeerFailed(why))) => {
-                println!("peer missing: only our own figures follow ({why})");
+                println!("the peer failed: {why}");
                 self.peer_failed = Some(why);
             }
             Some(Ok(Report::Sample { side, figures })) => {
@@ -390,9 +390,11 @@ fn measure_all(place: &Place<'_>) -> Result<()> {
             None
         }
     };
+    let mut of_peer = Extent {
+        disk: true,
+        rest: true,
+    };
     for round in 0..ROUNDS {
-        // What takes long varies little.
-        let long = round == 0;
         if round < ROUNDS_WITHOUT_RINGS {
             let figures = disk_without_rings(place).with_context(|| Side::WithoutRings.to_string())?;
             tell(&Report::Sample {
@@ -400,35 +402,63 @@ fn measure_all(place: &Place<'_>) -> Result<()> {
                 figures,
             })?;
         }
-        let figures = one(place, Kind::Ours, long).with_context(|| Side::Ours.to_string())?;
+        let extent = Extent {
+            disk: true,
+            rest: round == 0,
+        };
+        let (figures, outcome) = one(place, Kind::Ours, extent);
+        outcome.with_context(|| Side::Ours.to_string())?;
         tell(&Report::Sample {
             side: Side::Ours,
             figures,
         })?;
         let Some(board) = peer else { continue };
-        match one(place, Kind::Peer(board), long) {
-            Ok(figures) => tell(&Report::Sample {
+        let (figures, outcome) = one(place, Kind::Peer(board), of_peer);
+        if !figures.is_empty() {
+            tell(&Report::Sample {
                 side: Side::Peer,
                 figures,
-            })?,
+            })?;
+        }
+        match outcome {
+            Ok(()) => of_peer.rest = false,
             Err(error) => {
                 tell(&Report::PeerFailed(format!("{error:#}")))?;
-                peer = None;
+                // One that fails without a disk's work fails at all.
+                if !std::mem::take(&mut of_peer.disk) {
+                    peer = None;
+                }
             }
         }
     }
     Ok(())
 }
 
-/// Measures one machine from its start to its end.
-fn one(place: &Place<'_>, kind: Kind, long: bool) -> Result<Figures> {
-    let mut subject = Subject::start(place, kind)?;
-    let mut figures = measure::start(&mut subject, START_PATIENCE)?;
-    measure::disk(&mut subject, &mut figures)?;
-    if long {
-        measure::rest(&mut subject, &mut figures)?;
-    }
-    Ok(figures)
+/// What a machine is measured for beside its start.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// What it does with its disk.
+    disk: bool,
+    /// Memory and idleness, which take long and vary little.
+    rest: bool,
+}
+
+/// Measures one machine from its start to its end, or to where it fails.
+fn one(place: &Place<'_>, kind: Kind, extent: Extent) -> (Figures, Result<()>) {
+    let mut figures = Figures::new();
+    let mut steps = || -> Result<()> {
+        let mut subject = Subject::start(place, kind)?;
+        figures = measure::start(&mut subject, START_PATIENCE)?;
+        if extent.disk {
+            measure::disk(&mut subject, &mut figures)?;
+        }
+        if extent.rest {
+            measure::rest(&mut subject, &mut figures)?;
+        }
+        Ok(())
+    };
+    let outcome = steps();
+    (figures, outcome)
 }
 
 /// Measures what a machine without rings does with its disk, and nothing else.
