@@ -29,8 +29,9 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// How long the engine may take over an answer before the page is told that there is none. One in an emulated machine
 /// may take twelve seconds over its list of containers, and is not to be called lost each time that it is asked.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Events that come within this time of the first are answered by one reading of the list.
-const GATHER: Duration = Duration::from_millis(30);
+/// Events that come within this time of the first are answered by one reading of the list. It is part of the time until
+/// a change is seen, while a start's two or three events are fewer milliseconds apart.
+const GATHER: Duration = Duration::from_millis(15);
 
 /// Keeps [`Cove::news`] true.
 pub(crate) async fn machine(cove: Arc<Cove>) {
