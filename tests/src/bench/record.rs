@@ -98,11 +98,16 @@ impl Circumstances {
                 str::to_owned,
             ),
             processors: thread::available_parallelism().map_or(1, usize::from),
-            kernel: format!("Linux {}", rustix::system::uname().release().to_string_lossy()),
+            kernel: version_in(&rustix::system::uname().release().to_string_lossy()),
             load: load.context("/proc/loadavg holds no load average")?,
             busy: busy_for(WATCHED)?,
         })
     }
+}
+
+/// What a kernel's release begins with. What follows the number is whoever built it.
+fn version_in(release: &str) -> String {
+    format!("Linux {}", release.split('-').next().unwrap_or(release))
 }
 
 /// The model of the first processor; those of ARM have a number instead, and no name.
