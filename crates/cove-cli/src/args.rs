@@ -501,6 +501,7 @@ mod tests {
     fn commands(text: &str) -> Vec<Vec<&str>> {
         ["`cove ", "\"cove ", ">cove ", "\ncove ", "$(cove "]
             .into_iter()
+            // What stands before the first mark is no command.
             .flat_map(move |mark| text.split(mark).skip(1))
             .map(|rest| rest.split(['`', '"', '<', '\n', '#', ')']).next().unwrap_or(rest))
             .map(|line| line.split_whitespace().collect())
