@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use cove_fs::abi::{self, OpenOut, op};
 use cove_fs::{Config, Server, ShareOptions};
 use cove_tests::driver::fs::FsGuest;
@@ -180,6 +180,33 @@ fn a_request_behind_a_slow_one_is_answered_first_however_brisk_those_before_were
         }
     }
     anyhow::bail!("whoever asks waits for what another program does")
+}
+
+/// Whether anybody looks, is about to sleep or does, and whether the device has asked for a notification by then.
+#[test]
+fn a_request_is_answered_however_long_after_brisk_ones_it_comes() -> Result<()> {
+    for way in WAYS {
+        let mut rig = Rig::new(way)?;
+        let share = rig.guest.walk("share")?;
+        let share = share.map_err(|errno| anyhow::anyhow!("error {errno}"))?;
+        let look = abi::GetattrIn::default();
+        // Past the time for which a thread looks, and that after which another looks after it.
+        for gap in (0..300).chain((300..3000).step_by(20)).map(Duration::from_micros) {
+            for _ in 0..5 {
+                let reply = rig.guest.ask(op::GETATTR, share, &[look.as_bytes()])?;
+                ensure!(reply.is_ok(), "{way:?}: {reply:?}");
+            }
+            // Sleeping takes longer than most of these.
+            let answered = Instant::now();
+            while answered.elapsed() < gap {
+                std::hint::spin_loop();
+            }
+            let reply = rig.guest.ask(op::GETATTR, share, &[look.as_bytes()]);
+            let reply = reply.with_context(|| format!("{way:?}: {gap:?} after the last one"))?;
+            ensure!(reply.is_ok(), "{way:?}: {reply:?}");
+        }
+    }
+    Ok(())
 }
 
 #[test]

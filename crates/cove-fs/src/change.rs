@@ -162,6 +162,35 @@ struct Queue {
     ended: bool,
 }
 
+impl Queue {
+    /// Takes up to `most` changes that can be told, and drops those before them that cannot.
+    fn take(&mut self, most: usize, nodes: &Table, mut taken: impl FnMut(u64, &Event)) -> Vec<HostChange> {
+        let mut changes = Vec::new();
+        while changes.len() < most {
+            let Some(event) = self.queued.pop_front() else {
+                break;
+            };
+            if let Event::Modified { dir, name } = &event {
+                self.modified.remove(&(*dir, name.clone()));
+            }
+            self.next += 1;
+            let id = self.next;
+            let Some(change) = tell(id, &event, nodes) else {
+                settle(&event, nodes);
+                continue;
+            };
+            taken(id, &event);
+            let last = event.moves_directories();
+            self.taken.insert(id, event);
+            changes.push(change);
+            if last {
+                break;
+            }
+        }
+        changes
+    }
+}
+
 /// The queue. Filled by the watching thread, emptied by whoever talks to the agent.
 pub(crate) struct Changes {
     queue: Mutex<Queue>,
@@ -229,8 +258,8 @@ impl Changes {
         self.queue.lock().queued.len() < self.most / 2
     }
 
-    /// Takes up to `most` changes, waiting for the first until `timeout` has passed or the queue has ended. `taken`
-    /// sees each before anybody can act on it.
+    /// Takes up to `most` changes, waiting for the first that can be told until `timeout` has passed or the queue has
+    /// ended. `taken` sees each before anybody can act on it.
     pub(crate) fn take(
         &self,
         most: usize,
@@ -240,43 +269,27 @@ impl Changes {
     ) -> Vec<HostChange> {
         let deadline = Instant::now().checked_add(timeout);
         let mut queue = self.queue.lock();
-        while queue.queued.is_empty() {
-            if queue.ended {
-                return Vec::new();
+        loop {
+            while queue.queued.is_empty() {
+                if queue.ended {
+                    return Vec::new();
+                }
+                let ended = if let Some(deadline) = deadline {
+                    self.filled.wait_until(&mut queue, deadline).timed_out()
+                } else {
+                    self.filled.wait(&mut queue);
+                    false
+                };
+                if ended && queue.queued.is_empty() {
+                    return Vec::new();
+                }
             }
-            let ended = if let Some(deadline) = deadline {
-                self.filled.wait_until(&mut queue, deadline).timed_out()
-            } else {
-                self.filled.wait(&mut queue);
-                false
-            };
-            if ended && queue.queued.is_empty() {
-                return Vec::new();
-            }
-        }
-        let mut changes = Vec::new();
-        while changes.len() < most {
-            let Some(event) = queue.queued.pop_front() else {
-                break;
-            };
-            if let Event::Modified { dir, name } = &event {
-                queue.modified.remove(&(*dir, name.clone()));
-            }
-            queue.next += 1;
-            let id = queue.next;
-            let Some(change) = tell(id, &event, nodes) else {
-                settle(&event, nodes);
-                continue;
-            };
-            taken(id, &event);
-            let last = event.moves_directories();
-            queue.taken.insert(id, event);
-            changes.push(change);
-            if last {
-                break;
+            let changes = queue.take(most, nodes, &mut taken);
+            // None is what says that the queue has ended, or that it is late.
+            if !changes.is_empty() || most == 0 {
+                return changes;
             }
         }
-        changes
     }
 
     /// Ends the wait of whoever is in [`Changes::take`], and every later one.
@@ -485,5 +498,34 @@ mod tests {
             &table,
         );
         assert_eq!(take(&changes, &table), []);
+    }
+
+    /// Nothing taken is how the queue says that it has ended: the guest was told of nothing any more, and went on
+    /// believing what it knew.
+    #[test]
+    fn whoever_waits_is_not_told_of_an_end_by_a_change_that_cannot_be_told() {
+        const LONG: Duration = Duration::from_secs(20);
+        let (table, dir) = table();
+        let changes = Changes::new(100);
+        let attributes = |dir| Event::Attributes {
+            dir,
+            name: c"f".to_owned(),
+        };
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| changes.take(1, LONG, &table, |_, _| {}));
+            changes.push(attributes(999), &table);
+            let began = Instant::now();
+            while changes.len() > 0 && began.elapsed() < LONG {
+                std::thread::yield_now();
+            }
+            changes.push(attributes(dir), &table);
+            let kinds: Vec<_> = waiting
+                .join()
+                .unwrap()
+                .into_iter()
+                .map(|change| change.kind)
+                .collect();
+            assert_eq!(kinds, [ChangeKind::Attributes { name: "f".into() }]);
+        });
     }
 }

@@ -37,8 +37,8 @@ impl Default for Config {
         Self {
             max_open: 65_536,
             // A guest's kernel spends more than a kibibyte of its own memory on each (inode and dentry), and forgets
-            // some when that is short: this is more than a guest with four gibibytes can know. Here each is half a
-            // kibibyte.
+            // some when that is short: this is more than a guest with four gibibytes can know. Here each is a
+            // little more than half a kibibyte.
             max_nodes: 4 << 20,
             max_pins: 4096,
             long_entries: Duration::from_mins(10),

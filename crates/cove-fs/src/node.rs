@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Statx, StatxFlags};
 
+use crate::abi::Attr;
 use crate::descriptor::Descriptor;
 use crate::ownership::Owner;
 use crate::share::Share;
@@ -153,8 +154,8 @@ pub(crate) struct State {
     pub(crate) former: Option<Arc<Place>>,
     /// The successor that was opened last.
     pub(crate) followed: Option<Identified>,
-    /// What the guest was told last of who may open it.
-    pub(crate) access: Option<Access>,
+    /// The status that the guest was told last.
+    pub(crate) shown: Option<Attr>,
     /// An `O_PATH` descriptor.
     pub(crate) pin: Option<Arc<Descriptor>>,
     /// Open files by handle, for as long as the handles are open.
@@ -167,6 +168,13 @@ pub(crate) struct State {
     pub(crate) told: Option<Stamp>,
     /// The version of the data that the guest has heard of, in an answer or through its agent.
     pub(crate) heard: Option<Stamp>,
+}
+
+impl State {
+    /// What the guest was told last of who may open it.
+    pub(crate) fn access(&self) -> Option<Access> {
+        self.shown.map(|attr| (attr.uid, attr.gid, attr.mode & 0o7777))
+    }
 }
 
 impl Node {

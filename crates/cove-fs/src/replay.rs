@@ -52,6 +52,8 @@ enum Role {
 struct Part {
     change: u64,
     role: Role,
+    /// The agent was shown something else by this name than what is there.
+    stood_in: bool,
 }
 
 /// The changes under way, by name.
@@ -68,7 +70,11 @@ impl Replay {
                 .lock()
                 .entry((dir, name.clone()))
                 .or_default()
-                .push(Part { change, role });
+                .push(Part {
+                    change,
+                    role,
+                    stood_in: false,
+                });
         };
         match event {
             Event::Created { dir, name, entry } => add(*dir, name, Role::Coming(*entry)),
@@ -97,6 +103,19 @@ impl Replay {
     fn part(&self, dir: u64, name: &CStr) -> Option<Part> {
         let key = (dir, name.to_owned());
         self.parts.lock().get(&key)?.first().copied()
+    }
+
+    /// Something else stands in, for the earliest change, for what has the name.
+    fn note_stand_in(&self, dir: u64, name: &CStr) {
+        let key = (dir, name.to_owned());
+        if let Some(part) = self
+            .parts
+            .lock()
+            .get_mut(&key)
+            .and_then(|parts| parts.first_mut())
+        {
+            part.stood_in = true;
+        }
     }
 
     /// A change was repeated, or given up.
@@ -159,7 +178,7 @@ impl Tree {
             Some(Role::Coming(_)) => Some(EntryOut::default()),
             Some(Role::To(entry)) => Some(self.replaced(dir, name, entry)),
             Some(Role::Going(entry)) => Some(self.going(dir, name, entry)),
-            Some(Role::From(entry)) => Some(self.former(dir, name, entry)),
+            Some(Role::From(entry)) => Some(self.former(dir, name, entry, false)),
             Some(Role::Staying) | None => {
                 // As on the host, if it still is there what the guest knows.
                 let known = self.nodes.at(dir, name);
@@ -172,7 +191,7 @@ impl Tree {
                 match known {
                     Some(node) if self.stat(&node).is_ok() => None,
                     None if self.is_there(dir, name) => None,
-                    _ => Some(self.former(dir, name, kind)),
+                    _ => Some(self.former(dir, name, kind, false)),
                 }
             }
         }
@@ -187,7 +206,7 @@ impl Tree {
             .at(dir, name)
             .filter(|node| node.is_dir() == by_directory && !self.is_now_at(node, dir, name));
         match known {
-            Some(node) => self.former(dir, name, kind_of_type(node.kind)),
+            Some(node) => self.former(dir, name, kind_of_type(node.kind), true),
             None => EntryOut::default(),
         }
     }
@@ -197,13 +216,14 @@ impl Tree {
     fn going(&self, dir: u64, name: &CStr, entry: EntryKind) -> EntryOut {
         let known = self.nodes.at(dir, name);
         if known.is_none_or(|node| !self.is_now_at(&node, dir, name)) {
-            return self.former(dir, name, entry);
+            return self.former(dir, name, entry, true);
         }
+        self.replay.note_stand_in(dir, name);
         let stand_in = self
             .nodes
             .get(dir)
             .and_then(|parent| self.nodes.insert_phantom(&parent.share, file_type(entry)).ok());
-        stand_in.map_or_else(EntryOut::default, |node| former_entry(&node))
+        stand_in.map_or_else(EntryOut::default, |node| entry_of(&node, told_last(&node)))
     }
 
     fn is_there(&self, dir: u64, name: &CStr) -> bool {
@@ -219,24 +239,53 @@ impl Tree {
         rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS)
     }
 
-    /// The node that the guest knows by a name that is gone, or one that only stands in for it.
-    fn former(&self, dir: u64, name: &CStr, entry: EntryKind) -> EntryOut {
-        let kind = file_type(entry);
-        let known = self.nodes.at(dir, name).filter(|node| node.kind == kind);
-        let node = match known {
-            Some(node) if self.nodes.refer(&node) => node,
-            _ => {
-                let Some(parent) = self.nodes.get(dir) else {
-                    return EntryOut::default();
-                };
-                let Ok(node) = self.nodes.insert_phantom(&parent.share, kind) else {
-                    return EntryOut::default();
-                };
-                self.nodes.relocate(&node, dir, name);
-                node
+    /// The node that the guest knows by a name that is gone, or one that only stands in for it. `goes` where the
+    /// guest's kernel is about to take the name off the file.
+    fn former(&self, dir: u64, name: &CStr, entry: EntryKind, goes: bool) -> EntryOut {
+        // A rename is told without the type of what is no directory, and nothing but that decides whether the guest's
+        // kernel removes or renames it.
+        let by_directory = entry == EntryKind::Directory;
+        let known = self
+            .nodes
+            .at(dir, name)
+            .filter(|node| node.is_dir() == by_directory);
+        self.known_or_stand_in(known, dir, name, entry)
+            .map_or_else(EntryOut::default, |node| {
+                entry_of(&node, self.former_attr(&node, goes))
+            })
+    }
+
+    /// `known` with one reference more, or else a node that is found by this name from now on and stands in for a file.
+    fn known_or_stand_in(
+        &self,
+        known: Option<Arc<Node>>,
+        dir: u64,
+        name: &CStr,
+        entry: EntryKind,
+    ) -> Option<Arc<Node>> {
+        if let Some(node) = known.filter(|node| self.nodes.refer(node)) {
+            return Some(node);
+        }
+        let parent = self.nodes.get(dir)?;
+        let node = self.nodes.insert_phantom(&parent.share, file_type(entry)).ok()?;
+        self.nodes.relocate(&node, dir, name);
+        Some(node)
+    }
+
+    /// The status of a file that is not, or no longer, where the agent looks for it, but may be in use: as it is, where
+    /// it is open say, or else as the guest was told it last. With another size or type the guest's kernel would take
+    /// the file away from those who use it, and without a link tell those who watch it that it is gone.
+    fn former_attr(&self, node: &Arc<Node>, goes: bool) -> Attr {
+        match self.stat(node) {
+            Ok((stat, reach)) if node.is(&stat) => {
+                let owner = self.owner(node, &stat, &reach);
+                let mut attr = self.attr(node, &stat, &owner);
+                // The host has taken this name off already.
+                attr.nlink = attr.nlink.saturating_add(u32::from(goes));
+                attr
             }
-        };
-        former_entry(&node)
+            _ => told_last(node),
+        }
     }
 
     fn replay_create(
@@ -264,9 +313,24 @@ impl Tree {
             Ok(stat) if kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())) == kind => {
                 self.enter(&parent, name, &stat)?
             }
-            // Gone already, which the next change will say.
-            _ => self.former(dir, name, kind),
+            // Gone already, which the next change will say. The guest's kernel takes nothing of another type.
+            _ => {
+                let known = self
+                    .nodes
+                    .at(dir, name)
+                    .filter(|node| FileType::from_raw_mode(told_last(node).mode) == file_type(kind));
+                let node = self
+                    .known_or_stand_in(known, dir, name, kind)
+                    .ok_or(Errno::NFILE)?;
+                entry_of(&node, told_last(&node))
+            }
         };
+        if opens && FileType::from_raw_mode(entry.attr.mode) != FileType::RegularFile {
+            // An empty file that stands for a device, say. The guest's kernel would refuse what it did not ask for, and
+            // give back neither the reference nor the handle.
+            self.let_go(entry.node, 1);
+            return Err(Errno::NODEV);
+        }
         // Not before the guest is told: until then the name is still to come.
         self.replay.end(part.change);
         if !opens {
@@ -291,10 +355,14 @@ impl Tree {
         if !matches!(part.role, Role::Going(_)) {
             return Err(Errno::PERM);
         }
+        let known = self.nodes.at(dir, name);
+        let is_there = known.as_ref().is_some_and(|node| self.is_now_at(node, dir, name));
+        if is_there && !part.stood_in {
+            // The guest has found or made it since, and its kernel believed in the name and did not ask.
+            return Err(Errno::BUSY);
+        }
         self.replay.end(part.change);
-        if let Some(node) = self.nodes.at(dir, name)
-            && !self.is_now_at(&node, dir, name)
-        {
+        if let Some(node) = known.filter(|_| !is_there) {
             self.nodes.lose_name(&node);
         }
         sink.done()
@@ -322,6 +390,17 @@ impl Tree {
         self.replay.end(part.change);
         let (from, to): (Arc<Node>, Arc<Node>) = (self.node(dir)?, self.node(to_dir)?);
         let (moved, replaced) = (self.nodes.at(dir, old), self.nodes.at(to_dir, new));
+        if replaced
+            .as_ref()
+            .is_some_and(|node| self.is_now_at(node, to_dir, new))
+        {
+            // The guest has found already what came there. A directory that lost its place here could not be named to
+            // the agent any more, nor what happens in it.
+            if let Some(moved) = moved.filter(|node| !self.is_now_at(node, dir, old)) {
+                self.nodes.detach(&moved);
+            }
+            return sink.done();
+        }
         self.note_renamed(
             moved.as_ref(),
             replaced.as_ref(),
@@ -346,7 +425,10 @@ impl Tree {
                 let owner = self.owner(&node, &stat, &reach);
                 sink.value(&self.attr_out(&node, &stat, &owner))
             }
-            Err(_) => sink.value(&former_attr(&node)),
+            Err(_) => sink.value(&AttrOut {
+                attr: told_last(&node),
+                ..AttrOut::default()
+            }),
         })
     }
 
@@ -357,7 +439,10 @@ impl Tree {
         {
             let mut state = node.state.lock();
             state.cached = None;
-            state.heard = stamp;
+            // Of what cannot be looked at the guest has heard nothing, which comparing is to find.
+            if stamp.is_some() {
+                state.heard = stamp;
+            }
         }
         let fh = self.handles.insert(Open::Replay {
             node: node.id,
@@ -381,27 +466,22 @@ fn file_type(entry: EntryKind) -> FileType {
     }
 }
 
-fn former_entry(node: &Node) -> EntryOut {
-    let attr = former_attr(node);
+/// What the guest is not to believe for long, as nobody looked it up by that name.
+fn entry_of(node: &Node, attr: Attr) -> EntryOut {
     EntryOut {
         node: node.id,
-        attr: attr.attr,
-        attr_valid: attr.attr_valid,
+        attr,
         ..EntryOut::default()
     }
 }
 
-/// Attributes of a file that is gone, to be believed for just as long as it takes to repeat a change.
-fn former_attr(node: &Node) -> AttrOut {
-    let attr = Attr {
+/// The status that the guest was told last. It was told none of what only stands in for a file.
+fn told_last(node: &Node) -> Attr {
+    let shown = node.state.lock().shown;
+    shown.unwrap_or_else(|| Attr {
         ino: node.id,
         mode: node.kind.as_raw_mode() | 0o777,
         nlink: 1,
         ..Attr::default()
-    };
-    AttrOut {
-        attr_valid: 1,
-        attr,
-        ..AttrOut::default()
-    }
+    })
 }

@@ -167,8 +167,7 @@ impl Tree {
             Some(Special::Pipe) => (0o010_000, 0),
             Some(Special::Socket) => (0o140_000, 0),
         };
-        node.state.lock().access = Some((owner.uid, owner.gid, owner.mode));
-        Attr {
+        let attr = Attr {
             ino: self.shown_ino(node.identified.identity.device, stat.stx_ino),
             size: stat.stx_size,
             blocks: stat.stx_blocks,
@@ -185,7 +184,9 @@ impl Tree {
             rdev,
             blksize: stat.stx_blksize,
             flags: 0,
-        }
+        };
+        node.state.lock().shown = Some(attr);
+        attr
     }
 
     /// The answer to a lookup of `node` in `parent`.

@@ -244,7 +244,7 @@ impl Tree {
     fn open_successor(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, Statx), Errno> {
         let (stat, reach) = self.successor(node)?;
         let owner = self.owner(node, &stat, &reach);
-        if node.state.lock().access != Some((owner.uid, owner.gid, owner.mode)) {
+        if node.state.lock().access() != Some((owner.uid, owner.gid, owner.mode)) {
             return Err(Errno::STALE);
         }
         let (dir, name, _) = reach.at();

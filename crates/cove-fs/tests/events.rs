@@ -378,9 +378,9 @@ fn once_the_event_is_there_no_read_sees_what_was_before() {
     let (protection, shared_map) = (rustix::mm::ProtFlags::READ, rustix::mm::MapFlags::SHARED);
     // SAFETY: a new mapping at an address of the kernel's choice.
     let map = unsafe { rustix::mm::mmap(std::ptr::null_mut(), 16_000, protection, shared_map, &open, 0) };
-    let map = map.unwrap().cast::<u8>();
-    // SAFETY: within the mapping, which stays to the end of the process, and of a file that stays as long.
-    let mapped = || unsafe { map.add(12_000).read_volatile() };
+    let map = map.unwrap();
+    // SAFETY: within the mapping, which stays until the last use of this, and of a file that stays as long.
+    let mapped = || unsafe { map.cast::<u8>().add(12_000).read_volatile() };
     let mut writer = as_user(USER, || {
         // Writes one version for each line that it reads.
         let script = "n=0; while read -r _; do n=$((n + 1))
@@ -423,6 +423,9 @@ fn once_the_event_is_there_no_read_sees_what_was_before() {
             "not version {version} through a new one"
         );
     }
+    // The mount lives for as long as anything is mapped from it, and its end is waited for.
+    // SAFETY: this very mapping, which nothing reads after this.
+    unsafe { rustix::mm::munmap(map, 16_000) }.unwrap();
     drop(writer.stdin.take());
     assert!(writer.wait().unwrap().success());
     println!("slowest event: {slowest:?}, with the time that the writing took");

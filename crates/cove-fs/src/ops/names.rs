@@ -32,7 +32,7 @@ impl Tree {
             stands_for: None,
         };
         // As the guest was told last, be it by the record or by the host: no look at the directory for each new file.
-        let told = parent.state.lock().access;
+        let told = parent.state.lock().access();
         let (gid, mode) = match told {
             Some((_, gid, mode)) => (gid, mode),
             None => match self.stat(parent) {

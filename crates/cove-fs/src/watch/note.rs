@@ -134,7 +134,10 @@ impl Tree {
             mask & libc::FAN_CLOSE_WRITE != 0 && told.is_some() && told != stamp
         };
         if modified && !is_dir {
-            if let Some(node) = &known {
+            // Where it cannot be looked at, having been moved perhaps, the next closing is to tell once more.
+            if let Some(node) = &known
+                && stamp.is_some()
+            {
                 node.state.lock().told = stamp;
             }
             self.push_change(Event::Modified {

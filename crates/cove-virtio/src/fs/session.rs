@@ -44,7 +44,8 @@ const NUDGE: Duration = Duration::from_millis(10);
 /// About as long as it takes the guest's processor to wake for an answer, and to ask again.
 const LINGER: Duration = Duration::from_micros(100);
 
-/// How long a request that came behind a slow one may wait, once, before another thread takes it.
+/// How often one that guards looks whether a request was taken since. One that came behind a slow one waits for up to
+/// twice as long, once, before another thread takes it.
 const GUARD: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
