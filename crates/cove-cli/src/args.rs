@@ -175,16 +175,6 @@ pub(crate) enum Command {
     /// List the exit codes
     #[command(hide = true, long_about = exit_codes_text())]
     ExitCodes,
-    /// What a machine runs in; the daemon starts it
-    #[command(hide = true)]
-    MachineProcess {
-        /// The machine's directory
-        #[arg(long)]
-        directory: PathBuf,
-        /// The part of it that this process plays
-        #[arg(long)]
-        part: Option<String>,
-    },
 }
 
 impl Command {

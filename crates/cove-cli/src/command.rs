@@ -94,9 +94,6 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Completion { shell } => return completion(*shell),
         Command::Manual { directory } => return manual(directory),
         Command::ExitCodes => return exit_codes(args.global.json),
-        Command::MachineProcess { directory, part } => {
-            return Ok(cove_machine::process::run(directory, part.as_deref()));
-        }
         _ => {}
     }
     let session = Session {
@@ -145,10 +142,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Env { socket, unset, shell } => environment::run(session, socket, unset, shell),
         Command::Context(what) => wait_for(context::run(session, what)),
         Command::Version => wait_for(version::run(session)),
-        Command::Completion { .. }
-        | Command::Manual { .. }
-        | Command::ExitCodes
-        | Command::MachineProcess { .. } => {
+        Command::Completion { .. } | Command::Manual { .. } | Command::ExitCodes => {
             unreachable!("answered above")
         }
     }

@@ -17,9 +17,19 @@ mod terminal;
 mod time;
 
 use clap::Parser as _;
-use std::process::ExitCode;
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
 
 fn main() -> ExitCode {
+    // Without this program's own name.
+    let words: Vec<_> = env::args_os().skip(1).collect();
+    if let Some((directory, part)) = machine_process(&words) {
+        return cove_machine::process::run(directory, part);
+    }
     let args = match args::Args::try_parse() {
         Ok(args) => args,
         Err(answer) => {
@@ -27,7 +37,7 @@ fn main() -> ExitCode {
             let _ = answer.print();
             return match answer.exit_code() {
                 0 => exit::Exit::Done.into(),
-                _ if args::would_pass_the_programs_code(std::env::args_os()) => exit::Exit::CoveFailed.into(),
+                _ if args::would_pass_the_programs_code(env::args_os()) => exit::Exit::CoveFailed.into(),
                 _ => exit::Exit::Usage.into(),
             };
         }
@@ -38,5 +48,48 @@ fn main() -> ExitCode {
     match command::run(args) {
         Ok(code) => code,
         Err(error) => failure::report(&error, &machine, wants_json, passes_code),
+    }
+}
+
+/// The directory and the part of a process that a machine lives in, where the words are those that the daemon and these
+/// processes start them with. Such a process stays for as long as its machine, confined and without anybody who types:
+/// what reads and explains the words of people would be resident all that time, which is two megabytes and more.
+fn machine_process(words: &[OsString]) -> Option<(&Path, Option<&str>)> {
+    match words {
+        [command, flag, directory] if command == "machine-process" && flag == "--directory" => {
+            Some((Path::new(directory), None))
+        }
+        [command, flag, directory, further, part]
+            if command == "machine-process" && flag == "--directory" && further == "--part" =>
+        {
+            Some((Path::new(directory), Some(OsStr::to_str(part)?)))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machines_processes_are_known_by_all_of_their_words() {
+        let read = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            machine_process(&words).map(|(directory, part)| (directory.to_owned(), part.map(str::to_owned)))
+        };
+        let process = ["machine-process", "--directory", "/d"];
+        assert_eq!(read(&process), Some(("/d".into(), None)));
+        let cell = ["machine-process", "--directory", "/d", "--part", "{}"];
+        assert_eq!(read(&cell), Some(("/d".into(), Some("{}".into()))));
+        for others in [
+            &process[..2],
+            &cell[..4],
+            &["--json", "machine-process"],
+            &["status"],
+            &[],
+        ] {
+            assert_eq!(read(others), None, "{others:?}");
+        }
     }
 }

@@ -129,7 +129,11 @@ fn thread(kind: Thread) -> Result<Rules, ConfineError> {
     match kind {
         Thread::Vcpu => controls(&mut rules, &of_vcpu()?),
         Thread::Entropy | Thread::Balloon => {}
-        Thread::Disk => add(&mut rules, DISK),
+        Thread::Disk => {
+            add(&mut rules, DISK);
+            // It starts the thread that enters its ring, each time that there is something to do.
+            starting(&mut rules)?;
+        }
         Thread::Connections => {
             add(&mut rules, CONNECTIONS);
             sockets(&mut rules)?;
@@ -142,8 +146,7 @@ fn thread(kind: Thread) -> Result<Rules, ConfineError> {
         Thread::Files => {
             add(&mut rules, FILES);
             // One of them starts the thread that waits for locks.
-            add(&mut rules, &[libc::SYS_clone3]);
-            threads(&mut rules)?;
+            starting(&mut rules)?;
         }
     }
     Ok(rules)
@@ -190,6 +193,12 @@ fn threads(rules: &mut Rules) -> Result<(), ConfineError> {
         vec![rule(&[(0, Len::Qword, Op::MaskedEq(thread), thread)])?],
     );
     Ok(())
+}
+
+/// What a thread that starts others calls: `clone3` first, which the list that refuses it answers.
+fn starting(rules: &mut Rules) -> Result<(), ConfineError> {
+    add(rules, &[libc::SYS_clone3]);
+    threads(rules)
 }
 
 fn controls(rules: &mut Rules, controls: &[SeccompRule]) {

@@ -5,6 +5,7 @@ use std::env;
 use std::fs::File;
 use std::process::Command;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use cove_tests::driver::block::{Status, buffer, op};
@@ -315,4 +316,53 @@ fn a_disk_that_may_have_no_ring_serves_one_request_after_the_other() -> Result<(
         thread.join().map_err(|_| anyhow!("it panicked"))??;
     }
     Ok(())
+}
+
+/// What the kernel does for a ring is done by workers that stay with the thread which entered it, and wake every five
+/// seconds for as long as that lives.
+#[test]
+fn a_disk_at_rest_has_no_thread_in_its_ring_and_serves_the_next_request() -> Result<()> {
+    const ALONE: &str = "COVE_TEST_DISK_AT_REST";
+    let way = Way::new(rig::Way::InProcess, true);
+    if !way.disk(tempfile::tempfile()?, Access::ReadWrite)?.has_rings() {
+        return Ok(());
+    }
+    if env::var_os(ALONE).is_none() {
+        // By itself, without the threads of other tests.
+        let alone = Command::new(env::current_exe()?)
+            .arg("together::a_disk_at_rest_has_no_thread_in_its_ring_and_serves_the_next_request")
+            .args(["--exact", "--nocapture"])
+            .env(ALONE, "")
+            .output()?;
+        let said = String::from_utf8_lossy(&alone.stdout);
+        ensure!(
+            alone.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&alone.stderr)
+        );
+        return Ok(());
+    }
+    let in_ring = || -> Result<bool> {
+        let mut found = false;
+        for thread in std::fs::read_dir("/proc/self/task")? {
+            // One that has ended meanwhile has no name.
+            let name = std::fs::read_to_string(thread?.path().join("comm")).unwrap_or_default();
+            found |= name.starts_with("disk-ring") || name.starts_with("iou-wrk");
+        }
+        Ok(found)
+    };
+    let mut rig = Rig::new(way)?;
+    for round in 0..2 {
+        rig.check_untouched()?;
+        ensure!(in_ring()?, "round {round}: nobody serves the ring");
+        let deadline = Instant::now() + PATIENCE;
+        while in_ring()? {
+            ensure!(
+                Instant::now() < deadline,
+                "round {round}: somebody stays in the ring"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    rig.check_untouched()
 }

@@ -473,6 +473,9 @@ fn command_line(further: &[String]) -> String {
         // A byte to a port restarts the machine. By default the kernel asks ACPI, and then comes to a standstill before
         // anything of it reaches the monitor.
         "reboot=k",
+        // Each vCPU would wake every few seconds to see whether it still does, and a host that is busy or was suspended
+        // makes that look like a hang.
+        "nowatchdog",
     ];
     let further = further.iter().map(String::as_str);
     ours.into_iter().chain(further).collect::<Vec<_>>().join(" ")

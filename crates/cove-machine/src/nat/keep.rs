@@ -12,13 +12,21 @@
 //! The one task that runs [`keep`] owns the state. Whether the guest's cable is plugged in follows from it: it is
 //! while a program serves.
 
+#![expect(
+    unsafe_code,
+    reason = "tokio cannot know by type that a descriptor stays what it is"
+)]
+// UNSAFETY: the one unsafe call asks for a descriptor that stays open and the same; an `OwnedFd` is nothing else.
+
 use super::{Nat, Passt};
 use crate::process::{
     ansi,
     spawn::{self, Bond},
 };
 use cove_wire::with_causes;
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use std::{
+    future::pending,
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
@@ -26,15 +34,15 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::AsyncReadExt,
+    io::{AsyncReadExt, unix::AsyncFd},
     net::{UnixListener, UnixStream},
     process::{Child, Command},
     sync::watch,
     time::{Instant, sleep},
 };
 
-/// How often a missing program is looked for.
-const LOOK: Duration = Duration::from_secs(5);
+/// How often a missing program is looked for where nothing was seen to come: in a directory that came itself, perhaps.
+const LOOK: Duration = Duration::from_mins(1);
 /// The pause after a program that ended soon, doubled each time up to the longest: a host without any network makes
 /// some programs refuse to start.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -77,10 +85,25 @@ pub(crate) async fn keep(listener: UnixListener, directories: Vec<PathBuf>, plug
     }
 }
 
+/// Tells of what comes into `directories`, as far as they are there, and of what changes in them.
+fn arrivals(directories: &[PathBuf]) -> io::Result<AsyncFd<OwnedFd>> {
+    let arrivals = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    let wanted = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
+    for directory in directories {
+        if let Err(error) = inotify::add_watch(&arrivals, directory.as_path(), wanted) {
+            tracing::debug!(directory = %directory.display(), %error, "what comes there is not seen");
+        }
+    }
+    // SAFETY: an `OwnedFd` is open until it is dropped, and nothing here exchanges the one that is waited for.
+    Ok(unsafe { AsyncFd::register(arrivals) }?)
+}
+
 /// Waits until there is a program.
 async fn look(directories: &[PathBuf]) -> impl Nat {
     let mut said = false;
     loop {
+        // Begun before the look, so that what comes between the two is noticed. What was told before is forgotten.
+        let arrivals = arrivals(directories).ok();
         match Passt::find(directories) {
             Ok(program) => return program,
             Err(error) if !said => {
@@ -89,7 +112,17 @@ async fn look(directories: &[PathBuf]) -> impl Nat {
             }
             Err(_) => {}
         }
-        sleep(LOOK).await;
+        let arrived = async {
+            match &arrivals {
+                Some(arrivals) => drop(arrivals.readable().await),
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            // Many come together where a package is installed.
+            () = arrived => sleep(PAUSE).await,
+            () = sleep(LOOK) => {}
+        }
     }
 }
 
@@ -196,7 +229,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_that_is_installed_later_is_taken() {
-        tokio::time::pause();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("net.sock");
         let (plugged, cable) = watch::channel(false);
@@ -206,11 +238,10 @@ mod tests {
             plugged,
         ));
         let mut stream = sockets::open(&path).await.unwrap();
-        sleep(LOOK / 2).await;
+        sleep(PAUSE).await;
         assert!(!*cable.borrow());
         install_echo(directory.path());
-        sleep(LOOK).await;
-        tokio::time::resume();
+        // Sooner than at the next look that nothing brings about.
         stream.write_all(b"x").await.unwrap();
         assert_eq!(timeout(LIMIT, stream.read_u8()).await.unwrap().unwrap(), b'x');
         keeper.abort();

@@ -16,11 +16,25 @@
 //! more, and is done again where it does: that changes nothing, since the driver has been told of none of it. But for a
 //! flush that failed: the next would succeed, and what was lost would seem to be safe. So nothing before such a flush
 //! waits for space. It fails too, and the driver is told of both.
+//!
+//! The kernel does what would have to wait by workers of its own, which belong to the thread that entered the ring. One
+//! of them stays for as long as that thread does, and wakes every five seconds. So the ring is entered by a thread that
+//! ends where it has nothing to do for [`REST`], and the session's own waits for the notification upon which there is
+//! another:
+//!
+//! ```text
+//!  session's thread:  waits for a kick ──▶ waits for the other's end ──┐    stop: ends
+//!           ▲                    │               nothing for a while   │
+//!           └────────────────────┼─────────────────────────────────────┘
+//!  ring's thread:                └── serving ⇄ waiting ──▶ ends
+//! ```
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::ring::{Flights, Ring, State};
 use super::serving::Serving;
@@ -29,12 +43,22 @@ use crate::one_thread::{self, AGAIN, Service, Session};
 use crate::queue::{BrokenQueue, DeviceQueue};
 use crate::stop::Stop;
 
+/// How long the thread that enters the ring stays without anything to do: less than the kernel's workers sleep at a
+/// time, and far longer than it takes to start another.
+const REST: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
+
+/// What the thread that enters the ring is called.
+const RING: &str = "disk-ring";
+
 /// What the thread has.
 struct Worker<'a> {
     memory: &'a GuestMemory,
     queue: &'a mut DeviceQueue,
     interrupt: &'a dyn Interrupt,
-    serving: Serving,
+    serving: &'a mut Serving,
     stop: &'a Stop,
     flights: Flights<'a, 'a>,
 }
@@ -50,6 +74,15 @@ enum Trouble {
     Ring(#[from] io::Error),
 }
 
+/// Why a thread has nothing more to do with the ring, and nothing in flight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It was told to stop.
+    Told,
+    /// There has been nothing to do for [`REST`].
+    Idle,
+}
+
 /// Begins a session, which has the ring for itself.
 pub(super) fn begin(
     memory: Arc<GuestMemory>,
@@ -62,17 +95,19 @@ pub(super) fn begin(
     session.run(Serving::NAME, Serving::KIND, move |stop| {
         // A session that panicked has waited for what it had in flight.
         let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut worker = Worker {
-            memory: &memory,
-            queue: &mut queue,
-            interrupt: &*interrupt,
-            serving,
-            stop: &stop,
-            flights: Flights::new(&mut ring),
+        let mut serving = serving;
+        let worked = loop {
+            let worked = serve(&memory, &mut queue, &*interrupt, &mut serving, &stop, &mut ring);
+            let goes_on = worked.and_then(|ended| match ended {
+                Ended::Told => Ok(false),
+                Ended::Idle => await_kick(&queue, &stop).map_err(Trouble::from),
+            });
+            match goes_on {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(trouble) => break Err(trouble),
+            }
         };
-        let worked = worker.work();
-        // Nobody is told of an end while anything is in flight.
-        drop(worker);
         match worked {
             Ok(()) => {}
             Err(Trouble::Queue(error)) => one_thread::give_up(Serving::NAME, &*interrupt, &error),
@@ -88,9 +123,58 @@ pub(super) fn begin(
     Ok(session)
 }
 
+/// Serves requests on a thread that is there for nothing else, until told to stop, or until there is nothing to do.
+fn serve(
+    memory: &GuestMemory,
+    queue: &mut DeviceQueue,
+    interrupt: &dyn Interrupt,
+    serving: &mut Serving,
+    stop: &Stop,
+    ring: &mut Ring,
+) -> Result<Ended, Trouble> {
+    // Nobody is told of an end while anything is in flight: the worker is dropped with its flights before.
+    let mut work = || {
+        let mut worker = Worker {
+            memory,
+            queue: &mut *queue,
+            interrupt,
+            serving: &mut *serving,
+            stop,
+            flights: Flights::new(&mut *ring),
+        };
+        worker.work()
+    };
+    let worked = thread::scope(|scope| {
+        // It inherits what this one may do.
+        let thread = thread::Builder::new()
+            .name(RING.to_owned())
+            .spawn_scoped(scope, &mut work)
+            .ok()?;
+        Some(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    // Where there is no other thread to be had this one serves as well, and keeps a worker of the kernel's.
+    worked.unwrap_or_else(work)
+}
+
+/// Waits until the driver notifies; false when the thread is to end.
+fn await_kick(queue: &DeviceQueue, stop: &Stop) -> io::Result<bool> {
+    let mut fds = [
+        PollFd::new(stop, PollFlags::IN),
+        PollFd::new(&queue.kick, PollFlags::IN),
+    ];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
+    let [stop, kick] = fds.map(|fd| !fd.revents().is_empty());
+    if kick {
+        // Nobody else reads it now, so this cannot block.
+        let _ = rustix::io::read(&queue.kick, &mut [0; 8]);
+    }
+    Ok(!stop)
+}
+
 impl Worker<'_> {
-    /// Serves requests until told to stop, and ends with none taken that is not given back.
-    fn work(&mut self) -> Result<(), Trouble> {
+    /// Serves requests until told to stop, or until there is nothing to do, and ends with none taken that is not given
+    /// back.
+    fn work(&mut self) -> Result<Ended, Trouble> {
         loop {
             self.queue.disarm(self.memory)?;
             let mut more = true;
@@ -100,15 +184,15 @@ impl Worker<'_> {
                 more |= self.reap()?;
             }
             if self.stop.is_requested() {
-                return self.finish();
+                return self.finish().map(|()| Ended::Told);
             }
             if self.put_back() {
                 self.rest();
                 continue;
             }
-            let more = self.queue.arm(self.memory)?;
-            if !(more && self.flights.have_room()) {
-                self.wait()?;
+            let can_take_more = self.queue.arm(self.memory)? && self.flights.have_room();
+            if !can_take_more && !self.wait()? {
+                return Ok(Ended::Idle);
             }
         }
     }
@@ -134,7 +218,7 @@ impl Worker<'_> {
 
     /// Takes what has ended, and gives back what can be. True if anything had ended.
     fn reap(&mut self) -> Result<bool, Trouble> {
-        let serving = &mut self.serving;
+        let serving = &mut *self.serving;
         let any = self.flights.reap(|request, done| serving.end(request, done))?;
         self.give_back()?;
         Ok(any)
@@ -179,8 +263,10 @@ impl Worker<'_> {
         let _ = rustix::event::poll(&mut stop, Some(&AGAIN));
     }
 
-    /// Waits until there is something to do, or the thread is to end.
-    fn wait(&self) -> Result<(), Trouble> {
+    /// Waits until there is something to do, or the thread is to end. False when nothing is in flight and nothing comes
+    /// for [`REST`].
+    fn wait(&self) -> Result<bool, Trouble> {
+        let patience = (!self.flights.are_under_way()).then_some(&REST);
         let ended = self.flights.ended();
         let mut fds = vec![
             PollFd::new(self.stop, PollFlags::IN),
@@ -190,7 +276,8 @@ impl Worker<'_> {
         if self.flights.have_room() {
             fds.push(PollFd::new(&self.queue.kick, PollFlags::IN));
         }
-        match rustix::event::poll(&mut fds, None) {
+        match rustix::event::poll(&mut fds, patience) {
+            Ok(0) => return Ok(false),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Trouble::Ring(error.into())),
         }
@@ -198,6 +285,6 @@ impl Worker<'_> {
             // Only this thread reads it, so this cannot block.
             let _ = rustix::io::read(&self.queue.kick, &mut [0; 8]);
         }
-        Ok(())
+        Ok(true)
     }
 }

@@ -42,13 +42,22 @@ impl Ring {
     pub(super) fn new(disk: &Disk) -> io::Result<Self> {
         let writable = disk.access() == Access::ReadWrite;
         let mut ring = ring::of_disk(disk.file(), writable, DEPTH)?;
-        let nothing = opcode::Readv::new(FILE, std::ptr::null(), 0).build();
+        // A file that may have to wait refuses, and is not handed to a worker of the kernel's: that would stay with
+        // this thread, and wake every five seconds for as long as it lives.
+        let nothing = opcode::Readv::new(FILE, std::ptr::null(), 0)
+            .rw_flags(libc::RWF_NOWAIT)
+            .build();
         // SAFETY: an operation on no buffers takes no memory.
         unsafe { ring.submission().push(&nothing) }.map_err(io::Error::other)?;
         loop {
             let done = ring.completion().next();
             if let Some(done) = done {
-                return count(done.result()).map(|_| Self(ring));
+                return match count(done.result()) {
+                    Err(error) if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => {
+                        Err(error)
+                    }
+                    _ => Ok(Self(ring)),
+                };
             }
             match ring.submit_and_wait(1) {
                 // A disk does without a ring better than it waits for one.

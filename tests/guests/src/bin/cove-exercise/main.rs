@@ -10,12 +10,31 @@
 //! | `begin NAME` | it reads or writes the disk `data` from now on |
 //! | `end NAME: BYTES REQUESTS INTERRUPTS` | it has, so many bytes by so many requests, and was interrupted so often |
 //! | `held: BYTES` | it has that much memory, and touched each page of it; for five seconds |
-//! | `freed` | it has given that back, and does nothing any more |
+//! | `freed` | it has given that back, and does nothing for a while |
+//! | `idle: SECONDS` | it has done nothing for so long; what the guest woke for meanwhile follows |
+//! | `woke: COUNT NAME` | so often by that: threads of that name, or an interrupt of that kind; the most frequent come first |
+//! | `done` | it does nothing any more |
 //! | `failed: WHY` | it does nothing any more |
+//!
+//! With `exercise=rest` on the kernel's command line, which the kernel hands on in its environment, the disk is passed
+//! over: there are monitors that do not get past it. With `exercise=network` it works with the network and with nothing
+//! else (`net.rs`).
+
+#[cfg(target_os = "linux")]
+mod net;
+
+/// The work with the network and nothing else.
+#[cfg(target_os = "linux")]
+const NETWORK: &str = "network";
 
 #[cfg(target_os = "linux")]
 fn main() {
-    if let Err(error) = machine::exercise() {
+    let outcome = if std::env::var_os(machine::TASK).is_some_and(|task| task == NETWORK) {
+        net::exercise()
+    } else {
+        machine::exercise()
+    };
+    if let Err(error) = outcome {
         machine::say(format_args!("failed: {error}"));
     }
     // A kernel whose first program ends panics. Whoever measures ends the machine.
@@ -36,6 +55,9 @@ mod machine {
         termios::tcdrain,
     };
     use std::{
+        cmp::Reverse,
+        collections::BTreeMap,
+        env,
         fmt::Arguments,
         fs::{self, File, OpenOptions},
         hint::black_box,
@@ -65,7 +87,17 @@ mod machine {
     const HELD: usize = 512 << 20;
     /// For so long they are kept, so that whoever measures has the time to look.
     const HOLD: Duration = Duration::from_secs(5);
+    /// How long what was freed has for its way back before wake-ups are counted.
+    const SETTLE: Duration = Duration::from_secs(5);
+    /// For how long they are counted: until after whoever measures has watched the machine do nothing.
+    const IDLE: Duration = Duration::from_secs(80);
+    /// So many reasons to wake up are told.
+    const REASONS: usize = 12;
     const PAGE: usize = 4096;
+    /// What the environment says of what is to be done.
+    pub(super) const TASK: &str = "exercise";
+    /// Everything but the disk.
+    const REST: &str = "rest";
 
     /// One kind of work.
     #[derive(Clone, Copy)]
@@ -112,20 +144,50 @@ mod machine {
         let _ = tcdrain(io::stdout());
     }
 
-    /// Does everything once.
-    pub(super) fn exercise() -> io::Result<()> {
+    /// Says that it runs, and mounts what the kernel tells of itself by.
+    pub(super) fn begin() -> io::Result<()> {
         say(format_args!("init"));
         mount("sysfs", "/sys", "sysfs", MountFlags::empty(), c"")?;
         mount("devtmpfs", "/dev", "devtmpfs", MountFlags::empty(), c"")?;
         fs::create_dir_all("/proc")?;
         mount("proc", "/proc", "proc", MountFlags::empty(), c"")?;
-        for module in MODULES {
-            let file = File::open(format!("/modules/{module}.ko"))?;
-            match rustix::system::finit_module(&file, c"", 0) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+        Ok(())
+    }
+
+    /// Loads the kernel's module at `path`, if it is not loaded yet.
+    pub(super) fn load(path: &Path) -> io::Result<()> {
+        let file = File::open(path)?;
+        match rustix::system::finit_module(&file, c"", 0) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// Does everything once.
+    pub(super) fn exercise() -> io::Result<()> {
+        begin()?;
+        for module in MODULES {
+            load(Path::new(&format!("/modules/{module}.ko")))?;
+        }
+        if env::var_os(TASK).is_none_or(|task| task != REST) {
+            work_with_disk()?;
+        }
+
+        let mut memory = vec![0u8; HELD];
+        for page in memory.chunks_mut(PAGE) {
+            page[0] = 1;
+        }
+        black_box(&mut memory);
+        say(format_args!("held: {HELD}"));
+        sleep(HOLD);
+        drop(memory);
+        say(format_args!("freed"));
+        sleep(SETTLE);
+        idle()
+    }
+
+    /// Reads and writes the disk in every way.
+    fn work_with_disk() -> io::Result<()> {
         let (disk, device) = disk()?;
         fill(&disk)?;
         for depth in DEPTHS {
@@ -141,18 +203,66 @@ mod machine {
                 ));
             }
         }
-        drop(disk);
-
-        let mut memory = vec![0u8; HELD];
-        for page in memory.chunks_mut(PAGE) {
-            page[0] = 1;
-        }
-        black_box(&mut memory);
-        say(format_args!("held: {HELD}"));
-        sleep(HOLD);
-        drop(memory);
-        say(format_args!("freed"));
         Ok(())
+    }
+
+    /// Does nothing, and tells what woke the guest up meanwhile.
+    fn idle() -> io::Result<()> {
+        let (began, before) = (Instant::now(), wakes()?);
+        sleep(IDLE);
+        let (after, seconds) = (wakes()?, began.elapsed().as_secs_f64());
+        let more = |(name, count): (String, u64)| {
+            let count = count.saturating_sub(before.get(&name).copied().unwrap_or(0));
+            (count > 0).then_some((count, name))
+        };
+        let mut woke: Vec<(u64, String)> = after.into_iter().filter_map(more).collect();
+        woke.sort_by_key(|(count, _)| Reverse(*count));
+        say(format_args!("idle: {seconds}"));
+        for (count, name) in woke.iter().take(REASONS) {
+            say(format_args!("woke: {count} {name}"));
+        }
+        say(format_args!("done"));
+        Ok(())
+    }
+
+    /// How often threads have waited so far, by their names without numbers, and how often each kind of interrupt was
+    /// taken.
+    fn wakes() -> io::Result<BTreeMap<String, u64>> {
+        let mut wakes = BTreeMap::new();
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            // Others, such as `self`, are no process, or one that has a number as well.
+            if !entry
+                .file_name()
+                .as_encoded_bytes()
+                .iter()
+                .all(u8::is_ascii_digit)
+            {
+                continue;
+            }
+            // One without has ended.
+            let Ok(status) = fs::read_to_string(entry.path().join("status")) else {
+                continue;
+            };
+            let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+            let count = field("voluntary_ctxt_switches:").and_then(|count| count.trim().parse::<u64>().ok());
+            if let (Some(name), Some(count)) = (field("Name:"), count) {
+                // Such as kworker/0:1-events.
+                let name = name.trim().split(['/', ':']).next().unwrap_or_default();
+                *wakes.entry(format!("thread {name}")).or_default() += count;
+            }
+        }
+        for (path, kind) in [("/proc/interrupts", "interrupt"), ("/proc/softirqs", "softirq")] {
+            for line in fs::read_to_string(path)?.lines() {
+                // The first line names the processors.
+                if let Some((name, counts)) = line.split_once(':') {
+                    let counts = counts.split_whitespace();
+                    let count = counts.map_while(|count| count.parse::<u64>().ok()).sum::<u64>();
+                    *wakes.entry(format!("{kind} {}", name.trim())).or_default() += count;
+                }
+            }
+        }
+        Ok(wakes)
     }
 
     /// The disk to work on, past the page cache, and what its device is called.
