@@ -6,12 +6,14 @@ use cove_wire::network;
 use std::{fs, io, path::Path};
 
 /// Settings of the device that leads out, for each family, and why.
-const SETTINGS: [(&str, &str); 3] = [
+const SETTINGS: [(&str, &str); 4] = [
     // Without a network on the host the cable is out, and programs learn at once that there is no route.
     ("ipv4/conf/eth0/ignore_routes_with_linkdown", "1"),
     ("ipv6/conf/eth0/ignore_routes_with_linkdown", "1"),
     // Nobody announces routes here, and containers must not.
     ("ipv6/conf/eth0/accept_ra", "0"),
+    // Taken down and up again, the device has its address still, as it has that of IPv4: nobody would give it back.
+    ("ipv6/conf/eth0/keep_addr_on_down", "1"),
 ];
 
 /// Brings up the loopback device, with the address that names are asked for at, and says so to programs.

@@ -3,8 +3,9 @@
 use cove_tests::harness::{Cove, eventually, free_port, within};
 use cove_wire::network::GATEWAY_V6;
 use std::{
+    fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -69,15 +70,11 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
             let _ = client.write_all(b"reached\n");
         }
     });
-    let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).unwrap();
-    let datagrams = socket.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let mut datagram = [0; 64];
-        while let Ok((count, from)) = socket.recv_from(&mut datagram) {
-            let _ = socket.send_to(&datagram[..count].to_ascii_uppercase(), from);
-        }
-    });
     for (number, internal) in [(1, false), (2, true)] {
+        if !internal && !has_default_route_of_ipv6() {
+            println!("this computer has no default route of IPv6, without which passt may carry none");
+            continue;
+        }
         let subnet = format!("fd00:78:{number}::/64");
         let gateway = format!("fd00:78:{number}::1");
         cove.docker(["network", "create", "--ipv6", "--subnet", &subnet])
@@ -89,8 +86,7 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
         let patience = if internal { 10 } else { 60 };
         let script = format!(
             "until ping -6 -c 1 -W 5 {gateway} >&2; do sleep 1; done; ip -6 route replace default via {gateway} && \
-             nc -w {patience} {GATEWAY_V6} {port} -e sh -c 'read answer; echo $answer >/answer'; cat /answer; \
-             echo datagram | nc -u -w 10 {GATEWAY_V6} {datagrams}"
+             nc -w {patience} {GATEWAY_V6} {port} -e sh -c 'read answer; echo $answer >/answer'; cat /answer"
         );
         let run = [
             "run",
@@ -102,12 +98,22 @@ pub(crate) fn a_network_with_ipv6_has_a_way_out_and_an_internal_one_has_none(cov
             "alpine",
         ];
         let got = cove.docker(run).args(["sh", "-c", &script]).run();
-        let expected = if internal { "" } else { "reached\nDATAGRAM" };
+        let expected = if internal { "" } else { "reached" };
         assert_eq!(got.text(), expected, "{got}");
         // What it tried, it could try.
         assert!(got.stderr.contains("1 packets received"), "{got}");
         cove.docker(["network", "rm", "ways"]).ok();
     }
+}
+
+/// Whether this computer has one: the second field of a line is how many bits of the first the route is for, the last
+/// one its device. What has no route is refused by one of the loopback device.
+fn has_default_route_of_ipv6() -> bool {
+    let routes = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    routes.lines().any(|route| {
+        let fields: Vec<&str> = route.split_whitespace().collect();
+        fields.get(1) == Some(&"00") && fields.last() != Some(&"lo")
+    })
 }
 
 /// From within its network, by its name.

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!                               ┌──── a network, and mounts ─────┐        ┌── a network ──┐
-//!  the tests ── unix sockets ───┼▶ daemon, passt, a name server  │        │   a server    │
+//!  the tests ── unix sockets ───┼▶ daemon, passt, name servers   │        │   a server    │
 //!                               │  /etc/hosts, /etc/resolv.conf  10.66.0.1 ═ veth ═ 10.66.0.2
+//!                               │                               fd00:66::1 ═══════ fd00:66::2
 //!                               └────────────────────────────────┘        └───────────────┘
 //! ```
 //!
@@ -20,8 +21,7 @@ use cove_wire::dns::{self, Query};
 use std::{
     env, fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::fs::PermissionsExt as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -32,10 +32,16 @@ pub(crate) const ROLE: &str = "COVE_TEST_ROLE";
 /// They end by themselves should the tests be killed.
 const LIFETIME: Duration = Duration::from_mins(20);
 
-/// The computer's address on the neighbour's network, and the neighbour's, and its port.
+/// The computer's addresses on the neighbour's network, and the neighbour's, and its port.
 const HERE: &str = "10.66.0.1";
+const HERE_V6: &str = "fd00:66::1";
 const THERE: Ipv4Addr = Ipv4Addr::new(10, 66, 0, 2);
+const THERE_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x66, 0, 0, 0, 0, 0, 2);
 const PORT: u16 = 7777;
+/// The name servers that there are, of which resolv.conf names one, and what each says of every name: the usual one,
+/// and that of a VPN.
+const USUAL: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 5)];
+const VPN: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(192, 0, 2, 6)];
 /// Kinds of records (RFC 1035, RFC 2782).
 const CNAME: u16 = 5;
 const PTR: u16 = 12;
@@ -58,20 +64,28 @@ COVE_TEST_ROLE=names "$SELF" >/dev/null 2>&1 </dev/null &
 names=$!
 COVE_TEST_ROLE=neighbour unshare --net "$SELF" >/dev/null 2>&1 </dev/null &
 neighbour=$!
-trap 'kill $names $neighbour' EXIT
+COVE_TEST_ROLE=vpn "$SELF" >/dev/null 2>&1 </dev/null &
+vpn=$!
+trap 'kill $names $neighbour $vpn' EXIT
 here=$(readlink /proc/$$/ns/net)
 until [ "$(readlink /proc/$neighbour/ns/net)" != "$here" ]; do sleep 0.1; done
 ip link add near type veth peer name far
 ip link set far netns $neighbour
 ip address add 10.66.0.1/24 dev near
+ip address add fd00:66::1/64 dev near nodad
 ip link set near up
-nsenter --target $neighbour --net sh -ec 'ip address add 10.66.0.2/24 dev far; ip link set far up'
+nsenter --target $neighbour --net sh -ec '
+    ip address add 10.66.0.2/24 dev far
+    ip address add fd00:66::2/64 dev far nodad
+    ip link set far up
+'
 ip route add default via 10.66.0.2
+ip -6 route add default via fd00:66::2
 ip route add prohibit 198.51.100.0/24
 echo 0 0 >/proc/sys/net/ipv4/ping_group_range
 unshare --user --map-user="$1" --map-group="$2" "$0" start >&2
 trap - EXIT
-echo $names $neighbour
+echo $names $neighbour $vpn
 "#;
 
 /// In a mount namespace, in which it may do everything: puts the file `passt` in the place of each passt, then starts
@@ -83,6 +97,7 @@ places=$PATH:/usr/local/bin:/usr/bin:/usr/libexec:/usr/sbin
 for place in $places; do
     if [ -e "$place/passt" ]; then mount --bind "$PLACE/passt" "$place/passt"; fi
 done
+export PATH="$PLACE/bin:$PATH"
 exec unshare --user --map-user="$1" --map-group="$2" "$0" start
 "#;
 
@@ -104,7 +119,8 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
         "hosts-elsewhere",
         &format!("127.0.0.1 localhost\n{THERE} only-there.test\n"),
     );
-    write("resolv-elsewhere", "nameserver 127.0.0.1\n");
+    let ask = |server: Ipv4Addr| write("resolv-elsewhere", &format!("nameserver {server}\n"));
+    ask(USUAL[0]);
     let pids = cove
         .program("unshare")
         .args([
@@ -131,10 +147,20 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
     let neighbour = SocketAddr::from((THERE, PORT));
     let said = in_container(&cove, &[], &say_to("only-there.test", neighbour));
     assert_eq!(said, format!("hello of {HERE}"));
-    // Neither TCP nor UDP: the neighbour's kernel answers.
-    let ping = format!("for try in 1 2 3; do ping -c 1 -W 10 {THERE} && break; done");
-    let pinged = in_container(&cove, &[], &ping);
-    assert!(pinged.contains(&format!("bytes from {THERE}")), "{pinged}");
+    // Neither TCP nor UDP: the neighbour's kernel answers, in both families. Then both over IPv6, once that is there.
+    cove.docker(["network", "create", "--ipv6", "--subnet", "fd00:79::/64", "both"])
+        .ok();
+    let pings = [IpAddr::from(THERE), IpAddr::from(THERE_V6)]
+        .map(|there| format!("for try in 1 2 3; do ping -c 1 -W 10 {there} && break; sleep 1; done; "));
+    let datagram = format!("echo; echo datagram | nc -u -w 5 {THERE_V6} {PORT}; ");
+    let script = pings.concat() + &datagram + &say_to(&THERE_V6.to_string(), (THERE_V6, PORT).into());
+    let pinged = in_container(&cove, &["--network", "both"], &script);
+    assert!(pinged.contains(&format!("\ndatagram of {HERE_V6}\n")), "{pinged}");
+    for answer in [format!("bytes from {THERE}:"), format!("bytes from {THERE_V6}:")] {
+        assert!(pinged.contains(&answer), "{pinged}");
+    }
+    assert!(pinged.ends_with(&format!("hello of {HERE_V6}")), "{pinged}");
+    cove.docker(["network", "rm", "both"]).ok();
 
     // What this computer forbids itself it forbids its containers, which is told.
     let forbidden = "198.51.100.7:80";
@@ -186,10 +212,11 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
     // Names that need no server are there all the while.
     let said = in_container(&cove, &[], &say_to("only-there.test", neighbour));
     assert_eq!(said, format!("hello of {HERE}"));
-    rustix::process::kill_process(names, rustix::process::Signal::CONT).unwrap();
-    within(BOUND, "names to be there again", || {
+    // Until the VPN is there, and with it a name server of its own.
+    ask(VPN[0]);
+    within(BOUND, "names to be those of the VPN", || {
         in_container(&cove, &[], "nslookup -type=a again.test 2>&1 || true")
-            .contains("192.0.2.5")
+            .contains(&VPN[1].to_string())
             .then_some(())
     });
 }
@@ -201,11 +228,13 @@ pub(crate) fn a_computer_without_passt_lacks_the_way_out_alone_until_it_is_insta
         .chain(["/usr/local/bin".into(), "/usr/bin".into()])
         .map(|directory| directory.join("passt"))
         .find(|program| program.is_file());
-    // The program itself, which as long as nobody may execute it is none.
+    let installed = installed.unwrap();
+    // What nobody may execute is no program.
     let hidden = cove.scratch().join("passt");
-    fs::copy(installed.unwrap(), &hidden).unwrap();
-    let allow = |mode| fs::set_permissions(&hidden, fs::Permissions::from_mode(mode)).unwrap();
-    allow(0o644);
+    fs::write(&hidden, "").unwrap();
+    // Where programs are looked for there, too, and where this one comes to be.
+    let programs = cove.scratch().join("bin");
+    fs::create_dir(&programs).unwrap();
     let started = cove
         .program("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", HIDE])
@@ -247,7 +276,10 @@ pub(crate) fn a_computer_without_passt_lacks_the_way_out_alone_until_it_is_insta
     let target = format!("host.docker.internal:{}", listener.local_addr().unwrap().port());
     let out = [&*target, "--from", "inside"];
     stops(&cove, &out, 22, "nat", "passt is missing");
-    allow(0o755);
+    // As it comes with a package: under another name first.
+    let coming = programs.join("passt.new");
+    fs::copy(&installed, &coming).unwrap();
+    fs::rename(&coming, programs.join("passt")).unwrap();
     within(BOUND, "the way out to be there", || {
         let walked = cove.cove(["net", "explain"]).args(out).run();
         (walked.code == Some(0)).then_some(())
@@ -261,7 +293,8 @@ pub(crate) fn serve(role: &str) -> ExitCode {
         std::process::exit(1);
     });
     let ended = match role {
-        "names" => answer_questions(),
+        "names" => answer_questions(USUAL),
+        "vpn" => answer_questions(VPN),
         "neighbour" => greet(),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     };
@@ -274,37 +307,49 @@ pub(crate) fn serve(role: &str) -> ExitCode {
     }
 }
 
-/// Repeats a line to whoever says it, and says who that was.
+/// Repeats a line to whoever says it, and says who that was: over TCP and by datagrams, in both families.
 fn greet() -> io::Result<std::convert::Infallible> {
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT))?;
+    thread::spawn(move || {
+        let mut line = [0; 64];
+        while let Ok((count, from)) = socket.recv_from(&mut line) {
+            // Nobody may be there any more.
+            let _ = socket.send_to(greeting(&line[..count], from).as_bytes(), from);
+        }
+    });
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT))?;
     loop {
         let (mut client, from) = listener.accept()?;
         let mut line = [0; 64];
         // A client that breaks off fails its own test.
         if let Ok(count) = client.read(&mut line) {
-            let said = String::from_utf8_lossy(&line[..count]);
-            let _ = writeln!(client, "{} of {}", said.trim_end(), from.ip());
+            let _ = client.write_all(greeting(&line[..count], from).as_bytes());
         }
     }
 }
 
-/// A name server that has a record of every kind.
-fn answer_questions() -> io::Result<std::convert::Infallible> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 53))?;
+fn greeting(line: &[u8], from: SocketAddr) -> String {
+    let said = String::from_utf8_lossy(line);
+    format!("{} of {}\n", said.trim_end(), from.ip().to_canonical())
+}
+
+/// A name server at an address that has a record of every kind, and for every name the other address.
+fn answer_questions([here, known]: [Ipv4Addr; 2]) -> io::Result<std::convert::Infallible> {
+    let socket = UdpSocket::bind((here, 53))?;
     let mut question = [0; 512];
     loop {
         let (count, from) = socket.recv_from(&mut question)?;
-        if let Some(answer) = answer(&question[..count]) {
+        if let Some(answer) = answer(&question[..count], known) {
             socket.send_to(&answer, from)?;
         }
     }
 }
 
 /// The answer to a question: its own bytes, and a record of the kind that it asks for.
-fn answer(question: &[u8]) -> Option<Vec<u8>> {
+fn answer(question: &[u8], known: Ipv4Addr) -> Option<Vec<u8>> {
     let kind = Query::parse(question).ok()?.kind;
     let record = match kind {
-        dns::A => vec![192, 0, 2, 5],
+        dns::A => known.octets().to_vec(),
         dns::AAAA => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5).octets().to_vec(),
         CNAME | PTR => name("a.test"),
         MX => [&[0, 10][..], &name("mail.test")[..]].concat(),

@@ -1,9 +1,10 @@
 //! `cove net explain`: each cause is arranged for real, and has to be found.
 
 use cove_tests::harness::{Cove, free_port, within};
+use cove_wire::network;
 use serde_json::Value;
 use std::{
-    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener},
     time::Duration,
 };
 
@@ -174,8 +175,15 @@ pub(crate) fn every_hop_at_which_a_way_can_stop_is_found(cove: &Cove) {
     cove.cove(["exec", "ip", "link", "set", "eth0", "down"]).ok();
     stops_from(host(own_port), 22, "nat", "network is down");
     cove.cove(["exec", "ip", "link", "set", "eth0", "up"]).ok();
-    cove.cove(["exec", "ip", "route", "add", "default", "via", "192.168.127.1"])
-        .ok();
+    // The device has kept its addresses; the routes that the tests after this one need went with it, in both families.
+    for (family, gateway) in [
+        ("-4", IpAddr::from(network::GATEWAY_V4)),
+        ("-6", IpAddr::from(network::GATEWAY_V6)),
+    ] {
+        cove.cove(["exec", "ip", family, "route", "add", "default"])
+            .args(["via", &gateway.to_string(), "dev", network::INTERFACE])
+            .ok();
+    }
     cove.docker(["exec", "--privileged", "maze", "ip", "route", "del", "default"])
         .ok();
     stops_from("192.0.2.7:80".into(), 21, "route", "no route");

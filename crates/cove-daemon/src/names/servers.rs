@@ -38,7 +38,9 @@ pub(super) enum AskError {
 #[derive(Debug)]
 pub(super) struct Servers {
     file: Option<PathBuf>,
-    read: Option<SystemTime>,
+    /// When the file was changed, and its length, as it was read: part of a file that is being written may have the
+    /// time of the whole.
+    read: Option<(SystemTime, u64)>,
     list: Vec<SocketAddr>,
 }
 
@@ -65,7 +67,7 @@ impl Servers {
     pub(super) fn current(&mut self) -> Vec<SocketAddr> {
         if let Some(file) = &self.file {
             let changed = std::fs::metadata(file)
-                .and_then(|metadata| metadata.modified())
+                .and_then(|metadata| Ok((metadata.modified()?, metadata.len())))
                 .ok();
             if changed.is_none() || changed != self.read {
                 self.read = changed;
@@ -187,15 +189,31 @@ fn random() -> u16 {
 mod tests {
     use super::*;
 
+    fn listed_in(file: &tempfile::NamedTempFile) -> Servers {
+        Servers {
+            file: Some(file.path().to_owned()),
+            read: None,
+            list: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_read_before_it_was_whole_is_read_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut servers = listed_in(&file);
+        assert!(servers.current().is_empty());
+        let begun = file.as_file().metadata().unwrap().modified().unwrap();
+        std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        // The clock of a filesystem moves on every few milliseconds.
+        file.as_file().set_modified(begun).unwrap();
+        assert_eq!(servers.current(), [SocketAddr::from(([192, 0, 2, 1], 53))]);
+    }
+
     #[test]
     fn a_name_server_with_a_link_local_address_is_asked_by_its_device() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nameserver fe80::1%lo\nnameserver fe80::1%none\n").unwrap();
-        let mut servers = Servers {
-            file: Some(file.path().to_owned()),
-            read: None,
-            list: Vec::new(),
-        };
+        let mut servers = listed_in(&file);
         let loopback = std::fs::read_to_string("/sys/class/net/lo/ifindex").unwrap();
         let expected = [
             format!("[fe80::1%{}]:53", loopback.trim()),

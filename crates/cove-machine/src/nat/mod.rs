@@ -15,6 +15,7 @@
 
 mod keep;
 mod passt;
+mod ping;
 
 pub(crate) use keep::keep;
 
@@ -34,13 +35,24 @@ pub(crate) fn availability(directories: &[PathBuf]) -> Availability {
     match Passt::find(directories) {
         Ok(passt) => Availability::Available {
             evidence: format!("{} connects machines to the network", passt.path().display()),
-            caveat: passt.caveat(),
+            caveat: caveat(&passt),
         },
         Err(_) => Availability::Unavailable {
             why: MISSING.into(),
             hint: install_hint().into(),
         },
     }
+}
+
+/// What is short of the promise here, all of it as one.
+fn caveat(passt: &Passt) -> Option<Caveat> {
+    [passt.caveat(), ping::caveat()]
+        .into_iter()
+        .flatten()
+        .reduce(|one, other| Caveat {
+            what: format!("{}; {}", one.what, other.what),
+            hint: format!("{}; {}", one.hint, other.hint),
+        })
 }
 
 /// What the user of a machine should know about its way out through a program in `directories`. Blocks for a moment.
