@@ -70,6 +70,7 @@ const COMMANDS: &[&str] = &[
     "rename_container",
     "rename_file",
     "resize_terminal",
+    "restart_machine",
     "restore_volume",
     "run",
     "run_line",

@@ -35,3 +35,42 @@ test("a cancelled pull runs nothing, and the form can be tried again", async ({ 
   await page.keyboard.press("Control+j");
   await expect(page.getByRole("region", { name: "Tasks", exact: true }).getByText("cancelled").first()).toBeVisible();
 });
+
+test("a start of the machine is a task with its stages; cancelling it stops the machine, which cannot be cancelled", async ({ page }) => {
+  await page.goto("/?machine=slow");
+  await page.getByRole("button", { name: "Start the machine" }).click();
+  await page.keyboard.press("Control+j");
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  await expect(drawer.getByRole("heading", { name: "Start machine default" })).toBeVisible();
+  await expect(drawer.getByText("Booting the kernel")).toBeVisible();
+  await expect(drawer.getByText("Cancelling it stops the machine.")).toBeVisible();
+  await expect(drawer.getByRole("button", { name: "Copy command" })).toHaveAttribute("title", "cove start");
+  const cancel = drawer.getByRole("button", { name: "Cancel", exact: true });
+  await cancel.click();
+  await expect(drawer.getByText("A stop cannot be cancelled.")).toBeVisible();
+  await expect(cancel).toHaveCount(0);
+  await expect(drawer.getByRole("button", { name: /^Start machine default/ })).toContainText("cancelled");
+  await expect(drawer.getByRole("button", { name: /^Stop machine default/ })).toContainText("done", { timeout: 15_000 });
+  await expect(page.getByRole("main").getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
+});
+
+test("a restart of the machine is one task, whose end is told on any screen", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  await page.getByLabel("machine.cpus", { exact: true }).fill("4");
+  await page.getByRole("button", { name: "Review" }).click();
+  await page.getByRole("button", { name: "Apply" }).click();
+  await page.getByRole("button", { name: "Restart the machine" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Restart the machine" }).click();
+  await page.getByRole("link", { name: "Registries" }).click();
+  const told = page.getByRole("status");
+  await expect(told.getByText("Restart machine default")).toBeVisible();
+  await told.getByRole("button", { name: "Show" }).click();
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  await expect(drawer.getByRole("listitem")).toHaveCount(1);
+  await expect(drawer.getByRole("button", { name: "Copy command" })).toHaveAttribute("title", "cove restart");
+  await page.getByRole("link", { name: "Machine", exact: true }).click();
+  await page.getByRole("link", { name: "Settings" }).click();
+  await expect(page.getByText("The machine heeds the change after a restart.")).toHaveCount(0);
+});

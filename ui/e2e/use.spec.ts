@@ -301,7 +301,7 @@ test("the palette does things as well, knows what the engine has, and asks befor
   await page.keyboard.press("Control+k");
   await page.keyboard.type("stop the machine");
   await page.keyboard.press("Enter");
-  await expect(page.getByText(/^Stop the machine\? \d+ running containers stop with it/)).toBeVisible();
+  await expect(page.getByText(/^Stop the machine\? Running containers stop with it \(\d+\)/)).toBeVisible();
   await page.getByRole("dialog").getByRole("button", { name: "Stop" }).click();
   // What comes of it is told on the machine's screen.
   await expect(page.getByRole("main").getByRole("heading", { name: "The machine is stopped" })).toBeVisible();

@@ -30,7 +30,7 @@ pub(crate) fn watch_machine(
 pub(crate) async fn start_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
     let client = cove.daemon().await?;
     let progress = client.start(&cove.machine()).await?;
-    progress.finish(|progress| tell(&steps, progress)).await?;
+    progress.finish(teller(steps)).await?;
     Ok(())
 }
 
@@ -38,17 +38,33 @@ pub(crate) async fn start_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Ste
 #[tauri::command]
 pub(crate) async fn stop_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
     let progress = cove.client().stop(&cove.machine()).await?;
-    progress.finish(|progress| tell(&steps, progress)).await?;
+    progress.finish(teller(steps)).await?;
     Ok(())
 }
 
-fn tell(steps: &Channel<Step>, progress: &Progress) {
-    if let Progress::Stage { message, fraction } = progress {
+/// Stops the machine and starts it again, which is one thing to the daemon: both go on when the page goes.
+#[tauri::command]
+pub(crate) async fn restart_machine(cove: State<'_, Arc<Cove>>, steps: Channel<Step>) -> Answer<()> {
+    let progress = cove.client().restart(&cove.machine()).await?;
+    progress.finish(teller(steps)).await?;
+    Ok(())
+}
+
+/// Tells the page each stage, and what is to be known besides, which leaves it as far as it was.
+fn teller(steps: Channel<Step>) -> impl FnMut(&Progress) {
+    let mut reached = None;
+    move |progress| {
+        let message = match progress {
+            Progress::Stage { message, fraction } => {
+                reached = Some(*fraction);
+                message.clone()
+            }
+            Progress::Notice { message } => message.clone(),
+            Progress::Done { .. } | Progress::Failed { .. } => return,
+        };
+        let fraction = reached;
         // A page that went away needs no steps.
-        let _ = steps.send(Step {
-            message: message.clone(),
-            fraction: Some(*fraction),
-        });
+        let _ = steps.send(Step { message, fraction });
     }
 }
 
@@ -77,4 +93,44 @@ pub(crate) async fn diagnostics(cove: State<'_, Arc<Cove>>) -> Answer<String> {
     let daemon = cove.daemon().await;
     let daemon = daemon.as_ref().map_err(|refusal| refusal.0.message.clone());
     Ok(diagnostics::gather(&cove.dirs, daemon).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use std::sync::Mutex;
+    use tauri::ipc::InvokeResponseBody;
+
+    #[test]
+    fn a_notice_is_told_and_leaves_a_start_as_far_as_it_was() {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let page = Arc::clone(&told);
+        let steps = Channel::new(move |body| {
+            if let InvokeResponseBody::Json(step) = body {
+                page.lock()
+                    .unwrap()
+                    .push(serde_json::from_str::<Value>(&step).unwrap());
+            }
+            Ok(())
+        });
+        let notice = |message: &str| Progress::Notice {
+            message: message.to_owned(),
+        };
+        let mut tell = teller(steps);
+        tell(&notice("waiting"));
+        tell(&Progress::Stage {
+            message: "Starting".to_owned(),
+            fraction: 0.5,
+        });
+        tell(&notice("slow"));
+        assert_eq!(
+            *told.lock().unwrap(),
+            [
+                json!({"message": "waiting", "fraction": null}),
+                json!({"message": "Starting", "fraction": 0.5}),
+                json!({"message": "slow", "fraction": 0.5}),
+            ]
+        );
+    }
 }

@@ -76,6 +76,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         machine::diagnostics,
         machine::machine_usage,
         machine::reclaim_disk,
+        machine::restart_machine,
         machine::start_machine,
         machine::stop_machine,
         machine::watch_machine,

@@ -18,6 +18,7 @@ pub(crate) fn known(cove: &Cove, name: &str, format: &str) -> String {
 }
 
 pub(crate) fn a_container_goes_through_its_states_and_its_command_makes_another(cove: &Cove) {
+    cove.cove(["start"]).ok();
     // Its first process passes on that it is to end.
     cove.docker(["run", "--detach", "--init", "--name", "acted"])
         .args(["--env", "WORD=two words", "--restart", "on-failure:2"])
@@ -47,8 +48,7 @@ pub(crate) fn a_container_goes_through_its_states_and_its_command_makes_another(
     window.picture("8a-actions");
 
     window.press("Rename");
-    // The name is selected, so that typing replaces it.
-    window.type_into(&window.find("//dialog//input"), "acted-on");
+    window.type_over(&window.find("//dialog//input"), "acted-on");
     agree(&window, "Rename");
     window.find("//h2[normalize-space()='acted-on']");
     window.press("Commit");

@@ -75,16 +75,18 @@ fn main() -> ExitCode {
         tray::a_container_is_restarted_and_stopped_from_the_trays_menu_which_quits,
         tray::a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it,
     ];
-    // The last one stops the machine.
+    // The last one of these stops the machine.
     let last: &[Test] = &tests![
         window::a_second_start_ends_and_leaves_the_first_window,
         window::the_page_can_call_nothing_but_what_is_listed,
         window::containers_and_machine_are_stopped_in_the_window,
     ];
+    // It needs a machine that is stopped.
+    let slow_at_last: &[Test] = &tests![window::a_start_that_is_cancelled_leaves_the_machine_stopped];
     run(
         "desktop",
         Pace::InTurn,
         |_: &Cove| {},
-        &[usual, if_all(slow), last].concat(),
+        &[usual, if_all(slow), last, if_all(slow_at_last)].concat(),
     )
 }

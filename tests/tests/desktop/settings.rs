@@ -7,14 +7,6 @@ use cove_tests::harness::{
 };
 use std::fs;
 
-/// Clears a field as a person would: what it held is not typed over by `WebDriver`.
-fn refill(window: &Window, xpath: &str, text: &str) {
-    let field = window.find(xpath);
-    // Control and A, as WebDriver writes keys.
-    window.type_into(&field, "\u{e009}a\u{e000}");
-    window.type_into(&field, text);
-}
-
 pub(crate) fn a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
     let grace = || cove.cove(["config", "get", "machine.stop-grace", "--json"]).ok();
     let before = grace();
@@ -22,10 +14,10 @@ pub(crate) fn a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
     window.press("Machine");
     window.press("Settings");
     let field = "//input[@id='machine.stop-grace']";
-    refill(&window, field, "a while");
+    window.type_over(&window.find(field), "a while");
     window.press("Review");
     window.reads("it takes a time such as");
-    refill(&window, field, "7 s");
+    window.type_over(&window.find(field), "7 s");
     window.press("Review");
     window.reads("+ stop-grace = \"7 s\"");
     assert_eq!(grace(), before, "a review changed the setting");

@@ -98,8 +98,10 @@ export interface Host extends ProjectsHost, ThingsHost {
   watchMachine(seen: (news: MachineNews) => void): Stop;
   /** Starts machine and daemon, and tells each stage. */
   startMachine(step: (step: Step) => void): Promise<void>;
-  /** Stops the machine in order, and tells each stage. */
+  /** Stops the machine in order, and tells each stage. A start or a restart that is under way ends with it, refused. */
   stopMachine(step: (step: Step) => void): Promise<void>;
+  /** Stops the machine and starts it again, and tells each stage. */
+  restartMachine(step: (step: Step) => void): Promise<void>;
   checks(): Promise<CheckView[]>;
   /** All that helps to find out what is wrong, with or without a daemon, as text in which secrets are masked. */
   diagnostics(): Promise<string>;

@@ -51,8 +51,8 @@ export interface MemorySize {
   containers: number;
   lines: number;
   /**
-   * `running`, `stopped`, `starting`, `away` where no daemon answers, or `silent` where the machine runs and its engine
-   * does not answer.
+   * `running`, `stopped`, `slow` where it is stopped and takes its time to start and stop, `starting`, `away` where no
+   * daemon answers, or `silent` where the machine runs and its engine does not answer.
    */
   machine: string;
 }
@@ -186,9 +186,14 @@ export class MemoryHost extends MemoryThings implements Host {
   #away = false;
   readonly #silent: boolean;
   #autostart = false;
+  /** How often a stop was asked for. */
+  #stops = 0;
+  /** How long a stage of a start or a stop takes: milliseconds. */
+  readonly #stageMs: number;
 
   constructor(size: MemorySize) {
     super();
+    this.#stageMs = size.machine === "slow" ? 3000 : 30;
     this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
     this.#lines = size.lines;
     this.stock(NOW);
@@ -229,21 +234,44 @@ export class MemoryHost extends MemoryThings implements Host {
   }
 
   async startMachine(step: (step: Step) => void): Promise<void> {
+    const stops = this.#stops;
     this.#away = false;
     this.#setMachine({ phase: "starting", stage: "Booting the kernel" });
     for (const fraction of [0.1, 0.5, 0.9]) {
       step({ message: "Booting the kernel", fraction });
-      await new Promise((done) => setTimeout(done, 30));
+      await this.#stageEnds();
+      this.#goOn(stops);
     }
     this.#setMachine({ phase: "running", stage: null, uptimeS: 0, memoryOnHost: 611 * MIB });
     this.#tell();
   }
 
-  async stopMachine(step: (step: Step) => void): Promise<void> {
+  stopMachine(step: (step: Step) => void): Promise<void> {
+    this.#stops += 1;
+    return this.#takeDown(step);
+  }
+
+  async restartMachine(step: (step: Step) => void): Promise<void> {
+    const stops = this.#stops;
+    await this.#takeDown(step);
+    this.#goOn(stops);
+    await this.startMachine(step);
+  }
+
+  async #takeDown(step: (step: Step) => void): Promise<void> {
     this.#setMachine({ phase: "stopping", stage: null });
     step({ message: "Stopping containers and the engine", fraction: 0.1 });
-    await new Promise((done) => setTimeout(done, 30));
+    await this.#stageEnds();
     this.#setMachine({ phase: "stopped", stage: null, uptimeS: null, memoryOnHost: null });
+  }
+
+  #stageEnds(): Promise<void> {
+    return new Promise((done) => setTimeout(done, this.#stageMs));
+  }
+
+  /** Refuses, in the daemon's words, where there has been a stop since there were so many. */
+  #goOn(stops: number): void {
+    if (this.#stops !== stops) throw new HostError("the start was cancelled", "start it again with `cove start`", null, "wrong_state");
   }
 
   async checks(): Promise<CheckView[]> {

@@ -91,6 +91,10 @@ export class TauriHost extends TauriThings implements Host {
     return call("stop_machine", { steps: new Channel<Step>(step) });
   }
 
+  restartMachine(step: (step: Step) => void): Promise<void> {
+    return call("restart_machine", { steps: new Channel<Step>(step) });
+  }
+
   checks(): Promise<CheckView[]> {
     return call("checks");
   }

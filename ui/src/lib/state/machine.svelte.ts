@@ -1,7 +1,16 @@
-/** The machine as the window shows it. Its state belongs to the daemon; here is what was last heard. */
-import type { Failure, Host, MachineView, Step, Stop } from "../host";
+/**
+ * The machine as the window shows it. Its state belongs to the daemon; here is what was last heard. What the window asks
+ * of it is a task, which the daemon goes on with whether the window is there or not:
+ *
+ *   start, restart ──▶ running ──▶ done, or failed with why
+ *                         └── cancel ──▶ stop, a task of its own ──▶ the daemon ends the start: cancelled
+ */
+import type { Failure, Host, Job, MachineView, Step, Stop } from "../host";
+import { ofMachine } from "../command-line";
 import { say, type Word } from "../words/index.svelte";
-import { failureOf } from "./failure";
+import type { About, Outcome, Task, Tasks } from "./tasks.svelte";
+
+type MachineHost = Pick<Host, "watchMachine" | "startMachine" | "stopMachine" | "restartMachine">;
 
 const HEADLINES: Record<MachineView["phase"], Word> = {
   stopped: "machineStopped",
@@ -12,24 +21,43 @@ const HEADLINES: Record<MachineView["phase"], Word> = {
   failed: "machineFailed",
 };
 
+/**
+ * What the window asks of the machine: the same for a shell, in words, by its name where that is known, and what
+ * cancelling comes to.
+ */
+const ACTS = {
+  start: { command: "cove start", word: "startMachine", named: "startMachineNamed", cancel: { can: true, note: "cancelStopsMachine" } },
+  stop: { command: "cove stop", word: "stopMachine", named: "stopMachineNamed", cancel: { can: false, note: "stopNotCancelled" } },
+  restart: { command: "cove restart", word: "restartMachine", named: "restartMachineNamed", cancel: { can: true, note: "cancelStopsMachine" } },
+} as const satisfies Record<string, { command: string; word: Word; named: Word; cancel: { can: boolean; note: Word } }>;
+type Act = keyof typeof ACTS;
+
 export class Machine {
   /** Null until the daemon has answered, and while it does not. */
   view = $state.raw<MachineView | null>(null);
   /** Why the daemon does not answer. */
   away = $state.raw<Failure | null>(null);
-  /** How far a start or a stop is that this window asked for. */
-  step = $state.raw<Step | null>(null);
-  failure = $state<Failure | null>(null);
+  /** Why what this window asked for last did not work. */
+  failure = $state.raw<Failure | null>(null);
+  /** What this window asked for last. */
+  #asked = $state.raw<{ act: Act; task: Task; ended: Promise<void> } | null>(null);
+  /** How far a start or a stop is that this window asked for; null before anything is told of it. */
+  readonly step = $derived.by<Step | null>(() => {
+    const task = this.#asked?.task;
+    return task?.state === "running" && task.message !== "" ? { message: task.message, fraction: task.fraction } : null;
+  });
   readonly phase = $derived(this.view?.phase ?? (this.away === null ? null : "failed"));
   readonly headline = $derived(
     this.view !== null ? say(HEADLINES[this.view.phase]) : this.away !== null ? say("daemonAway") : say("loading"),
   );
   /** Its name and phase, for where there is little room. */
   readonly short = $derived(this.view === null ? this.headline : `${this.view.name} · ${say(this.view.phase)}`);
-  readonly #host: Host;
+  readonly #host: MachineHost;
+  readonly #tasks: Tasks;
 
-  constructor(host: Host) {
+  constructor(host: MachineHost, tasks: Tasks) {
     this.#host = host;
+    this.#tasks = tasks;
   }
 
   follow(): Stop {
@@ -39,22 +67,64 @@ export class Machine {
     });
   }
 
-  async start(): Promise<void> {
-    await this.#attempt(() => this.#host.startMachine((step) => (this.step = step)));
-    this.step = null;
+  start(): Promise<void> {
+    return this.#ask("start", (job) => this.#unlessStopped(job, (step) => this.#host.startMachine(step)));
   }
 
-  async stop(): Promise<void> {
-    await this.#attempt(() => this.#host.stopMachine((step) => (this.step = step)));
-    this.step = null;
+  stop(): Promise<void> {
+    return this.#ask("stop", (job) => this.#host.stopMachine((step) => tell(job, step)));
   }
 
-  async #attempt(what: () => Promise<void>): Promise<void> {
+  restart(): Promise<void> {
+    return this.#ask("restart", (job) => this.#unlessStopped(job, (step) => this.#host.restartMachine(step)));
+  }
+
+  /** Begins a task. What is asked for again while it is under way is the same. */
+  #ask(act: Act, work: (job: Job) => Promise<void>): Promise<void> {
+    const before = this.#asked;
+    if (before?.act === act && before.task.state === "running") return before.ended;
     this.failure = null;
+    const { task, ended } = this.#tasks.begin(this.#about(act), work);
+    const asked = { act, task, ended: ended.then((outcome) => this.#take(task, outcome)) };
+    this.#asked = asked;
+    return asked.ended;
+  }
+
+  #about(act: Act): About {
+    const { command, word, named, cancel } = ACTS[act];
+    return {
+      title: this.view === null ? say(word) : say(named, { name: this.view.name }),
+      command: ofMachine(command, this.view),
+      cancel: { can: cancel.can, note: say(cancel.note) },
+      goesOn: true,
+    };
+  }
+
+  /** Keeps why it failed, unless something else was asked for meanwhile. */
+  #take(task: Task, outcome: Outcome<void>): void {
+    if (outcome.kind === "failed" && this.#asked?.task === task) this.failure = outcome.failure;
+  }
+
+  /**
+   * Does what brings the machine up. It is cancelled by stopping the machine, which the daemon heeds whatever it does,
+   * once it has told that it is about it: a stop that came first would stop nothing.
+   */
+  async #unlessStopped(job: Job, work: (step: (step: Step) => void) => Promise<void>): Promise<void> {
+    let begin: () => void = () => undefined;
+    const begun = new Promise<void>((done) => (begin = done));
+    const cancel = () => void begun.then(() => this.stop());
+    job.signal.addEventListener("abort", cancel, { once: true });
     try {
-      await what();
-    } catch (error) {
-      this.failure = failureOf(error);
+      await work((step) => {
+        begin();
+        tell(job, step);
+      });
+    } finally {
+      job.signal.removeEventListener("abort", cancel);
     }
   }
+}
+
+function tell(job: Job, { message, fraction }: Step): void {
+  job.tell({ kind: "whole", message, fraction });
 }

@@ -1,11 +1,44 @@
 import { describe, expect, it } from "vitest";
+import { HostError, type Step } from "../host";
 import { MemoryHost } from "../host/memory";
 import { Machine } from "./machine.svelte";
+import { Tasks } from "./tasks.svelte";
+
+function followed(phase: string) {
+  const tasks = new Tasks();
+  const machine = new Machine(new MemoryHost({ containers: 0, lines: 0, machine: phase }), tasks);
+  machine.follow();
+  const told = () => tasks.list.map((task) => [task.about.title, task.about.command, task.state]);
+  return { machine, tasks, told };
+}
+
+/** A machine whose daemon does nothing but what a test has it do. */
+function byHand() {
+  let step: (step: Step) => void = () => undefined;
+  let fail: (error: Error) => void = () => undefined;
+  let stops = 0;
+  const start = (told: (step: Step) => void) => {
+    step = told;
+    return new Promise<void>((_, reject) => (fail = reject));
+  };
+  const tasks = new Tasks();
+  const machine = new Machine(
+    {
+      watchMachine: () => () => undefined,
+      startMachine: start,
+      restartMachine: start,
+      stopMachine: async () => {
+        stops += 1;
+      },
+    },
+    tasks,
+  );
+  return { machine, tasks, step: (told: Step) => step(told), fail: (error: Error) => fail(error), stops: () => stops };
+}
 
 describe("the machine", () => {
   it("shows how far a stop is for as long as it goes on", async () => {
-    const machine = new Machine(new MemoryHost({ containers: 0, lines: 0, machine: "running" }));
-    const unfollow = machine.follow();
+    const { machine } = followed("running");
     const stopping = machine.stop();
     expect(machine.phase).toBe("stopping");
     expect(machine.step?.message).toContain("Stopping");
@@ -13,6 +46,80 @@ describe("the machine", () => {
     await stopping;
     expect(machine.phase).toBe("stopped");
     expect(machine.step).toBeNull();
-    unfollow();
+  });
+
+  it("starts as a task, whose progress is its stage", async () => {
+    const { machine, tasks, told } = followed("stopped");
+    const starting = machine.start();
+    const [task] = tasks.list;
+    expect([task?.message, task?.fraction, task?.cancellable]).toEqual(["Booting the kernel", 0.1, true]);
+    expect(told()).toEqual([["Start machine default", "cove start", "running"]]);
+    await starting;
+    expect(told()).toEqual([["Start machine default", "cove start", "done"]]);
+    expect([machine.phase, machine.failure]).toEqual(["running", null]);
+  });
+
+  it("starts once, however often it is asked to meanwhile", async () => {
+    const { machine, tasks } = followed("stopped");
+    await Promise.all([machine.start(), machine.start()]);
+    expect(tasks.list.length).toBe(1);
+  });
+
+  it("is stopped by cancelling its start, which is no failure", async () => {
+    const { machine, tasks, told } = followed("stopped");
+    const starting = machine.start();
+    tasks.list[0]?.cancel();
+    await starting;
+    await expect.poll(() => tasks.running.length).toBe(0);
+    expect(told()).toEqual([["Stop machine default", "cove stop", "done"], ["Start machine default", "cove start", "cancelled"]]);
+    expect([machine.phase, machine.failure, machine.step]).toEqual(["stopped", null, null]);
+  });
+
+  it("is restarted by one task, and stays stopped where that is cancelled", async () => {
+    const { machine, tasks, told } = followed("running");
+    await machine.restart();
+    expect([machine.phase, told()]).toEqual(["running", [["Restart machine default", "cove restart", "done"]]]);
+    tasks.clear();
+    const restarting = machine.restart();
+    expect(machine.phase).toBe("stopping");
+    tasks.list[0]?.cancel();
+    await restarting;
+    await expect.poll(() => tasks.running.length).toBe(0);
+    expect(told()).toEqual([["Stop machine default", "cove stop", "done"], ["Restart machine default", "cove restart", "cancelled"]]);
+    expect([machine.phase, machine.failure]).toEqual(["stopped", null]);
+  });
+
+  it("goes on with a stop that a person would cancel, and the task says that it cannot be", async () => {
+    const { machine, tasks, told } = followed("running");
+    const stopping = machine.stop();
+    const [task] = tasks.list;
+    expect([task?.cancellable, task?.about.cancel?.note]).toEqual([false, "A stop cannot be cancelled."]);
+    task?.cancel();
+    await stopping;
+    expect(told()).toEqual([["Stop machine default", "cove stop", "done"]]);
+  });
+
+  it("says in the daemon's words why it did not start, as a task and where it is shown", async () => {
+    const { machine, tasks, fail } = byHand();
+    const starting = machine.start();
+    fail(new HostError("the Docker engine did not come up within 60 seconds", "`cove logs engine` says more", null, "timeout"));
+    await starting;
+    expect(machine.failure?.message).toBe("the Docker engine did not come up within 60 seconds");
+    expect(machine.failure?.hint).toBe("`cove logs engine` says more");
+    expect(tasks.unseen.map((task) => [task.about.title, task.failure])).toEqual([["Start the machine", machine.failure]]);
+  });
+
+  it("is not stopped before the daemon has heard of the start that is cancelled", async () => {
+    const { machine, tasks, step, fail, stops } = byHand();
+    const starting = machine.start();
+    const [start] = tasks.list;
+    start?.cancel();
+    await Promise.resolve();
+    expect([stops(), start?.state]).toEqual([0, "running"]);
+    step({ message: "Starting", fraction: 0 });
+    await expect.poll(stops).toBe(1);
+    fail(new HostError("the start was cancelled"));
+    await starting;
+    expect([start?.state, machine.failure, stops()]).toEqual(["cancelled", null, 1]);
   });
 });

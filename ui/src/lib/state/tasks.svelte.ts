@@ -1,5 +1,5 @@
 /**
- * Long actions: a pull, a build, a backup. They belong to the window and not to a screen, so that they go on when it
+ * Long actions: a pull, a build, a start of the machine. They belong to the window and not to a screen, so that they go on when it
  * is left.
  *
  *            begin                        the host answers
@@ -29,6 +29,10 @@ export interface About {
   command: string;
   /** What takes it back once it is done, where that can be had. */
   back?: { command: string; work: () => Promise<unknown> };
+  /** Whether it can be cancelled, and what a person should know of that; absent where it simply can. */
+  cancel?: { can: boolean; note: string };
+  /** Whether the daemon goes on with it when the page goes, which then only hears no more of it. */
+  goesOn?: boolean;
 }
 
 export interface Part {
@@ -68,9 +72,13 @@ export class Task {
     return this.state === "done" && this.about.back !== undefined && !this.undone;
   }
 
-  /** Asks the host to end it. */
+  get cancellable(): boolean {
+    return this.state === "running" && this.about.cancel?.can !== false;
+  }
+
+  /** Asks the host to end it, where that can be had. */
   cancel(): void {
-    this.#abort.abort();
+    if (this.cancellable) this.#abort.abort();
   }
 
   /** Tells the lines that are kept, at once, and then each that comes. */
@@ -132,6 +140,8 @@ export class Tasks {
   open = $state(false);
   chosen = $state<number | null>(null);
   readonly running = $derived(this.list.filter((task) => task.state === "running"));
+  /** Those that end with the page. */
+  readonly bound = $derived(this.running.filter((task) => task.about.goesOn !== true));
   /** Those that ended while nobody watched, and nobody has heard of yet. */
   readonly unseen = $derived(this.open ? [] : this.list.filter((task) => task.state !== "running" && !task.seen));
   readonly shown = $derived(this.list.find((task) => task.id === this.chosen) ?? this.list[0] ?? null);

@@ -91,6 +91,21 @@ it("ended tasks are forgotten one day, running ones never", async () => {
   expect(tasks.list).toEqual([running]);
 });
 
+it("one that the daemon goes on with does not end with the page, and one that cannot be cancelled is not", async () => {
+  const tasks = new Tasks();
+  const pull = work();
+  const stop = work();
+  const pulled = tasks.begin(ABOUT, pull.start);
+  const stopped = tasks.begin({ title: "Stop", command: "", cancel: { can: false, note: "It cannot be." }, goesOn: true }, stop.start);
+  expect([tasks.running.length, tasks.bound]).toEqual([2, [pulled.task]]);
+  pulled.task.cancel();
+  stopped.task.cancel();
+  expect(await pulled.ended).toEqual({ kind: "cancelled" });
+  expect([stopped.task.state, tasks.bound]).toEqual(["running", []]);
+  stop.done(1);
+  expect(await stopped.ended).toEqual({ kind: "done", value: 1 });
+});
+
 describe("what was done at once", () => {
   it("is told with its way back, which is taken once", async () => {
     const tasks = new Tasks();

@@ -106,7 +106,7 @@ export const de: Record<Word, string> = {
   failed: "ausgefallen",
   startMachine: "Maschine starten",
   stopMachine: "Maschine anhalten",
-  stopQuestion: "Maschine anhalten? {count} laufende Container halten mit ihr an.",
+  stopQuestion: "Maschine anhalten? Laufende Container halten mit ihr an ({count}).",
   lastStart: "Letzter Start",
   checks: "Dieser Computer",
   backend: "Antrieb",

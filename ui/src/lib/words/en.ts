@@ -105,7 +105,7 @@ export const en = {
   failed: "failed",
   startMachine: "Start the machine",
   stopMachine: "Stop the machine",
-  stopQuestion: "Stop the machine? {count} running containers stop with it.",
+  stopQuestion: "Stop the machine? Running containers stop with it ({count}).",
   lastStart: "Last start",
   checks: "This computer",
   backend: "Backend",
