@@ -12,10 +12,11 @@ fn main() -> anyhow::Result<()> {
         ["serve-fs", socket, folder] => bench::fs::serve(socket.as_ref(), folder.as_ref()),
         // What `bench vmm` starts where there is a KVM.
         #[cfg(target_arch = "x86_64")]
-        ["vmm-here", cove, exercise, qemu, image, scratch] => bench::vmm::here(
+        ["vmm-here", cove, exercise, qemu, passt, image, scratch] => bench::vmm::here(
             cove.as_ref(),
             exercise.as_ref(),
             qemu.as_ref(),
+            passt.as_ref(),
             image.as_ref(),
             scratch.as_ref(),
         ),

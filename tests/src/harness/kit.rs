@@ -32,6 +32,8 @@ pub struct Kit {
     pub python: Option<PathBuf>,
     /// The dev container command, to be run with node.
     pub devcontainer: Option<PathBuf>,
+    /// The project's own commands, for a test of one.
+    pub xtask: Option<PathBuf>,
     /// Where logs of failed tests are kept.
     pub logs: PathBuf,
 }
@@ -52,6 +54,7 @@ impl Kit {
             foreign: env::var_os("COVE_TEST_FOREIGN").map(PathBuf::from),
             python: env::var_os("COVE_TEST_PYTHON").map(PathBuf::from),
             devcontainer: env::var_os("COVE_TEST_DEVCONTAINER").map(PathBuf::from),
+            xtask: env::var_os("COVE_TEST_XTASK").map(PathBuf::from),
             logs: env::var_os("COVE_TEST_LOGS")
                 .map_or_else(|| env::temp_dir().join("cove-e2e-logs"), PathBuf::from),
         }

@@ -306,6 +306,14 @@ impl Window {
         }
     }
 
+    /// Types over what a field holds, which `WebDriver` adds to by itself: as a person would, who selects it first.
+    #[track_caller]
+    pub fn type_over(&self, element: &str, text: &str) {
+        // Control and A, as WebDriver writes keys.
+        self.type_into(element, "\u{e009}a\u{e000}");
+        self.type_into(element, text);
+    }
+
     /// Chooses a path in the system's dialog for files, which is no part of the page: by its keyboard.
     #[track_caller]
     pub fn choose(&self, path: &Path) {

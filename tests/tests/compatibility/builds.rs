@@ -1,6 +1,11 @@
 //! `docker build`, by the classic builder and by `BuildKit`.
 
-use crate::{copy_program, docker, which};
+use crate::{
+    copy_program, docker,
+    registries::login,
+    registry::{Authority, Registry, WORD, fingerprint},
+    which,
+};
 use cove_tests::harness::{Cmd, Cove, Finished, Running, eventually, free_port};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -300,6 +305,82 @@ pub(crate) fn a_cache_travels_with_its_image(cove: &Cove) {
     built(build());
     assert_ne!(docker(cove, "run --rm cache-source").ok(), once);
     forget();
+}
+
+/// What is trusted for as long as this lives.
+struct Trusted<'a> {
+    cove: &'a Cove,
+    fingerprint: String,
+}
+
+impl<'a> Trusted<'a> {
+    fn new(cove: &'a Cove, authority: &Authority) -> Self {
+        cove.cove(["trust", "add"]).arg(authority.file(cove)).ok();
+        let fingerprint = fingerprint(cove);
+        Self { cove, fingerprint }
+    }
+}
+
+impl Drop for Trusted<'_> {
+    fn drop(&mut self) {
+        // What a failed test has left would only be in the way of the next one.
+        self.cove.cove(["trust", "remove", &self.fingerprint]).run();
+    }
+}
+
+/// By a registry that wants a password. The builder asks it by itself, as the client who has logged in; no client pulls
+/// or loads what it takes from there.
+pub(crate) fn a_cache_comes_back_from_a_registry(cove: &Cove) {
+    let authority = Authority::new("Larder");
+    let registry = Registry::private(cove, &authority);
+    let _trusted = Trusted::new(cove, &authority);
+    login(cove, &registry, WORD).ok();
+    let image = registry.image("team/cached:1");
+    let place = folder(cove, "cached-far-away", &[("Dockerfile", UNREPEATABLE)]);
+    let build = |options: &[&str]| {
+        let build = docker(cove, "build --tag").args([&image, "."]).args(options);
+        built(
+            build
+                .directory(&place)
+                .env("BUILDKIT_PROGRESS", "plain")
+                .limit(LIMIT),
+        )
+    };
+    let once = || docker(cove, "run --rm").arg(&image).ok();
+    let forget = || {
+        docker(cove, "rmi").arg(&image).ok();
+        docker(cove, "builder prune -af").ok();
+        docker(cove, "image inspect").arg(&image).run().fails_with(1);
+    };
+    let pushed = build(&["--cache-to", "type=inline", "--push"]);
+    assert!(!was_cached(&pushed), "{pushed}");
+    let first = once();
+    forget();
+    let cached = build(&["--cache-from", &format!("type=registry,ref={image}")]);
+    assert!(was_cached(&cached), "{cached}");
+    assert_eq!(once(), first);
+    forget();
+    // The step is done anew where nobody names the registry.
+    let anew = build(&[]);
+    assert!(!was_cached(&anew), "{anew}");
+    assert_ne!(once(), first);
+    forget();
+    docker(cove, "logout").arg(&registry.name).ok();
+}
+
+/// Whether a build took the result of [`UNREPEATABLE`]'s step from a cache. `BuildKit` numbers the steps, and says by
+/// its number what became of one.
+fn was_cached(build: &Finished) -> bool {
+    let step = |line: &str| {
+        let (number, what) = line.split_once(' ')?;
+        what.contains("RUN cat /proc/sys/kernel/random/uuid")
+            .then(|| number.to_owned())
+    };
+    let Some(number) = build.stderr.lines().find_map(step) else {
+        panic!("the step is not told of: {build}");
+    };
+    let cached = format!("{number} CACHED");
+    build.stderr.lines().any(|line| line == cached)
 }
 
 pub(crate) fn a_context_of_a_gibibyte_is_sent(cove: &Cove) {

@@ -4,7 +4,7 @@ use crate::{Shared, docker};
 use cove_tests::harness::{Cmd, Cove, Running, eventually, free_port, within, within_telling};
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     path::PathBuf,
@@ -101,6 +101,104 @@ volumes:
     project.compose("down --timeout 0").ok();
     project.compose("up -d").ok();
     page("row\nrow and cached");
+}
+
+/// Makes its data directory when there is none, and serves from it as a user of its own.
+const POSTGRES: &str = r#"set -e
+PATH=$PATH:/usr/lib/postgresql/17/bin
+id postgres >/dev/null 2>&1 || adduser -D -H -u 70 postgres
+chown postgres:postgres /rows
+chmod 700 /rows
+if ! test -e /rows/PG_VERSION; then
+  su postgres -c "PATH=$PATH initdb -D /rows --no-locale -E UTF8 -A trust"
+  echo 'host all all all trust' >>/rows/pg_hba.conf
+fi
+exec su postgres -c "exec /usr/lib/postgresql/17/bin/postgres -D /rows -k /tmp \
+  -c listen_addresses='*' -c shared_buffers=32MB"
+"#;
+
+/// Answers one request: how many there have been, this one among them.
+const ANSWER: &str = r#"while read -r line && [ ${#line} -gt 1 ]; do :; done
+count=$(/ask 'insert into visits default values' 'select count(*) from visits')
+printf 'HTTP/1.0 200 OK\r\n\r\n%s\n' "$count"
+"#;
+
+/// The database is Debian's PostgreSQL, whose programs `cargo xtask test --all` fetches; they are mounted, as its own
+/// image cannot be had here.
+pub(crate) fn visits_are_counted_in_postgresql(cove: &Cove) {
+    let port = free_port();
+    let programs = Shared::new(cove, env::var_os("COVE_TEST_POSTGRES").unwrap().into());
+    let mounts: Vec<String> = [
+        "lib64",
+        "usr/lib/postgresql",
+        "usr/lib/x86_64-linux-gnu",
+        "usr/share/postgresql",
+    ]
+    .map(|part| format!("\"{}:/{part}:ro\"", programs.join(part).display()))
+    .into();
+    let mounts = mounts.join(", ");
+    let compose = format!(
+        r#"
+x-client: &client
+  build: .
+  image: visits
+  init: true
+  volumes: [{mounts}]
+services:
+  database:
+    <<: *client
+    command: sh /postgres
+    volumes: [{mounts}, "rows:/rows"]
+    healthcheck:
+      test: /usr/lib/postgresql/17/bin/pg_isready -h /tmp
+      interval: 1s
+      retries: 300
+  migrate:
+    <<: *client
+    command: /ask 'create table if not exists visits (id serial)'
+    depends_on:
+      database: {{condition: service_healthy}}
+  web:
+    <<: *client
+    command: nc -lk -p 80 -e sh /answer
+    ports: ["127.0.0.1:{port}:80"]
+    depends_on:
+      migrate: {{condition: service_completed_successfully}}
+volumes:
+  rows: {{}}
+"#
+    );
+    let ask = "#!/bin/sh\nfor query; do set -- \"$@\" -c \"$query\"; shift; done\n\
+               exec /usr/lib/postgresql/17/bin/psql -h database -U postgres -tAqv ON_ERROR_STOP=1 \"$@\" postgres\n";
+    let project = Project::new(
+        cove,
+        "visits",
+        &[
+            ("compose.yaml", &compose),
+            (
+                "Dockerfile",
+                "FROM alpine\nCOPY postgres answer /\nCOPY --chmod=755 ask /\n",
+            ),
+            ("postgres", POSTGRES),
+            ("answer", ANSWER),
+            ("ask", ask),
+        ],
+    );
+    project.compose("up -d --build").ok();
+    let visit = || -> u64 {
+        // The server may listen a moment after its container runs.
+        within(Duration::from_mins(1), "a number", || fetch(port)?.parse().ok())
+    };
+    let first = visit();
+    let second = visit();
+    assert!(first >= 1 && second > first, "{second} after {first}");
+    // Whoever was counted is counted for good.
+    project.compose("down").ok();
+    project.compose("up -d").ok();
+    let third = visit();
+    assert!(third > second, "{third} after {second}");
+    drop(project);
+    docker(cove, "rmi visits").ok();
 }
 
 pub(crate) fn profiles_select_services_and_health_orders_them(cove: &Cove) {

@@ -141,6 +141,8 @@ pub(crate) fn a_restart_policy_is_heeded_as_often_as_it_says(cove: &Cove) {
     eventually("the wait for another try", || {
         state(cove, "hopeless") == "restarting"
     });
+    // Like what runs, it is removed by force alone.
+    docker(cove, "rm hopeless").run().fails_with(1);
     docker(cove, "stop hopeless").ok();
     eventually("the end of all tries", || state(cove, "hopeless") == "exited");
     docker(cove, "rm hopeless").ok();

@@ -31,7 +31,7 @@ pub(crate) fn prepare(cove: &Cove) {
         .ok();
 }
 
-fn login(cove: &Cove, registry: &Registry, word: &str) -> Cmd {
+pub(crate) fn login(cove: &Cove, registry: &Registry, word: &str) -> Cmd {
     docker(cove, "login --password-stdin --username")
         .args([USER, &registry.name])
         .input(word)

@@ -198,6 +198,11 @@ fn of_builds() -> Area {
                 tests![builds::a_cache_travels_with_its_image],
             ),
             extended(
+                "cache export to a registry, and the cache from there when nothing of it is left in the machine",
+                CLI,
+                tests![builds::a_cache_comes_back_from_a_registry],
+            ),
+            extended(
                 "a context of 1 GiB",
                 CLI,
                 tests![builds::a_context_of_a_gibibyte_is_sent],
@@ -578,6 +583,11 @@ fn of_compose() -> Area {
                 "web, database and cache",
                 COMPOSE,
                 tests![compose::a_web_application_with_its_database_and_cache],
+            ),
+            extended(
+                "PostgreSQL, migrated once it is well, behind a page",
+                COMPOSE,
+                tests![compose::visits_are_counted_in_postgresql],
             ),
             extended(
                 "profiles and health dependencies",

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "how a test fails")]
 
 mod builds;
+mod checkout;
 mod command;
 mod containers;
 mod images;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     let slow: &[harness::Test] = &tests![
         images::a_gibibyte_is_loaded_and_saved_whole,
         images::images_packed_by_gzip_and_by_xz_are_loaded,
+        checkout::run_shows_a_page_out_of_a_container_and_leads_a_shell_to_its_machine,
     ];
     harness::run(
         "engine",

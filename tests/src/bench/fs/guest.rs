@@ -25,6 +25,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::subject::{self, SHARE};
 use crate::bench::initramfs;
 use crate::bench::peer::Kind;
+use crate::bench::process;
 use crate::bench::table::{Row, Target, median};
 use crate::harness::Running;
 
@@ -34,15 +35,17 @@ pub(super) const ABOUT: &str = "once, in one emulated guest of 2 processors; sec
 const ROUNDS: usize = 1;
 /// At most this many times the peer's time.
 const TARGET: f64 = 0.7;
-/// A row that [`super::WHY`] knows about.
+/// Rows that [`super::WHY`] knows about.
 pub(super) const UNPACK: &str = "in a guest: unpack 10,000 small files";
+pub(super) const WALK: &str = "in a guest: list and stat them, nothing cached";
+pub(super) const NPM: &str = "in a guest: npm ci: replace and read 2,000 files";
 /// What `cove-files` measures, and the name of its row.
 const FIGURES: [(&str, &str); 5] = [
     ("unpack", UNPACK),
-    ("walk, cold", "in a guest: list and stat them, nothing cached"),
+    ("walk, cold", WALK),
     ("walk, warm", "in a guest: again, 2 s later"),
     ("remove", "in a guest: remove them"),
-    ("npm ci", "in a guest: npm ci: replace and read 2,000 files"),
+    ("npm ci", NPM),
 ];
 /// In the guest; [`Kind::Ours`] and the peer are called so.
 const NAMES: [&str; 2] = ["ours", "peer"];
@@ -80,24 +83,34 @@ pub(super) fn rows(kinds: &[Kind]) -> Result<Vec<Row>> {
     let program = variable("COVE_BENCH_FILES")?;
     let archive = initramfs::with_program(&variable("COVE_TEST_IMAGE")?, &program, PROGRAM)?;
     std::fs::write(&initramfs, archive)?;
-    let samples = boot(&initramfs, &sockets)?;
-    FIGURES
-        .iter()
-        .map(|&(figure, name)| {
-            let of = |kind: &str| samples.get(&format!("{kind} {figure}")).map(|all| median(all));
-            Ok(Row {
-                name: name.into(),
-                unit: "s",
-                ours: of(NAMES[0]).with_context(|| format!("nobody measured: {figure}"))?,
-                peer: of(NAMES[1]),
-                target: (figure != "remove").then_some(Target::AtMost(TARGET)),
-            })
+    let samples = boot(&initramfs, &sockets, &servers)?;
+    let row = |figure: &str, name: String, target| -> Result<Row> {
+        let of = |kind: &str| samples.get(&format!("{kind} {figure}")).map(|all| median(all));
+        Ok(Row {
+            name,
+            unit: "s",
+            ours: of(NAMES[0]).with_context(|| format!("nobody measured: {figure}"))?,
+            peer: of(NAMES[1]),
+            target,
         })
-        .collect()
+    };
+    let mut rows = Vec::new();
+    for (figure, name) in FIGURES {
+        let target = (figure != "remove").then_some(Target::AtMost(TARGET));
+        rows.push(row(figure, name.into(), target)?);
+        let of_server = format!("in a guest: of that ({figure}), the server was on a processor");
+        rows.push(row(&worked(figure), of_server, None)?);
+    }
+    Ok(rows)
 }
 
-/// Runs the guest to its end; what it found, a value for each round.
-fn boot(initramfs: &Path, sockets: &[PathBuf]) -> Result<BTreeMap<String, Vec<f64>>> {
+/// The figure of how long the server worked for another one.
+fn worked(figure: &str) -> String {
+    format!("{figure}, server")
+}
+
+/// Runs the guest to its end; what it found, a value for each round, and how long each server worked for that.
+fn boot(initramfs: &Path, sockets: &[PathBuf], servers: &[Running]) -> Result<BTreeMap<String, Vec<f64>>> {
     let mut child = qemu(initramfs, sockets)?
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -120,6 +133,8 @@ fn boot(initramfs: &Path, sockets: &[PathBuf]) -> Result<BTreeMap<String, Vec<f6
     let mut console = Vec::new();
     // The guest's time and ours, at the first figure.
     let mut began = None;
+    // How long each server had worked when it was last its turn.
+    let mut busy = BTreeMap::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let Ok((at, line)) = lines.recv_timeout(left) else {
@@ -136,7 +151,12 @@ fn boot(initramfs: &Path, sockets: &[PathBuf]) -> Result<BTreeMap<String, Vec<f6
         ensure!(what != "failed", "the guest's program failed: {value}");
         let value: f64 = value.parse().context("a report without a number")?;
         match what {
-            "began" => began = Some((value, at)),
+            "began" => {
+                began = Some((value, at));
+                for (server, name) in servers.iter().zip(NAMES) {
+                    busy.insert(name, (server.0.id(), process::cpu(server.0.id())?));
+                }
+            }
             "done" => {
                 let (guest, host) = began.context("the guest did not say when it began")?;
                 let (guest, host) = (value - guest, at.duration_since(host).as_secs_f64());
@@ -146,7 +166,15 @@ fn boot(initramfs: &Path, sockets: &[PathBuf]) -> Result<BTreeMap<String, Vec<f6
                 );
                 return Ok(samples);
             }
-            figure => samples.entry(figure.to_owned()).or_default().push(value),
+            figure => {
+                let name = figure.split(' ').next().unwrap_or_default();
+                let (pid, before) = busy.get_mut(name).context("a figure of no server, or too soon")?;
+                let now = process::cpu(*pid)?;
+                let worked = (worked(figure), now - std::mem::replace(before, now));
+                for (figure, value) in [(figure.to_owned(), value), worked] {
+                    samples.entry(figure).or_default().push(value);
+                }
+            }
         }
     }
 }

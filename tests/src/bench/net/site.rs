@@ -1,5 +1,6 @@
 //! What is measured: a machine with one container, and three ways to it.
 
+use crate::bench::installed;
 use crate::harness::{Cmd, Cove, Running, free_port, within};
 use anyhow::{Context as _, Result, ensure};
 use std::{
@@ -114,9 +115,10 @@ impl Site {
 
     /// The programs of the other ways that there are, with their versions.
     pub(super) fn peers(&self) -> Vec<String> {
-        let passt = self.passt.and_then(|_| find_passt());
-        let ssh = self.ssh.as_ref().map(|_| said_version("ssh".as_ref(), "-V"));
-        let passt = passt.map(|program| passt_version(&program));
+        let passt = self.passt.and_then(|_| installed::passt());
+        let ssh = self.ssh.as_ref();
+        let ssh = ssh.map(|_| installed::said_version("ssh".as_ref(), "-V"));
+        let passt = passt.map(|program| installed::passt_version(&program));
         passt
             .into_iter()
             .chain(ssh.map(|client| format!("{client} with dropbear in the container")))
@@ -126,7 +128,7 @@ impl Site {
 
 /// A directory with a passt that also forwards ports, which Cove's does not; nothing where there is none.
 fn wrap_passt(cove: &Cove, forwards: &Forwards) -> Result<Option<PathBuf>> {
-    let Some(passt) = find_passt() else {
+    let Some(passt) = installed::passt() else {
         return Ok(None);
     };
     let directory = cove.scratch().join("bin");
@@ -142,34 +144,6 @@ fn wrap_passt(cove: &Cove, forwards: &Forwards) -> Result<Option<PathBuf>> {
     fs::write(&wrapper, script)?;
     fs::set_permissions(&wrapper, Permissions::from_mode(0o755))?;
     Ok(Some(directory))
-}
-
-fn find_passt() -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/bin".into(), "/usr/local/bin".into()])
-        .map(|directory| directory.join("passt"))
-        .find(|program| program.is_file())
-}
-
-/// passt with its version, which that of Debian's package does not know itself.
-fn passt_version(program: &Path) -> String {
-    let mut query = Command::new("dpkg-query");
-    query.args(["--show", "--showformat=passt ${Version}", "passt"]);
-    let packaged = program.starts_with("/usr/bin") || program.starts_with("/bin");
-    match query.stdin(Stdio::null()).output() {
-        Ok(said) if packaged && said.status.success() => String::from_utf8_lossy(&said.stdout).into_owned(),
-        _ => said_version(program, "--version"),
-    }
-}
-
-/// What a program says first when it is asked for its version by `option`.
-fn said_version(program: &Path, option: &str) -> String {
-    let said = Command::new(program).arg(option).stdin(Stdio::null()).output();
-    // ssh says it on standard error.
-    let said = said.map_or_else(|_| Vec::new(), |said| [said.stdout, said.stderr].concat());
-    let said = String::from_utf8_lossy(&said);
-    said.lines().next().unwrap_or("of an unknown version").to_owned()
 }
 
 /// Runs the container, with sshd where there is one; the key that it lets in.

@@ -17,14 +17,26 @@ pub(super) const START: &str = "start";
 pub(super) const FIRST_INSTRUCTION: &str = "first instruction";
 /// What is resident of the monitor but the guest's memory, in MiB.
 pub(super) const BEYOND: &str = "beyond";
-/// The same of all processes of the machine.
+/// Of that, what no file has: heap, stacks, and pages of files that were written to.
+pub(super) const ANONYMOUS: &str = "beyond, anonymous";
+/// Of that, pages of the program's file.
+pub(super) const PROGRAM: &str = "beyond, program";
+/// Of that, all else: pages of libraries, and what is shared with the kernel.
+pub(super) const SHARED: &str = "beyond, shared";
+/// What is resident of all processes of the machine but the guest's memory.
 pub(super) const BEYOND_OF_ALL: &str = "beyond, all processes";
 /// How much of what the guest freed is this computer's again, in per cent.
 pub(super) const GIVEN_BACK: &str = "given back";
 /// Time on a processor while the guest does nothing, in per cent of one.
 pub(super) const IDLE_CPU: &str = "idle";
+/// Of that, the time of vCPUs: of the guest, and of KVM for it.
+pub(super) const IDLE_VCPU_CPU: &str = "idle, vcpus";
 /// Wake-ups of all threads but vCPUs meanwhile, in a second.
 pub(super) const IDLE_WAKES: &str = "idle wakes";
+/// Begins the names of wake-ups that are those of threads of one name.
+pub(super) const IDLE_WAKES_OF: &str = "idle wakes of ";
+/// Begins the names of what the guest woke for, in a second, as it counts it itself.
+pub(super) const GUEST_WAKES_OF: &str = "guest wakes of ";
 /// Wake-ups of vCPUs.
 pub(super) const IDLE_VCPU_WAKES: &str = "idle vcpu wakes";
 /// What the guest does with its disk, in the order in which it does it; bytes in a second. [`super`] says what it is.
@@ -110,19 +122,46 @@ pub(super) fn rest(subject: &mut Subject<'_>, figures: &mut Figures) -> Result<(
     sleep(IDLE);
     let after = subject.usage()?;
     let seconds = began.elapsed().as_secs_f64();
-    let rate = |before: u64, after: u64| count(after.saturating_sub(before)) / seconds;
-    figures.insert(IDLE_CPU.to_owned(), 100.0 * (after.cpu - before.cpu) / seconds);
-    figures.insert(IDLE_WAKES.to_owned(), rate(before.wakes, after.wakes));
-    figures.insert(
-        IDLE_VCPU_WAKES.to_owned(),
-        rate(before.vcpu_wakes, after.vcpu_wakes),
-    );
+    let wakes = after.wakes_since(&before);
+    let rate = |wakes: u64| count(wakes) / seconds;
+    let share = |before: f64, after: f64| 100.0 * (after - before) / seconds;
+    figures.insert(IDLE_CPU.to_owned(), share(before.cpu, after.cpu));
+    figures.insert(IDLE_VCPU_CPU.to_owned(), share(before.vcpu_cpu, after.vcpu_cpu));
+    figures.insert(IDLE_WAKES.to_owned(), rate(wakes.others));
+    figures.insert(IDLE_VCPU_WAKES.to_owned(), rate(wakes.vcpus));
+    for (name, wakes) in wakes.by_name {
+        figures.insert(format!("{IDLE_WAKES_OF}{name}"), rate(wakes));
+    }
     if let Some(memory) = subject.memory()? {
         let others = subject.memory_of_others()?;
-        figures.insert(BEYOND.to_owned(), mebibytes(memory.beyond));
+        for (name, bytes) in [
+            (BEYOND, memory.beyond),
+            (ANONYMOUS, memory.anonymous),
+            (PROGRAM, memory.program),
+            (SHARED, memory.shared()),
+        ] {
+            figures.insert(name.to_owned(), mebibytes(bytes));
+        }
         figures.insert(BEYOND_OF_ALL.to_owned(), mebibytes(memory.beyond + others));
     }
-    Ok(())
+    guest_wakes(subject, figures)
+}
+
+/// What the guest says that it woke for.
+fn guest_wakes(subject: &mut Subject<'_>, figures: &mut Figures) -> Result<()> {
+    let (_, seconds) = subject.expect("idle: ", PATIENCE)?;
+    let seconds: f64 = seconds.parse().context("the guest tells no time")?;
+    ensure!(seconds > 0.0, "the guest was idle for no time");
+    loop {
+        let (_, told) = subject.expect("", PATIENCE)?;
+        if told == "done" {
+            return Ok(());
+        }
+        let woke = told.strip_prefix("woke: ").and_then(|woke| woke.split_once(' '));
+        let (count, name) = woke.with_context(|| format!("the guest said {told:?} of its wake-ups"))?;
+        let count: f64 = count.parse().context("the guest tells no number of wake-ups")?;
+        figures.insert(format!("{GUEST_WAKES_OF}{name}"), count / seconds);
+    }
 }
 
 fn mebibytes(bytes: u64) -> f64 {

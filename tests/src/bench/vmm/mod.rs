@@ -11,20 +11,25 @@
 //! Ours is the machine as the daemon starts it, with everything that locks it in, from the start of the machine
 //! process on. QEMU has only what the guest's program works with, and nothing around it. What the guest does with its
 //! disk is measured another time where the system lets our machine have no rings (`io_uring`): what these bring shows
-//! beside it.
+//! beside it. A peer that fails at its disk is started once more without that, so that the rest has a peer. The network
+//! has machines of its own, after all others ([`net`]).
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`subject`] | a machine of either kind |
 //! | [`console`] | what its guest says |
-//! | [`process`] | what the kernel says of its processes |
+//! | [`process`](super::process) | what the kernel says of its processes |
 //! | [`measure`] | what one machine is measured for |
+//! | [`figures`] | the rows of the table |
+//! | [`net`] | what is measured of its network, and QEMU's way to a passt |
 
 mod console;
+mod figures;
 mod measure;
-mod process;
+mod net;
 mod subject;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,19 +40,21 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub(super) use self::figures::WHY;
+use self::figures::{FIGURES, Figure};
 use self::measure::Figures;
-use self::subject::{BOARDS, Board, Kind, Place, Subject};
-use super::Reasons;
+use self::subject::{BOARDS, Board, Kind, Place, Subject, Task};
 use super::initramfs;
+use super::installed;
 use super::record::{About, Record};
-use super::table::{self, Row, Target, median};
+use super::table::{self, Row, median};
 use crate::nested::outer;
 
 /// Machines of each kind. Each figure is the median of all that have it.
 const ROUNDS: usize = 5;
 /// Of these, so many begin with a machine that may have no rings.
 const ROUNDS_WITHOUT_RINGS: usize = 3;
-/// For everything together. In an emulated machine it takes a quarter of an hour.
+/// For everything together. In an emulated machine it takes twenty minutes.
 const LIMIT: Duration = Duration::from_hours(1);
 /// For a guest's init, whichever the monitor.
 const START_PATIENCE: Duration = Duration::from_mins(2);
@@ -57,141 +64,13 @@ const QEMU: &str = "qemu-system-x86_64";
 const PROGRAM: &str = "cove-exercise";
 const NESTED: &str = "in an emulated machine with nested virtualisation: what counts is how two monitors compare \
                       on one emulated processor, and no time or rate by itself";
+/// Failures of the peer without the disk's work after which there is none any more.
+const PEER_FAILURES: usize = 3;
+const PEER_FAILED: &str = "the peer failed; what it did not come to is not measured from there on";
+const PEER_WITHOUT_DISK: &str = "the peer failed at its disk; its memory, what it gave back and its idleness are those \
+                                 of a machine that passes the disk over, and ours of one that has done its work";
 const NO_MEMORY: &str = "memory is not measured: a monitor shows what it maps to nobody but root";
-
-const MIB: f64 = 1_048_576.0;
-/// Thousand requests of the guest's random work, in bytes.
-const THOUSAND_PAGES: f64 = 4_096_000.0;
-
-/// At most this part of QEMU's time to the guest's init.
-const START_TARGET: f64 = 0.5;
-/// At most so many MiB beyond the guest's memory, and this part of QEMU's.
-const BEYOND_TARGET: f64 = 5.0;
-const BEYOND_PEER_TARGET: f64 = 0.1;
-/// At least this many times QEMU's reads and writes.
-const DISK_TARGET: f64 = 1.0;
-/// At least so many per cent of what was freed.
-const GIVEN_BACK_TARGET: f64 = 90.0;
-/// At most so many per cent of a processor for a guest that does nothing.
-const IDLE_TARGET: f64 = 0.1;
-/// Nothing wakes up again and again, if only every ten seconds.
-const IDLE_WAKES_TARGET: f64 = 0.1;
-/// Why goals are missed, as far as it is known, by their rows' names.
-pub(super) const WHY: Reasons = &[];
-
-/// A row of the table.
-struct Figure {
-    /// Its name among [`Figures`].
-    key: &'static str,
-    name: &'static str,
-    unit: &'static str,
-    /// How many of what was measured make one of that unit.
-    scale: f64,
-    target: Option<Target>,
-}
-
-const fn figure(key: &'static str, name: &'static str, unit: &'static str, target: Option<Target>) -> Figure {
-    Figure {
-        key,
-        name,
-        unit,
-        scale: 1.0,
-        target,
-    }
-}
-
-const fn disk(at: usize, name: &'static str, unit: &'static str, scale: f64) -> Figure {
-    Figure {
-        key: measure::DISK[at],
-        name,
-        unit,
-        scale,
-        target: Some(Target::AtLeast(DISK_TARGET)),
-    }
-}
-
-const FIGURES: [Figure; 19] = [
-    figure(
-        measure::START,
-        "process start to the guest's init",
-        "s",
-        Some(Target::AtMost(START_TARGET)),
-    ),
-    figure(
-        measure::FIRST_INSTRUCTION,
-        "of it, to the guest's first instruction",
-        "s",
-        None,
-    ),
-    figure(
-        measure::BEYOND,
-        "monitor's memory beyond the guest's",
-        "MiB",
-        Some(Target::OursAtMost(BEYOND_TARGET)),
-    ),
-    figure(
-        measure::BEYOND,
-        "the same beside QEMU's",
-        "MiB",
-        Some(Target::AtMost(BEYOND_PEER_TARGET)),
-    ),
-    figure(
-        measure::BEYOND_OF_ALL,
-        "the same with the machine process",
-        "MiB",
-        None,
-    ),
-    disk(0, "disk: sequential read", "MiB/s", MIB),
-    disk(1, "disk: sequential write", "MiB/s", MIB),
-    disk(2, "disk: random read of 4 KiB", "1000/s", THOUSAND_PAGES),
-    disk(3, "disk: random write of 4 KiB", "1000/s", THOUSAND_PAGES),
-    disk(4, "disk: sequential read, 8 in flight", "MiB/s", MIB),
-    disk(5, "disk: sequential write, 8 in flight", "MiB/s", MIB),
-    disk(
-        6,
-        "disk: random read of 4 KiB, 8 in flight",
-        "1000/s",
-        THOUSAND_PAGES,
-    ),
-    disk(
-        7,
-        "disk: random write of 4 KiB, 8 in flight",
-        "1000/s",
-        THOUSAND_PAGES,
-    ),
-    // On virtio-mmio each takes the guest's driver two exits to the monitor, to read why and to acknowledge it.
-    figure(
-        measure::INTERRUPTS[2],
-        "disk: interrupts for each random read of 4 KiB",
-        "",
-        None,
-    ),
-    figure(
-        measure::INTERRUPTS[6],
-        "disk: interrupts for each, 8 in flight",
-        "",
-        None,
-    ),
-    figure(
-        measure::GIVEN_BACK,
-        "given back 10 s after 512 MiB were freed",
-        "%",
-        Some(Target::Ours(GIVEN_BACK_TARGET)),
-    ),
-    figure(
-        measure::IDLE_CPU,
-        "idle: of a processor",
-        "%",
-        Some(Target::OursAtMost(IDLE_TARGET)),
-    ),
-    figure(
-        measure::IDLE_WAKES,
-        "idle: wake-ups of all threads but vCPUs",
-        "1/s",
-        Some(Target::OursAtMost(IDLE_WAKES_TARGET)),
-    ),
-    figure(measure::IDLE_VCPU_WAKES, "idle: wake-ups of vCPUs", "1/s", None),
-];
+const NO_PASST: &str = "the network is not measured: there is no passt";
 
 /// Whose machine was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -220,6 +99,8 @@ enum Report {
     Peer(String),
     /// Why there is nothing to compare with, or no more.
     PeerFailed(String),
+    /// Why one machine's network could not be measured.
+    NetworkFailed(String),
     /// One machine.
     Sample { side: Side, figures: Figures },
     /// Why it could not be done.
@@ -233,6 +114,8 @@ enum Report {
 struct Findings {
     peer: Option<String>,
     peer_failed: Option<String>,
+    /// How many machines' networks could not be measured.
+    networks_failed: usize,
     samples: Vec<(Side, Figures)>,
     failed: Option<String>,
     done: bool,
@@ -252,11 +135,14 @@ pub(super) fn run(record: &Record) -> Result<()> {
         notes.push(NESTED.to_owned());
     }
     let image = variable("COVE_TEST_IMAGE")?;
-    let arguments: [OsString; 4] = [
+    let passt = installed::passt();
+    let arguments: [OsString; 5] = [
         "vmm-here".into(),
         variable("COVE_TEST_PROGRAM")?.into(),
         variable("COVE_BENCH_EXERCISE")?.into(),
         find_qemu().into(),
+        // Where there is none, there is no such program there either.
+        passt.clone().unwrap_or_default().into(),
     ];
     let program = std::env::current_exe().context("this very program is not to be found")?;
     let mut findings = Findings::default();
@@ -275,15 +161,33 @@ pub(super) fn run(record: &Record) -> Result<()> {
     }
     if findings.peer_failed.is_some() {
         // Why names paths of this computer, and was printed.
-        notes.push("the peer failed; what it did not come to is not measured from there on".to_owned());
+        let note = if findings.median(Side::Peer, measure::IDLE_CPU).is_some() {
+            PEER_WITHOUT_DISK
+        } else {
+            PEER_FAILED
+        };
+        notes.push(note.to_owned());
     }
+    if passt.is_none() {
+        println!("{NO_PASST}");
+        notes.push(NO_PASST.to_owned());
+    }
+    if findings.networks_failed > 0 {
+        // Why names paths of this computer, too.
+        notes.push(format!(
+            "the network of {} of {} machines could not be measured",
+            findings.networks_failed,
+            findings.networks_failed + findings.networks()
+        ));
+    }
+    let passt = passt.map(|program| format!("{} behind both networks", installed::passt_version(&program)));
     let about = About {
         backend: if nested {
             "kvm, in an emulated machine".into()
         } else {
             "kvm".into()
         },
-        peers: findings.peer.iter().cloned().collect(),
+        peers: findings.peer.iter().cloned().chain(passt).collect(),
         notes,
         details: json!({ "rounds": ROUNDS, "samples": findings.samples }),
     };
@@ -303,9 +207,14 @@ impl Findings {
                 println!("the peer failed: {why}");
                 self.peer_failed = Some(why);
             }
+            Some(Ok(Report::NetworkFailed(why))) => {
+                println!("not measured: {why}");
+                self.networks_failed += 1;
+            }
             Some(Ok(Report::Sample { side, figures })) => {
                 match figures.get(measure::START) {
                     Some(start) => println!("measured {side}: its guest's init after {start:.3} s"),
+                    None if figures.contains_key(net::SENDING) => println!("measured the network of {side}"),
                     None => println!("measured {side}"),
                 }
                 self.samples.push((side, figures));
@@ -317,6 +226,14 @@ impl Findings {
                 self.console.push('\n');
             }
         }
+    }
+
+    /// How many machines' networks were measured.
+    fn networks(&self) -> usize {
+        let samples = self.samples.iter();
+        samples
+            .filter(|(_, figures)| figures.contains_key(net::SENDING))
+            .count()
     }
 
     fn median(&self, side: Side, key: &str) -> Option<f64> {
@@ -343,13 +260,52 @@ impl Findings {
             let without_rings = value(Side::WithoutRings).map(|ours| row(name(), ours, None));
             [ours, without_rings]
         };
-        FIGURES.iter().flat_map(rows).flatten().collect()
+        let of_names = [
+            (
+                measure::IDLE_WAKES_OF,
+                "idle: wake-ups of the monitor's threads called",
+            ),
+            (measure::GUEST_WAKES_OF, "idle: the guest's own, by"),
+        ];
+        let by_names = of_names
+            .into_iter()
+            .flat_map(|(prefix, name)| self.wakes(prefix, name));
+        FIGURES.iter().flat_map(rows).flatten().chain(by_names).collect()
+    }
+
+    /// A row for each figure of ours that begins with `prefix`, called `name` and what follows there; the most frequent
+    /// first.
+    fn wakes(&self, prefix: &str, name: &str) -> Vec<Row> {
+        let ours = self.samples.iter().filter(|(side, _)| *side == Side::Ours);
+        let keys: BTreeSet<&str> = ours
+            .flat_map(|(_, figures)| figures.keys().map(String::as_str))
+            .filter(|key| key.starts_with(prefix))
+            .collect();
+        let row = |key: &str| {
+            Some(Row {
+                name: format!("{name} {}", key.strip_prefix(prefix)?),
+                unit: "1/s",
+                ours: self.median(Side::Ours, key)?,
+                peer: self.median(Side::Peer, key),
+                target: None,
+            })
+        };
+        let mut rows: Vec<Row> = keys.into_iter().filter_map(row).collect();
+        rows.sort_by(|one, other| other.ours.total_cmp(&one.ours));
+        rows
     }
 }
 
 /// What [`run`] has run where there is a KVM: measures machines of `image` with the programs `cove` and `qemu`, whose
-/// guest runs `exercise`, and tells on standard output. Writes below `scratch`.
-pub fn here(cove: &Path, exercise: &Path, qemu: &Path, image: &Path, scratch: &Path) -> Result<()> {
+/// guest runs `exercise`, and with `passt`, which may be missing; tells on standard output. Writes below `scratch`.
+pub fn here(
+    cove: &Path,
+    exercise: &Path,
+    qemu: &Path,
+    passt: &Path,
+    image: &Path,
+    scratch: &Path,
+) -> Result<()> {
     let measured = initramfs::with_program(image, exercise, PROGRAM).and_then(|archive| {
         let initramfs = scratch.join("initramfs");
         std::fs::write(&initramfs, archive)?;
@@ -365,6 +321,7 @@ pub fn here(cove: &Path, exercise: &Path, qemu: &Path, image: &Path, scratch: &P
             scratch,
             cove,
             qemu,
+            passt,
             runtime: &runtime()?,
             without_rings: &runtime()?,
         })
@@ -377,7 +334,7 @@ pub fn here(cove: &Path, exercise: &Path, qemu: &Path, image: &Path, scratch: &P
 
 fn measure_all(place: &Place<'_>) -> Result<()> {
     // The first machine of each kind has everything read into the page cache, and is not counted.
-    let mut first = Subject::start(place, Kind::Ours)?;
+    let mut first = Subject::start(place, Kind::Ours, Task::All)?;
     measure::start(&mut first, START_PATIENCE).with_context(|| Side::Ours.to_string())?;
     drop(first);
     let mut peer = match find_board(place) {
@@ -390,10 +347,13 @@ fn measure_all(place: &Place<'_>) -> Result<()> {
             None
         }
     };
+    // What becomes of it at other work says nothing of its network.
+    let board = peer;
     let mut of_peer = Extent {
         disk: true,
         rest: true,
     };
+    let mut failures = 0;
     for round in 0..ROUNDS {
         if round < ROUNDS_WITHOUT_RINGS {
             let figures = disk_without_rings(place).with_context(|| Side::WithoutRings.to_string())?;
@@ -412,23 +372,52 @@ fn measure_all(place: &Place<'_>) -> Result<()> {
             side: Side::Ours,
             figures,
         })?;
-        let Some(board) = peer else { continue };
-        let (figures, outcome) = one(place, Kind::Peer(board), of_peer);
+        if let Some(board) = peer
+            && !measure_peer(place, board, &mut of_peer, &mut failures)?
+        {
+            peer = None;
+        }
+    }
+    if place.passt.is_file() {
+        measure_networks(place, board)?;
+    }
+    Ok(())
+}
+
+/// Measures a machine of the peer's, and another without the disk's work where that was what it failed at. Keeps in
+/// `extent` what the next one is measured for, and in `failures` how often it failed without a disk's work; false when
+/// there is no point in another.
+fn measure_peer(place: &Place<'_>, board: Board, extent: &mut Extent, failures: &mut usize) -> Result<bool> {
+    loop {
+        let (figures, outcome) = one(place, Kind::Peer(board), *extent);
         if !figures.is_empty() {
             tell(&Report::Sample {
                 side: Side::Peer,
                 figures,
             })?;
         }
-        match outcome {
-            Ok(()) => of_peer.rest = false,
-            Err(error) => {
-                tell(&Report::PeerFailed(format!("{error:#}")))?;
-                // One that fails without a disk's work fails at all.
-                if !std::mem::take(&mut of_peer.disk) {
-                    peer = None;
-                }
-            }
+        let Err(error) = outcome else {
+            extent.rest = false;
+            return Ok(true);
+        };
+        tell(&Report::PeerFailed(format!("{error:#}")))?;
+        if !std::mem::take(&mut extent.disk) {
+            *failures += 1;
+            return Ok(*failures < PEER_FAILURES);
+        }
+    }
+}
+
+/// Measures the networks of both kinds of machines, in turns. One that fails is tried again the next time.
+fn measure_networks(place: &Place<'_>, board: Option<Board>) -> Result<()> {
+    let ours = (Side::Ours, Kind::Ours);
+    let peer = board.map(|board| (Side::Peer, Kind::Peer(board)));
+    for _ in 0..net::ROUNDS {
+        for (side, kind) in [Some(ours), peer].into_iter().flatten() {
+            tell(&match net::one(place, kind) {
+                Ok(figures) => Report::Sample { side, figures },
+                Err(error) => Report::NetworkFailed(format!("the network of {side}: {error:#}")),
+            })?;
         }
     }
     Ok(())
@@ -447,7 +436,8 @@ struct Extent {
 fn one(place: &Place<'_>, kind: Kind, extent: Extent) -> (Figures, Result<()>) {
     let mut figures = Figures::new();
     let mut steps = || -> Result<()> {
-        let mut subject = Subject::start(place, kind)?;
+        let task = if extent.disk { Task::All } else { Task::Rest };
+        let mut subject = Subject::start(place, kind, task)?;
         figures = measure::start(&mut subject, START_PATIENCE)?;
         if extent.disk {
             measure::disk(&mut subject, &mut figures)?;
@@ -463,7 +453,7 @@ fn one(place: &Place<'_>, kind: Kind, extent: Extent) -> (Figures, Result<()>) {
 
 /// Measures what a machine without rings does with its disk, and nothing else.
 fn disk_without_rings(place: &Place<'_>) -> Result<Figures> {
-    let mut subject = Subject::start(place, Kind::WithoutRings)?;
+    let mut subject = Subject::start(place, Kind::WithoutRings, Task::All)?;
     measure::start(&mut subject, START_PATIENCE)?;
     let mut figures = Figures::new();
     measure::disk(&mut subject, &mut figures)?;
@@ -481,7 +471,7 @@ fn find_board(place: &Place<'_>) -> Result<(Board, String)> {
     let mut failures = Vec::new();
     for board in BOARDS {
         let called = format!("-machine {} -cpu {}", board.machine, board.cpu);
-        let booted = Subject::start(place, Kind::Peer(board))
+        let booted = Subject::start(place, Kind::Peer(board), Task::All)
             .and_then(|mut subject| measure::start(&mut subject, START_PATIENCE));
         match booted {
             Ok(_) => return Ok((board, format!("{version}, {called}"))),
@@ -515,6 +505,7 @@ fn variable(name: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::figures::MIB;
     use super::*;
 
     fn sample(side: Side, start: f64) -> String {
@@ -554,6 +545,30 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert!(rows[2].name.ends_with(", without rings") && rows[2].target.is_none());
         assert_eq!((rows[1].ours, rows[2].ours), (2.0, 1.0));
+    }
+
+    #[test]
+    fn networks_have_rows_in_their_units_and_one_that_failed_is_kept_apart() {
+        let mut findings = Findings::default();
+        let figures = Figures::from([
+            (net::SENDING.to_owned(), 3.0 * MIB),
+            (net::ROUND_TRIP.to_owned(), 0.002),
+        ]);
+        for side in [Side::Ours, Side::Peer] {
+            let figures = figures.clone();
+            let report = serde_json::to_string(&Report::Sample { side, figures }).unwrap();
+            findings.hear(&format!("{MARK}{report}"));
+        }
+        findings.hear(&format!("{MARK}{{\"network_failed\":\"QEMU: it ended\"}}"));
+        let rows = findings.rows();
+        assert_eq!(rows.len(), 2);
+        assert_eq!(
+            (rows[0].ours, rows[0].peer, rows[0].unit),
+            (3.0, Some(3.0), "MiB/s")
+        );
+        assert!(rows[0].target.is_some() && rows[1].target.is_none());
+        assert!((rows[1].ours - 2000.0).abs() < 1e-6, "{} µs", rows[1].ours);
+        assert_eq!((findings.networks(), findings.networks_failed), (2, 1));
     }
 
     #[test]

@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::console::{Console, tail};
-use super::process::{self, Memory, Usage};
+use super::net;
+use crate::bench::process::{self, Memory, Usage};
 use crate::harness::Running;
 use crate::rings;
 
@@ -33,6 +34,35 @@ const ARGUMENTS: [&str; 2] = [
     "mitigations=off",
 ];
 
+/// Has the guest's program pass the disk over.
+const PAST_THE_DISK: &str = "exercise=rest";
+/// What QEMU says when KVM can run the guest no more. It stops the guest then, and stays.
+const GIVEN_UP: &str = "KVM internal error";
+
+/// What the guest's program is to do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task<'a> {
+    /// Everything but the network.
+    All,
+    /// The same without the disk.
+    Rest,
+    /// Its work with the network, as these kernel arguments say. Our machine has that device anyway, QEMU's for this.
+    Network(&'a [String]),
+}
+
+impl Task<'_> {
+    /// What both monitors add to the kernel's command line.
+    fn arguments(self) -> Vec<String> {
+        let mut arguments = ARGUMENTS.map(str::to_owned).to_vec();
+        match self {
+            Self::All => {}
+            Self::Rest => arguments.push(PAST_THE_DISK.to_owned()),
+            Self::Network(further) => arguments.extend_from_slice(further),
+        }
+        arguments
+    }
+}
+
 /// Where everything is that a machine is made of.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
@@ -44,6 +74,7 @@ pub(super) struct Place<'a> {
     pub(super) scratch: &'a Path,
     pub(super) cove: &'a Path,
     pub(super) qemu: &'a Path,
+    pub(super) passt: &'a Path,
     /// Machines of ours are driven on this.
     pub(super) runtime: &'a Runtime,
     /// And those that may have no rings on this, whose threads may have none either.
@@ -100,8 +131,9 @@ enum Monitor<'a> {
     Ours(Ours<'a>),
     Peer {
         process: Running,
-        /// What it wrote to standard error.
+        /// What it and its passt wrote to standard error.
         words: PathBuf,
+        _passt: Option<Running>,
     },
 }
 
@@ -149,15 +181,17 @@ impl Drop for Ours<'_> {
 }
 
 impl<'a> Subject<'a> {
-    /// Starts a machine with a data disk of its own.
-    pub(super) fn start(place: &Place<'a>, kind: Kind) -> Result<Self> {
+    /// Starts a machine with a data disk of its own, whose guest does `task`.
+    pub(super) fn start(place: &Place<'a>, kind: Kind, task: Task<'_>) -> Result<Self> {
         let dir = tempfile::tempdir_in(place.scratch)?;
         let disk = dir.path().join("data");
         File::create(&disk)?.set_len(DISK)?;
         match kind {
-            Kind::Ours => Self::start_ours(place.runtime, place, dir, disk, |start| start()),
-            Kind::WithoutRings => Self::start_ours(place.without_rings, place, dir, disk, forbidding_rings),
-            Kind::Peer(board) => Self::start_peer(place, dir, &disk, board),
+            Kind::Ours => Self::start_ours(place.runtime, place, dir, disk, task, |start| start()),
+            Kind::WithoutRings => {
+                Self::start_ours(place.without_rings, place, dir, disk, task, forbidding_rings)
+            }
+            Kind::Peer(board) => Self::start_peer(place, dir, &disk, task, board),
         }
     }
 
@@ -167,6 +201,7 @@ impl<'a> Subject<'a> {
         place: &Place<'a>,
         dir: TempDir,
         disk: PathBuf,
+        task: Task<'_>,
         by: impl FnOnce(&(dyn Fn() -> Started + Sync)) -> Started,
     ) -> Result<Self> {
         let spec = MachineSpec {
@@ -179,7 +214,7 @@ impl<'a> Subject<'a> {
             data_disk: disk,
             cpus: 1,
             memory_mib: MEMORY_MIB,
-            kernel_arguments: ARGUMENTS.map(str::to_owned).to_vec(),
+            kernel_arguments: task.arguments(),
             own: Vec::new(),
         };
         let backend = Kvm::new(Some(place.cove.to_owned()));
@@ -196,23 +231,39 @@ impl<'a> Subject<'a> {
         })
     }
 
-    fn start_peer(place: &Place<'a>, dir: TempDir, disk: &Path, board: Board) -> Result<Self> {
+    fn start_peer(
+        place: &Place<'a>,
+        dir: TempDir,
+        disk: &Path,
+        task: Task<'_>,
+        board: Board,
+    ) -> Result<Self> {
         let console = dir.path().join("console");
         let words = dir.path().join("words");
-        let mut command = qemu(place, disk, &console, board);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&words)?);
+        let mut command = qemu(place, disk, &console, task, board);
+        let socket = match task {
+            Task::Network(_) => Some(net::Socket::bind(dir.path())?),
+            Task::All | Task::Rest => None,
+        };
+        if let Some(socket) = &socket {
+            socket.add_device(&mut command);
+        }
+        // Its passt writes there, too.
+        let said = File::options().create(true).append(true).open(&words)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
         let began = Instant::now();
-        let process = command.spawn().context("cannot start QEMU")?;
+        let mut process = Running(command.spawn().context("cannot start QEMU")?);
+        let passt = socket
+            .map(|socket| socket.serve(place.passt, &mut process, &words))
+            .transpose()?;
         Ok(Self {
             began,
             told: None,
             console: Console::new(console),
             monitor: Monitor::Peer {
-                process: Running(process),
+                process,
                 words,
+                _passt: passt,
             },
             _dir: dir,
         })
@@ -283,12 +334,15 @@ impl<'a> Subject<'a> {
         let pid = self.monitor_pid()?;
         match &mut self.monitor {
             Monitor::Ours(_) => Ok(!is_there(pid)),
-            Monitor::Peer { process, .. } => Ok(process.0.try_wait()?.is_some()),
+            Monitor::Peer { process, words, .. } => {
+                let given_up = || fs::read_to_string(&*words).is_ok_and(|said| said.contains(GIVEN_UP));
+                Ok(process.0.try_wait()?.is_some() || given_up())
+            }
         }
     }
 
     /// What there is to say about a machine that did not do what it should.
-    fn account(&self) -> String {
+    pub(super) fn account(&self) -> String {
         let log = match &self.monitor {
             Monitor::Ours(ours) => ours.machine.console().with_file_name("process.log"),
             Monitor::Peer { words, .. } => words.clone(),
@@ -308,9 +362,9 @@ fn is_there(pid: u32) -> bool {
 }
 
 /// The same machine in QEMU: one vCPU, both disks through the page cache of this computer, flushed when the guest
-/// says so, and a balloon for what the guest gives back. It has no devices for the host's folders, sockets and
-/// network, and nothing locks it in.
-fn qemu(place: &Place<'_>, disk: &Path, console: &Path, board: Board) -> Command {
+/// says so, and a balloon for what the guest gives back. It has no devices for the host's folders and sockets, one for
+/// the network only where that is measured, and nothing locks it in.
+fn qemu(place: &Place<'_>, disk: &Path, console: &Path, task: Task<'_>, board: Board) -> Command {
     let mut qemu = Command::new(place.qemu);
     qemu.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
     // So that vCPUs are known by their names.
@@ -321,8 +375,8 @@ fn qemu(place: &Place<'_>, disk: &Path, console: &Path, board: Board) -> Command
     qemu.arg("-kernel").arg(place.image.join("kernel"));
     qemu.arg("-initrd").arg(place.initramfs);
     qemu.arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=-1 reboot=k {}",
-        ARGUMENTS.join(" ")
+        "console=ttyS0 quiet panic=-1 reboot=k nowatchdog {}",
+        task.arguments().join(" ")
     ));
     qemu.arg("-chardev")
         .arg(format!("file,id=console,path={}", console.display()));
