@@ -82,6 +82,10 @@ pub(crate) fn registry(layout: &Layout) -> Result<PathBuf> {
     }
 }
 
+/// The suites whose busybox will do, in the order in which they are tried. A mirror may hold some processor's list of one
+/// suite only in part for days, and it does not matter which release the program is of.
+const BUSYBOX_SUITES: [&str; 3] = [SUITE, "bookworm", "forky"];
+
 /// A directory with busybox for other processors: `arm64/busybox` and `arm/busybox`, by the names of Docker's platforms.
 pub(crate) fn foreign_programs(layout: &Layout) -> Result<PathBuf> {
     let place = layout.tools().join("foreign");
@@ -91,12 +95,26 @@ pub(crate) fn foreign_programs(layout: &Layout) -> Result<PathBuf> {
         if directory.join("busybox").exists() {
             continue;
         }
-        let apt = || PrivateApt::of_processor(layout, SUITE, architecture);
-        let package = format!("busybox-static-{architecture}");
-        let program = unpacked(layout, "busybox-static", &package, "usr/bin/busybox", apt)?;
-        link(&program, &directory.join("busybox"))?;
+        link(&busybox(layout, architecture)?, &directory.join("busybox"))?;
     }
     Ok(place)
+}
+
+/// busybox for a processor by Debian's name of it, of the first suite that has one.
+fn busybox(layout: &Layout, architecture: &'static str) -> Result<PathBuf> {
+    let package = format!("busybox-static-{architecture}");
+    let mut failures = Vec::new();
+    for suite in BUSYBOX_SUITES {
+        let apt = || PrivateApt::of_processor(layout, suite, architecture);
+        match unpacked(layout, suite, "busybox-static", &package, "usr/bin/busybox", apt) {
+            Ok(program) => return Ok(program),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    anyhow::bail!(
+        "there is no busybox-static for {architecture} to be had:\n{}",
+        failures.join("\n")
+    )
 }
 
 /// A directory with dropbear, an ssh server, and every library that it needs, as they lie in a root directory.
@@ -112,7 +130,7 @@ pub(crate) fn ssh_server(layout: &Layout) -> Result<PathBuf> {
         ("libtommath1", format!("{LIBRARIES}/libtommath.so.1")),
         ("libgmp10", format!("{LIBRARIES}/libgmp.so.10")),
     ] {
-        unpacked(layout, package, directory, &file, || {
+        unpacked(layout, SUITE, package, directory, &file, || {
             PrivateApt::of_suite(layout, SUITE)
         })?;
     }
@@ -121,14 +139,15 @@ pub(crate) fn ssh_server(layout: &Layout) -> Result<PathBuf> {
 
 /// A file of a Debian package, unpacked below the tools directory.
 fn fetched(layout: &Layout, package: &str, file: &str) -> Result<PathBuf> {
-    unpacked(layout, package, package, file, || {
+    unpacked(layout, SUITE, package, package, file, || {
         PrivateApt::of_suite(layout, SUITE)
     })
 }
 
-/// The same of a package that `apt` knows, in a directory `name`.
+/// The same of a package of `suite` that `apt` knows, in a directory `name`.
 fn unpacked(
     layout: &Layout,
+    suite: &str,
     package: &str,
     name: &str,
     file: &str,
@@ -140,14 +159,14 @@ fn unpacked(
         return Ok(program);
     }
     step(&format!(
-        "Fetching {package} of Debian {SUITE} into {}",
+        "Fetching {package} of Debian {suite} into {}",
         unpacked.display()
     ));
     let apt = apt()?;
     apt.update()?;
     let archive = apt.download(package, &layout.tools().join("deb").join(name))?;
     process::run_quietly(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
-    anyhow::ensure!(program.is_file(), "{package} of Debian {SUITE} holds no {file}");
+    anyhow::ensure!(program.is_file(), "{package} of Debian {suite} holds no {file}");
     Ok(program)
 }
 
