@@ -63,7 +63,21 @@ pub(crate) fn everything(layout: &Layout, desktop: bool) -> Result<()> {
         }
         process::run(&mut command)?;
     }
-    Ok(())
+    step("Checking the programs for cargo fuzz");
+    // Nothing is linked, and so nothing of libFuzzer needs to be built, for which it would take a C++ compiler.
+    process::run(
+        cargo(layout)
+            .args([
+                "check",
+                "--quiet",
+                "--locked",
+                "--manifest-path",
+                FUZZ,
+                "--target-dir",
+            ])
+            .arg(layout.target())
+            .env("CUSTOM_LIBFUZZER_PATH", layout.target().join("libfuzzer.a")),
+    )
 }
 
 fn lint(layout: &Layout, desktop: bool) -> Result<()> {

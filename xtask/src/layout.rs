@@ -135,8 +135,8 @@ impl Layout {
     /// Cove's own directories for `run`, so that it never touches an installed Cove: `COVE_HOME` if that is set, else
     /// below the target directory, or in the user's cache where that path is too long for a socket.
     pub(crate) fn home(&self) -> Result<PathBuf> {
-        if let Some(home) = env::var_os("COVE_HOME").filter(|home| !home.is_empty()) {
-            return Ok(home.into());
+        if let Some(home) = named_home() {
+            return Ok(home);
         }
         let below_target = self.target.join("cove");
         if below_target.as_os_str().len() <= LONGEST_HOME {
@@ -145,6 +145,19 @@ impl Layout {
         let home = env::var_os("HOME").context("HOME is not set; set it, or COVE_HOME")?;
         Ok(Path::new(&home).join(".cache/cove-dev"))
     }
+
+    /// What leads a shell to the machine of `run`. That of a `COVE_HOME` lies in it, and the one below the target
+    /// directory goes on leading to the checkout's own machine.
+    pub(crate) fn variables(&self) -> PathBuf {
+        let place = named_home().unwrap_or_else(|| self.target.clone());
+        place.join("cove.sh")
+    }
+}
+
+/// `COVE_HOME`, if a person has set it.
+fn named_home() -> Option<PathBuf> {
+    let home = env::var_os("COVE_HOME").filter(|home| !home.is_empty());
+    home.map(PathBuf::from)
 }
 
 /// Whether cargo has built `program`, which is this one, for a platform by its name. Then a person's configuration says

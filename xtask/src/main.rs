@@ -5,7 +5,7 @@
 //! ```text
 //!  setup ──▶ build (cove, agent) ──▶ image ──▶ run:   start, welcome page
 //!    │                                   └───▶ test:  suites, as an ordinary user
-//!    └─────▶ check: fmt, clippy, other targets, licences, spelling, unused dependencies
+//!    └─────▶ check: fmt, clippy, other targets, fuzz programs, licences, spelling, unused dependencies
 //! ```
 
 mod bench;
@@ -31,19 +31,21 @@ The project's own commands
 
 Usage: cargo xtask COMMAND [OPTIONS]
 
-  run [--once]             install what is missing, build, boot the machine, serve a page from a container,
+  run [--once] [--built]   install what is missing, build, boot the machine, serve a page from a container,
                            open the window where there is a display
-                           --once: open no window
+                           --once: open no window · --built: install and build nothing, run what an earlier
+                           run or test has built
   test [--fast|--all] [FILTER]
                            check, build, then every test as an ordinary user
                            --fast: no machine is booted · --all: what takes minutes as well, and every
                            screen in a browser
-                           FILTER: only tests whose names contain it, without check
+                           FILTER: only tests whose names contain it, and all of the suite of that name,
+                           without check
   bench boot|events|fs|net|ui|vmm|vsock
                            measure; a table here, JSON below target/bench
   bench all                measure all of these, one after the other, then `bench page`
   bench page               write docs/measurements.md from that JSON
-  check                    formatting, lints, other targets, licences, spelling, unused dependencies
+  check                    formatting, lints, other targets, fuzz programs, licences, spelling, unused dependencies
   deb [--debug]            build the Debian package below target/deb
                            --debug: of the programs that the tests are run with, which is quicker
   docs                     write the pages below docs that are made from the tests
@@ -66,8 +68,9 @@ fn main() -> ExitCode {
 fn dispatch(words: &[&str]) -> Result<ExitCode> {
     let layout = Layout::find()?;
     match words {
-        ["run"] => run::run(&layout, false),
-        ["run", "--once"] => run::run(&layout, true),
+        ["run", options @ ..] if options.iter().all(|option| run::OPTIONS.contains(option)) => {
+            run::run(&layout, options)
+        }
         ["test"] => test::run(&layout, &test::Selection::everything()),
         ["test", "--all"] => {
             let outcome = test::run(&layout, &test::Selection::with_what_takes_long())?;

@@ -39,13 +39,29 @@ pub(crate) fn note(text: &str) {
     println!("    {text}");
 }
 
-/// A command, in words.
+/// A command, as a person would give it to a shell.
 pub(crate) fn words(command: &Command) -> String {
+    /// Besides letters and digits, what a shell takes as it is.
+    const PLAIN: &str = "-_./:=,+@%";
+    let word = |word: &OsStr| {
+        let word = word.to_string_lossy();
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || PLAIN.contains(letter);
+        if !word.is_empty() && word.chars().all(is_plain) {
+            word.into_owned()
+        } else {
+            quoted(&word)
+        }
+    };
     std::iter::once(command.get_program())
         .chain(command.get_args())
-        .map(OsStr::to_string_lossy)
+        .map(word)
         .collect::<Vec<_>>()
         .join(" ")
+}
+
+/// A text as a word of the shell's that means nothing else.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Runs it with our standard streams.
@@ -140,6 +156,16 @@ mod tests {
         let cargo = cargo(&layout);
         let target = cargo.get_envs().find(|(name, _)| *name == "CARGO_TARGET_DIR");
         assert_eq!(target.unwrap().1, Some(layout.target().as_os_str()));
+    }
+
+    #[test]
+    fn a_command_that_is_shown_can_be_given_to_a_shell() {
+        let mut command = Command::new("/a b/tool");
+        command.args(["-o", "Dir::Cache=/x-1/y_2", "it's", "$HOME", ""]);
+        assert_eq!(
+            words(&command),
+            r"'/a b/tool' -o Dir::Cache=/x-1/y_2 'it'\''s' '$HOME' ''"
+        );
     }
 
     #[test]

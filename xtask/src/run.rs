@@ -6,12 +6,12 @@ use crate::{
     process::{self, capture, note, step},
     setup::{self, DockerClient},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
@@ -22,6 +22,27 @@ use std::{
 const WELCOME: &str = include_str!("../../ui/src/lib/state/welcome.json");
 /// How long the server may take to answer, in an emulated machine.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A page that is longer is not ours, and is not read to its end.
+const LONGEST_PAGE: u64 = 1 << 20;
+/// How much of it is shown.
+const SHOWN_LINES: usize = 12;
+
+/// Opens no window.
+const ONCE: &str = "--once";
+/// Installs and builds nothing.
+const BUILT: &str = "--built";
+
+/// What the command may be told.
+pub(crate) const OPTIONS: [&str; 2] = [ONCE, BUILT];
+
+/// What is there to be run.
+struct Built {
+    cove: PathBuf,
+    /// An unmodified Docker client.
+    docker: PathBuf,
+    /// The desktop application, if it is to be opened.
+    window: Option<PathBuf>,
+}
 
 /// A Cove that is set up, with its clients.
 struct Demo {
@@ -31,22 +52,22 @@ struct Demo {
     docker_host: String,
 }
 
-pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
-    step("Looking for what is needed");
-    setup::machine_tools(layout)?;
-    let docker = DockerClient::plain(layout)?;
-    let window = has_display() && !once && setup::desktop_tools(layout, false)?;
-    let programs = build::programs(layout, Profile::Dev, window)?;
-    build::image(layout, &programs, false)?;
+pub(crate) fn run(layout: &Layout, options: &[&str]) -> Result<ExitCode> {
+    let with_window = has_display() && !options.contains(&ONCE);
+    let built = if options.contains(&BUILT) {
+        built_before(layout, with_window)?
+    } else {
+        build_all(layout, with_window)?
+    };
     let home = layout.home()?;
     use_image(&home, &layout.image())?;
-    let variables = write_variables(layout, &home, &programs.cove, &docker.program)?;
+    let variables = write_variables(layout, &home, &built)?;
 
     step("Starting the machine");
     let mut demo = Demo {
-        cove: programs.cove,
+        cove: built.cove,
         home,
-        docker: docker.program,
+        docker: built.docker,
         docker_host: String::new(),
     };
     process::run(demo.cove().arg("start"))?;
@@ -55,20 +76,50 @@ pub(crate) fn run(layout: &Layout, once: bool) -> Result<ExitCode> {
     step("Running a container through the forwarded socket");
     let address = demo.serve(&Page::of_the_window()?)?;
     step("Fetching its page from this computer");
-    // An element a line.
-    let page = fetch(&address)?.replace("><", ">\n<");
-    for line in page.lines().take(12) {
-        note(line);
+    for line in excerpt(&fetch(address, PAGE_TIMEOUT)?) {
+        note(&line);
     }
     println!();
     println!("The page:        http://{address}/");
     println!("Docker clients:  DOCKER_HOST={}", demo.docker_host);
     println!("In your shell:   . {}", quoted(&variables));
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
-    if window {
-        demo.open_window(&layout.desktop(Profile::Dev))?;
+    if let Some(program) = built.window {
+        demo.open_window(&program)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn build_all(layout: &Layout, with_window: bool) -> Result<Built> {
+    step("Looking for what is needed");
+    setup::machine_tools(layout)?;
+    let docker = DockerClient::plain(layout)?.program;
+    let with_window = with_window && setup::desktop_tools(layout, false)?;
+    let programs = build::programs(layout, Profile::Dev, with_window)?;
+    build::image(layout, &programs, false)?;
+    Ok(Built {
+        cove: programs.cove,
+        docker,
+        window: with_window.then(|| layout.desktop(Profile::Dev)),
+    })
+}
+
+/// What an earlier run or test has built.
+fn built_before(layout: &Layout, with_window: bool) -> Result<Built> {
+    let cove = layout.cove(Profile::Dev);
+    for place in [&cove, &layout.image()] {
+        ensure!(
+            place.exists(),
+            "there is no {} yet; without {BUILT} it is built",
+            place.display()
+        );
+    }
+    let window = layout.desktop(Profile::Dev);
+    Ok(Built {
+        cove,
+        docker: DockerClient::plain(layout)?.program,
+        window: (with_window && window.exists()).then_some(window),
+    })
 }
 
 /// Whether a window could be seen.
@@ -101,9 +152,9 @@ fn use_image(home: &Path, image: &Path) -> Result<()> {
 }
 
 /// A file for the shell's `.`, so that `cove` and Docker clients find this machine.
-fn write_variables(layout: &Layout, home: &Path, cove: &Path, docker: &Path) -> Result<PathBuf> {
-    let file = layout.target().join("cove.sh");
-    let text = variables(layout, home, cove, docker)?;
+fn write_variables(layout: &Layout, home: &Path, built: &Built) -> Result<PathBuf> {
+    let file = layout.variables();
+    let text = variables(layout, home, &built.cove, &built.docker)?;
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     Ok(file)
 }
@@ -127,7 +178,7 @@ fn variables(layout: &Layout, home: &Path, cove: &Path, docker: &Path) -> Result
 
 /// A path as a word of the shell's that means nothing else.
 fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+    process::quoted(&path.display().to_string())
 }
 
 impl Demo {
@@ -160,14 +211,14 @@ impl Demo {
     }
 
     /// Runs the container, and returns where this computer has its page.
-    fn serve(&self, page: &Page) -> Result<String> {
+    fn serve(&self, page: &Page) -> Result<SocketAddr> {
         // What an earlier run left.
         process::run_quietly(self.docker().args(["rm", "--force", &page.container]))?;
         note(&format!("docker {} …", page.options.join(" ")));
         process::run_quietly(self.docker().args(&page.options).args(&page.command))?;
         let published = capture(self.docker().args(["port", &page.container, &page.port]));
-        if let Some(address) = published.unwrap_or_default().lines().next() {
-            return Ok(address.to_owned());
+        if let Some(address) = address_in(&published.unwrap_or_default()) {
+            return Ok(address);
         }
         let logs = capture(self.docker().args(["logs", &page.container])).unwrap_or_default();
         bail!(
@@ -212,13 +263,24 @@ impl Page {
     }
 }
 
-/// The page at an address, once its server answers.
-fn fetch(address: &str) -> Result<String> {
+/// The first address that `docker port` names, an address a line.
+fn address_in(published: &str) -> Option<SocketAddr> {
+    published.lines().find_map(|line| line.parse().ok())
+}
+
+/// The beginning of a page, an element a line.
+fn excerpt(page: &str) -> Vec<String> {
+    let lines = page.replace("><", ">\n<");
+    lines.lines().take(SHOWN_LINES).map(str::to_owned).collect()
+}
+
+/// The page at an address, once its server answers, which may take as long as `limit`.
+fn fetch(address: SocketAddr, limit: Duration) -> Result<String> {
     let began = Instant::now();
     loop {
         match get(address) {
             Ok(page) if page.contains("<html") => return Ok(page),
-            _ if began.elapsed() < PAGE_TIMEOUT => thread::sleep(Duration::from_millis(200)),
+            _ if began.elapsed() < limit => thread::sleep(Duration::from_millis(200)),
             Ok(page) => bail!("http://{address}/ answered something else:\n{page}"),
             Err(error) => return Err(error).with_context(|| format!("http://{address}/ does not answer")),
         }
@@ -226,19 +288,109 @@ fn fetch(address: &str) -> Result<String> {
 }
 
 /// The body of `GET /`.
-fn get(address: &str) -> Result<String> {
+fn get(address: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PAGE_TIMEOUT))?;
     write!(stream, "GET / HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    stream.take(LONGEST_PAGE).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.lines().next().unwrap_or_default();
+    ensure!(
+        status.split(' ').nth(1) == Some("200"),
+        "the server says `{status}`"
+    );
     Ok(body.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::{
+        io::{BufRead as _, BufReader},
+        net::{Ipv4Addr, TcpListener},
+    };
+
+    const PAGE: &str = "<!doctype html><html lang=en><title>A page</title><p>Some words.</p>";
+
+    /// A server on this computer's loopback that gives one of these answers to each connection, and what it was asked.
+    fn server(answers: &[&str]) -> (SocketAddr, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers: Vec<String> = answers.iter().map(|&answer| answer.to_owned()).collect();
+        let serve = move || {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let (stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
+                asked.push(lines.next().unwrap());
+                // What is not read is lost with the answer when the connection is closed.
+                assert!(lines.any(|line| line.is_empty()));
+                (&stream).write_all(answer.as_bytes()).unwrap();
+            }
+            asked
+        };
+        (address, thread::spawn(serve))
+    }
+
+    #[test]
+    fn the_clients_words_hold_an_address_or_none() {
+        let address = |text: &str| address_in(text).map(|address| address.to_string());
+        assert_eq!(
+            address("127.0.0.1:32768\n[::1]:32769").as_deref(),
+            Some("127.0.0.1:32768")
+        );
+        assert_eq!(address("[::1]:32769").as_deref(), Some("[::1]:32769"));
+        assert_eq!(address(""), None);
+        assert_eq!(address("no public port '80/tcp' published"), None);
+    }
+
+    #[test]
+    fn a_page_is_fetched_as_soon_as_its_server_answers() {
+        let found = format!("HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n{PAGE}");
+        // A container that is just starting closes connections unanswered.
+        let (address, asked) = server(&["", "HTTP/1.0 503 Not Yet\r\n\r\n<html>", &found]);
+        assert_eq!(fetch(address, PAGE_TIMEOUT).unwrap(), PAGE);
+        assert_eq!(asked.join().unwrap(), ["GET / HTTP/1.0"; 3]);
+    }
+
+    #[test]
+    fn what_answers_without_a_page_is_quoted() {
+        let fetch_once = |answer: &str| {
+            let (address, _) = server(&[answer]);
+            format!("{:#}", fetch(address, Duration::ZERO).unwrap_err())
+        };
+        let told = fetch_once("HTTP/1.0 404 Not Found\r\n\r\n<html>");
+        assert!(
+            told.contains("does not answer: the server says `HTTP/1.0 404 Not Found`"),
+            "{told}"
+        );
+        let told = fetch_once("HTTP/1.0 200 OK\r\n\r\nhello");
+        assert!(told.ends_with("answered something else:\nhello"), "{told}");
+        let told = fetch_once("220 mail.example ESMTP\r\n");
+        assert!(told.ends_with("does not answer: no HTTP answer"), "{told}");
+    }
+
+    #[test]
+    fn an_address_at_which_nobody_listens_is_named() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let told = fetch(address, Duration::ZERO).unwrap_err().to_string();
+        assert_eq!(told, format!("http://{address}/ does not answer"));
+    }
+
+    #[test]
+    fn a_page_is_shown_an_element_a_line_and_not_to_its_end() {
+        let lines = [
+            "<!doctype html>",
+            "<html lang=en>",
+            "<title>A page</title>",
+            "<p>Some words.</p>",
+        ];
+        assert_eq!(excerpt(PAGE), lines);
+        assert_eq!(excerpt(&"<br>".repeat(100)).len(), SHOWN_LINES);
+    }
 
     #[test]
     fn the_windows_page_is_published_on_this_computer_alone() {

@@ -218,11 +218,7 @@ pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> 
     if with_window {
         needs.extend(WINDOW_TOOLS);
     }
-    let missing: Vec<&str> = needs
-        .iter()
-        .filter(|need| !(need.is_there)())
-        .map(|need| need.package)
-        .collect();
+    let missing: Vec<&str> = missing(&needs).iter().map(|need| need.package).collect();
     let may_install = find("apt-get").is_some() && may_be_root();
     if !missing.is_empty() && !may_install {
         note(&format!(
@@ -305,38 +301,37 @@ pub(crate) fn rust_targets(targets: &[&str]) -> Result<()> {
     process::run(Command::new("rustup").args(["target", "add"]).args(&missing))
 }
 
+/// Those that are not there.
+fn missing(needs: &[Need]) -> Vec<&Need> {
+    needs.iter().filter(|need| !(need.is_there)()).collect()
+}
+
+/// The packages that bring `needs`: those of this release, or those of its backports.
+fn packages(needs: &[&Need], from_backports: bool) -> Vec<&'static str> {
+    needs
+        .iter()
+        .filter(|need| need.from_backports == from_backports)
+        .map(|need| need.package)
+        .collect()
+}
+
 fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
-    let missing: Vec<&Need> = needs.iter().filter(|need| !(need.is_there)()).collect();
+    let missing = missing(needs);
     if missing.is_empty() {
         return Ok(());
     }
     if find("apt-get").is_none() {
-        let list: Vec<String> = missing
-            .iter()
-            .map(|need| format!("  {} ({})", need.package, need.what))
-            .collect();
-        bail!(
-            "this computer lacks the following, and without apt they have to be installed by hand (the names are \
-             Debian's):\n{}",
-            list.join("\n")
-        );
+        bail!(by_hand(&missing));
     }
     step("Installing Debian packages");
     for need in &missing {
         note(&format!("{}: {}", need.package, need.what));
     }
-    let packages = |from_backports: bool| -> Vec<&str> {
-        missing
-            .iter()
-            .filter(|need| need.from_backports == from_backports)
-            .map(|need| need.package)
-            .collect()
-    };
     let apt = apt::PrivateApt::of_this_release(layout)?;
     apt.update()?;
     let installations = [
-        apt.installation(&packages(false), None),
-        apt.installation(&packages(true), apt.backports().as_deref()),
+        apt.installation(&packages(&missing, false), None),
+        apt.installation(&packages(&missing, true), apt.backports().as_deref()),
     ];
     install(installations.into_iter().flatten().collect())?;
     for need in missing {
@@ -349,6 +344,19 @@ fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a person is told where there is no apt.
+fn by_hand(missing: &[&Need]) -> String {
+    let list: Vec<String> = missing
+        .iter()
+        .map(|need| format!("  {} ({})", need.package, need.what))
+        .collect();
+    format!(
+        "this computer lacks the following, and without apt they have to be installed by hand (the names are \
+         Debian's):\n{}",
+        list.join("\n")
+    )
 }
 
 fn qemu_major() -> Option<u32> {
@@ -365,15 +373,7 @@ fn major_of(version: &str) -> Option<u32> {
 /// Runs what installs packages, or has a person do it who can become root in another way.
 fn install(installations: Vec<Command>) -> Result<()> {
     if !may_be_root() {
-        let lines: Vec<String> = installations
-            .iter()
-            .map(|command| format!("  {}", process::words(command)))
-            .collect();
-        bail!(
-            "packages are installed by root, and there is no sudo; as root run the following, and then this again \
-             as yourself:\n{}",
-            lines.join("\n")
-        );
+        bail!(by_root(&installations));
     }
     for installation in installations {
         let mut command = as_root(installation);
@@ -382,6 +382,19 @@ fn install(installations: Vec<Command>) -> Result<()> {
         process::run_quietly(&mut command)?;
     }
     Ok(())
+}
+
+/// What a person is told where nobody here can become root.
+fn by_root(installations: &[Command]) -> String {
+    let lines: Vec<String> = installations
+        .iter()
+        .map(|command| format!("  {}", process::words(command)))
+        .collect();
+    format!(
+        "packages are installed by root, and there is no sudo; as root run the following, and then this again as \
+         yourself:\n{}",
+        lines.join("\n")
+    )
 }
 
 /// Whether [`as_root`] can make root run something.
@@ -411,5 +424,53 @@ mod tests {
         );
         assert_eq!(major_of("QEMU emulator version 7.2.17"), Some(7));
         assert_eq!(major_of("not qemu"), None);
+    }
+
+    const THERE: Need = Need {
+        package: "there",
+        what: "what is there",
+        is_there: || true,
+        from_backports: false,
+    };
+    const OLD: Need = Need {
+        package: "old",
+        what: "what has to be newer",
+        is_there: || false,
+        from_backports: true,
+    };
+    const GONE: Need = Need {
+        package: "gone",
+        what: "what is not there",
+        is_there: || false,
+        from_backports: false,
+    };
+
+    #[test]
+    fn what_is_missing_is_installed_from_where_it_is_new_enough() {
+        let needs = [THERE, OLD, GONE];
+        let missing = missing(&needs);
+        assert_eq!(packages(&missing, false), ["gone"]);
+        assert_eq!(packages(&missing, true), ["old"]);
+        assert!(super::missing(&[THERE]).is_empty());
+    }
+
+    #[test]
+    fn without_apt_each_missing_package_is_named_with_what_it_is_for() {
+        let told = by_hand(&[&OLD, &GONE]);
+        assert!(
+            told.ends_with(":\n  old (what has to be newer)\n  gone (what is not there)"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn without_sudo_the_lines_for_root_can_be_given_to_a_shell() {
+        let mut installation = Command::new("apt-get");
+        installation.args(["-o", "Dir::Cache=/my checkout/cache", "install", "passt"]);
+        let told = by_root(&[installation]);
+        assert!(
+            told.ends_with(":\n  apt-get -o 'Dir::Cache=/my checkout/cache' install passt"),
+            "{told}"
+        );
     }
 }

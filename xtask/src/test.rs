@@ -9,9 +9,9 @@ use crate::{
     suites::{self, How, Outcome, Suite, Tally},
     unprivileged::Runner,
 };
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use std::{
-    fs,
+    env, fs,
     panic::resume_unwind,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -69,13 +69,21 @@ impl Selection {
         }
     }
 
-    /// Those whose names contain `filter`.
+    /// Those whose names contain `filter`, and all of the suite that is called so.
     pub(crate) fn only(filter: &str) -> Self {
         Self {
             machine: true,
             check: false,
             long: false,
             filter: Some(filter.to_owned()),
+        }
+    }
+
+    /// What chooses among the tests of a suite: nothing where the suite itself was asked for.
+    fn filter_within(&self, suite: &Suite) -> &[String] {
+        match self.filter.as_slice() {
+            [filter] if *filter == suite.name => &[],
+            filter => filter,
         }
     }
 
@@ -182,7 +190,7 @@ fn run_suites(
             &How {
                 runner: &runner,
                 environment,
-                arguments: selection.filter.as_slice(),
+                arguments: selection.filter_within(suite),
                 live: machine_rank(suite).is_some(),
                 limit: limit(suite, selection.long),
                 mounts: selection.long && mounts(suite),
@@ -299,6 +307,10 @@ fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, 
         ("COVE_TEST_PEER", layout.container_program("cove-peer")),
         ("COVE_TEST_FOREIGN", setup::foreign_programs(layout)?),
         ("COVE_TEST_PYTHON", setup::python_clients(layout)?),
+        (
+            "COVE_TEST_XTASK",
+            env::current_exe().context("cannot tell where this program is")?,
+        ),
         ("COVE_TEST_LOGS", layout.target().join("e2e-logs")),
     ];
     if desktop {
