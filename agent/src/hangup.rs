@@ -129,8 +129,10 @@ mod tests {
     async fn shell(script: &str) -> (Child, AsyncFd<OwnedFd>, JoinHandle<io::Result<()>>) {
         let reaper = tokio::spawn(reap());
         let script = format!("{script}; echo up; while :; do sleep 0.05; done");
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", &script]).stdout(Stdio::piped());
+        // Who runs the tests may ignore hang-ups, and what a shell is started to ignore it cannot trap.
+        let mut command = Command::new("/usr/bin/env");
+        command.args(["--default-signal=HUP", "/bin/sh", "-c", &script]);
+        command.stdout(Stdio::piped());
         let mut child = Child::spawn(&mut command).unwrap();
         let said = child.stdout.take().unwrap();
         rustix::io::ioctl_fionbio(&said, true).unwrap();
