@@ -3,7 +3,6 @@
  * daemon's control API and the engine's API can really give.
  */
 import type {
-  CheckView,
   ContainerRow,
   Dropped,
   Failure,
@@ -12,26 +11,18 @@ import type {
   FilesView,
   FileText,
   LogLine,
-  MachineNews,
-  MachineUsage,
-  MachineView,
   MountRow,
   PortObstacle,
   ProcessTable,
   Publish,
-  Reclaimed,
   Removal,
   RunSpec,
   Saved,
-  SettingsDiff,
-  SettingsView,
-  ShareRow,
-  Step,
   TaskStep,
-  TrustRow,
   Upload,
   Usage,
 } from "./types.gen";
+import type { MachinesHost } from "./machines";
 import type { ProjectsHost } from "./projects";
 import type { ThingsHost } from "./things";
 
@@ -93,32 +84,7 @@ export interface NewMachine {
   diskGib: number | null;
 }
 
-export interface Host extends ProjectsHost, ThingsHost {
-  /** What the machine does at once, then again whenever something about it changes. */
-  watchMachine(seen: (news: MachineNews) => void): Stop;
-  /** Starts machine and daemon, and tells each stage. */
-  startMachine(step: (step: Step) => void): Promise<void>;
-  /** Stops the machine in order, and tells each stage. A start or a restart that is under way ends with it, refused. */
-  stopMachine(step: (step: Step) => void): Promise<void>;
-  /** Stops the machine and starts it again, and tells each stage. */
-  restartMachine(step: (step: Step) => void): Promise<void>;
-  checks(): Promise<CheckView[]>;
-  /** All that helps to find out what is wrong, with or without a daemon, as text in which secrets are masked. */
-  diagnostics(): Promise<string>;
-  /** What it uses of its disk and memory, while it runs. */
-  machineUsage(): Promise<MachineUsage>;
-  /** Has it give back what it does not use of its disk, which may take minutes. */
-  reclaimDisk(): Promise<Reclaimed>;
-
-  /** All machines, by their names. Everything else here is about the one that the window shows. */
-  machines(): Promise<MachineView[]>;
-  /** Shows another machine from now on. What the page hears and has under way ends; it begins anew. */
-  chooseMachine(name: string): Promise<void>;
-  /** Neither starts nor shows it. */
-  createMachine(machine: NewMachine): Promise<void>;
-  /** Deletes a stopped machine that is not shown, with everything in it; `confirm` is its name once more. */
-  deleteMachine(name: string, confirm: string): Promise<void>;
-
+export interface Host extends MachinesHost, ProjectsHost, ThingsHost {
   /** All containers at once, then again after each event of the engine. Nothing comes while no engine answers. */
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;
   /** Why the engine of the machine that runs does not answer, at once and whenever that changes; null while it does. */
@@ -161,26 +127,6 @@ export interface Host extends ProjectsHost, ThingsHost {
   /** Whether the window's program is started when a person logs in; null where the desktop has no such thing. */
   autostart(): Promise<boolean | null>;
   setAutostart(on: boolean): Promise<void>;
-
-  // The machine, more.
-  settings(): Promise<SettingsView>;
-  /**
-   * All of these keys, or none; null puts one back to its default. With the mark of the difference that a person was
-   * shown they are applied, if that is still the difference; without, it only tells what they would come to.
-   */
-  changeSettings(values: Record<string, string | null>, shown: string | null): Promise<SettingsDiff>;
-  shares(): Promise<ShareRow[]>;
-  /** Asks for a folder and shares it; whether one was chosen. */
-  shareChosen(readOnly: boolean): Promise<boolean>;
-  unshare(path: string): Promise<void>;
-  trusted(): Promise<TrustRow[]>;
-  /** Asks for a file of certificates and trusts them; whether one was chosen. */
-  trustChosen(): Promise<boolean>;
-  distrust(fingerprint: string): Promise<void>;
-  /** A login shell in the machine itself, while it runs; otherwise as `openTerminal`. */
-  openMachineShell(size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink>;
-  /** The last lines in batches, then what comes. */
-  followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop;
 
   // Containers, more.
   /** What would be lost with each of them; those that are gone are left out. */

@@ -3,7 +3,6 @@
  * arithmetic, never by chance, so that two runs and two screenshots are alike.
  */
 import {
-  type CheckView,
   type ContainerAction,
   type ContainerRow,
   type ContainerState,
@@ -16,36 +15,24 @@ import {
   HostError,
   type Job,
   type LogLine,
-  type MachineLogSource,
-  type MachineNews,
-  type MachineUsage,
-  type MachineView,
   type MountRow,
-  type NewMachine,
-  type PortBinding,
   type PortObstacle,
   type ProcessTable,
   type Publish,
-  type Reclaimed,
   type Removal,
   type RunSpec,
   type Saved,
-  type SettingsDiff,
-  type SettingsView,
-  type ShareRow,
-  type Step,
   type Stop,
   type TerminalLink,
   type TerminalSeen,
   type TerminalSize,
-  type TrustRow,
   type Upload,
   type Usage,
 } from "./host";
 import { MemoryFiles } from "./memory-files";
 import { step } from "./memory-images";
-import { MemoryThings } from "./memory-things";
-import { MemorySettings, shareRows } from "./memory-settings";
+import { MemoryMachines } from "./memory-machines";
+import { NOW, promptOf, sampleLine, sampleRow, sampleShell } from "./memory-samples";
 
 export interface MemorySize {
   containers: number;
@@ -57,111 +44,9 @@ export interface MemorySize {
   machine: string;
 }
 
-/** A fixed present: 1 March 2026, 12:00 UTC. */
-const NOW = Date.UTC(2026, 2, 1, 12);
 const MIB = 1024 * 1024;
-/** What the machine uses of its disk, and what its file system takes besides. */
-const DISK_USED = 2560 * MIB;
-const MEMORY_USED = 420 * MIB;
-const DISK_TABLES = 104 * MIB;
-
 /** Ports of this computer that programs outside of the machine have. */
 const TAKEN: readonly number[] = [9100];
-
-const STACK: readonly { service: string; image: string; port?: number }[] = [
-  { service: "web", image: "nginx:1.29-alpine", port: 80 },
-  { service: "api", image: "shop/api:dev", port: 3000 },
-  { service: "db", image: "postgres:17", port: 5432 },
-  { service: "cache", image: "redis:8-alpine", port: 6379 },
-  { service: "worker", image: "shop/worker:dev" },
-];
-const PROJECTS = ["shop", "blog", "metrics"];
-
-function sampleRow(index: number): ContainerRow {
-  const id = (index + 1).toString(16).padStart(4, "0").repeat(16);
-  const createdMs = NOW - (index + 1) * 37 * 60_000;
-  const part = STACK[index % STACK.length];
-  const alone = index % 7 === 6 || part === undefined;
-  if (alone) {
-    const ended = index % 2 === 0;
-    return {
-      id,
-      name: `scratch-${index}`,
-      image: "alpine:3.23",
-      project: null,
-      service: null,
-      state: ended ? "exited" : "running",
-      health: null,
-      status: ended ? "Exited (1) 12 minutes ago" : "Up 37 minutes",
-      createdMs,
-      ports: [],
-    };
-  }
-  const round = Math.floor(index / 15);
-  const project = (PROJECTS[Math.floor(index / 5) % 3] ?? "shop") + (round > 0 ? `-${round}` : "");
-  const port: PortBinding[] =
-    part.port === undefined ? [] : [{ container: part.port, host: 8000 + index, protocol: "tcp" }];
-  const state: ContainerState = index % 11 === 4 ? "restarting" : index % 13 === 9 ? "paused" : "running";
-  const up = `Up ${(index % 9) + 2} hours`;
-  return {
-    id,
-    name: `${project}-${part.service}-1`,
-    image: part.image,
-    project,
-    service: part.service,
-    state,
-    health: part.service === "db" ? "healthy" : part.service === "api" && index > 5 ? "unhealthy" : null,
-    status: state === "restarting" ? "Restarting (137) 4 seconds ago" : `${up}${state === "paused" ? " (Paused)" : ""}`,
-    createdMs,
-    ports: port,
-  };
-}
-
-function sampleLine(index: number): LogLine {
-  const words = [
-    "GET /api/products?page=2 200 14ms",
-    "INFO  cache: 128 keys warmed",
-    "GET /healthz 200 1ms",
-    "WARN  pool: waited 412 ms for a connection",
-    'POST /api/orders 201 38ms user="mara"',
-    "\u001b[31mERROR\u001b[0m order 7731: payment provider did not answer in 5 s",
-    "DEBUG query took 3.1 ms: select id, name from products",
-  ];
-  const text = words[index % words.length] ?? "";
-  return {
-    atMs: NOW - 3_600_000 + index * 9,
-    stream: text.includes("ERROR") ? "stderr" : "stdout",
-    text: `${text} #${index}`,
-  };
-}
-
-/** What the shell of a container asks with. */
-function promptOf(name: string): string {
-  return `\u001b[1;36m${name}\u001b[0m:/# `;
-}
-
-/** A shell that says what is typed, and ends by `exit`. */
-function sampleShell(prompt: string, seen: TerminalSeen, ended: (began: boolean) => void): TerminalLink {
-  const say = (text: string) => void seen(new TextEncoder().encode(text));
-  let line = "";
-  setTimeout(() => say(prompt), 0);
-  return {
-    type: (text) => {
-      for (const key of text) {
-        if (key !== "\r") {
-          line += key;
-          say(key);
-          continue;
-        }
-        if (line === "exit") return ended(true);
-        say(`\r\n${line.replace(/^echo /, "")}\r\n${prompt}`);
-        line = "";
-      }
-    },
-    resize: () => undefined,
-    close: () => undefined,
-  };
-}
 
 const AFTER: Record<Exclude<ContainerAction, "remove">, [ContainerState, string]> = {
   start: ["running", "Up 1 second"],
@@ -172,190 +57,23 @@ const AFTER: Record<Exclude<ContainerAction, "remove">, [ContainerState, string]
   kill: ["exited", "Exited (137) 1 second ago"],
 };
 
-export class MemoryHost extends MemoryThings implements Host {
-  readonly #settings = new MemorySettings();
+export class MemoryHost extends MemoryMachines implements Host {
   readonly #files = new Map<string, MemoryFiles>();
   #rows: ContainerRow[];
-  #machine: MachineView;
   readonly #lines: number;
   readonly #rowWatchers = new Set<(rows: ContainerRow[]) => void>();
-  readonly #machineWatchers = new Set<(news: MachineNews) => void>();
-  readonly #shared = new Map([["/home/mara", false]]);
-  /** Machines that are not shown, by their names. */
-  readonly #others = new Map<string, { machine: MachineView; rows: ContainerRow[] }>();
-  #away = false;
-  readonly #silent: boolean;
   #autostart = false;
-  /** How often a stop was asked for. */
-  #stops = 0;
-  /** How long a stage of a start or a stop takes: milliseconds. */
-  readonly #stageMs: number;
 
   constructor(size: MemorySize) {
-    super();
-    this.#stageMs = size.machine === "slow" ? 3000 : 30;
+    super(size.machine);
     this.#rows = Array.from({ length: size.containers }, (_, index) => sampleRow(index));
     this.#lines = size.lines;
     this.stock(NOW);
-    this.#silent = size.machine === "silent";
-    const running = size.machine === "running" || this.#silent;
-    this.#away = size.machine === "away";
-    this.#machine = {
-      name: "default",
-      phase: running ? "running" : size.machine === "starting" ? "starting" : "stopped",
-      stage: size.machine === "starting" ? "Starting the engine" : null,
-      failure: null,
-      consoleTail: [],
-      backend: "emulated",
-      backendReason: "this computer's processor shows no hardware virtualisation",
-      dockerHost: "unix:///run/user/1000/cove/default/docker.sock",
-      cpus: 2,
-      memory: 2048 * MIB,
-      memoryOnHost: running ? 611 * MIB : null,
-      diskSize: 64 * 1024 * MIB,
-      diskOnHost: 3277 * MIB,
-      uptimeS: running ? 7384 : null,
-      engineVersion: "26.1.5",
-      timings: [
-        { name: "spawn", startUs: 0, endUs: 210_000 },
-        { name: "kernel", startUs: 210_000, endUs: 2_300_000 },
-        { name: "data-disk", startUs: 2_300_000, endUs: 3_050_000 },
-        { name: "containerd", startUs: 3_050_000, endUs: 5_400_000 },
-        { name: "dockerd", startUs: 5_400_000, endUs: 8_900_000 },
-      ],
-      notices: [],
-    };
-  }
-
-  watchMachine(seen: (news: MachineNews) => void): Stop {
-    this.#machineWatchers.add(seen);
-    seen(this.#news());
-    return () => this.#machineWatchers.delete(seen);
-  }
-
-  async startMachine(step: (step: Step) => void): Promise<void> {
-    const stops = this.#stops;
-    this.#away = false;
-    this.#setMachine({ phase: "starting", stage: "Booting the kernel" });
-    for (const fraction of [0.1, 0.5, 0.9]) {
-      step({ message: "Booting the kernel", fraction });
-      await this.#stageEnds();
-      this.#goOn(stops);
-    }
-    this.#setMachine({ phase: "running", stage: null, uptimeS: 0, memoryOnHost: 611 * MIB });
-    this.#tell();
-  }
-
-  stopMachine(step: (step: Step) => void): Promise<void> {
-    this.#stops += 1;
-    return this.#takeDown(step);
-  }
-
-  async restartMachine(step: (step: Step) => void): Promise<void> {
-    const stops = this.#stops;
-    await this.#takeDown(step);
-    this.#goOn(stops);
-    await this.startMachine(step);
-  }
-
-  async #takeDown(step: (step: Step) => void): Promise<void> {
-    this.#setMachine({ phase: "stopping", stage: null });
-    step({ message: "Stopping containers and the engine", fraction: 0.1 });
-    await this.#stageEnds();
-    this.#setMachine({ phase: "stopped", stage: null, uptimeS: null, memoryOnHost: null });
-  }
-
-  #stageEnds(): Promise<void> {
-    return new Promise((done) => setTimeout(done, this.#stageMs));
-  }
-
-  /** Refuses, in the daemon's words, where there has been a stop since there were so many. */
-  #goOn(stops: number): void {
-    if (this.#stops !== stops) throw new HostError("the start was cancelled", "start it again with `cove start`", null, "wrong_state");
-  }
-
-  async checks(): Promise<CheckView[]> {
-    return [
-      {
-        name: "hardware virtualisation",
-        state: "warning",
-        evidence: "the processor shows neither vmx nor svm",
-        fix: "Enable virtualisation in the firmware, if this computer has it.",
-      },
-      { name: "QEMU", state: "ok", evidence: "qemu-system-x86_64 10.0.2", fix: "" },
-      { name: "guest image", state: "ok", evidence: "every file matches its manifest", fix: "" },
-    ];
-  }
-
-  async diagnostics(): Promise<string> {
-    const checks = (await this.checks()).map((check) => `${check.state.padEnd(7)}  ${check.name}: ${check.evidence}`);
-    const settings = ['{\n  "machine.cpus": 2,', '  "proxy.http": "http://********@proxy.example:3128"\n}'];
-    const news = this.#news();
-    const state = news.kind === "seen" ? `machine  ${news.machine.name}: ${news.machine.phase}` : `daemon  none: ${news.failure.message}`;
-    return ["Cove diagnostics, 2026-03-01 12:00:00 UTC", state, "", "== doctor ==", ...checks, "", "== settings ==", ...settings, ""].join("\n");
-  }
-
-  async machineUsage(): Promise<MachineUsage> {
-    this.#mustRun();
-    return { diskOnHost: this.#machine.diskOnHost, diskUsed: DISK_USED, memoryUsed: MEMORY_USED };
-  }
-
-  async reclaimDisk(): Promise<Reclaimed> {
-    this.#mustRun();
-    await new Promise((done) => setTimeout(done, 400));
-    const before = this.#machine.diskOnHost;
-    const after = Math.min(before, DISK_USED + DISK_TABLES);
-    this.#setMachine({ diskOnHost: after });
-    return { before, after };
-  }
-
-  async machines(): Promise<MachineView[]> {
-    const all = [this.#machine, ...[...this.#others.values()].map((other) => other.machine)];
-    return all.sort((one, other) => one.name.localeCompare(other.name));
-  }
-
-  async chooseMachine(name: string): Promise<void> {
-    if (name === this.#machine.name) return;
-    const chosen = this.#other(name);
-    this.#others.delete(name);
-    this.#others.set(this.#machine.name, { machine: this.#machine, rows: this.#rows });
-    this.#rows = chosen.rows;
-    this.#setMachine(chosen.machine);
-  }
-
-  async createMachine({ name, cpus, memoryMib, diskGib }: NewMachine): Promise<void> {
-    if ((await this.machines()).some((machine) => machine.name === name)) {
-      throw new HostError(`machine \`${name}\` exists already`, "choose another name");
-    }
-    const machine: MachineView = {
-      ...this.#machine,
-      name,
-      phase: "stopped",
-      stage: null,
-      cpus: cpus ?? 2,
-      memory: (memoryMib ?? 2048) * MIB,
-      memoryOnHost: null,
-      diskSize: (diskGib ?? 64) * 1024 * MIB,
-      diskOnHost: 0,
-      uptimeS: null,
-      timings: [],
-    };
-    this.#others.set(name, { machine, rows: [] });
-  }
-
-  async deleteMachine(name: string, confirm: string): Promise<void> {
-    if (name === this.#machine.name) {
-      throw new HostError(`machine \`${name}\` is the one that this window shows`, "Show another machine first.");
-    }
-    const { machine } = this.#other(name);
-    if (machine.phase !== "stopped") throw new HostError(`machine \`${name}\` is ${machine.phase}`, "stop it first");
-    if (confirm !== name) throw new HostError(`machine \`${name}\` was not deleted: its name was not confirmed`);
-    this.#others.delete(name);
   }
 
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop {
     this.#rowWatchers.add(seen);
-    if (this.#machine.phase === "running" && !this.#away && !this.#silent) seen(this.#rows);
+    if (this.listed) seen(this.#rows);
     return () => this.#rowWatchers.delete(seen);
   }
 
@@ -394,7 +112,7 @@ export class MemoryHost extends MemoryThings implements Host {
       const [state, status] = AFTER[action];
       this.#rows = this.#rows.map((row) => (row.id === id ? { ...row, state, status, health: null } : row));
     }
-    this.#tell();
+    this.tellContainers();
   }
 
   async inspect(id: string): Promise<unknown> {
@@ -504,7 +222,7 @@ export class MemoryHost extends MemoryThings implements Host {
       ports: spec.ports.map(({ host, container, protocol }) => ({ host: host === 0 ? 32_768 + this.#rows.length : host, container, protocol })),
     };
     this.#rows = [row, ...this.#rows];
-    this.#tell();
+    this.tellContainers();
     return row.id;
   }
 
@@ -512,9 +230,15 @@ export class MemoryHost extends MemoryThings implements Host {
     return this.#rows;
   }
 
+  protected exchangeContainers(rows: ContainerRow[]): ContainerRow[] {
+    const before = this.#rows;
+    this.#rows = rows;
+    return before;
+  }
+
   protected setContainers(rows: ContainerRow[]): void {
     this.#rows = rows;
-    this.#tell();
+    this.tellContainers();
   }
 
   /** A browser tells no paths, so that tests let things fall by an event of their own. */
@@ -528,20 +252,14 @@ export class MemoryHost extends MemoryThings implements Host {
 
   async lookAt(path: string): Promise<Dropped> {
     const name = path.split("/").pop() ?? path;
-    const nearest = [...this.#shared.keys()].filter((share) => `${path}/`.startsWith(`${share}/`)).sort().pop();
-    const readOnly = nearest === undefined ? undefined : this.#shared.get(nearest);
     return {
       path,
       name,
       folder: !name.includes("."),
       dockerfile: name === "shop",
       compose: name === "shop" || name === "forum" ? "compose.yaml" : null,
-      shared: readOnly === undefined ? "no" : readOnly ? "read-only" : "read-write",
+      shared: this.sharedAs(path),
     };
-  }
-
-  async shareFolder(path: string, readOnly: boolean): Promise<void> {
-    this.#shared.set(path, readOnly);
   }
 
   async autostart(): Promise<boolean | null> {
@@ -550,51 +268,6 @@ export class MemoryHost extends MemoryThings implements Host {
 
   async setAutostart(on: boolean): Promise<void> {
     this.#autostart = on;
-  }
-
-  async settings(): Promise<SettingsView> {
-    return this.#settings.view();
-  }
-
-  async changeSettings(values: Record<string, string | null>, shown: string | null): Promise<SettingsDiff> {
-    return this.#settings.change(values, shown);
-  }
-
-  async shares(): Promise<ShareRow[]> {
-    return shareRows(this.#shared);
-  }
-
-  async shareChosen(readOnly: boolean): Promise<boolean> {
-    this.#shared.set("/srv/chosen", readOnly);
-    return true;
-  }
-
-  async unshare(path: string): Promise<void> {
-    if (!this.#shared.delete(path)) throw new HostError(`\`${path}\` is not shared`);
-  }
-
-  async trusted(): Promise<TrustRow[]> {
-    return this.#settings.trusted();
-  }
-
-  async trustChosen(): Promise<boolean> {
-    this.#settings.trust("CN=Chosen Root");
-    return true;
-  }
-
-  async distrust(fingerprint: string): Promise<void> {
-    this.#settings.distrust(fingerprint);
-  }
-
-  async openMachineShell(_size: TerminalSize, seen: TerminalSeen, ended: (began: boolean) => void): Promise<TerminalLink> {
-    this.#mustRun();
-    return sampleShell("cove:~# ", seen, ended);
-  }
-
-  followMachineLog(source: MachineLogSource, seen: (lines: LogLine[]) => void): Stop {
-    const lines = Array.from({ length: 60 }, (_, index): LogLine => ({ ...sampleLine(index), stream: "stdout", text: `${source}: line ${index}` }));
-    const timer = setTimeout(() => seen(lines), 0);
-    return () => clearTimeout(timer);
   }
 
   async removals(ids: string[]): Promise<Removal[]> {
@@ -611,7 +284,7 @@ export class MemoryHost extends MemoryThings implements Host {
     const row = this.#find(id);
     if (this.#rows.some((other) => other.name === name)) throw new HostError(`the name \`${name}\` is in use`, "Choose another name.", null, "conflict");
     this.#rows = this.#rows.map((other) => (other === row ? { ...row, name } : other));
-    this.#tell();
+    this.tellContainers();
   }
 
   async commitContainer(id: string): Promise<void> {
@@ -687,34 +360,7 @@ export class MemoryHost extends MemoryThings implements Host {
     return row;
   }
 
-  #other(name: string): { machine: MachineView; rows: ContainerRow[] } {
-    const other = this.#others.get(name);
-    if (other === undefined) throw new HostError(`there is no machine \`${name}\``);
-    return other;
-  }
-
-  #mustRun(): void {
-    if (this.#machine.phase === "running") return;
-    throw new HostError(`machine \`default\` is ${this.#machine.phase} and cannot be asked`, "start it with `cove start`", null, "wrong_state");
-  }
-
-  #setMachine(change: Partial<MachineView>): void {
-    this.#machine = { ...this.#machine, ...change };
-    for (const seen of this.#machineWatchers) seen(this.#news());
-  }
-
-  #news(): MachineNews {
-    if (!this.#away) return { kind: "seen", machine: this.#machine };
-    return {
-      kind: "away",
-      failure: {
-        message: "the daemon did not start: the socket's path is too long",
-        hint: "Set XDG_RUNTIME_DIR or COVE_HOME to a shorter directory.",
-      },
-    };
-  }
-
-  #tell(): void {
+  protected tellContainers(): void {
     for (const seen of this.#rowWatchers) seen(this.#rows);
     this.changed("container");
   }
