@@ -74,3 +74,24 @@ test("a restart of the machine is one task, whose end is told on any screen", as
   await page.getByRole("link", { name: "Settings" }).click();
   await expect(page.getByText("The machine heeds the change after a restart.")).toHaveCount(0);
 });
+
+test("giving disk space back is a task that cannot be cancelled and goes on when its screen is left; its end is told", async ({ page }) => {
+  await page.goto("/#/machine");
+  await page.keyboard.press("Control+j");
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  await page.getByRole("button", { name: "Give back" }).click();
+  // At once, since it does not take long here.
+  await expect(drawer).toContainText(/The machine discards what it does not use of its disk[^]*cannot be cancelled/);
+  await expect(drawer.getByRole("button", { name: "Cancel", exact: true })).toHaveCount(0);
+  await expect(drawer.getByRole("heading", { name: "Give disk space of machine default back" })).toBeVisible();
+  await expect(drawer.getByRole("button", { name: "Copy command" })).toHaveAttribute("title", "cove machine reclaim");
+  await expect(drawer.getByText("It took 3.2 GiB, and takes 2.6 GiB now.")).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => violation.id)).toEqual([]);
+  await page.keyboard.press("Control+j");
+  await page.getByRole("button", { name: "Give back" }).click();
+  await page.getByRole("link", { name: "Registries" }).click();
+  await expect(page.getByRole("status").getByText("Give disk space of machine default back")).toBeVisible();
+  await page.getByRole("link", { name: "Machine", exact: true }).click();
+  await expect(page.getByText("It took 2.6 GiB, and takes 2.6 GiB now.")).toBeVisible();
+});

@@ -1,6 +1,14 @@
-/** What the machine uses of its memory and disk, and what of the disk comes back to this computer. */
-import type { Failure, Host, MachineUsage, Reclaimed, Stop } from "../host";
-import { failureOf } from "./failure";
+/**
+ * What the machine uses of its memory and disk, and what of the disk comes back to this computer. That is a task, which
+ * nobody can cancel: the guest does it by one call of its kernel, whoever waits for it.
+ */
+import { ofMachine } from "../command-line";
+import { bytes } from "../format";
+import type { Failure, Host, Job, MachineUsage, MachineView, Reclaimed, Stop } from "../host";
+import { say } from "../words/index.svelte";
+import type { Task, Tasks } from "./tasks.svelte";
+
+type UsageHost = Pick<Host, "machineUsage" | "reclaimDisk">;
 
 /** While it is looked at, it is asked again so many milliseconds after it answered. */
 const EVERY = 5000;
@@ -8,16 +16,19 @@ const EVERY = 5000;
 export class Usage {
   /** Null until the machine has said it, and while it does not. */
   now = $state.raw<MachineUsage | null>(null);
-  /** What the last reclaiming came to. */
+  /** What the last reclaiming came to, until a person who has seen it leaves. */
   reclaimed = $state.raw<Reclaimed | null>(null);
-  busy = $state(false);
   failure = $state.raw<Failure | null>(null);
+  #task = $state.raw<Task | null>(null);
+  readonly busy = $derived(this.#task?.state === "running");
   /** What may come back, at most: the file system's own tables do not. */
   readonly most = $derived(this.now === null ? null : Math.max(0, this.now.diskOnHost - this.now.diskUsed));
-  readonly #host: Pick<Host, "machineUsage" | "reclaimDisk">;
+  readonly #host: UsageHost;
+  readonly #tasks: Tasks;
 
-  constructor(host: Pick<Host, "machineUsage" | "reclaimDisk">) {
+  constructor(host: UsageHost, tasks: Tasks) {
     this.#host = host;
+    this.#tasks = tasks;
   }
 
   /** Asks what is used; a machine that does not answer is not asked for more. */
@@ -41,20 +52,38 @@ export class Usage {
     return () => {
       wanted = false;
       clearTimeout(timer);
+      // It says what the disk takes now, which is not so for ever.
+      [this.reclaimed, this.failure] = [null, null];
     };
   }
 
   /** One at a time. */
-  async reclaim(): Promise<void> {
+  async reclaim(view: MachineView): Promise<void> {
     if (this.busy) return;
-    [this.busy, this.failure, this.reclaimed] = [true, null, null];
-    try {
-      this.reclaimed = await this.#host.reclaimDisk();
-    } catch (error) {
-      this.failure = failureOf(error);
-    } finally {
-      this.busy = false;
-    }
+    [this.failure, this.reclaimed] = [null, null];
+    const about = {
+      title: say("reclaimOf", { name: view.name }),
+      command: ofMachine("cove machine reclaim", view),
+      cancel: { can: false, note: say("reclaimNotCancelled") },
+      goesOn: true,
+    };
+    const { task, ended } = this.#tasks.begin(about, (job) => this.#giveBack(job));
+    this.#task = task;
+    const outcome = await ended;
+    if (outcome.kind === "done") this.reclaimed = outcome.value;
+    else if (outcome.kind === "failed") this.failure = outcome.failure;
     await this.look();
   }
+
+  async #giveBack(job: Job): Promise<Reclaimed> {
+    job.tell({ kind: "whole", message: say("reclaimStage"), fraction: null });
+    const came = await this.#host.reclaimDisk();
+    job.tell({ kind: "line", text: reclaimedWords(came) });
+    return came;
+  }
+}
+
+/** What came of it, in words. */
+export function reclaimedWords({ before, after }: Reclaimed): string {
+  return say("reclaimed", { before: bytes(before), after: bytes(after) });
 }
