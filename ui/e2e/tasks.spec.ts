@@ -95,3 +95,22 @@ test("giving disk space back is a task that cannot be cancelled and goes on when
   await page.getByRole("link", { name: "Machine", exact: true }).click();
   await expect(page.getByText("It took 2.6 GiB, and takes 2.6 GiB now.")).toBeVisible();
 });
+
+test("what the tray or a terminal has the machine do is a task, whose cancel stops a start", async ({ page }) => {
+  const others = (act: string) => page.evaluate((detail) => void window.dispatchEvent(new CustomEvent("cove-machine", { detail })), act);
+  await page.goto("/?machine=slow");
+  await expect(page.getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
+  await page.keyboard.press("Control+j");
+  const drawer = page.getByRole("region", { name: "Tasks", exact: true });
+  await others("start");
+  await expect(drawer.getByRole("heading", { name: "Start machine default" })).toBeVisible();
+  await expect(drawer.getByText("Cancelling it stops the machine.")).toBeVisible();
+  await drawer.getByRole("button", { name: "Cancel", exact: true }).click();
+  await expect(drawer.getByRole("button", { name: /^Start machine default/ })).toContainText("cancelled");
+  await expect(drawer.getByRole("button", { name: /^Stop machine default/ })).toContainText("done", { timeout: 15_000 });
+  await expect(drawer.getByRole("listitem")).toHaveCount(2);
+  await page.goto("/#/images");
+  await expect(page.getByText("postgres:17").first()).toBeVisible();
+  await others("stop");
+  await expect(page.getByRole("status").getByText("Stop machine default")).toBeVisible();
+});

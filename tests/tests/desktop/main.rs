@@ -81,8 +81,11 @@ fn main() -> ExitCode {
         window::the_page_can_call_nothing_but_what_is_listed,
         window::containers_and_machine_are_stopped_in_the_window,
     ];
-    // It needs a machine that is stopped.
-    let slow_at_last: &[Test] = &tests![window::a_start_that_is_cancelled_leaves_the_machine_stopped];
+    // They need a machine that is stopped, and leave it so.
+    let slow_at_last: &[Test] = &tests![
+        window::a_start_that_is_cancelled_leaves_the_machine_stopped,
+        tray::a_start_chosen_from_the_trays_menu_is_a_task_of_the_window,
+    ];
     run(
         "desktop",
         Pace::InTurn,

@@ -1,6 +1,6 @@
 //! Closing the window, with a session bus of the test's own: where something on it shows icons of a tray, the
 //! application stays in the tray; where nothing does any more, it ends. What is chosen from the icon's menu, checked by
-//! an unmodified Docker client. And a hidden start where no icon can be made.
+//! an unmodified Docker client or seen in the window. And a hidden start where no icon can be made.
 
 use crate::{
     containers::known,
@@ -92,6 +92,32 @@ pub(crate) fn a_container_is_restarted_and_stopped_from_the_trays_menu_which_qui
     });
     assert_eq!(cove.state(), "running");
     cove.docker(["rm", "trayed"]).ok();
+}
+
+pub(crate) fn a_start_chosen_from_the_trays_menu_is_a_task_of_the_window(cove: &Cove) {
+    let place = tempfile::tempdir().expect("it can be made");
+    let Some((_bus, socket)) = bus(place.path()) else {
+        eprintln!("skipped: there is no dbus-daemon");
+        return;
+    };
+    let mut watcher = Watcher::on(&socket).expect("the bus takes one more");
+    let window = open(cove, place.path(), &socket);
+    // What it begins to do is told from what it did before.
+    window.reads("The machine is stopped");
+    let icon = watcher.icon().expect("the application shows an icon");
+    icon.choose(&["Start the machine"]);
+    window.reads("The machine is starting");
+    // Its shortcut, or how many there are, stands behind its name.
+    window.click(&window.find("//nav//button[starts-with(normalize-space(), 'Tasks')]"));
+    window.find("//li[contains(., 'Start machine default') and contains(., 'running')]");
+    window.press("Cancel");
+    window.find("//li[contains(., 'Start machine default') and contains(., 'cancelled')]");
+    window.find_within(
+        SOON * 2,
+        "//li[contains(., 'Stop machine default') and contains(., 'done')]",
+    );
+    window.reads("The machine is stopped");
+    assert_eq!(cove.state(), "stopped");
 }
 
 pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it(cove: &Cove) {

@@ -49,9 +49,20 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
   /** How long a stage of a start or a stop takes: milliseconds. */
   readonly #stageMs: number;
 
-  /** The machine is in one of the states of `MemorySize`. */
+  /**
+   * The machine is in one of the states of `MemorySize`. In the page, tests have it started and stopped by an event of
+   * their own, as somebody else would.
+   */
   constructor(state: string) {
     super();
+    if (typeof window !== "undefined") {
+      window.addEventListener("cove-machine", (event) => {
+        const stop = event instanceof CustomEvent && event.detail === "stop";
+        const done = stop ? this.stopMachine(() => undefined) : this.startMachine(() => undefined);
+        // A start that a stop has ended.
+        done.catch(() => undefined);
+      });
+    }
     this.#stageMs = state === "slow" ? 3000 : 30;
     this.#silent = state === "silent";
     const running = state === "running" || this.#silent;

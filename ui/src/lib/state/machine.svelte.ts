@@ -4,8 +4,12 @@
  *
  *   start, restart ──▶ running ──▶ done, or failed with why
  *                         └── cancel ──▶ stop, a task of its own ──▶ the daemon ends the start: cancelled
+ *
+ * What others have it do, from the tray or in a terminal, is a task as well, of which only the machine's news tell:
+ *
+ *   starting, stopping ──▶ running ──▶ done once it runs or has stopped; else failed with why
  */
-import type { Failure, Host, Job, MachineView, Step, Stop } from "../host";
+import { type Failure, type Host, HostError, type Job, type MachineView, type Step, type Stop } from "../host";
 import { ofMachine } from "../command-line";
 import { say, type Word } from "../words/index.svelte";
 import type { About, Outcome, Task, Tasks } from "./tasks.svelte";
@@ -31,6 +35,8 @@ const ACTS = {
   restart: { command: "cove restart", word: "restartMachine", named: "restartMachineNamed", cancel: { can: true, note: "cancelStopsMachine" } },
 } as const satisfies Record<string, { command: string; word: Word; named: Word; cancel: { can: boolean; note: Word } }>;
 type Act = keyof typeof ACTS;
+/** What was asked of a machine that is in one of these phases. */
+const ASKED: Partial<Record<MachineView["phase"], Act>> = { starting: "start", stopping: "stop" };
 
 export class Machine {
   /** Null until the daemon has answered, and while it does not. */
@@ -41,6 +47,10 @@ export class Machine {
   failure = $state.raw<Failure | null>(null);
   /** What this window asked for last. */
   #asked = $state.raw<{ act: Act; task: Task; ended: Promise<void> } | null>(null);
+  /** How much goes on of what this window asked for. */
+  #own = 0;
+  /** Follows, from one piece of news to the next, what somebody else asked for. */
+  #others: ((view: MachineView | null) => void) | null = null;
   /** How far a start or a stop is that this window asked for; null before anything is told of it. */
   readonly step = $derived.by<Step | null>(() => {
     const task = this.#asked?.task;
@@ -61,9 +71,14 @@ export class Machine {
   }
 
   follow(): Stop {
+    let before: MachineView | null = null;
     return this.#host.watchMachine((news) => {
-      this.view = news.kind === "seen" ? news.machine : null;
+      const view = news.kind === "seen" ? news.machine : null;
+      this.view = view;
       this.away = news.kind === "away" ? news.failure : null;
+      this.#others?.(view);
+      if (before !== null && view !== null) this.#notice(before, view);
+      before = view;
     });
   }
 
@@ -84,6 +99,8 @@ export class Machine {
     const before = this.#asked;
     if (before?.act === act && before.task.state === "running") return before.ended;
     this.failure = null;
+    // Counted first: the machine may tell of it before there is a task.
+    this.#own += 1;
     const { task, ended } = this.#tasks.begin(this.#about(act), work);
     const asked = { act, task, ended: ended.then((outcome) => this.#take(task, outcome)) };
     this.#asked = asked;
@@ -102,6 +119,7 @@ export class Machine {
 
   /** Keeps why it failed, unless something else was asked for meanwhile. */
   #take(task: Task, outcome: Outcome<void>): void {
+    this.#own -= 1;
     if (outcome.kind === "failed" && this.#asked?.task === task) this.failure = outcome.failure;
   }
 
@@ -123,8 +141,40 @@ export class Machine {
       job.signal.removeEventListener("abort", cancel);
     }
   }
+
+  /**
+   * Begins a task where the machine has come to do what nobody asked for here. How it was before has to be known: of a
+   * daemon that has just begun, "starting" is to look whether the machine runs.
+   */
+  #notice(before: MachineView, now: MachineView): void {
+    const { name, phase } = now;
+    const act = ASKED[phase];
+    if (act === undefined || this.#own > 0 || before.name !== name || before.phase === phase) return;
+    this.#tasks.begin(this.#about(act), (job) => {
+      job.signal.addEventListener("abort", () => void this.stop(), { once: true });
+      return new Promise<void>((done, fail) => {
+        this.#others = (view) => {
+          // With another machine that is shown there comes another page.
+          if (view !== null && view.name !== name) return;
+          if (view?.phase === phase) return job.tell({ kind: "whole", message: view.stage ?? "", fraction: null });
+          this.#others = null;
+          const why = view === null ? this.away : whyNot(act, view);
+          if (why === null) done();
+          else fail(new HostError(why.message, why.hint, why.registry, why.kind));
+        };
+        this.#others(now);
+      });
+    });
+  }
 }
 
 function tell(job: Job, { message, fraction }: Step): void {
   job.tell({ kind: "whole", message, fraction });
+}
+
+/** Why a machine that was being started or stopped is not as it was to be; null where it is. */
+function whyNot(act: Act, { phase, failure }: MachineView): Failure | null {
+  if (phase === "failed") return failure;
+  const stopped = phase === "stopping" || phase === "stopped";
+  return act === "start" && stopped ? { message: say("startStopped"), hint: "" } : null;
 }

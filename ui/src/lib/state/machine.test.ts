@@ -1,21 +1,27 @@
 import { describe, expect, it } from "vitest";
-import { HostError, type Step } from "../host";
+import { HostError, type MachineNews, type MachineView, type Step } from "../host";
 import { MemoryHost } from "../host/memory";
 import { Machine } from "./machine.svelte";
 import { Tasks } from "./tasks.svelte";
 
 function followed(phase: string) {
   const tasks = new Tasks();
-  const machine = new Machine(new MemoryHost({ containers: 0, lines: 0, machine: phase }), tasks);
+  const host = new MemoryHost({ containers: 0, lines: 0, machine: phase });
+  const machine = new Machine(host, tasks);
   machine.follow();
   const told = () => tasks.list.map((task) => [task.about.title, task.about.command, task.state]);
-  return { machine, tasks, told };
+  return { host, machine, tasks, told };
 }
+
+const nothing = () => undefined;
+
+const VIEW = followed("stopped").machine.view as MachineView;
 
 /** A machine whose daemon does nothing but what a test has it do. */
 function byHand() {
   let step: (step: Step) => void = () => undefined;
   let fail: (error: Error) => void = () => undefined;
+  let news: (news: MachineNews) => void = nothing;
   let stops = 0;
   const start = (told: (step: Step) => void) => {
     step = told;
@@ -24,7 +30,10 @@ function byHand() {
   const tasks = new Tasks();
   const machine = new Machine(
     {
-      watchMachine: () => () => undefined,
+      watchMachine: (seen) => {
+        news = seen;
+        return nothing;
+      },
       startMachine: start,
       restartMachine: start,
       stopMachine: async () => {
@@ -33,7 +42,19 @@ function byHand() {
     },
     tasks,
   );
-  return { machine, tasks, step: (told: Step) => step(told), fail: (error: Error) => fail(error), stops: () => stops };
+  machine.follow();
+  return {
+    machine,
+    tasks,
+    step: (told: Step) => step(told),
+    fail: (error: Error) => fail(error),
+    stops: () => stops,
+    /** The machine is in one phase after the other. */
+    goes: (...phases: Partial<MachineView>[]) => {
+      for (const change of phases) news({ kind: "seen", machine: { ...VIEW, ...change } });
+    },
+    lose: (message: string) => news({ kind: "away", failure: { message, hint: "" } }),
+  };
 }
 
 describe("the machine", () => {
@@ -121,5 +142,61 @@ describe("the machine", () => {
     fail(new HostError("the start was cancelled"));
     await starting;
     expect([start?.state, machine.failure, stops()]).toEqual(["cancelled", null, 1]);
+  });
+
+  it("shows what others have it do as tasks", async () => {
+    const { host, tasks, told } = followed("stopped");
+    const starting = host.startMachine(nothing);
+    expect([tasks.list[0]?.message, tasks.list[0]?.fraction, tasks.bound.length]).toEqual(["Booting the kernel", null, 0]);
+    expect(told()).toEqual([["Start machine default", "cove start", "running"]]);
+    await starting;
+    await expect.poll(told).toEqual([["Start machine default", "cove start", "done"]]);
+    tasks.clear();
+    const stopping = host.stopMachine(nothing);
+    expect(tasks.list.map((task) => task.cancellable)).toEqual([false]);
+    await stopping;
+    await expect.poll(told).toEqual([["Stop machine default", "cove stop", "done"]]);
+  });
+
+  it("is stopped by cancelling a start that somebody else asked for", async () => {
+    const { host, machine, tasks, told } = followed("stopped");
+    const starting = host.startMachine(nothing).catch((error: unknown) => error);
+    tasks.list[0]?.cancel();
+    await starting;
+    await expect.poll(() => tasks.running.length).toBe(0);
+    expect(told()).toEqual([["Stop machine default", "cove stop", "done"], ["Start machine default", "cove start", "cancelled"]]);
+    expect([machine.phase, machine.failure]).toEqual(["stopped", null]);
+  });
+
+  it("restarted by others is two tasks, and a start that others stop is one that failed", async () => {
+    const { tasks, goes } = byHand();
+    const told = () => tasks.list.map((task) => [task.about.title, task.state, task.failure?.message]);
+    goes({ phase: "running" }, { phase: "stopping" }, { phase: "starting", stage: "Booting" }, { phase: "starting", stage: "Starting the engine" });
+    expect(tasks.list[0]?.message).toBe("Starting the engine");
+    goes({ phase: "stopping" }, { phase: "stopped" });
+    await expect.poll(told).toEqual([
+      ["Stop machine default", "done", undefined],
+      ["Start machine default", "failed", "The machine was stopped before it ran."],
+      ["Stop machine default", "done", undefined],
+    ]);
+  });
+
+  it("says why it failed while others had it started, and that nobody knows without a daemon", async () => {
+    const { tasks, goes, lose } = byHand();
+    const failures = () => tasks.list.map((task) => task.failure);
+    goes({ phase: "stopped" }, { phase: "starting" }, { phase: "failed", failure: { message: "no space is left", hint: "make some", kind: "disk_full" } });
+    await expect.poll(failures).toEqual([{ message: "no space is left", hint: "make some", kind: "disk_full" }]);
+    tasks.clear();
+    goes({ phase: "running" }, { phase: "stopping" });
+    lose("the Cove daemon has ended");
+    await expect.poll(failures).toEqual([{ message: "the Cove daemon has ended", hint: "" }]);
+  });
+
+  it("that is found starting, by a window or a daemon that has just begun, or is another one, was not asked to", () => {
+    const { tasks, goes, lose } = byHand();
+    goes({ phase: "starting" }, { phase: "running" });
+    lose("the Cove daemon has ended");
+    goes({ phase: "starting" }, { phase: "running" }, { name: "build", phase: "starting" });
+    expect(tasks.list).toEqual([]);
   });
 });

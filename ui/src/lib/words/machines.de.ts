@@ -12,6 +12,7 @@ export const machines: Record<keyof typeof words, string> = {
   stopMachineNamed: "Maschine {name} anhalten",
   restartMachineNamed: "Maschine {name} neu starten",
   cancelStopsMachine: "Wer es abbricht, hält die Maschine an.",
+  startStopped: "Die Maschine wurde angehalten, bevor sie lief.",
   stopNotCancelled: "Ein Anhalten lässt sich nicht abbrechen.",
   reclaimOf: "Plattenplatz der Maschine {name} zurückgeben",
   reclaimStage: "Die Maschine verwirft, was sie von ihrer Platte nicht benutzt",

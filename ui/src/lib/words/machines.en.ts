@@ -11,6 +11,7 @@ export const machines = {
   stopMachineNamed: "Stop machine {name}",
   restartMachineNamed: "Restart machine {name}",
   cancelStopsMachine: "Cancelling it stops the machine.",
+  startStopped: "The machine was stopped before it ran.",
   stopNotCancelled: "A stop cannot be cancelled.",
   reclaimOf: "Give disk space of machine {name} back",
   reclaimStage: "The machine discards what it does not use of its disk",
