@@ -14,12 +14,12 @@ mod control;
 mod tree;
 
 use crate::{
-    build,
+    build, front_end,
     layout::{Layout, Profile},
     process::{self, step, try_capture},
     setup,
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -57,6 +57,11 @@ const ICONS: [(&str, &str); 3] = [
 /// Builds everything that goes into the package, then the package.
 pub(crate) fn run(layout: &Layout, profile: Profile) -> Result<ExitCode> {
     step("Looking for what is needed");
+    ensure!(
+        front_end::is_possible(),
+        "the package, which holds the window, is made with {}",
+        front_end::NEEDS
+    );
     setup::image_tools(layout)?;
     if !(setup::package_tools(layout)? && setup::desktop_tools(layout, false)?) {
         bail!("the package cannot be made on this computer");

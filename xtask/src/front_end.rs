@@ -9,12 +9,29 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use serde_json::Value;
-use std::{fs, io, process::Command, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 /// What the front end's tools run on.
 const NODE_MAJOR: u32 = 20;
 /// The same in words.
 pub(crate) const NEEDS: &str = "Node 20 or newer, with npm";
+
+/// The page that is written last, below `ui`.
+const PAGE: &str = "dist/index.html";
+/// What the pages are made of, below `ui`.
+const MADE_OF: [&str; 6] = [
+    "src",
+    "index.html",
+    "package-lock.json",
+    "svelte.config.js",
+    "tsconfig.json",
+    "vite.config.ts",
+];
 
 /// What the tests in a browser are called in what we print.
 pub(crate) const IN_BROWSER: &str = "ui::e2e";
@@ -33,26 +50,47 @@ pub(crate) fn check(layout: &Layout) -> Result<()> {
         return Ok(());
     }
     prepare(layout)?;
-    for script in ["types", "lint", "test", "build"] {
+    for script in ["types", "lint", "test"] {
         npm(layout, &["run", script])?;
     }
-    Ok(())
+    build(layout)
 }
 
-/// Makes the pages that the desktop application is built with.
+/// Makes the pages that the desktop application is built with, unless they are newer than what they are made of: cargo
+/// compiles it anew with each new page.
 pub(crate) fn build(layout: &Layout) -> Result<()> {
     prepare(layout)?;
+    if are_made(&layout.root().join("ui"))? {
+        return Ok(());
+    }
     npm(layout, &["run", "build"])
 }
 
-/// Walks through every screen in Chromium, on the host in memory, and makes `docs/screenshots`; nothing where the front
-/// end cannot be built. The pages have to be there. This is done as whoever we are, since a page of ours in a browser
-/// needs no test that it can do without root, and the screenshots belong to the checkout.
-pub(crate) fn try_in_browser(layout: &Layout) -> Result<Option<Outcome>> {
-    if !is_possible() {
-        note(&format!("skipped the screens in a browser: they need {NEEDS}"));
-        return Ok(None);
+/// Whether the pages are newer than all that they are made of.
+fn are_made(ui: &Path) -> Result<bool> {
+    let Ok(made) = ui.join(PAGE).metadata().and_then(|page| page.modified()) else {
+        return Ok(false);
+    };
+    let mut left: Vec<PathBuf> = MADE_OF.map(|name| ui.join(name)).into();
+    while let Some(path) = left.pop() {
+        let told = || format!("cannot look at {}", path.display());
+        let metadata = path.metadata().with_context(told)?;
+        // A directory is changed by what goes from it.
+        if metadata.modified().with_context(told)? >= made {
+            return Ok(false);
+        }
+        if metadata.is_dir() {
+            for entry in fs::read_dir(&path).with_context(told)? {
+                left.push(entry.with_context(told)?.path());
+            }
+        }
     }
+    Ok(true)
+}
+
+/// Walks through every screen in Chromium, on the host in memory, and makes `docs/screenshots`. The pages have to be there. This is done as whoever we are, since a page of ours in a browser
+/// needs no test that it can do without root, and the screenshots belong to the checkout.
+pub(crate) fn try_in_browser(layout: &Layout) -> Result<Outcome> {
     let chromium = setup::chromium(layout)?;
     step("Trying every screen in a browser");
     let ui = layout.root().join("ui");
@@ -74,7 +112,7 @@ pub(crate) fn try_in_browser(layout: &Layout) -> Result<Option<Outcome>> {
         // What is kept for the end of the run is read without a terminal, too.
         .env("FORCE_COLOR", "0");
     let tally = |_: &str| tally_in(&fs::read_to_string(&report).ok()?);
-    suites::run_command(playwright, IN_BROWSER, Some("browser"), BROWSER_LIMIT, tally).map(Some)
+    suites::run_command(playwright, IN_BROWSER, Some("browser"), BROWSER_LIMIT, tally)
 }
 
 /// What Playwright's report in JSON counts; nothing where it makes no sense.

@@ -3,7 +3,7 @@
 use crate::{
     build,
     layout::{Layout, Profile},
-    process::{self, capture, note, step},
+    process::{self, capture, note, step, try_capture},
     setup::{self, DockerClient},
 };
 use anyhow::{Context as _, Result, bail, ensure};
@@ -70,6 +70,12 @@ pub(crate) fn run(layout: &Layout, options: &[&str]) -> Result<ExitCode> {
         docker: built.docker,
         docker_host: String::new(),
     };
+    if let Some(pid) = demo.older_daemon() {
+        note(&format!(
+            "the daemon that runs (process {pid}) was built before this: `cove daemon stop` stops its machines and ends \
+             it, and the next command starts the new one"
+        ));
+    }
     process::run(demo.cove().arg("start"))?;
     demo.docker_host = capture(demo.cove().args(["env", "--socket"]))?;
 
@@ -194,6 +200,16 @@ impl Demo {
             .env("DOCKER_HOST", &self.docker_host)
             .env_remove("DOCKER_CONTEXT");
         command
+    }
+
+    /// The process of a daemon that runs a program which has been built anew since.
+    fn older_daemon(&self) -> Option<u64> {
+        let versions: Value =
+            serde_json::from_str(&try_capture(self.cove().args(["version", "--json"]))?).ok()?;
+        let pid = versions["daemon"]["pid"].as_u64()?;
+        let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+        // So Linux shows a file that another one has replaced (proc_pid_exe(5)).
+        program.to_string_lossy().ends_with(" (deleted)").then_some(pid)
     }
 
     /// Opens the window, which goes on when this command has ended.

@@ -23,8 +23,10 @@ use std::{path::PathBuf, process::Command};
 
 /// The guest agent's target.
 const AGENT_TARGET: &str = "x86_64-unknown-linux-musl";
-/// QEMU before this one crashes guests with two emulated CPUs.
+/// QEMU before this one crashes guests with two emulated CPUs: they get one.
 const QEMU_MAJOR: u32 = 10;
+/// Where it is not installed from here, one this old will do.
+const QEMU_MAJOR_BY_HAND: u32 = 7;
 
 /// Something that is looked for, and the Debian package that brings it.
 struct Need {
@@ -37,7 +39,14 @@ struct Need {
 const QEMU: Need = Need {
     package: "qemu-system-x86",
     what: "QEMU 10 or newer, which runs the machine where hardware virtualisation is missing",
-    is_there: || qemu_major().is_some_and(|major| major >= QEMU_MAJOR),
+    is_there: || {
+        let wanted = if apt::is_debian() {
+            QEMU_MAJOR
+        } else {
+            QEMU_MAJOR_BY_HAND
+        };
+        qemu_major().is_some_and(|major| major >= wanted)
+    },
     from_backports: true,
 };
 
@@ -219,7 +228,7 @@ pub(crate) fn desktop_tools(layout: &Layout, with_window: bool) -> Result<bool> 
         needs.extend(WINDOW_TOOLS);
     }
     let missing: Vec<&str> = missing(&needs).iter().map(|need| need.package).collect();
-    let may_install = find("apt-get").is_some() && may_be_root();
+    let may_install = apt::is_debian() && may_be_root();
     if !missing.is_empty() && !may_install {
         note(&format!(
             "skipped the desktop application: it needs {} (the names are Debian's)",
@@ -320,7 +329,8 @@ fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    if find("apt-get").is_none() {
+    // Those that derive from Debian have mirrors and keys of their own, and other versions.
+    if !apt::is_debian() {
         bail!(by_hand(&missing));
     }
     step("Installing Debian packages");
@@ -346,15 +356,14 @@ fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// What a person is told where there is no apt.
+/// What a person is told where this is no Debian.
 fn by_hand(missing: &[&Need]) -> String {
     let list: Vec<String> = missing
         .iter()
         .map(|need| format!("  {} ({})", need.package, need.what))
         .collect();
     format!(
-        "this computer lacks the following, and without apt they have to be installed by hand (the names are \
-         Debian's):\n{}",
+        "this computer lacks the following, which is installed by itself on Debian alone (the names are Debian's):\n{}",
         list.join("\n")
     )
 }
@@ -455,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn without_apt_each_missing_package_is_named_with_what_it_is_for() {
+    fn elsewhere_each_missing_package_is_named_with_what_it_is_for() {
         let told = by_hand(&[&OLD, &GONE]);
         assert!(
             told.ends_with(":\n  old (what has to be newer)\n  gone (what is not there)"),

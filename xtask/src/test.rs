@@ -9,7 +9,7 @@ use crate::{
     suites::{self, How, Outcome, Suite, Tally},
     unprivileged::Runner,
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use std::{
     env, fs,
     panic::resume_unwind,
@@ -99,6 +99,14 @@ impl Selection {
 pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     let began = Instant::now();
     step("Looking for what is needed");
+    if selection.long {
+        // Besides the window: vite and the dev container command, which are tried with Cove.
+        ensure!(
+            front_end::is_possible(),
+            "what takes long needs {}; without --all the rest is tested",
+            front_end::NEEDS
+        );
+    }
     if selection.machine {
         setup::machine_tools(layout)?;
         setup::suite_tools(layout, selection.long)?;
@@ -111,15 +119,13 @@ pub(crate) fn run(layout: &Layout, selection: &Selection) -> Result<ExitCode> {
     }
     let in_browser = selection.long && selection.filter.is_none();
     // The browser needs its pages although nothing else here can make a window of them.
-    if desktop || (in_browser && front_end::is_possible()) {
+    if desktop || in_browser {
         step("Building the front end");
         front_end::build(layout)?;
     }
-    let in_browser = if in_browser {
-        front_end::try_in_browser(layout)?
-    } else {
-        None
-    };
+    let in_browser = in_browser
+        .then(|| front_end::try_in_browser(layout))
+        .transpose()?;
     step("Building the programs and their tests");
     let features = if selection.machine { "cove-tests/e2e" } else { "" };
     let suites = suites::build(layout, features, desktop)?;
@@ -163,6 +169,8 @@ fn environment(
     }
     if selection.long {
         environment.push(("COVE_TEST_ALL", "1".into()));
+        environment.push(("COVE_TEST_FOREIGN", setup::foreign_programs(layout)?));
+        environment.push(("COVE_TEST_PYTHON", setup::python_clients(layout)?));
         environment.push(("COVE_TEST_DEVCONTAINER", setup::devcontainer(layout)?));
         environment.push(("COVE_TEST_MARIADB", setup::mariadb(layout)?));
         environment.push(("COVE_TEST_POSTGRES", setup::postgres(layout)?));
@@ -305,8 +313,6 @@ fn prepare_machine(layout: &Layout, desktop: bool) -> Result<Vec<(&'static str, 
         ("COVE_TEST_VOLUMES", layout.container_program("cove-volumes")),
         ("COVE_TEST_REAPER", layout.container_program("cove-reaper")),
         ("COVE_TEST_PEER", layout.container_program("cove-peer")),
-        ("COVE_TEST_FOREIGN", setup::foreign_programs(layout)?),
-        ("COVE_TEST_PYTHON", setup::python_clients(layout)?),
         (
             "COVE_TEST_XTASK",
             env::current_exe().context("cannot tell where this program is")?,

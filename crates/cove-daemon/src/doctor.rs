@@ -58,7 +58,7 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
         vec![failed(
             "doctor",
             format!("the examination broke off: {error}"),
-            "see `cove logs`",
+            "see `cove logs daemon`",
         )]
     });
     for handle in server.machines.all() {

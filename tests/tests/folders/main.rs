@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         habits::a_folder_that_the_guest_cannot_have_is_listed_with_the_reason,
         habits::doctor_says_that_changes_are_told,
         habits::posix_holds_in_a_folder_as_it_does_on_a_native_file_system,
+        habits::the_guests_client_works_in_our_directory_where_it_is_shared,
+        paths::odd_paths_are_mounted_or_refused_as_natively,
+        paths::a_file_mounted_by_itself_follows_its_name,
         habits::a_data_directory_that_is_given_away_is_accepted_by_its_new_owner,
     ];
     let slow: &[harness::Test] = &tests![
@@ -36,14 +39,11 @@ fn main() -> ExitCode {
         together::containers_and_the_host_see_no_torn_or_stale_content_and_the_same_in_the_end,
         together::locks_hold_between_containers_and_the_host,
         together::who_waits_for_a_lock_takes_signals_as_natively_and_can_be_paused,
-        habits::the_guests_client_works_in_our_directory_where_it_is_shared,
         promises::an_inner_share_stays_on_top_of_an_outer_one,
         programs::mariadb_keeps_what_it_committed_in_a_folder_when_its_container_is_killed,
         programs::postgres_keeps_what_it_committed_in_a_folder_through_restart_and_crash,
         events::where_watches_run_out_changes_are_seen_within_moments_and_doctor_says_so,
         programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,
-        paths::odd_paths_are_mounted_or_refused_as_natively,
-        paths::a_file_mounted_by_itself_follows_its_name,
         habits::what_was_synced_survives_the_machines_death,
         promises::shares_and_what_containers_mount_survive_a_restart,
     ];

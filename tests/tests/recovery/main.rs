@@ -19,6 +19,7 @@ mod recovery {
 fn main() -> ExitCode {
     let usual: &[harness::Test] = &tests![
         recovery::a_crashed_engine_comes_back_by_itself,
+        recovery::containers_survive_the_end_of_containerd,
         recovery::a_killed_daemon_is_started_again_and_adopts_the_machine,
         recovery::a_terminated_daemon_leaves_the_machine_running,
         recovery::two_commands_that_start_the_daemon_at_once_find_one_daemon,
@@ -26,11 +27,11 @@ fn main() -> ExitCode {
         recovery::data_survives_an_orderly_restart,
         recovery::a_stop_during_a_start_stops,
         recovery::a_request_during_a_pause_is_answered_after_it,
+        recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
         recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
     ];
     let slow: &[harness::Test] = &tests![
         recovery::requests_that_arrive_while_the_machine_starts_wait_for_it,
-        recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
         recovery::a_daemon_whose_sockets_are_taken_away_stops_its_machine_and_ends,
         recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
         recovery::a_session_that_ends_has_the_containers_stopped_first,
@@ -101,6 +102,35 @@ pub(crate) fn a_crashed_engine_comes_back_by_itself(cove: &Cove) {
     assert_eq!(status, 200, "{head:?}");
     assert_eq!(kept(cove), "engine");
     assert_eq!(cove.state(), "running");
+}
+
+pub(crate) fn containers_survive_the_end_of_containerd(cove: &Cove) {
+    cove.start();
+    cove.docker(["run", "-d", "--name", "survivor", "alpine", "sleep", "600"])
+        .ok();
+    let started = [
+        "inspect",
+        "--format",
+        "{{.State.StartedAt}} {{.State.Pid}}",
+        "survivor",
+    ];
+    let first = cove.docker(started).ok();
+    let killed = cove
+        .cove([
+            "exec",
+            "sh",
+            "-c",
+            "pidof containerd && kill -9 $(pidof containerd)",
+        ])
+        .ok();
+    // dockerd finds the next one by itself, and until then says that there is none.
+    eventually("containers to be run by another containerd", || {
+        cove.docker(["exec", "survivor", "true"]).run().code == Some(0)
+    });
+    let next = cove.cove(["exec", "pidof", "containerd"]).ok();
+    assert_ne!(next, killed, "containerd was not killed");
+    assert_eq!(cove.docker(started).ok(), first, "the container was restarted");
+    cove.docker(["rm", "-f", "survivor"]).ok();
 }
 
 pub(crate) fn a_killed_daemon_is_started_again_and_adopts_the_machine(cove: &Cove) {

@@ -5,7 +5,7 @@
 
 use crate::{
     layout::Layout,
-    process::{self, capture},
+    process::{self, capture, find},
 };
 use anyhow::{Context as _, Result, bail};
 use std::{
@@ -15,6 +15,7 @@ use std::{
 };
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+const OS_RELEASE: &str = "/etc/os-release";
 
 /// An apt whose lists are private.
 #[derive(Debug)]
@@ -230,20 +231,27 @@ fn mirror_among(targets: &str, wanted: &str) -> Option<String> {
     })
 }
 
+/// Whether this computer runs Debian itself, with apt.
+pub(super) fn is_debian() -> bool {
+    let release = fs::read_to_string(OS_RELEASE).unwrap_or_default();
+    find("apt-get").is_some() && word_of("ID", &release).as_deref() == Some("debian")
+}
+
 fn codename() -> Result<String> {
-    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    match codename_in(&text) {
+    let text = fs::read_to_string(OS_RELEASE).with_context(|| format!("cannot read {OS_RELEASE}"))?;
+    match word_of("VERSION_CODENAME", &text) {
         Some(codename) => Ok(codename),
-        None => bail!("this is no Debian release: /etc/os-release has no VERSION_CODENAME"),
+        None => bail!("this is no Debian release: {OS_RELEASE} has no VERSION_CODENAME"),
     }
 }
 
-fn codename_in(os_release: &str) -> Option<String> {
+/// What os-release(5) has by that name.
+fn word_of(name: &str, os_release: &str) -> Option<String> {
     os_release
         .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
-        .map(|codename| codename.trim_matches('"').to_owned())
-        .filter(|codename| !codename.is_empty())
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        .map(|word| word.trim_matches('"').to_owned())
+        .filter(|word| !word.is_empty())
 }
 
 #[cfg(test)]
@@ -283,11 +291,12 @@ mod tests {
     }
 
     #[test]
-    fn the_codename_stands_in_os_release() {
-        assert_eq!(
-            codename_in("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(),
-            Some("bookworm")
-        );
-        assert_eq!(codename_in("ID=arch\n"), None);
+    fn the_release_and_its_name_stand_in_os_release() {
+        let bookworm = "VERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\nID=debian\n";
+        assert_eq!(word_of("VERSION_CODENAME", bookworm).as_deref(), Some("bookworm"));
+        assert_eq!(word_of("ID", bookworm).as_deref(), Some("debian"));
+        let mint = "ID=linuxmint\nID_LIKE=\"ubuntu debian\"\nVERSION_CODENAME=\n";
+        assert_eq!(word_of("ID", mint).as_deref(), Some("linuxmint"));
+        assert_eq!(word_of("VERSION_CODENAME", mint), None);
     }
 }
