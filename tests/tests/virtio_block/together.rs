@@ -12,7 +12,8 @@ use cove_tests::driver::block::{Status, buffer, op};
 use cove_tests::driver::rig;
 use cove_tests::driver::vsock::PATIENCE;
 use cove_tests::rings;
-use cove_virtio::block::Access;
+use cove_virtio::block::{Access, Block};
+use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
 use crate::disk::{DISK, Rig, SECTOR, SECTORS, WAYS, Way, content, done};
@@ -314,6 +315,56 @@ fn a_disk_that_may_have_no_ring_serves_one_request_after_the_other() -> Result<(
             Rig::new(way)?.check_untouched()
         });
         thread.join().map_err(|_| anyhow!("it panicked"))??;
+    }
+    Ok(())
+}
+
+/// A disk of the usual content in `dir`, with its file.
+fn on_file(way: Way, dir: &TempDir) -> Result<(File, Block)> {
+    let path = dir.path().join("disk");
+    std::fs::write(&path, content(0, DISK))?;
+    let file = File::options().read(true).write(true).open(path)?;
+    let device = way.disk(file.try_clone()?, Access::ReadWrite)?;
+    Ok((file, device))
+}
+
+/// Whatever comes just while the thread in the ring ends is for the next one.
+#[test]
+fn nothing_is_lost_that_comes_while_the_ring_comes_to_rest() -> Result<()> {
+    /// For how long the ring's thread has nothing to do, and by how much what comes then is too early or too late.
+    const REST: Duration = Duration::from_millis(20);
+    const AROUND: Duration = Duration::from_millis(5);
+    const ROUNDS: u32 = 60;
+    for device in [rig::Way::InProcess, rig::Way::VhostUser] {
+        let way = Way::new(device, true);
+        let dir = tempfile::tempdir()?;
+        let (file, device) = on_file(way, &dir)?;
+        if !device.has_rings() {
+            println!("this computer has no rings, so that none comes to rest");
+            return Ok(());
+        }
+        let mut rig = Rig::before(way, device.with_rest(REST), file, dir, 0)?;
+        for round in 0..ROUNDS {
+            let data = vec![u8::try_from(round)?; SECTOR];
+            std::thread::sleep(REST - AROUND + 2 * AROUND * round / ROUNDS);
+            match round % 3 {
+                0 => {}
+                1 => {
+                    let taken = rig.guest.pause()?;
+                    let answered = rig.guest.requests.used_index()?;
+                    ensure!(taken == answered, "{way:?}: {taken} taken, {answered} answered");
+                    rig.guest.resume()?;
+                }
+                _ => rig.guest.reboot()?,
+            }
+            let sector = u64::from(round);
+            let written = rig.guest.ask(op::WRITE, sector, &data, 0);
+            let written = written.with_context(|| format!("{way:?}: round {round}"))?;
+            ensure!(written == done(vec![]), "{way:?}: round {round}: {written:?}");
+            ensure!(rig.file(sector, SECTOR)? == data, "{way:?}: round {round}");
+        }
+        let answer = rig.guest.ask(op::READ, u64::from(ROUNDS), &[], 512)?;
+        ensure!(answer == done(content(u64::from(ROUNDS), SECTOR)), "{way:?}");
     }
     Ok(())
 }

@@ -19,8 +19,8 @@
 //!
 //! The kernel does what would have to wait by workers of its own, which belong to the thread that entered the ring. One
 //! of them stays for as long as that thread does, and wakes every five seconds. So the ring is entered by a thread that
-//! ends where it has nothing to do for [`REST`], and the session's own waits for the notification upon which there is
-//! another:
+//! ends where it has nothing to do for a while, usually [`REST`], and the session's own waits for the notification upon
+//! which there is another:
 //!
 //! ```text
 //!  session's thread:  waits for a kick ──▶ waits for the other's end ──┐    stop: ends
@@ -33,6 +33,7 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
@@ -45,10 +46,7 @@ use crate::stop::Stop;
 
 /// How long the thread that enters the ring stays without anything to do: less than the kernel's workers sleep at a
 /// time, and far longer than it takes to start another.
-const REST: Timespec = Timespec {
-    tv_sec: 2,
-    tv_nsec: 0,
-};
+pub(super) const REST: Duration = Duration::from_secs(2);
 
 /// What the thread that enters the ring is called.
 const RING: &str = "disk-ring";
@@ -61,6 +59,8 @@ struct Worker<'a> {
     serving: &'a mut Serving,
     stop: &'a Stop,
     flights: Flights<'a, 'a>,
+    /// How long it stays without anything to do.
+    rest: Duration,
 }
 
 /// Why a session ends before it is told to.
@@ -79,17 +79,18 @@ enum Trouble {
 enum Ended {
     /// It was told to stop.
     Told,
-    /// There has been nothing to do for [`REST`].
+    /// There has been nothing to do for a while.
     Idle,
 }
 
-/// Begins a session, which has the ring for itself.
+/// Begins a session, which has the ring for itself, and leaves it after `rest` without anything to do.
 pub(super) fn begin(
     memory: Arc<GuestMemory>,
     mut queue: DeviceQueue,
     interrupt: Arc<dyn Interrupt>,
     serving: Serving,
     ring: Arc<Mutex<Ring>>,
+    rest: Duration,
 ) -> Result<Session, DeviceError> {
     let mut session = Session::default();
     session.run(Serving::NAME, Serving::KIND, move |stop| {
@@ -97,7 +98,15 @@ pub(super) fn begin(
         let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
         let mut serving = serving;
         let worked = loop {
-            let worked = serve(&memory, &mut queue, &*interrupt, &mut serving, &stop, &mut ring);
+            let worked = serve(
+                &memory,
+                &mut queue,
+                &*interrupt,
+                &mut serving,
+                &stop,
+                &mut ring,
+                rest,
+            );
             let goes_on = worked.and_then(|ended| match ended {
                 Ended::Told => Ok(false),
                 Ended::Idle => await_kick(&queue, &stop).map_err(Trouble::from),
@@ -131,6 +140,7 @@ fn serve(
     serving: &mut Serving,
     stop: &Stop,
     ring: &mut Ring,
+    rest: Duration,
 ) -> Result<Ended, Trouble> {
     // Nobody is told of an end while anything is in flight: the worker is dropped with its flights before.
     let mut work = || {
@@ -141,6 +151,7 @@ fn serve(
             serving: &mut *serving,
             stop,
             flights: Flights::new(&mut *ring),
+            rest,
         };
         worker.work()
     };
@@ -264,9 +275,11 @@ impl Worker<'_> {
     }
 
     /// Waits until there is something to do, or the thread is to end. False when nothing is in flight and nothing comes
-    /// for [`REST`].
+    /// for a while.
     fn wait(&self) -> Result<bool, Trouble> {
-        let patience = (!self.flights.are_under_way()).then_some(&REST);
+        // What is too long to be told the system is as good as for ever.
+        let rest = Timespec::try_from(self.rest).ok();
+        let patience = rest.as_ref().filter(|_| !self.flights.are_under_way());
         let ended = self.flights.ended();
         let mut fds = vec![
             PollFd::new(self.stop, PollFlags::IN),

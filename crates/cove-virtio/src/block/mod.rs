@@ -25,6 +25,7 @@ mod serving;
 
 use std::fs::File;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use virtio_queue::QueueT as _;
 
@@ -136,6 +137,8 @@ pub struct Block {
     queues: usize,
     /// One for each of them, by index; a queue without one is served a request at a time.
     rings: Vec<Arc<Mutex<Ring>>>,
+    /// How long a thread stays in one of them without anything to do.
+    rest: Duration,
     /// One for each queue that it has.
     sessions: Vec<Session>,
 }
@@ -153,6 +156,7 @@ impl Block {
             on_full: None,
             queues: 1,
             rings: Vec::new(),
+            rest: in_flight::REST,
             sessions: Vec::new(),
         })
     }
@@ -183,6 +187,13 @@ impl Block {
                 tracing::debug!(disk, %error, "there is no io_uring, and it serves a request at a time");
             }
         }
+        self
+    }
+
+    /// Has a queue without requests give up the thread in its ring after `rest`, and not after two seconds.
+    #[must_use]
+    pub fn with_rest(mut self, rest: Duration) -> Self {
+        self.rest = rest;
         self
     }
 
@@ -309,7 +320,7 @@ impl Device for Block {
             };
             // When one cannot begin, those that have end with the list.
             let session = if let Some(ring) = self.rings.get(usize::from(queue.index)) {
-                in_flight::begin(memory, queue, interrupt, serving, Arc::clone(ring))?
+                in_flight::begin(memory, queue, interrupt, serving, Arc::clone(ring), self.rest)?
             } else {
                 let activation = Activation {
                     memory,
