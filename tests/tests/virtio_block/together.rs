@@ -8,11 +8,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use cove_tests::driver::block::{Status, buffer, op};
+use cove_tests::driver::block::{Status, buffer, op, range};
 use cove_tests::driver::rig;
 use cove_tests::driver::vsock::PATIENCE;
 use cove_tests::rings;
 use cove_virtio::block::{Access, Block};
+use rustix::process::{Resource, Rlimit, Uid, getuid, setrlimit};
+use rustix::thread::set_thread_res_uid;
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -315,6 +317,66 @@ fn a_disk_that_may_have_no_ring_serves_one_request_after_the_other() -> Result<(
             Rig::new(way)?.check_untouched()
         });
         thread.join().map_err(|_| anyhow!("it panicked"))??;
+    }
+    Ok(())
+}
+
+/// The kernel cannot make a worker for the ring either then, and cancels what would take one.
+#[test]
+fn a_disk_does_all_it_is_asked_where_there_may_be_no_further_thread() -> Result<()> {
+    const ALONE: &str = "COVE_TEST_DISK_WITHOUT_THREADS";
+    /// Some user who is not root.
+    const NOBODY: u32 = 65534;
+    let way = Way::new(rig::Way::InProcess, true);
+    if !way.disk(tempfile::tempfile()?, Access::ReadWrite)?.has_rings() {
+        println!("this computer has no rings, and so no workers");
+        return Ok(());
+    }
+    if env::var_os(ALONE).is_none() {
+        // By itself, since the limit is the whole process's.
+        let alone = Command::new(env::current_exe()?)
+            .arg("together::a_disk_does_all_it_is_asked_where_there_may_be_no_further_thread")
+            .args(["--exact", "--nocapture"])
+            .env(ALONE, "")
+            .output()?;
+        let said = String::from_utf8_lossy(&alone.stdout);
+        ensure!(
+            alone.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&alone.stderr)
+        );
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let (file, device) = on_file(way, &dir)?;
+    // Root has no limit, so that this thread, and those that it starts, are somebody else's for a while.
+    let is_root = getuid().is_root();
+    if is_root {
+        let nobody = Uid::from_raw(NOBODY);
+        set_thread_res_uid(nobody, nobody, None::<Uid>).context("cannot become another user")?;
+    }
+    let mut rig = Rig::before(way, device, file, dir, 0)?;
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Nproc, none)?;
+    let another = std::thread::Builder::new().spawn(|| {});
+    ensure!(another.is_err(), "there may be another thread");
+    for round in 1..=3_u8 {
+        let data = vec![round; 3 * SECTOR];
+        ensure!(rig.guest.ask(op::WRITE, 64, &data, 0)? == done(vec![]));
+        ensure!(
+            rig.guest.ask(op::FLUSH, 0, &[], 0)? == done(vec![]),
+            "round {round}"
+        );
+        ensure!(rig.guest.ask(op::READ, 64, &[], 3 * 512)? == done(data));
+        let discarded = rig.guest.ask(op::DISCARD, 0, &range(64, 8, 0), 0)?;
+        ensure!(discarded == done(vec![]), "round {round}");
+    }
+    if is_root {
+        // To take away what root has made.
+        set_thread_res_uid(None::<Uid>, Uid::ROOT, None::<Uid>)?;
     }
     Ok(())
 }

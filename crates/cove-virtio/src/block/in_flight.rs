@@ -144,13 +144,14 @@ fn serve(
 ) -> Result<Ended, Trouble> {
     // Nobody is told of an end while anything is in flight: the worker is dropped with its flights before.
     let mut work = || {
+        let flights = Flights::new(&mut *ring, Arc::clone(&serving.disk));
         let mut worker = Worker {
             memory,
             queue: &mut *queue,
             interrupt,
             serving: &mut *serving,
             stop,
-            flights: Flights::new(&mut *ring),
+            flights,
             rest,
         };
         worker.work()
@@ -160,6 +161,7 @@ fn serve(
         let thread = thread::Builder::new()
             .name(RING.to_owned())
             .spawn_scoped(scope, &mut work)
+            .inspect_err(|error| tracing::debug!(%error, "no thread can be started for a disk's ring"))
             .ok()?;
         Some(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     });

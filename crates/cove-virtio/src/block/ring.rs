@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cove_confine::ring::{self, FILE};
@@ -109,12 +110,14 @@ impl Flight<'_> {
     fn go_on(
         &mut self,
         ring: &mut IoUring,
-        result: io::Result<usize>,
+        disk: &Disk,
+        result: i32,
         end: &mut impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
     ) -> io::Result<()> {
         let State::UnderWay(request) = &mut self.state else {
             return Ok(());
         };
+        let result = outcome(disk, request, result);
         let done = request.took(result);
         if done.is_ok() && request.call().is_some() {
             let put = put(ring, self);
@@ -140,15 +143,17 @@ impl Flight<'_> {
 /// What was taken from a queue and has not been given back, in the order in which it was taken.
 pub(super) struct Flights<'r, 'm> {
     ring: &'r mut IoUring,
+    disk: Arc<Disk>,
     all: VecDeque<Flight<'m>>,
     taken: u64,
 }
 
 impl<'r, 'm> Flights<'r, 'm> {
-    /// Nothing is in flight yet.
-    pub(super) fn new(Ring(ring): &'r mut Ring) -> Self {
+    /// Nothing is in flight yet through the ring, which is one of `disk`.
+    pub(super) fn new(Ring(ring): &'r mut Ring, disk: Arc<Disk>) -> Self {
         Self {
             ring,
+            disk,
             all: VecDeque::new(),
             taken: 0,
         }
@@ -221,7 +226,7 @@ impl<'r, 'm> Flights<'r, 'm> {
                 continue;
             };
             // All of them are taken even then: the ring tells each once, and whoever drops the flights waits for them.
-            if let Err(error) = flight.go_on(self.ring, count(*result), &mut end) {
+            if let Err(error) = flight.go_on(self.ring, &self.disk, *result, &mut end) {
                 failed = Some(error);
             }
         }
@@ -353,6 +358,15 @@ fn results(ring: &mut IoUring) -> Vec<(u64, i32)> {
         .collect()
 }
 
+/// What came of a request's operation. One for which the kernel could make no worker, as where there may be no further
+/// thread, it has cancelled before it began. That is carried out here and now, and only keeps others waiting.
+fn outcome(disk: &Disk, request: &Request<'_>, result: i32) -> io::Result<usize> {
+    match request.call() {
+        Some(call) if result == -libc::ECANCELED => disk.carry_out(&call),
+        _ => count(result),
+    }
+}
+
 /// A result as a system call has it: a count, or an error with its sign turned.
 fn count(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
@@ -378,6 +392,8 @@ fn patient(submitted: io::Result<usize>) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt as _;
+
     use vm_memory::VolatileSlice;
 
     use super::*;
@@ -429,6 +445,39 @@ mod tests {
             // VIRTIO_BLK_S_IOERR, or nothing yet.
             assert_eq!(status, if is_lost { [1] } else { [0xaa] });
         }
+    }
+
+    /// The guest's file system gives up at a flush that fails.
+    #[test]
+    fn what_the_kernel_had_no_worker_for_is_carried_out_in_place() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SECTOR).unwrap();
+        let disk = Disk::new(file.try_clone().unwrap(), Access::ReadWrite, "disk").unwrap();
+        let (mut header, mut data, mut status) = ([0; 16], [0x5a; 512], [0xaa]);
+        let mut request = write(&disk, &mut header, &mut data, &mut status);
+        let outcome = outcome(&disk, &request, -libc::ECANCELED);
+        assert_eq!(*outcome.as_ref().unwrap(), 512);
+        request.took(outcome).unwrap();
+        assert!(request.call().is_none());
+        let mut written = [0; 512];
+        file.read_exact_at(&mut written, 0).unwrap();
+        assert_eq!(written, [0x5a; 512]);
+    }
+
+    #[test]
+    fn a_flush_that_the_kernel_had_no_worker_for_is_not_lost() {
+        let disk = Disk::new(tempfile::tempfile().unwrap(), Access::ReadWrite, "disk").unwrap();
+        let (mut header, mut status) = ([0_u8; 16], [0xaa_u8]);
+        // VIRTIO_BLK_T_FLUSH.
+        header[0] = 4;
+        let readable = vec![VolatileSlice::from(&mut header[..])];
+        let writable = vec![VolatileSlice::from(&mut status[..])];
+        let mut flush = Request::new(&disk, FEATURE_FLUSH, readable, writable).unwrap();
+        let failed = outcome(&disk, &flush, -libc::EIO);
+        assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::EIO));
+        let cancelled = outcome(&disk, &flush, -libc::ECANCELED);
+        flush.took(cancelled).unwrap();
+        assert!(flush.call().is_none());
     }
 
     #[test]
