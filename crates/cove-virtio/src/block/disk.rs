@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, OFlags};
 use vm_memory::VolatileSlice;
@@ -25,6 +25,8 @@ pub(super) struct Disk {
     access: Access,
     /// It only ever grows, so that a request that was checked against it stays within the file.
     sectors: AtomicU64,
+    /// A flush has failed.
+    lost: AtomicBool,
     id: [u8; ID_LEN],
 }
 
@@ -67,6 +69,9 @@ pub(super) enum Refusal {
     /// What was written before may be lost, which the system says only once.
     #[error("cannot flush the disk's file")]
     Lost(#[source] std::io::Error),
+    /// It was lost earlier, so that no flush can be vouched for.
+    #[error("an earlier flush of the disk's file failed")]
+    LostEarlier,
 }
 
 impl Refusal {
@@ -301,6 +306,7 @@ impl Disk {
             file,
             access,
             sectors: AtomicU64::new(sectors),
+            lost: AtomicBool::new(false),
             id: name,
         })
     }
@@ -356,6 +362,26 @@ impl Disk {
         let extent = self.extent(sector, u64::from(count) * SECTOR)?;
         let by = if unmap { Zeroing::Hole } else { Zeroing::Note };
         Ok(Job::Zero(extent, by))
+    }
+
+    /// To make everything that is complete by then outlast a power failure.
+    pub(super) fn flush(&self) -> Result<Job<'static>, Refusal> {
+        self.check_kept()?;
+        Ok(Job::Flush { over: false })
+    }
+
+    /// Notes for good that a flush has failed; true the first time. The system forgets what it could not write, and
+    /// says so once to all who share the file, which all queues do: the next flush would succeed.
+    pub(super) fn lose(&self) -> bool {
+        !self.lost.swap(true, Ordering::AcqRel)
+    }
+
+    /// That no flush is known to have failed.
+    pub(super) fn check_kept(&self) -> Result<(), Refusal> {
+        if self.lost.load(Ordering::Acquire) {
+            return Err(Refusal::LostEarlier);
+        }
+        Ok(())
     }
 
     /// The name, for logs.

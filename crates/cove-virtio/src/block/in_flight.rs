@@ -14,8 +14,8 @@
 //! A request for which the host has no space goes back into its queue, and can do so only with all that were taken
 //! after it. So what was taken after a write stays with the device until the write cannot come to wait for space any
 //! more, and is done again where it does: that changes nothing, since the driver has been told of none of it. But for a
-//! flush that failed: the next would succeed, and what was lost would seem to be safe. So nothing before such a flush
-//! waits for space. It fails too, and the driver is told of both.
+//! flush that failed: the driver is to hear of that at once, and not when there is space. So nothing before such a
+//! flush waits for space. It fails too, and the driver is told of both.
 //!
 //! The kernel does what would have to wait by workers of its own, which belong to the thread that entered the ring. One
 //! of them stays for as long as that thread does, and wakes every five seconds. So the ring is entered by a thread that

@@ -1,7 +1,9 @@
 //! The disk device (virtio 1.2, section 5.2): a raw file, or a host's block device, as a disk of the guest.
 //!
 //! What is written goes through the host's page cache; a flush is `fdatasync`, and a driver that does not know of
-//! flushes gets one after each write. Discarded ranges become holes in the file, so that a sparse disk stays sparse.
+//! flushes gets one after each write. Once a flush has failed, every further one fails for as long as the device is
+//! there: the host forgets what it could not write, and says so once. Discarded ranges become holes in the file, so
+//! that a sparse disk stays sparse.
 //!
 //! | module | what it holds |
 //! | --- | --- |

@@ -109,6 +109,11 @@ impl<'m> Request<'m> {
         self.jobs.iter().any(Job::may_starve)
     }
 
+    /// Whether the driver takes its success for a promise that nothing is lost.
+    pub(super) fn flushes(&self) -> bool {
+        self.jobs.iter().any(|job| matches!(job, Job::Flush { .. }))
+    }
+
     /// Bytes that it has yet to move.
     pub(super) fn bytes(&self) -> u64 {
         self.jobs.iter().map(Job::bytes).sum()
@@ -140,8 +145,10 @@ impl<'m> Request<'m> {
             Ok(())
         };
         // A driver that knows no flush takes what is complete for safe (section 5.2.6.2).
-        let settle = features & FEATURE_FLUSH == 0;
-        let flush = Job::Flush { over: false };
+        let settle = || {
+            let settles = features & FEATURE_FLUSH == 0;
+            settles.then(|| disk.flush()).transpose()
+        };
         match operation {
             READ if given == 0 => {
                 self.jobs.push(disk.read(sector, writable)?);
@@ -149,11 +156,11 @@ impl<'m> Request<'m> {
             }
             WRITE if wanted == 0 => {
                 self.jobs.push(disk.write(sector, readable)?);
-                self.jobs.extend(settle.then_some(flush));
+                self.jobs.extend(settle()?);
             }
             FLUSH if given == 0 && wanted == 0 => {
                 agreed(FEATURE_FLUSH)?;
-                self.jobs.push(flush);
+                self.jobs.push(disk.flush()?);
             }
             GET_ID if given == 0 => self.data = fill(&writable, disk.id()),
             DISCARD if wanted == 0 => {
@@ -164,7 +171,7 @@ impl<'m> Request<'m> {
                     }
                     self.jobs.push(disk.discard(range.sector, range.count)?);
                 }
-                self.jobs.extend(settle.then_some(flush));
+                self.jobs.extend(settle()?);
             }
             WRITE_ZEROES if wanted == 0 => {
                 agreed(FEATURE_WRITE_ZEROES)?;
@@ -176,7 +183,7 @@ impl<'m> Request<'m> {
                     self.jobs
                         .push(disk.write_zeroes(range.sector, range.count, unmap)?);
                 }
-                self.jobs.extend(settle.then_some(flush));
+                self.jobs.extend(settle()?);
             }
             READ | WRITE | FLUSH | GET_ID | DISCARD | WRITE_ZEROES => return Err(Refusal::Buffers),
             unknown => return Err(Refusal::Unsupported(unknown)),

@@ -86,7 +86,7 @@ pub(super) enum State<'m> {
     UnderWay(Request<'m>),
     /// The driver has its answer, with so many bytes written to its buffers, and has yet to be given the chain back.
     Over(u32),
-    /// It is over, and a flush that failed: it must not be done again.
+    /// It is over, and a flush that failed: the driver is not to wait for that to be told.
     Lost,
     /// The host has no space for it, which the driver is told nothing of.
     Starved(Request<'m>, Refusal),
@@ -219,7 +219,9 @@ impl<'r, 'm> Flights<'r, 'm> {
         &mut self,
         mut end: impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
     ) -> io::Result<bool> {
-        let results = results(self.ring);
+        let mut results = results(self.ring);
+        // Failures first, so that a flush which ended beside one that failed is not confirmed.
+        results.sort_unstable_by_key(|(_, result)| *result);
         let mut failed = None;
         for (number, result) in &results {
             let Some(flight) = self.all.iter_mut().find(|flight| flight.number == *number) else {
@@ -428,7 +430,7 @@ mod tests {
         }
     }
 
-    /// The next flush would succeed, and what was lost would seem to be safe.
+    /// There may be no space for hours, and for so long the driver would not hear of it.
     #[test]
     fn a_flush_that_failed_never_goes_back_with_a_write_before_it_that_finds_no_space() {
         let file = tempfile::tempfile().unwrap();

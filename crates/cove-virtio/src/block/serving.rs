@@ -73,11 +73,26 @@ impl Serving {
 
     /// Answers a request of which this came. Returns how many bytes were written to its buffers, or why it has to wait.
     pub(super) fn end(&mut self, request: &Request<'_>, done: Result<(), Refusal>) -> Result<u32, Refusal> {
+        let done = match done {
+            // Another may have failed meanwhile, and been told of what this one should have kept as well.
+            Ok(()) if request.flushes() => self.disk.check_kept(),
+            done => done,
+        };
         match done {
             Ok(()) => Ok(request.confirm()),
             Err(full @ Refusal::Full { .. }) => Err(full),
             Err(refusal) => {
-                self.log(&refusal);
+                if matches!(refusal, Refusal::Lost(_)) && self.disk.lose() {
+                    let error: &dyn std::error::Error = &refusal;
+                    tracing::error!(
+                        disk = self.disk.name(),
+                        error,
+                        "what was written to a disk may be lost, so that its flushes fail from now on: find out what \
+                         ails this computer's disk (dmesg), then restart the machine (cove restart)"
+                    );
+                } else {
+                    self.log(&refusal);
+                }
                 request.refuse(&refusal);
                 Ok(0)
             }
@@ -102,7 +117,7 @@ impl Serving {
     fn log(&mut self, refusal: &Refusal) {
         let error: &dyn std::error::Error = refusal;
         let disk = self.disk.name();
-        let of_host = matches!(refusal, Refusal::Io { .. } | Refusal::Lost(_));
+        let of_host = matches!(refusal, Refusal::Io { .. });
         if of_host && !std::mem::replace(&mut self.complained, true) {
             tracing::error!(
                 disk,
@@ -112,5 +127,99 @@ impl Serving {
         } else {
             tracing::debug!(disk, error, "refused a request");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::VolatileSlice;
+
+    use super::*;
+    use crate::block::{Access, FEATURE_FLUSH, SECTOR};
+
+    /// `VIRTIO_BLK_T_*` and `VIRTIO_BLK_S_*`.
+    const WRITE: u8 = 1;
+    const FLUSH: u8 = 4;
+    const OK: u8 = 0;
+    const ERROR: u8 = 1;
+
+    /// One of a disk's queues, whose driver agreed on `features`.
+    fn serving(disk: &Arc<Disk>, features: u64) -> Serving {
+        Serving {
+            disk: Arc::clone(disk),
+            features,
+            complained: false,
+            on_full: None,
+            starved: 0,
+        }
+    }
+
+    /// What the driver is told of a request of that type, for the first sector, of whose calls `done` has come, with
+    /// `meanwhile` between its beginning and its end.
+    fn status(
+        serving: &mut Serving,
+        operation: u8,
+        meanwhile: impl FnOnce(),
+        done: Result<(), Refusal>,
+    ) -> u8 {
+        let (mut header, mut data, mut status) = ([0_u8; 16], [0x5a_u8; 512], [0xaa_u8]);
+        header[0] = operation;
+        let mut readable = vec![VolatileSlice::from(&mut header[..])];
+        if operation == WRITE {
+            readable.push(VolatileSlice::from(&mut data[..]));
+        }
+        let writable = vec![VolatileSlice::from(&mut status[..])];
+        if let Ok(request) = Request::new(&serving.disk, serving.features, readable, writable) {
+            meanwhile();
+            serving.end(&request, done).unwrap();
+        }
+        status[0]
+    }
+
+    fn failed() -> Result<(), Refusal> {
+        Err(Refusal::Lost(std::io::Error::from_raw_os_error(libc::EIO)))
+    }
+
+    fn disk() -> Arc<Disk> {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(SECTOR).unwrap();
+        Arc::new(Disk::new(file, Access::ReadWrite, "disk").unwrap())
+    }
+
+    /// The system tells an error of writeback once to all who share the file.
+    #[test]
+    fn after_a_flush_that_failed_no_queue_is_told_that_one_succeeded() {
+        let disk = disk();
+        let (mut one, mut other) = (serving(&disk, FEATURE_FLUSH), serving(&disk, FEATURE_FLUSH));
+        assert_eq!(status(&mut other, FLUSH, || {}, Ok(())), OK);
+        assert_eq!(status(&mut one, FLUSH, || {}, failed()), ERROR);
+        for serving in [&mut one, &mut other, &mut self::serving(&disk, FEATURE_FLUSH)] {
+            assert_eq!(status(serving, FLUSH, || {}, Ok(())), ERROR);
+            assert_eq!(status(serving, WRITE, || {}, Ok(())), OK, "it promises nothing");
+        }
+        // A driver that knows of no flushes takes every write for safe.
+        assert_eq!(status(&mut self::serving(&disk, 0), WRITE, || {}, Ok(())), ERROR);
+    }
+
+    #[test]
+    fn a_flush_during_which_another_fails_is_not_confirmed() {
+        for (features, operation) in [(FEATURE_FLUSH, FLUSH), (0, WRITE)] {
+            let disk = disk();
+            let (mut one, mut other) = (serving(&disk, features), serving(&disk, features));
+            let meanwhile = || assert_eq!(status(&mut other, operation, || {}, failed()), ERROR);
+            assert_eq!(status(&mut one, operation, meanwhile, Ok(())), ERROR);
+        }
+    }
+
+    #[test]
+    fn what_fails_but_a_flush_leaves_the_disk_in_use() {
+        let disk = disk();
+        let mut serving = serving(&disk, FEATURE_FLUSH);
+        let failed = Refusal::Io {
+            operation: "write",
+            source: std::io::Error::from_raw_os_error(libc::EIO),
+        };
+        assert_eq!(status(&mut serving, WRITE, || {}, Err(failed)), ERROR);
+        assert_eq!(status(&mut serving, FLUSH, || {}, Ok(())), OK);
     }
 }
