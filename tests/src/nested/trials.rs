@@ -85,18 +85,18 @@ fn confined(guest: &Guest) -> Result<()> {
     // Whether there are any is the kernel's maker's choice, too.
     let rings = layers.iter().find(|layer| layer.name == "io_uring");
     ensure!(rings.is_some(), "nothing is said of rings: {layers:?}");
-    let threads = std::fs::read_dir(format!("/proc/{monitor}/task"))?;
-    let filters = threads
-        .map(|thread| {
-            let thread = thread?.path();
-            let status = std::fs::read_to_string(thread.join("status"))?;
-            let filters = status
-                .lines()
-                .find_map(|line| line.strip_prefix("Seccomp_filters:\t"));
-            let name = std::fs::read_to_string(thread.join("comm"))?;
-            Ok((name.trim().to_owned(), filters.unwrap_or_default().to_owned()))
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let mut filters = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{monitor}/task"))? {
+        let thread = thread?.path();
+        let told = std::fs::read_to_string(thread.join("status"))
+            .and_then(|status| Ok((std::fs::read_to_string(thread.join("comm"))?, status)));
+        // One that has ended meanwhile, as that of a disk's ring does without work, tells nothing.
+        let Ok((name, status)) = told else { continue };
+        let of_thread = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Seccomp_filters:\t"));
+        filters.push((name.trim().to_owned(), of_thread.unwrap_or_default().to_owned()));
+    }
     println!("filters of each thread: {filters:?}");
     for kind in ["vcpu0", "disk", "vsock", "fs0", "net", "entropy", "balloon"] {
         let of_kind = filters.iter().find(|(name, _)| name == kind);

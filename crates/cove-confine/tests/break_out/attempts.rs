@@ -12,6 +12,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use cove_confine::ring::FILE;
 use cove_confine::seccomp::{Thread, enter};
@@ -146,6 +147,8 @@ pub(crate) fn attempt(name: &str, place: &Path, folder: &Path, ring: Option<IoUr
             Ok(rustix::io::ioctl_fionread(&stream).map(drop)?)
         }),
         "disk_opens" => within(Thread::Disk, || File::open("/proc/self/status").map(drop)),
+        "disk_starts" => beneath(Thread::Disk, || Ok(())),
+        "disk_starts_one_that_opens" => beneath(Thread::Disk, || File::open("/proc/self/status").map(drop)),
         "disk_aborts" => within(Thread::Disk, || std::process::abort()),
         "ring_reads" => through(ring, Thread::Disk, &reading(None)),
         "ring_reads_another" => through(ring, Thread::Disk, &reading(Some(Fd(0)))),
@@ -231,6 +234,18 @@ fn within(kind: Thread, what: impl FnOnce() -> io::Result<()> + Send + 'static) 
         enter(kind);
         what()
     })?;
+    came_of(thread)
+}
+
+/// Does something in a thread that one of a kind starts, as a disk's does for its ring.
+fn beneath(kind: Thread, what: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
+    within(kind, || {
+        let thread = std::thread::Builder::new().name("beneath".into()).spawn(what)?;
+        came_of(thread)
+    })
+}
+
+fn came_of(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
     thread.join().unwrap_or_else(|_| Err(Error::other("it panicked")))
 }
 

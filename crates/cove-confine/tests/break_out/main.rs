@@ -196,6 +196,13 @@ const TRIALS: &[(&str, &str, &str, &str)] = &[
     ("a_vcpu_may_enter_the_guest", "all", "vcpu_enters", "ENOTTY"),
     ("a_vcpu_cannot_give_the_guest_memory", "all", "vcpu_maps", "EPERM"),
     ("a_disk_cannot_open_a_file", "all", "disk_opens", "EPERM"),
+    ("a_disk_may_start_a_thread", "all", "disk_starts", "ok"),
+    (
+        "a_thread_that_a_disk_starts_cannot_open_a_file",
+        "all",
+        "disk_starts_one_that_opens",
+        "EPERM",
+    ),
     // Rings, where the kernel has them.
     ("a_ring_reads_its_file", "all", "ring_reads", "ok"),
     (
