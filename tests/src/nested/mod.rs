@@ -31,12 +31,15 @@ pub struct Place<'a> {
     pub scratch: &'a Path,
 }
 
+/// The trial that fills a disk, which it can do in the outer machine alone.
+pub const FULL_DISK: &str = "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost";
+
 /// Names of all trials, in the order in which they run.
 const TRIALS: [&str; 8] = [
     "the_probe_takes_this_kvm_and_says_why",
     "containers_run_and_survive_a_pause_and_a_folder_is_shared",
     "a_container_reaches_this_computer_through_the_network_device",
-    "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost",
+    FULL_DISK,
     "a_guest_restarts_in_place_and_a_kill_is_a_power_cut",
     "data_outlives_the_machine_and_a_power_off_ends_it_in_order",
     "two_vcpus_share_disk_and_clocks_and_are_paused_together",
@@ -45,7 +48,7 @@ const TRIALS: [&str; 8] = [
 
 /// Those of them that take long.
 const SLOW: [&str; 2] = [
-    "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost",
+    FULL_DISK,
     "two_vcpus_share_disk_and_clocks_and_are_paused_together",
 ];
 
@@ -71,9 +74,7 @@ pub fn run(image: &Path, scratch: &Path, all: bool) -> Result<()> {
                 "a_container_reaches_this_computer_through_the_network_device" => {
                     trials::network(&place).await
                 }
-                "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost" => {
-                    trials::full_disk(&place).await
-                }
+                FULL_DISK => trials::full_disk(&place).await,
                 "a_guest_restarts_in_place_and_a_kill_is_a_power_cut" => trials::restart(&place).await,
                 "data_outlives_the_machine_and_a_power_off_ends_it_in_order" => {
                     trials::power_off(&place).await
