@@ -1,8 +1,16 @@
-//! A published port on the machine's own loopback, as Docker's own proxy has it: there the engine looks for a registry
-//! that is called `localhost:5000`, and a container on the machine's network for the ports of others. Neither passes
-//! this computer.
+//! A published port on the machine's own addresses, as Docker's own proxy has it. On the loopback the engine looks for
+//! a registry that is called `localhost:5000`, and a container on the machine's network for the ports of others. At the
+//! gateways of the engine's networks containers do, such as 172.17.0.1, since the engine's rules pass over what comes
+//! from its bridges. None of them passes this computer.
+//!
+//! Listening on all addresses opens nothing to the world: into the machine's network device passt forwards no
+//! connection, and one that came there the engine's rules would lead to the container already.
 
 use cove_wire::{Protocol, Publish};
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, socket_with,
+    sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
+};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
@@ -11,6 +19,8 @@ use std::{
     time::Duration,
 };
 
+/// Clients that may wait to be accepted, as many as the standard library has wait.
+const BACKLOG: i32 = 128;
 /// Clients of a port that are carried at once. Each takes two threads.
 const MOST: usize = 128;
 /// How long a container may take to answer.
@@ -18,30 +28,50 @@ const ANSWER: Duration = Duration::from_secs(10);
 /// The pause after a client that could not be taken, as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Serves the port for as long as this process lives. Where the machine's loopback has another one of its number, that
-/// goes first: on this computer the port is published all the same.
+/// Serves the port for as long as this process lives. What listens in the machine at its number already goes first: of
+/// all addresses the loopback is then served, if that is free, and on this computer the port is published all the same.
 pub(super) fn serve(publish: Publish) -> io::Result<()> {
     if publish.protocol != Protocol::Tcp {
         return Ok(());
     }
-    let Some(address) = loopback(publish.host) else {
+    let mut places = places(publish.host).into_iter();
+    let Some(first) = places.next() else {
         return Ok(());
     };
-    let listener = TcpListener::bind(address)?;
+    let listener = places.fold(listen(first), |listener, next| listener.or_else(|_| listen(next)))?;
     Builder::new()
         .spawn(move || accept(&listener, publish.container))
         .map(drop)
 }
 
-/// Where a port of that address is on the machine's loopback; nowhere if it is for one address of this computer.
-fn loopback(host: SocketAddr) -> Option<SocketAddr> {
-    let address = match host.ip() {
-        ip if ip.is_loopback() => ip,
+/// Where a port of that address is in the machine, the widest place first; nowhere if it is for one address of this
+/// computer.
+fn places(host: SocketAddr) -> Vec<SocketAddr> {
+    let loopback = match host.ip() {
+        ip if ip.is_loopback() => return vec![host],
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        _ => return None,
+        _ => return Vec::new(),
     };
-    Some(SocketAddr::new(address, host.port()))
+    vec![host, SocketAddr::new(loopback, host.port())]
+}
+
+/// Listens as the standard library would, but on all addresses of IPv6 for IPv6 alone, since IPv4 has a proxy of its
+/// own.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // A proxy that follows another does not wait for the other's last connections.
+    set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        set_ipv6_v6only(&socket, true)?;
+    }
+    bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 fn accept(listener: &TcpListener, container: SocketAddr) {
@@ -92,19 +122,55 @@ mod tests {
         thread,
     };
 
+    fn at(port: u16, address: [u8; 4]) -> SocketAddr {
+        SocketAddr::from((address, port))
+    }
+
     #[test]
     fn a_port_of_one_address_of_this_computer_is_not_the_machines() {
-        for (host, inside) in [
-            ("0.0.0.0:80", Some("127.0.0.1:80")),
-            ("127.0.0.2:80", Some("127.0.0.2:80")),
-            ("[::]:80", Some("[::1]:80")),
-            ("[::1]:80", Some("[::1]:80")),
-            ("192.0.2.1:80", None),
-            ("[2001:db8::1]:80", None),
-        ] {
-            let inside = inside.map(|address| address.parse().unwrap());
-            assert_eq!(loopback(host.parse().unwrap()), inside, "{host}");
+        let known: [(&str, &[&str]); 6] = [
+            ("0.0.0.0:80", &["0.0.0.0:80", "127.0.0.1:80"]),
+            ("127.0.0.2:80", &["127.0.0.2:80"]),
+            ("[::]:80", &["[::]:80", "[::1]:80"]),
+            ("[::1]:80", &["[::1]:80"]),
+            ("192.0.2.1:80", &[]),
+            ("[2001:db8::1]:80", &[]),
+        ];
+        for (host, inside) in known {
+            let inside: Vec<SocketAddr> = inside.iter().map(|address| address.parse().unwrap()).collect();
+            assert_eq!(places(host.parse().unwrap()), inside, "{host}");
         }
+    }
+
+    #[test]
+    fn each_family_has_all_its_addresses_for_itself() {
+        let ipv4 = listen(at(0, [0, 0, 0, 0])).unwrap();
+        let port = ipv4.local_addr().unwrap().port();
+        assert!(
+            listen(at(port, [127, 0, 0, 1])).is_err(),
+            "not all addresses are taken"
+        );
+        if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            println!("this computer has no IPv6");
+            return;
+        }
+        listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).unwrap();
+    }
+
+    #[test]
+    fn what_listens_at_an_address_already_goes_first_and_the_loopback_is_served() {
+        let other = TcpListener::bind(at(0, [127, 0, 0, 2])).unwrap();
+        let port = other.local_addr().unwrap().port();
+        let publish = Publish {
+            protocol: Protocol::Tcp,
+            host: at(port, [0, 0, 0, 0]),
+            container: at(1, [127, 0, 0, 1]),
+            patient: false,
+        };
+        serve(publish).unwrap();
+        TcpStream::connect(at(port, [127, 0, 0, 1])).unwrap();
+        assert!(TcpStream::connect(at(port, [127, 0, 0, 3])).is_err());
+        assert!(serve(publish).is_err(), "the port is served twice");
     }
 
     #[test]

@@ -502,7 +502,7 @@ fn of_networks() -> Area {
                 tests![networks::networks_are_listed_inspected_and_pruned],
             ),
             elsewhere(
-                "published ports: TCP, UDP, IPv4, IPv6, ranges, a port in use",
+                "published ports: TCP, UDP, IPv4, IPv6, ranges, a port in use, from another container",
                 CLI,
                 "network",
                 &[
@@ -512,6 +512,7 @@ fn of_networks() -> Area {
                     "published::a_port_vanishes_with_its_container",
                     "published::ranges_of_ports_and_all_that_are_exposed_are_published",
                     "published::datagrams_reach_a_container_and_come_back",
+                    "published::a_container_reaches_anothers_port_by_its_own_networks_gateway",
                 ],
             ),
             elsewhere(

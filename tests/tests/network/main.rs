@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         published::a_port_vanishes_with_its_container,
         published::datagrams_reach_a_container_and_come_back,
         published::half_close_and_much_data_pass_unharmed,
+        published::a_container_reaches_anothers_port_by_its_own_networks_gateway,
         published::ports_survive_a_daemon_that_is_killed,
         published::published_ports_are_listed_with_their_containers,
         streams::a_reset_on_one_side_is_a_reset_on_the_other_and_an_end_an_end,

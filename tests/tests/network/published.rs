@@ -147,6 +147,29 @@ pub(crate) fn half_close_and_much_data_pass_unharmed(cove: &Cove) {
     remove(cove, "counter");
 }
 
+/// As a program in a container finds what it has started by the engine's socket. It comes from a bridge, whose packets
+/// the engine's own rules pass over.
+pub(crate) fn a_container_reaches_anothers_port_by_its_own_networks_gateway(cove: &Cove) {
+    let (everywhere, here) = (free_port(), free_port());
+    publish(cove, "sibling", &format!("{everywhere}:80"), "echo found");
+    publish(cove, "shy", &format!("127.0.0.1:{here}:80"), "echo found, too");
+    // Both servers may still be starting.
+    let script = format!(
+        "set -- $(ip route | grep ^default); for try in $(seq 20); do nc -w 20 $3 {everywhere} </dev/null | grep . && \
+         break; sleep 1; done; nc -w 5 $3 {here} </dev/null 2>&1 | grep -o refused"
+    );
+    cove.docker(["network", "create", "apart"]).ok();
+    for network in ["bridge", "apart"] {
+        let heard = cove
+            .docker(["run", "--rm", "--network", network, "alpine", "sh", "-c", &script])
+            .run();
+        assert_eq!(heard.text(), "found\nrefused", "{network}: {heard}");
+    }
+    cove.docker(["network", "rm", "apart"]).ok();
+    remove(cove, "sibling");
+    remove(cove, "shy");
+}
+
 pub(crate) fn ports_survive_a_daemon_that_is_killed(cove: &Cove) {
     let port = free_port();
     publish(
