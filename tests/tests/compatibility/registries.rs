@@ -4,11 +4,12 @@ use crate::{
     copy_program, docker,
     registry::{Authority, HOST, HTPASSWD, Registry, USER, WORD, fingerprint, helper, place},
 };
-use cove_tests::harness::{Cmd, Cove, free_port, within};
+use cove_tests::harness::{Cmd, Cove, eventually, free_port, within};
 use serde_json::Value;
 use std::{
     fs,
-    net::{Ipv4Addr, TcpListener},
+    io::{self, Read as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -16,6 +17,8 @@ const UNKNOWN: &str = "certificate signed by unknown authority";
 
 /// How long a machine may take to stop and start.
 const RESTART: Duration = Duration::from_mins(5);
+/// How long a connection may be silent.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Names a plain registry in the settings, as one that may be used without TLS and as the mirror of Docker's own. It is
 /// there only while [`an_insecure_registry_is_used_and_a_mirror_is_asked_first`] runs; the engine does without.
@@ -45,7 +48,9 @@ pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_passw
     login(cove, &registry, WORD).run().fails_with(1).says(&[UNKNOWN]);
 
     // What runs goes on, with the port that it publishes.
-    docker(cove, "run -d --name witness -p 127.0.0.1::80 alpine sleep 900").ok();
+    docker(cove, "run -d --name witness -p 127.0.0.1::80 alpine")
+        .args(["nc", "-lk", "-p", "80", "-e", "echo", "here"])
+        .ok();
     let life = || {
         docker(
             cove,
@@ -54,9 +59,17 @@ pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_passw
         .ok()
     };
     let (before, port) = (life(), docker(cove, "port witness 80").ok());
+    let answers = || {
+        eventually("the port to answer", || {
+            heard(&port).is_ok_and(|said| said == "here\n")
+        });
+    };
+    answers();
     let added = cove.cove(["trust", "add"]).arg(authority.file(cove)).run();
     assert_eq!(added.code, Some(0), "{added}");
     assert_eq!(added.stderr.trim(), "`CN=Burrow` is trusted");
+    // The proxies have ended with their dockerd; the next one starts them anew.
+    answers();
 
     login(cove, &registry, "close sesame")
         .run()
@@ -82,12 +95,21 @@ pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_passw
         .fails_with(1)
         .says(&["no basic auth credentials"]);
 
-    assert_eq!((life(), docker(cove, "port witness 80").ok()), (before, port));
+    assert_eq!((life(), &docker(cove, "port witness 80").ok()), (before, &port));
     docker(cove, "rm -f witness").ok();
     let removed = cove.cove(["trust", "remove"]).arg(&fingerprint(cove)[..16]).run();
     assert_eq!(removed.code, Some(0), "{removed}");
     login(cove, &registry, WORD).run().fails_with(1).says(&[UNKNOWN]);
     docker(cove, "rmi from-private").ok();
+}
+
+/// What a server says that waits for no question.
+fn heard(address: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
 }
 
 pub(crate) fn what_is_trusted_is_trusted_after_a_restart(cove: &Cove) {
