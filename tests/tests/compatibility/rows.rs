@@ -526,7 +526,7 @@ fn of_networks() -> Area {
                 ],
             ),
             elsewhere(
-                "macvlan, ipvlan, overlay",
+                "macvlan, ipvlan, overlay, with a service's UDP port and `--opt encrypted`",
                 CLI,
                 "network",
                 &[

@@ -1,11 +1,12 @@
 //! The engine's network drivers that need more of the guest's kernel than a bridge.
 
+use super::peer;
 use cove_tests::harness::{Cove, eventually, free_port, within};
 use cove_wire::network::GATEWAY_V6;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -116,17 +117,49 @@ fn has_default_route_of_ipv6() -> bool {
     })
 }
 
-/// From within its network, by its name.
+/// From within its network, by its name; by datagrams through a port of this computer.
 pub(crate) fn a_swarm_of_one_serves_from_an_overlay_network(cove: &Cove) {
+    let port = free_port();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     swarm_with_overlay(cove);
     serve(cove, &["--replicas", "1"], "served");
-    // By the service's name on its network, from another container.
-    let script = "until nc -w 5 served 80 </dev/null; do sleep 1; done";
-    let served = cove
-        .docker(["run", "--rm", "--network", "over", "alpine", "sh", "-c", script])
+    cove.docker(["service", "create", "--detach", "--name", "echoing", "--publish"])
+        .arg(format!("{port}:{}/udp", peer::PORT))
+        .args(["--no-resolve-image", "--stop-grace-period", "2s", "--mount"])
+        .arg(format!(
+            "type=bind,source={},target=/peer,readonly",
+            peer::folder(cove).display()
+        ))
+        .args(["alpine", "/peer/cove-peer", &peer::PORT.to_string()])
         .ok();
-    assert_eq!(served, "served");
-    cove.docker(["service", "rm", "served"]).ok();
+    assert_eq!(heard(cove, "over", "served"), "served");
+    // What came before there was a rule for it would keep its flow from the service.
+    within(LIMIT, "the task to run", || {
+        let running = cove
+            .docker(["service", "ls", "--filter", "name=echoing", "--format"])
+            .arg("{{.Replicas}}")
+            .ok();
+        (running == "1/1").then_some(())
+    });
+    within(LIMIT, "a datagram to come back", || {
+        peer::datagram_comes_back(address, 900)
+            .is_ok_and(|whole| whole)
+            .then_some(())
+    });
+    cove.docker(["service", "rm", "served", "echoing"]).ok();
+    eventually("the service's port is released", || {
+        UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
+    });
+
+    // On one node nothing travels that would be encrypted; the engine sets up the rules for it all the same.
+    cove.docker(["network", "create", "-d", "overlay", "--attachable"])
+        .args(["--opt", "encrypted", "sealed"])
+        .ok();
+    cove.docker(["run", "-d", "--rm", "--name", "keeper", "--network", "sealed"])
+        .args(["alpine", "nc", "-lk", "-p", "80", "-e", "echo", "kept"])
+        .ok();
+    assert_eq!(heard(cove, "sealed", "keeper"), "kept");
+    cove.docker(["rm", "-f", "keeper"]).ok();
     cove.docker(["swarm", "leave", "--force"]).ok();
 }
 
@@ -161,11 +194,7 @@ pub(crate) fn a_swarm_keeps_its_node_and_its_overlay_network_when_the_machine_re
         ((nodes(), authority()) == before).then_some(())
     });
     answers();
-    let script = "until nc -w 5 served 80 </dev/null; do sleep 1; done";
-    let served = cove
-        .docker(["run", "--rm", "--network", "over", "alpine", "sh", "-c", script])
-        .ok();
-    assert_eq!(served, "lasting");
+    assert_eq!(heard(cove, "over", "served"), "lasting");
     cove.docker(["service", "rm", "served"]).ok();
     eventually("the service's port is released", || {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok()
@@ -180,6 +209,14 @@ fn swarm_with_overlay(cove: &Cove) {
         .ok();
     cove.docker(["network", "create", "-d", "overlay", "--attachable", "over"])
         .ok();
+}
+
+/// What a container on the network hears from the service or container `name`.
+#[track_caller]
+fn heard(cove: &Cove, network: &str, name: &str) -> String {
+    let script = format!("until nc -w 5 {name} 80 </dev/null; do sleep 1; done");
+    cove.docker(["run", "--rm", "--network", network, "alpine", "sh", "-c", &script])
+        .ok()
 }
 
 /// A service on the overlay network that answers `answer`.

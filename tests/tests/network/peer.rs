@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{self, Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -29,14 +30,8 @@ impl<'c> Peer<'c> {
     /// Runs one with options of `docker run`.
     #[track_caller]
     pub(crate) fn run(cove: &'c Cove, name: &'static str, options: &[&str]) -> Self {
-        let program = cove.kit().peer.as_ref().unwrap();
-        let place = cove.scratch().join("peer");
-        if !place.exists() {
-            fs::create_dir(&place).unwrap();
-            fs::copy(program, place.join("cove-peer")).unwrap();
-        }
         cove.docker(["run", "-d", "--name", name, "-v"])
-            .arg(format!("{}:/peer:ro", place.display()))
+            .arg(format!("{}:/peer:ro", folder(cove).display()))
             .args(options)
             .args(["alpine", "/peer/cove-peer"])
             .arg(PORT.to_string())
@@ -49,6 +44,18 @@ impl Drop for Peer<'_> {
     fn drop(&mut self) {
         self.cove.docker(["rm", "-f", self.name]).run();
     }
+}
+
+/// A folder that containers can mount, with the program in it.
+#[track_caller]
+pub(crate) fn folder(cove: &Cove) -> PathBuf {
+    let folder = cove.scratch().join("peer");
+    if !folder.exists() {
+        let program = cove.kit().peer.as_ref().unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::copy(program, folder.join("cove-peer")).unwrap();
+    }
+    folder
 }
 
 /// The byte at a place of what it gives and takes, as `cove-peer` has it.
