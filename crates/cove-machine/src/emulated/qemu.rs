@@ -64,8 +64,17 @@ impl Version {
 
     /// What whoever looks before a machine is started should know of it.
     pub(crate) fn caveat(self) -> Option<Caveat> {
-        (self < OLDEST_FOR_SEVERAL_CPUS).then(|| Caveat {
-            what: "machines get one vCPU, because it crashes guests with several".to_owned(),
+        if self >= OLDEST_FOR_SEVERAL_CPUS {
+            return None;
+        }
+        let one_cpu = "machines get one vCPU, because it crashes guests with several";
+        let what = if self.reconnect().is_ok() {
+            one_cpu.to_owned()
+        } else {
+            format!("{one_cpu}; should passt end, they have no way out until `cove restart`")
+        };
+        Some(Caveat {
+            what,
             hint: format!("install QEMU 10 or newer ({})", install_hint()),
         })
     }
@@ -217,6 +226,13 @@ mod tests {
     fn versions_that_crash_guests_with_several_vcpus_get_one_and_say_so() {
         let caveat = Version::new(7, 2, 19).caveat().unwrap();
         assert!(caveat.what.contains("one vCPU") && caveat.hint.contains("QEMU 10"));
+        assert!(caveat.what.contains("should passt end"), "{}", caveat.what);
+        let newer = Version::new(8, 2, 0).caveat().unwrap();
+        assert!(
+            newer.what.contains("one vCPU") && !newer.what.contains("passt"),
+            "{}",
+            newer.what
+        );
         assert_eq!(Version::new(10, 0, 0).caveat(), None);
         let (vcpus, notice) = Version::new(7, 2, 19).vcpus(4);
         assert_eq!(vcpus, 1);
