@@ -1,10 +1,11 @@
 //! One run of each measurement. What the far end does is told in `cove-meter`.
 
 use super::site::{METER, Site, Way};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,15 +15,22 @@ const PIECE: usize = 64 << 10;
 /// Connections, and round trips, of one run.
 const CONNECTIONS: u32 = 60;
 const TRIPS: usize = 200;
+/// Clients at once, and the connections that each makes in one run.
+const CLIENTS: u32 = 32;
+const EACH: u32 = 20;
 /// Nothing takes longer than this unless it has stopped.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Where containers find this computer's loopback.
 const HOST: &str = "192.168.127.1";
 
 fn connect(site: &Site, way: Way) -> Result<TcpStream> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, site.port(way)));
+    connect_to(site.port(way))
+}
+
+fn connect_to(port: u16) -> Result<TcpStream> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let stream = TcpStream::connect_timeout(&address, PATIENCE)
-        .with_context(|| format!("cannot connect to port {}", address.port()))?;
+        .with_context(|| format!("cannot connect to port {port}"))?;
     prepared(stream)
 }
 
@@ -84,12 +92,34 @@ pub(super) fn outward(site: &Site, way: Way) -> Result<f64> {
 /// Connections a second, each good for one byte there and back.
 pub(super) fn connections(site: &Site, way: Way) -> Result<f64> {
     let began = Instant::now();
-    for _ in 0..CONNECTIONS {
-        let mut stream = connect(site, way)?;
+    make(CONNECTIONS, site.port(way))?;
+    Ok(f64::from(CONNECTIONS) / began.elapsed().as_secs_f64())
+}
+
+/// The same by several clients at once, and a minute.
+pub(super) fn connections_at_once(site: &Site, way: Way) -> Result<f64> {
+    let port = site.port(way);
+    let began = Instant::now();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(move || make(EACH, port)))
+            .collect();
+        for client in clients {
+            client.join().map_err(|_| anyhow!("a client panicked"))??;
+        }
+        anyhow::Ok(())
+    })?;
+    Ok(f64::from(CLIENTS * EACH) * 60.0 / began.elapsed().as_secs_f64())
+}
+
+/// Makes so many connections, one after the other.
+fn make(count: u32, port: u16) -> Result<()> {
+    for _ in 0..count {
+        let mut stream = connect_to(port)?;
         stream.write_all(b"ex")?;
         stream.read_exact(&mut [0])?;
     }
-    Ok(f64::from(CONNECTIONS) / began.elapsed().as_secs_f64())
+    Ok(())
 }
 
 /// The median round trip of a byte, in microseconds.
