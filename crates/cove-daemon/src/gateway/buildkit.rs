@@ -11,7 +11,7 @@
 //! for a build, and of that only the entries' names are looked for: those of a map that the client does not have are
 //! put before it (protocol buffers' encoding, "maps").
 
-use super::proxies::Variables;
+use super::proxies::{Variables, has_its_way};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::{Request, Response, body::Incoming, header, service::service_fn};
@@ -115,7 +115,7 @@ fn amend(field: u8, body: &Bytes, variables: &Variables) -> Option<Bytes> {
         lower.windows(wanted.len()).any(|window| *window == *wanted)
     };
     let mut entries = BytesMut::new();
-    for (name, value) in variables.iter().filter(|(name, _)| !has(name)) {
+    for (name, value) in variables.iter().filter(|(name, _)| !has_its_way(name, &has)) {
         let mut entry = BytesMut::new();
         put_text(&mut entry, 1, &argument(name));
         put_text(&mut entry, 2, value);
@@ -179,6 +179,9 @@ mod tests {
         assert_eq!(amended, framed(&expected));
         let own = framed(b"...\x0a\x14build-arg:http_proxy...");
         assert_eq!(amend(7, &own, &variables("http://p")).unwrap(), own);
+        let all: Variables = [("all_proxy".to_owned(), "socks5h://p".to_owned())].into();
+        assert_eq!(amend(7, &own, &all).unwrap(), own);
+        assert_ne!(amend(7, &framed(b"rest"), &all).unwrap(), framed(b"rest"));
         let longer = framed(b"...\x0a\x19build-arg:HTTP_PROXY_HOST...");
         assert_ne!(amend(7, &longer, &variables("http://p")).unwrap(), longer);
         let long = amend(3, &framed(b""), &variables(&"x".repeat(200))).unwrap();

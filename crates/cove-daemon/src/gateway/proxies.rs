@@ -65,6 +65,13 @@ pub(super) fn amend_target(target: &str, variables: &Variables) -> Option<String
     Some(format!("{path}?{}", pairs.join("&")))
 }
 
+/// Whether a client that sets the variables that `sets` knows has its way with this one. Of `ALL_PROXY` it has where it
+/// sets one of the others: programs for which that is empty would take this instead.
+pub(super) fn has_its_way(name: &str, sets: impl Fn(&str) -> bool) -> bool {
+    let all = name.eq_ignore_ascii_case("ALL_PROXY");
+    sets(name) || (all && ["HTTP_PROXY", "HTTPS_PROXY"].into_iter().any(sets))
+}
+
 /// The variables of which neither spelling is among `given`.
 fn lacking<'v, 'g>(
     given: impl Iterator<Item = &'g str>,
@@ -73,7 +80,7 @@ fn lacking<'v, 'g>(
     let given: HashSet<String> = given.map(str::to_ascii_uppercase).collect();
     variables
         .iter()
-        .filter(|(name, _)| !given.contains(&name.to_ascii_uppercase()))
+        .filter(|(name, _)| !has_its_way(name, |other| given.contains(&other.to_ascii_uppercase())))
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect()
 }
@@ -203,6 +210,16 @@ mod tests {
         assert_eq!(given["A"], "b + c", "forms write a space as a plus");
         assert!(arguments("/build").is_some());
         assert_eq!(arguments("/build?buildargs=nonsense"), None);
+    }
+
+    #[test]
+    fn a_client_that_sets_one_proxy_is_not_told_of_another_for_everything() {
+        let variables: Variables = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"]
+            .map(|name| (name.to_owned(), "socks5h://p".to_owned()))
+            .into();
+        assert!(lacking(["https_proxy"].into_iter(), &variables).is_empty());
+        assert_eq!(lacking(["http_proxy"].into_iter(), &variables).len(), 2);
+        assert_eq!(lacking(["no_proxy"].into_iter(), &variables).len(), 4);
     }
 
     proptest! {

@@ -83,11 +83,17 @@ impl Proxy {
             );
             names.join(",")
         });
-        [("HTTP_PROXY", http), ("HTTPS_PROXY", https), ("NO_PROXY", no)]
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, value?)))
-            .flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)])
-            .collect()
+        let all = for_all_else(http.as_deref(), https.as_deref());
+        [
+            ("ALL_PROXY", all),
+            ("HTTP_PROXY", http),
+            ("HTTPS_PROXY", https),
+            ("NO_PROXY", no),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)))
+        .flat_map(|(name, value)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)])
+        .collect()
     }
 
     /// The same for the engine, whose HTTP client knows SOCKS as `socks5` only, and has the proxy resolve names by
@@ -101,6 +107,15 @@ impl Proxy {
         }
         variables
     }
+}
+
+/// The proxy for what is neither http nor https: one of SOCKS carries any connection. Where only one of the two has a
+/// proxy there is none, since programs would take it for the other, too.
+fn for_all_else(http: Option<&str>, https: Option<&str>) -> Option<String> {
+    [https?, http?]
+        .into_iter()
+        .find(|url| url.starts_with("socks5"))
+        .map(str::to_owned)
 }
 
 /// `scheme://something` of a proxy's scheme.
@@ -198,6 +213,28 @@ mod tests {
             "{variables:?}"
         );
         assert!(Proxy::default().variables().is_empty());
+    }
+
+    #[test]
+    fn a_proxy_of_socks_is_for_everything_where_nothing_is_to_do_without() {
+        let all = |http: &str, https: &str| {
+            let proxy = Proxy {
+                http: Some(http.to_owned()),
+                https: Some(https.to_owned()),
+                ..Proxy::default()
+            };
+            let variables = proxy.variables();
+            assert_eq!(variables.get("ALL_PROXY"), variables.get("all_proxy"));
+            variables.get("ALL_PROXY").cloned()
+        };
+        let (plain, socks) = ("http://proxy.example:3128", "socks5h://localhost:1080");
+        let inside = Some("socks5h://192.168.127.1:1080".to_owned());
+        assert_eq!(all(socks, socks), inside);
+        assert_eq!(all(socks, plain), inside);
+        assert_eq!(all(plain, socks), inside);
+        assert_eq!(all(plain, plain), None);
+        assert_eq!(all(socks, ""), None);
+        assert_eq!(all("", socks), None);
     }
 
     proptest! {
