@@ -45,7 +45,7 @@ pub struct ContainerRow {
     pub state: ContainerState,
     /// What its health check says; absent without one.
     pub health: Option<Health>,
-    /// The engine's own words, such as `Exited (1) 3 minutes ago`.
+    /// The engine's own words, such as `Exited (1) 3 minutes ago`, without what they say of its health.
     pub status: String,
     /// When it was created.
     #[ts(type = "number")]
@@ -121,7 +121,8 @@ impl ContainerRow {
             .map(|name| name.trim_start_matches('/').to_owned())
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| id.chars().take(12).collect());
-        let status = text(summary, "Status").unwrap_or_default();
+        let said = text(summary, "Status").unwrap_or_default();
+        let (status, health) = Health::divide(&said);
         let label = |key: &str| summary["Labels"][key].as_str().map(str::to_owned);
         Some(Self {
             name,
@@ -129,8 +130,8 @@ impl ContainerRow {
             project: label(PROJECT),
             service: label(SERVICE),
             state: ContainerState::read(summary["State"].as_str().unwrap_or_default()),
-            health: Health::read(&status),
-            status,
+            health,
+            status: status.to_owned(),
             created_ms: summary["Created"].as_i64().unwrap_or(0).saturating_mul(1000),
             ports: ports(&summary["Ports"]),
             id,
@@ -164,17 +165,19 @@ impl ContainerState {
 }
 
 impl Health {
-    /// The list carries health only within the words of `Status`: `Up 2 minutes (healthy)`.
-    fn read(status: &str) -> Option<Self> {
-        if status.ends_with("(healthy)") {
-            Some(Self::Healthy)
-        } else if status.ends_with("(unhealthy)") {
-            Some(Self::Unhealthy)
-        } else if status.ends_with("(health: starting)") {
-            Some(Self::Starting)
-        } else {
-            None
-        }
+    /// How the engine's list says each.
+    const WORDS: [(&str, Self); 3] = [
+        (" (health: starting)", Self::Starting),
+        (" (healthy)", Self::Healthy),
+        (" (unhealthy)", Self::Unhealthy),
+    ];
+
+    /// The list carries health only at the end of `Status`: `Up 2 minutes (healthy)`. What stands before, and what it
+    /// says.
+    fn divide(status: &str) -> (&str, Option<Self>) {
+        let mut said = Self::WORDS.into_iter();
+        said.find_map(|(words, health)| Some((status.strip_suffix(words)?, Some(health))))
+            .unwrap_or((status, None))
     }
 }
 
@@ -229,7 +232,10 @@ mod tests {
             (row.project.as_deref(), row.service.as_deref()),
             (Some("shop"), Some("db"))
         );
-        assert_eq!(row.health, Some(Health::Healthy));
+        assert_eq!(
+            (row.status.as_str(), row.health),
+            ("Up 2 minutes", Some(Health::Healthy))
+        );
         assert_eq!(row.created_ms, 1_700_000_000_000);
         let ports: Vec<_> = row.ports.iter().map(|port| (port.container, port.host)).collect();
         assert_eq!(ports, [(5432, Some(15432)), (9187, None)]);
@@ -262,9 +268,20 @@ mod tests {
     }
 
     #[test]
-    fn an_unhealthy_container_is_not_taken_for_a_healthy_one() {
-        assert_eq!(Health::read("Up 1 hour (unhealthy)"), Some(Health::Unhealthy));
-        assert_eq!(Health::read("Up 1 hour"), None);
+    fn an_unhealthy_container_is_not_taken_for_a_healthy_one_and_health_stands_once() {
+        for (said, status, health) in [
+            ("Up 1 hour (unhealthy)", "Up 1 hour", Some(Health::Unhealthy)),
+            (
+                "Up 1 second (health: starting)",
+                "Up 1 second",
+                Some(Health::Starting),
+            ),
+            ("Up 1 hour", "Up 1 hour", None),
+            ("Up 1 hour (Paused)", "Up 1 hour (Paused)", None),
+            ("Exited (0) 2 days ago", "Exited (0) 2 days ago", None),
+        ] {
+            assert_eq!(Health::divide(said), (status, health));
+        }
     }
 
     #[test]

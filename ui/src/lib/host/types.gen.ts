@@ -172,7 +172,7 @@ state: ContainerState,
  */
 health: Health | null, 
 /**
- * The engine's own words, such as `Exited (1) 3 minutes ago`.
+ * The engine's own words, such as `Exited (1) 3 minutes ago`, without what they say of its health.
  */
 status: string, 
 /**
