@@ -17,6 +17,9 @@ pub struct Usage {
     /// Memory in bytes, without the page cache.
     #[ts(type = "number")]
     pub memory: u64,
+    /// Bytes of memory that it may have: its own limit, or all of the machine's; 0 where the engine does not say.
+    #[ts(type = "number")]
+    pub memory_limit: u64,
     /// Bytes received from networks since it started.
     #[ts(type = "number")]
     pub received: u64,
@@ -85,6 +88,7 @@ impl Usage {
             at_ms: stats["read"].as_str().and_then(time::read_ms).unwrap_or(0),
             cpu,
             memory: count(&memory["usage"]).saturating_sub(cache),
+            memory_limit: count(&memory["limit"]),
             received: networks("rx_bytes"),
             sent: networks("tx_bytes"),
             read: blocks("read"),
@@ -105,14 +109,15 @@ mod tests {
             "read": "2026-03-01T12:00:00Z",
             "cpu_stats": {"cpu_usage": {"total_usage": 3_000}, "system_cpu_usage": 20_000, "online_cpus": 2},
             "precpu_stats": {"cpu_usage": {"total_usage": 2_000}, "system_cpu_usage": 18_000},
-            "memory_stats": {"usage": 500, "stats": {"inactive_file": 200}},
+            "memory_stats": {"usage": 500, "limit": 4096, "stats": {"inactive_file": 200}},
             "networks": {"eth0": {"rx_bytes": 3, "tx_bytes": 4}, "eth1": {"rx_bytes": 5}},
             "blkio_stats": {"io_service_bytes_recursive": [{"op": "read", "value": 7}, {"op": "Write", "value": 9}]},
             "pids_stats": {"current": 2},
         }))
         .expect("it runs");
         assert!((usage.cpu - 1.0).abs() < 1e-9, "{usage:?}");
-        assert_eq!((usage.memory, usage.received, usage.sent), (300, 8, 4));
+        assert_eq!((usage.memory, usage.memory_limit), (300, 4096));
+        assert_eq!((usage.received, usage.sent), (8, 4));
         assert_eq!((usage.read, usage.written, usage.processes), (7, 9, 2));
     }
 

@@ -1172,6 +1172,10 @@ cpu: number,
  */
 memory: number, 
 /**
+ * Bytes of memory that it may have: its own limit, or all of the machine's; 0 where the engine does not say.
+ */
+memoryLimit: number, 
+/**
  * Bytes received from networks since it started.
  */
 received: number, 

@@ -137,7 +137,7 @@ describe("an action on several", () => {
 
 it("a container that started anew does not show a rate below nothing", () => {
   const reading = (atMs: number, sent: number): Usage => ({
-    atMs, sent, cpu: 0, memory: 0, received: 0, read: 0, written: 0, processes: 1,
+    atMs, sent, cpu: 0, memory: 0, memoryLimit: 0, received: 0, read: 0, written: 0, processes: 1,
   });
   expect(rate([reading(0, 0), reading(2000, 500), reading(3000, 10)], ({ sent }) => sent)).toEqual([250, 0]);
 });

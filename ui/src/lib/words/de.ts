@@ -47,6 +47,8 @@ export const de: Record<Word, string> = {
   notCopied: "Ließ sich nicht kopieren",
   logs: "Protokoll",
   stats: "Verbrauch",
+  statsScale: "Spitze {peak}, Skala bis {top}",
+  statsLimit: "Grenze {limit}",
   statsSpan: "In den letzten {minutes} Minuten",
   inspect: "Einzelheiten",
   select: "{name} auswählen",

@@ -46,6 +46,8 @@ export const en = {
   notCopied: "Could not be copied",
   logs: "Logs",
   stats: "Stats",
+  statsScale: "Peak {peak}, scale up to {top}",
+  statsLimit: "Limit {limit}",
   statsSpan: "Over the last {minutes} minutes",
   inspect: "Inspect",
   select: "Select {name}",
