@@ -185,3 +185,42 @@ test("lines are selected with Shift and a click, with arrows, and all of them", 
   await expect(page.getByText("· Copied")).toBeVisible();
   expect(await page.evaluate(async () => (await navigator.clipboard.readText()).split("\n").length)).toBe(100_000);
 });
+
+for (const theme of ["light", "dark"] as const) {
+  test(`what is searched for is marked in its colours, and Enter goes from match to match, ${theme}`, async ({ page }) => {
+    await page.emulateMedia({ colorScheme: theme });
+    await page.goto(`/#/containers/${CONTAINER}/logs`);
+    await expect(page.getByText("400 lines")).toBeVisible();
+    const search = page.getByLabel("Search", { exact: true }).last();
+    await search.fill("error order");
+    await expect(page.getByText("57 matches")).toBeVisible();
+    await expect(page.locator(".line .found.c1").first()).toHaveText("ERROR");
+    const { violations } = await new AxeBuilder({ page }).analyze();
+    expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+    const chosen = page.locator(".line.chosen");
+    await search.press("Enter");
+    await expect(chosen).toHaveCount(1);
+    const first = await chosen.textContent();
+    await search.press("Enter");
+    await expect(chosen).not.toHaveText(first ?? "");
+    await expect(chosen).toHaveCount(1);
+    await expect(chosen).toBeInViewport();
+    await search.press("Shift+Enter");
+    await expect(chosen).toHaveText(first ?? "");
+    await expect(search).toBeFocused();
+  });
+}
+
+test.describe("elsewhere", () => {
+  test.use({ timezoneId: "Asia/Kolkata" });
+
+  test("the times of a log are those of this computer, with their day where it is not today", async ({ page }) => {
+    await page.goto(`/#/containers/${CONTAINER}/logs`);
+    await page.getByRole("button", { name: "Times" }).click();
+    await expect(page.locator(".line .time").last()).toHaveText("2026-03-01 16:30:03.591");
+    await page.clock.setFixedTime(new Date("2026-03-01T12:00:00Z"));
+    await page.reload();
+    await page.getByRole("button", { name: "Times" }).click();
+    await expect(page.locator(".line .time").last()).toHaveText("16:30:03.591");
+  });
+});

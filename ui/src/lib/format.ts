@@ -29,15 +29,26 @@ export function seconds(ms: number): string {
   return ms < 60_000 ? `${(ms / 1000).toFixed(1)} s` : duration(ms / 1000);
 }
 
-/** `2026-03-01`, where a person needs the day and no more. */
+/** With noughts before it, as many digits as are asked for. */
+const digits = (value: number, count: number): string => String(value).padStart(count, "0");
+
+/** `2026-03-01`, where a person needs the day and no more, by the calendar of this computer. */
 export function day(ms: number): string {
-  return new Date(ms).toISOString().slice(0, 10);
+  const at = new Date(ms);
+  if (Number.isNaN(at.getTime())) return "–";
+  return `${digits(at.getFullYear(), 4)}-${digits(at.getMonth() + 1, 2)}-${digits(at.getDate(), 2)}`;
 }
 
 /** `2026-03-01 12:00`, where the hour matters, in the time of this computer. */
 export function moment(ms: number): string {
   const at = new Date(ms);
   if (Number.isNaN(at.getTime())) return "–";
-  const two = (value: number) => String(value).padStart(2, "0");
-  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}`;
+  return `${day(ms)} ${digits(at.getHours(), 2)}:${digits(at.getMinutes(), 2)}`;
+}
+
+/** `12:00:00.250`, where one comes right after the other, in the time of this computer. */
+export function clock(ms: number): string {
+  const at = new Date(ms);
+  const parts = [at.getHours(), at.getMinutes(), at.getSeconds()].map((part) => digits(part, 2));
+  return `${parts.join(":")}.${digits(at.getMilliseconds(), 3)}`;
 }

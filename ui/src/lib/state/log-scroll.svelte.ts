@@ -81,8 +81,23 @@ export class LogScroll {
     const first = this.#shows(anchor) ? anchor : this.edge(by);
     if (first === null) return;
     this.#selection.extend(by, first);
+    this.#reveal(pane, this.#selection.head ?? first);
+  }
+
+  /** Selects the next line that matches, or the one before, and scrolls to it; the first time one in view. */
+  seek(pane: Pane, by: 1 | -1): void {
+    const from = this.#selection.head ?? (this.edge(by) ?? 0) - by;
+    const number = this.#log.matchBeside(from, by);
+    if (number === undefined) return;
+    this.#selection.begin(number);
+    this.#selection.to(number);
+    this.#reveal(pane, number);
+  }
+
+  /** Scrolls no further than the line needs to be seen. */
+  #reveal(pane: Pane, number: number): void {
     this.following = false;
-    const position = this.#log.indexOf(this.#selection.head ?? first);
+    const position = this.#log.indexOf(number);
     const [start, end] = [this.#rows.start(position) * ROW, this.#rows.start(position + 1) * ROW];
     pane.scrollTop = start < this.#top ? start : Math.max(this.#top, end - this.height);
     this.#top = pane.scrollTop;

@@ -9,6 +9,9 @@ export const MOST_LINES = 200_000;
 /** The same for long lines: characters of all that are kept. A web view has one or two bytes for each. */
 export const MOST_CHARACTERS = 64 * 1024 * 1024;
 
+/** So many matches are marked in one line: each is an element of the page. */
+const MOST_MARKS = 100;
+
 /** So many lines before and after one that matches belong to its context. */
 const CONTEXT = 3;
 
@@ -46,10 +49,45 @@ export function spans(text: string): Span[] {
   return found;
 }
 
+function textOf(parts: readonly Span[]): string {
+  return parts.map((part) => part.text).join("");
+}
+
 export function plain(text: string): string {
-  return spans(text)
-    .map((span) => span.text)
-    .join("");
+  return textOf(spans(text));
+}
+
+/** A part of a line, and whether it is what is searched for. */
+export interface Part extends Span {
+  found: boolean;
+}
+
+/** Divides parts where a match begins and ends, each with the colour that it has. Of many matches the first are told. */
+export function divided(parts: readonly Span[], pattern: RegExp | null): Part[] {
+  if (pattern === null) return parts.map((part) => ({ ...part, found: false }));
+  const hits: [number, number][] = [];
+  for (const hit of textOf(parts).matchAll(pattern)) {
+    if (hit[0] !== "") hits.push([hit.index, hit.index + hit[0].length]);
+    if (hits.length === MOST_MARKS) break;
+  }
+  const all: Part[] = [];
+  let start = 0;
+  for (const part of parts) {
+    const end = start + part.text.length;
+    let from = start;
+    const add = (to: number, found: boolean) => {
+      if (to > from) all.push({ ...part, text: part.text.slice(from - start, to - start), found });
+      from = Math.max(from, to);
+    };
+    for (const [first, after] of hits) {
+      if (after <= from || first >= end) continue;
+      add(first, false);
+      add(Math.min(after, end), true);
+    }
+    add(end, false);
+    start = end;
+  }
+  return all;
 }
 
 /** How bad a line says that it is. */
@@ -74,18 +112,14 @@ export function levelOf(text: string): Level | null {
   return PATTERNS.find(([, word, named]) => word.test(head) || named.test(head))?.[0] ?? null;
 }
 
-/** A test for one line; null where the pattern is not valid. */
-export function matcher(search: string, regex: boolean): ((text: string) => boolean) | null {
-  if (regex) {
-    try {
-      const pattern = new RegExp(search, "i");
-      return (text) => pattern.test(text);
-    } catch {
-      return null;
-    }
+/** What is searched for, to be tested by and to be marked; null where the pattern is not valid. */
+export function patterns(search: string, regex: boolean): { one: RegExp; all: RegExp } | null {
+  const source = regex ? search : search.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+  try {
+    return { one: new RegExp(source, "i"), all: new RegExp(source, "gi") };
+  } catch {
+    return null;
   }
-  const wanted = search.toLowerCase();
-  return (text) => text.toLowerCase().includes(wanted);
 }
 
 /** A line with its number, which it keeps while older ones are forgotten. */
@@ -117,7 +151,7 @@ export class Log {
   #regex = $state(false);
   #context = $state(false);
   #stream = $state<LogStream | null>(null);
-  #match: ((text: string) => boolean) | null = null;
+  #patterns: { one: RegExp; all: RegExp } | null = null;
   valid = $state(true);
 
   get search(): string {
@@ -211,7 +245,21 @@ export class Log {
   /** Whether a line is shown for another one's sake. */
   isAround(line: LogLine): boolean {
     void this.#version;
-    return this.#match !== null && !this.#match(plain(line.text));
+    return this.#patterns !== null && !this.#patterns.one.test(plain(line.text));
+  }
+
+  /** A line in its colours, with what of it is searched for. */
+  parts(line: LogLine): Part[] {
+    void this.#version;
+    return divided(spans(line.text), this.#patterns?.all ?? null);
+  }
+
+  /** The number of the next line that matches after that one, or before it; behind the last one comes the first. */
+  matchBeside(number: number, by: 1 | -1): number | undefined {
+    void this.#version;
+    const found = this.#found ?? [];
+    const after = firstWhere(found.length, (position) => (found[position] ?? Infinity) >= number + (by > 0 ? 1 : 0));
+    return by > 0 ? (found[after] ?? found[0]) : (found[after - 1] ?? found.at(-1));
   }
 
   /** Shown lines from one position to before another. */
@@ -264,11 +312,11 @@ export class Log {
   }
 
   #searchAnew(): void {
-    const match = this.#search === "" ? null : matcher(this.#search, this.#regex);
-    this.valid = this.#search === "" || match !== null;
-    this.#match = match;
-    this.#found = match === null && this.#stream === null ? null : [];
-    this.#shown = match !== null && this.#context ? [] : this.#found;
+    const wanted = this.#search === "" ? null : patterns(this.#search, this.#regex);
+    this.valid = this.#search === "" || wanted !== null;
+    this.#patterns = wanted;
+    this.#found = wanted === null && this.#stream === null ? null : [];
+    this.#shown = wanted !== null && this.#context ? [] : this.#found;
     [this.#after, this.#before] = [0, []];
     this.#epoch += 1;
     this.#gone = 0;
@@ -285,12 +333,12 @@ export class Log {
 
   /** Adds what matches from that number on. */
   #find(from: number): void {
-    const [match, stream, found, shown] = [this.#match, this.#stream, this.#found, this.#shown];
+    const [pattern, stream, found, shown] = [this.#patterns?.one, this.#stream, this.#found, this.#shown];
     if (found === null || shown === null) return;
     for (let number = from; number < this.#ring.next; number += 1) {
       const line = this.#ring.at(number);
       if (line === undefined || (stream !== null && line.stream !== stream)) continue;
-      const matches = match === null || match(plain(line.text));
+      const matches = pattern === undefined || pattern.test(plain(line.text));
       if (matches) found.push(number);
       if (shown === found) continue;
       if (matches) {

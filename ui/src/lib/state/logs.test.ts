@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { LogLine } from "../host";
-import { levelOf, Log, matcher, MOST_CHARACTERS, MOST_LINES, plain, spans } from "./logs.svelte";
+import { divided, levelOf, Log, MOST_CHARACTERS, MOST_LINES, patterns, plain, spans } from "./logs.svelte";
 import { MemoryHost } from "../host/memory";
 import { numbered, talkingLog } from "./talking-log";
 
@@ -33,7 +33,37 @@ it("takes a line's level from words that say one, and from no others", () => {
 
 describe("searching", () => {
   it("calls a broken pattern invalid instead of throwing", () => {
-    expect(matcher("(", true)).toBeNull();
+    expect(patterns("(", true)).toBeNull();
+  });
+
+  it("takes what is no regex letter by letter, in either case", () => {
+    const pattern = patterns("[A] $1.50 (+?)\\", false);
+    expect(pattern?.one.test("costs [a] $1.50 (+?)\\ now")).toBe(true);
+    expect(pattern?.one.test("costs [a] $1x50 (+?)\\ now")).toBe(false);
+  });
+
+  it("marks what is found across colours, and leaves them as they are", () => {
+    const parts = divided(spans("one \u001b[31mtw\u001b[0mo, two"), patterns("TWO", false)?.all ?? null);
+    expect(parts.map(({ text, colour, found }) => [text, colour, found])).toEqual([
+      ["one ", null, false],
+      ["tw", 1, true],
+      ["o", null, true],
+      [", ", null, false],
+      ["two", null, true],
+    ]);
+    expect(divided(spans("nothing"), patterns("x*", true)?.all ?? null).map(({ text, found }) => [text, found])).toEqual([["nothing", false]]);
+    expect(divided(spans("a".repeat(1000)), patterns("a", false)?.all ?? null).filter(({ found }) => found)).toHaveLength(100);
+  });
+
+  it("goes from match to match, and from the last to the first", () => {
+    const { log, say } = talkingLog();
+    say(["hit 0", "1", "2", "hit 3", "4", "hit 5"]);
+    log.search = "hit";
+    log.context = true;
+    expect([log.matchBeside(-1, 1), log.matchBeside(0, 1), log.matchBeside(4, 1), log.matchBeside(5, 1)]).toEqual([0, 3, 5, 0]);
+    expect([log.matchBeside(6, -1), log.matchBeside(5, -1), log.matchBeside(4, -1), log.matchBeside(0, -1)]).toEqual([5, 3, 3, 5]);
+    log.search = "no such thing";
+    expect(log.matchBeside(0, 1)).toBeUndefined();
   });
 
   it("finds text that colours cut in two", () => {

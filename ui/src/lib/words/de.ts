@@ -58,6 +58,7 @@ export const de: Record<Word, string> = {
   wrap: "Umbrechen",
   times: "Zeiten",
   regex: "Regex",
+  searchKeys: "Enter: nächster Treffer; Umschalt+Enter: voriger",
   context: "Kontext",
   matches: "{count} Treffer",
   badPattern: "kein gültiges Muster",

@@ -57,6 +57,7 @@ export const en = {
   wrap: "Wrap",
   times: "Times",
   regex: "Regex",
+  searchKeys: "Enter: the next match; Shift+Enter: the one before",
   context: "Context",
   matches: "{count} matches",
   badPattern: "not a valid pattern",
