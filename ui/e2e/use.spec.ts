@@ -260,6 +260,20 @@ test("files and a build wait for an engine that is lost", async ({ page }) => {
   await expect(page.getByRole("form", { name: "Build an image" }).getByText("The engine does not answer.")).toBeVisible();
 });
 
+for (const [tab, text] of [["Mounts", "/home/mara/shop/nginx.conf"], ["Inspect", "WorkingDir"], ["Files", "Drop files here"]] as const) {
+  test(`what ${tab} could not read of a lost engine is read once it answers`, async ({ page }) => {
+    await page.goto(`/#/containers/${CONTAINER}/logs`);
+    const details = page.getByRole("region", { name: "Details of shop-web-1" });
+    await expect(details.getByText("400 lines")).toBeVisible();
+    await engine(page, BROKE);
+    await details.getByRole("link", { name: tab }).click();
+    await expect(details.getByText(BROKE.message)).toBeVisible();
+    await engine(page, null);
+    await expect(details.getByText(text).first()).toBeVisible();
+    await expect(details.getByText(BROKE.message)).toHaveCount(0);
+  });
+}
+
 test("the palette goes to a container by the keyboard alone", async ({ page }) => {
   await page.goto("/");
   await expect(page.getByRole("link", { name: /blog-db-1/ })).toBeVisible();

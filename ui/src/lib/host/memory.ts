@@ -117,6 +117,7 @@ export class MemoryHost extends MemoryMachines implements Host {
   }
 
   async inspect(id: string): Promise<unknown> {
+    this.mustAnswer();
     const row = this.#find(id);
     return {
       Id: row.id,
@@ -130,6 +131,7 @@ export class MemoryHost extends MemoryMachines implements Host {
   }
 
   async mounts(id: string): Promise<MountRow[]> {
+    this.mustAnswer();
     const row = this.#find(id);
     return [
       { kind: "bind", source: "/home/mara/shop", target: "/srv", readOnly: false },
@@ -300,6 +302,7 @@ export class MemoryHost extends MemoryMachines implements Host {
 
   // Files of a container or a volume: see memory-files.ts.
   async filesAt(of: FilesOf, path: string): Promise<FilesView> {
+    this.mustAnswer();
     return this.#filesOf(of).at(path);
   }
 

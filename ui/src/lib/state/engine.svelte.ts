@@ -13,6 +13,8 @@ export const NOTICE = "engine-notice";
 export class Engine {
   /** Why it does not answer; null while it does. */
   lost = $state.raw<Failure | null>(null);
+  /** How often it has come to answer again, however short that it did not: what is read once is read anew then. */
+  returns = $state(0);
   readonly #host: Pick<Host, "watchEngine">;
 
   constructor(host: Pick<Host, "watchEngine">) {
@@ -23,6 +25,7 @@ export class Engine {
     let why: Failure | null = null;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const hear = (news: Failure | null) => {
+      if (news === null && why !== null) this.returns += 1;
       why = news;
       if (news === null || this.lost !== null) {
         clearTimeout(timer);

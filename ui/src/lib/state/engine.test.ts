@@ -37,6 +37,8 @@ it("an engine that is there again at once, or that nobody follows any more, is n
   host.loseEngine(null);
   vi.advanceTimersByTime(2 * GRACE);
   expect(engine.lost).toBeNull();
+  // What was read meanwhile is read again all the same.
+  expect(engine.returns).toBe(1);
   host.loseEngine(BROKE);
   stop();
   vi.advanceTimersByTime(2 * GRACE);
