@@ -222,3 +222,22 @@ test("Cove opens with the session once a person asks for it", async ({ page }) =
   await box.uncheck();
   await expect(box).not.toBeChecked();
 });
+
+test("a machine that is paused is resumed, or stopped, on its screen and by the palette", async ({ page }) => {
+  const header = page.getByRole("main").locator("header");
+  const palette = page.getByRole("dialog", { name: "Commands" });
+  await page.goto("/?machine=paused#/machine");
+  await expect(page.getByRole("heading", { name: "The machine is paused" })).toBeVisible();
+  await header.getByRole("button", { name: "Stop the machine" }).click();
+  await expect(page.getByRole("heading", { name: "The machine is stopped" })).toBeVisible();
+  await page.reload();
+  await header.getByRole("button", { name: "Resume the machine" }).click();
+  await expect(page.getByRole("heading", { name: "The machine is running" })).toBeVisible();
+  await page.reload();
+  await expect(page.getByRole("heading", { name: "The machine is paused" })).toBeVisible();
+  await page.keyboard.press("Control+k");
+  await page.keyboard.type("the machine");
+  await expect(palette.getByRole("option", { name: /^Stop the machine/ })).toBeVisible();
+  await palette.getByRole("option", { name: /^Resume the machine/ }).click();
+  await expect(page.getByRole("heading", { name: "The machine is running" })).toBeVisible();
+});

@@ -69,7 +69,7 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
     this.#away = state === "away";
     this.#machine = {
       name: "default",
-      phase: running ? "running" : state === "starting" ? "starting" : "stopped",
+      phase: running ? "running" : state === "starting" || state === "paused" ? state : "stopped",
       stage: state === "starting" ? "Starting the engine" : null,
       failure: null,
       consoleTail: [],

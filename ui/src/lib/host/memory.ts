@@ -38,8 +38,8 @@ export interface MemorySize {
   containers: number;
   lines: number;
   /**
-   * `running`, `stopped`, `slow` where it is stopped and takes its time to start and stop, `starting`, `away` where no
-   * daemon answers, or `silent` where the machine runs and its engine does not answer.
+   * `running`, `stopped`, `paused`, `slow` where it is stopped and takes its time to start and stop, `starting`, `away`
+   * where no daemon answers, or `silent` where the machine runs and its engine does not answer.
    */
   machine: string;
 }

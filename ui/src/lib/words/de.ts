@@ -108,6 +108,7 @@ export const de: Record<Word, string> = {
   stopping: "hält an",
   failed: "ausgefallen",
   startMachine: "Maschine starten",
+  resumeMachine: "Maschine fortsetzen",
   stopMachine: "Maschine anhalten",
   stopQuestion: "Maschine anhalten? Laufende Container halten mit ihr an ({count}).",
   lastStart: "Letzter Start",

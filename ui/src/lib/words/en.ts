@@ -107,6 +107,7 @@ export const en = {
   stopping: "stopping",
   failed: "failed",
   startMachine: "Start the machine",
+  resumeMachine: "Resume the machine",
   stopMachine: "Stop the machine",
   stopQuestion: "Stop the machine? Running containers stop with it ({count}).",
   lastStart: "Last start",
