@@ -1,5 +1,6 @@
 /** What is done to images: each long action a task, with the command that it stands for. */
 import { quote } from "../command-line";
+import { bytes } from "../format";
 import type { Host, ImageRow } from "../host";
 import { say } from "../words/index.svelte";
 import { Layers } from "./layers.svelte";
@@ -102,6 +103,13 @@ export class Images {
       const { reference, force } = removalOf(row);
       return this.host.removeImage(reference, force);
     });
+  }
+
+  /** Clears away those without a name, or all that no container was made from, and tells what that came to. */
+  async prune(unused: boolean): Promise<void> {
+    const { removed, bytes: free } = await this.host.pruneImages(unused);
+    const command = `docker image prune${unused ? " --all" : ""}`;
+    this.tasks.done({ title: say("pruned", { count: removed.length, size: bytes(free) }), command });
   }
 
   /** Takes one of its names away, which can be given back. */

@@ -283,7 +283,6 @@ export const de: Record<Word, string> = {
   create: "Anlegen",
   createVolume: "Volume anlegen",
   labelsHint: "Name=Wert, je Zeile eines",
-  countSizes: "Größen",
   backUp: "Sichern",
   backUpOf: "{name} sichern",
   restore: "Wiederherstellen",

@@ -282,7 +282,6 @@ export const en = {
   create: "Create",
   createVolume: "Create a volume",
   labelsHint: "name=value, one a line",
-  countSizes: "Sizes",
   backUp: "Back up",
   backUpOf: "Back up {name}",
   restore: "Restore",
