@@ -7,6 +7,7 @@ use crate::{
 };
 use cove_engine::{EngineError, Place};
 use cove_view::{MountRow, ProcessTable, Removal};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -14,6 +15,9 @@ use std::{
     sync::Arc,
 };
 use tauri::State;
+
+/// So many containers the engine is asked about at a time.
+const QUESTIONS: usize = 8;
 
 /// What can be done to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -71,16 +75,16 @@ pub(crate) async fn apply(cove: &Cove, action: Action, id: &str) -> Answer<()> {
 /// What would be lost with each of these containers; those that are gone already are left out.
 #[tauri::command]
 pub(crate) async fn removals(cove: State<'_, Arc<Cove>>, ids: Vec<String>) -> Answer<Vec<Removal>> {
-    let engine = cove.engine();
-    let mut found = Vec::new();
-    for id in ids {
+    let engine = &cove.engine();
+    let asked = stream::iter(ids).map(|id| async move {
         match engine.get(&Place::of(&["containers", &id, "json"])).await {
-            Ok(inspected) => found.extend(Removal::read(&inspected)),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
+            Ok(inspected) => Ok(Removal::read(&inspected)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(Refusal::from(error)),
         }
-    }
-    Ok(found)
+    });
+    let found: Vec<Option<Removal>> = asked.buffered(QUESTIONS).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Gives a container another name.
