@@ -99,6 +99,11 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
   /** Has these be the containers and returns those before; nobody is told, since the page begins anew. */
   protected abstract exchangeContainers(rows: ContainerRow[]): ContainerRow[];
 
+  /** In bytes. */
+  protected get machineMemory(): number {
+    return this.#machine.memory;
+  }
+
   /** Whether an engine lists its containers. */
   protected get listed(): boolean {
     return this.#machine.phase === "running" && !this.#away && !this.#silent;

@@ -90,7 +90,7 @@ export class MemoryHost extends MemoryMachines implements Host {
               atMs: NOW + tick * 1000,
               cpu: 0.12 + 0.1 * Math.sin(tick / 3 + index),
               memory: (24 + ((index * 17) % 160)) * MIB,
-              memoryLimit: this.#machine.memory,
+              memoryLimit: this.machineMemory,
               received: tick * (1200 + index * 90),
               sent: tick * (5400 + index * 310),
               read: 18 * MIB,

@@ -5,6 +5,7 @@ import { all, buttons, memory, mounted, one, press, words } from "../mounted";
 import { Containers } from "../state/containers.svelte";
 import { Images } from "../state/images.svelte";
 import { Machine } from "../state/machine.svelte";
+import { Usage } from "../state/machine-usage.svelte";
 import { SettingsForm } from "../state/settings.svelte";
 import { Tasks } from "../state/tasks.svelte";
 import MachineScreen from "./Machine.svelte";
@@ -19,7 +20,7 @@ function screen(change: Partial<MachineView>, away: Failure | null = null, count
   if (machine.view === null) throw new Error("there is no machine");
   [machine.view, machine.away] = away === null ? [{ ...machine.view, ...change }, null] : [null, away];
   const stop = vi.spyOn(host, "stopMachine");
-  const page = mounted(MachineScreen, { host, machine, containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, switched: () => undefined, place: PLACE });
+  const page = mounted(MachineScreen, { host, machine, usage: new Usage(host, tasks), containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, switched: () => undefined, place: PLACE });
   return { page, machine, stop, headline: () => all(page, "h2")[0], offers: () => buttons(one(page, "header")) };
 }
 
@@ -32,7 +33,7 @@ it("offers in each state what can be done in it", () => {
     ["The machine is stopped", "Start the machine"],
     ["The machine is starting"],
     ["The machine is running", "Stop the machine"],
-    ["The machine is paused"],
+    ["The machine is paused", "Resume the machine", "Stop the machine"],
     ["The machine is stopping"],
     ["The machine failed", "Start the machine"],
   ]);
