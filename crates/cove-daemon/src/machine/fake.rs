@@ -326,6 +326,9 @@ impl Guest {
         let open: Open = cove_wire::decode(&body).unwrap();
         let opened = cove_wire::encode(&Opened { result: Ok(()) }).unwrap();
         stream.write_all(&opened).await.unwrap();
+        if matches!(open, Open::Datagrams(_)) {
+            self.calls.lock().unwrap().push("datagrams");
+        }
         if matches!(&open, Open::Exec(exec) if exec.command == ["deaf"]) {
             // A program that reads nothing.
             while !crate::host::hung_up(&stream) {

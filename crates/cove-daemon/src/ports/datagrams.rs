@@ -12,15 +12,16 @@ use cove_wire::{Dial, Open};
 use futures_util::{SinkExt, StreamExt};
 use std::{collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    task::JoinSet,
-    time::{sleep, timeout},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::codec::LengthDelimitedCodec;
 
 /// The largest datagram: its length is a 16-bit number on the wire.
 const LARGEST: usize = u16::MAX as usize;
-/// Clients of one port at once, each for every address that it talks to; datagrams of further ones are lost.
+/// Clients of one port at once, each for every address that it talks to. A further one takes the place of the one that
+/// has been silent longest.
 const MAX_FLOWS: usize = 1024;
 /// Datagrams of one client that wait for the guest; further ones are lost, as they are in any network.
 const WAITING: usize = 128;
@@ -32,15 +33,37 @@ const IDLE: Duration = Duration::from_secs(90);
 /// A datagram, and its part of [`WAITING_BYTES`] until it is on its way.
 type Waiting = (Bytes, OwnedSemaphorePermit);
 
+/// A flow under way.
+struct Carried {
+    queue: mpsc::Sender<Waiting>,
+    /// When a datagram was last carried, either way.
+    last: watch::Receiver<Instant>,
+    task: AbortHandle,
+}
+
 /// Serves the port, for ever.
 pub(super) async fn serve(endpoint: Endpoint, machine: Arc<dyn Machine>, container: SocketAddr) {
+    serve_at_most(MAX_FLOWS, endpoint, machine, container).await;
+}
+
+async fn serve_at_most(most: usize, endpoint: Endpoint, machine: Arc<dyn Machine>, container: SocketAddr) {
     let endpoint = Arc::new(endpoint);
-    let mut flows: HashMap<Flow, mpsc::Sender<Waiting>> = HashMap::new();
+    let mut flows: HashMap<Flow, Carried> = HashMap::new();
     let room = Arc::new(Semaphore::new(WAITING_BYTES));
     let mut tasks = JoinSet::new();
     let mut buffer = vec![0; LARGEST];
     loop {
         let (length, flow) = tokio::select! {
+            biased;
+            // First, so that those that have ended never become many, however many clients come.
+            Some(forgotten) = tasks.join_next() => {
+                if let Ok(flow) = forgotten
+                    && flows.get(&flow).is_some_and(|carried| carried.queue.is_closed())
+                {
+                    flows.remove(&flow);
+                }
+                continue;
+            }
             received = endpoint.receive(&mut buffer) => match received {
                 Ok(received) => received,
                 Err(error) => {
@@ -50,31 +73,26 @@ pub(super) async fn serve(endpoint: Endpoint, machine: Arc<dyn Machine>, contain
                     continue;
                 }
             },
-            Some(forgotten) = tasks.join_next() => {
-                if let Ok(flow) = forgotten
-                    && flows.get(&flow).is_some_and(mpsc::Sender::is_closed)
-                {
-                    flows.remove(&flow);
-                }
-                continue;
-            }
         };
-        let queue = flows.get(&flow).filter(|queue| !queue.is_closed()).cloned();
-        let queue = match queue {
-            Some(queue) => queue,
-            None if tasks.len() >= MAX_FLOWS => continue,
-            None => {
-                let (sender, queue) = mpsc::channel(WAITING);
-                let (endpoint, machine) = (Arc::clone(&endpoint), Arc::clone(&machine));
-                tasks.spawn(async move {
-                    if let Err(error) = carry(&endpoint, &flow, queue, &*machine, container).await {
-                        tracing::debug!(client = %flow.client, "datagrams were not carried: {error}");
-                    }
-                    flow
-                });
-                flows.insert(flow, sender.clone());
-                sender
+        let carried = flows.get(&flow).filter(|carried| !carried.queue.is_closed());
+        let queue = if let Some(carried) = carried {
+            carried.queue.clone()
+        } else {
+            if flows.len() >= most {
+                end_the_quietest(&mut flows);
             }
+            let (sender, queue) = mpsc::channel(WAITING);
+            let (spoke, last) = watch::channel(Instant::now());
+            let (endpoint, machine) = (Arc::clone(&endpoint), Arc::clone(&machine));
+            let task = tasks.spawn(async move {
+                if let Err(error) = carry(&endpoint, &flow, queue, &spoke, &*machine, container).await {
+                    tracing::debug!(client = %flow.client, "datagrams were not carried: {error}");
+                }
+                flow
+            });
+            let queue = sender.clone();
+            flows.insert(flow, Carried { queue, last, task });
+            sender
         };
         // What there is no room for is lost, in a full queue as well.
         let bytes = u32::try_from(length).unwrap_or(u32::MAX);
@@ -84,10 +102,21 @@ pub(super) async fn serve(endpoint: Endpoint, machine: Arc<dyn Machine>, contain
     }
 }
 
+/// Ends the flow that has been silent longest. Its client is served anew when it speaks again.
+fn end_the_quietest(flows: &mut HashMap<Flow, Carried>) {
+    let quietest = flows.iter().min_by_key(|(_, carried)| *carried.last.borrow());
+    let quietest = quietest.map(|(flow, _)| *flow);
+    if let Some(carried) = quietest.and_then(|flow| flows.remove(&flow)) {
+        carried.task.abort();
+    }
+}
+
+/// Carries a flow's datagrams until it has been silent for [`IDLE`]. `spoke` is told of each.
 async fn carry(
     endpoint: &Endpoint,
     flow: &Flow,
     mut queue: mpsc::Receiver<Waiting>,
+    spoke: &watch::Sender<Instant>,
     machine: &dyn Machine,
     container: SocketAddr,
 ) -> io::Result<()> {
@@ -103,11 +132,11 @@ async fn carry(
         .max_frame_length(LARGEST)
         .new_framed(stream)
         .split();
-    let (spoke, mut speaks) = mpsc::channel::<()>(1);
+    let mut speaks = spoke.subscribe();
     let inward = async {
         while let Some((datagram, _part)) = queue.recv().await {
             to_guest.send(datagram).await?;
-            let _ = spoke.try_send(());
+            spoke.send_replace(Instant::now());
         }
         Ok(())
     };
@@ -115,11 +144,11 @@ async fn carry(
         while let Some(datagram) = from_guest.next().await {
             // One that cannot be sent is lost.
             let _ = endpoint.send(&datagram?, flow).await;
-            let _ = spoke.try_send(());
+            spoke.send_replace(Instant::now());
         }
         Ok(())
     };
-    let silence = async { while timeout(IDLE, speaks.recv()).await.is_ok() {} };
+    let silence = async { while timeout(IDLE, speaks.changed()).await.is_ok() {} };
     tokio::select! {
         ended = inward => ended,
         ended = outward => ended,
@@ -141,11 +170,8 @@ mod tests {
     /// Longer than anything here takes.
     const LONG: Duration = Duration::from_secs(30);
 
-    #[tokio::test]
-    async fn a_client_hears_the_container_from_each_address_that_it_talks_to() {
-        // Whatever goes to a container of this guest comes back.
-        let fixture = Fixture::new(Script::default());
-        let (machine, _handle) = fixture.running().await;
+    /// A published port, bound on every address.
+    async fn published() -> (Endpoint, u16) {
         let free = UdpSocket::bind("0.0.0.0:0").await.unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
@@ -153,6 +179,51 @@ mod tests {
         let Ok(Bound::Datagrams(endpoint)) = bind(Protocol::Udp, every).await else {
             panic!("port {port} cannot be had");
         };
+        (endpoint, port)
+    }
+
+    /// A port that has many clients is deaf to none of them, and those that speak keep their places.
+    #[tokio::test]
+    async fn a_client_too_many_takes_the_place_of_the_one_that_was_silent_longest() {
+        let fixture = Fixture::new(Script::default());
+        let (machine, _handle) = fixture.running().await;
+        let (endpoint, port) = published().await;
+        let container = ([172, 17, 0, 2], 53).into();
+        let serving = tokio::spawn(serve_at_most(2, endpoint, machine, container));
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            client.connect(("127.0.0.1", port)).await.unwrap();
+            clients.push(client);
+        }
+        // Whose turn it is, and how many flows the guest has been asked for then.
+        for (turn, (client, flows)) in [(0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4)]
+            .into_iter()
+            .enumerate()
+        {
+            let said = [u8::try_from(turn).unwrap()];
+            clients[client].send(&said).await.unwrap();
+            let mut heard = [0; 8];
+            let length = timeout(LONG, clients[client].recv(&mut heard))
+                .await
+                .unwrap()
+                .unwrap();
+            assert_eq!(heard[..length], said);
+            assert_eq!(
+                fixture.host.guest().was_asked("datagrams"),
+                flows,
+                "in turn {turn}"
+            );
+        }
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_client_hears_the_container_from_each_address_that_it_talks_to() {
+        // Whatever goes to a container of this guest comes back.
+        let fixture = Fixture::new(Script::default());
+        let (machine, _handle) = fixture.running().await;
+        let (endpoint, port) = published().await;
         let serving = tokio::spawn(serve(endpoint, machine, ([172, 17, 0, 2], 53).into()));
         let mut clients = Vec::new();
         for asked in [[127_u8, 0, 0, 1], [127, 0, 0, 2], [127, 9, 9, 9]] {
