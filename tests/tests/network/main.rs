@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         streams::ten_thousand_short_connections_are_answered,
         published::ports_come_back_when_the_machine_restarts,
         drivers::a_swarm_keeps_its_node_and_its_overlay_network_when_the_machine_restarts,
-        proxies::builds_get_this_computers_proxies_where_that_is_wanted,
+        proxies::builds_get_this_computers_proxies_and_what_they_build_does_not,
         proxies::the_engine_reaches_registries_through_a_proxy_on_loopback,
     ];
     harness::run(

@@ -183,10 +183,9 @@ pub(crate) fn containers_get_this_computers_proxies_where_that_is_wanted(cove: &
     unset(cove);
 }
 
-pub(crate) fn builds_get_this_computers_proxies_where_that_is_wanted(cove: &Cove) {
+pub(crate) fn builds_get_this_computers_proxies_and_what_they_build_does_not(cove: &Cove) {
     let proxy = Proxy::begin();
     set(cove, "proxy.http", &proxy.url());
-    set(cove, "proxy.containers", "true");
     let context = cove.scratch().join("through-proxy");
     fs::create_dir_all(&context).unwrap();
     let dockerfile = format!("FROM alpine\nRUN wget -qO- http://{WORLD}/ >/hello\n");
@@ -197,8 +196,13 @@ pub(crate) fn builds_get_this_computers_proxies_where_that_is_wanted(cove: &Cove
             .env("DOCKER_BUILDKIT", buildkit)
             .ok();
         assert_eq!(proxy.plain(), number + 1, "with DOCKER_BUILDKIT={buildkit}");
-        let hello = cove.docker(["run", "--rm", "proxied", "cat", "/hello"]).ok();
-        assert_eq!(hello, HELLO);
+        let shown = "cat /hello; echo; echo proxy: $http_proxy";
+        let hello = cove.docker(["run", "--rm", "proxied", "sh", "-c", shown]).ok();
+        assert_eq!(
+            hello,
+            format!("{HELLO}\nproxy:"),
+            "containers were not to be told"
+        );
         let told = cove
             .docker(["image", "inspect", "-f", "{{.Config.Env}}", "proxied"])
             .ok();

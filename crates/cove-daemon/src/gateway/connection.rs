@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
             Ok(Outcome::Complete) => return Err(Ending::Said.into()),
             Ok(Outcome::Tunnel) => {
                 debug!(path = request.path(), status, "raw stream");
-                let variables = self.engine.variables();
+                let variables = self.engine.variables_of_builds();
                 if !variables.is_empty() && exchange.status == Some(101) && buildkit::is_meant(request.path())
                 {
                     self.carry_builds(link, variables).await?;
@@ -293,7 +293,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
             .await
             .map_err(|_elapsed| failed("the folder does not answer; the server that it lies on may be away"))?
             .ok_or_else(|| failed("cannot look for bind mounts in the body of this request"))?;
-        let told = |body: &[u8]| proxies::amend_body(kind, body, &self.engine.variables());
+        let told = |body: &[u8]| proxies::amend_body(kind, body, &self.engine.variables_of_containers());
         let verdict = match verdict {
             Verdict::Forward => told(&content).map_or(Verdict::Forward, Verdict::Rewrite),
             Verdict::Rewrite(body) => Verdict::Rewrite(told(&body).unwrap_or(body)),
@@ -318,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
     /// Puts the arguments that a build lacks into its request's head; its context follows unseen.
     fn tell_build(&mut self, request: &RequestHead) -> Transfer {
         let client = &mut self.client.inbound;
-        let head = proxies::amend_target(&request.target, &self.engine.variables())
+        let head = proxies::amend_target(&request.target, &self.engine.variables_of_builds())
             .and_then(|target| rewrite_target(&client.buffer[..request.length], &request.target, &target));
         let length = match head {
             Some(head) => {

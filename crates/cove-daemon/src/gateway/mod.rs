@@ -7,7 +7,7 @@
 //!
 //! - hold a request while the machine wakes, and answer in Docker's own words when it does not;
 //! - look at the few requests that can ask for a bind mount before the engine sees them;
-//! - tell containers and builds of this computer's proxies, where that is wanted;
+//! - tell builds of this computer's proxies, and containers where that is wanted;
 //! - tell when an answer turns the connection into a raw stream, and end it as a raw stream ends: each direction for
 //!   itself.
 //!
@@ -63,9 +63,15 @@ pub trait Engine: Send + Sync + 'static {
     /// What may be bind-mounted now. Asked for with every request that is checked.
     fn mounts(&self) -> MountPolicy;
 
-    /// Variables for containers and builds whose clients do not set them: those of proxies, where that is wanted. Asked
-    /// for with every request that makes one.
-    fn variables(&self) -> BTreeMap<String, String> {
+    /// Variables for containers and services whose clients do not set them: those of proxies, where that is wanted.
+    /// Asked for with every request that makes one.
+    fn variables_of_containers(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
+
+    /// Arguments for builds whose clients do not set them: those of proxies. Asked for with every request that makes
+    /// one.
+    fn variables_of_builds(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
 }

@@ -1,5 +1,5 @@
-//! The variables that tell containers and builds of this computer's proxies, put into requests that do not say
-//! otherwise.
+//! The variables that tell builds, and containers where that is wanted, of this computer's proxies, put into requests
+//! that do not say otherwise.
 //!
 //! It is done here because every client comes this way, and because a container then has them where anybody would
 //! look: `docker inspect` shows them, and so does `env` in it. A client that sets one of them, in either spelling, has

@@ -132,9 +132,14 @@ impl Engine for MachineEngine {
         }
     }
 
-    fn variables(&self) -> BTreeMap<String, String> {
+    fn variables_of_containers(&self) -> BTreeMap<String, String> {
         let values = self.handle.context.settings.in_force().0;
         values.container_variables(&Proxy::from_environment())
+    }
+
+    fn variables_of_builds(&self) -> BTreeMap<String, String> {
+        let values = self.handle.context.settings.in_force().0;
+        values.proxies(&Proxy::from_environment()).variables()
     }
 }
 

@@ -213,15 +213,15 @@ impl Key {
                 "Options for the Docker engine, merged into its daemon.json."
             }
             Self::Proxy(Which::Http) => {
-                "The proxy through which the engine reaches http registries; unless it is said here, what the daemon's \
-                 environment says in HTTP_PROXY."
+                "The proxy through which the engine reaches http registries, and builds http servers; unless it is said \
+                 here, what the daemon's environment says in HTTP_PROXY."
             }
             Self::Proxy(Which::Https) => {
-                "The proxy through which the engine reaches https registries; else HTTPS_PROXY."
+                "The proxy through which the engine reaches https registries, and builds https servers; else HTTPS_PROXY."
             }
             Self::Proxy(Which::No) => "Hosts that are reached without a proxy; else NO_PROXY.",
             Self::ProxyContainers => {
-                "Whether containers and builds are told of the proxies, too, by the usual variables."
+                "Whether containers are told of the proxies by the usual variables, too, as builds are."
             }
             Self::WebPort => {
                 "The port on which containers are reached by name, as http://NAME.cove.localhost:PORT/, from this \

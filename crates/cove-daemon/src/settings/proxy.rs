@@ -13,7 +13,7 @@ pub(crate) struct Proxy {
     pub(crate) http: Option<String>,
     pub(crate) https: Option<String>,
     pub(crate) no: Option<String>,
-    /// Whether containers and builds are told, too.
+    /// Whether containers are told, too.
     pub(crate) containers: Option<bool>,
 }
 

@@ -181,7 +181,8 @@ impl Values {
         self.proxy.over(environment)
     }
 
-    /// The variables that containers and builds get, where that is wanted.
+    /// The variables that containers get, where that is wanted. Builds get those of the proxies in any case: what they
+    /// fetch comes from the world, as what the engine pulls does.
     pub(crate) fn container_variables(&self, environment: &Proxy) -> BTreeMap<String, String> {
         let proxies = self.proxies(environment);
         if proxies.containers == Some(true) {
