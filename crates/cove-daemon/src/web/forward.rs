@@ -207,10 +207,12 @@ async fn exchange(
     Ok(response)
 }
 
+/// Whether the request is gRPC's by its media type, `application/grpc`, which may say how messages are encoded:
+/// `application/grpc+proto`. What browsers send, `application/grpc-web`, servers take over HTTP/1.1.
 fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
+        .is_some_and(|rest| matches!(rest, [] | [b'+' | b';' | b' ', ..]))
 }
 
 /// Makes the client's request one to the server.
@@ -309,6 +311,24 @@ mod tests {
         assert_eq!(status(no_port, Some("work")), StatusCode::NOT_FOUND);
         let Refusal(_, why) = nowhere("shop", None, Some("work"));
         assert!(why.contains("`work`") && why.contains("`shop`"), "{why}");
+    }
+
+    #[test]
+    fn grpc_is_told_from_what_browsers_make_of_it() {
+        for (kind, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc ; charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/grpc-web-text", false),
+            ("application/json", false),
+        ] {
+            let headers = [(header::CONTENT_TYPE, HeaderValue::from_static(kind))];
+            assert_eq!(is_grpc(&headers.into_iter().collect()), expected, "{kind}");
+        }
+        assert!(!is_grpc(&HeaderMap::new()));
     }
 
     #[test]
