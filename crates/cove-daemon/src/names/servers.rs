@@ -21,6 +21,8 @@ use tokio::{
 
 /// Where unix systems list them (resolv.conf(5)).
 const FILE: &str = "/etc/resolv.conf";
+/// The name server of a computer whose list names none.
+const LOCAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 53);
 /// How often each is asked, in turn, and how long one may be silent before the next one is asked as well.
 const ROUNDS: usize = 2;
 const TURN: Duration = Duration::from_secs(1);
@@ -73,6 +75,10 @@ impl Servers {
                 self.read = changed;
                 let text = std::fs::read_to_string(file).unwrap_or_default();
                 self.list = etc::name_servers(&text, number_of).collect();
+                if self.list.is_empty() {
+                    // As resolv.conf(5) has it, of a file that names none and of a missing one.
+                    self.list.push(LOCAL);
+                }
             }
         }
         self.list.clone()
@@ -201,12 +207,22 @@ mod tests {
     fn a_file_that_was_read_before_it_was_whole_is_read_again() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut servers = listed_in(&file);
-        assert!(servers.current().is_empty());
+        assert_eq!(servers.current(), [LOCAL], "a list without a name server");
         let begun = file.as_file().metadata().unwrap().modified().unwrap();
         std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
         // The clock of a filesystem moves on every few milliseconds.
         file.as_file().set_modified(begun).unwrap();
         assert_eq!(servers.current(), [SocketAddr::from(([192, 0, 2, 1], 53))]);
+    }
+
+    #[test]
+    fn where_no_name_server_is_listed_there_is_one_on_this_computer() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "# nameserver 192.0.2.1\noptions edns0\n").unwrap();
+        assert_eq!(listed_in(&file).current(), [LOCAL]);
+        let mut missing = listed_in(&file);
+        file.close().unwrap();
+        assert_eq!(missing.current(), [LOCAL]);
     }
 
     #[test]
