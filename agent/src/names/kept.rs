@@ -10,6 +10,9 @@ const LARGEST: usize = 4096;
 /// However long an answer holds, the host is asked again after this: it may have joined another network, and keeps
 /// answers itself.
 const LONGEST: Duration = Duration::from_mins(1);
+/// The same for what there is not: a container that is started before its computer's VPN goes on asking, and is to find
+/// the name soon after it is there.
+const LONGEST_LACK: Duration = Duration::from_secs(5);
 /// For how long nobody is asked again what could not be answered (RFC 9520, section 3.2: for a second at least).
 /// Clients ask anew at once, some twice, and would wait for the same failure each time.
 const FAILED: Duration = Duration::from_secs(1);
@@ -42,7 +45,14 @@ impl Kept {
     /// Keeps an answer, if it may be kept, and a failure for a moment.
     pub(super) fn put(&mut self, key: Vec<u8>, answer: &[u8], now: Instant) {
         let lifetime = match dns::lifetime(answer) {
-            Some(lifetime @ 1..) => LONGEST.min(Duration::from_secs(lifetime.into())),
+            Some(lifetime @ 1..) => {
+                let longest = if dns::is_negative(answer) {
+                    LONGEST_LACK
+                } else {
+                    LONGEST
+                };
+                longest.min(Duration::from_secs(lifetime.into()))
+            }
             None if !dns::is_conclusive(answer) => FAILED,
             _ => return,
         };
@@ -90,6 +100,23 @@ mod tests {
         assert!(kept.0.is_empty());
         kept.put(vec![1], &answer(200), begin);
         assert_eq!(kept.get(&[1], begin + LONGEST), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_there_is_not_is_asked_for_again_soon_whatever_its_zone_says() {
+        let now = Instant::now();
+        // No such name, and a name without the record: what holds for a minute is of another section.
+        for code in [3, 0] {
+            let mut kept = Kept::default();
+            let mut lack = answer(60);
+            lack[3] = code;
+            lack[7] = 0;
+            lack[9] = 1;
+            kept.put(vec![1], &lack, now);
+            let almost = LONGEST_LACK.checked_sub(Duration::from_millis(1)).unwrap();
+            assert!(kept.get(&[1], now + almost).is_some(), "{code}");
+            assert_eq!(kept.get(&[1], now + LONGEST_LACK), None, "{code}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -318,6 +318,16 @@ pub fn is_conclusive(message: &[u8]) -> bool {
     code == Some(Code::NoError as u8) || code == Some(Code::NoSuchName as u8)
 }
 
+/// Whether an answer says that there is no such name.
+pub fn is_no_such_name(message: &[u8]) -> bool {
+    message.get(3).map(|flags| flags & RCODE) == Some(Code::NoSuchName as u8)
+}
+
+/// Whether an answer is the certainty that there is no such name, or no such record of it (RFC 2308).
+pub fn is_negative(message: &[u8]) -> bool {
+    is_no_such_name(message) || is_conclusive(message) && counts(message)[1] == 0
+}
+
 /// For how many seconds an answer holds: as long as its shortest-lived record (RFC 2308 for the lack of any). Nothing
 /// for one that must not be kept.
 pub fn lifetime(answer: &[u8]) -> Option<u32> {
@@ -586,6 +596,11 @@ mod tests {
         answer.extend([0; 16]);
         answer.extend(30_u32.to_be_bytes());
         assert_eq!(lifetime(&answer), Some(30));
+        assert!(is_no_such_name(&answer) && is_negative(&answer));
+        let without = query.failure(Code::NoError);
+        assert!(!is_no_such_name(&without) && is_negative(&without));
+        assert!(!is_negative(&query.answer(&[IpAddr::from([192, 0, 2, 1])], 60)));
+        assert!(!is_negative(&query.failure(Code::ServerFailure)));
         assert_eq!(lifetime(&query.failure(Code::ServerFailure)), None);
     }
 
@@ -631,6 +646,7 @@ mod tests {
             let mut aged = message.clone();
             age(&mut aged, 7);
             asked.adopt(&mut aged);
+            prop_assert!(is_conclusive(&message) || !is_negative(&message));
             let _ = (lifetime(&message), asked.is_answered_by(&message), refuse(&message, Code::FormatError));
         }
 

@@ -17,7 +17,7 @@ use super::{
     outbound::{in_container, say_to},
 };
 use cove_tests::harness::{Cove, free_port, within};
-use cove_wire::dns::{self, Query};
+use cove_wire::dns::{self, Code, Query};
 use std::{
     env, fs,
     io::{self, Read as _, Write as _},
@@ -42,8 +42,12 @@ const PORT: u16 = 7777;
 /// and that of a VPN.
 const USUAL: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(192, 0, 2, 5)];
 const VPN: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(192, 0, 2, 6)];
+/// A name that the usual one says is none, for longer than anybody waits here.
+const SECRET: &str = "secret.test";
+const UNKNOWN_FOR: u32 = 300;
 /// Kinds of records (RFC 1035, RFC 2782).
 const CNAME: u16 = 5;
+const SOA: u16 = 6;
 const PTR: u16 = 12;
 const MX: u16 = 15;
 const TXT: u16 = 16;
@@ -201,6 +205,16 @@ pub(crate) fn a_computer_with_a_network_and_names_of_its_own_lends_them_to_conta
         assert!(answer.contains(expected), "{kind} of {name}: {answer}");
     }
 
+    // A name that the VPN alone knows is known once it is there, although it was asked for before.
+    let secret = || in_container(&cove, &[], &format!("nslookup -type=a {SECRET} 2>&1 || true"));
+    let unknown = secret();
+    assert!(unknown.contains("NXDOMAIN"), "{unknown}");
+    ask(VPN[0]);
+    within(BOUND, "a name of the VPN's to be known", || {
+        secret().contains(&VPN[1].to_string()).then_some(())
+    });
+    ask(USUAL[0]);
+
     // A name server that takes questions and says nothing, which systems behind a broken VPN have.
     let names = rustix::process::Pid::from_raw(servers.0[0]).unwrap();
     rustix::process::kill_process(names, rustix::process::Signal::STOP).unwrap();
@@ -333,7 +347,8 @@ fn greeting(line: &[u8], from: SocketAddr) -> String {
     format!("{} of {}\n", said.trim_end(), from.ip().to_canonical())
 }
 
-/// A name server at an address that has a record of every kind, and for every name the other address.
+/// A name server at an address that has a record of every kind, and for every name the other address, but for the one
+/// that only the VPN's knows.
 fn answer_questions([here, known]: [Ipv4Addr; 2]) -> io::Result<std::convert::Infallible> {
     let socket = UdpSocket::bind((here, 53))?;
     let mut question = [0; 512];
@@ -347,7 +362,11 @@ fn answer_questions([here, known]: [Ipv4Addr; 2]) -> io::Result<std::convert::In
 
 /// The answer to a question: its own bytes, and a record of the kind that it asks for.
 fn answer(question: &[u8], known: Ipv4Addr) -> Option<Vec<u8>> {
-    let kind = Query::parse(question).ok()?.kind;
+    let query = Query::parse(question).ok()?;
+    if query.name == SECRET && known == USUAL[1] {
+        return Some(no_such_name(&query));
+    }
+    let kind = query.kind;
     let record = match kind {
         dns::A => known.octets().to_vec(),
         dns::AAAA => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 5).octets().to_vec(),
@@ -369,6 +388,22 @@ fn answer(question: &[u8], known: Ipv4Addr) -> Option<Vec<u8>> {
     message.extend(u16::try_from(record.len()).ok()?.to_be_bytes());
     message.extend(record);
     Some(message)
+}
+
+/// The answer that there is no such name, with how long that holds (RFC 2308, section 5).
+fn no_such_name(query: &Query<'_>) -> Vec<u8> {
+    let mut message = query.failure(Code::NoSuchName);
+    // One record of the authority's, of the zone that has the question's name.
+    message[9] = 1;
+    message.extend([0xc0, 12]);
+    message.extend(SOA.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(UNKNOWN_FOR.to_be_bytes());
+    // Two names, which are the root, and five numbers, of which the last counts.
+    message.extend([0, 22, 0, 0]);
+    message.extend([0; 16]);
+    message.extend(UNKNOWN_FOR.to_be_bytes());
+    message
 }
 
 /// Where the question's name ends, behind the header.
