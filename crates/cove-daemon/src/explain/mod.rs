@@ -59,9 +59,17 @@ pub(crate) async fn explain(
 ) -> Result<Explanation, ApiError> {
     let wanted = Target::parse(target).map_err(|why| ApiError::new(ErrorCode::InvalidRequest, why, USAGE))?;
     let list = running_containers(&*surroundings.machine).await;
+    // Without it, whatever leads to a container would seem to lead to none.
+    let list = list.filter(Value::is_array).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::MachineFailed,
+            format!("the engine of machine `{}` does not answer", surroundings.name),
+            "`cove status` shows how it is",
+        )
+    })?;
     let mut walk = Walk {
         around: surroundings,
-        list: list.unwrap_or(Value::Null),
+        list,
         hops: Vec::new(),
     };
     let (from, verdict) = match from {
@@ -406,6 +414,42 @@ fn nonsense() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use crate::machine::fake::{Fixture, Script};
+
+    #[cfg(unix)]
+    fn around(machine: Arc<dyn Machine>) -> Surroundings {
+        Surroundings {
+            name: "work".into(),
+            machine,
+            outbound: Availability::available("a test"),
+            published: Vec::new(),
+            refused: Vec::new(),
+            web_wanted: 2683,
+            web_port: Some(2683),
+        }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn an_engine_that_does_not_answer_is_not_one_without_the_container() {
+        let fixture = Fixture::new(Script::default());
+        let (machine, _handle) = fixture.running().await;
+        let walk = || explain(around(Arc::clone(&machine)), "db:5432", Some("app"));
+        // What it says is no list.
+        let silent = walk().await.unwrap_err();
+        assert_eq!(silent.code, ErrorCode::MachineFailed);
+        assert!(
+            silent.message.contains("`work` does not answer"),
+            "{}",
+            silent.message
+        );
+        assert!(silent.hint.contains("cove status"), "{}", silent.hint);
+        let guest = fixture.host.guest();
+        guest.engine_says("/containers/json", &serde_json::json!([]));
+        let missing = walk().await.unwrap_err();
+        assert_eq!(missing.code, ErrorCode::NotFound);
+    }
 
     #[test]
     fn without_passt_the_way_stops_there_with_how_to_install_it() {

@@ -21,6 +21,7 @@ use cove_wire::{
 };
 use futures_util::{SinkExt, StreamExt};
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -93,6 +94,8 @@ pub(crate) struct Guest {
     held: AtomicBool,
     /// Whether its agent leaves calls about folders without an answer.
     mute: AtomicBool,
+    /// What its engine answers to requests for these paths; an empty object to all others.
+    answers: Mutex<HashMap<String, String>>,
     /// The folders that its machine process has.
     shares: Mutex<Vec<Share>>,
     /// The calls that its agent got, by name.
@@ -112,6 +115,7 @@ impl Guest {
             paused: Mutex::new(false),
             held: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            answers: Mutex::default(),
             shares: Mutex::default(),
             calls: Mutex::default(),
         })
@@ -170,6 +174,12 @@ impl Guest {
     /// Sends these bytes instead of a greeting from the next conversation on.
     pub(crate) fn talk_nonsense(&self, garbage: Vec<u8>) {
         self.script.lock().unwrap().garbage = Some(garbage);
+    }
+
+    /// Has its engine answer this to requests for the path.
+    pub(crate) fn engine_says(&self, path: &str, answer: &serde_json::Value) {
+        let mut answers = self.answers.lock().unwrap();
+        answers.insert(path.to_owned(), answer.to_string());
     }
 
     /// Answers no call about folders any more, or does again.
@@ -337,10 +347,14 @@ impl Guest {
             self.calls.lock().unwrap().push("hung-up");
         } else if open == Open::Engine {
             let mut request = [0; 4096];
-            if stream.read(&mut request).await.unwrap_or(0) > 0 {
-                let _ = stream
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                    .await;
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            if length > 0 {
+                let request = String::from_utf8_lossy(&request[..length]);
+                let path = request.split(' ').nth(1).unwrap_or_default();
+                let said = self.answers.lock().unwrap().get(path).cloned();
+                let body = said.unwrap_or_else(|| "{}".to_owned());
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
             }
         } else {
             let (mut read, mut write) = stream.split();
