@@ -105,6 +105,8 @@ pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: 
     assert_eq!(version, hyper::Version::HTTP_2);
     assert_eq!(body, format!("/second of {host}"));
 
+    not_by_the_machines_own_network(cove, port);
+
     let unknown = ask(port, "nobody.cove.localhost", "");
     assert!(
         unknown.starts_with("HTTP/1.1 404 ") && unknown.contains("`nobody`"),
@@ -134,6 +136,42 @@ pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: 
     eventually("the port to be closed", || {
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
     });
+}
+
+/// A container whose network the machine itself has no way into but the one that leads out of it, and one that has the
+/// same network.
+#[track_caller]
+fn not_by_the_machines_own_network(cove: &Cove, port: u16) {
+    cove.docker(["network", "create", "-d", "macvlan", "--subnet", "10.79.0.0/24"])
+        .arg("level")
+        .ok();
+    cove.docker(["run", "-d", "--rm", "--name", "flat", "--expose", "8080"])
+        .args(["--network", "level", "--ip", "10.79.0.10", "alpine"])
+        // By no other address, not even that of its loopback.
+        .args(["nc", "-lk", "-s", "10.79.0.10", "-p", "8080"])
+        .args(["-e", "sh", "-c", SERVER])
+        .ok();
+    cove.docker([
+        "run",
+        "-d",
+        "--rm",
+        "--name",
+        "lodger",
+        "--label",
+        "cove.port=8081",
+    ])
+    .args(["--network", "container:flat", "alpine"])
+    .args(["nc", "-lk", "-p", "8081", "-e", "sh", "-c", SERVER])
+    .ok();
+    for name in ["flat", "lodger"] {
+        let host = format!("{name}.cove.localhost:{port}");
+        eventually("a server on a macvlan network to answer", || {
+            ask(port, &host, "").ends_with(&format!("/page?q=1 of {host}"))
+        });
+        cove.cove(["net", "explain", &host]).ok();
+    }
+    cove.docker(["rm", "-f", "lodger", "flat"]).ok();
+    cove.docker(["network", "rm", "level"]).ok();
 }
 
 /// The version and body of an answer to a client that speaks HTTP/2 from the first byte.

@@ -352,15 +352,33 @@ impl Walk {
                 return Ok(self.stop(Station::Web, stop));
             }
         };
+        let address = server.address;
         self.pass(
             Station::Web,
-            format!("Cove's reverse proxy leads `{name}` to {server}"),
+            format!("Cove's reverse proxy leads `{name}` to {address}"),
         );
-        match self.container_at(server.ip()).await {
-            Some(container) => self.reach_container(&MACHINE, server, &container).await,
-            // With the machine's own network, that is.
-            None => self.reach_address(&MACHINE, server).await,
+        if server.network.is_none() {
+            return self.reach_address(&MACHINE, address).await;
         }
+        // The proxy connects from within the container's network, whichever driver that has.
+        let found = self.container(&server.container).await;
+        let place = found
+            .as_ref()
+            .and_then(|found| Some((found, found.namespace.as_deref()?)));
+        let Some((container, namespace)) = place else {
+            let stop = Stop::new(
+                Verdict::NotRunning,
+                format!("`{name}` has ended meanwhile"),
+                "`cove ports` lists the names that lead somewhere",
+            );
+            return Ok(self.stop(Station::Container, stop));
+        };
+        let whose = format!("`{}`", container.name);
+        let walker = Walker {
+            namespace: Some(namespace),
+            name: &whose,
+        };
+        self.reach_container(&walker, address, container).await
     }
 }
 

@@ -31,6 +31,14 @@ pub(crate) async fn running_containers(machine: &dyn Machine) -> Option<Value> {
     ask_engine(machine, "/containers/json").await
 }
 
+/// The file of the network namespace that a running container has, its path in the guest, if the engine tells it.
+pub(crate) async fn network_namespace(machine: &dyn Machine, container: &str) -> Option<String> {
+    let path = format!("/containers/{}/json", cove_api::query::encode(container));
+    let inspected = ask_engine(machine, &path).await?;
+    let key = inspected["NetworkSettings"]["SandboxKey"].as_str()?;
+    (!key.is_empty()).then(|| key.to_owned())
+}
+
 /// What the engine answers to `GET` of `path`, an error included, if it answers.
 pub(crate) async fn ask_engine(machine: &dyn Machine, path: &str) -> Option<Value> {
     timeout(TIMEOUT, ask(machine, path)).await.ok()?

@@ -16,8 +16,8 @@ use cove_machine::{
     Machine, MachineError, MachineEvent, MachineSpec, Share,
 };
 use cove_wire::{
-    Call, Codec, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus, Hello, Memory, Open,
-    Opened, Reply, Stage, port,
+    Call, Codec, Dial, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus, Hello, Memory,
+    Open, Opened, Reply, Stage, port,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::{
@@ -98,6 +98,8 @@ pub(crate) struct Guest {
     answers: Mutex<HashMap<String, String>>,
     /// The folders that its machine process has.
     shares: Mutex<Vec<Share>>,
+    /// The addresses within it that connections were asked for to.
+    pub(crate) dials: Mutex<Vec<Dial>>,
     /// The calls that its agent got, by name.
     pub(crate) calls: Mutex<Vec<&'static str>>,
 }
@@ -117,6 +119,7 @@ impl Guest {
             mute: AtomicBool::new(false),
             answers: Mutex::default(),
             shares: Mutex::default(),
+            dials: Mutex::default(),
             calls: Mutex::default(),
         })
     }
@@ -336,8 +339,10 @@ impl Guest {
         let open: Open = cove_wire::decode(&body).unwrap();
         let opened = cove_wire::encode(&Opened { result: Ok(()) }).unwrap();
         stream.write_all(&opened).await.unwrap();
-        if matches!(open, Open::Datagrams(_)) {
-            self.calls.lock().unwrap().push("datagrams");
+        match &open {
+            Open::Datagrams(_) => self.calls.lock().unwrap().push("datagrams"),
+            Open::Connection(dial) => self.dials.lock().unwrap().push(dial.clone()),
+            _ => {}
         }
         if matches!(&open, Open::Exec(exec) if exec.command == ["deaf"]) {
             // A program that reads nothing.

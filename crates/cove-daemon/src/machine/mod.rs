@@ -35,7 +35,9 @@ mod tests;
 
 pub(crate) use disk::Place;
 pub(crate) use engine::MachineEngine;
-pub(crate) use engine_api::{ask_engine, engine_events, names_by_address, running_containers};
+pub(crate) use engine_api::{
+    ask_engine, engine_events, names_by_address, network_namespace, running_containers,
+};
 pub(crate) use failure::chain;
 pub(crate) use inner_clients::InnerClients;
 pub(crate) use last_failure::LastFailure;

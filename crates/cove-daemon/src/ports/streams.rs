@@ -52,7 +52,7 @@ async fn serve_one(
     settle(&client);
     let dialling = async {
         loop {
-            match dial(&*machine, container).await {
+            match dial(&*machine, container, None).await {
                 Err(OpenError::Fault(fault))
                     if fault.code == FaultCode::Unreachable && Instant::now() < patient_until =>
                 {

@@ -1,9 +1,12 @@
 //! One request: to which container, and back.
 
-use super::{DOMAIN, Front, sites};
+use super::{
+    DOMAIN, Front,
+    sites::{self, Server},
+};
 use crate::{
     dialled::{Dialled, dial},
-    machine::{chain, running_containers},
+    machine::{chain, network_namespace, running_containers},
 };
 use bytes::Bytes;
 use cove_api::DEFAULT_MACHINE;
@@ -19,7 +22,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 
 /// How long a container may take to accept a connection.
@@ -94,14 +97,15 @@ async fn forward(
         return Err(Refusal(StatusCode::MISDIRECTED_REQUEST, why));
     };
     let (machine, server) = find(front, &name).await?;
-    let stream = connect(&*machine, server).await.map_err(|why| {
+    let address = server.address;
+    let stream = connect(&*machine, &server).await.map_err(|why| {
         let why = format!(
-            "nothing answers at {server} in the machine, where `{name}` should have its web server: {why}"
+            "nothing answers at {address} in the machine, where `{name}` should have its web server: {why}"
         );
         Refusal(StatusCode::BAD_GATEWAY, why)
     })?;
     exchange(stream, request, &host, upgraded).await.map_err(|error| {
-        let why = format!("`{name}` did not answer at {server}: {}", chain(&error));
+        let why = format!("`{name}` did not answer at {address}: {}", chain(&error));
         Refusal(StatusCode::BAD_GATEWAY, why)
     })
 }
@@ -124,7 +128,7 @@ fn name_in(host: &str) -> Option<String> {
 }
 
 /// Looks through the machines that run, the default one first; `NAME.MACHINE` is looked for in that machine alone.
-async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, SocketAddr), Refusal> {
+async fn find(front: &Front, name: &str) -> Result<(Arc<dyn Machine>, Server), Refusal> {
     let (mut last, mut silent) = (None, None);
     let mut handles = front.machines.all();
     handles.sort_by_key(|handle| handle.name().as_str() != DEFAULT_MACHINE);
@@ -165,12 +169,22 @@ fn nowhere(name: &str, said: Option<sites::NoSite>, silent: Option<&str>) -> Ref
     }
 }
 
-async fn connect(machine: &dyn Machine, address: SocketAddr) -> Result<Dialled, String> {
-    match timeout(TIMEOUT, dial(machine, address)).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(chain(&error)),
-        Err(_) => Err(format!("no answer in {} s", TIMEOUT.as_secs())),
-    }
+/// Connects from within the server's own network. From the machine's the same address may lead to a stranger, who would
+/// get what is meant for the container, cookies included.
+async fn connect(machine: &dyn Machine, server: &Server) -> Result<Dialled, String> {
+    let connecting = async {
+        let namespace = match &server.network {
+            Some(container) => {
+                let namespace = network_namespace(machine, container).await;
+                Some(namespace.ok_or("the engine does not say where its network is")?)
+            }
+            None => None,
+        };
+        let dialled = dial(machine, server.address, namespace).await;
+        dialled.map_err(|error| chain(&error))
+    };
+    let connected = timeout(TIMEOUT, connecting).await;
+    connected.unwrap_or_else(|_| Err(format!("no answer in {} s", TIMEOUT.as_secs())))
 }
 
 /// Sends the request on, and what follows an upgrade both ways.

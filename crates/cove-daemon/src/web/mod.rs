@@ -7,6 +7,9 @@
 //!                                   a stream through the machine ──▶ the container's web server
 //! ```
 //!
+//! The stream's end in the machine is a connection from within the container's own network namespace, so that it leads
+//! to the container whichever driver its network has, or nowhere; a web server sees its own address as the client's.
+//!
 //! Nothing has to be published for it, and no two projects fight over a port. Browsers resolve every name under
 //! `localhost` to this computer by themselves. One task, [`keep`], owns the listener and all connections through it;
 //! it listens anew when the setting `web.port` changes.
@@ -202,24 +205,88 @@ mod tests {
     use super::*;
     use crate::{
         instance::Instance,
-        machine::fake::{Fixture, Script},
+        machine::{
+            Command,
+            fake::{Fixture, Script},
+        },
     };
+    use cove_wire::Dial;
+    use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Longer than anything here takes.
     const LONG: Duration = Duration::from_secs(30);
 
-    /// A client, whose conversation is under way, and which may take so long to say what it wants. That is real time: a
-    /// clock that jumps whenever nothing can run would not wait for what is on its way through the kernel.
-    async fn client(fixture: &Fixture, head: Duration) -> TcpStream {
+    fn front(fixture: &Fixture) -> Arc<Front> {
         let context = Arc::clone(&fixture.context);
         let instance = Instance::claim(&context.dirs).unwrap();
         let machines = Arc::new(Machines::open(Arc::clone(&context), instance).unwrap());
+        Arc::new(Front { context, machines })
+    }
+
+    /// A client, whose conversation is under way, and which may take so long to say what it wants. That is real time: a
+    /// clock that jumps whenever nothing can run would not wait for what is on its way through the kernel.
+    async fn client(fixture: &Fixture, head: Duration) -> TcpStream {
+        client_of(front(fixture), head).await
+    }
+
+    async fn client_of(front: Arc<Front>, head: Duration) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        tokio::spawn(converse(Arc::new(Front { context, machines }), accepted, head));
+        tokio::spawn(converse(front, accepted, head));
         client
+    }
+
+    /// Regression: addresses of macvlan, ipvlan and overlay networks were connected to from the machine's own network,
+    /// whose default route leads to whoever has them beyond it.
+    #[tokio::test]
+    async fn a_container_is_connected_to_from_within_its_own_network_or_not_at_all() {
+        let fixture = Fixture::new(Script::default());
+        let front = front(&fixture);
+        let handle = front.machines.get("default").unwrap();
+        let mut starting = handle.begin(Command::Start).await.unwrap();
+        while starting.next().await.is_some() {}
+        let guest = fixture.host.guest();
+        let listed = |name: &str, network: &str, address: &str| {
+            let networks = json!({network: {"IPAddress": address}});
+            json!({"Id": format!("id-{name}"), "Names": [format!("/{name}")],
+                "Ports": [{"PrivatePort": 80, "Type": "tcp"}], "NetworkSettings": {"Networks": networks}})
+        };
+        let list = json!([
+            listed("flat", "macvlan", "10.77.0.10"),
+            listed("bare", "host", ""),
+            listed("untold", "macvlan", "10.77.0.11"),
+        ]);
+        guest.engine_says("/containers/json", &list);
+        let namespace = "/var/run/docker/netns/flat";
+        let inspected = json!({"NetworkSettings": {"SandboxKey": namespace}});
+        guest.engine_says("/containers/id-flat/json", &inspected);
+        for name in ["flat", "bare", "untold"] {
+            let mut client = client_of(Arc::clone(&front), LONG).await;
+            let request =
+                format!("GET / HTTP/1.1\r\nHost: {name}.cove.localhost\r\nConnection: close\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            let left = timeout(LONG, client.read_to_end(&mut answer)).await;
+            assert!(left.is_ok(), "{name}");
+            // Whatever is sent into this guest comes back, which is no answer.
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 502 "), "{name}: {answer}");
+            assert_eq!(
+                answer.contains("does not say where"),
+                name == "untold",
+                "{name}: {answer}"
+            );
+        }
+        let dial = |address: &str, namespace: Option<&str>| Dial {
+            address: address.parse().unwrap(),
+            namespace: namespace.map(str::to_owned),
+        };
+        assert_eq!(
+            *guest.dials.lock().unwrap(),
+            [dial("10.77.0.10:80", Some(namespace)), dial("127.0.0.1:80", None)]
+        );
     }
 
     #[tokio::test]

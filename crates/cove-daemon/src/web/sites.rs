@@ -27,8 +27,21 @@ const OTHER: [u16; 24] = [
 pub(crate) struct Site {
     /// The shortest name that means it.
     pub(crate) name: String,
-    /// Its web server, as seen from within the machine.
+    /// Its web server, as seen from within its network.
     pub(crate) server: SocketAddr,
+}
+
+/// The web server that a name means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// The id of its container.
+    pub(crate) container: String,
+    /// The id of the container that has the network which it is in, the same or another one; nothing for the machine's
+    /// own network.
+    pub(crate) network: Option<String>,
+    /// As seen from within that network. From anywhere else it may be a stranger's: the addresses of some drivers'
+    /// networks are the engine's to give and not the machine's to reach.
+    pub(crate) address: SocketAddr,
 }
 
 /// Why a name leads nowhere.
@@ -39,7 +52,8 @@ pub(crate) enum NoSite {
     #[error("several compose projects have a service `{service}`; say which one: {}", .names.join(", "))]
     Ambiguous { service: String, names: Vec<String> },
     #[error(
-        "the container `{0}` has no address in the machine, since it has no network or another container's"
+        "the container `{0}` has no address in the machine, since it has no network, or that of a container which does \
+         not run"
     )]
     NoAddress(String),
     #[error(
@@ -50,40 +64,68 @@ pub(crate) enum NoSite {
 
 /// What the list says of one container.
 struct Container<'a> {
+    id: &'a str,
     name: &'a str,
     service: Option<&'a str>,
     project: Option<&'a str>,
-    address: Option<IpAddr>,
+    place: Option<Place<'a>>,
+    /// The container whose network it has instead of one of its own, by id or name.
+    lender: Option<&'a str>,
     port: Option<u16>,
+}
+
+/// Where a container's programs listen: see [`Server`].
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    network: Option<&'a str>,
+    address: IpAddr,
 }
 
 impl<'a> Container<'a> {
     fn read(value: &'a Value) -> Option<Self> {
         let label = |name| value["Labels"][name].as_str();
-        let mut networks = value["NetworkSettings"]["Networks"].as_object()?.iter();
-        let address = networks.find_map(|(name, network)| match name.as_str() {
-            "host" => Some(Ipv4Addr::LOCALHOST.into()),
-            _ => ["IPAddress", "GlobalIPv6Address"]
+        let id = value["Id"].as_str()?;
+        let networks = value["NetworkSettings"]["Networks"].as_object();
+        // Each of its addresses will do from within its network, whichever driver that has.
+        let place = networks.into_iter().flatten().find_map(|(name, network)| {
+            if name == "host" {
+                return Some(Place {
+                    network: None,
+                    address: Ipv4Addr::LOCALHOST.into(),
+                });
+            }
+            let address = ["IPAddress", "GlobalIPv6Address"]
                 .into_iter()
-                .find_map(|key| network[key].as_str()?.parse().ok()),
+                .find_map(|key| network[key].as_str()?.parse().ok())?;
+            Some(Place {
+                network: Some(id),
+                address,
+            })
         });
+        let mode = value["HostConfig"]["NetworkMode"].as_str();
         Some(Self {
+            id,
             name: value["Names"][0].as_str()?.trim_start_matches('/'),
             service: label(SERVICE_LABEL),
             project: label(PROJECT_LABEL),
-            address,
+            place,
+            lender: mode.and_then(|mode| mode.strip_prefix("container:")),
             port: label(PORT_LABEL)
                 .and_then(|port| port.parse().ok())
                 .or_else(|| likeliest(&value["Ports"])),
         })
     }
 
-    fn server(&self) -> Result<SocketAddr, NoSite> {
-        let address = self
-            .address
+    fn server(&self) -> Result<Server, NoSite> {
+        let place = self
+            .place
             .ok_or_else(|| NoSite::NoAddress(self.name.to_owned()))?;
         let port = self.port.ok_or_else(|| NoSite::NoPort(self.name.to_owned()))?;
-        Ok((address, port).into())
+        Ok(Server {
+            container: self.id.to_owned(),
+            network: place.network.map(str::to_owned),
+            address: (place.address, port).into(),
+        })
     }
 }
 
@@ -99,20 +141,33 @@ fn likeliest(ports: &Value) -> Option<u16> {
         })
 }
 
-fn containers(list: &Value) -> impl Iterator<Item = Container<'_>> {
-    let listed = list.as_array().into_iter().flatten();
-    listed.take(MAX_CONTAINERS).filter_map(Container::read)
+fn containers(list: &Value) -> Vec<Container<'_>> {
+    let listed = list.as_array().into_iter().flatten().take(MAX_CONTAINERS);
+    let mut containers: Vec<Container<'_>> = listed.filter_map(Container::read).collect();
+    let places: HashMap<&str, Place<'_>> = containers
+        .iter()
+        .filter_map(|container| Some((container, container.place?)))
+        .flat_map(|(container, place)| [(container.name, place), (container.id, place)])
+        .collect();
+    for container in &mut containers {
+        if let Some(lender) = container.lender {
+            container.place = places.get(lender).copied();
+        }
+    }
+    containers
 }
 
 /// Where `name` leads: a container, a compose service, or `SERVICE.PROJECT`. Names are compared as in DNS, without
 /// case.
-pub(crate) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
+pub(crate) fn find(list: &Value, name: &str) -> Result<Server, NoSite> {
     let same = |known: &str| known.eq_ignore_ascii_case(name);
-    if let Some(container) = containers(list).find(|container| same(container.name)) {
+    let containers = containers(list);
+    if let Some(container) = containers.iter().find(|container| same(container.name)) {
         return container.server();
     }
     // The engine lists the newest first; of a service's containers the oldest has seen most.
-    let mut replicas: Vec<Container<'_>> = containers(list)
+    let mut replicas: Vec<&Container<'_>> = containers
+        .iter()
         .filter(|container| container.service.is_some_and(same))
         .collect();
     let mut projects: Vec<&str> = replicas
@@ -132,16 +187,14 @@ pub(crate) fn find(list: &Value, name: &str) -> Result<SocketAddr, NoSite> {
     }
     let in_project = || {
         let (service, project) = name.rsplit_once('.')?;
-        containers(list)
-            .filter(|container| {
-                container
-                    .project
-                    .is_some_and(|known| known.eq_ignore_ascii_case(project))
-                    && container
-                        .service
-                        .is_some_and(|known| known.eq_ignore_ascii_case(service))
-            })
-            .last()
+        containers.iter().rfind(|container| {
+            container
+                .project
+                .is_some_and(|known| known.eq_ignore_ascii_case(project))
+                && container
+                    .service
+                    .is_some_and(|known| known.eq_ignore_ascii_case(service))
+        })
     };
     match replicas.pop().or_else(in_project) {
         Some(container) => container.server(),
@@ -183,7 +236,7 @@ impl<'a> Index<'a> {
     }
 
     /// Where the name of a service leads.
-    fn server(&self, service: &str) -> Option<SocketAddr> {
+    fn server(&self, service: &str) -> Option<Server> {
         let name = service.to_ascii_lowercase();
         if let Some(container) = self.containers.get(&name) {
             return container.server().ok();
@@ -195,7 +248,7 @@ impl<'a> Index<'a> {
 
 /// Everything that can be reached by name, by name.
 pub(crate) fn sites(list: &Value) -> Vec<Site> {
-    let containers: Vec<_> = containers(list).collect();
+    let containers = containers(list);
     let index = Index::of(&containers);
     let mut sites: Vec<Site> = containers
         .iter()
@@ -203,11 +256,11 @@ pub(crate) fn sites(list: &Value) -> Vec<Site> {
             let server = container.server().ok()?;
             let by_service = container
                 .service
-                .filter(|service| index.server(service) == Some(server))
+                .filter(|service| index.server(service).as_ref() == Some(&server))
                 .unwrap_or(container.name);
             Some(Site {
                 name: crate::machine::clean(by_service).to_lowercase(),
-                server,
+                server: server.address,
             })
         })
         .collect();
@@ -227,6 +280,7 @@ mod tests {
             .map(|port| json!({"PrivatePort": port, "Type": "tcp"}))
             .collect();
         json!({
+            "Id": format!("id of {name}"),
             "Names": [format!("/{name}")],
             "Labels": labels,
             "Ports": ports,
@@ -253,7 +307,7 @@ mod tests {
             container("Wiki", "172.17.0.2", &[5432, 8443, 8080], &json!({})),
             container("odd", "172.17.0.3", &[22], &json!({PORT_LABEL: "9999"})),
         ]);
-        let found = |name| find(&list, name).map(|server| server.to_string());
+        let found = |name| find(&list, name).map(|server| server.address.to_string());
         assert_eq!(found("wiki").as_deref(), Ok("172.17.0.2:8080"));
         assert_eq!(found("odd").as_deref(), Ok("172.17.0.3:9999"));
         assert_eq!(found("web").as_deref(), Ok("172.20.0.2:3000"));
@@ -271,7 +325,7 @@ mod tests {
         assert!(told.ends_with("web.blog, web.shop"), "{told}");
         assert_eq!(
             find(&list, "web.blog")
-                .map(|server| server.to_string())
+                .map(|server| server.address.to_string())
                 .as_deref(),
             Ok("172.20.0.3:3000")
         );
@@ -279,21 +333,48 @@ mod tests {
 
     #[test]
     fn what_cannot_be_reached_says_why() {
-        let mut alone = container("alone", "", &[80], &json!({}));
+        let alone = container("alone", "", &[80], &json!({}));
         let database = container("db", "172.17.0.2", &[5432], &json!({}));
         assert_eq!(
             find(&json!([alone]), "alone"),
             Err(NoSite::NoAddress("alone".into()))
         );
         assert_eq!(find(&json!([database]), "db"), Err(NoSite::NoPort("db".into())));
-        alone["NetworkSettings"]["Networks"] = json!({"host": {"IPAddress": ""}});
-        assert_eq!(find(&json!([alone]), "alone"), Ok(([127, 0, 0, 1], 80).into()));
+    }
+
+    #[test]
+    fn an_address_counts_in_the_network_that_the_container_has() {
+        let own = container("own", "10.77.0.10", &[80], &json!({}));
+        let mut host = container("host", "", &[80], &json!({}));
+        host["NetworkSettings"]["Networks"] = json!({"host": {"IPAddress": ""}});
+        let lodging = |name: &str, lender: &str| {
+            let mut lodger = container(name, "", &[], &json!({PORT_LABEL: "8080"}));
+            lodger["NetworkSettings"]["Networks"] = json!({});
+            lodger["HostConfig"]["NetworkMode"] = format!("container:{lender}").into();
+            lodger
+        };
+        let (by_id, by_name) = (lodging("by-id", "id of own"), lodging("by-name", "own"));
+        let homeless = lodging("homeless", "gone");
+        let list = json!([by_id, by_name, homeless, own, host]);
+        for (name, network, address) in [
+            ("own", Some("id of own"), "10.77.0.10:80"),
+            ("by-id", Some("id of own"), "10.77.0.10:8080"),
+            ("by-name", Some("id of own"), "10.77.0.10:8080"),
+            ("host", None, "127.0.0.1:80"),
+        ] {
+            let server = find(&list, name).unwrap();
+            assert_eq!(server.container, format!("id of {name}"));
+            assert_eq!(server.network.as_deref(), network, "{name}");
+            assert_eq!(server.address.to_string(), address, "{name}");
+        }
+        let nowhere = find(&list, "homeless");
+        assert_eq!(nowhere, Err(NoSite::NoAddress("homeless".into())));
     }
 
     #[test]
     fn a_list_as_long_as_an_answer_may_be_is_worked_through_in_time_that_grows_with_it() {
         let labels = json!({SERVICE_LABEL: "web", PROJECT_LABEL: "shop"});
-        let one = json!({"Names": ["/x"], "Labels": labels, "Ports": [{"PrivatePort": 80, "Type": "tcp"}],
+        let one = json!({"Id": "x", "Names": ["/x"], "Labels": labels, "Ports": [{"PrivatePort": 80, "Type": "tcp"}],
             "NetworkSettings": {"Networks": {"n": {"IPAddress": "172.17.0.2"}}}});
         let list = Value::Array(vec![one; 40_000]);
         assert_eq!(sites(&list).len(), MAX_CONTAINERS);
@@ -316,7 +397,7 @@ mod tests {
                 .collect();
             let list = Value::Array(list);
             for site in sites(&list) {
-                let found = find(&list, &site.name);
+                let found = find(&list, &site.name).map(|server| server.address);
                 prop_assert!(found == Ok(site.server) || list.as_array().unwrap().iter().filter(|container| {
                     container["Names"][0] == format!("/{}", site.name)
                 }).count() > 1, "{site:?} is {found:?}");
@@ -326,9 +407,10 @@ mod tests {
         #[test]
         fn no_list_makes_it_panic(name in ".{0,12}", port in any::<i64>(), address in ".{0,12}") {
             let list = json!([
-                {"Names": [name.clone()], "Ports": [{"PrivatePort": port, "Type": "tcp"}],
+                {"Id": "1", "Names": [name.clone()], "Ports": [{"PrivatePort": port, "Type": "tcp"}],
+                 "HostConfig": {"NetworkMode": format!("container:{name}")},
                  "NetworkSettings": {"Networks": {"n": {"IPAddress": address}}}},
-                {"Names": []}, 7, null,
+                {"Id": "2", "Names": []}, 7, null,
             ]);
             let _ = find(&list, &name);
             let _ = sites(&list);
