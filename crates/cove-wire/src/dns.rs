@@ -18,6 +18,7 @@ pub const A: u16 = 1;
 pub const PTR: u16 = 12;
 /// An IPv6 address.
 pub const AAAA: u16 = 28;
+const CNAME: u16 = 5;
 const SOA: u16 = 6;
 const OPT: u16 = 41;
 const IN: u16 = 1;
@@ -25,6 +26,10 @@ const IN: u16 = 1;
 const HEADER: usize = 12;
 /// Longest name on the wire.
 const MAX_NAME: usize = 255;
+/// Most addresses of an answer that is made here.
+const MOST_ADDRESSES: usize = 32;
+/// What tells a pointer to a name from a label's length.
+const POINTER: u16 = 0xc000;
 
 // The first of the header's two bytes of flags.
 const QR: u8 = 0x80;
@@ -170,27 +175,19 @@ impl<'m> Query<'m> {
     /// An answer of those of `addresses` that are of the family asked for, which hold for `ttl` seconds.
     pub fn answer(&self, addresses: &[IpAddr], ttl: u32) -> Vec<u8> {
         let mut message = self.reply(0, Code::NoError);
-        let mut count: u16 = 0;
-        for address in addresses {
-            let octets = match (address, self.kind) {
-                (IpAddr::V4(address), A) => address.octets().to_vec(),
-                (IpAddr::V6(address), AAAA) => address.octets().to_vec(),
-                _ => continue,
-            };
-            // A pointer to the question's name.
-            message.extend([0xc0, HEADER.to_le_bytes()[0]]);
-            message.extend(self.kind.to_be_bytes());
-            message.extend(IN.to_be_bytes());
-            message.extend(ttl.to_be_bytes());
-            message.extend(u16::try_from(octets.len()).unwrap_or(0).to_be_bytes());
-            message.extend(octets);
-            count += 1;
-            if count == 32 {
-                break;
-            }
-        }
-        message[6..8].copy_from_slice(&count.to_be_bytes());
+        self.push_addresses(&mut message, HEADER, addresses, ttl);
         message
+    }
+
+    /// An answer that the name asked for is another one of `name`, which has those of `addresses` that are of the family
+    /// asked for, for `ttl` seconds. Nothing if messages cannot have that name.
+    pub fn answer_alias(&self, name: &str, addresses: &[IpAddr], ttl: u32) -> Option<Vec<u8>> {
+        let name = on_the_wire(name)?;
+        let mut message = self.reply(0, Code::NoError);
+        push_record(&mut message, HEADER, CNAME, ttl, &name);
+        let owner = message.len() - name.len();
+        self.push_addresses(&mut message, owner, addresses, ttl);
+        Some(message)
     }
 
     /// An answer that the address asked for is called `name`, for `ttl` seconds. Nothing if messages cannot have that
@@ -198,14 +195,7 @@ impl<'m> Query<'m> {
     pub fn answer_name(&self, name: &str, ttl: u32) -> Option<Vec<u8>> {
         let name = on_the_wire(name)?;
         let mut message = self.reply(0, Code::NoError);
-        message[7] = 1;
-        // A pointer to the question's name.
-        message.extend([0xc0, HEADER.to_le_bytes()[0]]);
-        message.extend(PTR.to_be_bytes());
-        message.extend(IN.to_be_bytes());
-        message.extend(ttl.to_be_bytes());
-        message.extend(u16::try_from(name.len()).ok()?.to_be_bytes());
-        message.extend(name);
+        push_record(&mut message, HEADER, PTR, ttl, &name);
         Some(message)
     }
 
@@ -223,6 +213,18 @@ impl<'m> Query<'m> {
             answer
         } else {
             self.reply(TC, Code::NoError)
+        }
+    }
+
+    /// Appends the addresses of the family asked for to an answer, under the name that stands at `owner` in it.
+    fn push_addresses(&self, message: &mut Vec<u8>, owner: usize, addresses: &[IpAddr], ttl: u32) {
+        let of_the_family = addresses.iter().filter_map(|address| match (address, self.kind) {
+            (IpAddr::V4(address), A) => Some(address.octets().to_vec()),
+            (IpAddr::V6(address), AAAA) => Some(address.octets().to_vec()),
+            _ => None,
+        });
+        for octets in of_the_family.take(MOST_ADDRESSES) {
+            push_record(message, owner, self.kind, ttl, &octets);
         }
     }
 
@@ -255,6 +257,20 @@ pub fn question(id: u16, name: &str, kind: u16) -> Option<Vec<u8>> {
     Some(message)
 }
 
+/// Appends a record to an answer, whose name stands at `owner` in it. What is appended here is far shorter than
+/// messages may be.
+fn push_record(message: &mut Vec<u8>, owner: usize, kind: u16, ttl: u32, data: &[u8]) {
+    let pointer = POINTER | u16::try_from(owner).unwrap_or_default();
+    message.extend(pointer.to_be_bytes());
+    message.extend(kind.to_be_bytes());
+    message.extend(IN.to_be_bytes());
+    message.extend(ttl.to_be_bytes());
+    message.extend(u16::try_from(data.len()).unwrap_or_default().to_be_bytes());
+    message.extend(data);
+    let answers = counts(message)[1] + 1;
+    message[6..8].copy_from_slice(&answers.to_be_bytes());
+}
+
 /// A name as messages have it: each label after its length. Nothing if it is none.
 fn on_the_wire(name: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(name.len() + 2);
@@ -269,12 +285,14 @@ fn on_the_wire(name: &str) -> Option<Vec<u8>> {
     (bytes.len() <= MAX_NAME).then_some(bytes)
 }
 
-/// The addresses in an answer, whatever names they belong to: aliases have been followed by whoever answered.
+/// The addresses in an answer, whatever names they belong to: aliases have been followed by whoever answered. Those that
+/// come beside it, in the other sections, are of name servers.
 pub fn addresses(answer: &[u8]) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for record in answer_records(answer)
         .into_iter()
         .flatten()
+        .take(counts(answer)[1].into())
         .map_while(|record| record)
     {
         let data = answer.get(record.ttl + 6..record.end).unwrap_or_default();
@@ -545,6 +563,39 @@ mod tests {
         for name in ["", "a..b", &"x".repeat(64), &"abc.".repeat(80)] {
             assert_eq!(super::question(7, name, A), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_that_is_anothers_alias_is_answered_with_that_ones_addresses() {
+        let all: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        let message = question("DB.prod", A, None);
+        let query = Query::parse(&message).unwrap();
+        let answer = query.answer_alias("db.prod.corp.test", &all, 60).unwrap();
+        assert!(query.is_answered_by(&answer));
+        assert_eq!(counts(&answer), [1, 2, 0, 0]);
+        assert_eq!((addresses(&answer), lifetime(&answer)), (vec![all[0]], Some(60)));
+        // The address has the name that stands in the record before it.
+        let full = b"\x02db\x04prod\x04corp\x04test\0";
+        let at = answer
+            .windows(full.len())
+            .position(|window| window == full)
+            .unwrap();
+        let pointer = number(&answer, at + full.len()).unwrap();
+        assert_eq!(usize::from(pointer & !POINTER), at);
+        let without = query.answer_alias("db.prod.corp.test", &[], 60).unwrap();
+        assert_eq!(counts(&without), [1, 1, 0, 0]);
+        assert_eq!(query.answer_alias("a..b", &all, 60), None);
+    }
+
+    #[test]
+    fn addresses_of_name_servers_are_none_of_the_name_asked_for() {
+        let message = question("db.test", A, None);
+        let query = Query::parse(&message).unwrap();
+        let mut answer = query.answer(&[IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 53])], 60);
+        // The second belongs to the additional section.
+        answer[7] = 1;
+        answer[11] = 1;
+        assert_eq!(addresses(&answer), [IpAddr::from([192, 0, 2, 1])]);
     }
 
     #[test]

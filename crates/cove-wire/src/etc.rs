@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 const DNS: u16 = 53;
 /// Name servers that are asked at most, as by C libraries.
 const MAX_SERVERS: usize = 3;
+/// Domains that a name is completed by at most, as by C libraries for most of their lives.
+const MAX_DOMAINS: usize = 6;
 
 /// The addresses in the text of a hosts file, each with the names that its line gives it.
 pub fn hosts(text: &str) -> impl Iterator<Item = (IpAddr, impl Iterator<Item = &str>)> {
@@ -34,6 +36,26 @@ pub fn name_servers(text: &str, number_of: impl Fn(&str) -> Option<u32>) -> impl
         })
     });
     servers.take(MAX_SERVERS)
+}
+
+/// The domains in the text of a `resolv.conf` by which names are completed, in their order. Of the lines that say any,
+/// `search` with several and `domain` with one, the last counts.
+pub fn search_domains(text: &str) -> impl Iterator<Item = &str> {
+    let last = text.lines().rev().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let most = match words.next()? {
+            "search" => MAX_DOMAINS,
+            "domain" => 1,
+            _ => return None,
+        };
+        let domains = words.take_while(|word| !word.starts_with(['#', ';']));
+        Some(domains.take(most))
+    });
+    // The root completes nothing.
+    last.into_iter()
+        .flatten()
+        .map(|domain| domain.trim_end_matches('.'))
+        .filter(|domain| !domain.is_empty())
 }
 
 #[cfg(test)]
@@ -71,11 +93,31 @@ mod tests {
         assert_eq!(servers(|_| None)[2], "[fe80::2]:53");
     }
 
+    #[test]
+    fn the_last_line_of_search_domains_counts_and_the_first_six_of_it() {
+        for (text, expected) in [
+            (
+                "search a.test b.test. # c.test\nnameserver 192.0.2.1\n",
+                &["a.test", "b.test"][..],
+            ),
+            ("search a.test\n domain b.test c.test\n", &["b.test"]),
+            (
+                "domain a.test\nsearch b c d e f g h\n",
+                &["b", "c", "d", "e", "f", "g"],
+            ),
+            ("search a.test\nsearch .\n", &[]),
+            ("search\nsearching a.test\n#search a.test\n", &[]),
+        ] {
+            assert_eq!(search_domains(text).collect::<Vec<_>>(), expected, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn no_text_makes_a_parser_panic(text in "(nameserver|[ -~%#\n\u{e9}])*") {
+        fn no_text_makes_a_parser_panic(text in "(nameserver|search|domain|[ -~%#\n\u{e9}])*") {
             hosts(&text).for_each(|(_, names)| names.for_each(drop));
             name_servers(&text, |_| None).for_each(drop);
+            search_domains(&text).for_each(drop);
         }
     }
 }

@@ -142,6 +142,12 @@ fn names(bytes: &[u8]) -> Result<()> {
             query.is_answered_by(&named) && dns::lifetime(&named) == Some(60),
             "{query:?} is not answered by a name"
         );
+        let alias = query.answer_alias("a.test", &addresses, 60);
+        let alias = alias.context("an alias cannot be told")?;
+        ensure!(
+            query.is_answered_by(&alias) && dns::addresses(&alias) == found,
+            "{query:?} is not answered by an alias"
+        );
         let _ = (query.key(), query.id(), query.asks_for_name());
     }
     let refusal = dns::refuse(bytes, dns::Code::FormatError);
@@ -151,6 +157,7 @@ fn names(bytes: &[u8]) -> Result<()> {
         dns::id(bytes),
         dns::is_truncated(bytes),
         dns::is_conclusive(bytes),
+        dns::is_negative(bytes),
     );
     let mut older = bytes.to_vec();
     dns::age(&mut older, 5);
@@ -174,6 +181,7 @@ fn texts(bytes: &[u8]) -> Result<()> {
         etc::name_servers(&text, |_| None).count() <= 3,
         "too many name servers"
     );
+    ensure!(etc::search_domains(&text).count() <= 6, "too many search domains");
     ensure!(listeners(&text).count() <= lines, "more sockets than lines");
     Ok(())
 }

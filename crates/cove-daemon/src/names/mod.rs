@@ -4,6 +4,7 @@
 //!  guest's resolver ── vsock ──▶ question ─┬▶ hosts file ─────────────── has it ──▶ answer
 //!                                          ├▶ the system's resolver ──── has it ──▶ answer   (single words, .local)
 //!                                          └▶ the computer's name servers ────────▶ their answer as it is
+//!                                               └▶ no such name: with each search domain behind it ──▶ answer
 //! ```
 //!
 //! A hosts file often says that a name is this computer itself, by an address of its loopback. In the guest that would
@@ -13,6 +14,7 @@
 //! [`PATIENCE`].
 
 mod hosts;
+mod search;
 mod servers;
 mod system;
 
@@ -175,12 +177,15 @@ impl Resolver {
         {
             return answer;
         }
-        let servers = self
+        let listed = self
             .servers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .current();
-        match servers::ask(&servers, query, message).await {
+        match servers::ask(&listed.servers, query, message).await {
+            Ok(answer) if dns::is_no_such_name(&answer) => {
+                search::complete(query, &listed).await.unwrap_or(answer)
+            }
             Ok(answer) => answer,
             Err(error) => {
                 tracing::debug!(name = query.name, "no name server answered: {}", chain(&error));
@@ -197,14 +202,17 @@ impl Resolver {
 /// Whether the system's resolver may know more than the name servers: it completes single words with its search
 /// domains and asks the neighbourhood for `.local`. Where there is no list of name servers, it is all there is.
 fn is_for_the_system(name: &str) -> bool {
-    let plain = name
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
     let special = !name.contains('.')
         || std::path::Path::new(name)
             .extension()
             .is_some_and(|extension| extension == "local");
-    plain && !name.is_empty() && (special || cfg!(not(target_os = "linux")))
+    is_plain(name) && (special || cfg!(not(target_os = "linux")))
+}
+
+/// Whether it is a name that hosts have, with no byte of it escaped.
+fn is_plain(name: &str) -> bool {
+    let usual = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    !name.is_empty() && name.bytes().all(usual)
 }
 
 /// The addresses by which the guest reaches what this computer knows as `found`.

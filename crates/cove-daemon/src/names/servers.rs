@@ -36,6 +36,14 @@ pub(super) enum AskError {
     Failed(SocketAddr, #[source] io::Error),
 }
 
+/// What the list says.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Listed {
+    pub(super) servers: Vec<SocketAddr>,
+    /// The domains by which names are completed that are none as they are.
+    pub(super) search: Vec<String>,
+}
+
 /// The list, read again when its file has changed.
 #[derive(Debug)]
 pub(super) struct Servers {
@@ -43,7 +51,7 @@ pub(super) struct Servers {
     /// When the file was changed, and its length, as it was read: part of a file that is being written may have the
     /// time of the whole.
     read: Option<(SystemTime, u64)>,
-    list: Vec<SocketAddr>,
+    listed: Listed,
 }
 
 impl Servers {
@@ -51,22 +59,22 @@ impl Servers {
         Self {
             file: cfg!(unix).then(|| FILE.into()),
             read: None,
-            list: Vec::new(),
+            listed: Listed::default(),
         }
     }
 
     /// Always these.
     #[cfg(test)]
-    pub(super) fn fixed(list: Vec<SocketAddr>) -> Self {
+    pub(super) fn fixed(listed: Listed) -> Self {
         Self {
             file: None,
             read: None,
-            list,
+            listed,
         }
     }
 
-    /// The servers there are now: a computer that joins a network or a VPN gets others.
-    pub(super) fn current(&mut self) -> Vec<SocketAddr> {
+    /// What holds now: a computer that joins a network or a VPN gets other servers.
+    pub(super) fn current(&mut self) -> Listed {
         if let Some(file) = &self.file {
             let changed = std::fs::metadata(file)
                 .and_then(|metadata| Ok((metadata.modified()?, metadata.len())))
@@ -74,14 +82,17 @@ impl Servers {
             if changed.is_none() || changed != self.read {
                 self.read = changed;
                 let text = std::fs::read_to_string(file).unwrap_or_default();
-                self.list = etc::name_servers(&text, number_of).collect();
-                if self.list.is_empty() {
+                self.listed = Listed {
+                    servers: etc::name_servers(&text, number_of).collect(),
+                    search: etc::search_domains(&text).map(str::to_owned).collect(),
+                };
+                if self.listed.servers.is_empty() {
                     // As resolv.conf(5) has it, of a file that names none and of a missing one.
-                    self.list.push(LOCAL);
+                    self.listed.servers.push(LOCAL);
                 }
             }
         }
-        self.list.clone()
+        self.listed.clone()
     }
 }
 
@@ -199,7 +210,7 @@ mod tests {
         Servers {
             file: Some(file.path().to_owned()),
             read: None,
-            list: Vec::new(),
+            listed: Listed::default(),
         }
     }
 
@@ -207,22 +218,24 @@ mod tests {
     fn a_file_that_was_read_before_it_was_whole_is_read_again() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut servers = listed_in(&file);
-        assert_eq!(servers.current(), [LOCAL], "a list without a name server");
+        assert_eq!(servers.current().servers, [LOCAL], "a list without a name server");
         let begun = file.as_file().metadata().unwrap().modified().unwrap();
-        std::fs::write(file.path(), "nameserver 192.0.2.1\n").unwrap();
+        std::fs::write(file.path(), "nameserver 192.0.2.1\nsearch corp.test\n").unwrap();
         // The clock of a filesystem moves on every few milliseconds.
         file.as_file().set_modified(begun).unwrap();
-        assert_eq!(servers.current(), [SocketAddr::from(([192, 0, 2, 1], 53))]);
+        let Listed { servers, search } = servers.current();
+        assert_eq!(servers, [SocketAddr::from(([192, 0, 2, 1], 53))]);
+        assert_eq!(search, ["corp.test"]);
     }
 
     #[test]
     fn where_no_name_server_is_listed_there_is_one_on_this_computer() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "# nameserver 192.0.2.1\noptions edns0\n").unwrap();
-        assert_eq!(listed_in(&file).current(), [LOCAL]);
+        assert_eq!(listed_in(&file).current().servers, [LOCAL]);
         let mut missing = listed_in(&file);
         file.close().unwrap();
-        assert_eq!(missing.current(), [LOCAL]);
+        assert_eq!(missing.current().servers, [LOCAL]);
     }
 
     #[test]
@@ -235,7 +248,8 @@ mod tests {
             format!("[fe80::1%{}]:53", loopback.trim()),
             "[fe80::1]:53".to_owned(),
         ];
-        let current: Vec<String> = servers.current().iter().map(ToString::to_string).collect();
+        let current = servers.current().servers;
+        let current: Vec<String> = current.iter().map(ToString::to_string).collect();
         assert_eq!(current, expected);
     }
 }

@@ -1,6 +1,6 @@
 //! The resolver against a name server of the tests' own, on loopback.
 
-use super::*;
+use super::{servers::Listed, *};
 use cove_wire::dns::{A, AAAA, PTR};
 use std::net::SocketAddr;
 use tokio::{
@@ -24,10 +24,11 @@ fn resolver(hosts: &str, servers: Vec<SocketAddr>) -> (Resolver, tempfile::TempD
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("hosts");
     std::fs::write(&file, hosts).unwrap();
-    (
-        Resolver::new(Hosts::new(file), Servers::fixed(servers)),
-        directory,
-    )
+    let listed = Listed {
+        servers,
+        search: Vec::new(),
+    };
+    (Resolver::new(Hosts::new(file), Servers::fixed(listed)), directory)
 }
 
 /// A server that answers every question over UDP with one address, or cuts its answers off and tells it over TCP.
