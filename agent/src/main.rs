@@ -37,6 +37,7 @@ mod runtime;
 mod serve;
 mod shares;
 mod socket;
+mod sources;
 mod trust;
 mod vsock;
 mod watch;

@@ -1,4 +1,7 @@
-//! The engine's runtime: the agent under the name `cove-runtime`, which becomes crun.
+//! The engine's runtimes: the agent under the names `cove-runtime`, which becomes crun, and `runc`, which becomes runc.
+//!
+//! Before either makes a container, it is looked at where the container's bind mounts come from; see
+//! [`crate::sources`].
 //!
 //! What crun runs in a container that runs already, for `docker exec` and health checks, has the OOM score of whoever
 //! started crun: that of a shim of containerd's, which the kernel is to spare. It would be killed after every container
@@ -8,58 +11,102 @@
 //! Why a container does not start reaches the client as words: dockerd and the client tell 126 (cannot be run) and 127
 //! (is not there) by those of Go's. crun has the C library's, and they are put into Go's where a start fails.
 
-use serde_json::Value;
+use crate::sources;
+use serde_json::{Value, json};
 use std::{
     env,
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::Path,
     process::{Command, ExitCode},
 };
 
-/// The name under which the engine's shims start it.
+/// The name under which the engine's shims start crun.
 const NAME: &str = "cove-runtime";
 
+/// The name under which they, and the engine's builder, look for runc on the `PATH`. The engine lets nobody say that it
+/// is elsewhere.
+const RUNC_NAME: &str = "runc";
+
 const CRUN: &str = "/usr/bin/crun";
+const RUNC: &str = "/usr/sbin/runc";
 
 /// How eagerly the kernel kills this process, and what it becomes and starts, when memory is short.
 const SCORE: &str = "/proc/self/oom_score_adj";
 
-/// Why crun was not started.
+/// Why what was asked for was not done.
 #[derive(Debug, thiserror::Error)]
 enum RuntimeError {
+    #[error("cannot look where the container's mounts come from: {0}")]
+    Sources(io::Error),
+    #[error(
+        "`{0}` is not shared with this machine; share it, or a folder around it, with: cove share add {0}"
+    )]
+    Unshared(String),
     #[error("cannot read what is to be run: {0}")]
     Read(io::Error),
     #[error("what is to be run is not described in JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("cannot set its OOM score: {0}")]
     Score(io::Error),
-    #[error("cannot start {CRUN}: {0}")]
-    Crun(io::Error),
+    #[error("cannot start {0}: {1}")]
+    Start(&'static str, io::Error),
 }
 
-/// Whether this process was started as the runtime.
+/// Whether this process was started as a runtime.
 pub(crate) fn is_wanted() -> bool {
-    crate::is_called(NAME)
+    crate::is_called(NAME) || crate::is_called(RUNC_NAME)
 }
 
-/// Becomes crun, with the same arguments, or starts it where it may have to say why something did not start.
+/// Becomes the runtime, with the same arguments, or starts it where it may have to say why something did not start.
 pub(crate) fn run() -> ExitCode {
-    // crun's arguments are ours, without the name that we were started by.
+    // The runtime's arguments are ours, without the name that we were started by.
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
-    let outcome = take_score(&arguments).and_then(|()| {
+    let outcome = refuse_unshared(&arguments).and_then(|()| {
+        if crate::is_called(RUNC_NAME) {
+            let failed = Command::new(RUNC).args(&arguments).exec();
+            return Err(RuntimeError::Start(RUNC, failed));
+        }
+        take_score(&arguments)?;
+        let failed = |error| RuntimeError::Start(CRUN, error);
         let mut crun = Command::new(CRUN);
         crun.args(&arguments);
         match log_of_a_start(&arguments) {
-            Some(log) => start(&mut crun, log).map_err(RuntimeError::Crun),
-            None => Err(RuntimeError::Crun(crun.exec())),
+            Some(log) => start(&mut crun, log).map_err(failed),
+            None => Err(failed(crun.exec())),
         }
     });
     outcome.unwrap_or_else(|error| {
-        eprintln!("{NAME}: {error}");
+        eprintln!("cove-agent: {error}");
+        if let Some(log) = value_of("--log", &arguments)
+            && let Err(error) = note(log, &error.to_string())
+        {
+            eprintln!("cove-agent: cannot write {}: {error}", log.display());
+        }
         ExitCode::FAILURE
     })
+}
+
+/// Refuses to make a container of which a folder would be an empty directory.
+fn refuse_unshared(arguments: &[OsString]) -> Result<(), RuntimeError> {
+    // The builder's containers come by `run`, and mount nothing that somebody names.
+    if !arguments.iter().any(|argument| argument == "create") {
+        return Ok(());
+    }
+    let bundle = value_of("--bundle", arguments).unwrap_or(Path::new("."));
+    match sources::unshared(bundle) {
+        Ok(None) => Ok(()),
+        Ok(Some(source)) => Err(RuntimeError::Unshared(source)),
+        Err(error) => Err(RuntimeError::Sources(error)),
+    }
+}
+
+/// Adds an error to a runtime's log, where the shim looks for what to tell.
+fn note(log: &Path, error: &str) -> io::Result<()> {
+    let mut log = fs::OpenOptions::new().append(true).create(true).open(log)?;
+    writeln!(log, "{}", json!({"level": "error", "msg": error}))
 }
 
 /// Runs crun to its end, and puts into Go's words what it has logged if it fails.
@@ -203,6 +250,25 @@ mod tests {
         ] {
             assert_eq!(reworded(said), words);
         }
+    }
+
+    #[test]
+    fn a_container_whose_mounts_cannot_be_looked_at_is_not_made() {
+        let create = words("--root /r create --bundle /nonexistent --pid-file /p 0123");
+        assert!(matches!(refuse_unshared(&create), Err(RuntimeError::Sources(_))));
+        assert!(refuse_unshared(&words("--root /r start 0123")).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_is_an_error_of_the_runtimes_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log.json");
+        let refusal = RuntimeError::Unshared("/data".into());
+        note(&log, &refusal.to_string()).unwrap();
+        let noted: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+        assert_eq!(noted["level"], "error");
+        let said = noted["msg"].as_str().unwrap();
+        assert!(said.starts_with("`/data` is not shared"), "{said}");
     }
 
     #[test]

@@ -272,8 +272,8 @@ impl Client {
         self.json(Method::POST, "/v1/shares", Some(share)).await
     }
 
-    /// Ceases to share a folder. Where containers that run have it mounted, this is refused with
-    /// [`ErrorCode::NotConfirmed`] unless it is forced; they lose access to it.
+    /// Ceases to share a folder. Where containers have it mounted, stopped ones included, this is refused with
+    /// [`ErrorCode::NotConfirmed`] unless it is forced; those that run lose access to it.
     pub async fn remove_share(&self, path: &str, force: bool) -> Result<(), ClientError> {
         let path = format!("/v1/shares?path={}&force={force}", query::encode(path));
         self.nothing(Method::DELETE, &path).await

@@ -208,7 +208,7 @@ pub(crate) enum Share {
     Remove {
         /// The folder
         path: PathBuf,
-        /// Also when containers that run have it mounted; they lose access
+        /// Also when containers have it mounted; those that run lose access, and those that are stopped do not start
         #[arg(long)]
         force: bool,
     },

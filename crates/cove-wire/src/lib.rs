@@ -29,6 +29,7 @@ pub mod dns;
 pub mod etc;
 mod exec;
 mod files;
+mod folders;
 mod frame;
 mod hangup;
 mod look;
@@ -52,6 +53,7 @@ pub use files::{
     AGENT_PROGRAM, FILES_ARGUMENT, FileEntry, FileKind, FileLink, FilesAnswer, FilesCall, FilesQuestion,
     FilesRoot, InMount, MAX_ENTRIES, MAX_MOUNTS, MAX_MOUNTS_LENGTH,
 };
+pub use folders::guest_folder;
 pub use frame::{Codec, HEADER_LEN, MAX_FRAME, WireError, body_len, decode, encode};
 pub use hangup::{HANGUP_ARGUMENT, HELD};
 pub use look::{Attempt, Look, MAX_ADDRESSES, MAX_LISTENERS, NameSource, Seen, Sight, listeners};

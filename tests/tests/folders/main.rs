@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         promises::what_a_container_writes_is_a_file_of_the_user,
         promises::an_owner_that_a_container_sets_sticks_and_stays_off_the_host,
         promises::a_folder_is_shared_and_taken_away_while_the_machine_runs,
+        promises::a_stopped_container_does_not_start_without_its_folder,
         promises::a_folder_shared_for_reading_cannot_be_written,
         promises::folders_that_cannot_be_shared_are_refused_with_the_reason,
         events::each_change_on_the_host_is_seen_by_inotify_in_a_container_once,
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         programs::vite_rebuilds_when_files_are_edited_created_renamed_or_deleted_on_the_host,
         habits::what_was_synced_survives_the_machines_death,
         promises::shares_and_what_containers_mount_survive_a_restart,
+        promises::a_container_that_is_always_restarted_does_not_run_without_its_folder,
     ];
     harness::run(
         "folders",
@@ -78,7 +80,8 @@ fn run(cove: &Cove, folder: &Path, script: &str) -> harness::Cmd {
 }
 
 mod promises {
-    use super::{Cove, MetadataExt, at_home, folder, fs, harness, run};
+    use super::{Cove, MetadataExt, Path, at_home, folder, fs, harness, run};
+    use harness::eventually;
 
     /// A folder that is not below the user's home.
     fn elsewhere(name: &str) -> tempfile::TempDir {
@@ -169,6 +172,88 @@ mod promises {
             .run()
             .fails_with(125)
             .says(&["not shared"]);
+    }
+
+    /// It started with an empty folder in the machine's memory, and what it wrote there was gone with the machine.
+    pub(crate) fn a_stopped_container_does_not_start_without_its_folder(cove: &Cove) {
+        let shared = elsewhere("stopped");
+        let path = shared.path().to_str().unwrap();
+        cove.cove(["share", "add", path]).ok();
+        let bind = format!("{path}/pg:/data");
+        keep(cove, "db", &["-v", &bind]);
+        let log = shared.path().join("pg/log");
+        eventually("the first life", || lives(&log) == 1);
+        cove.docker(["stop", "-t", "0", "db"]).ok();
+
+        let refused = cove.cove(["share", "remove", path]).run();
+        assert_ne!(refused.code, Some(0), "{refused}");
+        refused.says(&["`db` (stopped)", "--force"]);
+        cove.cove(["share", "remove", "--force", path]).ok();
+        for word in ["start", "restart"] {
+            cove.docker([word, "db"]).run().fails_with(1).says(&[
+                &bind[..path.len() + 3],
+                "is not shared",
+                "cove share add",
+            ]);
+        }
+        // As when the engine starts a container by itself: nothing of it comes by the gateway.
+        for runtime in ["crun", "runc"] {
+            let mount = ["run", "--rm", "--runtime", runtime, "-v", &bind, "alpine", "true"];
+            let inside = cove.cove(["exec", "--", "docker"]).args(mount).run();
+            assert_ne!(inside.code, Some(0), "{inside}");
+            inside.says(&["is not shared with this machine"]);
+        }
+
+        cove.cove(["share", "add", path]).ok();
+        cove.docker(["start", "db"]).ok();
+        eventually("the second life", || lives(&log) == 2);
+        cove.docker(["rm", "-f", "db"]).ok();
+        cove.cove(["share", "remove", path]).ok();
+    }
+
+    /// A container that notes each of its lives in `/data`, and stays.
+    fn keep(cove: &Cove, name: &str, options: &[&str]) {
+        let script = "echo begun >> /data/log; exec sleep 1000";
+        cove.docker(["run", "-d", "--init", "--name", name])
+            .args(options)
+            .args(["alpine", "sh", "-c", script])
+            .ok();
+    }
+
+    fn lives(log: &Path) -> usize {
+        fs::read_to_string(log).unwrap_or_default().lines().count()
+    }
+
+    pub(crate) fn a_container_that_is_always_restarted_does_not_run_without_its_folder(cove: &Cove) {
+        let around = elsewhere("gone");
+        let shared = folder(around.path().join("shared"));
+        let path = shared.to_str().unwrap();
+        cove.cove(["share", "add", path]).ok();
+        let bind = format!("{path}:/data");
+        keep(cove, "faithful", &["--restart", "always", "-v", &bind]);
+        let log = shared.join("log");
+        eventually("the first life", || lives(&log) == 1);
+
+        let away = around.path().join("away");
+        fs::rename(&shared, &away).unwrap();
+        cove.cove(["restart"])
+            .limit(std::time::Duration::from_mins(5))
+            .ok();
+        let format = "{{.State.Running}} {{.State.Error}}";
+        let state = || cove.docker(["inspect", "--format", format, "faithful"]).ok();
+        eventually("the engine to say why it does not run", || {
+            state().contains("is not shared with this machine")
+        });
+        let seen = state();
+        assert!(seen.starts_with("false"), "{seen}");
+
+        fs::rename(&away, &shared).unwrap();
+        cove.cove(["share", "remove", "--force", path]).ok();
+        cove.cove(["share", "add", path]).ok();
+        cove.docker(["start", "faithful"]).ok();
+        eventually("the second life", || lives(&log) == 2);
+        cove.docker(["rm", "-f", "faithful"]).ok();
+        cove.cove(["share", "remove", path]).ok();
     }
 
     pub(crate) fn a_folder_shared_for_reading_cannot_be_written(cove: &Cove) {

@@ -5,7 +5,11 @@ use super::{
     body::{self, Answer, invalid},
     machines::parameter,
 };
-use crate::{gateway::HostPaths, machine::mounted, settings};
+use crate::{
+    gateway::HostPaths,
+    machine::mounted::{self, Mounting},
+    settings,
+};
 use cove_api::{ApiError, ErrorCode, Event, MachineState, MissingShare, NewShare, Share};
 use hyper::{Request, body::Incoming};
 use std::{fs::Metadata, io, path::Path, time::Duration};
@@ -27,8 +31,7 @@ pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Res
     // Shared in another way it is another folder to the guest, and whoever has this one mounted loses it.
     let is_changed = |other: &settings::Share| other.path == share.path && other.read_only != read_only;
     if shares(server).iter().any(is_changed) {
-        let instead = "begin with `cove share remove --force`";
-        refuse_in_use(server, &share.path.to_string_lossy(), instead).await?;
+        refuse_in_use(server, &share.path.to_string_lossy(), Change::Access).await?;
     }
     server.context.settings.add_share(&share)?;
     applied(server).await;
@@ -38,7 +41,7 @@ pub(super) async fn add(server: &Server, request: &mut Request<Incoming>) -> Res
 pub(super) async fn remove(server: &Server, request: &Request<Incoming>) -> Result<Answer, ApiError> {
     let path = parameter(request, "path").ok_or_else(|| invalid("it has to be said which `path`"))?;
     if parameter(request, "force").as_deref() != Some("true") {
-        refuse_in_use(server, &path, "add --force").await?;
+        refuse_in_use(server, &path, Change::Removal).await?;
     }
     server.context.settings.remove_share(Path::new(&path))?;
     applied(server).await;
@@ -59,9 +62,40 @@ fn shares(server: &Server) -> Vec<settings::Share> {
     })
 }
 
-/// Refuses when a container that runs has something of the share mounted, or when that cannot be known. `instead` is
-/// what a person does who wants it all the same.
-async fn refuse_in_use(server: &Server, path: &str, instead: &str) -> Result<(), ApiError> {
+/// What becomes of a share, for those that have it mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It goes: what runs loses it, and what is stopped cannot be started again.
+    Removal,
+    /// It comes back as another one. What runs loses it; what is stopped mounts the new one when it starts.
+    Access,
+}
+
+impl Change {
+    /// What a person does who wants it all the same.
+    fn instead(self) -> &'static str {
+        match self {
+            Self::Removal => "add --force",
+            Self::Access => "begin with `cove share remove --force`",
+        }
+    }
+
+    /// What to do about what uses the share.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Removal => {
+                "remove what uses it, or add --force: what runs loses access, and what is stopped cannot be started \
+                 until the folder is shared again"
+            }
+            Self::Access => {
+                "stop what uses it, or begin with `cove share remove --force`, and it loses access"
+            }
+        }
+    }
+}
+
+/// Refuses when a container has something of the share mounted, or when that cannot be known.
+async fn refuse_in_use(server: &Server, path: &str, change: Change) -> Result<(), ApiError> {
     let shares = shares(server);
     let mut users = Vec::new();
     for handle in server.machines.all() {
@@ -72,7 +106,7 @@ async fn refuse_in_use(server: &Server, path: &str, instead: &str) -> Result<(),
         };
         let name = handle.name();
         let refused = |message| {
-            let hint = format!("{instead} to take it away all the same");
+            let hint = format!("{} to take it away all the same", change.instead());
             ApiError::new(ErrorCode::NotConfirmed, message, hint)
         };
         if snapshot.state == MachineState::Paused {
@@ -87,27 +121,31 @@ async fn refuse_in_use(server: &Server, path: &str, instead: &str) -> Result<(),
         })?;
         let using = containers.into_iter().filter(|container| {
             let mut sources = container.sources.iter();
-            sources.any(|source| is_of(source, Path::new(path), &shares))
+            (container.is_up || change == Change::Removal)
+                && sources.any(|source| is_of(source, Path::new(path), &shares))
         });
-        users.extend(using.map(|container| container.name));
+        users.extend(using);
     }
     if users.is_empty() {
         return Ok(());
     }
-    let names: Vec<_> = users.iter().map(|name| format!("`{name}`")).collect();
+    let message = in_use(path, &users);
+    Err(ApiError::new(ErrorCode::NotConfirmed, message, change.hint()))
+}
+
+/// Who uses the share at `path`.
+fn in_use(path: &str, users: &[Mounting]) -> String {
+    let names = users.iter().map(|user| {
+        let state = if user.is_up { "" } else { " (stopped)" };
+        format!("`{}`{state}", user.name)
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
     let (noun, verb) = if users.len() == 1 {
         ("container", "has")
     } else {
         ("containers", "have")
     };
-    Err(ApiError::new(
-        ErrorCode::NotConfirmed,
-        format!(
-            "{noun} {} {verb} `{path}`, something in it or a folder around it mounted",
-            names.join(", ")
-        ),
-        format!("stop what uses it, or {instead}, and it loses access"),
-    ))
+    format!("{noun} {names} {verb} `{path}`, something in it or a folder around it mounted")
 }
 
 /// Whether something of the share at `path` comes with `source`, a path in the guest: because it comes from there, or
@@ -239,6 +277,24 @@ mod tests {
         ] {
             assert_eq!(share_of(source, &shares), expected.map(Path::new), "{source}");
         }
+    }
+
+    /// A stopped one was not named, and had an empty directory in the machine's memory when it was started again.
+    #[test]
+    fn a_stopped_container_is_named_as_such() {
+        let user = |name: &str, is_up| Mounting {
+            name: name.into(),
+            is_up,
+            sources: Vec::new(),
+        };
+        assert_eq!(
+            in_use("/data", &[user("db", false)]),
+            "container `db` (stopped) has `/data`, something in it or a folder around it mounted"
+        );
+        assert_eq!(
+            in_use("/data", &[user("web", true), user("db", false)]),
+            "containers `web`, `db` (stopped) have `/data`, something in it or a folder around it mounted"
+        );
     }
 
     /// A container that has the folder around an inner share mounted lost what is in that without a word.

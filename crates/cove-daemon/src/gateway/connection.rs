@@ -5,10 +5,10 @@ use super::{
     exchange::{Exchange, ExchangeError, Outcome},
     framing::{Body, Framing},
     head::{RequestHead, rewrite_length, rewrite_target},
-    mounts::{self, Verdict},
+    mounts::{self, MountPolicy, Verdict},
     proxies,
     reply::Reply,
-    route::Checked,
+    route::{self, Checked},
     stream::{Peer, READ_SIZE, ReadHeadError, Transfer},
 };
 use cove_api::carry_halves;
@@ -44,6 +44,29 @@ pub(super) struct Examinations(Arc<Semaphore>);
 impl Examinations {
     pub(super) fn new() -> Self {
         Self(Arc::new(Semaphore::new(MAX_EXAMINED)))
+    }
+
+    /// Has `look` find out about mounts on a thread that may wait for the host's file systems, though not for ever.
+    async fn examine<T: Send + 'static>(
+        &self,
+        policy: MountPolicy,
+        look: impl FnOnce(&MountPolicy) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let places = Arc::clone(&self.0);
+        let examining = async move {
+            let place = places.acquire_owned().await.ok()?;
+            let examined = spawn_blocking(move || {
+                let found = look(&policy);
+                drop(place);
+                found
+            });
+            examined.await.ok()
+        };
+        let failed = |message: &str| Refusal::Tell(Reply::new(500, message));
+        timeout(EXAMINED_WITHIN, examining)
+            .await
+            .map_err(|_elapsed| failed("the folder does not answer; the server that it lies on may be away"))?
+            .ok_or_else(|| failed("cannot look for the bind mounts of this request"))
     }
 }
 
@@ -211,6 +234,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
         let (upload, told_to_continue) = match Checked::of(&request.method, &request.target) {
             None => (Transfer::new(request.length, request.framing), false),
             Some(Checked::Build) => (self.tell_build(request), false),
+            Some(Checked::Start) => (self.check_start(request).await?, request.expects_continue),
             Some(kind) => (self.check(kind, request).await?, request.expects_continue),
         };
         let mut exchange = Exchange {
@@ -278,21 +302,8 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
     /// buffer then.
     async fn check(&mut self, kind: Checked, request: &RequestHead) -> Result<Transfer, Refusal> {
         let (content, length) = self.read_body(request).await?;
-        let (policy, places) = (self.engine.mounts(), Arc::clone(&self.examinations.0));
-        let examining = async move {
-            let place = places.acquire_owned().await.ok()?;
-            let examined = spawn_blocking(move || {
-                let verdict = mounts::examine(kind, &content, &policy);
-                drop(place);
-                (verdict, content)
-            });
-            examined.await.ok()
-        };
-        let failed = |message: &str| Refusal::Tell(Reply::new(500, message));
-        let (verdict, content) = timeout(EXAMINED_WITHIN, examining)
-            .await
-            .map_err(|_elapsed| failed("the folder does not answer; the server that it lies on may be away"))?
-            .ok_or_else(|| failed("cannot look for bind mounts in the body of this request"))?;
+        let look = move |policy: &MountPolicy| (mounts::examine(kind, &content, policy), content);
+        let (verdict, content) = self.examinations.examine(self.engine.mounts(), look).await?;
         let told = |body: &[u8]| proxies::amend_body(kind, body, &self.engine.variables_of_containers());
         let verdict = match verdict {
             Verdict::Forward => told(&content).map_or(Verdict::Forward, Verdict::Rewrite),
@@ -313,6 +324,25 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
                 Err(Refusal::TellAndGoOn(Reply::new(400, message)))
             }
         }
+    }
+
+    /// Looks at what the container that is to be started was made with: a folder may have ceased to be shared since.
+    /// Where the engine says nothing of it, it has the same to say to the client.
+    async fn check_start(&mut self, request: &RequestHead) -> Result<Transfer, Refusal> {
+        let (_, length) = self.read_body(request).await?;
+        let container = match route::container(&request.target) {
+            Some(name) => self.engine.container(&name).await.filter(mounts::has_mounts),
+            None => None,
+        };
+        if let Some(container) = container {
+            let look = move |policy: &MountPolicy| mounts::obstacle(&container.to_string(), policy);
+            let obstacle = self.examinations.examine(self.engine.mounts(), look).await?;
+            if let Some(message) = obstacle {
+                self.client.inbound.skip(length);
+                return Err(Refusal::TellAndGoOn(Reply::new(400, message)));
+            }
+        }
+        Ok(Transfer::whole(length))
     }
 
     /// Puts the arguments that a build lacks into its request's head; its context follows unseen.
@@ -405,7 +435,7 @@ impl<S: AsyncRead + AsyncWrite> Conversation<'_, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::{MountPolicy, Unavailable};
+    use crate::gateway::Unavailable;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     /// No engine; reaching for it shows in the answer.
@@ -419,6 +449,10 @@ mod tests {
 
         fn mounts(&self) -> MountPolicy {
             unreachable!("no engine, no mounts")
+        }
+
+        async fn container(&self, _name: &str) -> Option<serde_json::Value> {
+            None
         }
     }
 
@@ -448,6 +482,10 @@ mod tests {
                 host: crate::gateway::HostPaths::Unix,
                 on_host: true,
             }
+        }
+
+        async fn container(&self, _name: &str) -> Option<serde_json::Value> {
+            None
         }
     }
 

@@ -6,7 +6,8 @@
 //! ends, because that is what lets it
 //!
 //! - hold a request while the machine wakes, and answer in Docker's own words when it does not;
-//! - look at the few requests that can ask for a bind mount before the engine sees them;
+//! - look at the few requests that can ask for a bind mount before the engine sees them, and at what a container was
+//!   made with before it starts;
 //! - tell builds of this computer's proxies, and containers where that is wanted;
 //! - tell when an answer turns the connection into a raw stream, and end it as a raw stream ends: each direction for
 //!   itself.
@@ -62,6 +63,10 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What may be bind-mounted now. Asked for with every request that is checked.
     fn mounts(&self) -> MountPolicy;
+
+    /// The engine's description of the container with this name or identifier; nothing where the engine does not answer
+    /// at once. Asked for with every request that starts one.
+    async fn container(&self, name: &str) -> Option<serde_json::Value>;
 
     /// Variables for containers and services whose clients do not set them: those of proxies, where that is wanted.
     /// Asked for with every request that makes one.

@@ -22,7 +22,7 @@ pub(super) fn amend_body(kind: Checked, body: &[u8], variables: &Variables) -> O
     let owner = match kind {
         Checked::Container => text,
         Checked::Service => last(last(text, "TaskTemplate")?, "ContainerSpec")?,
-        Checked::Volume | Checked::Build => return None,
+        Checked::Volume | Checked::Build | Checked::Start => return None,
     };
     let (place, insertion) = insertion(owner, variables)?;
     let at = owner.as_ptr().addr() - text.as_ptr().addr() + place.0;

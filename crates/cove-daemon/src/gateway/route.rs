@@ -1,4 +1,4 @@
-//! Which requests can ask for a bind mount, or are told of proxies.
+//! Which requests can ask for a bind mount, start what was made with one, or are told of proxies.
 //!
 //! The engine's router matches the decoded path, with or without a version in front, and redirects a path that is not
 //! in its cleaned form; here a path is cleaned first, so that no spelling of it goes unnoticed.
@@ -14,6 +14,8 @@ pub(super) enum Checked {
     Volume,
     /// `POST /build`
     Build,
+    /// `POST /containers/{id}/start` and `POST /containers/{id}/restart`
+    Start,
 }
 
 impl Checked {
@@ -23,26 +25,42 @@ impl Checked {
             return None;
         }
         let path = decode(path_of(target));
-        let mut segments = Vec::new();
-        for segment in path.split('/') {
-            match segment {
-                "" | "." => {}
-                ".." => drop(segments.pop()),
-                segment => segments.push(segment),
-            }
-        }
-        let segments = match segments.split_first() {
-            Some((version, rest)) if is_version(version) => rest,
-            _ => &segments,
-        };
-        match segments {
+        match segments(&path)[..] {
             ["containers", "create"] => Some(Self::Container),
             ["services", "create"] | ["services", _, "update"] => Some(Self::Service),
             ["volumes", "create"] => Some(Self::Volume),
             ["build"] => Some(Self::Build),
+            ["containers", _, "start" | "restart"] => Some(Self::Start),
             _ => None,
         }
     }
+}
+
+/// The name or identifier of the container that a request is about. None that the engine gives has other characters
+/// than these, which have to be encoded nowhere.
+pub(super) fn container(target: &str) -> Option<String> {
+    let path = decode(path_of(target));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+    match segments(&path)[..] {
+        ["containers", name, ..] => Some(name.to_owned()).filter(|name| name.chars().all(plain)),
+        _ => None,
+    }
+}
+
+/// A path's segments as the engine's router sees them, without the version.
+fn segments(path: &str) -> Vec<&str> {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    if segments.first().is_some_and(|first| is_version(first)) {
+        segments.remove(0);
+    }
+    segments
 }
 
 /// The path of a target in origin form (`/path?query`) or absolute form (`http://host/path?query`).
@@ -118,7 +136,9 @@ mod tests {
     fn everything_else_streams_through_unseen() {
         for (method, target) in [
             ("GET", "/containers/create"),
-            ("POST", "/containers/abc/start"),
+            ("POST", "/containers/abc/stop"),
+            ("POST", "/containers/start"),
+            ("GET", "/containers/abc/start"),
             ("POST", "/containers/create/exec"),
             ("POST", "/images/create?fromImage=/containers/create"),
             ("POST", "/x/containers/create"),
@@ -128,6 +148,27 @@ mod tests {
             ("POST", "%"),
         ] {
             assert_eq!(Checked::of(method, target), None, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_start_and_a_restart_name_their_container() {
+        for target in [
+            "/containers/my_db-1.x/start",
+            "/v1.47/containers/my_db-1.x/restart?t=3",
+            "//v1.47/containers//my_db%2D1.x/st%61rt/",
+        ] {
+            assert_eq!(Checked::of("POST", target), Some(Checked::Start), "{target}");
+            assert_eq!(container(target).as_deref(), Some("my_db-1.x"), "{target}");
+        }
+        // The engine has no such container, and words for it.
+        for target in [
+            "/containers/a%20b/start",
+            "/containers/a%3Fb/start",
+            "/containers",
+            "*",
+        ] {
+            assert_eq!(container(target), None, "{target}");
         }
     }
 
@@ -143,6 +184,7 @@ mod tests {
         #[test]
         fn arbitrary_targets_do_no_harm(target in "\\PC{0,60}") {
             let _ = Checked::of("POST", &target);
+            let _ = container(&target);
         }
     }
 }

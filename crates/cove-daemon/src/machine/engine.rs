@@ -3,6 +3,7 @@
 use super::{
     Handle,
     agent::{OpenError, open_stream},
+    engine_api::ask_engine,
 };
 use crate::{
     gateway::{Engine, HostPaths, MountPolicy, Unavailable},
@@ -12,6 +13,7 @@ use async_trait::async_trait;
 use cove_api::{MachineState, hint_for};
 use cove_machine::Connection;
 use cove_wire::Open;
+use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::time::{Instant, timeout};
 
@@ -130,6 +132,11 @@ impl Engine for MachineEngine {
             host: HostPaths::NATIVE,
             on_host: self.on_host,
         }
+    }
+
+    async fn container(&self, name: &str) -> Option<Value> {
+        let machine = self.handle.snapshot().machine.clone()?;
+        ask_engine(&*machine, &format!("/containers/{name}/json")).await
     }
 
     fn variables_of_containers(&self) -> BTreeMap<String, String> {

@@ -17,6 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest list that is read, in bytes: thousands of containers or volumes.
 const MAX_LIST: usize = 16 << 20;
 
+/// What the engine answers with every container, those included that do not run.
+const ALL_CONTAINERS: &str = "/containers/json?all=true";
+
 /// Why the engine's containers are not known.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListError {
@@ -32,16 +35,18 @@ pub(crate) enum ListError {
     Silent,
 }
 
-/// A container that runs, and the paths in the guest that it has mounted.
+/// A container, and the paths in the guest that it has mounted, or mounts when it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mounting {
     /// Its name.
     pub(crate) name: String,
+    /// Whether it runs or is paused, or is about to be started again by the engine.
+    pub(crate) is_up: bool,
     /// Where its bind mounts come from, and its volumes that are bind mounts.
     pub(crate) sources: Vec<String>,
 }
 
-/// The containers that run or are paused, with their bind mounts.
+/// All containers, with their bind mounts.
 pub(crate) async fn containers(machine: &dyn Machine) -> Result<Vec<Mounting>, ListError> {
     let asked = async { list_over(open_stream(machine, &Open::Engine).await?).await };
     timeout(TIMEOUT, asked).await.unwrap_or(Err(ListError::Silent))
@@ -51,7 +56,7 @@ async fn list_over(connection: Connection) -> Result<Vec<Mounting>, ListError> {
     let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(connection)).await?;
     let connection = tokio::spawn(connection);
     let outcome = async {
-        let containers: Vec<Container> = read(&get(&mut sender, "/containers/json").await?)?;
+        let containers: Vec<Container> = read(&get(&mut sender, ALL_CONTAINERS).await?)?;
         let mut mounts = containers.iter().flat_map(|container| &container.mounts);
         let volumes = if mounts.any(|mount| mount.r#type == "volume") {
             read::<Volumes>(&get(&mut sender, "/volumes").await?)?.devices()
@@ -89,6 +94,8 @@ struct Container {
     #[serde(default)]
     names: Vec<String>,
     id: String,
+    #[serde(default)]
+    state: String,
     #[serde(default)]
     mounts: Vec<Mount>,
 }
@@ -143,6 +150,7 @@ impl Container {
         let name = self.names.first().unwrap_or(&self.id);
         Mounting {
             name: super::words::clean(name.trim_start_matches('/')),
+            is_up: matches!(&*self.state, "running" | "paused" | "restarting"),
             sources: self
                 .mounts
                 .into_iter()
@@ -173,14 +181,14 @@ mod tests {
     async fn bind_mounts_are_told_by_the_containers_name_and_volumes_only_where_they_are_such() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let containers = r#"[
-            {"Id":"1","Names":["/web"],"Mounts":[
+            {"Id":"1","Names":["/web"],"State":"running","Mounts":[
                 {"Type":"bind","Source":"/home/u/x"},
                 {"Type":"volume","Name":"own","Source":"/v"},
                 {"Type":"volume","Name":"bound","Source":"/w"},
                 {"Type":"volume","Name":"remote","Source":"/r"},
                 {"Type":"tmpfs"}
             ]},
-            {"Id":"2"}
+            {"Id":"2","State":"exited"}
         ]"#;
         let volumes = r#"{"Volumes":[
             {"Name":"own","Driver":"local","Options":null},
@@ -188,7 +196,7 @@ mod tests {
             {"Name":"remote","Driver":"local","Options":{"type":"nfs","o":"addr=10.0.0.1","device":":/home/u/z"}}
         ],"Warnings":null}"#;
         let engine = async {
-            for (path, list) in [("/containers/json", containers), ("/volumes", volumes)] {
+            for (path, list) in [(ALL_CONTAINERS, containers), ("/volumes", volumes)] {
                 let mut request = [0; 1024];
                 let length = theirs.read(&mut request).await.unwrap();
                 assert!(request[..length].starts_with(format!("GET {path} ").as_bytes()));
@@ -198,13 +206,17 @@ mod tests {
             }
         };
         let (listed, ()) = tokio::join!(list_over(ours.into()), engine);
-        let mounting = |name: &str, sources: &[&str]| Mounting {
+        let mounting = |name: &str, is_up, sources: &[&str]| Mounting {
             name: name.into(),
+            is_up,
             sources: sources.iter().map(|&source| source.into()).collect(),
         };
         assert_eq!(
             listed.unwrap(),
-            [mounting("web", &["/home/u/x", "/home/u/y"]), mounting("2", &[])]
+            [
+                mounting("web", true, &["/home/u/x", "/home/u/y"]),
+                mounting("2", false, &[])
+            ]
         );
     }
 

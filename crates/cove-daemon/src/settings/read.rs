@@ -7,6 +7,7 @@ use super::{
 };
 use crate::name::MachineName;
 use cove_api::size;
+use cove_wire::guest_folder;
 use serde_json::{Map, Value};
 use std::path::{Component, Path, PathBuf};
 use toml_edit::{Document, Item, TableLike};
@@ -42,25 +43,6 @@ const RESERVED_OPTIONS: [(&str, &str); 15] = [
     ("live-restore", "a machine that stops has to stop its containers"),
 ];
 
-/// Folders of the guest's own that a share would hide, or be hidden by.
-const GUEST_FOLDERS: [&str; 15] = [
-    "/bin",
-    "/dev",
-    "/etc",
-    "/lib",
-    "/lib64",
-    "/proc",
-    "/run/containerd",
-    "/run/cove",
-    "/run/docker",
-    "/sbin",
-    "/sys",
-    "/usr",
-    "/var/lib/containerd",
-    "/var/lib/docker",
-    "/var/run",
-];
-
 /// Whether a folder may be shared; `text` is how it was given.
 pub(crate) fn check_share(path: &Path, text: &str) -> Result<(), String> {
     let shown = path.display();
@@ -83,10 +65,7 @@ pub(crate) fn check_share(path: &Path, text: &str) -> Result<(), String> {
             "`{shown}` cannot be shared as a whole; share folders in it"
         ));
     }
-    if let Some(guest) = GUEST_FOLDERS
-        .iter()
-        .find(|guest| path.starts_with(guest) || Path::new(guest).starts_with(path))
-    {
+    if let Some(guest) = guest_folder(path) {
         return Err(format!(
             "`{shown}` cannot be shared, because the guest has its own {guest}"
         ));

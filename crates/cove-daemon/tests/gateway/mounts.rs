@@ -2,6 +2,7 @@
 
 use crate::setup::{Setup, Wire};
 use cove_daemon::gateway::{Capacity, HostPaths};
+use serde_json::json;
 
 fn create(body: &str) -> String {
     format!(
@@ -147,4 +148,42 @@ async fn a_drive_path_is_replaced_by_its_path_in_the_guest() {
         .send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
         .await;
     engine.expect("GET /next HTTP/1.1\r\n\r\n").await;
+}
+
+/// It was started, with an empty directory in the machine's memory for its folder.
+#[tokio::test]
+async fn a_container_whose_folder_is_not_shared_any_more_is_not_started() {
+    let mut setup = Setup::new();
+    let binds = |source: &str| json!({"HostConfig": {"Binds": [format!("{source}:/x")], "Mounts": null}});
+    setup.describe("db", binds("/home/v/pg"));
+    setup.describe("web", binds("/home/u/pg"));
+    setup.describe("bare", json!({"HostConfig": {"Binds": null}}));
+    let mut client = setup.client().await;
+    for target in ["/containers/db/start", "/v1.47/containers/db/restart?t=3"] {
+        client
+            .send(format!("POST {target} HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}"))
+            .await;
+        let (status, message) = client.message().await;
+        assert_eq!(status, 400);
+        assert!(
+            message.starts_with("`/home/v/pg` is not shared with machine `default`"),
+            "{message}"
+        );
+        assert!(message.contains("cove share add"), "{message}");
+        let mut engine = setup.engine().await;
+        assert!(!engine.fill().await, "the engine has seen the request");
+    }
+    // The engine has words for what it does not have.
+    let mut engine = None;
+    for name in ["web", "bare", "missing"] {
+        let request = format!("POST /containers/{name}/start HTTP/1.1\r\nContent-Length: 2\r\n\r\n{{}}");
+        client.send(&request).await;
+        if engine.is_none() {
+            engine = Some(setup.engine().await);
+        }
+        let engine = engine.as_mut().unwrap();
+        engine.expect(request).await;
+        engine.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+        client.expect("HTTP/1.1 204 No Content\r\n\r\n").await;
+    }
 }

@@ -4,10 +4,12 @@ use async_trait::async_trait;
 use cove_api::transport::Listener;
 use cove_daemon::gateway::{Capacity, Engine, HostPaths, MountPolicy, Unavailable, serve};
 use cove_machine::Connection;
+use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -51,6 +53,7 @@ struct TestEngine {
     connections: mpsc::UnboundedSender<UnixStream>,
     policy: MountPolicy,
     waiting: Arc<AtomicUsize>,
+    containers: Arc<Mutex<BTreeMap<String, Value>>>,
 }
 
 struct Waiting<'a>(&'a AtomicUsize);
@@ -82,6 +85,10 @@ impl Engine for TestEngine {
     fn mounts(&self) -> MountPolicy {
         self.policy.clone()
     }
+
+    async fn container(&self, name: &str) -> Option<Value> {
+        self.containers.lock().unwrap().get(name).cloned()
+    }
 }
 
 /// A gateway that serves, and the other side of its engine.
@@ -92,6 +99,7 @@ pub(crate) struct Setup {
     socket: PathBuf,
     connections: mpsc::UnboundedReceiver<UnixStream>,
     waiting: Arc<AtomicUsize>,
+    containers: Arc<Mutex<BTreeMap<String, Value>>>,
     _directory: tempfile::TempDir,
 }
 
@@ -107,6 +115,7 @@ impl Setup {
         let (state, watched) = watch::channel(State::Running);
         let (sender, connections) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
+        let containers: Arc<Mutex<BTreeMap<_, _>>> = Arc::default();
         let engine = TestEngine {
             state: watched,
             connections: sender,
@@ -118,6 +127,7 @@ impl Setup {
                 on_host: true,
             },
             waiting: Arc::clone(&waiting),
+            containers: Arc::clone(&containers),
         };
         let shutdown = CancellationToken::new();
         let listener = Listener::bind(&socket).unwrap();
@@ -129,6 +139,7 @@ impl Setup {
             socket,
             connections,
             waiting,
+            containers,
             _directory: directory,
         }
     }
@@ -150,6 +161,11 @@ impl Setup {
     /// No connection to the engine has been asked for beyond those that were taken.
     pub(crate) fn engine_is_untouched(&mut self) -> bool {
         self.connections.try_recv().is_err()
+    }
+
+    /// The engine has a container, and describes it so from now on.
+    pub(crate) fn describe(&self, name: &str, container: Value) {
+        self.containers.lock().unwrap().insert(name.to_owned(), container);
     }
 
     /// How many connections are waiting for the machine.
@@ -262,7 +278,7 @@ impl Wire {
         };
         assert_eq!(field("content-type:"), "application/json");
         let body = self.exactly(field("content-length:").parse().unwrap()).await;
-        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
         (
             head[9..12].parse().unwrap(),
             body["message"].as_str().unwrap().to_owned(),

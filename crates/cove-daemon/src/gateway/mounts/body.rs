@@ -5,14 +5,15 @@
 //! them, without regard to case. Go lets the last of several equal keys win for a string and merges them for an
 //! object; here every one of them is looked at, which covers both.
 
-use super::{MountPolicy, Place, is_drive_path};
+use super::{MountPolicy, Place, clean, is_drive_path};
 use crate::gateway::route::Checked;
+use cove_wire::guest_folder;
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor},
 };
-use serde_json::value::RawValue;
-use std::{fmt, ops::Range};
+use serde_json::{Value, value::RawValue};
+use std::{fmt, ops::Range, path::Path};
 
 /// What to do with a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,11 +33,7 @@ pub(in crate::gateway) fn examine(kind: Checked, body: &[u8], policy: &MountPoli
     }
     // Go, too, reads bytes that are not UTF-8 as replacement characters.
     let text = String::from_utf8_lossy(body);
-    let mut search = Search {
-        text: &text,
-        policy,
-        edits: Vec::new(),
-    };
+    let mut search = Search::new(&text, policy);
     match search.run(kind) {
         Ok(()) if search.edits.is_empty() => Verdict::Forward,
         Ok(()) => Verdict::Rewrite(search.rewritten()),
@@ -44,6 +41,28 @@ pub(in crate::gateway) fn examine(kind: Checked, body: &[u8], policy: &MountPoli
         Err(Stop::Json(error)) => Verdict::Refuse(format!(
             "cannot look for bind mounts in the body of this request: {error}"
         )),
+    }
+}
+
+/// Whether a container that the engine describes so was made with mounts that [`obstacle`] would look at.
+pub(in crate::gateway) fn has_mounts(container: &Value) -> bool {
+    let host = &container["HostConfig"];
+    [&host["Binds"], &host["Mounts"]]
+        .into_iter()
+        .any(|mounts| mounts.as_array().is_some_and(|mounts| !mounts.is_empty()))
+}
+
+/// Why a container must not be started now that was made when it could be. `container` is the engine's description of
+/// it, in which its mounts stand as in the request that made it.
+pub(in crate::gateway) fn obstacle(container: &str, policy: &MountPolicy) -> Option<String> {
+    let mut search = Search {
+        is_made: true,
+        ..Search::new(container, policy)
+    };
+    match search.run(Checked::Container) {
+        Err(Stop::Elsewhere { source, end }) => Some(policy.refusal(&source, end.as_deref())),
+        // What the engine says is its own affair; its runtime looks at the mounts once more.
+        Ok(()) | Err(Stop::Json(_)) => None,
     }
 }
 
@@ -66,11 +85,22 @@ impl From<serde_json::Error> for Stop {
 struct Search<'a> {
     text: &'a str,
     policy: &'a MountPolicy,
+    /// The container is there already. A client in the guest may have made it, and have meant what the guest has itself.
+    is_made: bool,
     /// Strings to replace, in the order in which they were found.
     edits: Vec<(Range<usize>, String)>,
 }
 
 impl<'a> Search<'a> {
+    fn new(text: &'a str, policy: &'a MountPolicy) -> Self {
+        Self {
+            text,
+            policy,
+            is_made: false,
+            edits: Vec::new(),
+        }
+    }
+
     fn run(&mut self, kind: Checked) -> Result<(), Stop> {
         let top: Members<'a> = optional(self.text)?;
         match kind {
@@ -93,8 +123,8 @@ impl<'a> Search<'a> {
                 }
             }
             Checked::Volume => self.volume(&top, "Driver", "DriverOpts")?,
-            // It has no body that could name a path of the host's.
-            Checked::Build => {}
+            // They have no body that could name a path of the host's.
+            Checked::Build | Checked::Start => {}
         }
         Ok(())
     }
@@ -164,6 +194,7 @@ impl<'a> Search<'a> {
     fn source(&mut self, raw: &'a RawValue, source: &str, rest: &str) -> Result<(), Stop> {
         match self.policy.place(source) {
             Place::AsGiven => {}
+            Place::NotShared if self.is_made && guest_folder(Path::new(&clean(source))).is_some() => {}
             Place::NotShared => {
                 return Err(Stop::Elsewhere {
                     source: source.to_owned(),
@@ -373,6 +404,42 @@ mod tests {
             let body = format!("{{{options}}}");
             assert_eq!(on_unix(Checked::Volume, &body), Verdict::Forward, "{body}");
         }
+    }
+
+    #[test]
+    fn a_container_that_is_there_is_not_started_without_what_it_mounts() {
+        let policy = policy(HostPaths::Unix);
+        let described = |host: Value| {
+            let container = serde_json::json!({
+                "Id": "0123",
+                "HostConfig": host,
+                "Mounts": [{"Type": "bind", "Source": "/data/pg", "Destination": "/x"}],
+            });
+            (has_mounts(&container), obstacle(&container.to_string(), &policy))
+        };
+        for host in [
+            serde_json::json!({"Binds": ["/home/u:/u", "/data/pg:/x:ro"], "Mounts": null}),
+            serde_json::json!({"Binds": null, "Mounts": [{"Type": "bind", "Source": "/data/pg"}]}),
+        ] {
+            let (has_mounts, obstacle) = described(host);
+            assert!(has_mounts);
+            let message = obstacle.unwrap();
+            assert!(message.starts_with("`/data/pg` is not shared"), "{message}");
+        }
+        for host in [
+            serde_json::json!({"Binds": ["/home/u/x:/u", "named:/v"]}),
+            // Made in the machine, of what it has itself.
+            serde_json::json!({"Binds": ["/etc/ssl:/ssl:ro", "/:/host"]}),
+            serde_json::json!({"Binds": 7, "Mounts": [7]}),
+        ] {
+            assert_eq!(described(host).1, None);
+        }
+        let without = described(serde_json::json!({"Binds": null, "Mounts": []}));
+        assert_eq!(without, (false, None));
+        // What the engine says of a container that it does not have.
+        let missing = serde_json::json!({"message": "No such container: x"});
+        assert!(!has_mounts(&missing));
+        assert_eq!(obstacle("no JSON", &policy), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 mod body;
 
-pub(super) use body::{Members, Verdict, examine};
+pub(super) use body::{Members, Verdict, examine, has_mounts, obstacle};
 
 use crate::settings::check_share;
 use std::{
