@@ -233,6 +233,11 @@ impl MountPolicy {
         // A client in the guest is told the same of what is missing, of a file and of a folder.
         let looked = self.on_host.then(|| fs::metadata(&path));
         let is_missing = matches!(&looked, Some(Err(error)) if error.kind() == io::ErrorKind::NotFound);
+        if let Some(Ok(found)) = &looked
+            && let Some(advice) = advice_on_end(found)
+        {
+            return advice.to_owned();
+        }
         let is_file = matches!(&looked, Some(Ok(found)) if !found.is_dir());
         let folder = if is_file { parent } else { path.as_path() };
         if let Err(why) = check_share(folder, &folder.to_string_lossy()) {
@@ -274,6 +279,29 @@ impl MountPolicy {
             HostPaths::Windows => format!("\"{argument}\""),
         }
     }
+}
+
+/// What to do about one end of a conversation between programs, in which a share is of no help: at the other end is a
+/// program on this computer's kernel.
+#[cfg(unix)]
+fn advice_on_end(found: &fs::Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = found.file_type();
+    if kind.is_socket() {
+        return Some(
+            ", and sharing it would not help: a socket leads to programs on the same kernel only, and containers have \
+             the machine's. Keys of an SSH agent reach builds with: docker build --ssh default",
+        );
+    }
+    kind.is_fifo().then_some(
+        ", and sharing it would not help: a pipe leads to programs on the same kernel only, and containers have the \
+         machine's",
+    )
+}
+
+#[cfg(not(unix))]
+fn advice_on_end(_found: &fs::Metadata) -> Option<&'static str> {
+    None
 }
 
 /// What a path goes through, `..` included.
@@ -554,6 +582,34 @@ mod tests {
             assert!(refusal.contains("cannot be shared"), "{refusal}");
             assert!(refusal.ends_with("a folder that is shared"), "{refusal}");
             assert!(!refusal.contains("cove share add"), "{refusal}");
+        }
+    }
+
+    /// `-v $SSH_AUTH_SOCK:/agent` was told to share the folder, and then refused by the kernel.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_socket_or_a_pipe_is_said_to_be_of_no_use_in_a_container() {
+        let mut home = Home::new();
+        fs::create_dir(home.path("other")).unwrap();
+        let (socket, pipe) = (home.path("other/agent"), home.path("other/pipe"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &*pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let refusal = home.refusal(&socket);
+        assert!(
+            refusal.contains("a socket leads to programs on the same kernel"),
+            "{refusal}"
+        );
+        assert!(refusal.ends_with("docker build --ssh default"), "{refusal}");
+        let refusal = home.refusal(&pipe);
+        assert!(
+            refusal.contains("a pipe leads to programs on the same kernel"),
+            "{refusal}"
+        );
+        home.policy.on_host = false;
+        for source in [&socket, &pipe] {
+            let refusal = home.refusal(source);
+            assert!(!refusal.contains("kernel"), "{refusal}");
         }
     }
 
