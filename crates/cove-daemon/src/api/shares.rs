@@ -6,14 +6,19 @@ use super::{
     machines::parameter,
 };
 use crate::{
-    gateway::HostPaths,
+    gateway::{HostPaths, followed},
     machine::mounted::{self, Mounting},
     settings,
 };
 use cove_api::{ApiError, ErrorCode, Event, MachineState, MissingShare, NewShare, Share};
 use hyper::{Request, body::Incoming};
-use std::{fs::Metadata, io, path::Path, time::Duration};
-use tokio::time::timeout;
+use std::{
+    fs::Metadata,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// How long it may take to look at a folder. One on a server that is away takes for ever.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,6 +124,15 @@ async fn refuse_in_use(server: &Server, path: &str, change: Change) -> Result<()
                 "it is not known whether containers of machine `{name}` use `{path}`: {error}"
             ))
         })?;
+        let folders: Vec<PathBuf> = shares.iter().map(|share| share.path.clone()).collect();
+        let looking = spawn_blocking(move || with_ends(containers, &folders));
+        let Ok(Ok(containers)) = timeout(LOOK_TIMEOUT, looking).await else {
+            return Err(refused(format!(
+                "it is not known whether containers of machine `{name}` use `{path}`: what they mount cannot be looked \
+                 at within {} s",
+                LOOK_TIMEOUT.as_secs()
+            )));
+        };
         let using = containers.into_iter().filter(|container| {
             let mut sources = container.sources.iter();
             (container.is_up || change == Change::Removal)
@@ -131,6 +145,21 @@ async fn refuse_in_use(server: &Server, path: &str, change: Change) -> Result<()
     }
     let message = in_use(path, &users);
     Err(ApiError::new(ErrorCode::NotConfirmed, message, change.hint()))
+}
+
+/// Adds to the sources of the containers' mounts where links in the shared `folders` lead from them.
+fn with_ends(mut containers: Vec<Mounting>, folders: &[PathBuf]) -> Vec<Mounting> {
+    if HostPaths::NATIVE == HostPaths::Unix {
+        for container in &mut containers {
+            let ends = container.sources.iter().map(|source| {
+                let end = followed(Path::new(source), folders);
+                end.to_string_lossy().into_owned()
+            });
+            let ends: Vec<String> = ends.collect();
+            container.sources.extend(ends);
+        }
+    }
+    containers
 }
 
 /// Who uses the share at `path`.
@@ -295,6 +324,39 @@ mod tests {
             in_use("/data", &[user("web", true), user("db", false)]),
             "containers `web`, `db` (stopped) have `/data`, something in it or a folder around it mounted"
         );
+    }
+
+    /// What is mounted by way of a link is of the share where it leads to; it was taken away without a word.
+    #[test]
+    fn a_share_is_in_use_by_what_comes_to_it_by_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        // Spelled without links, such as that of macOS from /tmp to /private/tmp.
+        let directory = directory.path().canonicalize().unwrap();
+        let folders = ["home", "data"].map(|name| directory.join(name));
+        for folder in &folders {
+            std::fs::create_dir(folder).unwrap();
+        }
+        std::os::unix::fs::symlink(folders[1].join("pg"), folders[0].join("link")).unwrap();
+        let source = folders[0].join("link/sub").to_str().unwrap().to_owned();
+        let container = Mounting {
+            name: "db".into(),
+            is_up: true,
+            sources: vec![source],
+        };
+        let shares = folders.clone().map(|path| settings::Share {
+            path,
+            read_only: false,
+        });
+        let found = with_ends(vec![container], &folders).remove(0);
+        assert_eq!(found.sources[1..], [folders[1].join("pg/sub").to_str().unwrap()]);
+        for share in &shares {
+            let mut sources = found.sources.iter();
+            assert!(
+                sources.any(|source| is_of(source, &share.path, &shares)),
+                "{}",
+                share.path.display()
+            );
+        }
     }
 
     /// A container that has the folder around an inner share mounted lost what is in that without a word.

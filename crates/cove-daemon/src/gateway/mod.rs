@@ -48,6 +48,7 @@ mod route;
 mod stream;
 
 pub use accept::{Capacity, Clients, serve};
+pub(crate) use mounts::followed;
 pub use mounts::{GUEST_OWN, HostPaths, MountPolicy};
 
 use async_trait::async_trait;

@@ -130,7 +130,7 @@ impl MountPolicy {
             return Place::At(ENGINE_SOCKET.to_owned());
         } else if let Some(path) = self.in_share(&path) {
             if self.host == HostPaths::Unix {
-                let end = self.followed(Path::new(&path));
+                let end = followed(Path::new(&path), &self.shares);
                 let end = end.to_string_lossy();
                 if self.is_socket(&end) {
                     return Place::At(ENGINE_SOCKET.to_owned());
@@ -171,39 +171,6 @@ impl MountPolicy {
                     .remainder(path, &share)
                     .map(|rest| share.trim_end_matches('/').to_owned() + rest)
             })
-    }
-
-    /// Where the engine ends up that follows the links on `path` in the guest. What is in a share is the same there as
-    /// here; outside of them the guest has files of its own, and the links of this computer say nothing.
-    fn followed(&self, path: &Path) -> PathBuf {
-        let mut end = PathBuf::from("/");
-        let mut left: Vec<OsString> = names(path);
-        left.reverse();
-        let mut links = 0;
-        while let Some(name) = left.pop() {
-            if name == ".." {
-                end.pop();
-                continue;
-            }
-            end.push(name);
-            // The share itself is where it is mounted.
-            let is_inside = |share: &PathBuf| end != *share && end.starts_with(share);
-            if !self.shares.iter().any(is_inside) {
-                continue;
-            }
-            let Ok(target) = fs::read_link(&end) else { continue };
-            links += 1;
-            if links > MAX_LINKS {
-                // The engine meets the same end, and has words for it.
-                break;
-            }
-            end.pop();
-            if target.is_absolute() {
-                end = PathBuf::from("/");
-            }
-            left.extend(names(&target).into_iter().rev());
-        }
-        end
     }
 
     /// The words of a refusal: what, why, and what to do. `end` is where links lead from `source`, if they are why.
@@ -279,6 +246,39 @@ impl MountPolicy {
             HostPaths::Windows => format!("\"{argument}\""),
         }
     }
+}
+
+/// Where the engine ends up that follows the links on `path` in the guest. What is in one of `shares` is the same there
+/// as here; outside of them the guest has files of its own, and the links of this computer say nothing.
+pub(crate) fn followed(path: &Path, shares: &[PathBuf]) -> PathBuf {
+    let mut end = PathBuf::from("/");
+    let mut left: Vec<OsString> = names(path);
+    left.reverse();
+    let mut links = 0;
+    while let Some(name) = left.pop() {
+        if name == ".." {
+            end.pop();
+            continue;
+        }
+        end.push(name);
+        // The share itself is where it is mounted.
+        let is_inside = |share: &PathBuf| end != *share && end.starts_with(share);
+        if !shares.iter().any(is_inside) {
+            continue;
+        }
+        let Ok(target) = fs::read_link(&end) else { continue };
+        links += 1;
+        if links > MAX_LINKS {
+            // The engine meets the same end, and has words for it.
+            break;
+        }
+        end.pop();
+        if target.is_absolute() {
+            end = PathBuf::from("/");
+        }
+        left.extend(names(&target).into_iter().rev());
+    }
+    end
 }
 
 /// What to do about one end of a conversation between programs, in which a share is of no help: at the other end is a
