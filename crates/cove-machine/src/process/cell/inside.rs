@@ -35,6 +35,7 @@ use cove_virtio::{
 };
 use cove_wire::{network, with_causes};
 use futures_util::{SinkExt, StreamExt};
+use rustix::process::{Resource, getrlimit};
 use std::{
     fs::File,
     future::{Future, pending},
@@ -320,7 +321,8 @@ struct Folders {
 impl Folders {
     /// A file server without a folder, for a guest with so much memory.
     fn new(own: Vec<PathBuf>, memory_mib: u32) -> Result<Self, MachineError> {
-        let usual = Config::default();
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let usual = within(limit, Config::default());
         // The guest's kernel spends more than a kibibyte of its memory on each, so it forgets some before these are as
         // many.
         let files = usize::try_from(u64::from(memory_mib) << 10).unwrap_or(usize::MAX);
@@ -399,6 +401,18 @@ impl Folders {
     }
 }
 
+/// The settings for a process that may have at most `limit` descriptors: those that the guest has opened are half of them,
+/// directories at hand an eighth, and the rest is for all else. A guest that opens too many is then told so (`ENFILE`),
+/// and no connection or device of its own lacks one.
+fn within(limit: u64, config: Config) -> Config {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Config {
+        max_open: config.max_open.min(limit / 2),
+        max_pins: config.max_pins.min(limit / 8),
+        ..config
+    }
+}
+
 /// A cell without confinement around it, for tests of those who talk to one.
 #[cfg(test)]
 pub(in super::super) async fn unconfined(stream: tokio::net::UnixStream) {
@@ -413,5 +427,22 @@ pub(in super::super) async fn unconfined(stream: tokio::net::UnixStream) {
                 about_folders(id, ask, &folders, &answers_sender);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guest_may_open_half_of_what_the_process_may_and_never_more_than_usual() {
+        let bounds = |limit| {
+            let config = within(limit, Config::default());
+            (config.max_open, config.max_pins)
+        };
+        assert_eq!(bounds(4096), (2048, 512));
+        let usual = Config::default();
+        assert_eq!(bounds(1 << 20), (usual.max_open, usual.max_pins));
+        assert_eq!(bounds(u64::MAX), (usual.max_open, usual.max_pins));
     }
 }
