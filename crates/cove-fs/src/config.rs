@@ -22,7 +22,7 @@ pub struct Config {
     pub long_attributes: Duration,
     /// How long the guest may believe what is not watched.
     pub short: Duration,
-    /// Whether to watch directories that the guest looks into.
+    /// Whether to watch directories that the guest looks at.
     pub watch: bool,
     /// Most directories to watch; the kernel's own bound (`fs.fanotify.max_user_marks`) holds as well.
     pub max_watches: usize,

@@ -467,7 +467,9 @@ mod tests {
         (0..count)
             .map(|number| {
                 let name = CString::new(number.to_string()).unwrap();
-                std::fs::create_dir_all(folder.join(number.to_string()).join("inner")).unwrap();
+                let path = folder.join(number.to_string());
+                std::fs::create_dir_all(&path).unwrap();
+                std::fs::write(path.join("inner"), b"").unwrap();
                 let outer = server.tree.look_up(root, &name).unwrap().node;
                 server.tree.look_up(outer, c"inner").unwrap();
                 outer

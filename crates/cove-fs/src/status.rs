@@ -247,8 +247,12 @@ impl Tree {
         }
     }
 
-    /// How long attributes hold. `parent` saves a search where it is known.
+    /// How long attributes hold. `parent` saves a search where it is known. Those of a directory that is still to be
+    /// watched not at all: to have it watched by inotify, the guest's kernel looks at nothing but who may read it.
     pub(crate) fn attr_validity(&self, parent: Option<&Node>, node: &Node) -> Duration {
+        if self.is_to_be_watched(node) {
+            return Duration::ZERO;
+        }
         let told = if node.is_dir() {
             self.is_told(node)
         } else if node.links.load(Ordering::Relaxed) > 1 {

@@ -187,9 +187,6 @@ fn what_moves_between_directories_and_over_the_edge_of_the_share_is_seen_once() 
     let out = outside.path().display();
     on_host(host, "mkdir a b; printf first > a/f");
     let (a, b) = (guest.join("a"), guest.join("b"));
-    for dir in [&a, &b] {
-        let _ = std::fs::read_dir(dir).unwrap().count();
-    }
     let seen = Seen::watch(&[&a, &b]);
     let expect = |script: &str, events: &[&str]| {
         on_host(host, script);
@@ -253,6 +250,35 @@ fn what_the_guest_does_is_not_repeated() {
     assert_eq!(shared.server.take_changes(10, Duration::from_millis(200)), []);
 }
 
+/// To set a watch asks the server for next to nothing, and it did not watch for that.
+#[test]
+#[ignore = "it mounts, for which it takes root"]
+fn who_watches_a_folder_is_told_though_nobody_has_listed_it() {
+    let shared = Shared::new(patient());
+    let agent = Agent::start(&shared.server, &shared.guest);
+    let (host, guest) = (shared.host.as_path(), shared.guest.as_path());
+    on_host(host, "mkdir named listed");
+    // The folder itself, which nobody asked for more than its name.
+    let of_the_share = Seen::watch(&[guest]);
+    on_host(host, ": > new");
+    assert_eq!(shown(&of_the_share.drain(QUIET)), ["CREATE new"]);
+    let of_the_named = Seen::watch(&[&guest.join("named")]);
+    // One that is known from the list that it is in, within the second for which that is believed.
+    assert_eq!(std::fs::read_dir(guest).unwrap().count(), 3);
+    let of_the_listed = Seen::watch(&[&guest.join("listed")]);
+    on_host(host, ": > named/f; : > listed/f");
+    for seen in [of_the_named, of_the_listed] {
+        assert_eq!(shown(&seen.drain(QUIET)), ["CREATE f"]);
+    }
+    // And one that the host has just made.
+    on_host(host, "mkdir made");
+    assert_eq!(shown(&of_the_share.drain(QUIET)), ["CREATE made"]);
+    let of_the_made = Seen::watch(&[&guest.join("made")]);
+    on_host(host, ": > made/f");
+    assert_eq!(shown(&of_the_made.drain(QUIET)), ["CREATE f"]);
+    assert_eq!(agent.finish(), Vec::<String>::new());
+}
+
 /// Host and guest work in one directory at once, on files of their own; each of the host's creations and removals
 /// must be seen exactly once, and none of the guest's twice.
 #[test]
@@ -263,7 +289,6 @@ fn under_stress_from_both_sides_no_event_is_lost_or_doubled() {
     let agent = Agent::start(&shared.server, &shared.guest);
     let (host, guest) = (shared.host.clone(), shared.guest.clone());
     rustix::fs::chmod(&guest, Mode::from_raw_mode(0o777)).unwrap();
-    assert_eq!(std::fs::read_dir(&guest).unwrap().count(), 0);
     let seen = Seen::watch(&[&guest]);
     let events = std::thread::scope(|scope| {
         scope.spawn(|| {

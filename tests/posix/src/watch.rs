@@ -9,8 +9,6 @@ pub fn watch(directory: &Path) -> std::io::Result<()> {
     let wanted =
         WatchFlags::CREATE | WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::DELETE | WatchFlags::MOVE;
     inotify::add_watch(&events, directory, wanted)?;
-    // What nobody has looked at, nobody is told of.
-    let _ = std::fs::read_dir(directory)?.count();
     let mut out = std::io::stdout().lock();
     writeln!(out, "watching")?;
     out.flush()?;

@@ -29,9 +29,11 @@ impl Tree {
         sink.value(&self.attr_out(&node, &stat, &owner))
     }
 
-    /// Status through an open handle if one is named, or whichever way there is.
+    /// Status through an open handle if one is named, or whichever way there is. A directory is watched from then on:
+    /// who has the guest's kernel watch it asks for nothing else.
     fn stat_by(&self, node: &Arc<Node>, handle: Option<u64>) -> Result<(Statx, Reach), Errno> {
         let Some(fd) = handle.and_then(|handle| self.open_file(handle, node.id)) else {
+            self.ensure_known_watched(node);
             return self.stat(node);
         };
         let stat = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;

@@ -27,7 +27,7 @@ impl Tree {
         let dir = self.dir(&parent)?;
         self.ensure_watched(&parent, &dir);
         match rustix::fs::statx(&dir, name, AtFlags::SYMLINK_NOFOLLOW, STATUS) {
-            Ok(stat) => self.enter(&parent, name, &stat),
+            Ok(stat) => Ok(self.watched_at_once(self.enter(&parent, name, &stat)?)),
             Err(Errno::NOENT) => {
                 let was_known = self.nodes.at(parent.id, name).is_some();
                 Ok(self.no_entry(&parent, was_known))
@@ -45,6 +45,31 @@ impl Tree {
             None => crate::ownership::Owner::of_host(stat),
         };
         Ok(self.entry(parent, &node, stat, &owner, arrival))
+    }
+
+    /// The answer for a directory that the guest asked for by name, now that it is watched: whoever walks on from there,
+    /// opens it or watches it would have to ask for its status first, see [`Tree::attr_validity`]. What a listing names
+    /// is left alone, as nobody may mean it.
+    pub(crate) fn watched_at_once(&self, found: EntryOut) -> EntryOut {
+        let Ok(node) = self.node(found.node) else {
+            return found;
+        };
+        if !self.is_to_be_watched(&node) {
+            return found;
+        }
+        self.ensure_known_watched(&node);
+        // What was seen of it is from before the watch.
+        let Ok((stat, reach)) = self.stat(&node) else {
+            return found;
+        };
+        let owner = self.owner(&node, &stat, &reach);
+        let now = self.attr_out(&node, &stat, &owner);
+        EntryOut {
+            attr_valid: now.attr_valid,
+            attr_valid_nsec: now.attr_valid_nsec,
+            attr: now.attr,
+            ..found
+        }
     }
 
     /// The way that a node just found under its parent is reached.

@@ -65,7 +65,7 @@ impl Tree {
         let owner = self.new_owner(caller, &parent, FileType::Directory, request.mode);
         let bits = host_mode(FileType::Directory, owner.mode);
         rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(bits))?;
-        sink.value(&self.made(&parent, &dir, name, &owner)?)
+        sink.value(&self.watched_at_once(self.made(&parent, &dir, name, &owner)?))
     }
 
     pub(crate) fn mknod(

@@ -1,4 +1,4 @@
-//! Watches the directories that the guest has looked into, and turns what the host does in them into changes.
+//! Watches the directories that the guest has looked at, and turns what the host does in them into changes.
 //!
 //! By fanotify, which an ordinary user may use on directories: its events say whether this very process caused them
 //! (`pid`), so what the guest does through the server is told apart from what the host does without a doubt, and
@@ -232,6 +232,23 @@ impl Tree {
                 );
             }
         }
+    }
+
+    /// The same, of a directory that has not been opened.
+    pub(crate) fn ensure_known_watched(&self, node: &Arc<Node>) {
+        if self.is_to_be_watched(node)
+            && let Ok(dir) = self.dir(node)
+        {
+            self.ensure_watched(node, &dir);
+        }
+    }
+
+    /// Whether the directory is not watched yet, and may be once somebody asks for something of it.
+    pub(crate) fn is_to_be_watched(&self, node: &Node) -> bool {
+        node.is_dir()
+            && !node.is_watched()
+            && !node.unwatchable.load(Ordering::Relaxed)
+            && self.watch.as_ref().is_some_and(|watch| !watch.is_exhausted())
     }
 
     /// Whether the directory, or the one that it is in, was said to be left out. The guest looks into the outer one
