@@ -132,6 +132,8 @@ pub(crate) struct Node {
     pub(crate) unwatchable: AtomicBool,
     /// A directory: it is not to be watched, nor what is below it.
     pub(crate) left_out: AtomicBool,
+    /// A directory: the guest's kernel has removed it and lets nobody make anything in it, whatever the host does.
+    pub(crate) dead: AtomicBool,
     /// A directory: changes in it that the guest has not been told of yet.
     pub(crate) pending: AtomicU32,
     /// A directory: its pin was used since the last sweep.
@@ -189,6 +191,7 @@ impl Node {
             watched: AtomicBool::new(false),
             unwatchable: AtomicBool::new(false),
             left_out: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
             pending: AtomicU32::new(0),
             pin_used: AtomicBool::new(false),
             written: AtomicBool::new(false),

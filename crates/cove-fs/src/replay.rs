@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, RenameFlags, Statx};
@@ -364,8 +365,21 @@ impl Tree {
         self.replay.end(part.change);
         if let Some(node) = known.filter(|_| !is_there) {
             self.nodes.lose_name(&node);
+            self.bury(&node);
         }
         sink.done()
+    }
+
+    /// Gives a directory up that the guest's kernel has removed. It may have gone where the guest cannot see it, and
+    /// come back: as another node, since this one is dead in the guest for good.
+    fn bury(&self, node: &Arc<Node>) {
+        if !node.is_dir() {
+            return;
+        }
+        node.dead.store(true, Ordering::Release);
+        // What happens in it has no path here, and is told by the other's once there is one.
+        node.unwatchable.store(true, Ordering::Relaxed);
+        self.unwatch(node, None);
     }
 
     fn replay_rename(
@@ -382,8 +396,10 @@ impl Tree {
         };
         let (old, new) = (body.name()?, body.name()?);
         let part = self.replay.part(dir, old).ok_or(Errno::PERM)?;
-        let to = self.replay.part(to_dir, new).ok_or(Errno::PERM)?;
-        if !matches!(part.role, Role::From(_)) || !matches!(to.role, Role::To(_)) || part.change != to.change
+        let to_part = self.replay.part(to_dir, new).ok_or(Errno::PERM)?;
+        if !matches!(part.role, Role::From(_))
+            || !matches!(to_part.role, Role::To(_))
+            || part.change != to_part.change
         {
             return Err(Errno::PERM);
         }
@@ -408,6 +424,12 @@ impl Tree {
             (&to, new),
             RenameFlags::empty(),
         );
+        if let Some(replaced) = replaced
+            && to_part.role == Role::To(EntryKind::Directory)
+            && moved.is_none_or(|moved| !Arc::ptr_eq(&moved, &replaced))
+        {
+            self.bury(&replaced);
+        }
         sink.done()
     }
 

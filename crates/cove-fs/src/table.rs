@@ -97,14 +97,14 @@ impl Table {
                 .find(hash, |node| node.identified.identity == identified.identity)
                 .cloned();
             match found {
-                Some(node) if node.is(stat) => {
+                Some(node) if node.is(stat) && !node.dead.load(Ordering::Acquire) => {
                     node.lookups.fetch_add(1, Ordering::Relaxed);
                     node
                 }
                 other => {
                     self.admit()?;
                     // The same number with another birth, or where none is kept with another type: the old file is
-                    // gone, its node lives on as a stale one.
+                    // gone, its node lives on as a stale one. So does that of a directory that is dead to the guest.
                     if let Some(old) = other
                         && let Ok(entry) = identities.find_entry(hash, |node| Arc::ptr_eq(node, &old))
                     {

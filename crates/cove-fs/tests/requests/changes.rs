@@ -10,7 +10,7 @@ use cove_fs::{ChangeKind, Config, EntryKind, REPLAY_UID};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::client::{Client, parse};
+use crate::client::{Client, c, parse};
 
 /// How long it has to be quiet before nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
@@ -187,6 +187,50 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
     assert_eq!(told, expected);
 }
 
+/// The guest's kernel had removed it, and let nobody make anything in it any more when it was there again.
+#[test]
+fn a_directory_that_went_out_of_view_and_came_back_is_another_one() {
+    let (dir, outside) = (folder(), folder());
+    on_host(dir.path(), "mkdir d; : > d/f");
+    let Some(client) = watching(dir.path(), 1000) else {
+        return;
+    };
+    let root = client.walk("share").unwrap();
+    let old = client.lookup(root, "d").unwrap().node;
+    client.lookup(old, "f").unwrap();
+    on_host(dir.path(), &format!("mv d {}", outside.path().display()));
+    let told = as_agent(
+        &client,
+        |told| !told.is_empty(),
+        |kind| {
+            if matches!(kind, ChangeKind::Deleted { .. }) {
+                assert_eq!(client.lookup(root, "d").unwrap().node, old);
+                client.ask(op::RMDIR, root, &[b"d\0"]).unwrap();
+            }
+        },
+    );
+    assert!(matches!(&told[..], [ChangeKind::Deleted { .. }]), "{told:?}");
+    on_host(dir.path(), &format!("mv {}/d .", outside.path().display()));
+    let new = Cell::new(0);
+    let told = as_agent(
+        &client,
+        |told| !told.is_empty(),
+        |kind| {
+            if matches!(kind, ChangeKind::Created { .. }) {
+                new.set(make_directory(&client, root, "d"));
+            }
+        },
+    );
+    assert!(matches!(&told[..], [ChangeKind::Created { .. }]), "{told:?}");
+    assert!(new.get() != 0 && new.get() != old);
+    assert_eq!(client.lookup(root, "d").unwrap().node, new.get());
+    client.lookup(new.get(), "f").unwrap();
+    on_host(dir.path(), ": > d/g");
+    let told = take(&client, |told| !told.is_empty(), |_| ());
+    assert_eq!(created(&told), BTreeSet::from(["g".to_owned()]));
+    assert_eq!(told.len(), 1, "told once: {told:?}");
+}
+
 /// The guest's kernel took the new directory for the old one, and for dead.
 #[test]
 fn a_removal_takes_away_nothing_that_came_after_it() {
@@ -208,13 +252,7 @@ fn a_removal_takes_away_nothing_that_came_after_it() {
             client.ask(op::RMDIR, root, &[b"d\0"]).unwrap();
         }
         ChangeKind::Created { .. } => {
-            assert_eq!(client.lookup(root, "d").unwrap_err(), Errno::NOENT);
-            let request = abi::MkdirIn {
-                mode: 0o755,
-                umask: 0,
-            };
-            let made = client.ask(op::MKDIR, root, &[request.as_bytes(), b"d\0"]);
-            assert_eq!(parse::<abi::EntryOut>(&made.unwrap()).node, new);
+            assert_eq!(make_directory(&client, root, "d"), new);
         }
         _ => {}
     });
@@ -409,6 +447,17 @@ fn a_removal_that_is_repeated_late_leaves_what_the_guest_made_since() {
     );
     assert!(matches!(&told[..], [ChangeKind::Deleted { .. }, ..]), "{told:?}");
     assert_eq!(client.lookup(root, "d").unwrap().node, made);
+}
+
+/// Plays the agent that repeats how a directory came to be.
+fn make_directory(client: &Client, dir: u64, name: &str) -> u64 {
+    assert_eq!(client.lookup(dir, name).unwrap_err(), Errno::NOENT);
+    let request = abi::MkdirIn {
+        mode: 0o755,
+        umask: 0,
+    };
+    let made = client.ask(op::MKDIR, dir, &[request.as_bytes(), &c(name)]);
+    parse::<abi::EntryOut>(&made.unwrap()).node
 }
 
 /// Has the guest make a device as `null`.
