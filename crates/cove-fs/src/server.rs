@@ -97,7 +97,7 @@ pub struct Health {
 /// saves a system call for each. `/proc` must be mounted. Events tell own changes by process, so the server must be
 /// the only part of its process to write beneath the shares.
 pub struct Server {
-    tree: Arc<Tree>,
+    pub(crate) tree: Arc<Tree>,
     _watcher: Option<Watcher>,
     next_share: Mutex<u32>,
 }

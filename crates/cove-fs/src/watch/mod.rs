@@ -5,8 +5,8 @@
 //! a rename is one event with both names. It needs Linux 5.17 and a file system with file handles; where it cannot
 //! watch, a directory's answers are short-lived and no events are delivered.
 //!
-//! The kernel merges events of one process on one name that nobody has read yet; what the order was is then told
-//! from what is there now. Where changes were lost altogether, `compare` finds the difference.
+//! The kernel merges events of one process on one name that nobody has read yet, also across a rename of that name;
+//! what the order was is then told from what is there now. An exchange of two names comes as two renames. Where changes were lost altogether, `compare` finds the difference.
 
 mod compare;
 mod note;
@@ -385,19 +385,17 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
             }
         };
         let Some(tree) = tree.upgrade() else { return };
-        let mut foreign = false;
-        for (pid, event) in Events(&buffer[..len]) {
-            if pid != own {
-                foreign = true;
-                tree.note(&event.parse());
-            }
-        }
+        let foreign: Vec<_> = Events(&buffer[..len])
+            .filter(|(pid, _)| *pid != own)
+            .map(|(_, event)| event.parse())
+            .collect();
+        tree.note_all(&foreign);
         wait = match tree.compare(&mut comparison) {
             Step::Done => None,
             Step::More => Some(&AT_ONCE),
             Step::Waits => Some(&PACE),
         };
-        if len > 0 && !foreign && wait.is_none() {
+        if len > 0 && foreign.is_empty() && wait.is_none() {
             // Only the guest is at work. Being woken for each of its operations would cost as much as they do.
             let mut stopped = [PollFd::new(stop, PollFlags::IN)];
             let _ = poll(&mut stopped, Some(&PACE));

@@ -1,5 +1,6 @@
 //! Turns the host's events into changes.
 
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
@@ -10,9 +11,34 @@ use crate::change::{EntryKind, Event};
 use crate::node::{Node, Stamp};
 use crate::tree::{STATUS, Tree};
 
+/// A name in a directory, as the kernel tells of it.
+type Named = (DirectoryKey, CString);
+
 impl Tree {
+    /// Takes up events that somebody else caused, as many as were read at once.
+    pub(super) fn note_all(&self, events: &[RawEvent]) {
+        let created = creations(events);
+        let mut at = 0;
+        while let Some(event) = events.get(at) {
+            if let Some(next) = events.get(at + 1)
+                && self.note_exchange(event, next)
+            {
+                at += 2;
+                continue;
+            }
+            self.note(event);
+            // What has the name of what was renamed came after it, though the kernel may have told that before.
+            if let Some(old) = &event.old
+                && created.get(old).is_some_and(|last| *last < at)
+            {
+                self.note_there(old);
+            }
+            at += 1;
+        }
+    }
+
     /// Takes up an event that somebody else caused.
-    pub(super) fn note(&self, event: &RawEvent) {
+    fn note(&self, event: &RawEvent) {
         if event.mask & libc::FAN_Q_OVERFLOW != 0 {
             self.note_overflow();
         }
@@ -49,7 +75,7 @@ impl Tree {
     }
 
     fn note_rename(&self, event: &RawEvent) {
-        let nodes = |place: &Option<(DirectoryKey, CString)>| match place {
+        let nodes = |place: &Option<Named>| match place {
             Some((key, name)) => self
                 .watched_nodes(key)
                 .into_iter()
@@ -91,6 +117,47 @@ impl Tree {
                 entry: kind(stat.as_ref(), is_dir),
                 name,
             });
+        }
+    }
+
+    /// Takes up two renames that have exchanged what two names stand for; false where they have not. Repeated one after
+    /// the other they would move the first file to where it was.
+    fn note_exchange(&self, first: &RawEvent, second: &RawEvent) -> bool {
+        let (Some(one), Some(other)) = (&first.old, &first.new) else {
+            return false;
+        };
+        if (Some(one), Some(other)) != (second.new.as_ref(), second.old.as_ref()) {
+            return false;
+        }
+        let of = |(key, name): &Named| {
+            let dir = self.watched_nodes(key).into_iter().next()?;
+            let known = self.nodes.at(dir.id, name);
+            Some((known, self.look(&dir, name)?))
+        };
+        // Where one of them is not there, something was moved to and fro.
+        let (Some((here, came)), Some((there, went))) = (of(one), of(other)) else {
+            return false;
+        };
+        let is = |known: &Option<Arc<Node>>, stat| known.as_ref().is_none_or(|node| node.is(stat));
+        if is(&here, &went) && is(&there, &came) {
+            self.note_rename(first);
+            self.note_there(one);
+            return true;
+        }
+        // And exchanged again, so that the guest is right.
+        here.is_some() && there.is_some() && is(&here, &came) && is(&there, &went)
+    }
+
+    /// Something has come to have this name, which no event of its own says.
+    fn note_there(&self, (key, name): &Named) {
+        for dir in self.watched_nodes(key) {
+            if let Some(stat) = self.look(&dir, name) {
+                self.push_change(Event::Created {
+                    dir: dir.id,
+                    name: name.clone(),
+                    entry: kind(Some(&stat), false),
+                });
+            }
         }
     }
 
@@ -204,6 +271,17 @@ impl Tree {
     }
 }
 
+/// The names that were created, each with the last event that says so.
+fn creations(events: &[RawEvent]) -> HashMap<&Named, usize> {
+    let created = events
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| event.mask & libc::FAN_CREATE != 0);
+    created
+        .filter_map(|(at, event)| Some((event.at.as_ref()?, at)))
+        .collect()
+}
+
 pub(super) fn kind(stat: Option<&Statx>, is_dir: bool) -> EntryKind {
     match stat {
         Some(stat) => kind_of_type(FileType::from_raw_mode(stat.stx_mode.into())),
@@ -219,5 +297,120 @@ pub(crate) fn kind_of_type(kind: FileType) -> EntryKind {
         FileType::Fifo => EntryKind::Pipe,
         FileType::Socket => EntryKind::Socket,
         _ => EntryKind::File,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, RenameFlags};
+
+    use super::*;
+    use crate::change::ChangeKind;
+    use crate::{Config, Server, ShareOptions};
+
+    /// A server of a folder, whose root is watched; none where this kernel cannot. What this process does there, it
+    /// takes for the guest's doing.
+    fn watched(path: &Path) -> Option<(Server, Arc<Node>, DirectoryKey)> {
+        let server = Server::new(Config::default()).unwrap();
+        let options = ShareOptions {
+            name: "share".into(),
+            read_only: false,
+        };
+        server.add_share(path, options).unwrap();
+        let root = Arc::clone(&server.tree.shares.read()[0].1);
+        server.tree.ensure_known_watched(&root);
+        if !root.is_watched() {
+            eprintln!("SKIPPED: this kernel cannot watch by fanotify");
+            return None;
+        }
+        let key = server.tree.watch.as_ref().unwrap().keys.lock()[&root.id].clone();
+        Some((server, root, key))
+    }
+
+    fn created(key: &DirectoryKey, name: &CStr) -> RawEvent {
+        RawEvent {
+            mask: libc::FAN_CREATE,
+            at: Some((key.clone(), name.to_owned())),
+            ..RawEvent::default()
+        }
+    }
+
+    fn renamed(key: &DirectoryKey, old: &CStr, new: &CStr) -> RawEvent {
+        RawEvent {
+            mask: libc::FAN_RENAME | libc::FAN_ONDIR,
+            old: Some((key.clone(), old.to_owned())),
+            new: Some((key.clone(), new.to_owned())),
+            ..RawEvent::default()
+        }
+    }
+
+    /// What is told of these events.
+    fn told(server: &Server, events: &[RawEvent]) -> Vec<String> {
+        server.tree.note_all(events);
+        let mut told = Vec::new();
+        loop {
+            let changes = server.take_changes(100, Duration::ZERO);
+            if changes.is_empty() {
+                return told;
+            }
+            told.extend(changes.into_iter().map(|change| match change.kind {
+                ChangeKind::Created { name, .. } => format!("created {}", name.display()),
+                ChangeKind::Renamed { name, to_name, .. } => {
+                    format!("renamed {} {}", name.display(), to_name.display())
+                }
+                other => format!("{other:?}"),
+            }));
+        }
+    }
+
+    /// Created, renamed, and created once more before anybody read of it: the kernel adds the second creation to the
+    /// event of the first. The guest went on believing that the name was free.
+    #[test]
+    fn what_takes_the_name_of_what_was_renamed_is_told_once_whatever_the_kernel_merged() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let Some((server, _, key)) = watched(folder.path()) else {
+            return;
+        };
+        let (x, y) = (c"x", c"y");
+        std::fs::write(folder.path().join("y"), b"").unwrap();
+        let merged = [created(&key, x), renamed(&key, x, y)];
+        assert_eq!(told(&server, &merged), ["created x", "renamed x y"]);
+        std::fs::write(folder.path().join("x"), b"").unwrap();
+        assert_eq!(told(&server, &merged), ["created x", "renamed x y", "created x"]);
+        let apart = [created(&key, x), renamed(&key, x, y), created(&key, x)];
+        assert_eq!(told(&server, &apart), ["created x", "renamed x y", "created x"]);
+        assert_eq!(told(&server, &apart[1..]), ["renamed x y", "created x"]);
+    }
+
+    /// The second of the two renames, repeated as such, took the directory back that the first one had moved.
+    #[test]
+    fn an_exchange_of_two_names_is_told_as_one_rename_and_what_came() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let Some((server, root, key)) = watched(folder.path()) else {
+            return;
+        };
+        let (a, b) = (c"a", c"b");
+        for (path, name) in [("a", a), ("b", b)] {
+            std::fs::create_dir(folder.path().join(path)).unwrap();
+            server.tree.look_up(root.id, name).unwrap();
+        }
+        let exchange = || {
+            let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
+            rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+        };
+        let pair = [renamed(&key, a, b), renamed(&key, b, a)];
+        exchange();
+        assert_eq!(told(&server, &pair), ["renamed a b", "created a"]);
+        exchange();
+        assert_eq!(
+            told(&server, &pair),
+            Vec::<String>::new(),
+            "as the guest knows it"
+        );
+        std::fs::remove_dir(folder.path().join("b")).unwrap();
+        assert_eq!(told(&server, &pair), ["renamed a b", "renamed b a"], "to and fro");
     }
 }

@@ -231,6 +231,62 @@ fn a_directory_that_went_out_of_view_and_came_back_is_another_one() {
     assert_eq!(told.len(), 1, "told once: {told:?}");
 }
 
+/// The guest was told that the first one was where it had been, and found nothing of what was in the other.
+#[test]
+fn directories_that_the_host_exchanged_have_each_others_names() {
+    let dir = folder();
+    on_host(dir.path(), "mkdir a b; : > a/of-a; : > b/of-b");
+    let Some(client) = watching(dir.path(), 1000) else {
+        return;
+    };
+    let root = client.walk("share").unwrap();
+    let [a, b] = ["a", "b"].map(|name| client.lookup(root, name).unwrap().node);
+    client.lookup(a, "of-a").unwrap();
+    client.lookup(b, "of-b").unwrap();
+    let is_known = "mv --help | grep -q -- --exchange";
+    if !std::process::Command::new("sh")
+        .args(["-c", is_known])
+        .status()
+        .unwrap()
+        .success()
+    {
+        eprintln!("SKIPPED: this mv cannot exchange");
+        return;
+    }
+    on_host(dir.path(), "mv --exchange --no-target-directory a b");
+    let came = Cell::new(0);
+    let told = as_agent(
+        &client,
+        |told| told.len() >= 2,
+        |kind| match kind {
+            ChangeKind::Renamed { .. } => {
+                assert_eq!(client.lookup(root, "a").unwrap().node, a);
+                assert_eq!(client.lookup(root, "b").unwrap().node, b);
+                let rename = abi::RenameIn { new_parent: root };
+                let names = b"a\0b\0";
+                client.ask(op::RENAME, root, &[rename.as_bytes(), names]).unwrap();
+            }
+            ChangeKind::Created { .. } => came.set(make_directory(&client, root, "a")),
+            _ => {}
+        },
+    );
+    assert!(
+        matches!(
+            &told[..],
+            [ChangeKind::Renamed { .. }, ChangeKind::Created { .. }]
+        ),
+        "{told:?}"
+    );
+    assert_eq!(client.lookup(root, "b").unwrap().node, a);
+    client.lookup(a, "of-a").unwrap();
+    assert_eq!(client.lookup(root, "a").unwrap().node, came.get());
+    assert_ne!(came.get(), b, "which the guest's kernel takes for removed");
+    client.lookup(came.get(), "of-b").unwrap();
+    on_host(dir.path(), ": > a/new-b; : > b/new-a");
+    let told = take(&client, |told| told.len() >= 2, |_| ());
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
 /// The guest's kernel took the new directory for the old one, and for dead.
 #[test]
 fn a_removal_takes_away_nothing_that_came_after_it() {
