@@ -236,9 +236,14 @@ impl Tree {
         }
     }
 
-    /// The answer to GETATTR and its like.
+    /// The answer to GETATTR and its like. What is said of a successor is not to be believed of the file itself, which
+    /// may turn up under another name.
     pub(crate) fn attr_out(&self, node: &Arc<Node>, stat: &Statx, owner: &Owner) -> AttrOut {
-        let valid = self.attr_validity(None, node);
+        let valid = if node.is(stat) {
+            self.attr_validity(None, node)
+        } else {
+            Duration::ZERO
+        };
         AttrOut {
             attr_valid: valid.as_secs(),
             attr_valid_nsec: valid.subsec_nanos(),
