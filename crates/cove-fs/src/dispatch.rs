@@ -126,7 +126,7 @@ impl Tree {
             op::RENAME => self.rename(node, body, false, sink),
             op::RENAME2 => self.rename(node, body, true, sink),
             op::LINK => self.link(node, body, sink),
-            op::OPEN => self.open_op(node, body, sink),
+            op::OPEN => self.open_op(&caller, node, body, sink),
             op::CREATE => self.create(&caller, node, body, sink),
             op::TMPFILE => self.tmpfile(&caller, node, body, sink),
             op::READ => self.read(node, body, sink),

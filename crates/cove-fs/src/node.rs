@@ -20,8 +20,8 @@
 //! without. So a regular file that has lost its last name, and is open nowhere, stands for whatever regular file has
 //! the name now: who mounts `app.conf` reads what `app.conf` says. To whoever opens it, it does so from the moment at
 //! which it is replaced, which the server may not have heard of yet. The guest's kernel decides by the owner and mode
-//! that it was told last who may open it, so a successor is opened only where it has the same, or was asked about since;
-//! and past the guest's cache, which may be of another size.
+//! that it was told last who may open it, so a successor is opened only where it has the same, was asked about since,
+//! or lets in whoever asks; and past the guest's cache, which may be of another size.
 
 use std::ffi::{CStr, CString};
 use std::hash::{Hash, Hasher};

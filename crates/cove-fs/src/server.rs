@@ -382,7 +382,7 @@ impl Tree {
         for root in roots {
             // Needs a descriptor that is open for more than its path.
             let _place = self.open_budget.reserve()?;
-            rustix::fs::syncfs(self.open(&root, OFlags::RDONLY)?.0)?;
+            rustix::fs::syncfs(self.open(&root, OFlags::RDONLY, None)?.0)?;
         }
         sink.done()
     }

@@ -24,6 +24,7 @@ use crate::descriptor::{Budget, Descriptor};
 use crate::handle::Handles;
 use crate::locks::Locks;
 use crate::node::{Identified, Node, Place};
+use crate::ownership::Owner;
 use crate::replay::Replay;
 use crate::share::Share;
 use crate::table::Table;
@@ -86,6 +87,26 @@ pub(crate) enum Reach {
     Open(Arc<Descriptor>),
     /// A name in a directory.
     Name(Arc<Descriptor>, Arc<Place>),
+}
+
+/// Who opens a file, and for what: the bits of a mode that it takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opener {
+    pub(crate) uid: u32,
+    pub(crate) wanted: u32,
+}
+
+impl Opener {
+    /// Whether that is so without a look at the user's groups, which no request tells: it takes what the group may do
+    /// and what others may.
+    fn is_permitted_by(self, owner: &Owner) -> bool {
+        let bits = if self.uid == owner.uid {
+            owner.mode >> 6
+        } else {
+            owner.mode & owner.mode >> 3
+        };
+        bits & self.wanted == self.wanted
+    }
 }
 
 impl Reach {
@@ -246,21 +267,31 @@ impl Tree {
         Ok((stat, reach))
     }
 
-    /// Opens the successor, if the guest's kernel has judged by its owner and mode whether to ask for that. Here it is
-    /// also what has the only name of a regular file by now, though nobody has told of that yet: who opens a name that
-    /// is replaced over and over would be told each time that it leads to another file, and the guest's kernel tries no
-    /// more than twice.
-    fn open_successor(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, Statx), Errno> {
-        let place = {
+    /// Opens the successor, if the guest's kernel has judged by its owner and mode whether to ask for that, or would for
+    /// certain let `opener` do so. Here it is also what has the only name of a regular file by now, though nobody has
+    /// told of that yet: who opens a name that is replaced over and over would be told each time that it leads to another
+    /// file, and the guest's kernel tries no more than twice.
+    fn open_successor(
+        &self,
+        node: &Arc<Node>,
+        flags: OFlags,
+        opener: Option<Opener>,
+    ) -> Result<(OwnedFd, Statx), Errno> {
+        let (place, opener) = {
             let state = node.state.lock();
             let has_one_name = node.kind == FileType::RegularFile && node.links.load(Ordering::Relaxed) < 2;
-            let place = state.place.as_ref().filter(|_| has_one_name);
-            state.former.as_ref().or(place).cloned().ok_or(Errno::STALE)?
+            match (&state.former, &state.place) {
+                (Some(former), _) => (Arc::clone(former), opener),
+                // Whoever came by the name is to look it up again where that says something else.
+                (None, Some(place)) if has_one_name => (Arc::clone(place), None),
+                _ => return Err(Errno::STALE),
+            }
         };
         for _ in 0..SUCCESSIONS {
             let (stat, reach) = self.regular_file_at(Arc::clone(&place))?;
             let owner = self.owner(node, &stat, &reach);
-            if node.state.lock().access() != Some((owner.uid, owner.gid, owner.mode)) {
+            let is_judged = node.state.lock().access() == Some((owner.uid, owner.gid, owner.mode));
+            if !is_judged && !opener.is_some_and(|opener| opener.is_permitted_by(&owner)) {
                 break;
             }
             let (dir, name, _) = reach.at();
@@ -268,7 +299,10 @@ impl Tree {
             let opened = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, STATUS)?;
             let followed = Identified::new(&node.share, &opened);
             if followed == Identified::new(&node.share, &stat) {
-                node.state.lock().followed = Some(followed);
+                // The next one who opens it is judged anew where the guest's kernel has not done so.
+                if is_judged {
+                    node.state.lock().followed = Some(followed);
+                }
                 return Ok((fd, opened));
             }
         }
@@ -288,8 +322,14 @@ impl Tree {
         self.successor(node)
     }
 
-    /// Opens the file anew and makes sure that it is the right one. `flags` must not have a side effect.
-    pub(crate) fn open(&self, node: &Arc<Node>, flags: OFlags) -> Result<(OwnedFd, Statx), Errno> {
+    /// Opens the file anew and makes sure that it is the right one. `flags` must not have a side effect; `opener` is for
+    /// whom, where that is one who asked to open it.
+    pub(crate) fn open(
+        &self,
+        node: &Arc<Node>,
+        flags: OFlags,
+        opener: Option<Opener>,
+    ) -> Result<(OwnedFd, Statx), Errno> {
         // Never wait for the other end of a pipe that a race put in the place of a file.
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         for reach in self.ways(node).into_iter().flatten() {
@@ -313,7 +353,7 @@ impl Tree {
                 Err(errno) => return Err(errno),
             }
         }
-        self.open_successor(node, flags)
+        self.open_successor(node, flags, opener)
     }
 
     /// A descriptor of the very file, `O_PATH` unless one is at hand, to change it without a race.
@@ -348,7 +388,7 @@ impl Tree {
                 return Ok((place.hold(fd), stat));
             }
         }
-        let (fd, stat) = self.open_successor(node, flags)?;
+        let (fd, stat) = self.open_successor(node, flags, None)?;
         Ok((place.hold(fd), stat))
     }
 

@@ -154,7 +154,7 @@ impl Tree {
             return rustix::fs::ftruncate(fd, size);
         }
         let _place = self.open_budget.reserve()?;
-        rustix::fs::ftruncate(self.open(node, OFlags::WRONLY)?.0, size)
+        rustix::fs::ftruncate(self.open(node, OFlags::WRONLY, None)?.0, size)
     }
 
     pub(crate) fn statfs(&self, node: u64, sink: Sink<'_>) -> Result<usize, Errno> {

@@ -20,16 +20,24 @@ use crate::ownership::{Owner, host_mode};
 use crate::share::Share;
 use crate::status::is_ambiguous;
 use crate::sys;
-use crate::tree::{STATUS, Tree};
+use crate::tree::{Opener, STATUS, Tree};
 
 /// Most bytes that one `COPY_FILE_RANGE` moves, so that it does not keep a worker for long; the guest asks again.
 const MAX_COPY: u64 = 128 << 20;
 /// Of the guest's flags, those that mean something for the host's descriptor. `O_APPEND` is not among them: it
 /// travels with each write, as pages may be written back through any handle.
 const HOST_FLAGS: OFlags = OFlags::ACCMODE.union(OFlags::SYNC).union(OFlags::DSYNC);
+/// The guest's kernel opens a program so that it is about to execute (`__FMODE_EXEC`).
+const FOR_EXECUTION: OFlags = OFlags::from_bits_retain(0x20);
 
 impl Tree {
-    pub(crate) fn open_op(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
+    pub(crate) fn open_op(
+        &self,
+        caller: &Caller,
+        node: u64,
+        mut body: Body<'_>,
+        sink: Sink<'_>,
+    ) -> Result<usize, Errno> {
         let request: abi::OpenIn = body.take()?;
         let flags = OFlags::from_bits_retain(request.flags);
         let node = if writes(flags) {
@@ -39,7 +47,11 @@ impl Tree {
         };
         require_file(&node)?;
         let place = self.open_budget.reserve()?;
-        let (fd, mut stat) = self.open(&node, flags & HOST_FLAGS)?;
+        let opener = Opener {
+            uid: caller.uid,
+            wanted: wanted(flags),
+        };
+        let (fd, mut stat) = self.open(&node, flags & HOST_FLAGS, Some(opener))?;
         let fd = place.hold(fd);
         if flags.contains(OFlags::TRUNC) {
             // Only now that it is sure which file this is.
@@ -137,7 +149,7 @@ impl Tree {
     ) -> Result<usize, Errno> {
         let entry = self.look_up(parent.id, name)?;
         let node = self.node(entry.node)?;
-        let opened = require_file(&node).and_then(|()| self.open(&node, flags & HOST_FLAGS));
+        let opened = require_file(&node).and_then(|()| self.open(&node, flags & HOST_FLAGS, None));
         let opened = opened.and_then(|(fd, stat)| {
             if flags.contains(OFlags::TRUNC) {
                 rustix::fs::ftruncate(&fd, 0)?;
@@ -379,6 +391,13 @@ impl Handle {
 /// Whether the guest means to change the file.
 fn writes(flags: OFlags) -> bool {
     flags & OFlags::ACCMODE != OFlags::RDONLY || flags.contains(OFlags::TRUNC)
+}
+
+/// The bits of a mode that it takes to open a file so.
+fn wanted(flags: OFlags) -> u32 {
+    let reads = flags & OFlags::ACCMODE != OFlags::WRONLY;
+    let executes = flags.contains(FOR_EXECUTION);
+    u32::from(reads) << 2 | u32::from(writes(flags)) << 1 | u32::from(executes)
 }
 
 /// Pipes, sockets and devices are opened by the guest's kernel and never by the server.

@@ -10,6 +10,9 @@ use zerocopy::IntoBytes;
 
 use crate::client::{Client, parse};
 
+/// Neither the owner of a file nor of its group.
+const SOMEBODY: u32 = 70_000;
+
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/var/tmp").unwrap()
 }
@@ -154,13 +157,45 @@ fn a_successor_is_not_opened_by_the_old_files_permissions() {
     replace(dir.path(), "f", "secret");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     client.lookup(root, "f").unwrap();
+    let owner = client.uid.replace(SOMEBODY);
     assert_eq!(content(&client, node), Err(Errno::STALE));
+    client.uid.set(owner);
+    assert_eq!(content(&client, node).unwrap(), "secret", "to its owner");
     assert_eq!(
         client.attr(node).unwrap().mode,
         0o100_600,
         "the guest can judge now"
     );
     assert_eq!(content(&client, node).unwrap(), "secret");
+}
+
+#[test]
+fn a_successor_of_another_mode_is_opened_for_what_everybody_may_do_with_it() {
+    let dir = folder();
+    let path = dir.path().join("f");
+    std::fs::write(&path, "private").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let node = client.lookup(root, "f").unwrap().node;
+    for (mode, expected) in [(0o604, Err(Errno::STALE)), (0o644, Ok("public".to_owned()))] {
+        replace(dir.path(), "f", "public");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        client.lookup(root, "f").unwrap();
+        let owner = client.uid.replace(SOMEBODY);
+        assert_eq!(content(&client, node), expected, "{mode:o}");
+        assert_eq!(
+            client.open(node, 1).unwrap_err(),
+            Errno::STALE,
+            "to write, {mode:o}"
+        );
+        assert_eq!(
+            client.open(node, 0x20).unwrap_err(),
+            Errno::STALE,
+            "to execute, {mode:o}"
+        );
+        client.uid.set(owner);
+    }
 }
 
 #[test]
