@@ -133,6 +133,8 @@ pub(crate) struct Node {
     pub(crate) unwatchable: AtomicBool,
     /// A directory: it is not to be watched, nor what is below it.
     pub(crate) left_out: AtomicBool,
+    /// A directory: a name in it may be found by another, in letters of the other case. Known once it is watched.
+    pub(crate) ignores_case: AtomicBool,
     /// A directory: the guest's kernel has removed it and lets nobody make anything in it, whatever the host does.
     pub(crate) dead: AtomicBool,
     /// A directory: changes in it that the guest has not been told of yet.
@@ -192,6 +194,7 @@ impl Node {
             watched: AtomicBool::new(false),
             unwatchable: AtomicBool::new(false),
             left_out: AtomicBool::new(false),
+            ignores_case: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             pending: AtomicU32::new(0),
             pin_used: AtomicBool::new(false),

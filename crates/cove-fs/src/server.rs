@@ -506,6 +506,25 @@ mod tests {
         assert_eq!((watch.count(), watch.marks()), (0, 0));
     }
 
+    /// It was believed for as long as any other, while the event that ended it was of `README`.
+    #[test]
+    fn an_absence_is_not_believed_where_the_case_of_names_is_ignored() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let (server, root) = server_with(Config::default(), folder.path());
+        server.set_repeating(true);
+        let absent = || server.tree.look_up(root, c"readme").unwrap().entry_valid;
+        let believed = absent();
+        let node = server.tree.node(root).unwrap();
+        if !node.is_watched() {
+            eprintln!("SKIPPED: this kernel cannot watch by fanotify");
+            return;
+        }
+        assert_eq!(believed, Config::default().long_entries.as_secs());
+        // As of a folder on FAT, which takes privilege to mount.
+        node.ignores_case.store(true, Ordering::Relaxed);
+        assert_eq!(absent(), 0);
+    }
+
     #[test]
     fn a_directory_is_watched_once_there_is_room_again() {
         let config = Config {

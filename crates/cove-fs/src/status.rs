@@ -2,9 +2,10 @@
 //! guest may believe it.
 //!
 //! How long: in a watched directory for long, since the guest is told of every change there, as long as its agent
-//! listens; elsewhere for the short time of the settings. Three cases are never believed for long: a file with several names, which may change
-//! through one in an unwatched directory; a name that came up moments ago and a name in a directory with changes
-//! that the guest has not been told of, since the telling (see `replay`) has to find the guest without an opinion.
+//! listens; elsewhere, and names where their case is ignored, for the short time of the settings. Three cases are never
+//! believed for long: a file with several names, which may change through one in an unwatched directory; a name that came
+//! up moments ago and a name in a directory with changes that the guest has not been told of, since the telling (see
+//! `replay`) has to find the guest without an opinion.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -213,7 +214,12 @@ impl Tree {
 
     /// The answer for a name that does not exist, which the guest may believe as well.
     pub(crate) fn no_entry(&self, parent: &Node, was_known: bool) -> EntryOut {
-        let valid = self.name_validity(parent, was_known);
+        let valid = if parent.ignores_case.load(Ordering::Relaxed) {
+            // What makes `readme` be there is told as the creation of `README`.
+            Duration::ZERO
+        } else {
+            self.name_validity(parent, was_known)
+        };
         EntryOut {
             entry_valid: valid.as_secs(),
             entry_valid_nsec: valid.subsec_nanos(),
@@ -227,7 +233,7 @@ impl Tree {
     }
 
     fn name_validity(&self, parent: &Node, untold: bool) -> Duration {
-        if !self.is_told(parent) {
+        if !self.is_told(parent) || parent.ignores_case.load(Ordering::Relaxed) {
             self.config.short
         } else if untold || parent.pending.load(Ordering::Acquire) > 0 {
             Duration::ZERO

@@ -42,6 +42,9 @@ const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_EVENT_ON_CHILD
     | libc::FAN_ONDIR;
 
+/// The file systems that ignore the case of letters in all names: FAT and exFAT (`MSDOS_SUPER_MAGIC`,
+/// `EXFAT_SUPER_MAGIC` of the kernel's `linux/magic.h`).
+const CASE_IGNORED: [std::ffi::c_long; 2] = [0x4d44, 0x2011_bab0];
 /// Bytes of events read at once: some hundreds.
 const READ: usize = 64 << 10;
 /// How long events may wait while only the guest causes any. The kernel keeps 16,384 of them.
@@ -106,6 +109,9 @@ impl Watch {
     }
 
     fn add(&self, node: &Node, dir: &Descriptor) -> Result<(), Errno> {
+        // Others do so in single directories, which takes an ioctl to know that this process may not make.
+        let ignores_case = CASE_IGNORED.contains(&rustix::fs::fstatfs(dir)?.f_type);
+        node.ignores_case.store(ignores_case, Ordering::Relaxed);
         let key = DirectoryKey {
             filesystem: rustix::fs::fstatvfs(dir)?.f_fsid,
             handle: sys::name_to_handle(dir.as_fd())?,
