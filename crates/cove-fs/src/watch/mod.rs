@@ -31,7 +31,7 @@ use crate::sys;
 use crate::tree::{STATUS, Tree};
 use compare::Step;
 pub(crate) use note::kind_of_type;
-use wire::{DirectoryKey, Events};
+use wire::{DirectoryKey, Events, RawEvent};
 
 const MASK: u64 = libc::FAN_CREATE
     | libc::FAN_DELETE
@@ -382,19 +382,25 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
         }
         // Emptied before the look at what there is to do, so that nothing is missed.
         let _ = rustix::io::read(wake, &mut [0_u8; 8]);
-        let len = match rustix::io::read(group, &mut buffer) {
-            Ok(len) => len,
-            Err(Errno::AGAIN | Errno::INTR) => 0,
-            Err(errno) => {
-                tracing::error!(%errno, "cannot read changes on the host");
-                return;
+        let (mut len, mut foreign) = (0, Vec::new());
+        // Once more after a rename: the other half of an exchange comes moments later.
+        for _ in 0..2 {
+            let read = match rustix::io::read(group, &mut buffer) {
+                Ok(read) => read,
+                Err(Errno::AGAIN | Errno::INTR) => 0,
+                Err(errno) => {
+                    tracing::error!(%errno, "cannot read changes on the host");
+                    return;
+                }
+            };
+            len += read;
+            let events = Events(&buffer[..read]).filter(|(pid, _)| *pid != own);
+            foreign.extend(events.map(|(_, event)| event.parse()));
+            if foreign.last().is_none_or(|event: &RawEvent| !event.is_rename()) {
+                break;
             }
-        };
+        }
         let Some(tree) = tree.upgrade() else { return };
-        let foreign: Vec<_> = Events(&buffer[..len])
-            .filter(|(pid, _)| *pid != own)
-            .map(|(_, event)| event.parse())
-            .collect();
         tree.note_all(&foreign);
         wait = match tree.compare(&mut comparison) {
             Step::Done => None,

@@ -42,7 +42,7 @@ impl Tree {
         if event.mask & libc::FAN_Q_OVERFLOW != 0 {
             self.note_overflow();
         }
-        if event.mask & libc::FAN_RENAME != 0 {
+        if event.is_rename() {
             self.note_rename(event);
         }
         let Some((key, name)) = &event.at else { return };

@@ -45,6 +45,12 @@ pub(super) struct RawEvent {
     pub(super) new: Option<(DirectoryKey, CString)>,
 }
 
+impl RawEvent {
+    pub(super) fn is_rename(&self) -> bool {
+        self.mask & libc::FAN_RENAME != 0
+    }
+}
+
 /// Cuts what was read into events, each with the process that caused it. The kernel wrote it, and it is checked all
 /// the same.
 pub(super) struct Events<'a>(pub(super) &'a [u8]);
