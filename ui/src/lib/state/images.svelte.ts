@@ -1,10 +1,11 @@
 /** What is done to images: each long action a task, with the command that it stands for. */
 import { quote } from "../command-line";
+import { bytes } from "../format";
 import type { Host, ImageRow } from "../host";
 import { say } from "../words/index.svelte";
 import { Layers } from "./layers.svelte";
 import { Listing } from "./listing.svelte";
-import type { About, Tasks } from "./tasks.svelte";
+import { type About, engineGoesOn, type Tasks } from "./tasks.svelte";
 
 export type ImageFilter = "all" | "unused" | "dangling";
 
@@ -27,6 +28,10 @@ export function removalCommand(rows: readonly ImageRow[]): string {
     return names.length === 0 ? [] : [`docker rmi ${forced ? "--force " : ""}${names.join(" ")}`];
   });
   return lines.join("\n");
+}
+
+export function pruneCommand(unused: boolean): string {
+  return `docker image prune${unused ? " --all" : ""}`;
 }
 
 /** Whether the filter lets an image through. */
@@ -98,10 +103,20 @@ export class Images {
   }
 
   remove(rows: readonly ImageRow[]): Promise<boolean> {
-    return this.list.each(rows, (row) => {
+    const remove = (row: ImageRow) => {
       const { reference, force } = removalOf(row);
       return this.host.removeImage(reference, force);
-    });
+    };
+    const about = { title: say("removeOf", { name: nameOfAll(rows) }), command: removalCommand(rows) };
+    return this.list.each(rows, remove, { tasks: this.tasks, about, name: nameOf });
+  }
+
+  /** Removes images without a name, or all that no container was made from, and says what that came to. */
+  async prune(unused: boolean): Promise<void> {
+    await this.tasks.begin({ title: say("pruneImages"), command: pruneCommand(unused), ...engineGoesOn() }, async (job) => {
+      const { removed, bytes: freed } = await this.host.pruneImages(unused);
+      job.tell({ kind: "line", text: say("pruned", { count: removed.length, size: bytes(freed) }) });
+    }).ended;
   }
 
   /** Takes one of its names away, which can be given back. */

@@ -1,10 +1,19 @@
 /** A list of things of the engine: read when it is shown, read again when the engine says that something changed. */
 import { SvelteSet } from "svelte/reactivity";
-import type { Failure, Host, Stop, ThingKind } from "../host";
+import type { Failure, Host, Job, Stop, ThingKind } from "../host";
+import { doToEach } from "./bulk";
 import { failureOf } from "./failure";
+import type { About, Tasks } from "./tasks.svelte";
 
 /** How long after a reading that failed the engine is asked again, unless it tells of a change before: milliseconds. */
 const AGAIN = 3000;
+
+/** What is done to rows as a task. */
+export interface Telling<Row> {
+  tasks: Tasks;
+  about: About;
+  name: (row: Row) => string;
+}
 
 export interface Source<Row> {
   read: () => Promise<Row[]>;
@@ -100,24 +109,39 @@ export class Listing<Row> {
     }
   }
 
-  /** Does it to each, and goes on after one that failed. Says whether all went well. */
-  async each(rows: readonly Row[], act: (row: Row) => Promise<unknown>): Promise<boolean> {
+  /**
+   * Does it to each, and goes on after one that failed. Says whether all went well. With `telling` it is a task, where it
+   * is one row alone once it takes longer than a moment; what no task tells is told here.
+   */
+  async each(rows: readonly Row[], act: (row: Row) => Promise<unknown>, telling?: Telling<Row>): Promise<boolean> {
     this.failure = null;
-    await Promise.all(
-      rows.map(async (row) => {
-        const key = this.source.key(row);
-        this.busy.add(key);
-        try {
-          await act(row);
-          this.selected.delete(key);
-        } catch (error) {
-          this.failure = failureOf(error);
-        } finally {
-          this.busy.delete(key);
-        }
-      }),
-    );
-    return this.failure === null;
+    const name = telling?.name ?? this.source.key;
+    const work = (job: Job) => doToEach(rows, { id: this.source.key, name, act: (row) => this.#actOn(row, act) }, job);
+    if (telling === undefined) {
+      try {
+        await work({ signal: new AbortController().signal, tell: () => undefined });
+      } catch (error) {
+        this.failure = failureOf(error);
+      }
+      return this.failure === null;
+    }
+    const { tasks, about } = telling;
+    const { task, ended } = rows.length > 1 ? tasks.begin(about, work) : tasks.beginLate(about, work);
+    const outcome = await ended;
+    if (outcome.kind === "failed" && !tasks.list.includes(task)) this.failure = outcome.failure;
+    return outcome.kind === "done";
+  }
+
+  async #actOn(row: Row, act: (row: Row) => Promise<unknown>): Promise<boolean> {
+    const key = this.source.key(row);
+    this.busy.add(key);
+    try {
+      await act(row);
+      this.selected.delete(key);
+      return true;
+    } finally {
+      this.busy.delete(key);
+    }
   }
 
   /** Reads the list. One reading at a time: of two, the older might come last. */

@@ -3,7 +3,7 @@ import { quote } from "../command-line";
 import type { Host, Job, VolumeRow } from "../host";
 import { say } from "../words/index.svelte";
 import { Files } from "./files.svelte";
-import { Listing } from "./listing.svelte";
+import { Listing, some } from "./listing.svelte";
 import type { Tasks } from "./tasks.svelte";
 
 /** What a name of a volume may be, by the engine's own rule. */
@@ -12,6 +12,10 @@ export const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 /** The command that the engine's archives stand for here: tar, in a container that mounts the volume. */
 function tar(name: string, readOnly: boolean, words: string): string {
   return `docker run --rm --volume ${quote(name)}:/volume${readOnly ? ":ro" : ""} --volume "$PWD":/backup alpine tar ${words}`;
+}
+
+export function removalCommand(rows: readonly VolumeRow[]): string {
+  return `docker volume rm ${rows.map(({ name }) => quote(name)).join(" ")}`;
 }
 
 export class Volumes {
@@ -88,6 +92,12 @@ export class Volumes {
   empty(name: string): Promise<void> {
     const command = `docker run --rm --volume ${quote(name)}:/volume alpine find /volume -mindepth 1 -delete`;
     return this.#begin(say("emptyOf", { name }), command, (job) => this.host.emptyVolume(name, job));
+  }
+
+  remove(rows: readonly VolumeRow[]): Promise<boolean> {
+    const names = rows.map(({ name }) => name);
+    const about = { title: say("removeOf", { name: some(names) }), command: removalCommand(rows) };
+    return this.list.each(rows, ({ name }) => this.host.removeVolume(name), { tasks: this.tasks, about, name: ({ name }) => name });
   }
 
   async #begin(title: string, command: string, work: (job: Job) => Promise<void>): Promise<void> {

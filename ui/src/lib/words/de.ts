@@ -215,6 +215,7 @@ export const de: Record<Word, string> = {
   partWaiting: "wartet",
   partUnderWay: "in Arbeit",
   partSkipped: "nichts zu tun",
+  engineGoesOn: "Die Engine macht damit weiter; es lässt sich nicht abbrechen.",
   copyCommand: "Befehl kopieren",
   runOf: "{image} starten",
 
@@ -248,6 +249,7 @@ export const de: Record<Word, string> = {
   importTitle: "Aus einem Dateisystem ein Image machen",
   importHint: "Aus einer Tar-Datei, wie `docker export` sie schreibt, wird ein Image mit einer Schicht. Nach der Datei wird gleich gefragt.",
   importOf: "{name} importieren",
+  removeOf: "{name} entfernen",
   prune: "Aufräumen",
   pruneImages: "Images aufräumen",
   pruneDangling: "Ohne Namen: {count}, {size}",
@@ -313,6 +315,7 @@ export const de: Record<Word, string> = {
   removeNetworks: "{names} entfernen?",
   networkUsed: "Trennen Sie zuerst die Container: {users}.",
   pruneNetworks: "Alle Netzwerke ohne Container entfernen?",
+  pruneNetworksOf: "Netzwerke aufräumen",
   networkGone: "Dieses Netzwerk gibt es nicht mehr.",
   connected: "Verbunden",
   nobodyConnected: "Kein Container ist verbunden.",

@@ -214,6 +214,7 @@ export const en = {
   partWaiting: "waiting",
   partUnderWay: "under way",
   partSkipped: "nothing to do",
+  engineGoesOn: "The engine goes on with it: it cannot be cancelled.",
   copyCommand: "Copy command",
   runOf: "Run {image}",
 
@@ -247,6 +248,7 @@ export const en = {
   importTitle: "Make an image of a root file system",
   importHint: "A tar file, such as `docker export` writes, becomes an image of one layer. Which one is asked next.",
   importOf: "Import {name}",
+  removeOf: "Remove {name}",
   prune: "Clear away",
   pruneImages: "Clear away images",
   pruneDangling: "Without a name: {count}, {size}",
@@ -312,6 +314,7 @@ export const en = {
   removeNetworks: "Remove {names}?",
   networkUsed: "Disconnect its containers first: {users}.",
   pruneNetworks: "Remove all networks without containers?",
+  pruneNetworksOf: "Clear away networks",
   networkGone: "This network is not there any more.",
   connected: "Connected",
   nobodyConnected: "No container is connected.",
