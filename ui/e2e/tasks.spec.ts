@@ -74,3 +74,14 @@ test("a restart of the machine is one task, whose end is told on any screen", as
   await page.getByRole("link", { name: "Settings" }).click();
   await expect(page.getByText("The machine heeds the change after a restart.")).toHaveCount(0);
 });
+
+test("what was chosen in the tray and failed is told with its reason", async ({ page }) => {
+  await page.goto("/#/images");
+  await expect(page.getByRole("heading", { name: "Images" })).toBeVisible();
+  const failure = { message: "driver failed programming external connectivity", hint: "Stop what uses the port.", kind: "engine_refused" };
+  await page.evaluate((detail) => window.dispatchEvent(new CustomEvent("cove-tray", { detail })), { title: "Restart: shop-web-1", failure });
+  const toasts = page.getByRole("status");
+  await expect(toasts.getByText("Restart: shop-web-1 · failed")).toBeVisible();
+  await expect(toasts.getByText("The engine refused it.")).toBeVisible();
+  await expect(toasts.getByText("driver failed programming external connectivity")).toBeVisible();
+});

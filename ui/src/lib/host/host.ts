@@ -93,6 +93,13 @@ export interface NewMachine {
   diskGib: number | null;
 }
 
+/** Something that was chosen outside of the window, such as in the tray, and did not work. */
+export interface Missed {
+  /** What was chosen, in the session's language. */
+  title: string;
+  failure: Failure;
+}
+
 export interface Host extends ProjectsHost, ThingsHost {
   /** What the machine does at once, then again whenever something about it changes. */
   watchMachine(seen: (news: MachineNews) => void): Stop;
@@ -152,6 +159,8 @@ export interface Host extends ProjectsHost, ThingsHost {
   /** Opens the page of a published port in the browser. */
   openPort(port: number): Promise<void>;
 
+  /** What is chosen in the tray and does not work. What came before is not told. */
+  watchTray(seen: (missed: Missed) => void): Stop;
   watchDrags(seen: (drag: Drag) => void): Stop;
   /** What was dropped. */
   lookAt(path: string): Promise<Dropped>;
