@@ -34,6 +34,24 @@ export function pruneCommand(unused: boolean): string {
   return `docker image prune${unused ? " --all" : ""}`;
 }
 
+export function pushCommand(reference: string): string {
+  return `docker push ${quote(reference)}`;
+}
+
+export function saveCommand(rows: readonly ImageRow[]): string {
+  const file = `${nameOfAll(rows).replaceAll(/[/:]/g, "-")}.tar`;
+  return `docker save --output ${quote(file)} ${referencesOf(rows).map(quote).join(" ")}`;
+}
+
+export function loadCommand(file: string | null): string {
+  return `docker load --input ${quote(file ?? "FILE.tar")}`;
+}
+
+/** What each image is asked for by. */
+function referencesOf(rows: readonly ImageRow[]): string[] {
+  return rows.map((row) => row.tags[0] ?? row.id);
+}
+
 /** Whether the filter lets an image through. */
 export function passes(row: ImageRow, filter: ImageFilter): boolean {
   return filter === "all" || (filter === "unused" ? row.users.length === 0 : row.tags.length === 0);
@@ -82,20 +100,16 @@ export class Images {
   }
 
   push(reference: string): void {
-    this.tasks.begin(about("pushOf", reference, `docker push ${quote(reference)}`), (job) => this.host.pushImage(reference, job));
+    this.tasks.begin(about("pushOf", reference, pushCommand(reference)), (job) => this.host.pushImage(reference, job));
   }
 
   save(rows: readonly ImageRow[]): Promise<void> {
-    const names = rows.map((row) => row.tags[0] ?? row.id);
-    const file = `${nameOfAll(rows).replaceAll(/[/:]/g, "-")}.tar`;
-    return this.#chosen(about("saveOf", nameOfAll(rows), `docker save --output ${quote(file)} ${names.map(quote).join(" ")}`), (job) =>
-      this.host.saveImages(names, job),
-    );
+    return this.#chosen(about("saveOf", nameOfAll(rows), saveCommand(rows)), (job) => this.host.saveImages(referencesOf(rows), job));
   }
 
   load(dropped: string | null): Promise<void> {
     const file = dropped?.split("/").pop() ?? say("tarFile");
-    return this.#chosen(about("loadOf", file, `docker load --input ${quote(dropped ?? "FILE.tar")}`), (job) => this.host.loadImages(dropped, job));
+    return this.#chosen(about("loadOf", file, loadCommand(dropped)), (job) => this.host.loadImages(dropped, job));
   }
 
   import(reference: string): Promise<void> {

@@ -17,6 +17,11 @@ export function networkList(host: Host): Listing<NetworkRow> {
   });
 }
 
+/** The engine's own networks `host` and `none` take no container but when it is created. */
+export function joinable(row: NetworkRow): boolean {
+  return row.driver !== "host" && row.driver !== "null";
+}
+
 export function removalCommand(rows: readonly NetworkRow[]): string {
   return `docker network rm ${rows.map(({ name }) => quote(name)).join(" ")}`;
 }

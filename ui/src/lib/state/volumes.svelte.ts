@@ -18,6 +18,22 @@ export function removalCommand(rows: readonly VolumeRow[]): string {
   return `docker volume rm ${rows.map(({ name }) => quote(name)).join(" ")}`;
 }
 
+export function backUpCommand(name: string): string {
+  return tar(name, true, `-cf /backup/${quote(name)}.tar -C /volume .`);
+}
+
+export function restoreCommand(name: string): string {
+  return tar(name, false, "-xf /backup/FILE.tar -C /volume");
+}
+
+export function cloneCommand(name: string, to: string): string {
+  return `docker run --rm --volume ${quote(name)}:/from:ro --volume ${quote(to)}:/to alpine cp -a /from/. /to`;
+}
+
+export function emptyCommand(name: string): string {
+  return `docker run --rm --volume ${quote(name)}:/volume alpine find /volume -mindepth 1 -delete`;
+}
+
 export class Volumes {
   readonly list: Listing<VolumeRow>;
   /** Bytes by name; null until the engine has counted them. */
@@ -77,21 +93,19 @@ export class Volumes {
   }
 
   backUp(name: string): Promise<void> {
-    return this.#chosen(say("backUpOf", { name }), tar(name, true, `-cf /backup/${quote(name)}.tar -C /volume .`), (job) => this.host.backUpVolume(name, job));
+    return this.#chosen(say("backUpOf", { name }), backUpCommand(name), (job) => this.host.backUpVolume(name, job));
   }
 
   restore(name: string): Promise<void> {
-    return this.#chosen(say("restoreOf", { name }), tar(name, false, "-xf /backup/FILE.tar -C /volume"), (job) => this.host.restoreVolume(name, job));
+    return this.#chosen(say("restoreOf", { name }), restoreCommand(name), (job) => this.host.restoreVolume(name, job));
   }
 
   clone(name: string, to: string): Promise<void> {
-    const command = `docker run --rm --volume ${quote(name)}:/from:ro --volume ${quote(to)}:/to alpine cp -a /from/. /to`;
-    return this.#begin(say("cloneOf", { name, to }), command, (job) => this.host.cloneVolume(name, to, job));
+    return this.#begin(say("cloneOf", { name, to }), cloneCommand(name, to), (job) => this.host.cloneVolume(name, to, job));
   }
 
   empty(name: string): Promise<void> {
-    const command = `docker run --rm --volume ${quote(name)}:/volume alpine find /volume -mindepth 1 -delete`;
-    return this.#begin(say("emptyOf", { name }), command, (job) => this.host.emptyVolume(name, job));
+    return this.#begin(say("emptyOf", { name }), emptyCommand(name), (job) => this.host.emptyVolume(name, job));
   }
 
   remove(rows: readonly VolumeRow[]): Promise<boolean> {

@@ -50,6 +50,8 @@ export const de: Record<Word, string> = {
   statsSpan: "In den letzten {minutes} Minuten",
   inspect: "Einzelheiten",
   select: "{name} auswählen",
+  doTo: "{action}: {name}",
+  actionsOf: "Aktionen für {name}",
   selected: "{count} ausgewählt",
   removeQuestion: "{names} entfernen? Darin geschriebene Dateien gehen verloren; benannte Volumes und eingehängte Ordner bleiben.",
   follow: "Folgen",
@@ -217,6 +219,7 @@ export const de: Record<Word, string> = {
   partSkipped: "nichts zu tun",
   engineGoesOn: "Die Engine macht damit weiter; es lässt sich nicht abbrechen.",
   copyCommand: "Befehl kopieren",
+  copyCommandOf: "Befehl für {action} kopieren",
   runOf: "{image} starten",
 
   ...files,

@@ -49,6 +49,8 @@ export const en = {
   statsSpan: "Over the last {minutes} minutes",
   inspect: "Inspect",
   select: "Select {name}",
+  doTo: "{action} {name}",
+  actionsOf: "Actions of {name}",
   selected: "{count} selected",
   removeQuestion: "Remove {names}? Files written inside are lost; named volumes and mounted folders stay.",
   follow: "Follow",
@@ -216,6 +218,7 @@ export const en = {
   partSkipped: "nothing to do",
   engineGoesOn: "The engine goes on with it: it cannot be cancelled.",
   copyCommand: "Copy command",
+  copyCommandOf: "Copy the command of {action}",
   runOf: "Run {image}",
 
   ...files,
