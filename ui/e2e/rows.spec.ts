@@ -94,3 +94,28 @@ test("images, volumes, networks and projects have a menu as well", async ({ page
     await expect(page.getByRole("menu", { name: `Actions of ${name}` }).getByRole("menuitem")).toHaveText([...entries]);
   }
 });
+
+test("what is asked before, and what a view shows, has its command to be copied", async ({ page, context }) => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const copied = () => page.evaluate(() => navigator.clipboard.readText());
+  await page.goto("/");
+  await item(page).click({ button: "right" });
+  await menu(page).getByRole("menuitem", { name: "Kill" }).click();
+  await expect(page.getByRole("button", { name: "Cancel" })).toBeFocused();
+  await page.getByRole("dialog").getByRole("button", { name: "Copy command" }).click();
+  await expect.poll(copied).toBe("docker kill shop-web-1");
+  await clean(page);
+  await page.keyboard.press("Escape");
+  await page.goto(`/#/containers/${"0001".repeat(16)}/processes`);
+  await page.getByRole("button", { name: "Copy the command of Processes" }).click();
+  await expect.poll(copied).toBe("docker top shop-web-1");
+  await page.goto("/#/compose/shop");
+  await page.getByRole("button", { name: "Copy the command of Restart" }).click();
+  await expect.poll(copied).toBe("docker compose --project-name=shop restart");
+  await page.goto("/#/volumes/old-cache");
+  await page.getByRole("button", { name: "Copy the command of Back up" }).click();
+  await expect.poll(copied).toContain("--volume old-cache:/volume:ro");
+  await page.goto("/#/machine");
+  await page.getByRole("button", { name: "Copy cove restart" }).click();
+  await expect.poll(copied).toBe("cove restart");
+});

@@ -68,7 +68,7 @@ export function actionsFor(row: ContainerRow): ContainerAction[] {
 }
 
 /** What does the same in a terminal. */
-export function actionCommand(action: ContainerAction, rows: readonly ContainerRow[]): string {
+export function actionCommand(action: ContainerAction, rows: readonly Pick<ContainerRow, "name">[]): string {
   const words = action === "remove" ? "rm --force --volumes" : action;
   return `docker ${words} ${rows.map(({ name }) => quote(name)).join(" ")}`;
 }

@@ -219,6 +219,7 @@ export const de: Record<Word, string> = {
   partSkipped: "nichts zu tun",
   engineGoesOn: "Die Engine macht damit weiter; es lässt sich nicht abbrechen.",
   copyCommand: "Befehl kopieren",
+  copyThis: "{command} kopieren",
   copyCommandOf: "Befehl für {action} kopieren",
   runOf: "{image} starten",
 

@@ -218,6 +218,7 @@ export const en = {
   partSkipped: "nothing to do",
   engineGoesOn: "The engine goes on with it: it cannot be cancelled.",
   copyCommand: "Copy command",
+  copyThis: "Copy {command}",
   copyCommandOf: "Copy the command of {action}",
   runOf: "Run {image}",
 
