@@ -2,7 +2,7 @@ import { expect, type Page, test } from "@playwright/test";
 
 async function choose(page: Page, words: string, entry: string) {
   await page.keyboard.press("Control+k");
-  await page.getByRole("combobox").fill(words);
+  await page.getByRole("combobox", { name: "Go to or do…" }).fill(words);
   await page.getByRole("option", { name: entry }).first().click();
 }
 

@@ -119,3 +119,21 @@ test("what is asked before, and what a view shows, has its command to be copied"
   await page.getByRole("button", { name: "Copy cove restart" }).click();
   await expect.poll(copied).toBe("cove restart");
 });
+
+test("images are sorted by their heads, and containers by a choice", async ({ page }) => {
+  await page.goto("/#/images");
+  const size = page.getByRole("columnheader", { name: "Size" });
+  await expect(size).toHaveAttribute("aria-sort", "none");
+  await size.getByRole("button").click();
+  await size.getByRole("button").click();
+  await expect(size).toHaveAttribute("aria-sort", "descending");
+  await expect(page.locator("tbody tr").first()).toContainText("MiB");
+  await clean(page);
+  await page.getByRole("link", { name: "Volumes" }).click();
+  await page.getByRole("link", { name: "Images", exact: true }).first().click();
+  await expect(size).toHaveAttribute("aria-sort", "descending");
+  await page.goto("/");
+  await page.getByRole("combobox", { name: "Sort by" }).selectOption("Created");
+  await expect(page.locator("section", { hasText: "shop-web-1" }).locator(".name").first()).toHaveText("shop-web-1");
+  await clean(page);
+});

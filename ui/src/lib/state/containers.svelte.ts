@@ -32,8 +32,12 @@ export function matching(rows: readonly ContainerRow[], search: string, filter: 
   });
 }
 
-/** Projects by name, then what belongs to none. Within a group the rows keep a fixed order, so that none jumps. */
-export function grouped(rows: readonly ContainerRow[]): Group[] {
+/** What the rows of a group are sorted by. Names keep a fixed order, so that none jumps. */
+export const ORDERS = ["name", "age", "cpu", "memory"] as const;
+export type Order = (typeof ORDERS)[number];
+
+/** Projects by name, then what belongs to none; within a group what there is more of comes first, and by name otherwise. */
+export function grouped(rows: readonly ContainerRow[], weight: (row: ContainerRow) => number = () => 0): Group[] {
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
   const groups = new Map<string | null, ContainerRow[]>();
   for (const row of rows) {
@@ -42,7 +46,7 @@ export function grouped(rows: readonly ContainerRow[]): Group[] {
     else groups.set(row.project, [row]);
   }
   return [...groups]
-    .map(([project, members]) => ({ project, rows: members.sort((a, b) => a.name.localeCompare(b.name)) }))
+    .map(([project, members]) => ({ project, rows: members.sort((a, b) => weight(b) - weight(a) || a.name.localeCompare(b.name)) }))
     .sort((a, b) => {
       if (a.project === null || b.project === null) return Number(a.project === null) - Number(b.project === null);
       return a.project.localeCompare(b.project);
@@ -78,13 +82,14 @@ export class Containers {
   rows = $state.raw<ContainerRow[] | null>(null);
   search = $state("");
   filter = $state<Filter>("all");
+  order = $state<Order>("name");
   readonly selected = new SvelteSet<string>();
   /** Ids with an action under way. */
   readonly busy = new SvelteSet<string>();
   readonly usage = new SvelteMap<string, Usage[]>();
   failure = $state.raw<Failure | null>(null);
   readonly visible = $derived(matching(this.rows ?? [], this.search, this.filter));
-  readonly groups = $derived(grouped(this.visible));
+  readonly groups = $derived(grouped(this.visible, (row) => this.#weight(row)));
   readonly #host: Host;
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
   readonly #files = new Map<string, Files>();
@@ -114,6 +119,13 @@ export class Containers {
 
   row(id: string): ContainerRow | undefined {
     return this.rows?.find((row) => row.id === id);
+  }
+
+  /** What a row is sorted by: the newest first, and what uses most. */
+  #weight({ id, createdMs }: ContainerRow): number {
+    if (this.order === "name") return 0;
+    if (this.order === "age") return createdMs;
+    return this.usage.get(id)?.at(-1)?.[this.order] ?? 0;
   }
 
   toggle(id: string): void {

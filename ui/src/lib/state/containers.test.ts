@@ -23,6 +23,16 @@ describe("the list of containers", () => {
     stop();
   });
 
+  it("is sorted within its groups by what is asked for", () => {
+    const { state, stop } = followed();
+    state.order = "age";
+    for (const { rows } of state.groups) {
+      const made = rows.map((row) => row.createdMs);
+      expect(made).toEqual([...made].sort((one, other) => other - one));
+    }
+    stop();
+  });
+
   it("finds by every word, in name, image or project", () => {
     const { state, stop } = followed();
     const found = matching(state.rows ?? [], "SHOP postgres", "all");

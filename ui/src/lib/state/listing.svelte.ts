@@ -15,6 +15,9 @@ export interface Telling<Row> {
   name: (row: Row) => string;
 }
 
+/** What a column is sorted by. */
+export type Compare<Row> = (one: Row, other: Row) => number;
+
 export interface Source<Row> {
   read: () => Promise<Row[]>;
   key: (row: Row) => string;
@@ -30,6 +33,8 @@ export class Listing<Row> {
   search = $state("");
   /** What else is asked of a row. */
   filter = $state.raw<((row: Row) => boolean) | null>(null);
+  /** The column that it is sorted by, and whether the last comes first; null for the engine's own order. */
+  order = $state.raw<{ column: number; down: boolean } | null>(null);
   /** Why the engine does not tell the list; what was told before stays. */
   unread = $state.raw<Failure | null>(null);
   /** Why something that was done to rows did not work. */
@@ -97,6 +102,20 @@ export class Listing<Row> {
 
   toggle(key: string): void {
     if (!this.selected.delete(key)) this.selected.add(key);
+  }
+
+  /** Sorts by a column; once more the other way round, and then not at all. */
+  sortBy(column: number): void {
+    const now = this.order?.column === column ? this.order : null;
+    this.order = now === null ? { column, down: false } : now.down ? null : { column, down: true };
+  }
+
+  /** The rows that are shown, in the order that was asked for. */
+  sorted(compares: readonly (Compare<Row> | null)[]): Row[] {
+    const compare = this.order === null ? null : (compares[this.order.column] ?? null);
+    if (compare === null) return this.visible;
+    const sign = this.order?.down === true ? -1 : 1;
+    return [...this.visible].sort((one, other) => sign * compare(one, other));
   }
 
   /** Selects all that is shown, or nothing where all of it is selected. */

@@ -109,6 +109,20 @@ describe("a list of things", () => {
     stop();
   });
 
+  it("is sorted by a column one way, the other, and not at all", async () => {
+    const { listing, stop } = await images();
+    const compares = [null, (one: ImageRow, other: ImageRow) => one.size - other.size];
+    const sizes = () => listing.sorted(compares).map((row) => row.size);
+    const own = sizes();
+    listing.sortBy(1);
+    expect(sizes()).toEqual([...own].sort((one, other) => one - other));
+    listing.sortBy(1);
+    expect(sizes()).toEqual([...own].sort((one, other) => other - one));
+    listing.sortBy(1);
+    expect(sizes()).toEqual(own);
+    stop();
+  });
+
   it("selects what is shown and nothing else", async () => {
     const { listing, stop } = await images();
     listing.search = "shop api";

@@ -52,6 +52,7 @@ export const de: Record<Word, string> = {
   select: "{name} auswählen",
   doTo: "{action}: {name}",
   actionsOf: "Aktionen für {name}",
+  sortBy: "Sortieren nach",
   selected: "{count} ausgewählt",
   removeQuestion: "{names} entfernen? Darin geschriebene Dateien gehen verloren; benannte Volumes und eingehängte Ordner bleiben.",
   follow: "Folgen",

@@ -51,6 +51,7 @@ export const en = {
   select: "Select {name}",
   doTo: "{action} {name}",
   actionsOf: "Actions of {name}",
+  sortBy: "Sort by",
   selected: "{count} selected",
   removeQuestion: "Remove {names}? Files written inside are lost; named volumes and mounted folders stay.",
   follow: "Follow",
