@@ -100,6 +100,7 @@ const COMMANDS: &[&str] = &[
     "watch_containers",
     "watch_engine",
     "watch_machine",
+    "watch_tray",
     "watch_usage",
     "write_file",
     "write_project_file",

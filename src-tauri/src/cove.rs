@@ -14,8 +14,18 @@ use std::{
 };
 use tokio::sync::{Notify, broadcast, watch};
 
+/// Choices that did not work and may wait for a page that is slow.
+const MISSED: usize = 16;
 /// Changes that may wait for a page that is slow; one that misses some is told that everything changed.
 const CHANGES: usize = 256;
+
+/// Something that was chosen outside of the window and did not work.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Missed {
+    /// What was chosen, in the session's language.
+    pub(crate) title: String,
+    pub(crate) failure: Failure,
+}
 
 /// One daemon, and the machine of it that the window shows. [`crate::follow`] owns what is in `news`, `rows`
 /// and `lost`.
@@ -34,6 +44,8 @@ pub(crate) struct Cove {
     pub(crate) lost: watch::Sender<Option<Failure>>,
     /// What of the engine's things changed, as its events say.
     pub(crate) changes: broadcast::Sender<ThingKind>,
+    /// What was chosen in the tray's menu and did not work, for the window to tell.
+    pub(crate) missed: broadcast::Sender<Missed>,
     /// Asks the follower to look for the daemon at once.
     pub(crate) look: Notify,
     /// That this window lives, from when somebody may want to know.
@@ -61,6 +73,7 @@ impl Cove {
             rows: watch::Sender::new(None),
             lost: watch::Sender::new(None),
             changes: broadcast::Sender::new(CHANGES),
+            missed: broadcast::Sender::new(MISSED),
             look: Notify::new(),
             alive: Mutex::default(),
         }

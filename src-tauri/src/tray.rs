@@ -5,7 +5,7 @@
 
 use crate::{
     commands::containers::{self, Action},
-    cove::Cove,
+    cove::{Cove, Missed},
     place::{Place, Places},
     window,
     words::{Words, words},
@@ -233,12 +233,21 @@ impl Contents {
         }
     }
 
+    /// The label and the id of what can be done to the machine. A stop says what stops with it: nothing asks after that.
+    fn machine_choice(&self, words: &Words) -> Option<(String, &'static str)> {
+        let running = self.containers.len() + self.more;
+        self.machine.map(|(label, id)| match id {
+            "stop" if running > 0 => (format!("{label} ({}: {running})", words.stops_with_it), id),
+            _ => (label.to_owned(), id),
+        })
+    }
+
     fn menu(&self, app: &AppHandle, words: &Words) -> tauri::Result<Menu<Wry>> {
         let item = |id: &str, text: &str, enabled| MenuItem::with_id(app, id, text, enabled, None::<&str>);
         let line = || PredefinedMenuItem::separator(app);
         let menu = Menu::with_items(app, &[&item("headline", &self.headline, false)?])?;
-        if let Some((label, id)) = self.machine {
-            menu.append(&item(id, label, true)?)?;
+        if let Some((label, id)) = self.machine_choice(words) {
+            menu.append(&item(id, &label, true)?)?;
         }
         if self.lost.is_some() || !self.containers.is_empty() {
             menu.append(&line()?)?;
@@ -289,11 +298,28 @@ fn choose(app: &AppHandle, cove: &Arc<Cove>, chosen: &str) {
                     _ => Ok(()),
                 };
                 // A menu has no room for a reason; the window has.
-                if done.is_err() {
+                if let Err(refusal) = done {
+                    let title = title_of(&word, &about, cove.rows.borrow().as_deref(), words());
+                    let failure = refusal.0;
+                    // Where no page hears it there is no window either.
+                    let _ = cove.missed.send(Missed { title, failure });
                     window::show(&app);
                 }
             });
         }
+    }
+}
+
+/// What was chosen, as the menu says it.
+fn title_of(word: &str, about: &str, rows: Option<&[ContainerRow]>, words: &Words) -> String {
+    let row = rows.unwrap_or_default().iter().find(|row| row.id == about);
+    let name = row.map_or(about, |row| row.name.as_str());
+    match word {
+        "start" => words.start.to_owned(),
+        "stop" => words.stop.to_owned(),
+        "restart" => format!("{}: {name}", words.restart),
+        "halt" => format!("{}: {name}", words.halt),
+        _ => format!("{} localhost:{about}", words.open),
     }
 }
 
@@ -312,7 +338,7 @@ async fn stop_machine(cove: &Cove) -> crate::failure::Answer<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::words::ENGLISH;
+    use crate::{cove::tests::running, words::ENGLISH};
     use serde_json::json;
 
     fn rows(count: usize) -> Vec<ContainerRow> {
@@ -340,6 +366,29 @@ mod tests {
         let contents = Contents::of(None, Some(&rows(MOST + 3)), None, &ENGLISH);
         assert_eq!((contents.containers.len(), contents.more), (MOST, 3));
         assert_eq!(contents.containers[0].ports, [8080]);
+    }
+
+    #[test]
+    fn a_stop_of_the_machine_says_how_many_containers_stop_with_it() {
+        let label = |containers: &[ContainerRow]| {
+            let contents = Contents::of(Some(&running("default")), Some(containers), None, &ENGLISH);
+            contents.machine_choice(&ENGLISH)
+        };
+        assert_eq!(label(&[]), Some(("Stop the machine".to_owned(), "stop")));
+        assert_eq!(
+            label(&rows(MOST + 3)),
+            Some(("Stop the machine (running containers: 15)".to_owned(), "stop"))
+        );
+    }
+
+    #[test]
+    fn what_did_not_work_is_told_by_the_words_of_the_menu() {
+        let rows = rows(2);
+        let title = |word, about| title_of(word, about, Some(&rows), &ENGLISH);
+        assert_eq!(title("stop", ""), "Stop the machine");
+        assert_eq!(title("halt", "id1"), "Stop: web-1");
+        assert_eq!(title("restart", "gone"), "Restart: gone");
+        assert_eq!(title("port", "8080"), "Open localhost:8080");
     }
 
     #[test]

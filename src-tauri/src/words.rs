@@ -19,6 +19,8 @@ pub(crate) struct Words {
     pub(crate) stopping: &'static str,
     pub(crate) start: &'static str,
     pub(crate) stop: &'static str,
+    /// How many there are stands behind it.
+    pub(crate) stops_with_it: &'static str,
     pub(crate) resume: &'static str,
     /// Of the engine of a machine that runs.
     pub(crate) lost: &'static str,
@@ -47,6 +49,7 @@ pub(crate) static ENGLISH: Words = Words {
     stopping: "is stopping",
     start: "Start the machine",
     stop: "Stop the machine",
+    stops_with_it: "running containers",
     resume: "Resume the machine",
     lost: "The engine does not answer",
     refused: "The engine does not list its containers",

@@ -110,7 +110,7 @@ test("an image is made of a container, and the run command copied", async ({ pag
   await page.goto(`/#/containers/${CONTAINER}/logs`);
   await page.getByRole("button", { name: "Commit" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Commit" }).click();
-  await expect(page.getByText("The image shop-web-1:latest was made.")).toBeVisible();
+  await expect(page.getByRole("status").getByText("Commit shop-web-1 as shop-web-1:latest · done")).toBeVisible();
   await page.getByRole("button", { name: "Copy run" }).click();
   await expect(page.getByText("Copied: docker run --detach --name shop-web-1")).toBeVisible();
   expect(await page.evaluate(() => navigator.clipboard.readText())).toContain("--publish 8000:80");

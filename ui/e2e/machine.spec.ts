@@ -137,6 +137,7 @@ for (const theme of ["light", "dark"] as const) {
     await page.emulateMedia({ colorScheme: theme });
     await page.goto("/#/machine");
     await expect(page.getByText("Up to 717 MiB may come back to this computer.")).toBeVisible();
+    await expect(page.getByText("2.5 GiB used, 3.2 GiB on this computer, 64 GiB at most")).toBeVisible();
     await page.getByRole("button", { name: "Give back" }).click();
     await expect(page.getByRole("button", { name: "Giving back…" })).toBeDisabled();
     await expect(page.getByText("It took 3.2 GiB, and takes 2.6 GiB now.")).toBeVisible();

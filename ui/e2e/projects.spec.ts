@@ -84,13 +84,13 @@ test("a project is brought down after a look at what goes, and up again", async 
   await page.goto("/#/compose/shop");
   const side = page.getByRole("region", { name: "Details of shop", exact: true });
   await expect(side.getByRole("link", { name: /shop-db-1/ })).toBeVisible();
-  await side.getByRole("button", { name: "Bring down" }).click();
+  await side.getByRole("button", { name: "Bring down", exact: true }).click();
   await expect(dialog(page).getByText(/Bring down shop\? .*shop-db-1/)).toBeVisible();
   await expect(dialog(page).getByText("docker compose --project-name=shop --project-directory=/home/mara/shop --file=/home/mara/shop/compose.yaml down")).toBeVisible();
   await clean(page);
   await dialog(page).getByRole("button", { name: "Bring down" }).click();
   await expect(side.getByText("not created").first()).toBeVisible();
-  await side.getByRole("button", { name: "Bring up" }).click();
+  await side.getByRole("button", { name: "Bring up", exact: true }).click();
   await expect(side.getByRole("link", { name: /shop-web-1/ })).toBeVisible();
   await side.getByRole("link", { name: "Logs" }).click();
   await expect(side.getByText(/request \d+ answered/).last()).toBeVisible();

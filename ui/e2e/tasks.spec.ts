@@ -114,3 +114,14 @@ test("what the tray or a terminal has the machine do is a task, whose cancel sto
   await others("stop");
   await expect(page.getByRole("status").getByText("Stop machine default")).toBeVisible();
 });
+
+test("what was chosen in the tray and failed is told with its reason", async ({ page }) => {
+  await page.goto("/#/images");
+  await expect(page.getByRole("heading", { name: "Images" })).toBeVisible();
+  const failure = { message: "driver failed programming external connectivity", hint: "Stop what uses the port.", kind: "engine_refused" };
+  await page.evaluate((detail) => window.dispatchEvent(new CustomEvent("cove-tray", { detail })), { title: "Restart: shop-web-1", failure });
+  const toasts = page.getByRole("status");
+  await expect(toasts.getByText("Restart: shop-web-1 · failed")).toBeVisible();
+  await expect(toasts.getByText("The engine refused it.")).toBeVisible();
+  await expect(toasts.getByText("driver failed programming external connectivity")).toBeVisible();
+});

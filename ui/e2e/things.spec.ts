@@ -63,7 +63,7 @@ test("a volume in use cannot be removed, and that says who uses it", async ({ pa
 
 test("a volume is backed up and restored under a new name, as tasks", async ({ page }) => {
   await page.goto("/#/volumes/shop_data");
-  await page.getByRole("button", { name: "Back up" }).click();
+  await page.getByRole("button", { name: "Back up", exact: true }).click();
   await expect(page.getByRole("status").getByText("Back up shop_data")).toBeVisible();
   await page.getByRole("button", { name: "Restore" }).click();
   await page.getByLabel("Name", { exact: true }).fill("shop_data-old");

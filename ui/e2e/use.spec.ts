@@ -305,7 +305,7 @@ test("the palette does things as well, knows what the engine has, and asks befor
   await expect(palette.getByText("Ctrl J", { exact: true })).toBeVisible();
   const { violations } = await new AxeBuilder({ page }).analyze();
   expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
-  await page.getByRole("combobox").fill("stop shop-web-1");
+  await page.getByRole("combobox", { name: "Go to or do…" }).fill("stop shop-web-1");
   await page.keyboard.press("Enter");
   await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByText("Exited (0)")).toBeVisible();
   await page.keyboard.press("Control+k");

@@ -122,6 +122,7 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         streams::watch_changes,
         streams::watch_containers,
         streams::watch_engine,
+        streams::watch_tray,
         streams::watch_usage,
         tasks::cancel_task,
         transfer::choose_files,

@@ -1,7 +1,7 @@
 //! What goes on until the page ends it: lists, logs, terminals.
 
 use crate::{
-    cove::Cove,
+    cove::{Cove, Missed},
     failure::{Answer, Refusal},
     follow, local,
     logs::{self, After, BATCH, BATCHES, Log, Page, Reading, Source},
@@ -110,6 +110,30 @@ async fn gather(changes: &mut broadcast::Receiver<ThingKind>) -> Option<Vec<Thin
             Err(_) => return Some(kinds),
         }
     }
+}
+
+/// Tells what is chosen in the tray's menu and does not work. What came before is not told.
+#[tauri::command]
+pub(crate) fn watch_tray(
+    cove: State<'_, Arc<Cove>>,
+    streams: State<'_, Streams>,
+    seen: Channel<Missed>,
+) -> u32 {
+    let mut missed = cove.missed.subscribe();
+    streams.start(0, |_| async move {
+        loop {
+            match missed.recv().await {
+                Ok(one) => {
+                    if seen.send(one).is_err() {
+                        return;
+                    }
+                }
+                // That some were lost keeps no other from being told.
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    })
 }
 
 /// Tells what running containers use.

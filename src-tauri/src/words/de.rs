@@ -13,6 +13,7 @@ pub(super) static GERMAN: Words = Words {
     stopping: "hält an",
     start: "Maschine starten",
     stop: "Maschine anhalten",
+    stops_with_it: "laufende Container",
     resume: "Maschine fortsetzen",
     lost: "Die Engine antwortet nicht",
     refused: "Die Engine nennt ihre Container nicht",

@@ -53,7 +53,7 @@ pub(crate) fn a_container_goes_through_its_states_and_its_command_makes_another(
     window.find("//h2[normalize-space()='acted-on']");
     window.press("Commit");
     agree(&window, "Commit");
-    window.reads("The image acted-on:latest was made.");
+    window.reads_within(SOON * 2, "Commit acted-on as acted-on:latest · done");
     assert_eq!(
         known(cove, "acted-on:latest", "{{json .Config.Cmd}}"),
         r#"["sleep","600"]"#

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords, unclosedQuote, unreadVariables } from "./command-line";
+import { composeCommand, debugCommand, ofMachine, quote, readEnvironment, runCommand, splitWords, unclosedQuote, unreadVariables, viewCommand } from "./command-line";
 import type { RunSpec } from "./host";
 
 const plain: RunSpec = {
@@ -109,4 +109,16 @@ it("names the machine that is shown, unless it is the usual one or none is known
   expect(ofMachine("cove shell", { name: "build" })).toBe("cove shell --machine build");
   expect(ofMachine("cove shell", { name: "default" })).toBe("cove shell");
   expect(ofMachine("cove shell", null)).toBe("cove shell");
+});
+
+it("a view of a container has the command that tells the same, where there is one", () => {
+  const views = ["logs", "terminal", "stats", "processes", "inspect", "files"];
+  expect(views.map((view) => viewCommand(view, "web 1"))).toEqual([
+    "docker logs --follow 'web 1'",
+    "docker exec --interactive --tty 'web 1' sh",
+    "docker stats 'web 1'",
+    "docker top 'web 1'",
+    "docker inspect 'web 1'",
+    "",
+  ]);
 });

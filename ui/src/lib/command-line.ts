@@ -44,6 +44,20 @@ export function debugCommand(name: string): string {
   return words.map(quote).join(" ");
 }
 
+/** What tells in a terminal what a view of a container shows; empty where no one command does. */
+export function viewCommand(view: string, name: string): string {
+  const words: Record<string, string> = {
+    logs: "logs --follow",
+    terminal: "exec --interactive --tty",
+    stats: "stats",
+    processes: "top",
+    mounts: "inspect",
+    inspect: "inspect",
+  };
+  const found = words[view];
+  return found === undefined ? "" : `docker ${found} ${quote(name)}${view === "terminal" ? " sh" : ""}`;
+}
+
 /** `--mount` and not `--volume`: a path may hold colons. Its fields are CSV, so a field with a comma is quoted. */
 function mountOption(mount: RunSpec["mounts"][number]): string {
   const kind = mount.source.startsWith("/") ? "bind" : "volume";

@@ -84,6 +84,13 @@ export interface NewMachine {
   diskGib: number | null;
 }
 
+/** Something that was chosen outside of the window, such as in the tray, and did not work. */
+export interface Missed {
+  /** What was chosen, in the session's language. */
+  title: string;
+  failure: Failure;
+}
+
 export interface Host extends MachinesHost, ProjectsHost, ThingsHost {
   /** All containers at once, then again after each event of the engine. Nothing comes while no engine answers. */
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;
@@ -118,6 +125,8 @@ export interface Host extends MachinesHost, ProjectsHost, ThingsHost {
   /** Opens the page of a published port in the browser. */
   openPort(port: number): Promise<void>;
 
+  /** What is chosen in the tray and does not work. What came before is not told. */
+  watchTray(seen: (missed: Missed) => void): Stop;
   watchDrags(seen: (drag: Drag) => void): Stop;
   /** What was dropped. */
   lookAt(path: string): Promise<Dropped>;

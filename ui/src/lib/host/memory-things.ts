@@ -2,7 +2,7 @@
  * Images, volumes, networks and registries of the host in memory. Who uses them follows from the containers, as in the engine;
  * what is done to them stays done.
  */
-import { type Job, HostError, type Stop } from "./host";
+import { type Job, HostError, type Missed, type Stop } from "./host";
 import { MemoryFiles } from "./memory-files";
 import { digestOf, MemoryImages, step } from "./memory-images";
 import { MemoryProjects } from "./memory-projects";
@@ -101,6 +101,15 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
       if (typeof window !== "undefined") window.removeEventListener("cove-engine", hear);
       this.#engineWatchers.delete(seen);
     };
+  }
+
+  /** There is no tray in the page: tests choose in it by an event of their own. */
+  watchTray(seen: (missed: Missed) => void): Stop {
+    const hear = (event: Event) => {
+      if (event instanceof CustomEvent) seen(event.detail as Missed);
+    };
+    window.addEventListener("cove-tray", hear);
+    return () => window.removeEventListener("cove-tray", hear);
   }
 
   /** Has the engine answer no more, for this reason, or again. What changed meanwhile is not known: all lists may have. */

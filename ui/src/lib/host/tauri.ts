@@ -18,6 +18,7 @@ import {
   type MachineNews,
   type MachineUsage,
   type MachineView,
+  type Missed,
   type MountRow,
   type NewMachine,
   type PortObstacle,
@@ -185,6 +186,10 @@ export class TauriHost extends TauriThings implements Host {
 
   openPort(port: number): Promise<void> {
     return call("open_port", { port });
+  }
+
+  watchTray(seen: (missed: Missed) => void): Stop {
+    return watch<Missed>("watch_tray", {}, (missed) => seen(missed));
   }
 
   watchDrags(seen: (drag: Drag) => void): Stop {

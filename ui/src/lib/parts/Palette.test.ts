@@ -7,6 +7,7 @@ import { Engine } from "../state/engine.svelte";
 import { Images } from "../state/images.svelte";
 import { Machine } from "../state/machine.svelte";
 import { networkList } from "../state/networks.svelte";
+import { Projects } from "../state/projects.svelte";
 import { Tasks } from "../state/tasks.svelte";
 import { Volumes } from "../state/volumes.svelte";
 import { Welcome } from "../state/welcome.svelte";
@@ -29,6 +30,7 @@ function palette(phase = "running") {
       images: new Images(host, tasks),
       volumes: new Volumes(host, tasks),
       networks: networkList(host),
+      projects: new Projects(host, tasks),
       welcome: new Welcome(host, tasks, containers),
       start,
       stop,
@@ -103,7 +105,7 @@ it("offers of the machine what can be done with it now, and of the engine nothin
 it("finds what the engine has once it has told it", async () => {
   const { type, entries } = palette();
   type("volume old");
-  await expect.poll(entries).toEqual(["old-cache"]);
+  await expect.poll(entries).toEqual(["old-cache", "Remove: old-cache"]);
 });
 
 it("of a lost engine's containers only places are offered", () => {

@@ -29,14 +29,14 @@ it("names those that run and the volumes that go with them", async () => {
     "Volumes without a name are lost with them (1):",
   ]);
   expect(all(page, "li")).toEqual(["shop-cache-1:/data"]);
-  expect(buttons(page)).toEqual(["Cancel", "Remove 2"]);
+  expect(buttons(page)).toEqual(["Copy command", "Cancel", "Remove 2"]);
   press(page, "Remove 2");
   expect(done.mock.calls).toEqual([[true]]);
 });
 
 it("speaks of no loss where there is none, and takes Escape for a no", async () => {
   const { page, done } = asked(["scratch-6"]);
-  await expect.poll(() => buttons(page)).toEqual(["Cancel", "Remove"]);
+  await expect.poll(() => buttons(page)).toEqual(["Copy command", "Cancel", "Remove"]);
   expect(page.querySelector(".bad")).toBeNull();
   dismiss(page);
   press(page, "Cancel");
@@ -73,10 +73,10 @@ it("removes nothing whose loss cannot be told, or that has gone meanwhile", asyn
   vi.spyOn(host, "removals").mockRejectedValue(new HostError("cannot reach the engine", "", null, "engine_away"));
   const failed = asked([], host).page;
   await expect.poll(() => words(one(failed, "p"))).toBe("The engine does not answer. cannot reach the engine");
-  expect(buttons(failed)).toEqual(["Cancel"]);
+  expect(buttons(failed)).toEqual(["Copy command", "Cancel"]);
   const gone = asked(["no-such"]).page;
   await expect.poll(() => words(gone)).toContain("Remove ?");
-  expect(buttons(gone)).toEqual(["Cancel"]);
+  expect(buttons(gone)).toEqual(["Copy command", "Cancel"]);
 });
 
 it("waits for an engine that is lost", async () => {
@@ -84,8 +84,8 @@ it("waits for an engine that is lost", async () => {
   await expect.poll(() => buttons(page)).toContain("Remove");
   engine.lost = { message: "cannot reach the engine", hint: "" };
   flushSync();
-  expect(buttons(page)).toEqual(["Cancel"]);
+  expect(buttons(page)).toEqual(["Copy command", "Cancel"]);
   engine.lost = null;
   flushSync();
-  expect(buttons(page)).toEqual(["Cancel", "Remove"]);
+  expect(buttons(page)).toEqual(["Copy command", "Cancel", "Remove"]);
 });

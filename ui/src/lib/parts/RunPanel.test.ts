@@ -18,7 +18,7 @@ function panel() {
   const containers = new Containers(host, tasks);
   containers.follow()();
   const engine = new Engine(host);
-  const page = mounted(RunPanel, { host, form, tasks, state: containers }, engine);
+  const page = mounted(RunPanel, { host, form, tasks, mount: () => undefined, state: containers }, engine);
   return {
     host,
     form,

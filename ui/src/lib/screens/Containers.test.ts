@@ -17,7 +17,7 @@ function screen(count = 14) {
   const [host, tasks, form] = [memory(count), new Tasks(), new RunForm()];
   const [state, engine] = [new Containers(host, tasks), new Engine(host)];
   const welcome = new Welcome(host, tasks, state);
-  const page = mounted(ContainersScreen, { host, form, state, tasks, welcome, place: PLACE }, engine);
+  const page = mounted(ContainersScreen, { host, form, state, tasks, welcome, mount: () => undefined, place: PLACE }, engine);
   return {
     host,
     form,

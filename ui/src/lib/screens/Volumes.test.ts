@@ -88,14 +88,14 @@ it("while the engine is lost the list stays, nothing that it would do is offered
   const { host, page, rows, alert, notice, stop } = screen();
   await pass(0);
   press(page, "Select old-cache");
-  expect(buttons(page)).toEqual(["Unused", "Restore", "Create", "Remove", "Cancel"]);
+  expect(buttons(page)).toEqual(["Unused", "Restore", "Create", "Remove", "Cancel", "Name", "Size"]);
   host.loseEngine({ message: "the connection broke", hint: "It may come back.", kind: "engine_away" });
   await pass(1000);
   expect(notice()).toBe("The engine does not answer. What shows here is what was last known. It is read again by itself. the connection broke It may come back.");
-  expect([rows().length, alert(), buttons(page)]).toEqual([3, [], ["Unused", "Cancel"]]);
+  expect([rows().length, alert(), buttons(page)]).toEqual([3, [], ["Unused", "Cancel", "Name", "Size"]]);
   host.loseEngine(null);
   await pass(0);
-  expect([notice(), buttons(page)]).toEqual(["", ["Unused", "Restore", "Create", "Remove", "Cancel"]]);
+  expect([notice(), buttons(page)]).toEqual(["", ["Unused", "Restore", "Create", "Remove", "Cancel", "Name", "Size"]]);
   stop();
 });
 

@@ -2,19 +2,18 @@
 import { untrack } from "svelte";
 import { SvelteMap, SvelteSet } from "svelte/reactivity";
 import { quote } from "../command-line";
-import { type ContainerAction, type ContainerRow, type Failure, type Host, HostError, type Job, type Stop, type Usage } from "../host";
+import type { ContainerAction, ContainerRow, Failure, Host, Stop, Usage } from "../host";
 import { say } from "../words/index.svelte";
+import { doToEach } from "./bulk";
 import { failureOf } from "./failure";
 import { Files } from "./files.svelte";
-import type { Tasks } from "./tasks.svelte";
+import { engineGoesOn, type Tasks } from "./tasks.svelte";
 
 export type Filter = "all" | "running" | "stopped";
 /** How many readings of a container are kept: one comes about every second. */
 export const HISTORY = 120;
 /** How many of them the list has room for. */
 export const SPARK = 30;
-/** To so many of several something is done at once: the engine has other work, and what waits can still be left alone. */
-const AT_ONCE = 4;
 
 export interface Group {
   /** The compose project; null for containers without one. */
@@ -33,8 +32,12 @@ export function matching(rows: readonly ContainerRow[], search: string, filter: 
   });
 }
 
-/** Projects by name, then what belongs to none. Within a group the rows keep a fixed order, so that none jumps. */
-export function grouped(rows: readonly ContainerRow[]): Group[] {
+/** What the rows of a group are sorted by. Names keep a fixed order, so that none jumps. */
+export const ORDERS = ["name", "age", "cpu", "memory"] as const;
+export type Order = (typeof ORDERS)[number];
+
+/** Projects by name, then what belongs to none; within a group what there is more of comes first, and by name otherwise. */
+export function grouped(rows: readonly ContainerRow[], weight: (row: ContainerRow) => number = () => 0): Group[] {
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- it does not outlive this call
   const groups = new Map<string | null, ContainerRow[]>();
   for (const row of rows) {
@@ -43,7 +46,7 @@ export function grouped(rows: readonly ContainerRow[]): Group[] {
     else groups.set(row.project, [row]);
   }
   return [...groups]
-    .map(([project, members]) => ({ project, rows: members.sort((a, b) => a.name.localeCompare(b.name)) }))
+    .map(([project, members]) => ({ project, rows: members.sort((a, b) => weight(b) - weight(a) || a.name.localeCompare(b.name)) }))
     .sort((a, b) => {
       if (a.project === null || b.project === null) return Number(a.project === null) - Number(b.project === null);
       return a.project.localeCompare(b.project);
@@ -68,18 +71,25 @@ export function actionsFor(row: ContainerRow): ContainerAction[] {
   }
 }
 
+/** What does the same in a terminal. */
+export function actionCommand(action: ContainerAction, rows: readonly Pick<ContainerRow, "name">[]): string {
+  const words = action === "remove" ? "rm --force --volumes" : action;
+  return `docker ${words} ${rows.map(({ name }) => quote(name)).join(" ")}`;
+}
+
 export class Containers {
   /** Null until the engine has answered. */
   rows = $state.raw<ContainerRow[] | null>(null);
   search = $state("");
   filter = $state<Filter>("all");
+  order = $state<Order>("name");
   readonly selected = new SvelteSet<string>();
   /** Ids with an action under way. */
   readonly busy = new SvelteSet<string>();
   readonly usage = new SvelteMap<string, Usage[]>();
   failure = $state.raw<Failure | null>(null);
   readonly visible = $derived(matching(this.rows ?? [], this.search, this.filter));
-  readonly groups = $derived(grouped(this.visible));
+  readonly groups = $derived(grouped(this.visible, (row) => this.#weight(row)));
   readonly #host: Host;
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
   readonly #files = new Map<string, Files>();
@@ -111,6 +121,13 @@ export class Containers {
     return this.rows?.find((row) => row.id === id);
   }
 
+  /** What a row is sorted by: the newest first, and what uses most. */
+  #weight({ id, createdMs }: ContainerRow): number {
+    if (this.order === "name") return 0;
+    if (this.order === "age") return createdMs;
+    return this.usage.get(id)?.at(-1)?.[this.order] ?? 0;
+  }
+
   toggle(id: string): void {
     if (!this.selected.delete(id)) this.selected.add(id);
   }
@@ -120,24 +137,43 @@ export class Containers {
     for (const row of this.visible) this.selected.add(row.id);
   }
 
-  /** Does it to all of `ids` for which it makes sense. For several it is a task, which can be watched and cancelled. */
+  /**
+   * Does it to all of `ids` for which it makes sense. For several it is a task, which can be watched and cancelled; for one
+   * it is a task once it takes longer than a moment.
+   */
   async act(action: ContainerAction, ids: Iterable<string>): Promise<void> {
     this.failure = null;
     const rows = [...ids].flatMap((id) => this.#ready(action, id) ?? []);
     const [row, second] = rows;
     if (row === undefined) return;
-    if (second !== undefined) {
-      const words = action === "remove" ? "rm --force --volumes" : action;
-      const command = `docker ${words} ${rows.map(({ name }) => quote(name)).join(" ")}`;
-      const title = say("bulkOf", { action: say(action), count: rows.length });
-      await this.tasks.begin({ title, command }, (job) => this.#actOnEach(action, rows, job)).ended;
+    const command = actionCommand(action, rows);
+    if (second === undefined) {
+      const about = { title: `${say(action)}: ${row.name}`, command, ...engineGoesOn() };
+      const { task, ended } = this.tasks.beginLate(about, () => this.#actOn(action, row));
+      const outcome = await ended;
+      // A task tells it by itself.
+      if (outcome.kind === "failed" && !this.tasks.list.includes(task)) this.failure = outcome.failure;
       return;
     }
-    try {
-      await this.#actOn(action, row);
-    } catch (error) {
-      this.failure = failureOf(error);
-    }
+    const title = say("bulkOf", { action: say(action), count: rows.length });
+    const each = {
+      id: ({ id }: ContainerRow) => id,
+      name: ({ name }: ContainerRow) => name,
+      act: async (row: ContainerRow) => {
+        // It may have gone, or come into another state, while it waited.
+        const ready = this.#ready(action, row.id) !== null;
+        if (ready) await this.#actOn(action, row);
+        return ready;
+      },
+    };
+    await this.tasks.begin({ title, command }, (job) => doToEach(rows, each, job)).ended;
+  }
+
+  /** Makes an image of what a container holds now. */
+  commit({ id, name }: ContainerRow, reference: string): void {
+    const title = say("commitOf", { name, image: reference });
+    const command = `docker commit ${quote(name)} ${quote(reference)}`;
+    this.tasks.begin({ title, command, ...engineGoesOn() }, () => this.#host.commitContainer(id, reference, ""));
   }
 
   async openPort(port: number): Promise<void> {
@@ -162,44 +198,6 @@ export class Containers {
     } finally {
       this.busy.delete(id);
     }
-  }
-
-  /** Goes on after one that failed. Cancelled, it begins with no other, and ends with what is under way. */
-  async #actOnEach(action: ContainerAction, rows: readonly ContainerRow[], job: Job): Promise<void> {
-    const waiting = [...rows];
-    const failures: Failure[] = [];
-    let [ended, left] = [0, 0];
-    const tell = ({ id, name }: ContainerRow, note: string) => job.tell({ kind: "part", id, label: name, note, fraction: null });
-    for (const row of waiting) tell(row, say("partWaiting"));
-    job.signal.addEventListener("abort", () => {
-      for (const row of waiting.splice(0)) {
-        left += 1;
-        tell(row, say("task_cancelled"));
-      }
-    });
-    const work = async () => {
-      for (let row = waiting.shift(); row !== undefined; row = waiting.shift()) {
-        tell(row, say("partUnderWay"));
-        // It may have gone, or come into another state, while it waited.
-        const ready = this.#ready(action, row.id) !== null;
-        try {
-          if (ready) await this.#actOn(action, row);
-          tell(row, say(ready ? "task_done" : "partSkipped"));
-        } catch (error) {
-          const failure = failureOf(error);
-          failures.push(failure);
-          tell(row, `${say("task_failed")}: ${failure.message}`);
-        }
-        ended += 1;
-        job.tell({ kind: "whole", message: "", fraction: ended / rows.length });
-      }
-    };
-    await Promise.all(Array.from({ length: AT_ONCE }, work));
-    if (left > 0) job.signal.throwIfAborted();
-    const [first] = failures;
-    if (first === undefined) return;
-    const message = `${say("someFailed", { failed: failures.length, count: rows.length })} ${first.message}`;
-    throw new HostError(message, first.hint, first.registry ?? null, first.kind ?? null);
   }
 
   #take(rows: ContainerRow[]): void {

@@ -1,8 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { MemoryHost } from "../host/memory";
 import { type ContainerRow, HostError, type Usage } from "../host";
 import { actionsFor, Containers, grouped, matching, rate } from "./containers.svelte";
-import { type Task, Tasks } from "./tasks.svelte";
+import { MOMENT, type Task, Tasks } from "./tasks.svelte";
 
 function followed(containers = 14) {
   const host = new MemoryHost({ containers, lines: 0, machine: "running" });
@@ -19,6 +19,16 @@ describe("the list of containers", () => {
     for (const group of groups) {
       const names = group.rows.map((row) => row.name);
       expect(names).toEqual([...names].sort((a, b) => a.localeCompare(b)));
+    }
+    stop();
+  });
+
+  it("is sorted within its groups by what is asked for", () => {
+    const { state, stop } = followed();
+    state.order = "age";
+    for (const { rows } of state.groups) {
+      const made = rows.map((row) => row.createdMs);
+      expect(made).toEqual([...made].sort((one, other) => other - one));
     }
     stop();
   });
@@ -70,6 +80,49 @@ describe("actions", () => {
     expect(state.busy.size).toBe(0);
     stop();
   });
+});
+
+describe("an action on one", () => {
+  afterEach(() => vi.useRealTimers());
+
+  it("is a task once it takes longer than a moment, which then tells how it ended", async () => {
+    vi.useFakeTimers();
+    const { host, state, stop } = followed();
+    const [row] = (state.rows ?? []).filter((one) => one.state === "running");
+    if (row === undefined) throw new Error("no running container");
+    let fail: (error: Error) => void = () => undefined;
+    host.act = () => new Promise((_, reject) => (fail = reject));
+    const ended = state.act("stop", [row.id]);
+    vi.advanceTimersByTime(MOMENT - 1);
+    expect(state.tasks.list).toEqual([]);
+    vi.advanceTimersByTime(1);
+    const [task] = state.tasks.list;
+    expect([task?.about.title, task?.about.command, task?.cancellable]).toEqual([`Stop: ${row.name}`, `docker stop ${row.name}`, false]);
+    fail(new HostError("no"));
+    await ended;
+    expect([task?.failure?.message, state.tasks.unseen.length, state.failure]).toEqual(["no", 1, null]);
+    stop();
+  });
+
+  it("that is done at once is no task", async () => {
+    vi.useFakeTimers();
+    const { state, stop } = followed();
+    const [row] = (state.rows ?? []).filter((one) => one.state === "running");
+    await state.act("restart", [row?.id ?? ""]);
+    vi.advanceTimersByTime(2 * MOMENT);
+    expect(state.tasks.list).toEqual([]);
+    stop();
+  });
+});
+
+it("an image is made of a container as a task with its command", async () => {
+  const { state, stop } = followed();
+  const row = state.rows?.find(({ name }) => name === "shop-web-1");
+  if (row === undefined) throw new Error("there is no shop-web-1");
+  state.commit(row, "shop/web:kept");
+  await expect.poll(() => state.tasks.list[0]?.state).toBe("done");
+  expect(state.tasks.list[0]?.about).toMatchObject({ title: "Commit shop-web-1 as shop/web:kept", command: "docker commit shop-web-1 shop/web:kept" });
+  stop();
 });
 
 describe("an action on several", () => {

@@ -5,7 +5,7 @@ import type { Host, ImageRow } from "../host";
 import { say } from "../words/index.svelte";
 import { Layers } from "./layers.svelte";
 import { Listing } from "./listing.svelte";
-import type { About, Tasks } from "./tasks.svelte";
+import { type About, engineGoesOn, type Tasks } from "./tasks.svelte";
 
 export type ImageFilter = "all" | "unused" | "dangling";
 
@@ -28,6 +28,28 @@ export function removalCommand(rows: readonly ImageRow[]): string {
     return names.length === 0 ? [] : [`docker rmi ${forced ? "--force " : ""}${names.join(" ")}`];
   });
   return lines.join("\n");
+}
+
+export function pruneCommand(unused: boolean): string {
+  return `docker image prune${unused ? " --all" : ""}`;
+}
+
+export function pushCommand(reference: string): string {
+  return `docker push ${quote(reference)}`;
+}
+
+export function saveCommand(rows: readonly ImageRow[]): string {
+  const file = `${nameOfAll(rows).replaceAll(/[/:]/g, "-")}.tar`;
+  return `docker save --output ${quote(file)} ${referencesOf(rows).map(quote).join(" ")}`;
+}
+
+export function loadCommand(file: string | null): string {
+  return `docker load --input ${quote(file ?? "FILE.tar")}`;
+}
+
+/** What each image is asked for by. */
+function referencesOf(rows: readonly ImageRow[]): string[] {
+  return rows.map((row) => row.tags[0] ?? row.id);
 }
 
 /** Whether the filter lets an image through. */
@@ -78,20 +100,16 @@ export class Images {
   }
 
   push(reference: string): void {
-    this.tasks.begin(about("pushOf", reference, `docker push ${quote(reference)}`), (job) => this.host.pushImage(reference, job));
+    this.tasks.begin(about("pushOf", reference, pushCommand(reference)), (job) => this.host.pushImage(reference, job));
   }
 
   save(rows: readonly ImageRow[]): Promise<void> {
-    const names = rows.map((row) => row.tags[0] ?? row.id);
-    const file = `${nameOfAll(rows).replaceAll(/[/:]/g, "-")}.tar`;
-    return this.#chosen(about("saveOf", nameOfAll(rows), `docker save --output ${quote(file)} ${names.map(quote).join(" ")}`), (job) =>
-      this.host.saveImages(names, job),
-    );
+    return this.#chosen(about("saveOf", nameOfAll(rows), saveCommand(rows)), (job) => this.host.saveImages(referencesOf(rows), job));
   }
 
   load(dropped: string | null): Promise<void> {
     const file = dropped?.split("/").pop() ?? say("tarFile");
-    return this.#chosen(about("loadOf", file, `docker load --input ${quote(dropped ?? "FILE.tar")}`), (job) => this.host.loadImages(dropped, job));
+    return this.#chosen(about("loadOf", file, loadCommand(dropped)), (job) => this.host.loadImages(dropped, job));
   }
 
   import(reference: string): Promise<void> {
@@ -99,17 +117,20 @@ export class Images {
   }
 
   remove(rows: readonly ImageRow[]): Promise<boolean> {
-    return this.list.each(rows, (row) => {
+    const remove = (row: ImageRow) => {
       const { reference, force } = removalOf(row);
       return this.host.removeImage(reference, force);
-    });
+    };
+    const about = { title: say("removeOf", { name: nameOfAll(rows) }), command: removalCommand(rows) };
+    return this.list.each(rows, remove, { tasks: this.tasks, about, name: nameOf });
   }
 
-  /** Clears away those without a name, or all that no container was made from, and tells what that came to. */
+  /** Removes images without a name, or all that no container was made from, and says what that came to. */
   async prune(unused: boolean): Promise<void> {
-    const { removed, bytes: free } = await this.host.pruneImages(unused);
-    const command = `docker image prune${unused ? " --all" : ""}`;
-    this.tasks.done({ title: say("pruned", { count: removed.length, size: bytes(free) }), command });
+    await this.tasks.begin({ title: say("pruneImages"), command: pruneCommand(unused), ...engineGoesOn() }, async (job) => {
+      const { removed, bytes: freed } = await this.host.pruneImages(unused);
+      job.tell({ kind: "line", text: say("pruned", { count: removed.length, size: bytes(freed) }) });
+    }).ended;
   }
 
   /** Takes one of its names away, which can be given back. */

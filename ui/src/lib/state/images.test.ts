@@ -1,6 +1,8 @@
 import { expect, it } from "vitest";
 import type { ImageRow } from "../host";
-import { removalCommand, removalOf } from "./images.svelte";
+import { MemoryHost } from "../host/memory";
+import { Images, removalCommand, removalOf } from "./images.svelte";
+import { Tasks } from "./tasks.svelte";
 
 const image = (id: string, tags: string[], users: string[] = []): ImageRow => ({ id: `sha256:${id.repeat(64)}`, tags, size: 1, createdMs: 0, users });
 
@@ -11,4 +13,12 @@ it("the command that is shown removes what the window removes, and forces no mor
     `docker rmi --force sha256:${"b".repeat(64)} db:1`,
   ]);
   expect(rows.map(removalOf).map(({ force }) => force)).toEqual([false, true, false, true]);
+});
+
+it("clearing away is a task that says how many went and what is free again", async () => {
+  const images = new Images(new MemoryHost({ containers: 14, lines: 0, machine: "running" }), new Tasks());
+  await images.prune(true);
+  const [task] = images.tasks.list;
+  expect([task?.about.command, task?.state, task?.cancellable]).toEqual(["docker image prune --all", "done", false]);
+  expect(task?.lines).toEqual(["2 removed, 377 MiB free again"]);
 });

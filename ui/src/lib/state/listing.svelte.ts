@@ -1,10 +1,22 @@
 /** A list of things of the engine: read when it is shown, read again when the engine says that something changed. */
 import { SvelteSet } from "svelte/reactivity";
-import type { Failure, Host, Stop, ThingKind } from "../host";
+import type { Failure, Host, Job, Stop, ThingKind } from "../host";
+import { doToEach } from "./bulk";
 import { failureOf } from "./failure";
+import type { About, Tasks } from "./tasks.svelte";
 
 /** How long after a reading that failed the engine is asked again, unless it tells of a change before: milliseconds. */
 const AGAIN = 3000;
+
+/** What is done to rows as a task. */
+export interface Telling<Row> {
+  tasks: Tasks;
+  about: About;
+  name: (row: Row) => string;
+}
+
+/** What a column is sorted by. */
+export type Compare<Row> = (one: Row, other: Row) => number;
 
 export interface Source<Row> {
   read: () => Promise<Row[]>;
@@ -21,6 +33,8 @@ export class Listing<Row> {
   search = $state("");
   /** What else is asked of a row. */
   filter = $state.raw<((row: Row) => boolean) | null>(null);
+  /** The column that it is sorted by, and whether the last comes first; null for the engine's own order. */
+  order = $state.raw<{ column: number; down: boolean } | null>(null);
   /** Why the engine does not tell the list; what was told before stays. */
   unread = $state.raw<Failure | null>(null);
   /** Why something that was done to rows did not work. */
@@ -90,6 +104,20 @@ export class Listing<Row> {
     if (!this.selected.delete(key)) this.selected.add(key);
   }
 
+  /** Sorts by a column; once more the other way round, and then not at all. */
+  sortBy(column: number): void {
+    const now = this.order?.column === column ? this.order : null;
+    this.order = now === null ? { column, down: false } : now.down ? null : { column, down: true };
+  }
+
+  /** The rows that are shown, in the order that was asked for. */
+  sorted(compares: readonly (Compare<Row> | null)[]): Row[] {
+    const compare = this.order === null ? null : (compares[this.order.column] ?? null);
+    if (compare === null) return this.visible;
+    const sign = this.order?.down === true ? -1 : 1;
+    return [...this.visible].sort((one, other) => sign * compare(one, other));
+  }
+
   /** Selects all that is shown, or nothing where all of it is selected. */
   toggleAll(): void {
     const keys = this.visible.map((row) => this.source.key(row));
@@ -100,24 +128,39 @@ export class Listing<Row> {
     }
   }
 
-  /** Does it to each, and goes on after one that failed. Says whether all went well. */
-  async each(rows: readonly Row[], act: (row: Row) => Promise<unknown>): Promise<boolean> {
+  /**
+   * Does it to each, and goes on after one that failed. Says whether all went well. With `telling` it is a task, where it
+   * is one row alone once it takes longer than a moment; what no task tells is told here.
+   */
+  async each(rows: readonly Row[], act: (row: Row) => Promise<unknown>, telling?: Telling<Row>): Promise<boolean> {
     this.failure = null;
-    await Promise.all(
-      rows.map(async (row) => {
-        const key = this.source.key(row);
-        this.busy.add(key);
-        try {
-          await act(row);
-          this.selected.delete(key);
-        } catch (error) {
-          this.failure = failureOf(error);
-        } finally {
-          this.busy.delete(key);
-        }
-      }),
-    );
-    return this.failure === null;
+    const name = telling?.name ?? this.source.key;
+    const work = (job: Job) => doToEach(rows, { id: this.source.key, name, act: (row) => this.#actOn(row, act) }, job);
+    if (telling === undefined) {
+      try {
+        await work({ signal: new AbortController().signal, tell: () => undefined });
+      } catch (error) {
+        this.failure = failureOf(error);
+      }
+      return this.failure === null;
+    }
+    const { tasks, about } = telling;
+    const { task, ended } = rows.length > 1 ? tasks.begin(about, work) : tasks.beginLate(about, work);
+    const outcome = await ended;
+    if (outcome.kind === "failed" && !tasks.list.includes(task)) this.failure = outcome.failure;
+    return outcome.kind === "done";
+  }
+
+  async #actOn(row: Row, act: (row: Row) => Promise<unknown>): Promise<boolean> {
+    const key = this.source.key(row);
+    this.busy.add(key);
+    try {
+      await act(row);
+      this.selected.delete(key);
+      return true;
+    } finally {
+      this.busy.delete(key);
+    }
   }
 
   /** Reads the list. One reading at a time: of two, the older might come last. */

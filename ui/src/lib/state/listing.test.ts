@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import type { ImageRow } from "../host";
 import { MemoryHost } from "../host/memory";
 import { Listing, some } from "./listing.svelte";
+import { Tasks } from "./tasks.svelte";
 
 const JOB = { signal: new AbortController().signal, tell: () => undefined };
 const settled = () => new Promise((done) => setTimeout(done, 0));
@@ -76,6 +77,49 @@ describe("a list of things", () => {
     expect(listing.row(unused.id)).toBeUndefined();
     expect([...listing.selected]).toEqual([used.id]);
     expect(listing.busy.size).toBe(0);
+    stop();
+  });
+
+  it("is told as a task which of several failed, and that of each", async () => {
+    const { host, listing, stop } = await images();
+    const tasks = new Tasks();
+    const rows = listing.rows ?? [];
+    const used = rows.filter((row) => row.users.length > 0);
+    const about = { title: "Remove all", command: "docker rmi" };
+    const remove = (row: ImageRow) => host.removeImage(row.id, false);
+    expect(await listing.each(rows, remove, { tasks, about, name: (row) => row.tags[0] ?? row.id })).toBe(false);
+    const [task] = tasks.list;
+    const failed = [...(task?.parts.values() ?? [])].filter((part) => part.note.startsWith("failed: conflict"));
+    expect(failed.map((part) => part.label)).toEqual(used.map((row) => row.tags[0]));
+    expect(task?.failure?.message).toContain(`${used.length} of ${rows.length} failed: conflict`);
+    expect([listing.failure, listing.busy.size]).toEqual([null, 0]);
+    stop();
+  });
+
+  it("is done to a few rows at once", async () => {
+    const { listing, stop } = await images();
+    let [under, most] = [0, 0];
+    await listing.each(listing.rows ?? [], async () => {
+      under += 1;
+      most = Math.max(most, under);
+      await settled();
+      under -= 1;
+    });
+    expect(most).toBe(4);
+    stop();
+  });
+
+  it("is sorted by a column one way, the other, and not at all", async () => {
+    const { listing, stop } = await images();
+    const compares = [null, (one: ImageRow, other: ImageRow) => one.size - other.size];
+    const sizes = () => listing.sorted(compares).map((row) => row.size);
+    const own = sizes();
+    listing.sortBy(1);
+    expect(sizes()).toEqual([...own].sort((one, other) => one - other));
+    listing.sortBy(1);
+    expect(sizes()).toEqual([...own].sort((one, other) => other - one));
+    listing.sortBy(1);
+    expect(sizes()).toEqual(own);
     stop();
   });
 

@@ -1,6 +1,12 @@
 /** The list of networks, and where a diagram of one puts its containers. */
+import { quote } from "../command-line";
 import type { Host, Member, NetworkRow } from "../host";
-import { Listing } from "./listing.svelte";
+import { say } from "../words/index.svelte";
+import { Listing, some } from "./listing.svelte";
+import { engineGoesOn, type Tasks } from "./tasks.svelte";
+
+/** In a terminal it asks before, as the window has by then. */
+export const PRUNE = "docker network prune";
 
 export function networkList(host: Host): Listing<NetworkRow> {
   return new Listing<NetworkRow>(host, {
@@ -8,6 +14,27 @@ export function networkList(host: Host): Listing<NetworkRow> {
     key: (row) => row.id,
     text: (row) => `${row.name} ${row.driver} ${row.subnets.join(" ")}`,
     kinds: ["network", "container"],
+  });
+}
+
+/** The engine's own networks `host` and `none` take no container but when it is created. */
+export function joinable(row: NetworkRow): boolean {
+  return row.driver !== "host" && row.driver !== "null";
+}
+
+export function removalCommand(rows: readonly NetworkRow[]): string {
+  return `docker network rm ${rows.map(({ name }) => quote(name)).join(" ")}`;
+}
+
+export function removeNetworks(list: Listing<NetworkRow>, tasks: Tasks, rows: readonly NetworkRow[]): Promise<boolean> {
+  const about = { title: say("removeOf", { name: some(rows.map(({ name }) => name)) }), command: removalCommand(rows) };
+  return list.each(rows, ({ id }) => list.host.removeNetwork(id), { tasks, about, name: ({ name }) => name });
+}
+
+/** Removes networks without containers, and says which. */
+export function pruneNetworks(host: Pick<Host, "pruneNetworks">, tasks: Tasks): void {
+  tasks.begin({ title: say("pruneNetworksOf"), command: PRUNE, ...engineGoesOn() }, async (job) => {
+    for (const text of (await host.pruneNetworks()).removed) job.tell({ kind: "line", text });
   });
 }
 

@@ -1,8 +1,8 @@
 /** What the command palette offers: what can be done, where one can go, and what there is. */
 import type { ContainerAction, ContainerRow } from "../host";
 import { href } from "../route.svelte";
-import { say } from "../words/index.svelte";
-import { actionsFor } from "./containers.svelte";
+import { say, type Word } from "../words/index.svelte";
+import { actionCommand, actionsFor } from "./containers.svelte";
 
 /** So many are shown. */
 const SHOWN = 11;
@@ -11,7 +11,11 @@ export interface Entry {
   /** No other one has it. */
   id: string;
   label: string;
+  /** The same where it is clear what it is about, such as in the menu of a row. */
+  word: string;
   note: string;
+  /** Whether something is lost by it, which is asked before. */
+  danger?: boolean;
   /** The keys that do the same; empty where none do. */
   keys: string;
   /** An address of the window, or what is done. */
@@ -19,11 +23,21 @@ export interface Entry {
 }
 
 export function goTo(label: string, to: string, note = ""): Entry {
-  return { id: to, label, note, keys: "", to };
+  return { id: to, label, word: label, note, keys: "", to };
 }
 
 export function doIt(label: string, act: () => void, note = "", keys = ""): Entry {
-  return { id: `do ${label} ${note}`, label, note, keys, to: act };
+  return { id: `do ${label} ${note}`, label, word: label, note, keys, to: act };
+}
+
+/** What is done to something of that name. */
+export function doTo(word: Word, name: string, act: () => void, command: string): Entry {
+  return { ...doIt(`${say(word)}: ${name}`, act, command), word: say(word) };
+}
+
+/** The same of what is lost by it, which asks before. */
+export function loseBy(word: Word, name: string, ask: () => void, command: string): Entry {
+  return { ...doTo(word, name, ask, command), danger: true };
 }
 
 /** What needs no question before: what kills or removes asks where it says what is lost. */
@@ -34,8 +48,8 @@ export function entriesOf(row: ContainerRow, act: (action: ContainerAction, id: 
   const actions = actionsFor(row).filter((action) => HARMLESS.includes(action));
   const tabs: readonly ("logs" | "terminal" | "files")[] = row.state === "running" ? ["logs", "terminal", "files"] : ["logs", "files"];
   return [
-    ...actions.map((action) => doIt(`${say(action)}: ${row.name}`, () => act(action, row.id), `docker ${action} ${row.name}`)),
-    ...tabs.map((tab) => goTo(`${say(tab)}: ${row.name}`, href("containers", row.id, tab), row.image)),
+    ...actions.map((action) => doTo(action, row.name, () => act(action, row.id), actionCommand(action, [row]))),
+    ...tabs.map((tab) => ({ ...goTo(`${say(tab)}: ${row.name}`, href("containers", row.id, tab), row.image), word: say(tab) })),
   ];
 }
 

@@ -1,6 +1,6 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
 import { readEnvironment, splitWords, unclosedQuote } from "../command-line";
-import type { ContainerRow, Host, Mount, PortObstacle, Publish, Restart, RunSpec } from "../host";
+import type { ContainerRow, Host, Mount, PortObstacle, Publish, Restart, RunSpec, ShareRow } from "../host";
 import { say } from "../words/index.svelte";
 import { variableProblems } from "./variables";
 
@@ -12,6 +12,9 @@ function port(text: string | undefined): number | null {
   const number = /^\d{1,5}$/.test(text ?? "") ? Number(text) : 0;
   return number >= 1 && number <= LAST_PORT ? number : null;
 }
+
+/** What containers mount of the machine itself: the engine's own socket. */
+const SOCKETS: readonly string[] = ["/var/run/docker.sock", "/run/docker.sock"];
 
 /** `8080:80/udp`, or `127.0.0.1:8080:80` at one address; null where it is something else. */
 export function readPort(text: string): Publish | null {
@@ -218,8 +221,18 @@ export class RunForm {
     );
   }
 
-  /** A folder that was dropped: it appears below /mnt by its own name until a person says otherwise. */
+  /** Folders of this computer that the form mounts and that none of these shares. */
+  unshared(shares: readonly ShareRow[]): string[] {
+    const within = (source: string, path: string) => `${source}/`.startsWith(path.endsWith("/") ? path : `${path}/`);
+    const sources = this.spec.mounts.map(({ source }) => source).filter((source) => source.startsWith("/") && !SOCKETS.includes(source));
+    // What is typed twice is told once.
+    const once = sources.filter((source, at) => sources.indexOf(source) === at);
+    return once.filter((source) => !shares.some(({ path }) => within(source, path)));
+  }
+
+  /** A folder that was dropped or chosen, unless it is mounted already: it appears below /mnt by its own name until a person says otherwise. */
   addFolder(path: string, readOnly: boolean): void {
+    if (this.spec.mounts.some(({ source }) => source === path)) return;
     const name = path.replace(/\/+$/, "").split("/").pop() || "folder";
     const taken = (target: string) => this.#mounts.some((text) => readMount(text)?.target === target);
     let target = `/mnt/${name}`;

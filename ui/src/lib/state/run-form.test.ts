@@ -142,3 +142,11 @@ it("never asks for a restart of what is removed at its end", () => {
   form.remove = true;
   expect(form.spec.restart).toBe("no");
 });
+
+it("knows which of the folders that are typed the machine cannot see", () => {
+  const form = new RunForm();
+  form.mounts = "/home/mara/shop:/srv\n/home/marathon:/m:ro\ndata:/data\n/srv/new:/n\n/srv/new:/twice\n/var/run/docker.sock:/var/run/docker.sock";
+  expect(form.unshared([{ path: "/home/mara", readOnly: false, missing: null }])).toEqual(["/home/marathon", "/srv/new"]);
+  form.addFolder("/srv/new", false);
+  expect(form.spec.mounts.length).toBe(6);
+});

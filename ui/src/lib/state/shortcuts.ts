@@ -11,6 +11,7 @@ export const ALL: readonly (readonly [keys: string, does: Word])[] = [
   [PALETTE, "keyPalette"],
   [TASKS, "keyTasks"],
   [SEARCH, "keySearch"],
+  ["Shift+F10", "keyRowMenu"],
   ["Esc", "keyClose"],
   [NEXT_PANE, "keyNextPane"],
   ["Ctrl+Shift+F6", "keyLastPane"],

@@ -19,6 +19,8 @@ import { failureOf } from "./failure";
 const KEPT = 20;
 /** Lines of a task that are kept. */
 const LINES = 5000;
+/** What takes longer than this many milliseconds is watched. */
+export const MOMENT = 1000;
 /** Characters of all these lines. */
 export const MOST_WRITTEN = 16 * 1024 * 1024;
 
@@ -33,6 +35,11 @@ export interface About {
   cancel?: { can: boolean; note: string };
   /** Whether the daemon goes on with it when the page goes, which then only hears no more of it. */
   goesOn?: boolean;
+}
+
+/** Of what the engine does by one request, and goes on with whoever has asked for it. */
+export function engineGoesOn(): Pick<About, "cancel" | "goesOn"> {
+  return { cancel: { can: false, note: say("engineGoesOn") }, goesOn: true };
 }
 
 export interface Part {
@@ -149,17 +156,19 @@ export class Tasks {
 
   /** Begins a task. What it came to is its promise's value, which is never refused. */
   begin<T>(about: About, work: (job: Job) => Promise<T>): { task: Task; ended: Promise<Outcome<T>> } {
-    const task = new Task(this.#next, about);
-    this.#next += 1;
-    let kept = 0;
-    this.list = [task, ...this.list.filter((other) => other.state === "running" || (kept += 1) < KEPT)];
-    this.chosen = task.id;
-    const ended = task.follow(work).then((outcome) => {
-      // Who cancelled it knows.
-      if (outcome.kind === "cancelled" || this.open) task.seen = true;
-      return outcome;
-    });
-    return { task, ended };
+    const task = this.#made(about);
+    this.#enter(task);
+    return { task, ended: this.#follow(task, work) };
+  }
+
+  /**
+   * Begins what most times is done in a moment: it is among the tasks once it takes longer. Until then its failure is for
+   * who began it to tell.
+   */
+  beginLate<T>(about: About, work: (job: Job) => Promise<T>): { task: Task; ended: Promise<Outcome<T>> } {
+    const task = this.#made(about);
+    const timer = setTimeout(() => this.#enter(task), MOMENT);
+    return { task, ended: this.#follow(task, work).finally(() => clearTimeout(timer)) };
   }
 
   /** Tells of what has been done already, such as what can be taken back. */
@@ -196,5 +205,25 @@ export class Tasks {
   /** Forgets the ones that have ended. */
   clear(): void {
     this.list = this.running;
+  }
+
+  #made(about: About): Task {
+    const task = new Task(this.#next, about);
+    this.#next += 1;
+    return task;
+  }
+
+  #enter(task: Task): void {
+    let kept = 0;
+    this.list = [task, ...this.list.filter((other) => other.state === "running" || (kept += 1) < KEPT)];
+    this.chosen = task.id;
+  }
+
+  #follow<T>(task: Task, work: (job: Job) => Promise<T>): Promise<Outcome<T>> {
+    return task.follow(work).then((outcome) => {
+      // Who cancelled it knows.
+      if (outcome.kind === "cancelled" || this.open) task.seen = true;
+      return outcome;
+    });
   }
 }

@@ -3,7 +3,7 @@ import { quote } from "../command-line";
 import type { Host, Job, VolumeRow } from "../host";
 import { say } from "../words/index.svelte";
 import { Files } from "./files.svelte";
-import { Listing } from "./listing.svelte";
+import { Listing, some } from "./listing.svelte";
 import type { Tasks } from "./tasks.svelte";
 
 /** What a name of a volume may be, by the engine's own rule. */
@@ -12,6 +12,26 @@ export const VOLUME_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 /** The command that the engine's archives stand for here: tar, in a container that mounts the volume. */
 function tar(name: string, readOnly: boolean, words: string): string {
   return `docker run --rm --volume ${quote(name)}:/volume${readOnly ? ":ro" : ""} --volume "$PWD":/backup alpine tar ${words}`;
+}
+
+export function removalCommand(rows: readonly VolumeRow[]): string {
+  return `docker volume rm ${rows.map(({ name }) => quote(name)).join(" ")}`;
+}
+
+export function backUpCommand(name: string): string {
+  return tar(name, true, `-cf /backup/${quote(name)}.tar -C /volume .`);
+}
+
+export function restoreCommand(name: string): string {
+  return tar(name, false, "-xf /backup/FILE.tar -C /volume");
+}
+
+export function cloneCommand(name: string, to: string): string {
+  return `docker run --rm --volume ${quote(name)}:/from:ro --volume ${quote(to)}:/to alpine cp -a /from/. /to`;
+}
+
+export function emptyCommand(name: string): string {
+  return `docker run --rm --volume ${quote(name)}:/volume alpine find /volume -mindepth 1 -delete`;
 }
 
 export class Volumes {
@@ -73,21 +93,25 @@ export class Volumes {
   }
 
   backUp(name: string): Promise<void> {
-    return this.#chosen(say("backUpOf", { name }), tar(name, true, `-cf /backup/${quote(name)}.tar -C /volume .`), (job) => this.host.backUpVolume(name, job));
+    return this.#chosen(say("backUpOf", { name }), backUpCommand(name), (job) => this.host.backUpVolume(name, job));
   }
 
   restore(name: string): Promise<void> {
-    return this.#chosen(say("restoreOf", { name }), tar(name, false, "-xf /backup/FILE.tar -C /volume"), (job) => this.host.restoreVolume(name, job));
+    return this.#chosen(say("restoreOf", { name }), restoreCommand(name), (job) => this.host.restoreVolume(name, job));
   }
 
   clone(name: string, to: string): Promise<void> {
-    const command = `docker run --rm --volume ${quote(name)}:/from:ro --volume ${quote(to)}:/to alpine cp -a /from/. /to`;
-    return this.#begin(say("cloneOf", { name, to }), command, (job) => this.host.cloneVolume(name, to, job));
+    return this.#begin(say("cloneOf", { name, to }), cloneCommand(name, to), (job) => this.host.cloneVolume(name, to, job));
   }
 
   empty(name: string): Promise<void> {
-    const command = `docker run --rm --volume ${quote(name)}:/volume alpine find /volume -mindepth 1 -delete`;
-    return this.#begin(say("emptyOf", { name }), command, (job) => this.host.emptyVolume(name, job));
+    return this.#begin(say("emptyOf", { name }), emptyCommand(name), (job) => this.host.emptyVolume(name, job));
+  }
+
+  remove(rows: readonly VolumeRow[]): Promise<boolean> {
+    const names = rows.map(({ name }) => name);
+    const about = { title: say("removeOf", { name: some(names) }), command: removalCommand(rows) };
+    return this.list.each(rows, ({ name }) => this.host.removeVolume(name), { tasks: this.tasks, about, name: ({ name }) => name });
   }
 
   async #begin(title: string, command: string, work: (job: Job) => Promise<void>): Promise<void> {

@@ -53,7 +53,7 @@ export const files: Record<keyof typeof words, string> = {
   // What is done to containers.
   commit: "Als Image",
   commitQuestion: "Name des Images, das aus {name} entsteht, wie er jetzt ist",
-  committed: "Das Image {name} ist fertig.",
+  commitOf: "{name} als {image} festhalten",
   copyRun: "Als Befehl",
   copyRunHint: "Den docker-run-Befehl kopieren, der noch einen solchen macht",
   searchInspect: "Schlüssel und Werte durchsuchen",

@@ -52,7 +52,7 @@ export const files = {
   // What is done to containers.
   commit: "Commit",
   commitQuestion: "Name of the image that is made of {name} as it is now",
-  committed: "The image {name} was made.",
+  commitOf: "Commit {name} as {image}",
   copyRun: "Copy run",
   copyRunHint: "Copy the docker run that makes another like it",
   searchInspect: "Search keys and values",

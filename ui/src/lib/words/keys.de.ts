@@ -5,6 +5,7 @@ export const keys: Record<keyof typeof words, string> = {
   keyPalette: "Zu einer Ansicht oder Sache gehen, oder etwas tun",
   keyTasks: "Die Aufgaben öffnen oder schließen",
   keySearch: "Die Liste durchsuchen",
+  keyRowMenu: "Öffnen, was mit einer Zeile der Liste getan werden kann",
   keyClose: "Schließen, was an der Seite steht",
   keyNextPane: "Weiter zum nächsten Teil des Fensters, auch aus einem Terminal",
   keyLastPane: "Zurück zum vorigen Teil",

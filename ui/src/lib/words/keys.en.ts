@@ -4,6 +4,7 @@ export const keys = {
   keyPalette: "Go to a screen or a thing, or do something",
   keyTasks: "Open or close the tasks",
   keySearch: "Search the list",
+  keyRowMenu: "Open what can be done to a row of a list",
   keyClose: "Close what is shown at the side",
   keyNextPane: "On to the next part of the window, and out of a terminal",
   keyLastPane: "Back to the part before",
