@@ -39,7 +39,7 @@ impl Rig {
             read_only: false,
         };
         server.add_share(&dir.path().join("share"), options)?;
-        let device = Fs::new("cove", Arc::clone(&server), 3)?;
+        let device = Fs::new("cove", Arc::clone(&server), 5)?;
         let (guest, service) = match way {
             Way::InProcess => (FsGuest::boot(InProcess::new(device))?, None),
             Way::VhostUser => {
@@ -180,6 +180,42 @@ fn a_request_behind_a_slow_one_is_answered_first_however_brisk_those_before_were
         }
     }
     anyhow::bail!("whoever asks waits for what another program does")
+}
+
+#[test]
+fn a_request_behind_more_slow_ones_than_are_answered_at_once_does_not_wait_for_them() -> Result<()> {
+    const LEN: u64 = 64 << 20;
+    const SLOW: usize = 4;
+    let mut rig = Rig::new(Way::InProcess)?;
+    std::fs::write(rig.dir.path().join("share/from"), vec![7; usize::try_from(LEN)?])?;
+    let (from, fh_in) = rig.open("share/from")?;
+    let mut copies = Vec::new();
+    for number in 0..SLOW {
+        rig.write(&format!("to{number}"), "")?;
+        let (to, fh_out) = rig.open(&format!("share/to{number}"))?;
+        copies.push(abi::CopyFileRangeIn {
+            fh_in,
+            node_out: to,
+            fh_out,
+            len: LEN,
+            ..abi::CopyFileRangeIn::default()
+        });
+    }
+    let look = abi::GetattrIn::default();
+    for _ in 0..20 {
+        for copy in &copies {
+            rig.guest.submit(op::COPY_FILE_RANGE, from, &[copy.as_bytes()])?;
+        }
+        let last = rig.guest.submit(op::GETATTR, from, &[look.as_bytes()])?;
+        let answers = (0..=SLOW)
+            .map(|_| rig.guest.next_answer())
+            .collect::<Result<Vec<_>>>()?;
+        ensure!(answers.iter().all(|(_, reply)| reply.is_ok()), "{answers:?}");
+        if answers[0].0 == last {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("whoever asks waits for what other programs do")
 }
 
 /// Whether anybody looks, is about to sleep or does, and whether the device has asked for a notification by then.

@@ -17,9 +17,12 @@
 //! A guest that walks a tree asks its next question a few microseconds after the last answer, while a thread that slept
 //! takes tens of them to wake, and each kick costs the guest an exit. So where requests follow each other that fast and
 //! are answered as fast, which is called brisk here, the driver is asked for no notifications: one thread answers, and
-//! lingers before it sleeps ([`LINGER`]); another guards, which is to look every now and then whether the first is stuck
-//! with a request that is not like the others ([`GUARD`]). One fruitless wait, or one slow request, ends that. A guest
-//! that is idle costs nothing.
+//! lingers before it sleeps ([`LINGER`]). One fruitless wait, or one slow request, ends that. A guest that is idle costs
+//! nothing.
+//!
+//! Where as many threads answer as are to be ([`AT_ONCE`]; one where requests are brisk), another one guards: asleep, it
+//! looks every now and then whether they are stuck with requests that are not like the others ([`GUARD`]), as with a
+//! file on a server that has gone away. Then it answers what is left, and the next one guards.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,10 +49,10 @@ const LINGER: Duration = Duration::from_micros(100);
 
 /// How often one that guards looks whether a request was taken since. One that came behind a slow one waits for up to
 /// twice as long, once, before another thread takes it.
-const GUARD: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 1_000_000,
-};
+const GUARD: Duration = Duration::from_millis(1);
+
+/// How many threads answer at once while none of them is stuck. The guest's own are to have processors as well.
+const AT_ONCE: usize = 2;
 
 /// From how much room for an answer on another thread is woken for the next request, since copying takes longer than
 /// that.
@@ -89,6 +92,8 @@ struct Queues {
     asleep: usize,
     /// All threads.
     threads: usize,
+    /// When each thread has begun with the request that it is at.
+    began: Vec<Option<Instant>>,
     /// When a request was answered last, and how long that had taken.
     answered: Instant,
     took: Duration,
@@ -155,6 +160,7 @@ impl Session {
                     first: 0,
                     asleep: 0,
                     threads: workers,
+                    began: vec![None; workers],
                     answered: Instant::now(),
                     took: Duration::ZERO,
                     brisk: false,
@@ -181,7 +187,7 @@ impl Session {
                 .name(format!("fs{number}"))
                 .spawn(move || {
                     seccomp::enter(Thread::Files);
-                    shared.work(&server, &sleeper);
+                    shared.work(number, &server, &sleeper);
                 });
             match spawned {
                 Ok(thread) => session.threads.push(thread),
@@ -249,9 +255,39 @@ impl Queues {
         Ok(more)
     }
 
-    /// Whether nobody is awake but the thread that asks.
-    fn others_sleep(&self) -> bool {
-        self.asleep + 1 == self.threads
+    /// A thread begins with a request.
+    fn begin(&mut self, thread: usize) {
+        if let Some(began) = self.began.get_mut(thread) {
+            *began = Some(Instant::now());
+        }
+    }
+
+    /// It has answered that, or has left the answer to another.
+    fn end(&mut self, thread: usize) {
+        self.answered = Instant::now();
+        if let Some(began) = self.began.get_mut(thread).and_then(Option::take) {
+            self.took = self.answered - began;
+        }
+    }
+
+    /// How many threads are awake.
+    fn awake(&self) -> usize {
+        self.threads - self.asleep
+    }
+
+    /// How many of these are not stuck with a request.
+    fn moving(&self) -> usize {
+        if self.awake() < AT_ONCE {
+            return self.awake();
+        }
+        let now = Instant::now();
+        let is_stuck = |began: &&Option<Instant>| began.is_some_and(|began| now - began >= GUARD);
+        self.awake() - self.began.iter().filter(is_stuck).count()
+    }
+
+    /// Whether there are as many as are to be, all being well.
+    fn are_enough(&self) -> bool {
+        self.brisk || self.moving() >= AT_ONCE
     }
 
     /// Has the driver not notify.
@@ -280,11 +316,11 @@ impl Shared {
     }
 
     /// Answers requests until told to stop.
-    fn work(self: &Arc<Self>, server: &Server, sleeper: &OwnedFd) {
+    fn work(self: &Arc<Self>, thread: usize, server: &Server, sleeper: &OwnedFd) {
         let mut wanted = true;
         loop {
-            match self.next(sleeper, wanted) {
-                Ok(Some(request)) => match self.serve(server, request) {
+            match self.next(thread, sleeper, wanted) {
+                Ok(Some(request)) => match self.serve(thread, server, request) {
                     Ok(large) => wanted = large,
                     Err(error) => return self.give_up(&error),
                 },
@@ -296,20 +332,32 @@ impl Shared {
 
     /// The next request, or nothing when the threads are to end. One that is not `wanted` leaves small requests that
     /// are brisk to another, in whose way it would be.
-    fn next(&self, sleeper: &OwnedFd, mut wanted: bool) -> Result<Option<Request<'_>>, BrokenQueue> {
+    fn next(
+        &self,
+        thread: usize,
+        sleeper: &OwnedFd,
+        mut wanted: bool,
+    ) -> Result<Option<Request<'_>>, BrokenQueue> {
         loop {
             if self.ending.load(Ordering::Acquire) {
                 return Ok(None);
             }
             let mut queues = self.queues();
-            let alone = queues.others_sleep();
-            if wanted || alone || !queues.brisk {
+            let alone = queues.awake() == 1;
+            let takes = if queues.brisk {
+                wanted || alone
+            } else {
+                queues.moving() <= AT_ONCE
+            };
+            if takes {
                 if let Some(request) = queues.take(&self.memory)? {
                     queues.taken = queues.taken.wrapping_add(1);
-                    // While this one is answered another thread takes what is there, or is notified of what comes; or
-                    // is to guard this one.
+                    queues.begin(thread);
+                    // While this one is answered another thread takes what is there, or is notified of what comes.
+                    // Where there are enough, each looks again once it has answered, and one that sleeps guards them.
                     let idle = queues.asleep > 0;
-                    let wake = if queues.brisk {
+                    let wake = if queues.are_enough() {
+                        queues.disarm(&self.memory)?;
                         idle && !queues.guarded
                     } else {
                         queues.arm(&self.memory)? && idle
@@ -337,26 +385,29 @@ impl Shared {
         }
     }
 
-    /// Sleeps until there may be something to do; false when that cannot be.
+    /// Sleeps until there may be something to do, or until nobody has come for what there is; false when that cannot
+    /// be.
     fn rest<'s>(
         &'s self,
         mut queues: MutexGuard<'s, Queues>,
         sleeper: &OwnedFd,
     ) -> Result<bool, BrokenQueue> {
-        let guards = queues.brisk && !queues.guarded;
-        queues.guarded |= guards;
         queues.asleep += 1;
+        let guards = !queues.guarded && queues.are_enough();
+        queues.guarded |= guards;
         let woken = loop {
             let taken = queues.taken;
             drop(queues);
-            let woken = sleep(sleeper, guards.then_some(&GUARD));
+            let woken = sleep(sleeper, guards.then_some(GUARD));
             queues = self.queues();
-            if woken == Woken::Late && queues.brisk {
-                if queues.taken != taken {
-                    // All is well: a second thread would be in the way of the first.
+            if woken == Woken::Late {
+                let stuck = queues.taken == taken && (queues.brisk || queues.has_requests(&self.memory)?);
+                if stuck {
+                    queues.brisk = false;
+                } else if queues.are_enough() {
+                    // All is well: a further thread would be in the way of the others.
                     continue;
                 }
-                queues.brisk = false;
             }
             break woken;
         };
@@ -364,7 +415,7 @@ impl Shared {
         if guards {
             queues.guarded = false;
         } else if !queues.brisk
-            && queues.others_sleep()
+            && queues.awake() == 1
             && queues.took < self.linger
             && queues.answered.elapsed() < self.linger
         {
@@ -387,13 +438,18 @@ impl Shared {
     }
 
     /// Answers a request; whether it is one of those for which another thread is woken.
-    fn serve(self: &Arc<Self>, server: &Server, request: Request<'_>) -> Result<bool, BrokenQueue> {
-        let began = Instant::now();
+    fn serve(
+        self: &Arc<Self>,
+        thread: usize,
+        server: &Server,
+        request: Request<'_>,
+    ) -> Result<bool, BrokenQueue> {
         let Request { queue, chain } = request;
         let head = chain.head_index();
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
         if let Err(error) = split(&self.memory, chain.clone(), &mut readable, &mut writable) {
             tracing::debug!(%error, "a request to the file system device is malformed");
+            self.queues().end(thread);
             self.complete(queue, head, 0)?;
             return Ok(false);
         }
@@ -403,11 +459,11 @@ impl Shared {
         }
         match server.serve(&readable, &writable) {
             Answer::Written(len) => {
-                self.note(began);
+                self.note(thread);
                 self.complete(queue, head, u32::try_from(len).unwrap_or(u32::MAX))?;
             }
             Answer::Nothing => {
-                self.note(began);
+                self.note(thread);
                 self.complete(queue, head, 0)?;
             }
             Answer::Later(pending) => {
@@ -416,6 +472,7 @@ impl Shared {
                     .map(|buffer| (buffer.addr(), buffer.len()))
                     .collect();
                 *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+                self.queues().end(thread);
                 let shared = Arc::clone(self);
                 pending.deliver(move |answer| shared.answer_late(queue, head, &buffers, &answer));
             }
@@ -424,11 +481,9 @@ impl Shared {
     }
 
     /// Remembers how long an answer took.
-    fn note(&self, began: Instant) {
-        let now = Instant::now();
+    fn note(&self, thread: usize) {
         let mut queues = self.queues();
-        queues.took = now - began;
-        queues.answered = now;
+        queues.end(thread);
         queues.brisk &= queues.took < self.linger;
     }
 
@@ -512,10 +567,15 @@ impl Shared {
 }
 
 /// Sleeps until there may be something to do, or for `most`.
-fn sleep(sleeper: &OwnedFd, most: Option<&Timespec>) -> Woken {
+fn sleep(sleeper: &OwnedFd, most: Option<Duration>) -> Woken {
     let mut events = Vec::with_capacity(4);
+    let most = most.and_then(|most| Timespec::try_from(most).ok());
     loop {
-        match epoll::wait(sleeper, rustix::buffer::spare_capacity(&mut events), most) {
+        match epoll::wait(
+            sleeper,
+            rustix::buffer::spare_capacity(&mut events),
+            most.as_ref(),
+        ) {
             Ok(0) => return Woken::Late,
             Ok(_) => return Woken::Rung,
             Err(rustix::io::Errno::INTR) => {}

@@ -27,7 +27,7 @@ pub(super) const PEER: Peer = Peer {
 /// Under which name our server shares the folder; the peer has it as its root.
 pub(super) const SHARE: &str = "share";
 /// As many as a machine has.
-const WORKERS: usize = 2;
+const WORKERS: usize = 8;
 /// Most changes that are taken at a time.
 const CHANGES: usize = 128;
 

@@ -49,8 +49,9 @@ use std::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-/// Threads that answer the guest's file requests: one may wait for the host's disk while the other goes on.
-const FS_WORKERS: usize = 2;
+/// Threads that answer the guest's file requests. Two do while the host's disks are quick; the others, where some wait
+/// for what does not come, as from a server that has gone away.
+const FS_WORKERS: usize = 8;
 
 /// How long work that cannot be broken off may go on when the guest has ended.
 const LINGER: Duration = Duration::from_secs(2);
