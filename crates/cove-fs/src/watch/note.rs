@@ -134,7 +134,7 @@ impl Tree {
             let known = self.nodes.at(dir.id, name);
             Some((known, self.look(&dir, name)?))
         };
-        // Where one of them is not there, something was moved to and fro.
+        // Where one of them is not there, something was moved away and back.
         let (Some((here, came)), Some((there, went))) = (of(one), of(other)) else {
             return false;
         };
@@ -411,6 +411,6 @@ mod tests {
             "as the guest knows it"
         );
         std::fs::remove_dir(folder.path().join("b")).unwrap();
-        assert_eq!(told(&server, &pair), ["renamed a b", "renamed b a"], "to and fro");
+        assert_eq!(told(&server, &pair), ["renamed a b", "renamed b a"], "there and back");
     }
 }

@@ -35,11 +35,11 @@ it("a line shows its level by its class, and the error output by a mark that is 
     line("level=warn slow"),
     line("[debug] asked"),
     line("there was no error"),
-    line("to the side", { stream: "stderr" }),
+    line(" aside", { stream: "stderr" }),
   ]);
   const classes = [...page.querySelectorAll(".line")].map((row) => ["error", "warning", "debug", "err"].filter((name) => row.classList.contains(name)));
   expect(classes).toEqual([["error"], ["warning"], ["debug"], [], ["err"]]);
-  expect([...page.querySelectorAll("[role=img]")].map((mark) => [mark.getAttribute("aria-label"), words(mark.parentElement)])).toEqual([["Error output", "Eto the side"]]);
+  expect([...page.querySelectorAll("[role=img]")].map((mark) => [mark.getAttribute("aria-label"), words(mark.parentElement)])).toEqual([["Error output", "E aside"]]);
 });
 
 it("colours and boldness are drawn, and other sequences are not", () => {
