@@ -411,6 +411,10 @@ mod tests {
             "as the guest knows it"
         );
         std::fs::remove_dir(folder.path().join("b")).unwrap();
-        assert_eq!(told(&server, &pair), ["renamed a b", "renamed b a"], "there and back");
+        assert_eq!(
+            told(&server, &pair),
+            ["renamed a b", "renamed b a"],
+            "there and back"
+        );
     }
 }

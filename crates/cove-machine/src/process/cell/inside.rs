@@ -323,7 +323,7 @@ impl Folders {
     /// A file server without a folder, for a guest with so much memory.
     fn new(own: Vec<PathBuf>, memory_mib: u32) -> Result<Self, MachineError> {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        let usual = within(limit, Config::default());
+        let usual = within(limit);
         // The guest's kernel spends more than a kibibyte of its memory on each, so it forgets some before these are as
         // many.
         let files = usize::try_from(u64::from(memory_mib) << 10).unwrap_or(usize::MAX);
@@ -405,8 +405,9 @@ impl Folders {
 /// The settings for a process that may have at most `limit` descriptors: those that the guest has opened are half of them,
 /// directories at hand an eighth, and the rest is for all else. A guest that opens too many is then told so (`ENFILE`),
 /// and no connection or device of its own lacks one.
-fn within(limit: u64, config: Config) -> Config {
+fn within(limit: u64) -> Config {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let config = Config::default();
     Config {
         max_open: config.max_open.min(limit / 2),
         max_pins: config.max_pins.min(limit / 8),
@@ -438,7 +439,7 @@ mod tests {
     #[test]
     fn the_guest_may_open_half_of_what_the_process_may_and_never_more_than_usual() {
         let bounds = |limit| {
-            let config = within(limit, Config::default());
+            let config = within(limit);
             (config.max_open, config.max_pins)
         };
         assert_eq!(bounds(4096), (2048, 512));
