@@ -115,7 +115,7 @@ fn amend(field: u8, body: &Bytes, variables: &Variables) -> Option<Bytes> {
         lower.windows(wanted.len()).any(|window| *window == *wanted)
     };
     let mut entries = BytesMut::new();
-    for (name, value) in variables.iter().filter(|(name, _)| !has_its_way(name, &has)) {
+    for (name, value) in variables.iter().filter(|(name, _)| !has_its_way(name, has)) {
         let mut entry = BytesMut::new();
         put_text(&mut entry, 1, &argument(name));
         put_text(&mut entry, 2, value);
