@@ -76,7 +76,7 @@ it("removes nothing whose loss cannot be told, or that has gone meanwhile", asyn
   expect(buttons(failed)).toEqual(["Cancel"]);
   const gone = asked(["no-such"]).page;
   await expect.poll(() => words(gone)).toContain("Remove ?");
-  expect(buttons(gone)).toEqual(["Copy command", "Cancel"]);
+  expect(buttons(gone)).toEqual(["Cancel"]);
 });
 
 it("waits for an engine that is lost", async () => {
