@@ -27,6 +27,7 @@ use std::ffi::{CStr, CString};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Statx, StatxFlags};
@@ -161,6 +162,8 @@ pub(crate) struct State {
     pub(crate) followed: Option<Identified>,
     /// The status that the guest was told last.
     pub(crate) shown: Option<Attr>,
+    /// Until when the guest may go by that without asking.
+    pub(crate) believed: Option<Instant>,
     /// An `O_PATH` descriptor.
     pub(crate) pin: Option<Arc<Descriptor>>,
     /// Open files by handle, for as long as the handles are open.
@@ -179,6 +182,11 @@ impl State {
     /// What the guest was told last of who may open it.
     pub(crate) fn access(&self) -> Option<Access> {
         self.shown.map(|attr| (attr.uid, attr.gid, attr.mode & 0o7777))
+    }
+
+    /// Whether the guest may go by the status that it was told last.
+    pub(crate) fn is_believed(&self) -> bool {
+        self.believed.is_some_and(|until| Instant::now() < until)
     }
 }
 

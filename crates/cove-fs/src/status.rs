@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
@@ -33,6 +33,11 @@ fn within(time: Time, nanoseconds: i128) -> bool {
     let now = clock_gettime(ClockId::RealtimeCoarse);
     let age = i128::from(now.tv_sec - time.0) * 1_000_000_000 + i128::from(now.tv_nsec) - i128::from(time.1);
     age < nanoseconds
+}
+
+/// Whether it has changed so lately that nobody may have been told of it.
+pub(crate) fn is_fresh(stat: &Statx) -> bool {
+    within(changed(stat), FRESH)
 }
 
 /// Whether another change might hide behind the same timestamp.
@@ -199,8 +204,9 @@ impl Tree {
         owner: &Owner,
         arrival: Arrival,
     ) -> EntryOut {
-        let entry = self.name_validity(parent, arrival == Arrival::New && within(changed(stat), FRESH));
+        let entry = self.name_validity(parent, arrival == Arrival::New && is_fresh(stat));
         let attr = self.attr_validity(Some(parent), node);
+        node.state.lock().believed = Instant::now().checked_add(attr);
         EntryOut {
             node: node.id,
             generation: 0,
@@ -250,6 +256,7 @@ impl Tree {
         } else {
             Duration::ZERO
         };
+        node.state.lock().believed = Instant::now().checked_add(valid);
         AttrOut {
             attr_valid: valid.as_secs(),
             attr_valid_nsec: valid.subsec_nanos(),

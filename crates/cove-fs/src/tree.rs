@@ -282,8 +282,9 @@ impl Tree {
             let has_one_name = node.kind == FileType::RegularFile && node.links.load(Ordering::Relaxed) < 2;
             match (&state.former, &state.place) {
                 (Some(former), _) => (Arc::clone(former), opener),
-                // Whoever came by the name is to look it up again where that says something else.
-                (None, Some(place)) if has_one_name => (Arc::clone(place), None),
+                // Whoever came by the name is to look it up again where that says something else, or where the guest's
+                // kernel would go by the size of the file before.
+                (None, Some(place)) if has_one_name && !state.is_believed() => (Arc::clone(place), None),
                 _ => return Err(Errno::STALE),
             }
         };

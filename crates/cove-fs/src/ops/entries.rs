@@ -3,13 +3,14 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Statx};
+use rustix::fs::{AtFlags, FileType, Statx};
 use rustix::io::Errno;
 
 use crate::abi::{self, EntryOut, ROOT_ID};
 use crate::body::Body;
 use crate::memory::Sink;
 use crate::node::Node;
+use crate::status::is_fresh;
 use crate::table::Arrival;
 use crate::tree::{Reach, STATUS, Tree};
 
@@ -44,7 +45,13 @@ impl Tree {
             Some(reach) => self.owner(&node, stat, reach),
             None => crate::ownership::Owner::of_host(stat),
         };
-        Ok(self.entry(parent, &node, stat, &owner, arrival))
+        let mut entry = self.entry(parent, &node, stat, &owner, arrival);
+        if node.kind == FileType::RegularFile && is_fresh(stat) {
+            // What is replaced over and over may be another file, of another size, by the time that it is opened.
+            (entry.attr_valid, entry.attr_valid_nsec) = (0, 0);
+            node.state.lock().believed = None;
+        }
+        Ok(entry)
     }
 
     /// The answer for a directory that the guest asked for by name, now that it is watched: whoever walks on from there,

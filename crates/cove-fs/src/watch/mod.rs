@@ -6,7 +6,8 @@
 //! watch, a directory's answers are short-lived and no events are delivered.
 //!
 //! The kernel merges events of one process on one name that nobody has read yet, also across a rename of that name;
-//! what the order was is then told from what is there now. An exchange of two names comes as two renames. Where changes were lost altogether, `compare` finds the difference.
+//! what the order was is then told from what is there now. An exchange of two names comes as two renames. Where changes
+//! were lost altogether, `compare` finds the difference.
 
 mod compare;
 mod note;
@@ -51,6 +52,11 @@ const READ: usize = 64 << 10;
 const PACE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 10_000_000,
+};
+/// How long the other half of an exchange is waited for after a rename.
+const MOMENT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
 };
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
@@ -399,6 +405,12 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
             if foreign.last().is_none_or(|event: &RawEvent| !event.is_rename()) {
                 break;
             }
+            let mut more = [
+                PollFd::new(group, PollFlags::IN),
+                PollFd::new(stop, PollFlags::IN),
+            ];
+            // What fails here fails again when events are waited for.
+            let _ = poll(&mut more, Some(&MOMENT));
         }
         let Some(tree) = tree.upgrade() else { return };
         tree.note_all(&foreign);

@@ -30,6 +30,9 @@ impl Tree {
             // What has the name of what was renamed came after it, though the kernel may have told that before.
             if let Some(old) = &event.old
                 && created.get(old).is_some_and(|last| *last < at)
+                && !events[at + 1..]
+                    .iter()
+                    .any(|later| later.new.as_ref() == Some(old))
             {
                 self.note_there(old);
             }
@@ -132,20 +135,29 @@ impl Tree {
         let of = |(key, name): &Named| {
             let dir = self.watched_nodes(key).into_iter().next()?;
             let known = self.nodes.at(dir.id, name);
-            Some((known, self.look(&dir, name)?))
+            Some((known, self.look(&dir, name)))
         };
-        // Where one of them is not there, something was moved away and back.
         let (Some((here, came)), Some((there, went))) = (of(one), of(other)) else {
             return false;
         };
-        let is = |known: &Option<Arc<Node>>, stat| known.as_ref().is_none_or(|node| node.is(stat));
-        if is(&here, &went) && is(&there, &came) {
+        let is = |known: &Option<Arc<Node>>, stat: &Statx| known.as_ref().is_none_or(|node| node.is(stat));
+        let exchanged = match (&came, &went) {
+            (Some(came), Some(went)) => is(&here, went) && is(&there, came),
+            // What was replaced is often removed at once. What was moved away and back has its old name.
+            (None, Some(went)) => is(&here, went),
+            (Some(came), None) => there.as_ref().is_some_and(|node| node.is(came)),
+            (None, None) => false,
+        };
+        if exchanged {
             self.note_rename(first);
             self.note_there(one);
             return true;
         }
+        let (Some(came), Some(went)) = (&came, &went) else {
+            return false;
+        };
         // And exchanged again, so that the guest is right.
-        here.is_some() && there.is_some() && is(&here, &came) && is(&there, &went)
+        here.is_some() && there.is_some() && is(&here, came) && is(&there, went)
     }
 
     /// Something has come to have this name, which no event of its own says.
@@ -415,6 +427,15 @@ mod tests {
             told(&server, &pair),
             ["renamed a b", "renamed b a"],
             "there and back"
+        );
+        std::fs::create_dir(folder.path().join("b")).unwrap();
+        server.tree.look_up(root.id, b).unwrap();
+        exchange();
+        std::fs::remove_dir(folder.path().join("a")).unwrap();
+        assert_eq!(
+            told(&server, &pair),
+            ["renamed a b"],
+            "and what was replaced removed"
         );
     }
 }

@@ -230,3 +230,18 @@ fn only_a_regular_file_succeeds_another() {
     std::fs::create_dir(&path).unwrap();
     assert_eq!(content(&client, node), Err(Errno::STALE));
 }
+
+/// Its kernel would say the old size of the new file, and programs would read no more than that.
+#[test]
+fn a_replaced_file_whose_size_the_guest_believes_has_to_be_looked_up_again() {
+    let dir = folder();
+    replace(dir.path(), "f", "old");
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let node = client.lookup(root, "f").unwrap().node;
+    client.attr(node).unwrap();
+    replace(dir.path(), "f", "longer");
+    assert_eq!(content(&client, node), Err(Errno::STALE));
+    let node = client.lookup(root, "f").unwrap().node;
+    assert_eq!(content(&client, node).unwrap(), "longer");
+}

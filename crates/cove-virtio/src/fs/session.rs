@@ -343,6 +343,7 @@ impl Shared {
                 return Ok(None);
             }
             let mut queues = self.queues();
+            let mut is_armed = false;
             let alone = queues.awake() == 1;
             let takes = if queues.brisk {
                 wanted || alone
@@ -374,11 +375,12 @@ impl Shared {
                     self.queues().brisk = came;
                     continue;
                 }
-                if !queues.brisk && queues.arm(&self.memory)? {
+                is_armed = !queues.brisk;
+                if is_armed && queues.arm(&self.memory)? {
                     continue;
                 }
             }
-            if !self.rest(queues, sleeper)? {
+            if !self.rest(queues, sleeper, is_armed)? {
                 return Ok(None);
             }
             wanted = true;
@@ -386,14 +388,16 @@ impl Shared {
     }
 
     /// Sleeps until there may be something to do, or until nobody has come for what there is; false when that cannot
-    /// be.
+    /// be. Where the driver does not notify, which it does if it `is_armed`, one of those that sleep guards.
     fn rest<'s>(
         &'s self,
         mut queues: MutexGuard<'s, Queues>,
         sleeper: &OwnedFd,
+        is_armed: bool,
     ) -> Result<bool, BrokenQueue> {
         queues.asleep += 1;
-        let guards = !queues.guarded && queues.are_enough();
+        // The clock is not asked anew: a thread that was moving may be stuck by now.
+        let guards = !queues.guarded && !is_armed;
         queues.guarded |= guards;
         let woken = loop {
             let taken = queues.taken;
