@@ -21,17 +21,20 @@ use std::{
 /// What is in the guest's memory, and so gone with the machine.
 const IN_MEMORY: [&[u8]; 2] = [b"overlay", b"tmpfs"];
 
+/// Where the guest's memory is mounted in which dockerd makes directories. What else is in memory somebody has mounted.
+const OF_THE_GUEST: [&str; 3] = ["/", "/run", "/tmp"];
+
 /// The type of the file system through which all shares come.
 const SHARED: &[u8] = b"virtiofs";
 
-/// The first source of a bind mount of the container in `bundle` (OCI runtime specification, "Filesystem Bundle") where
-/// a folder of the host's could be, and is none.
+/// The first folder that a bind mount of the container in `bundle` (OCI runtime specification, "Filesystem Bundle") comes
+/// from where one of the host's could be, and is none.
 pub(crate) fn unshared(bundle: &Path) -> io::Result<Option<String>> {
     let config: Value = serde_json::from_slice(&fs::read(bundle.join("config.json"))?)?;
     let list = fs::read("/proc/self/mountinfo")?;
     let mounts: Vec<Mount<'_>> = mounts(&list).collect();
-    let found = sources(&config).find(|source| is_unshared(Path::new(source), &mounts));
-    Ok(found.map(str::to_owned))
+    let found = sources(&config).find_map(|source| unshared_folder(Path::new(source), &mounts));
+    Ok(found.map(|folder| folder.to_string_lossy().into_owned()))
 }
 
 /// The sources of the bind mounts that a container's configuration names.
@@ -45,35 +48,46 @@ fn sources(config: &Value) -> impl Iterator<Item = &str> {
         .filter_map(|mount| mount["source"].as_str())
 }
 
-fn is_unshared(source: &Path, mounts: &[Mount<'_>]) -> bool {
+/// The folder that `source` is in the end, by links and volumes with `o=bind`, if one of the host's could be there, and
+/// none is.
+fn unshared_folder(source: &Path, mounts: &[Mount<'_>]) -> Option<PathBuf> {
     // The runtime follows links as well. What is missing it finds itself, unless a share is missing around it.
     let end = fs::canonicalize(source).unwrap_or_else(|_| source.to_owned());
+    let folder = place_of_the_hosts(&end, mounts)?;
     // dockerd makes directories only: anything else is the guest's, such as the engine's socket.
-    could_be_the_hosts(&end, mounts) && fs::metadata(&end).map_or(true, |found| found.is_dir())
+    let made = fs::metadata(&end).map_or(true, |found| found.is_dir());
+    made.then_some(folder)
 }
 
-/// Whether `path`, in which there is no link, is in the guest's memory where a folder of the host's could be.
-fn could_be_the_hosts(path: &Path, mounts: &[Mount<'_>]) -> bool {
+/// Where `path`, in which there is no link, is in the guest's memory, if a folder of the host's could be there.
+fn place_of_the_hosts(path: &Path, mounts: &[Mount<'_>]) -> Option<PathBuf> {
     let around = || mounts.iter().filter(|mount| path.starts_with(&mount.point));
     // Also what a container has mounted within a share.
     if around().any(|mount| mount.kind == SHARED) {
-        return false;
+        return None;
     }
     // Of several at one path the last one is on top.
     let Some(mount) = around().max_by_key(|mount| mount.point.components().count()) else {
-        return true;
+        return Some(path.to_owned());
     };
-    IN_MEMORY.contains(&mount.kind) && guest_folder(&origin(path, mount, mounts)).is_none()
+    let (origin, whole) = origin(path, mount, mounts);
+    let is_somebodys = whole.is_some_and(|whole| !OF_THE_GUEST.map(Path::new).contains(&whole));
+    let could_be = IN_MEMORY.contains(&mount.kind) && !is_somebodys && guest_folder(&origin).is_none();
+    could_be.then_some(origin)
 }
 
-/// Where `path`, which is in `mount`, has its file system as a whole. A volume with `o=bind` is a bind mount of another
-/// path, below dockerd's own directory.
-fn origin(path: &Path, mount: &Mount<'_>, mounts: &[Mount<'_>]) -> PathBuf {
+/// Where `path`, which is in `mount`, has its file system as a whole, and where that is mounted. A volume with `o=bind`
+/// is a bind mount of another path, below dockerd's own directory.
+fn origin<'m>(path: &Path, mount: &Mount<'_>, mounts: &'m [Mount<'_>]) -> (PathBuf, Option<&'m Path>) {
     let whole = |other: &&Mount<'_>| other.device == mount.device && other.root == Path::new("/");
     let parts = (mount.root.strip_prefix("/"), path.strip_prefix(&mount.point));
     match (mounts.iter().find(whole), parts) {
-        (Some(whole), (Ok(root), Ok(rest))) => whole.point.join(root).join(rest),
-        _ => path.to_owned(),
+        (Some(whole), (Ok(root), Ok(rest))) => {
+            // Of parts, since the last one may be empty.
+            let origin = whole.point.join(root).join(rest).components().collect();
+            (origin, Some(&*whole.point))
+        }
+        _ => (path.to_owned(), None),
     }
 }
 
@@ -97,11 +111,19 @@ mod tests {
 31 24 0:25 / /var/lib/docker/containers/1/mounts/shm rw - tmpfs shm rw
 32 20 0:26 / /mnt/remote rw - nfs4 server:/x rw
 33 20 0:27 / /dev rw - devtmpfs dev rw
+34 20 0:28 / /mnt/fast rw - tmpfs none rw
 ";
 
     fn could_be(path: &str) -> bool {
         let mounts: Vec<Mount<'_>> = mounts(MOUNTS).collect();
-        could_be_the_hosts(Path::new(path), &mounts)
+        place_of_the_hosts(Path::new(path), &mounts).is_some()
+    }
+
+    #[test]
+    fn a_volume_is_told_by_the_folder_that_it_leads_to() {
+        let mounts: Vec<Mount<'_>> = mounts(MOUNTS).collect();
+        let told = place_of_the_hosts(Path::new("/var/lib/docker/volumes/lost/_data"), &mounts);
+        assert_eq!(told.as_deref(), Some(Path::new("/data/pg")));
     }
 
     /// It was an empty directory, in which a database began anew.
@@ -132,6 +154,7 @@ mod tests {
             "/var/lib/docker/containers/1/hosts",
             "/var/lib/docker/containers/1/mounts/shm",
             "/mnt/remote/x",
+            "/mnt/fast/x",
             "/dev/fuse",
             "/lib/modules",
             "/usr/bin/docker-init",
@@ -161,8 +184,8 @@ mod tests {
         fs::write(path.join("file"), "").unwrap();
         let list = b"20 1 0:20 / / rw - overlay overlay rw\n";
         let mounts: Vec<Mount<'_>> = mounts(list).collect();
-        assert!(is_unshared(&path, &mounts));
-        assert!(is_unshared(&path.join("missing"), &mounts));
-        assert!(!is_unshared(&path.join("file"), &mounts));
+        assert_eq!(unshared_folder(&path, &mounts), Some(path.clone()));
+        assert!(unshared_folder(&path.join("missing"), &mounts).is_some());
+        assert!(unshared_folder(&path.join("file"), &mounts).is_none());
     }
 }

@@ -66,10 +66,14 @@ pub(super) fn amend_target(target: &str, variables: &Variables) -> Option<String
 }
 
 /// Whether a client that sets the variables that `sets` knows has its way with this one. Of `ALL_PROXY` it has where it
-/// sets one of the others: programs for which that is empty would take this instead.
+/// sets one of the others: programs for which that is empty would take this instead. And of those where it sets
+/// `ALL_PROXY`, which they would go before.
 pub(super) fn has_its_way(name: &str, sets: impl Fn(&str) -> bool) -> bool {
-    let all = name.eq_ignore_ascii_case("ALL_PROXY");
-    sets(name) || (all && ["HTTP_PROXY", "HTTPS_PROXY"].into_iter().any(sets))
+    let is = |other: &str| name.eq_ignore_ascii_case(other);
+    let kinds = ["HTTP_PROXY", "HTTPS_PROXY"];
+    sets(name)
+        || (is("ALL_PROXY") && kinds.into_iter().any(&sets))
+        || (kinds.into_iter().any(is) && sets("ALL_PROXY"))
 }
 
 /// The variables of which neither spelling is among `given`.
@@ -218,6 +222,7 @@ mod tests {
             .map(|name| (name.to_owned(), "socks5h://p".to_owned()))
             .into();
         assert!(lacking(["https_proxy"].into_iter(), &variables).is_empty());
+        assert!(lacking(["all_proxy"].into_iter(), &variables).is_empty());
         assert_eq!(lacking(["http_proxy"].into_iter(), &variables).len(), 2);
         assert_eq!(lacking(["no_proxy"].into_iter(), &variables).len(), 4);
     }

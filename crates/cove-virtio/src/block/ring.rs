@@ -126,9 +126,10 @@ impl Flight<'_> {
             }
             return put;
         }
-        let is_lost = matches!(done, Err(Refusal::Lost(_)));
+        let is_flush = request.flushes() && !matches!(done, Err(Refusal::Full { .. }));
         match end(request, done) {
-            Ok(_) if is_lost => self.state = State::Lost,
+            // Whether this one failed or an earlier one, the driver is to hear of it at once.
+            Ok(_) if is_flush && disk.check_kept().is_err() => self.state = State::Lost,
             Ok(written) => self.state = State::Over(written),
             Err(refusal) => {
                 if let State::UnderWay(request) = mem::replace(&mut self.state, State::Over(0)) {
@@ -221,7 +222,7 @@ impl<'r, 'm> Flights<'r, 'm> {
     ) -> io::Result<bool> {
         let mut results = results(self.ring);
         // Failures first, so that a flush which ended beside one that failed is not confirmed.
-        results.sort_unstable_by_key(|(_, result)| *result);
+        results.sort_unstable_by_key(|(_, result)| order(*result));
         let mut failed = None;
         for (number, result) in &results {
             let Some(flight) = self.all.iter_mut().find(|flight| flight.number == *number) else {
@@ -369,6 +370,12 @@ fn outcome(disk: &Disk, request: &Request<'_>, result: i32) -> io::Result<usize>
     }
 }
 
+/// In which order results are taken: failures first, so that a flush which ended beside one that failed is not confirmed,
+/// and last what is yet to be carried out, which would succeed after it.
+fn order(result: i32) -> (bool, i32) {
+    (result == -libc::ECANCELED, result)
+}
+
 /// A result as a system call has it: a count, or an error with its sign turned.
 fn count(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
@@ -400,6 +407,13 @@ mod tests {
 
     use super::*;
     use crate::block::{FEATURE_FLUSH, SECTOR};
+
+    #[test]
+    fn what_failed_is_taken_first_and_what_is_yet_to_be_done_last() {
+        let mut results = [0, -libc::ECANCELED, 512, -libc::EIO];
+        results.sort_unstable_by_key(|result| order(*result));
+        assert_eq!(results, [-libc::EIO, 0, 512, -libc::ECANCELED]);
+    }
 
     /// A write of a sector, in three buffers.
     fn write<'m>(disk: &Disk, header: &'m mut [u8], data: &'m mut [u8], status: &'m mut [u8]) -> Request<'m> {

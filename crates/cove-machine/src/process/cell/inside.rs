@@ -402,14 +402,17 @@ impl Folders {
     }
 }
 
+/// How many more directories the server has at hand for moments than it is told.
+const SPARE: usize = 256;
+
 /// The settings for a process that may have at most `limit` descriptors: those that the guest has opened are half of them,
-/// directories at hand an eighth, and the rest is for all else. A guest that opens too many is then told so (`ENFILE`),
+/// less what the server has besides for directories at hand, which are an eighth, and the rest is for all else. A guest that opens too many is then told so (`ENFILE`),
 /// and no connection or device of its own lacks one.
 fn within(limit: u64) -> Config {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let config = Config::default();
     Config {
-        max_open: config.max_open.min(limit / 2),
+        max_open: config.max_open.min((limit / 2).saturating_sub(SPARE)),
         max_pins: config.max_pins.min(limit / 8),
         ..config
     }
@@ -442,7 +445,7 @@ mod tests {
             let config = within(limit);
             (config.max_open, config.max_pins)
         };
-        assert_eq!(bounds(4096), (2048, 512));
+        assert_eq!(bounds(4096), (1792, 512));
         let usual = Config::default();
         assert_eq!(bounds(1 << 20), (usual.max_open, usual.max_pins));
         assert_eq!(bounds(u64::MAX), (usual.max_open, usual.max_pins));
