@@ -77,6 +77,7 @@ test("a restart of the machine is one task, whose end is told on any screen", as
 
 test("giving disk space back is a task that cannot be cancelled and goes on when its screen is left; its end is told", async ({ page }) => {
   await page.goto("/#/machine");
+  await expect(page.getByRole("button", { name: "Give back" })).toBeVisible();
   await page.keyboard.press("Control+j");
   const drawer = page.getByRole("region", { name: "Tasks", exact: true });
   await page.getByRole("button", { name: "Give back" }).click();

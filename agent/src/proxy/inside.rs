@@ -22,7 +22,9 @@ use std::{
 /// Clients that may wait to be accepted, as many as the standard library has wait.
 const BACKLOG: i32 = 128;
 /// Clients of a port that are carried at once. Each takes two threads.
-const MOST: usize = 128;
+const MOST: usize = 1024;
+/// What each thread has: they copy, and call little.
+const STACK: usize = 128 << 10;
 /// How long a container may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// The pause after a client that could not be taken, as for want of descriptors.
@@ -77,15 +79,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 fn accept(listener: &TcpListener, container: SocketAddr) {
     let all = Arc::new(());
     loop {
+        // Further ones wait in the backlog.
+        if Arc::strong_count(&all) > MOST {
+            sleep(PAUSE);
+            continue;
+        }
         let Ok((client, _)) = listener.accept() else {
             sleep(PAUSE);
             continue;
         };
         let one = Arc::clone(&all);
-        if Arc::strong_count(&all) > MOST + 1 {
-            continue;
-        }
-        let begun = Builder::new().spawn(move || {
+        let begun = Builder::new().stack_size(STACK).spawn(move || {
             // The client learns of it by the end of its connection.
             let _ = carry(client, container);
             drop(one);
@@ -100,7 +104,7 @@ fn accept(listener: &TcpListener, container: SocketAddr) {
 fn carry(client: TcpStream, container: SocketAddr) -> io::Result<()> {
     let server = TcpStream::connect_timeout(&container, ANSWER)?;
     let (from, to) = (client.try_clone()?, server.try_clone()?);
-    let there = Builder::new().spawn(move || pass(from, to))?;
+    let there = Builder::new().stack_size(STACK).spawn(move || pass(from, to))?;
     pass(server, client);
     // What it has to say was said to both ends.
     let _ = there.join();

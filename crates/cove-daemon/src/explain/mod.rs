@@ -64,7 +64,7 @@ pub(crate) async fn explain(
         ApiError::new(
             ErrorCode::MachineFailed,
             format!("the engine of machine `{}` does not answer", surroundings.name),
-            "`cove status` shows how it is",
+            "without its list of containers no way can be told; `cove status` shows how it is",
         )
     })?;
     let mut walk = Walk {

@@ -45,6 +45,8 @@ use tokio_util::codec::LengthDelimitedCodec;
 const MOST_CONNECTIONS: usize = 2;
 /// Less than the guest's own, for which that of its clients is the measure.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// What is left of that for the answer itself.
+const MOMENT: Duration = Duration::from_millis(100);
 /// The pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// For how many seconds answers hold whose sources do not say. A change in a hosts file is seen after that.
@@ -159,6 +161,7 @@ impl Resolver {
     }
 
     async fn resolve(&self, query: &Query<'_>, message: &[u8]) -> Vec<u8> {
+        let began = tokio::time::Instant::now();
         if query.asks_for_address() {
             let found = self.hosts().find(&query.name);
             if !found.is_empty() {
@@ -184,7 +187,9 @@ impl Resolver {
             .current();
         match servers::ask(&listed.servers, query, message).await {
             Ok(answer) if dns::is_no_such_name(&answer) => {
-                search::complete(query, &listed).await.unwrap_or(answer)
+                // Whatever comes of it, there is time left to say that there is no such name.
+                let left = PATIENCE.saturating_sub(began.elapsed() + MOMENT);
+                search::complete(query, &listed, left).await.unwrap_or(answer)
             }
             Ok(answer) => answer,
             Err(error) => {

@@ -3,6 +3,8 @@
 //! Single words are completed by the system's resolver, which was asked for them before. Here it is done for names with
 //! a dot in them, such as `db.prod` for `db.prod.corp.example`, and in the order of C libraries for these: first as they
 //! are, then with each domain (resolv.conf(5)). Whoever asked is told that the name is an alias of the completed one.
+//! That a name ends in a dot cannot be seen in a question, and neither `ndots` nor the domain of this computer's own name
+//! counts.
 
 use super::{
     BRIEF, is_for_the_system, is_plain,
@@ -25,30 +27,28 @@ struct Completed {
 
 /// The answer to a question for an address that the servers know no such name of, if it is a name with one of the search
 /// domains behind it. The first domain in which it has an address counts, else the first in which it is there at all.
-pub(super) async fn complete(query: &Query<'_>, listed: &Listed) -> Option<Vec<u8>> {
+/// The servers have at most `patience` for it.
+pub(super) async fn complete(query: &Query<'_>, listed: &Listed, patience: Duration) -> Option<Vec<u8>> {
     if !query.asks_for_address() || !is_plain(&query.name) || is_for_the_system(&query.name) {
         return None;
     }
+    let mut asked = FuturesOrdered::new();
+    for domain in &listed.search {
+        let name = format!("{}.{domain}", query.name);
+        // Each for itself: one whose servers say nothing keeps no other from counting.
+        asked.push_back(timeout(TIMEOUT.min(patience), ask(query, name, &listed.servers)));
+    }
     let mut without = None;
-    let completing = async {
-        let mut asked = FuturesOrdered::new();
-        for domain in &listed.search {
-            let name = format!("{}.{domain}", query.name);
-            asked.push_back(ask(query, name, &listed.servers));
-        }
-        while let Some(completed) = asked.next().await {
-            match completed {
-                Some(Completed { answer, found: true }) => return Some(answer),
-                Some(Completed { answer, found: false }) => {
-                    without.get_or_insert(answer);
-                }
-                None => {}
+    while let Some(completed) = asked.next().await {
+        match completed.ok().flatten() {
+            Some(Completed { answer, found: true }) => return Some(answer),
+            Some(Completed { answer, found: false }) => {
+                without.get_or_insert(answer);
             }
+            None => {}
         }
-        None
-    };
-    let found = timeout(TIMEOUT, completing).await.ok().flatten();
-    found.or(without)
+    }
+    without
 }
 
 /// What `query` is answered with if `name` is meant; nothing if there is no such name, or nobody says.
@@ -145,5 +145,8 @@ mod tests {
     async fn a_domain_whose_servers_say_nothing_leaves_an_unknown_name_unknown() {
         let resolver = resolver("lab.test").await;
         assert_eq!(asked(&resolver, "db.dev", A).await.0, Code::NoSuchName as u8);
+        // Nor does it hide what the next one has.
+        let found = asked(&resolver, "db.prod", A).await.1;
+        assert_eq!(found, [IpAddr::from(ADDRESS)]);
     }
 }

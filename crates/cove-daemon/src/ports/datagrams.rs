@@ -21,12 +21,14 @@ use tokio_util::codec::LengthDelimitedCodec;
 /// The largest datagram: its length is a 16-bit number on the wire.
 const LARGEST: usize = u16::MAX as usize;
 /// Clients of one port at once, each for every address that it talks to. A further one takes the place of the one that
-/// has been silent longest.
+/// has been silent longest, unless all are still being let in.
 const MAX_FLOWS: usize = 1024;
 /// Datagrams of one client that wait for the guest; further ones are lost, as they are in any network.
 const WAITING: usize = 128;
 /// Bytes of all clients of one port that wait: a machine that stands still takes none, while anybody may send more.
 const WAITING_BYTES: usize = 16 << 20;
+/// How long a flow keeps its place though nothing of it was carried yet: its stream is being opened.
+const OPENING: Duration = Duration::from_secs(2);
 /// A client that has been silent for so long, and to which nothing was said, is forgotten.
 const IDLE: Duration = Duration::from_secs(90);
 
@@ -78,8 +80,8 @@ async fn serve_at_most(most: usize, endpoint: Endpoint, machine: Arc<dyn Machine
         let queue = if let Some(carried) = carried {
             carried.queue.clone()
         } else {
-            if flows.len() >= most {
-                end_the_quietest(&mut flows);
+            if flows.len() >= most && !end_the_quietest(&mut flows) {
+                continue;
             }
             let (sender, queue) = mpsc::channel(WAITING);
             let (spoke, last) = watch::channel(Instant::now());
@@ -102,13 +104,20 @@ async fn serve_at_most(most: usize, endpoint: Endpoint, machine: Arc<dyn Machine
     }
 }
 
-/// Ends the flow that has been silent longest. Its client is served anew when it speaks again.
-fn end_the_quietest(flows: &mut HashMap<Flow, Carried>) {
-    let quietest = flows.iter().min_by_key(|(_, carried)| *carried.last.borrow());
-    let quietest = quietest.map(|(flow, _)| *flow);
-    if let Some(carried) = quietest.and_then(|flow| flows.remove(&flow)) {
-        carried.task.abort();
-    }
+/// Ends the flow that has been silent longest, if there is one that may be ended. Its client is served anew when it
+/// speaks again.
+fn end_the_quietest(flows: &mut HashMap<Flow, Carried>) -> bool {
+    // The first change of `last` is the first datagram that was carried; an error is the flow's end.
+    let may_end = |carried: &Carried| {
+        carried.last.has_changed().unwrap_or(true) || carried.last.borrow().elapsed() >= OPENING
+    };
+    let quietest = flows
+        .iter()
+        .filter(|(_, carried)| may_end(carried))
+        .min_by_key(|(_, carried)| *carried.last.borrow())
+        .map(|(flow, _)| *flow);
+    let ended = quietest.and_then(|flow| flows.remove(&flow));
+    ended.inspect(|carried| carried.task.abort()).is_some()
 }
 
 /// Carries a flow's datagrams until it has been silent for [`IDLE`]. `spoke` is told of each.
