@@ -161,7 +161,7 @@ fn a_request_behind_a_slow_one_is_answered_first_however_brisk_those_before_were
         node_out: to,
         fh_out,
         // Not from a block's beginning, or some file systems would only share the blocks.
-        offset_in: 1,
+        off_in: 1,
         len: LEN - 1,
         ..abi::CopyFileRangeIn::default()
     };
@@ -200,7 +200,7 @@ fn a_request_behind_more_slow_ones_than_are_answered_at_once_does_not_wait_for_t
             node_out: to,
             fh_out,
             // Not from a block's beginning, or some file systems would only share the blocks.
-            offset_in: 1,
+            off_in: 1,
             len: LEN - 1,
             ..abi::CopyFileRangeIn::default()
         });
