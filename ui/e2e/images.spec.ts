@@ -61,7 +61,8 @@ test("clearing away says what goes and how much that is", async ({ page }) => {
   await expect(dialog.getByText("These go:")).toContainText("python:3.14-slim");
   await dialog.getByRole("button", { name: "Clear away" }).click();
   await expect(row(page, "python")).toHaveCount(0);
-  await expect(page.getByRole("status").getByText("2 removed, 377 MiB free again")).toBeVisible();
+  await page.keyboard.press("Control+j");
+  await expect(page.getByRole("region", { name: "Tasks", exact: true }).getByText("2 removed, 377 MiB free again")).toBeVisible();
   await page.getByRole("button", { name: "Untagged" }).click();
   await expect(page.getByText("Nothing matches")).toBeVisible();
 });
