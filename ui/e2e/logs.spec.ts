@@ -47,9 +47,9 @@ async function middleOf(element: Locator): Promise<{ x: number; y: number }> {
 }
 
 test("a hundred thousand lines wrap where the pane ends, and what is read stays in view", async ({ page }) => {
-  // So wide that some lines fit beside their times, and others do not.
-  await page.setViewportSize({ width: 1460, height: 800 });
   const log = await openLog(page);
+  // So wide that some lines fit beside their times, and others do not.
+  await page.setViewportSize({ width: 1200, height: 700 });
   const wrap = page.getByRole("button", { name: "Wrap" });
   await wrap.click();
   await page.getByRole("button", { name: "Times" }).click();
