@@ -46,6 +46,8 @@ pub fn write_and_read(dir: &Path, writer: u32, writers: u32, time: Duration, pau
             let found = match std::fs::read(dir.join(format!("file-{other}"))) {
                 Ok(found) => found,
                 Err(error) if error.kind() == ErrorKind::NotFound && !seen.contains_key(&other) => continue,
+                // Replaced between the lookup and the open, and again at the kernel's second try.
+                Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => continue,
                 Err(error) => {
                     faults.push(format!("{writer} cannot read the file of {other}: {error}"));
                     continue;
