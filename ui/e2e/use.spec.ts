@@ -474,7 +474,7 @@ test("a key leads out of a terminal, and is told there and in the list of shortc
   await page.keyboard.press("Control+F6");
   await expect(page.getByRole("navigation", { name: "Cove" }).getByRole("link", { name: "Containers" })).toBeFocused();
   await page.keyboard.press("Control+Shift+F6");
-  await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByRole("link", { name: "Close" })).toBeFocused();
+  await expect(page.getByRole("region", { name: "Details of shop-web-1" }).getByRole("button", { name: "Copy the command of Terminal" })).toBeFocused();
   await page.keyboard.press("Control+Shift+F6");
   await expect(page.locator("#search")).toBeFocused();
   await page.keyboard.press("F1");
