@@ -185,9 +185,13 @@ mod promises {
         eventually("the first life", || lives(&log) == 1);
         cove.docker(["stop", "-t", "0", "db"]).ok();
 
-        let refused = cove.cove(["share", "remove", path]).run();
-        assert_ne!(refused.code, Some(0), "{refused}");
-        refused.says(&["`db` (stopped)", "--force"]);
+        // The engine lists a container as running for a moment after it has stopped it.
+        eventually("the container to be named as stopped", || {
+            let refused = cove.cove(["share", "remove", path]).run();
+            assert_ne!(refused.code, Some(0), "{refused}");
+            refused.says(&["`db`", "--force"]);
+            refused.stderr.contains("`db` (stopped)")
+        });
         cove.cove(["share", "remove", "--force", path]).ok();
         for word in ["start", "restart"] {
             cove.docker([word, "db"]).run().fails_with(1).says(&[
