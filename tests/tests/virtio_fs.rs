@@ -148,23 +148,38 @@ fn many_requests_in_flight_are_each_answered_once() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_request_behind_a_slow_one_is_answered_first_however_brisk_those_before_were() -> Result<()> {
-    const LEN: u64 = 64 << 20;
-    let mut rig = Rig::new(Way::InProcess)?;
-    rig.write("to", "")?;
-    std::fs::write(rig.dir.path().join("share/from"), vec![7; usize::try_from(LEN)?])?;
-    let (from, fh_in) = rig.open("share/from")?;
-    let (to, fh_out) = rig.open("share/to")?;
-    let copy = abi::CopyFileRangeIn {
+/// How much there is to copy in what is slow.
+const LARGE: u64 = 64 << 20;
+
+/// A file of that size, open.
+fn large_file(rig: &mut Rig) -> Result<(u64, u64)> {
+    std::fs::write(
+        rig.dir.path().join("share/from"),
+        vec![7; usize::try_from(LARGE)?],
+    )?;
+    rig.open("share/from")
+}
+
+/// A request to copy the large file to a new one.
+fn slow_copy(rig: &mut Rig, fh_in: u64, name: &str) -> Result<abi::CopyFileRangeIn> {
+    rig.write(name, "")?;
+    let (node_out, fh_out) = rig.open(&format!("share/{name}"))?;
+    Ok(abi::CopyFileRangeIn {
         fh_in,
-        node_out: to,
+        node_out,
         fh_out,
         // Not from a block's beginning, or some file systems would only share the blocks.
         off_in: 1,
-        len: LEN - 1,
+        len: LARGE - 1,
         ..abi::CopyFileRangeIn::default()
-    };
+    })
+}
+
+#[test]
+fn a_request_behind_a_slow_one_is_answered_first_however_brisk_those_before_were() -> Result<()> {
+    let mut rig = Rig::new(Way::InProcess)?;
+    let (from, fh_in) = large_file(&mut rig)?;
+    let copy = slow_copy(&mut rig, fh_in, "to")?;
     let look = abi::GetattrIn::default();
     // Which thread wakes first is up to the computer, so that once in a while is enough. One that is stuck behind is
     // never the first.
@@ -186,25 +201,12 @@ fn a_request_behind_a_slow_one_is_answered_first_however_brisk_those_before_were
 
 #[test]
 fn a_request_behind_more_slow_ones_than_are_answered_at_once_does_not_wait_for_them() -> Result<()> {
-    const LEN: u64 = 64 << 20;
     const SLOW: usize = 4;
     let mut rig = Rig::new(Way::InProcess)?;
-    std::fs::write(rig.dir.path().join("share/from"), vec![7; usize::try_from(LEN)?])?;
-    let (from, fh_in) = rig.open("share/from")?;
-    let mut copies = Vec::new();
-    for number in 0..SLOW {
-        rig.write(&format!("to{number}"), "")?;
-        let (to, fh_out) = rig.open(&format!("share/to{number}"))?;
-        copies.push(abi::CopyFileRangeIn {
-            fh_in,
-            node_out: to,
-            fh_out,
-            // Not from a block's beginning, or some file systems would only share the blocks.
-            off_in: 1,
-            len: LEN - 1,
-            ..abi::CopyFileRangeIn::default()
-        });
-    }
+    let (from, fh_in) = large_file(&mut rig)?;
+    let copies = (0..SLOW)
+        .map(|number| slow_copy(&mut rig, fh_in, &format!("to{number}")))
+        .collect::<Result<Vec<_>>>()?;
     let look = abi::GetattrIn::default();
     for round in 0..20 {
         for copy in &copies {

@@ -110,14 +110,7 @@ pub(crate) fn a_start_chosen_from_the_trays_menu_is_a_task_of_the_window(cove: &
     // Its shortcut, or how many there are, stands behind its name.
     window.click(&window.find("//nav//button[starts-with(normalize-space(), 'Tasks')]"));
     window.find("//li[contains(., 'Start machine default') and contains(., 'running')]");
-    window.press("Cancel");
-    window.find("//li[contains(., 'Start machine default') and contains(., 'cancelled')]");
-    window.find_within(
-        SOON * 2,
-        "//li[contains(., 'Stop machine default') and contains(., 'done')]",
-    );
-    window.reads("The machine is stopped");
-    assert_eq!(cove.state(), "stopped");
+    crate::window::cancel_the_start(cove, &window);
 }
 
 pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_show_it(cove: &Cove) {

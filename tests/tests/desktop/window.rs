@@ -390,6 +390,11 @@ pub(crate) fn a_start_that_is_cancelled_leaves_the_machine_stopped(cove: &Cove) 
     window.click(&window.find("//nav//button[starts-with(normalize-space(), 'Tasks')]"));
     window.reads("Cancelling it stops the machine.");
     window.picture("8b-starting-task");
+    cancel_the_start(cove, &window);
+}
+
+/// In the open drawer of tasks, in which the start is shown.
+pub(crate) fn cancel_the_start(cove: &Cove, window: &Window) {
     window.press("Cancel");
     window.find("//li[contains(., 'Start machine default') and contains(., 'cancelled')]");
     window.find_within(

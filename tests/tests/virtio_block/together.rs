@@ -334,18 +334,10 @@ fn a_disk_does_all_it_is_asked_where_there_may_be_no_further_thread() -> Result<
     }
     if env::var_os(ALONE).is_none() {
         // By itself, since the limit is the whole process's.
-        let alone = Command::new(env::current_exe()?)
-            .arg("together::a_disk_does_all_it_is_asked_where_there_may_be_no_further_thread")
-            .args(["--exact", "--nocapture"])
-            .env(ALONE, "")
-            .output()?;
-        let said = String::from_utf8_lossy(&alone.stdout);
-        ensure!(
-            alone.status.success() && said.contains("1 passed"),
-            "{said}{}",
-            String::from_utf8_lossy(&alone.stderr)
+        return by_itself(
+            "together::a_disk_does_all_it_is_asked_where_there_may_be_no_further_thread",
+            ALONE,
         );
-        return Ok(());
     }
     let dir = tempfile::tempdir()?;
     let (file, device) = on_file(way, &dir)?;
@@ -433,6 +425,21 @@ fn nothing_is_lost_that_comes_while_the_ring_comes_to_rest() -> Result<()> {
     Ok(())
 }
 
+/// Has a process of its own run one test, which is told by a variable that it is the only one.
+fn by_itself(test: &str, variable: &str) -> Result<()> {
+    let alone = Command::new(env::current_exe()?)
+        .args([test, "--exact", "--nocapture"])
+        .env(variable, "")
+        .output()?;
+    let said = String::from_utf8_lossy(&alone.stdout);
+    ensure!(
+        alone.status.success() && said.contains("1 passed"),
+        "{said}{}",
+        String::from_utf8_lossy(&alone.stderr)
+    );
+    Ok(())
+}
+
 /// What the kernel does for a ring is done by workers that stay with the thread which entered it, and wake every five
 /// seconds for as long as that lives.
 #[test]
@@ -444,18 +451,10 @@ fn a_disk_at_rest_has_no_thread_in_its_ring_and_serves_the_next_request() -> Res
     }
     if env::var_os(ALONE).is_none() {
         // By itself, without the threads of other tests.
-        let alone = Command::new(env::current_exe()?)
-            .arg("together::a_disk_at_rest_has_no_thread_in_its_ring_and_serves_the_next_request")
-            .args(["--exact", "--nocapture"])
-            .env(ALONE, "")
-            .output()?;
-        let said = String::from_utf8_lossy(&alone.stdout);
-        ensure!(
-            alone.status.success() && said.contains("1 passed"),
-            "{said}{}",
-            String::from_utf8_lossy(&alone.stderr)
+        return by_itself(
+            "together::a_disk_at_rest_has_no_thread_in_its_ring_and_serves_the_next_request",
+            ALONE,
         );
-        return Ok(());
     }
     let in_ring = || -> Result<bool> {
         let mut found = false;

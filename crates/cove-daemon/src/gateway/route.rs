@@ -49,6 +49,15 @@ pub(super) fn container(target: &str) -> Option<String> {
 
 /// A path's segments as the engine's router sees them, without the version.
 fn segments(path: &str) -> Vec<&str> {
+    let mut segments = cleaned(path);
+    if segments.first().is_some_and(|first| is_version(first)) {
+        segments.remove(0);
+    }
+    segments
+}
+
+/// A path's segments without `.`, `..` and double slashes.
+pub(super) fn cleaned(path: &str) -> Vec<&str> {
     let mut segments = Vec::new();
     for segment in path.split('/') {
         match segment {
@@ -56,9 +65,6 @@ fn segments(path: &str) -> Vec<&str> {
             ".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
-    }
-    if segments.first().is_some_and(|first| is_version(first)) {
-        segments.remove(0);
     }
     segments
 }

@@ -322,15 +322,7 @@ fn is_drive_path(path: &str) -> bool {
 
 /// An absolute path without `.`, `..` and double slashes, as the engine itself cleans it.
 fn clean(path: &str) -> String {
-    let mut segments = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    format!("/{}", segments.join("/"))
+    format!("/{}", super::route::cleaned(path).join("/"))
 }
 
 #[cfg(test)]
