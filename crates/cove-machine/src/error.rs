@@ -47,6 +47,12 @@ pub enum MachineError {
         /// What it said.
         why: String,
     },
+    /// The hypervisor came down by a fault of its own before its guest was known to run; another try may not meet it.
+    #[error("the machine did not start: {why}")]
+    Crashed {
+        /// How it ended, and what it said.
+        why: String,
+    },
     /// The guest does not listen on the port, or not yet.
     #[error("the guest does not listen on vsock port {port}")]
     Refused {

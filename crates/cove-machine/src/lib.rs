@@ -164,7 +164,8 @@ pub trait Backend: Send + Sync {
     }
 
     /// Starts a machine process and returns once the guest's first instruction is on its way. The caller has
-    /// verified the image. Fails with [`MachineError::Locked`] when a machine runs on this disk already.
+    /// verified the image. Fails with [`MachineError::Locked`] when a machine runs on this disk already. When it fails
+    /// with [`MachineError::Crashed`], nothing is left of the machine, and it may be called again at once.
     async fn start(&self, spec: &MachineSpec) -> Result<Box<dyn Machine>, MachineError>;
 
     /// Takes over the machine that an earlier daemon started in `spec.directory`, if it still runs. Cleans up after
@@ -336,6 +337,10 @@ pub enum ExitCause {
         status: String,
         /// The last of what it wrote to standard error.
         stderr: String,
+        /// Whether a fault of its own ended it, which another try may not meet, and not somebody else or an error that
+        /// it told.
+        #[serde(default)]
+        crashed: bool,
     },
     /// A thread of Cove's own that served the guest panicked: a vCPU's, a device's, the file server's.
     CellPanicked {

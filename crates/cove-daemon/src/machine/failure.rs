@@ -109,7 +109,7 @@ impl Failure {
                             | ExitCause::GuestPanicked { .. }
                             | ExitCause::Vanished
                     )
-                    | Self::Backend(MachineError::StartFailed { .. })
+                    | Self::Backend(MachineError::StartFailed { .. } | MachineError::Crashed { .. })
             )
     }
 
@@ -240,7 +240,7 @@ fn exited(cause: &ExitCause) -> String {
         ExitCause::PoweredOff => "the guest powered itself off".into(),
         ExitCause::Killed => "the machine was killed".into(),
         ExitCause::GuestPanicked { message } => format!("the guest's kernel panicked: {}", clean(message)),
-        ExitCause::HypervisorDied { status, stderr } => {
+        ExitCause::HypervisorDied { status, stderr, .. } => {
             format!(
                 "the hypervisor ended unexpectedly ({status}){}",
                 because(Some(&clean(stderr)))
@@ -330,6 +330,7 @@ mod tests {
         let failure = Failure::Exited(ExitCause::HypervisorDied {
             status: "exit 1".into(),
             stderr: String::new(),
+            crashed: false,
         });
         assert!(failure.may_be_the_hypervisors(false) && !failure.may_be_the_hypervisors(true));
         assert_eq!(failure.report(true).code, ErrorCode::DiskFull);

@@ -7,7 +7,7 @@
 use super::{
     command,
     guest::{Guest, Step},
-    hypervisor::{Hypervisor, MAX_STDERR},
+    hypervisor::{Hypervisor, MAX_STDERR, has_crashed},
     qmp::{Event, Qmp, QmpError},
 };
 use crate::{
@@ -232,6 +232,7 @@ impl Supervisor<'_> {
         self.decided.get_or_insert(ExitCause::HypervisorDied {
             status: "ended because it could not restart the guest".into(),
             stderr: why,
+            crashed: false,
         });
         kill(child);
     }
@@ -270,6 +271,7 @@ fn died(status: &io::Result<ExitStatus>, stderr: &[u8]) -> ExitCause {
             Err(error) => format!("unknown: {error}"),
         },
         stderr: lines.join("\n"),
+        crashed: status.as_ref().is_ok_and(has_crashed),
     }
 }
 
@@ -279,12 +281,31 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
 
     #[test]
+    fn a_crash_is_an_abort_or_a_fault_and_no_end_that_others_bring_or_that_has_an_error() {
+        let crashed = |status| {
+            let ExitCause::HypervisorDied { crashed, .. } = died(&Ok(ExitStatus::from_raw(status)), b"")
+            else {
+                panic!("not a death");
+            };
+            crashed
+        };
+        // As wait(2) has them: a signal's number, 128 more where there is a core, or an exit status above the byte.
+        for (status, is_crash) in [(6, true), (6 | 0x80, true), (11, true), (9, false), (15, false)] {
+            assert_eq!(crashed(status), is_crash, "signal {status}");
+        }
+        for status in [0, 1 << 8, 6 << 8, 134 << 8] {
+            assert!(!crashed(status), "exit status {status:#x}");
+        }
+    }
+
+    #[test]
     fn an_end_by_a_signal_names_it_and_keeps_the_last_complaints() {
         let mut stderr = Vec::new();
         for number in 0..1000 {
             keep_stderr(&mut stderr, format!("complaint {number}\n").as_bytes());
         }
-        let ExitCause::HypervisorDied { status, stderr } = died(&Ok(ExitStatus::from_raw(9)), &stderr) else {
+        let ExitCause::HypervisorDied { status, stderr, .. } = died(&Ok(ExitStatus::from_raw(9)), &stderr)
+        else {
             panic!("not a death");
         };
         assert_eq!(status, "signal: 9 (SIGKILL)");

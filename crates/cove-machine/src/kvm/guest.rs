@@ -98,6 +98,7 @@ impl Guest {
             (End::Failed(why), _) => ExitCause::HypervisorDied {
                 status: "ended because it could not run the guest".into(),
                 stderr: why,
+                crashed: false,
             },
             (End::PoweredOff | End::Reset, Some(message)) => ExitCause::GuestPanicked {
                 message: message.to_owned(),

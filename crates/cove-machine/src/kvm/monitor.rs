@@ -330,6 +330,7 @@ impl Supervisor {
                 return Some(ExitCause::HypervisorDied {
                     status: "ended because it could not restart the guest".into(),
                     stderr: why,
+                    crashed: false,
                 });
             }
         }

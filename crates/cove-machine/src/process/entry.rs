@@ -101,8 +101,9 @@ fn run_machine(directory: &Path) -> ExitCode {
             tracing::error!(%why, "the machine failed");
             report.send(&match error {
                 MachineError::Locked { .. } => StartReport::Locked,
-                MachineError::StartFailed { why } => StartReport::Failed { why },
-                _ => StartReport::Failed { why },
+                MachineError::Crashed { why } => StartReport::Failed { why, crashed: true },
+                MachineError::StartFailed { why } => StartReport::Failed { why, crashed: false },
+                _ => StartReport::Failed { why, crashed: false },
             });
             ExitCode::FAILURE
         }

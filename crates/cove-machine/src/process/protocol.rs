@@ -33,6 +33,9 @@ pub(crate) enum StartReport {
     Failed {
         /// Why, for a person.
         why: String,
+        /// Whether the hypervisor came down by a fault of its own.
+        #[serde(default)]
+        crashed: bool,
     },
 }
 

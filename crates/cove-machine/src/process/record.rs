@@ -143,6 +143,7 @@ mod tests {
             cause: ExitCause::HypervisorDied {
                 status: "signal 9".into(),
                 stderr: "out of memory".into(),
+                crashed: false,
             },
             console_tail: vec!["line".into()],
         };

@@ -77,7 +77,8 @@ pub(crate) async fn start(program: &Path, launch: &Launch) -> Result<Remote, Mac
         Ok(StartReport::Locked) => Err(MachineError::Locked {
             directory: spec.directory.clone(),
         }),
-        Ok(StartReport::Failed { why }) => Err(MachineError::StartFailed { why }),
+        Ok(StartReport::Failed { why, crashed: true }) => Err(MachineError::Crashed { why }),
+        Ok(StartReport::Failed { why, crashed: false }) => Err(MachineError::StartFailed { why }),
         Err(_) => {
             let status = reaper.status().await;
             let status = status.map_or_else(|| "it is still there".to_owned(), |status| status.to_string());

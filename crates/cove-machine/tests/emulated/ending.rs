@@ -58,11 +58,33 @@ async fn a_hypervisor_that_is_killed_is_told_with_the_signal_and_the_console() {
     signal(processes[1], Signal::KILL);
     let exit = within(machine.wait()).await;
     assert!(
-        matches!(&exit.cause, ExitCause::HypervisorDied { status, .. } if status.contains("SIGKILL")),
+        matches!(
+            &exit.cause,
+            ExitCause::HypervisorDied { status, crashed: false, .. } if status.contains("SIGKILL")
+        ),
         "{exit:?}"
     );
     assert_eq!(exit.console_tail, ["last words"]);
     bench.is_clear(&processes).await;
+}
+
+#[tokio::test]
+async fn a_hypervisor_that_aborts_is_told_to_have_crashed_and_the_machine_starts_again_at_once() {
+    let bench = Bench::new("last words\n", Then::Idle);
+    let machine = bench.start().await;
+    bench.console_shows("last words", 1).await;
+    signal(machine.processes()[1], Signal::ABORT);
+    let exit = within(machine.wait()).await;
+    assert!(
+        matches!(
+            &exit.cause,
+            ExitCause::HypervisorDied { status, crashed: true, .. } if status.contains("SIGABRT")
+        ),
+        "{exit:?}"
+    );
+    // Nothing of it is in the way of the next.
+    within(bench.start().await.kill()).await.unwrap();
+    bench.is_clear(&machine.processes()).await;
 }
 
 #[tokio::test]

@@ -255,6 +255,49 @@ async fn what_qemu_cannot_set_up_is_told_in_its_words_and_leaves_nothing_behind(
     within(bench.start().await.kill()).await.unwrap();
 }
 
+/// A QEMU that complains and ends like this when it is to run a machine.
+fn fake_qemu(bench: &Bench, end: &str) -> Emulated {
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec echo 'QEMU emulator version 10.0.2'\n\
+         echo 'iotlb_to_section: Assertion failed.' >&2\n{end}\n"
+    );
+    test_script::install(&bench.root.path().join("qemu-system-x86_64"), &script);
+    backend().with_search_path(vec![bench.root.path().to_owned()])
+}
+
+#[tokio::test]
+async fn a_qemu_that_aborts_before_its_guest_runs_has_crashed_and_leaves_nothing_behind() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let error = fake_qemu(&bench, "kill -ABRT $$")
+        .start(&bench.spec)
+        .await
+        .err()
+        .unwrap();
+    let MachineError::Crashed { why } = error else {
+        panic!("{error}");
+    };
+    assert!(
+        why.contains("SIGABRT") && why.contains("iotlb_to_section"),
+        "{why}"
+    );
+    bench.is_clear(&[]).await;
+    // Nothing of it is in the way of the next, which may begin at once.
+    within(bench.start().await.kill()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_qemu_that_ends_with_an_error_has_not_crashed() {
+    let bench = Bench::new("hello\n", Then::Idle);
+    let error = fake_qemu(&bench, "exit 1")
+        .start(&bench.spec)
+        .await
+        .err()
+        .unwrap();
+    assert!(matches!(error, MachineError::StartFailed { .. }), "{error}");
+    assert!(error.to_string().contains("iotlb_to_section"), "{error}");
+    bench.is_clear(&[]).await;
+}
+
 #[tokio::test]
 async fn a_missing_qemu_is_said_with_how_to_get_it() {
     let bench = Bench::new("hello\n", Then::Idle);

@@ -15,6 +15,8 @@ mod ending;
 mod image;
 mod kernel;
 mod life;
+#[path = "../../src/test_script.rs"]
+mod test_script;
 
 use cove_machine::{Backend, Emulated, ExitCause, Machine, MachineError, MachineSpec};
 use kernel::Then;

@@ -148,6 +148,7 @@ async fn a_machine_that_died_while_the_daemon_was_away_is_told_of_once() {
             ExitCause::HypervisorDied {
                 status: "signal 9".into(),
                 stderr: String::new(),
+                crashed: false,
             },
             true,
         ),

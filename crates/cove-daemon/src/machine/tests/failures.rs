@@ -46,6 +46,7 @@ async fn a_failure_that_may_be_the_backends_is_remembered_until_a_machine_comes_
     fixture.host.guest().end(ExitCause::HypervisorDied {
         status: "signal 9".into(),
         stderr: String::new(),
+        crashed: false,
     });
     until(&handle, "failed", failed).await;
     let failure = handle.place().last_failure().unwrap();

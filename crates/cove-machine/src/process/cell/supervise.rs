@@ -99,6 +99,7 @@ pub(in super::super) async fn died(cell: Cell) -> ExitCause {
     ExitCause::HypervisorDied {
         status: "the process that faces the guest ended".into(),
         stderr: log,
+        crashed: false,
     }
 }
 
