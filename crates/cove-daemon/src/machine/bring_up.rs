@@ -115,6 +115,7 @@ impl Job {
         // A boot brings everything.
         session.errand = None;
         let mut progress = Progress::new(greeted);
+        progress.deadline = *self.greeting_due.get_or_insert(progress.deadline);
         progress.call = greeted.map(|_| self.boot_call(&session));
         self.stage("Waiting for the guest", 0.1).await;
         while !(progress.ready && progress.booted) {
@@ -195,6 +196,7 @@ impl Job {
                 kernel_started,
             } => {
                 session.greeted = true;
+                self.greeted = true;
                 if progress.kernel_started.is_none() {
                     self.timeline.host("greet", progress.since);
                     progress.wait_for_at_most(BOOT);

@@ -113,6 +113,15 @@ impl Failure {
             )
     }
 
+    /// Whether the hypervisor came down by a fault of its own, which it may not have a second time.
+    pub(super) fn is_a_crash(&self) -> bool {
+        matches!(
+            self,
+            Self::Exited(ExitCause::HypervisorDied { crashed: true, .. })
+                | Self::Backend(MachineError::Crashed { .. })
+        )
+    }
+
     /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
     pub(crate) fn report(self, full: bool) -> ApiError {
         let message = self.to_string();

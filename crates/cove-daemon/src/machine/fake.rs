@@ -25,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,29 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::codec::Framed;
+
+/// When a hypervisor crashes, each time before the agent has answered.
+#[derive(Clone, Copy)]
+pub(crate) enum Crash {
+    /// Before it says that its guest runs.
+    AtOnce,
+    /// With a guest that runs.
+    Soon,
+}
+
+impl Crash {
+    const STATUS: &str = "signal: 6 (SIGABRT)";
+    const SAID: &str = "iotlb_to_section: Assertion failed.";
+
+    /// The end that it is.
+    pub(crate) fn cause() -> ExitCause {
+        ExitCause::HypervisorDied {
+            status: Self::STATUS.into(),
+            stderr: Self::SAID.into(),
+            crashed: true,
+        }
+    }
+}
 
 /// What a guest is to do.
 #[derive(Clone)]
@@ -61,6 +84,8 @@ pub(crate) struct Script {
     pub(crate) garbage: Option<Vec<u8>>,
     /// Whether its machine process is another release's.
     pub(crate) foreign: bool,
+    /// How the hypervisors of the next starts crash.
+    pub(crate) crashes: Vec<Crash>,
 }
 
 impl Default for Script {
@@ -74,6 +99,7 @@ impl Default for Script {
             going_down: false,
             garbage: None,
             foreign: false,
+            crashes: Vec::new(),
         }
     }
 }
@@ -479,6 +505,8 @@ impl Machine for FakeMachine {
 pub(crate) struct FakeHost {
     pub(crate) script: Arc<Mutex<Script>>,
     guest: Arc<Mutex<Option<Arc<Guest>>>>,
+    /// How often it was to start one.
+    starts: Arc<AtomicUsize>,
 }
 
 impl FakeHost {
@@ -490,6 +518,11 @@ impl FakeHost {
     /// The machine of the guest that was started last.
     pub(crate) fn machine(&self) -> impl Machine + use<> {
         FakeMachine(self.guest())
+    }
+
+    /// How often it was to start a guest.
+    pub(crate) fn starts(&self) -> usize {
+        self.starts.load(Ordering::SeqCst)
     }
 
     fn running(&self) -> Option<Arc<Guest>> {
@@ -528,7 +561,20 @@ impl Backend for FakeHost {
                 directory: spec.directory.clone(),
             });
         }
-        let guest = Guest::new(&spec.directory, self.script.lock().unwrap().clone());
+        self.starts.fetch_add(1, Ordering::SeqCst);
+        let (script, crash) = {
+            let mut script = self.script.lock().unwrap();
+            let crash = (!script.crashes.is_empty()).then(|| script.crashes.remove(0));
+            (script.clone(), crash)
+        };
+        if let Some(Crash::AtOnce) = crash {
+            let why = format!("QEMU ended ({}): {}", Crash::STATUS, Crash::SAID);
+            return Err(MachineError::Crashed { why });
+        }
+        let guest = Guest::new(&spec.directory, script);
+        if let Some(Crash::Soon) = crash {
+            guest.end(Crash::cause());
+        }
         *self.guest.lock().unwrap() = Some(Arc::clone(&guest));
         Ok(Box::new(FakeMachine(guest)))
     }
@@ -565,6 +611,7 @@ impl Fixture {
         let host = FakeHost {
             script: Arc::new(Mutex::new(script)),
             guest: Arc::default(),
+            starts: Arc::default(),
         };
         let context = context(home.path(), &host);
         write_image(&context.dirs.image());

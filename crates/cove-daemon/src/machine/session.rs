@@ -50,6 +50,8 @@ pub(super) enum Update {
         machine: Arc<dyn Machine>,
         record: Box<Record>,
     },
+    /// That machine has ended, and another takes its place.
+    Crashed,
     /// The stages so far.
     Timings(Vec<cove_api::Stage>),
 }
@@ -59,6 +61,7 @@ pub(super) enum Update {
 pub(super) enum Topic {
     Settings,
     Backend,
+    SecondTry,
     Space,
     Paused,
     Agent,

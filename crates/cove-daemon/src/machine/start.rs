@@ -6,6 +6,13 @@
 //!  adopt:  record ─▶ machine process that still runs ─────────┘
 //! ```
 //!
+//! A hypervisor may crash in a start and not in the next: QEMU does, by an assertion of its own, once in a great many.
+//! So a start that ends by such a crash before the agent has greeted begins once more with the machine process, on its
+//! own, for as long as the first try had left. Until then nobody has told the guest to start an engine or to mount a
+//! folder: its agent may have begun to make, check or mount the file system of the data disk, for which the crash is a
+//! power cut, as for whoever would start the machine again. A machine process whose crash is known has let go of its
+//! locks, sockets and processes.
+//!
 //! A job is a task of its own that tells the owner how far it is. It never holds the owner up, can be cancelled at
 //! any time, and hands back whatever runs when it ends: what then happens to the machine is the owner's decision.
 
@@ -52,18 +59,35 @@ pub(super) struct Job {
     pub(super) fraction: f32,
     /// Whether containers run in the guest already, since an earlier daemon has brought it up.
     pub(super) inhabited: bool,
+    /// Whether the agent has answered.
+    pub(super) greeted: bool,
+    /// When it has to have done so, once it is waited for. A second try is given no more time.
+    pub(super) greeting_due: Option<Instant>,
+}
+
+/// What a start has found before there is a machine.
+struct Prepared {
+    manifest: Manifest,
+    values: Arc<Values>,
+    settings: MachineSettings,
 }
 
 impl Job {
     /// Starts the machine.
     pub(super) async fn start(mut self) -> Outcome {
-        match self.launch().await {
-            Ok((session, manifest)) => {
-                let outcome = self.bring_up(session, None).await;
-                self.finish(outcome, Some(&manifest)).await
-            }
-            Err(setback) => Outcome::Down(setback),
+        let prepared = match self.prepare().await {
+            Ok(prepared) => prepared,
+            Err(setback) => return Outcome::Down(setback),
+        };
+        let mut outcome = self.launch(&prepared).await;
+        if let Some(crash) = self.crash_in(&outcome) {
+            self.place.forget();
+            self.tell(Update::Crashed).await;
+            let message = format!("the machine was started a second time: {crash}");
+            self.notice(Topic::SecondTry, message).await;
+            outcome = self.launch(&prepared).await;
         }
+        self.finish(outcome, Some(&prepared.manifest)).await
     }
 
     /// Takes over the machine that an earlier daemon started, if it still runs.
@@ -90,7 +114,17 @@ impl Job {
         self.finish(outcome, None).await
     }
 
-    async fn launch(&mut self) -> Result<(Session, Manifest), Setback> {
+    /// What crashed, where another try may help and does no harm.
+    fn crash_in(&self, outcome: &Result<Session, Setback>) -> Option<String> {
+        let Err(Setback { failure, .. }) = outcome else {
+            return None;
+        };
+        let again = failure.is_a_crash() && !self.greeted && !self.cancel.is_cancelled();
+        again.then(|| failure.to_string())
+    }
+
+    /// All that comes before there is a machine.
+    async fn prepare(&mut self) -> Result<Prepared, Setback> {
         let context = Arc::clone(&self.context);
         self.stage("Checking the image", 0.02).await;
         let began = Instant::now();
@@ -116,17 +150,30 @@ impl Job {
             self.notice(Topic::Settings, message.into()).await;
         }
         self.timeline.host("prepare-disk", began);
+        Ok(Prepared {
+            manifest,
+            values,
+            settings,
+        })
+    }
 
+    /// From no machine to an engine that answers.
+    async fn launch(&mut self, prepared: &Prepared) -> Result<Session, Setback> {
+        let Prepared {
+            manifest,
+            values,
+            settings,
+        } = prepared;
         self.stage("Starting the machine", 0.08).await;
         let began = Instant::now();
-        let platform = Arc::clone(&context.platform);
-        let choice = blocking(move || Ok(platform.choose(settings.backend))).await?;
+        let (platform, wanted) = (Arc::clone(&self.context.platform), settings.backend);
+        let choice = blocking(move || Ok(platform.choose(wanted))).await?;
         let record = Record {
             kind: choice.backend.kind(),
             reason: choice.reason,
-            spec: self.spec(&settings, |role| manifest.file(role)),
+            spec: self.spec(settings, |role| manifest.file(role)),
             engine_version: manifest.engine_version.clone(),
-            boot: boot_config(&self.name, &values, settings.foreign_processors),
+            boot: boot_config(&self.name, values, settings.foreign_processors),
             ready_unix_s: None,
             timings: Vec::new(),
         };
@@ -137,7 +184,7 @@ impl Job {
         let machine = choice.backend.start(&record.spec).await.map_err(Failure::from)?;
         self.timeline.host("start-process", began);
         let session = self.session(Arc::from(machine), record, false).await;
-        Ok((session, manifest))
+        self.bring_up(session, None).await
     }
 
     /// What the settings say of the machine, as far as this computer has it.

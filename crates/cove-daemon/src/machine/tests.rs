@@ -2,6 +2,7 @@
 
 mod adoption;
 mod clients;
+mod crashes;
 mod failures;
 mod folders;
 mod pauses;

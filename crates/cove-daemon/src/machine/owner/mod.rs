@@ -276,6 +276,8 @@ impl Owner {
             timeline: Timeline::begin(),
             fraction: 0.0,
             inhabited: false,
+            greeted: false,
+            greeting_due: None,
         };
         self.notices.clear();
         self.snapshot.timings.clear();

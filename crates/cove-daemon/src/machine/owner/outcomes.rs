@@ -57,6 +57,10 @@ impl Owner {
                 self.snapshot.record = Some(Arc::from(record));
                 self.snapshot.machine = Some(machine);
             }
+            Update::Crashed => {
+                self.snapshot.machine = None;
+                self.snapshot.record = None;
+            }
             Update::Timings(timings) => self.snapshot.timings = timings,
         }
     }
