@@ -81,7 +81,6 @@ test("giving disk space back is a task that cannot be cancelled and goes on when
   await page.keyboard.press("Control+j");
   const drawer = page.getByRole("region", { name: "Tasks", exact: true });
   await page.getByRole("button", { name: "Give back" }).click();
-  // At once, since it does not take long here.
   await expect(drawer).toContainText(/The machine discards what it does not use of its disk[^]*cannot be cancelled/);
   await expect(drawer.getByRole("button", { name: "Cancel", exact: true })).toHaveCount(0);
   await expect(drawer.getByRole("heading", { name: "Give disk space of machine default back" })).toBeVisible();

@@ -191,7 +191,7 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
 
   async reclaimDisk(): Promise<Reclaimed> {
     this.#mustRun();
-    await new Promise((done) => setTimeout(done, 800));
+    await new Promise((done) => setTimeout(done, 2500));
     const before = this.#machine.diskOnHost;
     const after = Math.min(before, DISK_USED + DISK_TABLES);
     this.#setMachine({ diskOnHost: after });

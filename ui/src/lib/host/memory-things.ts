@@ -184,7 +184,7 @@ export abstract class MemoryThings extends MemoryProjects implements ThingsHost 
   }
 
   async pruneImages(unused: boolean): Promise<Pruned> {
-    const gone = (await this.images()).filter((row) => (unused ? row.users.length === 0 : row.tags.length === 0));
+    const gone = (await this.images()).filter((row) => row.users.length === 0 && (unused || row.tags.length === 0));
     for (const row of gone) this.#images.remove(row.id, true, () => []);
     this.changed("image");
     return { removed: gone.map((row) => row.tags[0] ?? row.id), bytes: gone.reduce((sum, row) => sum + row.size, 0) };

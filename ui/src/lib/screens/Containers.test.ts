@@ -13,11 +13,11 @@ const PLACE = { screen: "containers", item: null, tab: null } as const;
 
 beforeEach(() => (location.hash = ""));
 
-function screen(count = 14) {
+function screen(count = 14, item: string | null = null) {
   const [host, tasks, form] = [memory(count), new Tasks(), new RunForm()];
   const [state, engine] = [new Containers(host, tasks), new Engine(host)];
   const welcome = new Welcome(host, tasks, state);
-  const page = mounted(ContainersScreen, { host, form, state, tasks, welcome, mount: () => undefined, place: PLACE }, engine);
+  const page = mounted(ContainersScreen, { host, form, state, tasks, welcome, mount: () => undefined, place: { ...PLACE, item } }, engine);
   return {
     host,
     form,
@@ -111,6 +111,19 @@ it("killing names those that it kills and no others, and waits for a yes", async
   press(one(page, "dialog"), "Kill");
   await expect.poll(() => act.mock.calls.length).toBe(2);
   expect([act.mock.calls.map(([action]) => action), tasks.list[0]?.about.command]).toEqual([["kill", "kill"], "docker kill shop-web-1 shop-db-1"]);
+});
+
+it("a kill from a container's details is asked about as well", () => {
+  let id = "";
+  memory(14).watchContainers((rows) => (id = rows.find(({ name }) => name === "shop-web-1")?.id ?? ""))();
+  const { page, host, tell } = screen(14, id);
+  const act = vi.spyOn(host, "act");
+  tell();
+  const button = control(one(page, "section[data-pane]"), "Kill");
+  expect(button.title).toBe("docker kill shop-web-1");
+  button.click();
+  flushSync();
+  expect([act.mock.calls.length, words(one(page, "dialog p")).startsWith("Kill shop-web-1?")]).toEqual([0, true]);
 });
 
 it("what did not work is said above the list, and no more once the next is tried", async () => {

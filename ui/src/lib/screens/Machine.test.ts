@@ -32,7 +32,7 @@ it("offers in each state what can be done in it", () => {
   expect(offers).toEqual([
     ["The machine is stopped", "Copy cove start", "Start the machine"],
     ["The machine is starting"],
-    ["The machine is running", "Copy cove stop", "Copy cove restart", "Stop the machine"],
+    ["The machine is running", "Copy cove stop", "Copy cove restart", "Restart", "Stop the machine"],
     ["The machine is paused", "Copy cove resume", "Copy cove stop", "Resume the machine", "Stop the machine"],
     ["The machine is stopping"],
     ["The machine failed", "Copy cove start", "Start the machine"],

@@ -83,6 +83,8 @@ export class Containers {
   search = $state("");
   filter = $state<Filter>("all");
   order = $state<Order>("name");
+  /** Whether rows stay where they are: somebody is about to press one. */
+  held = $state(false);
   readonly selected = new SvelteSet<string>();
   /** Ids with an action under way. */
   readonly busy = new SvelteSet<string>();
@@ -93,6 +95,9 @@ export class Containers {
   readonly #host: Host;
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
   readonly #files = new Map<string, Files>();
+  /** What rows were sorted by when nobody was about to press one. */
+  // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
+  readonly #weights = new Map<string, number>();
 
   constructor(
     host: Host,
@@ -122,10 +127,14 @@ export class Containers {
   }
 
   /** What a row is sorted by: the newest first, and what uses most. */
-  #weight({ id, createdMs }: ContainerRow): number {
+  #weight({ id, createdMs, state }: ContainerRow): number {
     if (this.order === "name") return 0;
     if (this.order === "age") return createdMs;
-    return this.usage.get(id)?.at(-1)?.[this.order] ?? 0;
+    const kept = this.held ? this.#weights.get(id) : undefined;
+    // What does not run uses nothing, whatever was read of it last.
+    const weight = kept ?? (state === "running" ? (this.usage.get(id)?.at(-1)?.[this.order] ?? 0) : 0);
+    this.#weights.set(id, weight);
+    return weight;
   }
 
   toggle(id: string): void {

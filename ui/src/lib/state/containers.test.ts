@@ -33,6 +33,26 @@ describe("the list of containers", () => {
     stop();
   });
 
+  it("sorted by what it uses, rows stay where they are while one is about to be pressed, and what has stopped uses nothing", () => {
+    const { state, stop } = followed();
+    state.order = "memory";
+    const running = () => state.groups[0]?.rows.filter((row) => row.state === "running").map(({ id }) => id) ?? [];
+    const [one, other] = running();
+    if (one === undefined || other === undefined) throw new Error("too few run");
+    const use = (id: string, memory: number) => state.usage.set(id, [{ cpu: 0, memory, memoryLimit: 0, received: 0, sent: 0, read: 0, written: 0 }]);
+    const first = () => state.groups[0]?.rows[0]?.id;
+    [use(one, 1e12), use(other, 2e12)];
+    expect(first()).toBe(other);
+    state.held = true;
+    use(one, 3e12);
+    expect(first()).toBe(other);
+    state.held = false;
+    expect(first()).toBe(one);
+    state.rows = state.rows?.map((row) => (row.id === one ? { ...row, state: "exited" } : row)) ?? null;
+    expect(first()).toBe(other);
+    stop();
+  });
+
   it("finds by every word, in name, image or project", () => {
     const { state, stop } = followed();
     const found = matching(state.rows ?? [], "SHOP postgres", "all");

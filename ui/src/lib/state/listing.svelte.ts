@@ -3,7 +3,7 @@ import { SvelteSet } from "svelte/reactivity";
 import type { Failure, Host, Job, Stop, ThingKind } from "../host";
 import { doToEach } from "./bulk";
 import { failureOf } from "./failure";
-import type { About, Tasks } from "./tasks.svelte";
+import { type About, engineGoesOn, type Tasks } from "./tasks.svelte";
 
 /** How long after a reading that failed the engine is asked again, unless it tells of a change before: milliseconds. */
 const AGAIN = 3000;
@@ -145,7 +145,7 @@ export class Listing<Row> {
       return this.failure === null;
     }
     const { tasks, about } = telling;
-    const { task, ended } = rows.length > 1 ? tasks.begin(about, work) : tasks.beginLate(about, work);
+    const { task, ended } = rows.length > 1 ? tasks.begin(about, work) : tasks.beginLate({ ...about, ...engineGoesOn() }, work);
     const outcome = await ended;
     if (outcome.kind === "failed" && !tasks.list.includes(task)) this.failure = outcome.failure;
     return outcome.kind === "done";

@@ -150,6 +150,8 @@ export class Machine {
     const { name, phase } = now;
     const act = ASKED[phase];
     if (act === undefined || this.#own > 0 || before.name !== name || before.phase === phase) return;
+    // Why something failed that was asked for here before is past.
+    this.failure = null;
     this.#tasks.begin(this.#about(act), (job) => {
       job.signal.addEventListener("abort", () => void this.stop(), { once: true });
       return new Promise<void>((done, fail) => {
