@@ -42,7 +42,8 @@ enum RuntimeError {
     #[error("cannot look where the container's mounts come from: {0}")]
     Sources(io::Error),
     #[error(
-        "`{0}` is not shared with this machine; share it, or a folder around it, with: cove share add '{0}'"
+        "`{0}` is not shared with this machine; share it, or a folder around it, with: cove share add '{quoted}'",
+        quoted = .0.replace('\'', r"'\''")
     )]
     Unshared(String),
     #[error("cannot read what is to be run: {0}")]

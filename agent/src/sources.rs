@@ -186,6 +186,9 @@ mod tests {
         let mounts: Vec<Mount<'_>> = mounts(list).collect();
         assert_eq!(unshared_folder(&path, &mounts), Some(path.clone()));
         assert!(unshared_folder(&path.join("missing"), &mounts).is_some());
-        assert!(unshared_folder(&path.join("file"), &mounts).is_none());
+        let _listener = std::os::unix::net::UnixListener::bind(path.join("socket")).unwrap();
+        for made_by_others in ["file", "socket"] {
+            assert!(unshared_folder(&path.join(made_by_others), &mounts).is_none());
+        }
     }
 }

@@ -6,10 +6,12 @@
 use crate::{
     commands::containers::{self, Action},
     cove::{Cove, Missed},
+    failure::Refusal,
     place::{Place, Places},
     window,
     words::{Words, words},
 };
+use cove_api::{ClientError, JsonLines, Progress};
 use cove_view::{ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase};
 use std::{sync::Arc, time::Duration};
 use tauri::{
@@ -200,7 +202,7 @@ impl Contents {
                     MachinePhase::Failed => (words.failed, Some((words.start, "start"))),
                     MachinePhase::Starting => (words.starting, None),
                     MachinePhase::Running => (words.running, Some((words.stop, "stop"))),
-                    MachinePhase::Paused => (words.paused, Some((words.resume, "start"))),
+                    MachinePhase::Paused => (words.paused, Some((words.resume, "resume"))),
                     MachinePhase::Stopping => (words.stopping, None),
                 };
                 (format!("{} {phase}", machine.name), action)
@@ -290,19 +292,22 @@ fn choose(app: &AppHandle, cove: &Arc<Cove>, chosen: &str) {
             let (app, word) = (app.clone(), word.to_owned());
             tauri::async_runtime::spawn(async move {
                 let done = match word.as_str() {
-                    "start" => start_machine(&cove).await,
+                    "start" | "resume" => start_machine(&cove).await,
                     "stop" => stop_machine(&cove).await,
-                    "restart" => containers::apply(&cove, Action::Restart, &about).await,
-                    "halt" => containers::apply(&cove, Action::Stop, &about).await,
-                    "port" => containers::open(about.parse().unwrap_or_default()),
+                    "restart" => containers::apply(&cove, Action::Restart, &about)
+                        .await
+                        .map_err(Some),
+                    "halt" => containers::apply(&cove, Action::Stop, &about).await.map_err(Some),
+                    "port" => containers::open(about.parse().unwrap_or_default()).map_err(Some),
                     _ => Ok(()),
                 };
                 // A menu has no room for a reason; the window has.
-                if let Err(refusal) = done {
-                    let title = title_of(&word, &about, cove.rows.borrow().as_deref(), words());
-                    let failure = refusal.0;
-                    // Where no page hears it there is no window either.
-                    let _ = cove.missed.send(Missed { title, failure });
+                if let Err(untold) = done {
+                    if let Some(Refusal(failure)) = untold {
+                        let title = title_of(&word, &about, cove.rows.borrow().as_deref(), words());
+                        // Where no page hears it there is no window either.
+                        let _ = cove.missed.send(Missed { title, failure });
+                    }
                     window::show(&app);
                 }
             });
@@ -316,6 +321,7 @@ fn title_of(word: &str, about: &str, rows: Option<&[ContainerRow]>, words: &Word
     let name = row.map_or(about, |row| row.name.as_str());
     match word {
         "start" => words.start.to_owned(),
+        "resume" => words.resume.to_owned(),
         "stop" => words.stop.to_owned(),
         "restart" => format!("{}: {name}", words.restart),
         "halt" => format!("{}: {name}", words.halt),
@@ -323,16 +329,29 @@ fn title_of(word: &str, about: &str, rows: Option<&[ContainerRow]>, words: &Word
     }
 }
 
-async fn start_machine(cove: &Cove) -> crate::failure::Answer<()> {
-    let progress = cove.daemon().await?.start(&cove.machine()).await?;
-    progress.finish(|_| {}).await?;
-    Ok(())
+/// Why the machine did not do what was asked of it, where that is to be told: the window has a task of whatever the
+/// machine had begun with, which tells it by itself.
+type Untold = Option<Refusal>;
+
+async fn start_machine(cove: &Cove) -> Result<(), Untold> {
+    let client = cove.daemon().await?;
+    ends(client.start(&cove.machine()).await).await
 }
 
-async fn stop_machine(cove: &Cove) -> crate::failure::Answer<()> {
-    let progress = cove.client().stop(&cove.machine()).await?;
-    progress.finish(|_| {}).await?;
-    Ok(())
+async fn stop_machine(cove: &Cove) -> Result<(), Untold> {
+    ends(cove.client().stop(&cove.machine()).await).await
+}
+
+/// Waits for the end of what the daemon was asked.
+async fn ends(asked: Result<JsonLines<Progress>, ClientError>) -> Result<(), Untold> {
+    let mut begun = false;
+    let progress = asked.map_err(Refusal::from)?;
+    let ended = progress
+        .finish(|step| begun |= matches!(step, Progress::Stage { .. }))
+        .await;
+    ended
+        .map(drop)
+        .map_err(|error| (!begun).then(|| Refusal::from(error)))
 }
 
 #[cfg(test)]
@@ -386,6 +405,7 @@ mod tests {
         let rows = rows(2);
         let title = |word, about| title_of(word, about, Some(&rows), &ENGLISH);
         assert_eq!(title("stop", ""), "Stop the machine");
+        assert_eq!(title("resume", ""), "Resume the machine");
         assert_eq!(title("halt", "id1"), "Stop: web-1");
         assert_eq!(title("restart", "gone"), "Restart: gone");
         assert_eq!(title("port", "8080"), "Open localhost:8080");

@@ -135,8 +135,12 @@ async fn refuse_in_use(server: &Server, path: &str, change: Change) -> Result<()
         };
         let using = containers.into_iter().filter(|container| {
             let mut sources = container.sources.iter();
-            (container.is_up || change == Change::Removal)
-                && sources.any(|source| is_of(source, Path::new(path), &shares))
+            if container.is_up {
+                sources.any(|source| is_of(source, Path::new(path), &shares))
+            } else {
+                change == Change::Removal
+                    && sources.any(|source| is_of_alone(source, Path::new(path), &shares))
+            }
         });
         users.extend(using);
     }
@@ -187,6 +191,16 @@ fn is_of(source: &str, path: &Path, shares: &[settings::Share]) -> bool {
     let inside = host.in_guest(&path.to_string_lossy());
     inside.is_some_and(|inside| host.remainder(&inside, &source).is_some())
         || share_of(&source, shares) == Some(path)
+}
+
+/// Whether `source`, a path in the guest, comes from the share at `path` and from no other one around it, which would
+/// be there for it once that has gone.
+fn is_of_alone(source: &str, path: &Path, shares: &[settings::Share]) -> bool {
+    let others = shares.iter().filter(|share| share.path != path);
+    let others: Vec<settings::Share> = others.cloned().collect();
+    HostPaths::NATIVE
+        .in_guest(source)
+        .is_some_and(|source| share_of(&source, shares) == Some(path) && share_of(&source, &others).is_none())
 }
 
 /// The share that a path in the guest comes from: the innermost one.
@@ -306,6 +320,18 @@ mod tests {
         ] {
             assert_eq!(share_of(source, &shares), expected.map(Path::new), "{source}");
         }
+    }
+
+    #[test]
+    fn what_is_stopped_needs_a_share_where_no_other_one_is_around() {
+        let share = |path: &str| settings::Share {
+            path: path.into(),
+            read_only: false,
+        };
+        let shares = [share("/a"), share("/a/b"), share("/c")];
+        let needs = |source, path| is_of_alone(source, Path::new(path), &shares);
+        assert!(needs("/c/x", "/c") && needs("/a/x", "/a"));
+        assert!(!needs("/a/b/x", "/a/b") && !needs("/a", "/a/b"));
     }
 
     /// A stopped one was not named, and had an empty directory in the machine's memory when it was started again.

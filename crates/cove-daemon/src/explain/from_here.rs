@@ -368,7 +368,7 @@ impl Walk {
         let Some((container, namespace)) = place else {
             let stop = Stop::new(
                 Verdict::NotRunning,
-                format!("`{name}` has ended meanwhile"),
+                format!("`{name}` has ended meanwhile, or the engine does not say where its network is"),
                 "`cove ports` lists the names that lead somewhere",
             );
             return Ok(self.stop(Station::Container, stop));

@@ -26,7 +26,7 @@ pub(super) struct Session {
     /// Whether the agent has ever answered, or has answered an earlier daemon: only then can the guest be asked to
     /// stop.
     pub(super) greeted: bool,
-    /// The folders that were last asked for, once they were; and those that the guest has.
+    /// The folders that were last asked for, as far as it is known what came of it; and those that the guest has.
     pub(super) wanted: Option<Vec<Share>>,
     pub(super) shares: Vec<Share>,
     /// What went wrong with others.

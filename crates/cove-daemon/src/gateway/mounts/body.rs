@@ -201,7 +201,6 @@ impl<'a> Search<'a> {
                     end: None,
                 });
             }
-            Place::LeadsTo(ref end) if self.is_made && guest_folder(Path::new(end)).is_some() => {}
             Place::LeadsTo(end) => {
                 return Err(Stop::Elsewhere {
                     source: source.to_owned(),

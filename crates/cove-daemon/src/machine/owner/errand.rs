@@ -158,6 +158,9 @@ impl Owner {
             return;
         }
         if let Some(wanted) = &load.shares {
+            // Until it is known what came of it, the guest may have any of them: also what was asked for before is
+            // then to be asked for again.
+            session.wanted = None;
             // Nothing is to be mounted any more that is about to go.
             session.shares.retain(|share| wanted.contains(share));
         }

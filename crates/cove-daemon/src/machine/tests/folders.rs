@@ -125,3 +125,30 @@ async fn a_call_that_times_out_says_nothing_about_a_folder() {
     let outcome = shares::apply(&machine, &link, &wanted, Duration::from_millis(10)).await;
     assert!(matches!(outcome, Err(CallError::Timeout(_))), "{outcome:?}");
 }
+
+/// It was left with the machine for good, since the settings were what they had been.
+#[tokio::test]
+async fn a_folder_that_nobody_answered_for_is_taken_back_when_it_is_not_wanted_any_more() {
+    let fixture = Fixture::new(Script::default());
+    fixture.write_settings(&shared(&["/srv/data"]));
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    let guest = fixture.host.guest();
+    let mounts = guest.was_asked("mount");
+    guest.mute(true);
+    fixture.write_settings(&shared(&["/srv/data", "/srv/more"]));
+    let adding = tokio::spawn({
+        let handle = handle.clone();
+        async move { handle.reconsider().await }
+    });
+    eventually("asked the guest", || guest.was_asked("mount") > mounts).await;
+    fixture.write_settings(&shared(&["/srv/data"]));
+    guest.mute(false);
+    guest.cut();
+    timeout(LONG, adding).await.expect("nobody is answered").unwrap();
+    handle.reconsider().await;
+    eventually("taken back", || {
+        guest.folders() == [std::path::Path::new("/srv/data")]
+    })
+    .await;
+}
