@@ -119,7 +119,7 @@ fn process() -> Result<Rules, ConfineError> {
     add(&mut rules, CONTROL);
     sockets(&mut rules)?;
     threads(&mut rules)?;
-    controls(&mut rules, &[kvm()?, of_sockets()?].concat());
+    controls(&mut rules, &[kvm()?, of_sockets()?, of_files()?].concat());
     Ok(rules)
 }
 
@@ -145,6 +145,7 @@ fn thread(kind: Thread) -> Result<Rules, ConfineError> {
         }
         Thread::Files => {
             add(&mut rules, FILES);
+            controls(&mut rules, &of_files()?);
             // One of them starts the thread that waits for locks.
             starting(&mut rules)?;
         }
@@ -231,6 +232,11 @@ fn of_sockets() -> Result<Vec<SeccompRule>, ConfineError> {
         .into_iter()
         .map(|control| rule(&[(1, Len::Dword, Op::Eq, control)]))
         .collect()
+}
+
+/// The control of files: the flags of one, which say whether a directory ignores the case of names.
+fn of_files() -> Result<Vec<SeccompRule>, ConfineError> {
+    Ok(vec![rule(&[(1, Len::Dword, Op::Eq, libc::FS_IOC_GETFLAGS)])?])
 }
 
 fn add(rules: &mut Rules, calls: &[c_long]) {

@@ -23,6 +23,7 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ftruncate, linkat, mkdirat, mknodat, openat, renameat, symlinkat,
     unlinkat,
 };
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
 /// Enters the guest.
@@ -307,6 +308,11 @@ fn use_folder(folder: &Path) -> io::Result<()> {
     mkdirat(&dir, "directory", Mode::RWXU)?;
     unlinkat(&dir, "directory", AtFlags::REMOVEDIR)?;
     mknodat(&dir, "pipe", FileType::Fifo, Mode::RWXU, 0)?;
+    match rustix::fs::ioctl_getflags(&dir) {
+        // There are file systems without such flags.
+        Ok(_) | Err(Errno::NOTTY | Errno::OPNOTSUPP) => {}
+        Err(error) => return Err(error.into()),
+    }
     let names = std::fs::read_dir(folder)?.count();
     unlinkat(&dir, "again", AtFlags::empty())?;
     if names < 6 {

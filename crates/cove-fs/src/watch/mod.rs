@@ -29,7 +29,7 @@ use rustix::time::Timespec;
 use crate::descriptor::Descriptor;
 use crate::node::{Node, Place};
 use crate::sys;
-use crate::tree::{STATUS, Tree};
+use crate::tree::{STATUS, Tree, open_dir};
 use compare::Step;
 pub(crate) use note::kind_of_type;
 use wire::{DirectoryKey, Events, RawEvent};
@@ -46,6 +46,11 @@ const MASK: u64 = libc::FAN_CREATE
 /// The file systems that ignore the case of letters in all names: FAT and exFAT (`MSDOS_SUPER_MAGIC`,
 /// `EXFAT_SUPER_MAGIC` of the kernel's `linux/magic.h`).
 const CASE_IGNORED: [std::ffi::c_long; 2] = [0x4d44, 0x2011_bab0];
+/// Those that do so in the directories that have a flag for it: ext4, F2FS and tmpfs (`EXT4_SUPER_MAGIC`,
+/// `F2FS_SUPER_MAGIC`, `TMPFS_MAGIC`).
+const CASE_FOLDED: [std::ffi::c_long; 3] = [0xef53, 0xf2f5_2010, 0x0102_1994];
+/// That flag (`FS_CASEFOLD_FL` of the kernel's `linux/fs.h`).
+const CASEFOLD: u32 = 0x4000_0000;
 /// Bytes of events read at once: some hundreds.
 const READ: usize = 64 << 10;
 /// How long events may wait while only the guest causes any. The kernel keeps 16,384 of them.
@@ -115,9 +120,7 @@ impl Watch {
     }
 
     fn add(&self, node: &Node, dir: &Descriptor) -> Result<(), Errno> {
-        // Others do so in single directories, which takes an ioctl to know that this process may not make.
-        let ignores_case = CASE_IGNORED.contains(&rustix::fs::fstatfs(dir)?.f_type);
-        node.ignores_case.store(ignores_case, Ordering::Relaxed);
+        node.ignores_case.store(ignores_case(dir)?, Ordering::Relaxed);
         let key = DirectoryKey {
             filesystem: rustix::fs::fstatvfs(dir)?.f_fsid,
             handle: sys::name_to_handle(dir.as_fd())?,
@@ -320,6 +323,19 @@ impl Tree {
     }
 }
 
+/// Whether names in the directory are found in letters of the other case as well.
+fn ignores_case(dir: &Descriptor) -> Result<bool, Errno> {
+    let kind = rustix::fs::fstatfs(dir)?.f_type;
+    if !CASE_FOLDED.contains(&kind) {
+        return Ok(CASE_IGNORED.contains(&kind));
+    }
+    // A descriptor that is a mere place (`O_PATH`) cannot be asked. What cannot be opened is taken for one of the many
+    // that do not.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = open_dir(dir, flags).and_then(rustix::fs::ioctl_getflags);
+    Ok(flags.is_ok_and(|flags| flags.bits() & CASEFOLD != 0))
+}
+
 /// Whether a directory cannot be watched because of the file system that it is on, as all others there: it has no file
 /// handles or no number of its own, or is a part whose number is not the whole's, such as a subvolume of Btrfs where the
 /// kernel does not take these.
@@ -430,6 +446,17 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::descriptor::Budget;
+
+    /// One with the flag takes privilege to make; what becomes of it is tested with the server.
+    #[test]
+    fn a_directory_without_the_flag_does_not_ignore_case() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap();
+        let dir = Budget::new(1).reserve().unwrap().hold(dir);
+        assert_eq!(ignores_case(&dir), Ok(false));
+    }
 
     /// The new node's mark went with the old one's, and nothing that the host did in the directory was told any more.
     #[test]
