@@ -6,7 +6,7 @@ use super::{
     machines::parameter,
 };
 use crate::{
-    gateway::{HostPaths, followed},
+    gateway::{HostPaths, way},
     machine::mounted::{self, Mounting},
     settings,
 };
@@ -125,7 +125,7 @@ async fn refuse_in_use(server: &Server, path: &str, change: Change) -> Result<()
             ))
         })?;
         let folders: Vec<PathBuf> = shares.iter().map(|share| share.path.clone()).collect();
-        let looking = spawn_blocking(move || with_ends(containers, &folders));
+        let looking = spawn_blocking(move || with_links(containers, &folders));
         let Ok(Ok(containers)) = timeout(LOOK_TIMEOUT, looking).await else {
             return Err(refused(format!(
                 "it is not known whether containers of machine `{name}` use `{path}`: what they mount cannot be looked \
@@ -151,16 +151,15 @@ async fn refuse_in_use(server: &Server, path: &str, change: Change) -> Result<()
     Err(ApiError::new(ErrorCode::NotConfirmed, message, change.hint()))
 }
 
-/// Adds to the sources of the containers' mounts where links in the shared `folders` lead from them.
-fn with_ends(mut containers: Vec<Mounting>, folders: &[PathBuf]) -> Vec<Mounting> {
+/// Adds to the sources of the containers' mounts the links in the shared `folders` by which they are reached, and where
+/// these lead: all that has to be there for a container to start.
+fn with_links(mut containers: Vec<Mounting>, folders: &[PathBuf]) -> Vec<Mounting> {
     if HostPaths::NATIVE == HostPaths::Unix {
         for container in &mut containers {
-            let ends = container.sources.iter().map(|source| {
-                let end = followed(Path::new(source), folders);
-                end.to_string_lossy().into_owned()
-            });
-            let ends: Vec<String> = ends.collect();
-            container.sources.extend(ends);
+            let sources = container.sources.iter();
+            let paths = sources.flat_map(|source| way(Path::new(source), folders));
+            let paths: Vec<String> = paths.map(|path| path.to_string_lossy().into_owned()).collect();
+            container.sources.extend(paths);
         }
     }
     containers
@@ -358,23 +357,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         // Spelled without links, such as that of macOS from /tmp to /private/tmp.
         let directory = directory.path().canonicalize().unwrap();
-        let folders = ["home", "data"].map(|name| directory.join(name));
+        let folders = ["home", "middle", "data"].map(|name| directory.join(name));
         for folder in &folders {
             std::fs::create_dir(folder).unwrap();
         }
-        std::os::unix::fs::symlink(folders[1].join("pg"), folders[0].join("link")).unwrap();
-        let source = folders[0].join("link/sub").to_str().unwrap().to_owned();
+        let [home, middle, data] = &folders;
+        // The second link is found in the share that the first one leads to.
+        let links = [home.join("link"), middle.join("next")];
+        std::os::unix::fs::symlink(middle.join("next/pg"), &links[0]).unwrap();
+        std::os::unix::fs::symlink(data, &links[1]).unwrap();
         let container = Mounting {
             name: "db".into(),
             is_up: true,
-            sources: vec![source],
+            sources: vec![links[0].join("sub").to_str().unwrap().to_owned()],
         };
         let shares = folders.clone().map(|path| settings::Share {
             path,
             read_only: false,
         });
-        let found = with_ends(vec![container], &folders).remove(0);
-        assert_eq!(found.sources[1..], [folders[1].join("pg/sub").to_str().unwrap()]);
+        let found = with_links(vec![container], &folders).remove(0);
+        let [first, second] = links.map(|link| link.to_str().unwrap().to_owned());
+        let end = data.join("pg/sub").to_str().unwrap().to_owned();
+        assert_eq!(found.sources[1..], [first, second, end]);
         for share in &shares {
             let mut sources = found.sources.iter();
             assert!(
@@ -383,6 +387,16 @@ mod tests {
                 share.path.display()
             );
         }
+    }
+
+    /// As Linux does it, and for the same reason.
+    #[test]
+    fn no_more_links_are_followed_than_linux_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let directory = directory.path().canonicalize().unwrap();
+        let link = directory.join("loop");
+        std::os::unix::fs::symlink("loop", &link).unwrap();
+        assert_eq!(way(&link, &[directory]), vec![link; 41]);
     }
 
     /// A container that has the folder around an inner share mounted lost what is in that without a word.

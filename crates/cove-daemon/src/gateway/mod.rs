@@ -48,7 +48,7 @@ mod route;
 mod stream;
 
 pub use accept::{Capacity, Clients, serve};
-pub(crate) use mounts::followed;
+pub(crate) use mounts::way;
 pub use mounts::{GUEST_OWN, HostPaths, MountPolicy};
 
 use async_trait::async_trait;

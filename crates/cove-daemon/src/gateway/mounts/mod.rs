@@ -250,11 +250,18 @@ impl MountPolicy {
 
 /// Where the engine ends up that follows the links on `path` in the guest. What is in one of `shares` is the same there
 /// as here; outside of them the guest has files of its own, and the links of this computer say nothing.
-pub(crate) fn followed(path: &Path, shares: &[PathBuf]) -> PathBuf {
+fn followed(path: &Path, shares: &[PathBuf]) -> PathBuf {
+    let mut way = way(path, shares);
+    // The end is always there.
+    way.pop().unwrap_or_default()
+}
+
+/// What the engine comes by that follows the links on `path`: the links, in their order, and where they end.
+pub(crate) fn way(path: &Path, shares: &[PathBuf]) -> Vec<PathBuf> {
+    let mut way = Vec::new();
     let mut end = PathBuf::from("/");
     let mut left: Vec<OsString> = names(path);
     left.reverse();
-    let mut links = 0;
     while let Some(name) = left.pop() {
         if name == ".." {
             end.pop();
@@ -267,18 +274,19 @@ pub(crate) fn followed(path: &Path, shares: &[PathBuf]) -> PathBuf {
             continue;
         }
         let Ok(target) = fs::read_link(&end) else { continue };
-        links += 1;
-        if links > MAX_LINKS {
+        if way.len() == MAX_LINKS {
             // The engine meets the same end, and has words for it.
             break;
         }
+        way.push(end.clone());
         end.pop();
         if target.is_absolute() {
             end = PathBuf::from("/");
         }
         left.extend(names(&target).into_iter().rev());
     }
-    end
+    way.push(end);
+    way
 }
 
 /// What to do about one end of a conversation between programs, in which a share is of no help: at the other end is a
