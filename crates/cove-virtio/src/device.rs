@@ -145,8 +145,10 @@ pub trait Device: Send {
     /// Starts the device, or continues it after `suspend`, with everything that the guest can see unchanged.
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError>;
 
-    /// Stops the queues and hands them back with nothing in flight: each chain taken has been given back as used.
-    /// What the device knows beyond its queues (open connections, say) stays, until `activate` or `reset`.
+    /// Stops the queues and hands them back with nothing in flight: each chain taken has been given back as used, and
+    /// guest memory is not written to. Only the chains of requests that may wait for ever, such as for a file lock, stay
+    /// with the device, which returns them after the next `activate`, or never after a `reset`. What the device knows
+    /// beyond its queues (open connections, say) stays, until `activate` or `reset`.
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError>;
 
     /// Stops the queues, hands them back and forgets everything that the old driver set up.

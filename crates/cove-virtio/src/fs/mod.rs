@@ -3,17 +3,20 @@
 //!
 //! The server, with the folders that it shares, belongs to whoever made it and outlives every driver: shares come and
 //! go while the device runs, without the device knowing. What a driver set up is a [`session`], which owns the queues
-//! and the threads that serve them from activation until suspension or reset.
+//! and the threads that serve them from activation until suspension or reset; requests that wait for file locks outlast
+//! a suspension ([`late`]).
 //!
 //! Not offered: a window of shared memory for mapped files (DAX), since the guest's kernel cannot use it, and
 //! notifications of the device to the driver.
 
+mod late;
 mod session;
 
 use std::sync::Arc;
 
 use cove_fs::Server;
 
+use self::late::Late;
 use self::session::Session;
 use crate::device::{
     Activation, Device, DeviceError, DeviceType, FEATURE_EVENT_IDX, FEATURE_INDIRECT_DESC, FEATURE_VERSION_1,
@@ -53,6 +56,7 @@ pub struct Fs {
     server: Arc<Server>,
     workers: usize,
     session: Option<Session>,
+    late: Arc<Late>,
 }
 
 impl Fs {
@@ -71,13 +75,20 @@ impl Fs {
             server,
             workers: workers.clamp(1, MAX_WORKERS),
             session: None,
+            late: Arc::default(),
         })
     }
 
     fn end_session(&mut self) -> Vec<DeviceQueue> {
-        self.session
-            .take()
-            .map_or_else(Vec::new, |session| session.end(&self.server))
+        self.session.take().map_or_else(Vec::new, Session::end)
+    }
+
+    /// Has every request that waits for a lock end, without an answer to anybody.
+    fn end_waiting(&mut self) {
+        self.late = Arc::default();
+        for (unique, _) in self.server.waiting() {
+            self.server.interrupt(unique);
+        }
     }
 }
 
@@ -102,17 +113,23 @@ impl Device for Fs {
         if self.session.is_some() {
             return Err(DeviceError::AlreadyActive);
         }
-        self.session = Some(Session::begin(activation, &self.server, self.workers)?);
+        self.session = Some(Session::begin(
+            activation,
+            &self.server,
+            self.workers,
+            &self.late,
+        )?);
         Ok(())
     }
 
-    /// Requests that wait for a file lock cannot stay in flight; they end with `EINTR`, as by a signal.
+    /// Requests that wait for a file lock go on waiting.
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
         Ok(self.end_session())
     }
 
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
         let queues = self.end_session();
+        self.end_waiting();
         self.server.reset();
         Ok(queues)
     }
@@ -121,6 +138,7 @@ impl Device for Fs {
 impl Drop for Fs {
     fn drop(&mut self) {
         self.end_session();
+        self.end_waiting();
     }
 }
 

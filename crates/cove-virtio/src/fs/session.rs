@@ -26,7 +26,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,14 +34,12 @@ use cove_confine::seccomp::{self, Thread};
 use cove_fs::{Answer, Server};
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use virtio_queue::{DescriptorChain, QueueT};
-use vm_memory::{Bytes, GuestAddress, VolatileSlice};
+use vm_memory::{Bytes, VolatileSlice};
 
 use super::QUEUES;
+use super::late::{Late, LateAnswer};
 use crate::device::{Activation, DeviceError, GuestMemory, Interrupt};
 use crate::queue::{BrokenQueue, DeviceQueue, split};
-
-/// How often requests that wait for locks are told to end, until they have.
-const NUDGE: Duration = Duration::from_millis(10);
 
 /// How long a thread looks for the next request before it sleeps, where the last ones followed each other within this.
 /// About as long as it takes the guest's processor to wake for an answer, and to ask again.
@@ -64,8 +62,8 @@ pub(super) struct Session {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the threads, and requests that wait for locks, have in common.
-struct Shared {
+/// What the threads have in common, and those who answer requests that waited.
+pub(super) struct Shared {
     memory: Arc<GuestMemory>,
     interrupt: Arc<dyn Interrupt>,
     queues: Mutex<Queues>,
@@ -74,9 +72,9 @@ struct Shared {
     /// The threads are to end; `stop` is readable then, for those that sleep.
     ending: AtomicBool,
     stop: OwnedFd,
-    /// Requests that wait for file locks.
-    waiting: Mutex<usize>,
-    fewer_wait: Condvar,
+    /// The way of answers to requests that wait for locks. It leads here from the session's begin to its end, and so
+    /// neither holds the other for longer than that.
+    late: Arc<Late>,
     /// [`LINGER`], or nothing where there is no processor to spare.
     linger: Duration,
     /// The driver broke a queue: nothing is done before a reset.
@@ -127,6 +125,7 @@ impl Session {
         activation: Activation,
         server: &Arc<Server>,
         workers: usize,
+        late: &Arc<Late>,
     ) -> Result<Self, DeviceError> {
         let os = |operation| move |source| DeviceError::Os { operation, source };
         let Activation {
@@ -170,8 +169,7 @@ impl Session {
                 more,
                 ending: AtomicBool::new(false),
                 stop,
-                waiting: Mutex::new(0),
-                fewer_wait: Condvar::new(),
+                late: Arc::clone(late),
                 linger: if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
                     LINGER
                 } else {
@@ -200,18 +198,19 @@ impl Session {
                 Err(error) => return Err(os("start a thread")(error)),
             }
         }
+        late.begin(&session.shared);
         Ok(session)
     }
 
-    /// Ends it with every chain returned, and hands the queues back.
-    pub(super) fn end(self, server: &Server) -> Vec<DeviceQueue> {
+    /// Ends it, and hands the queues back with every chain returned but those of requests that wait for locks.
+    pub(super) fn end(self) -> Vec<DeviceQueue> {
         self.shared.request_stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the file system device panicked");
             }
         }
-        self.shared.end_waiting(server);
+        self.shared.late.end();
         std::mem::take(&mut self.shared.queues().list)
     }
 }
@@ -316,7 +315,7 @@ impl Shared {
     }
 
     /// Answers requests until told to stop.
-    fn work(self: &Arc<Self>, thread: usize, server: &Server, sleeper: &OwnedFd) {
+    fn work(&self, thread: usize, server: &Server, sleeper: &OwnedFd) {
         let mut wanted = true;
         loop {
             match self.next(thread, sleeper, wanted) {
@@ -442,12 +441,7 @@ impl Shared {
     }
 
     /// Answers a request; whether it is one of those for which another thread is woken.
-    fn serve(
-        self: &Arc<Self>,
-        thread: usize,
-        server: &Server,
-        request: Request<'_>,
-    ) -> Result<bool, BrokenQueue> {
+    fn serve(&self, thread: usize, server: &Server, request: Request<'_>) -> Result<bool, BrokenQueue> {
         let Request { queue, chain } = request;
         let head = chain.head_index();
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
@@ -475,10 +469,16 @@ impl Shared {
                     .writable()
                     .map(|buffer| (buffer.addr(), buffer.len()))
                     .collect();
-                *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 self.queues().end(thread);
-                let shared = Arc::clone(self);
-                pending.deliver(move |answer| shared.answer_late(queue, head, &buffers, &answer));
+                let late = Arc::clone(&self.late);
+                pending.deliver(move |bytes| {
+                    late.answer(LateAnswer {
+                        queue,
+                        head,
+                        buffers,
+                        bytes,
+                    });
+                });
             }
         }
         Ok(large)
@@ -502,21 +502,19 @@ impl Shared {
     }
 
     /// Completes a request that waited.
-    fn answer_late(&self, queue: usize, head: u16, buffers: &[(GuestAddress, u32)], answer: &[u8]) {
-        let mut rest = answer;
-        for (address, len) in buffers {
+    pub(super) fn answer_late(&self, answer: &LateAnswer) {
+        let mut rest = &answer.bytes[..];
+        for (address, len) in &answer.buffers {
             let (now, later) = rest.split_at(rest.len().min(*len as usize));
             if self.memory.write_slice(now, *address).is_err() {
                 break;
             }
             rest = later;
         }
-        let written = u32::try_from(answer.len() - rest.len()).unwrap_or(0);
-        if let Err(error) = self.complete(queue, head, written) {
+        let written = u32::try_from(answer.bytes.len() - rest.len()).unwrap_or(0);
+        if let Err(error) = self.complete(answer.queue, answer.head, written) {
             self.give_up(&error);
         }
-        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.fewer_wait.notify_all();
     }
 
     fn complete(&self, queue: usize, head: u16, written: u32) -> Result<(), BrokenQueue> {
@@ -548,25 +546,6 @@ impl Shared {
             tracing::warn!(%error, "cannot tell the guest that its file system device is broken");
         }
         self.request_stop();
-    }
-
-    /// Has every request that waits for a lock end. No thread is left that could add one.
-    fn end_waiting(&self, server: &Server) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        while *waiting > 0 {
-            drop(waiting);
-            for (unique, _) in server.waiting() {
-                server.interrupt(unique);
-            }
-            waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            if *waiting > 0 {
-                waiting = self
-                    .fewer_wait
-                    .wait_timeout(waiting, NUDGE)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-            }
-        }
     }
 }
 

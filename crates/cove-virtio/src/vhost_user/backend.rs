@@ -157,11 +157,11 @@ impl Backend {
     /// Whether the rings are where the suspended device left them.
     fn goes_on(&self, queues: &[DeviceQueue]) -> bool {
         queues.iter().all(|queue| {
-            self.vrings.get(usize::from(queue.index)).is_some_and(|vring| {
-                // Every chain taken was returned before the stop, so both indices were equal then.
-                vring.stopped_at == Some(queue.queue.next_avail())
-                    && queue.queue.next_avail() == queue.queue.next_used()
-            })
+            // They differ by the chains that the device has kept.
+            let begins_at = (queue.queue.next_avail(), queue.queue.next_used());
+            self.vrings
+                .get(usize::from(queue.index))
+                .is_some_and(|vring| vring.stopped_at == Some(begins_at))
         })
     }
 
@@ -194,7 +194,7 @@ impl Backend {
         for queue in queues {
             if let Some(vring) = self.vrings.get_mut(usize::from(queue.index)) {
                 vring.base = queue.queue.next_avail();
-                vring.stopped_at = Some(vring.base);
+                vring.stopped_at = Some((vring.base, queue.queue.next_used()));
             }
         }
     }

@@ -25,8 +25,9 @@ pub(super) struct Vring {
     pub(super) addresses: Addresses,
     /// The next entry of the available ring to take.
     pub(super) base: u16,
-    /// What the base was when the ring was last stopped; a driver that goes on where it was starts there again.
-    pub(super) stopped_at: Option<u16>,
+    /// What the base and the used ring's index were when the ring was last stopped; a driver that goes on where it was
+    /// starts there again.
+    pub(super) stopped_at: Option<(u16, u16)>,
     pub(super) kick: Option<OwnedFd>,
     /// A kick arrived, or will: the ring runs until its base is asked for.
     pub(super) started: bool,
