@@ -212,6 +212,9 @@ pub(crate) fn who_waits_for_a_lock_takes_signals_as_natively_and_can_be_paused(c
     sleep(Duration::from_secs(1));
     cove.docker(["pause", name]).ok();
     cove.docker(["unpause", name]).ok();
+    // All of the machine, in which nobody is told of it.
+    cove.cove(["pause"]).ok();
+    cove.cove(["resume"]).ok();
     drop(held);
     for kind in kinds {
         eventually("who was paused to have the lock", || {

@@ -430,6 +430,7 @@ mod tests {
             serde_json::json!({"Binds": ["/home/u/x:/u", "named:/v"]}),
             // Made in the machine, of what it has itself.
             serde_json::json!({"Binds": ["/etc/ssl:/ssl:ro", "/:/host"]}),
+            serde_json::json!({"Binds": ["/var/run/docker.sock:/sock", "/var/lib/docker/volumes/v/_data:/v"]}),
             serde_json::json!({"Binds": 7, "Mounts": [7]}),
         ] {
             assert_eq!(described(host).1, None);
