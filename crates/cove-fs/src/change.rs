@@ -173,6 +173,7 @@ impl Queue {
             if let Event::Modified { dir, name } = &event {
                 self.modified.remove(&(*dir, name.clone()));
             }
+            let event = as_seen(event, nodes);
             self.next += 1;
             let id = self.next;
             let Some(change) = tell(id, &event, nodes) else {
@@ -311,13 +312,53 @@ impl Changes {
     }
 }
 
+/// What a rename is to a guest that knows a path to one of its directories only, the other having gone out of view.
+fn as_seen(event: Event, nodes: &Table) -> Event {
+    let Event::Renamed {
+        dir,
+        name,
+        to_dir,
+        to_name,
+        entry,
+    } = event
+    else {
+        return event;
+    };
+    match (path(dir, nodes).is_some(), path(to_dir, nodes).is_some()) {
+        (true, false) => {
+            settle_in(to_dir, nodes);
+            Event::Deleted { dir, name, entry }
+        }
+        (false, true) => {
+            settle_in(dir, nodes);
+            Event::Created {
+                dir: to_dir,
+                name: to_name,
+                entry,
+            }
+        }
+        _ => Event::Renamed {
+            dir,
+            name,
+            to_dir,
+            to_name,
+            entry,
+        },
+    }
+}
+
 fn settle(event: &Event, nodes: &Table) {
     for dir in event.directories().into_iter().flatten() {
-        if let Some(dir) = nodes.get(dir) {
-            let _ = dir
-                .pending
-                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
-        }
+        settle_in(dir, nodes);
+    }
+}
+
+/// One change fewer is to be told in a directory.
+fn settle_in(dir: u64, nodes: &Table) {
+    if let Some(dir) = nodes.get(dir) {
+        let _ = dir
+            .pending
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
     }
 }
 
@@ -378,7 +419,7 @@ fn tell(id: u64, event: &Event, nodes: &Table) -> Option<HostChange> {
 }
 
 /// The path of a directory as the guest knows it, below the share's root.
-fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
+pub(crate) fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
     let mut names = Vec::new();
     let mut node = nodes.get(dir)?;
     while !node.is_share_root {
@@ -498,6 +539,30 @@ mod tests {
             &table,
         );
         assert_eq!(take(&changes, &table), []);
+    }
+
+    #[test]
+    fn of_a_rename_to_or_from_where_the_guest_knows_no_path_it_is_told_what_it_sees() {
+        let (table, dir) = table();
+        let changes = Changes::new(100);
+        for (dir, to_dir) in [(dir, 999), (999, dir)] {
+            let event = Event::Renamed {
+                dir,
+                name: c"old".into(),
+                to_dir,
+                to_name: c"new".into(),
+                entry: EntryKind::File,
+            };
+            changes.push(event, &table);
+        }
+        let (name, entry) = ("old".into(), EntryKind::File);
+        let deleted = ChangeKind::Deleted { name, entry };
+        let created = ChangeKind::Created {
+            name: "new".into(),
+            entry,
+        };
+        assert_eq!(take(&changes, &table), [deleted, created]);
+        assert_eq!(table.get(dir).unwrap().pending.load(Ordering::Relaxed), 0);
     }
 
     /// Nothing taken is how the queue says that it has ended: the guest was told of nothing any more, and went on

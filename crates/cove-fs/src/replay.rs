@@ -27,7 +27,7 @@ use rustix::io::Errno;
 
 use crate::abi::{self, Attr, AttrOut, EntryOut, OpenOut, fopen, op};
 use crate::body::Body;
-use crate::change::{EntryKind, Event};
+use crate::change::{EntryKind, Event, path};
 use crate::handle::Open;
 use crate::memory::Sink;
 use crate::node::{Node, Stamp};
@@ -380,6 +380,14 @@ impl Tree {
         // What happens in it has no path here, and is told by the other's once there is one.
         node.unwatchable.store(true, Ordering::Relaxed);
         self.unwatch(node, None);
+        // Nor has what happens below it, where it was only moved. What was removed has no links left, and nothing below.
+        if self.stat(node).is_ok_and(|(stat, _)| stat.stx_nlink > 0) {
+            for below in self.nodes.all() {
+                if below.is_watched() && path(below.id, &self.nodes).is_none() {
+                    self.unwatch(&below, None);
+                }
+            }
+        }
     }
 
     fn replay_rename(

@@ -212,7 +212,8 @@ impl Tree {
         for _ in 0..pins.len() {
             let Some(weak) = pins.pop_front() else { break };
             let Some(node) = weak.upgrade() else { continue };
-            if node.pin_used.swap(false, Ordering::Relaxed) {
+            // One that is dead to the guest has no name to be found by again.
+            if node.pin_used.swap(false, Ordering::Relaxed) || node.dead.load(Ordering::Acquire) {
                 pins.push_back(weak);
                 continue;
             }

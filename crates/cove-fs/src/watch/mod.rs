@@ -26,6 +26,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
+use crate::change::path;
 use crate::descriptor::Descriptor;
 use crate::node::{Node, Place};
 use crate::sys;
@@ -207,7 +208,8 @@ impl Tree {
             node.unwatchable.store(true, Ordering::Relaxed);
             return;
         }
-        if watch.is_exhausted() {
+        // Of what happens where the guest knows no path to, nobody could be told.
+        if watch.is_exhausted() || path(node.id, &self.nodes).is_none() {
             return;
         }
         let result = if watch.count() < self.config.max_watches {
@@ -406,7 +408,7 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
         let _ = rustix::io::read(wake, &mut [0_u8; 8]);
         let (mut len, mut foreign) = (0, Vec::new());
         // Once more after a rename: the other half of an exchange comes moments later.
-        for _ in 0..2 {
+        for is_last in [false, true] {
             let read = match rustix::io::read(group, &mut buffer) {
                 Ok(read) => read,
                 Err(Errno::AGAIN | Errno::INTR) => 0,
@@ -418,7 +420,7 @@ fn run(tree: &Weak<Tree>, group: &OwnedFd, wake: &OwnedFd, stop: &OwnedFd) {
             len += read;
             let events = Events(&buffer[..read]).filter(|(pid, _)| *pid != own);
             foreign.extend(events.map(|(_, event)| event.parse()));
-            if foreign.last().is_none_or(|event: &RawEvent| !event.is_rename()) {
+            if is_last || foreign.last().is_none_or(|event: &RawEvent| !event.is_rename()) {
                 break;
             }
             let mut more = [

@@ -191,13 +191,16 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
 #[test]
 fn a_directory_that_went_out_of_view_and_came_back_is_another_one() {
     let (dir, outside) = (folder(), folder());
-    on_host(dir.path(), "mkdir d; : > d/f");
+    on_host(dir.path(), "mkdir -p d/sub; : > d/f; : > d/sub/f");
     let Some(client) = watching(dir.path(), 1000) else {
         return;
     };
     let root = client.walk("share").unwrap();
     let old = client.lookup(root, "d").unwrap().node;
     client.lookup(old, "f").unwrap();
+    let sub = client.lookup(old, "sub").unwrap().node;
+    let believed = || client.lookup(sub, "f").unwrap().entry_valid;
+    assert!(believed() > 1);
     on_host(dir.path(), &format!("mv d {}", outside.path().display()));
     let told = as_agent(
         &client,
@@ -210,6 +213,7 @@ fn a_directory_that_went_out_of_view_and_came_back_is_another_one() {
         },
     );
     assert!(matches!(&told[..], [ChangeKind::Deleted { .. }]), "{told:?}");
+    assert!(believed() <= 1, "nobody can be told of what happens there now");
     on_host(dir.path(), &format!("mv {}/d .", outside.path().display()));
     let new = Cell::new(0);
     let told = as_agent(
