@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::fs::{FallocateFlags, OFlags};
 use vm_memory::VolatileSlice;
 
+use super::flushes::Flushes;
 use super::{Access, BlockError, ID_LEN, SECTOR};
 use crate::scatter;
 
@@ -27,6 +28,7 @@ pub(super) struct Disk {
     sectors: AtomicU64,
     /// A flush has failed.
     lost: AtomicBool,
+    flushes: Flushes,
     id: [u8; ID_LEN],
 }
 
@@ -307,6 +309,7 @@ impl Disk {
             access,
             sectors: AtomicU64::new(sectors),
             lost: AtomicBool::new(false),
+            flushes: Flushes::default(),
             id: name,
         })
     }
@@ -370,10 +373,26 @@ impl Disk {
         Ok(Job::Flush { over: false })
     }
 
-    /// Notes for good that a flush has failed; true the first time. The system forgets what it could not write, and
-    /// says so once to all who share the file, which all queues do: the next flush would succeed.
-    pub(super) fn lose(&self) -> bool {
-        !self.lost.swap(true, Ordering::AcqRel)
+    /// Those under way, through all queues.
+    pub(super) const fn flushes(&self) -> &Flushes {
+        &self.flushes
+    }
+
+    /// Notes for good that a flush has failed, and says why the first time, for which it is true. The system forgets
+    /// what it could not write, and says so once to all who share the file, which all queues do: the next flush would
+    /// succeed.
+    pub(super) fn lose(&self, refusal: &Refusal) -> bool {
+        let first = !self.lost.swap(true, Ordering::AcqRel);
+        if first {
+            let error: &dyn std::error::Error = refusal;
+            tracing::error!(
+                disk = self.name(),
+                error,
+                "what was written to a disk may be lost, so that its flushes fail from now on: find out what ails this \
+                 computer's disk (dmesg), then restart the machine (cove restart)"
+            );
+        }
+        first
     }
 
     /// That no flush is known to have failed.

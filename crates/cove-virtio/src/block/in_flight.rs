@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Requests end in any order, as virtio lets them: a driver that wants one after the other waits for the first. A flush
-//! begins when it is taken, and covers what the driver had been told of by then.
+//! begins when it is taken, and covers what the driver had been told of by then. It is confirmed once the outcome is
+//! known of those that it overlaps, in whichever queue ([`Flushes`](super::flushes::Flushes)).
 //!
 //! A request for which the host has no space goes back into its queue, and can do so only with all that were taken
 //! after it. So what was taken after a write stays with the device until the write cannot come to wait for space any
@@ -264,7 +265,8 @@ impl Worker<'_> {
             self.flights.wait()?;
             self.reap()?;
         }
-        self.give_back()?;
+        self.flights.wait_for_others();
+        self.reap()?;
         self.put_back();
         Ok(())
     }
@@ -281,11 +283,12 @@ impl Worker<'_> {
     fn wait(&self) -> Result<bool, Trouble> {
         // What is too long to be told the system is as good as for ever.
         let rest = Timespec::try_from(self.rest).ok();
-        let patience = rest.as_ref().filter(|_| !self.flights.are_under_way());
-        let ended = self.flights.ended();
+        let patience = rest.as_ref().filter(|_| !self.flights.are_pending());
+        let (ended, bell) = (self.flights.ended(), self.flights.bell());
         let mut fds = vec![
             PollFd::new(self.stop, PollFlags::IN),
             PollFd::from_borrowed_fd(ended, PollFlags::IN),
+            PollFd::new(bell, PollFlags::IN),
         ];
         // Without room a notification would only wake it in vain.
         if self.flights.have_room() {
@@ -296,7 +299,11 @@ impl Worker<'_> {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Trouble::Ring(error.into())),
         }
-        if fds.get(2).is_some_and(|kick| !kick.revents().is_empty()) {
+        let is_readable = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        if is_readable(2) {
+            bell.hush();
+        }
+        if is_readable(3) {
             // Only this thread reads it, so this cannot block.
             let _ = rustix::io::read(&self.queue.kick, &mut [0; 8]);
         }

@@ -2,13 +2,14 @@
 //!
 //! What is written goes through the host's page cache; a flush is `fdatasync`, and a driver that does not know of
 //! flushes gets one after each write. Once a flush has failed, every further one fails for as long as the device is
-//! there: the host forgets what it could not write, and says so once. Discarded ranges become holes in the file, so
-//! that a sparse disk stays sparse.
+//! there, and so does one that was under way with it: the host forgets what it could not write, and says so once, to
+//! any of them. Discarded ranges become holes in the file, so that a sparse disk stays sparse.
 //!
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`disk`] | the file, and the bounds of what may be done to it |
 //! | [`request`] | one request: what its buffers mean, and the answer |
+//! | [`flushes`] | which flushes are under way, and what one awaits that succeeded |
 //! | [`serving`] | the disk as one driver negotiated it, and a queue served a request at a time |
 //! | [`in_flight`] | a queue whose requests are in flight together |
 //! | [`ring`] | what they are in flight through |
@@ -20,6 +21,7 @@
 //! there is some, since a guest that is told of an error gives its file system up.
 
 mod disk;
+mod flushes;
 mod in_flight;
 mod request;
 mod ring;

@@ -23,6 +23,7 @@ use io_uring::{IoUring, opcode, squeue};
 
 use super::Access;
 use super::disk::{Call, Disk, Refusal};
+use super::flushes::{Bell, Flush, Others};
 use super::request::Request;
 use crate::scatter;
 
@@ -36,7 +37,11 @@ const MOST_SLICES: usize = 256;
 const BREATH: Duration = Duration::from_millis(1);
 
 /// A ring for one queue of a disk, with nothing in flight.
-pub(super) struct Ring(IoUring);
+pub(super) struct Ring {
+    ring: IoUring,
+    /// Tells that a flush has ended which went through another ring.
+    bell: Arc<Bell>,
+}
 
 impl Ring {
     /// A ring that is tried out, so that one which the host lets be made, but not used, is none.
@@ -57,7 +62,10 @@ impl Ring {
                     Err(error) if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EOPNOTSUPP)) => {
                         Err(error)
                     }
-                    _ => Ok(Self(ring)),
+                    _ => Ok(Self {
+                        ring,
+                        bell: Arc::new(Bell::new()?),
+                    }),
                 };
             }
             match ring.submit_and_wait(1) {
@@ -76,6 +84,8 @@ struct Flight<'m> {
     /// The first descriptor of its chain.
     head: u16,
     state: State<'m>,
+    /// Its flush, while that is under way.
+    flush: Option<Flush>,
     /// The buffers of the operation under way.
     iovecs: Vec<libc::iovec>,
 }
@@ -84,6 +94,8 @@ struct Flight<'m> {
 pub(super) enum State<'m> {
     /// An operation of it is in the ring.
     UnderWay(Request<'m>),
+    /// Its flush, which is the last that it does, succeeded, and the outcome of others is to be known first.
+    Flushed(Request<'m>, Others),
     /// The driver has its answer, with so many bytes written to its buffers, and has yet to be given the chain back.
     Over(u32),
     /// It is over, and a flush that failed: the driver is not to wait for that to be told.
@@ -101,12 +113,13 @@ impl Flight<'_> {
     fn may_go_back(&self) -> bool {
         match &self.state {
             State::UnderWay(request) => request.may_starve(),
-            State::Over(_) | State::Lost => false,
+            State::Flushed(..) | State::Over(_) | State::Lost => false,
             State::Starved(..) => true,
         }
     }
 
-    /// An operation of it has ended: puts the next into the ring, or calls `end` with what came of the request.
+    /// An operation of it has ended: puts the next into the ring, or calls `end` with what came of the request, unless
+    /// that was a flush which succeeded: it is for [`Flights::confirm_flushes`].
     fn go_on(
         &mut self,
         ring: &mut IoUring,
@@ -120,12 +133,54 @@ impl Flight<'_> {
         let result = outcome(disk, request, result);
         let done = request.took(result);
         if done.is_ok() && request.call().is_some() {
-            let put = put(ring, self);
+            let put = put(ring, disk, self);
             if put.is_err() {
                 self.state = State::Over(0);
             }
             return put;
         }
+        match self.flush.take() {
+            None => self.end(disk, done, end),
+            Some(flush) if done.is_err() => {
+                self.end(disk, done, end);
+                disk.flushes().end(flush);
+            }
+            Some(flush) => {
+                let others = disk.flushes().end(flush);
+                if let State::UnderWay(request) = mem::replace(&mut self.state, State::Over(0)) {
+                    self.state = State::Flushed(request, others);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its operation has ended, and nobody wants to know any more. What a flush was told of concerns others as well.
+    fn abandon(&mut self, disk: &Disk, result: i32) {
+        if let State::UnderWay(request) = &mut self.state
+            && let Some(flush) = self.flush.take()
+        {
+            // One that was cancelled was told of nothing.
+            if result != -libc::ECANCELED
+                && let Err(refusal) = request.took(count(result))
+            {
+                disk.lose(&refusal);
+            }
+            disk.flushes().end(flush);
+        }
+        self.state = State::Over(0);
+    }
+
+    /// Calls `end` with what came of the request, of which nothing is left to do.
+    fn end(
+        &mut self,
+        disk: &Disk,
+        done: Result<(), Refusal>,
+        end: &mut impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
+    ) {
+        let (State::UnderWay(request) | State::Flushed(request, _)) = &self.state else {
+            return;
+        };
         let is_flush = request.flushes() && !matches!(done, Err(Refusal::Full { .. }));
         match end(request, done) {
             // Whether this one failed or an earlier one, the driver is to hear of it at once.
@@ -137,13 +192,13 @@ impl Flight<'_> {
                 }
             }
         }
-        Ok(())
     }
 }
 
 /// What was taken from a queue and has not been given back, in the order in which it was taken.
 pub(super) struct Flights<'r, 'm> {
     ring: &'r mut IoUring,
+    bell: Arc<Bell>,
     disk: Arc<Disk>,
     all: VecDeque<Flight<'m>>,
     taken: u64,
@@ -151,9 +206,10 @@ pub(super) struct Flights<'r, 'm> {
 
 impl<'r, 'm> Flights<'r, 'm> {
     /// Nothing is in flight yet through the ring, which is one of `disk`.
-    pub(super) fn new(Ring(ring): &'r mut Ring, disk: Arc<Disk>) -> Self {
+    pub(super) fn new(Ring { ring, bell }: &'r mut Ring, disk: Arc<Disk>) -> Self {
         Self {
             ring,
+            bell: Arc::clone(bell),
             disk,
             all: VecDeque::new(),
             taken: 0,
@@ -166,7 +222,7 @@ impl<'r, 'm> Flights<'r, 'm> {
         for flight in &self.all {
             match &flight.state {
                 State::UnderWay(request) => bytes += request.bytes(),
-                State::Over(_) | State::Lost => {}
+                State::Flushed(..) | State::Over(_) | State::Lost => {}
                 State::Starved(..) => return false,
             }
         }
@@ -178,6 +234,12 @@ impl<'r, 'm> Flights<'r, 'm> {
         self.all.iter().any(Flight::is_under_way)
     }
 
+    /// Whether there is anything that is neither over nor waits for space.
+    pub(super) fn are_pending(&self) -> bool {
+        let mut states = self.all.iter().map(|flight| &flight.state);
+        states.any(|state| matches!(state, State::UnderWay(_) | State::Flushed(..)))
+    }
+
     /// Adds a request that was just taken, if there [is room](Self::have_room). Its first operation is begun by
     /// [`Flights::submit`].
     pub(super) fn add(&mut self, head: u16, state: State<'m>) -> io::Result<()> {
@@ -185,10 +247,11 @@ impl<'r, 'm> Flights<'r, 'm> {
             number: self.taken,
             head,
             state,
+            flush: None,
             iovecs: Vec::new(),
         };
         self.taken += 1;
-        let put = put(self.ring, &mut flight);
+        let put = put(self.ring, &self.disk, &mut flight);
         // Even when the ring took nothing: then nothing of it is under way, and it is only forgotten.
         if put.is_err() {
             flight.state = State::Over(0);
@@ -213,6 +276,16 @@ impl<'r, 'm> Flights<'r, 'm> {
         patient(self.ring.submit_and_wait(1)).map(drop)
     }
 
+    /// Waits until the outcome is known of every flush that one of these overlaps. To be called when the kernel has
+    /// nothing to do for these.
+    pub(super) fn wait_for_others(&self) {
+        for flight in &self.all {
+            if let State::Flushed(_, others) = &flight.state {
+                self.disk.flushes().wait_for(*others);
+            }
+        }
+    }
+
     /// Takes what has ended, and puts the next operations of the requests concerned into the ring. Calls `end` with
     /// each request that has none, and what came of it, for how many bytes were written to its buffers, or why it has
     /// to wait. True when anything had ended.
@@ -220,21 +293,45 @@ impl<'r, 'm> Flights<'r, 'm> {
         &mut self,
         mut end: impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
     ) -> io::Result<bool> {
-        let mut results = results(self.ring);
-        // Failures first, so that a flush which ended beside one that failed is not confirmed.
-        results.sort_unstable_by_key(|(_, result)| order(*result));
+        let results = results(self.ring);
+        self.take(&results, &mut end)?;
+        Ok(!results.is_empty())
+    }
+
+    /// Takes these results.
+    fn take(
+        &mut self,
+        results: &[(u64, i32)],
+        end: &mut impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
+    ) -> io::Result<()> {
         let mut failed = None;
-        for (number, result) in &results {
+        for (number, result) in results {
             let Some(flight) = self.all.iter_mut().find(|flight| flight.number == *number) else {
                 continue;
             };
             // All of them are taken even then: the ring tells each once, and whoever drops the flights waits for them.
-            if let Err(error) = flight.go_on(self.ring, &self.disk, *result, &mut end) {
+            if let Err(error) = flight.go_on(self.ring, &self.disk, *result, end) {
                 failed = Some(error);
             }
         }
+        self.confirm_flushes(end);
         refuse_starved_before_lost(&mut self.all);
-        failed.map_or(Ok(!results.is_empty()), Err)
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Calls `end` with each flush that succeeded and overlaps none of which the outcome is not known yet. For the
+    /// others [`Flights::bell`] rings.
+    fn confirm_flushes(
+        &mut self,
+        end: &mut impl FnMut(&Request<'_>, Result<(), Refusal>) -> Result<u32, Refusal>,
+    ) {
+        for flight in &mut self.all {
+            if let State::Flushed(_, others) = &flight.state
+                && self.disk.flushes().have_ended(*others, &self.bell)
+            {
+                flight.end(&self.disk, Ok(()), end);
+            }
+        }
     }
 
     /// Lets go of a request that is over: the first descriptor of its chain, and how many bytes were written to its
@@ -244,7 +341,7 @@ impl<'r, 'm> Flights<'r, 'm> {
         let (at, over) = can_go.enumerate().find_map(|(at, flight)| match flight.state {
             State::Over(written) => Some((at, (flight.head, written))),
             State::Lost => Some((at, (flight.head, 0))),
-            State::UnderWay(_) | State::Starved(..) => None,
+            State::UnderWay(_) | State::Flushed(..) | State::Starved(..) => None,
         })?;
         self.all.remove(at);
         Some(over)
@@ -253,7 +350,7 @@ impl<'r, 'm> Flights<'r, 'm> {
     /// Lets go of everything when nothing is left but what waits for space and what was taken after it: why that waits,
     /// and how many requests there are.
     pub(super) fn go_back(&mut self) -> Option<(Refusal, usize)> {
-        if self.are_under_way() {
+        if self.are_pending() {
             return None;
         }
         let count = self.all.len();
@@ -270,6 +367,11 @@ impl<'r, 'm> Flights<'r, 'm> {
         // SAFETY: the ring keeps its descriptor open, and is borrowed for as long as what is returned.
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
+
+    /// Rings when it may be time to confirm a flush that awaits others, upon which they are to be reaped.
+    pub(super) fn bell(&self) -> &Bell {
+        &self.bell
+    }
 }
 
 /// What is in flight may still be written to by the kernel, wherever its keeper was when it came to its end.
@@ -280,10 +382,10 @@ impl Drop for Flights<'_, '_> {
                 tracing::error!(%error, "cannot wait for a disk, and must not let go of memory that it may write to");
                 std::process::abort();
             }
-            for (number, _) in results(self.ring) {
+            for (number, result) in results(self.ring) {
                 for flight in &mut self.all {
                     if flight.number == number {
-                        flight.state = State::Over(0);
+                        flight.abandon(&self.disk, result);
                     }
                 }
             }
@@ -309,7 +411,7 @@ fn refuse_starved_before_lost(all: &mut VecDeque<Flight<'_>>) {
 }
 
 /// Puts the request's next operation into the ring, if it has one.
-fn put(ring: &mut IoUring, flight: &mut Flight<'_>) -> io::Result<()> {
+fn put(ring: &mut IoUring, disk: &Disk, flight: &mut Flight<'_>) -> io::Result<()> {
     let State::UnderWay(request) = &flight.state else {
         return Ok(());
     };
@@ -317,10 +419,19 @@ fn put(ring: &mut IoUring, flight: &mut Flight<'_>) -> io::Result<()> {
         return Ok(());
     };
     let entry = entry(&call, &mut flight.iovecs).user_data(flight.number);
+    if matches!(call, Call::Flush) {
+        flight.flush.get_or_insert_with(|| disk.flushes().begin());
+    }
     // SAFETY: the buffers are the request's, which keeps them mapped, or bytes that are there for ever. The request
     // and the list of its buffers stay in `Flights` as they are until the kernel has answered, and that does not end
     // before.
-    unsafe { ring.submission().push(&entry) }.map_err(io::Error::other)
+    let put = unsafe { ring.submission().push(&entry) }.map_err(io::Error::other);
+    if put.is_err()
+        && let Some(flush) = flight.flush.take()
+    {
+        disk.flushes().end(flush);
+    }
+    put
 }
 
 /// The call as the ring takes it, its buffers in `iovecs`.
@@ -370,12 +481,6 @@ fn outcome(disk: &Disk, request: &Request<'_>, result: i32) -> io::Result<usize>
     }
 }
 
-/// In which order results are taken: failures first, so that a flush which ended beside one that failed is not confirmed,
-/// and last what is yet to be carried out, which would succeed after it.
-fn order(result: i32) -> (bool, i32) {
-    (result == -libc::ECANCELED, result)
-}
-
 /// A result as a system call has it: a count, or an error with its sign turned.
 fn count(result: i32) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(result.wrapping_neg()))
@@ -406,14 +511,8 @@ mod tests {
     use vm_memory::VolatileSlice;
 
     use super::*;
+    use crate::block::serving::Serving;
     use crate::block::{FEATURE_FLUSH, SECTOR};
-
-    #[test]
-    fn what_failed_is_taken_first_and_what_is_yet_to_be_done_last() {
-        let mut results = [0, -libc::ECANCELED, 512, -libc::EIO];
-        results.sort_unstable_by_key(|result| order(*result));
-        assert_eq!(results, [-libc::EIO, 0, 512, -libc::ECANCELED]);
-    }
 
     /// A write of a sector, in three buffers.
     fn write<'m>(disk: &Disk, header: &'m mut [u8], data: &'m mut [u8], status: &'m mut [u8]) -> Request<'m> {
@@ -432,6 +531,7 @@ mod tests {
                 number,
                 head: 0,
                 state,
+                flush: None,
                 iovecs: Vec::new(),
             })
             .collect()
@@ -494,6 +594,79 @@ mod tests {
         let cancelled = outcome(&disk, &flush, -libc::ECANCELED);
         flush.took(cancelled).unwrap();
         assert!(flush.call().is_none());
+    }
+
+    /// The kernel tells of an error once, and which of several flushes hears of it says nothing of which is reaped
+    /// first.
+    #[test]
+    fn a_flush_that_succeeded_is_held_back_until_those_that_it_overlaps_have_ended() {
+        // VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK.
+        for (outcome, expected) in [(-libc::EIO, 1), (0, 0)] {
+            let file = tempfile::tempfile().unwrap();
+            let disk = Arc::new(Disk::new(file, Access::ReadWrite, "disk").unwrap());
+            let (Ok(mut one), Ok(mut other)) = (Ring::new(&disk), Ring::new(&disk)) else {
+                eprintln!("skipped: this computer has no rings");
+                return;
+            };
+            let (mut headers, mut statuses) = ([[0_u8; 16]; 3], [[0xaa_u8]; 3]);
+            let mut requests = headers.iter_mut().zip(&mut statuses).map(|(header, status)| {
+                // VIRTIO_BLK_T_FLUSH.
+                header[0] = 4;
+                let readable = vec![VolatileSlice::from(&mut header[..])];
+                let writable = vec![VolatileSlice::from(&mut status[..])];
+                State::UnderWay(Request::new(&disk, FEATURE_FLUSH, readable, writable).unwrap())
+            });
+            let mut one = Flights::new(&mut one, Arc::clone(&disk));
+            let mut other = Flights::new(&mut other, Arc::clone(&disk));
+            one.add(0, requests.next().unwrap()).unwrap();
+            one.add(1, requests.next().unwrap()).unwrap();
+            other.add(2, requests.next().unwrap()).unwrap();
+
+            let mut serving = Serving {
+                disk: Arc::clone(&disk),
+                features: FEATURE_FLUSH,
+                complained: false,
+                on_full: None,
+                starved: 0,
+            };
+            let mut end = |request: &Request<'_>, done: Result<(), Refusal>| serving.end(request, done);
+            // The kernel was given none of them, so that what comes of them is told here.
+            one.take(&[(1, 0)], &mut end).unwrap();
+            other.take(&[(0, 0)], &mut end).unwrap();
+            assert_eq!((one.next_over(), other.next_over()), (None, None));
+            assert!(other.are_pending() && !other.are_under_way());
+            one.take(&[(0, outcome)], &mut end).unwrap();
+            other.take(&[], &mut end).unwrap();
+            let over = [one.next_over(), one.next_over(), other.next_over()];
+            assert_eq!(
+                over.map(|over| over.map(|(head, _)| head)),
+                [Some(0), Some(1), Some(2)]
+            );
+            drop((one, other));
+            assert_eq!(statuses, [[expected]; 3], "{outcome}");
+        }
+    }
+
+    /// Such as when the guest has broken its queue meanwhile.
+    #[test]
+    fn what_a_flush_was_told_that_nobody_waits_for_is_told_to_others() {
+        let file = tempfile::tempfile().unwrap();
+        let disk = Disk::new(file, Access::ReadWrite, "disk").unwrap();
+        for (result, is_lost) in [(0, false), (-libc::ECANCELED, false), (-libc::EIO, true)] {
+            let (mut header, mut status) = ([0_u8; 16], [0xaa_u8]);
+            header[0] = 4;
+            let readable = vec![VolatileSlice::from(&mut header[..])];
+            let writable = vec![VolatileSlice::from(&mut status[..])];
+            let request = Request::new(&disk, FEATURE_FLUSH, readable, writable).unwrap();
+            let mut all = flights([State::UnderWay(request)]);
+            all[0].flush = Some(disk.flushes().begin());
+            all[0].abandon(&disk, result);
+            assert!(!all[0].is_under_way());
+            assert_eq!(disk.check_kept().is_err(), is_lost, "{result}");
+            // Nobody waits for it.
+            disk.flushes()
+                .wait_for(disk.flushes().end(disk.flushes().begin()));
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cove_confine::seccomp::Thread;
 
 use super::OnFull;
-use super::disk::{Disk, Refusal};
+use super::disk::{Call, Disk, Refusal};
+use super::flushes::Flush;
 use super::request::Request;
 use crate::device::GuestMemory;
 use crate::one_thread::{Served, Service};
@@ -34,14 +35,21 @@ impl Service for Serving {
         let Some(mut request) = self.begin(memory, chain) else {
             return Served::Done(0);
         };
-        let mut done = Ok(());
+        let (mut flush, mut done) = (None, Ok(()));
         while done.is_ok()
             && let Some(call) = request.call()
         {
+            if matches!(call, Call::Flush) {
+                flush.get_or_insert_with(|| self.disk.flushes().begin());
+            }
             let result = self.disk.carry_out(&call);
             done = request.took(result);
         }
-        match self.end(&request, done) {
+        let ended = match flush {
+            Some(flush) => self.end_flush(&request, flush, done),
+            None => self.end(&request, done),
+        };
+        match ended {
             Ok(written) => {
                 self.starved = 0;
                 Served::Done(written)
@@ -71,6 +79,24 @@ impl Serving {
         }
     }
 
+    /// The same as [`Serving::end`] for a request that came to its flush, which is the last that it does: one that
+    /// succeeded waits for the outcome of those that it overlaps.
+    fn end_flush(
+        &mut self,
+        request: &Request<'_>,
+        flush: Flush,
+        done: Result<(), Refusal>,
+    ) -> Result<u32, Refusal> {
+        if done.is_err() {
+            let ended = self.end(request, done);
+            self.disk.flushes().end(flush);
+            return ended;
+        }
+        let others = self.disk.flushes().end(flush);
+        self.disk.flushes().wait_for(others);
+        self.end(request, done)
+    }
+
     /// Answers a request of which this came. Returns how many bytes were written to its buffers, or why it has to wait.
     pub(super) fn end(&mut self, request: &Request<'_>, done: Result<(), Refusal>) -> Result<u32, Refusal> {
         let done = match done {
@@ -82,15 +108,7 @@ impl Serving {
             Ok(()) => Ok(request.confirm()),
             Err(full @ Refusal::Full { .. }) => Err(full),
             Err(refusal) => {
-                if matches!(refusal, Refusal::Lost(_)) && self.disk.lose() {
-                    let error: &dyn std::error::Error = &refusal;
-                    tracing::error!(
-                        disk = self.disk.name(),
-                        error,
-                        "what was written to a disk may be lost, so that its flushes fail from now on: find out what \
-                         ails this computer's disk (dmesg), then restart the machine (cove restart)"
-                    );
-                } else {
+                if !matches!(refusal, Refusal::Lost(_)) || !self.disk.lose(&refusal) {
                     self.log(&refusal);
                 }
                 request.refuse(&refusal);
@@ -132,6 +150,10 @@ impl Serving {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{self, RecvTimeoutError};
+    use std::thread;
+    use std::time::Duration;
+
     use vm_memory::VolatileSlice;
 
     use super::*;
@@ -162,6 +184,18 @@ mod tests {
         meanwhile: impl FnOnce(),
         done: Result<(), Refusal>,
     ) -> u8 {
+        answer(serving, operation, |serving, request| {
+            meanwhile();
+            serving.end(request, done)
+        })
+    }
+
+    /// What the driver is told of a request of that type, for the first sector, that `end` ends.
+    fn answer(
+        serving: &mut Serving,
+        operation: u8,
+        end: impl FnOnce(&mut Serving, &Request<'_>) -> Result<u32, Refusal>,
+    ) -> u8 {
         let (mut header, mut data, mut status) = ([0_u8; 16], [0x5a_u8; 512], [0xaa_u8]);
         header[0] = operation;
         let mut readable = vec![VolatileSlice::from(&mut header[..])];
@@ -170,8 +204,7 @@ mod tests {
         }
         let writable = vec![VolatileSlice::from(&mut status[..])];
         if let Ok(request) = Request::new(&serving.disk, serving.features, readable, writable) {
-            meanwhile();
-            serving.end(&request, done).unwrap();
+            end(serving, &request).unwrap();
         }
         status[0]
     }
@@ -208,6 +241,31 @@ mod tests {
             let (mut one, mut other) = (serving(&disk, features), serving(&disk, features));
             let meanwhile = || assert_eq!(status(&mut other, operation, || {}, failed()), ERROR);
             assert_eq!(status(&mut one, operation, meanwhile, Ok(())), ERROR);
+        }
+    }
+
+    /// Whoever waits for the one that failed may come to it last.
+    #[test]
+    fn a_flush_that_succeeded_waits_for_the_outcome_of_one_that_it_overlaps() {
+        const A_WHILE: Duration = Duration::from_millis(100);
+        for (done, expected) in [(Ok(()), OK), (failed(), ERROR)] {
+            let disk = disk();
+            let (mut one, mut other) = (serving(&disk, FEATURE_FLUSH), serving(&disk, FEATURE_FLUSH));
+            let (slow, quick) = (disk.flushes().begin(), disk.flushes().begin());
+            let (sender, told) = mpsc::channel();
+            thread::scope(|scope| {
+                scope.spawn(move || {
+                    let end = |serving: &mut Serving, request: &Request<'_>| {
+                        serving.end_flush(request, quick, Ok(()))
+                    };
+                    sender.send(answer(&mut one, FLUSH, end)).unwrap();
+                });
+                assert_eq!(told.recv_timeout(A_WHILE), Err(RecvTimeoutError::Timeout));
+                let end =
+                    |serving: &mut Serving, request: &Request<'_>| serving.end_flush(request, slow, done);
+                assert_eq!(answer(&mut other, FLUSH, end), expected);
+                assert_eq!(told.recv(), Ok(expected));
+            });
         }
     }
 
