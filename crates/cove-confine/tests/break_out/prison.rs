@@ -12,7 +12,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -175,6 +175,12 @@ fn ended(mut child: Child, outcome: &str) -> String {
 fn ring_of(path: &Path) -> std::io::Result<IoUring> {
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     ring::of_disk(file.as_fd(), true, 8)
+}
+
+/// Whether there is an ordinary user to try as: there are user namespaces that have none but root.
+pub(crate) fn has_ordinary_user() -> bool {
+    !rustix::process::geteuid().is_root()
+        || tempfile::tempdir().is_ok_and(|place| chown(place.path(), Some(NOBODY), None).is_ok())
 }
 
 /// Whether this computer lets its programs have rings.
