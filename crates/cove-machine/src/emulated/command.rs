@@ -85,6 +85,9 @@ fn kernel_command_line(further: &[String]) -> String {
         "nowatchdog",
         // They cost time in emulation, where the flaws that they guard against are the host's to mitigate.
         "mitigations=off",
+        // The kernel would look twice a second whether more than nine tenths of its free memory are in pieces below
+        // 2 MiB, and then bring that to eight tenths, which helps little in giving it back.
+        "sysctl.vm.compaction_proactiveness=0",
     ];
     let further = further.iter().map(String::as_str);
     ours.into_iter().chain(further).collect::<Vec<_>>().join(" ")

@@ -375,7 +375,8 @@ fn qemu(place: &Place<'_>, disk: &Path, console: &Path, task: Task<'_>, board: B
     qemu.arg("-kernel").arg(place.image.join("kernel"));
     qemu.arg("-initrd").arg(place.initramfs);
     qemu.arg("-append").arg(format!(
-        "console=ttyS0 quiet panic=-1 reboot=k nowatchdog {}",
+        "console=ttyS0 quiet panic=-1 reboot=k nowatchdog tsc=nowatchdog \
+         sysctl.vm.compaction_proactiveness=0 {}",
         task.arguments().join(" ")
     ));
     qemu.arg("-chardev")
