@@ -222,6 +222,8 @@ impl Worker<'_> {
                 // Nothing has to be done for it, as when the disk's name was asked for.
                 Some(request) if request.call().is_none() => State::Over(request.confirm()),
                 Some(request) => State::UnderWay(request),
+                // A flush, among others: the driver is to hear of that at once.
+                None if self.serving.disk.check_kept().is_err() => State::Lost,
                 None => State::Over(0),
             };
             self.flights.add(head, state)?;
