@@ -199,6 +199,24 @@ fn a_host_that_is_gone_is_announced_and_its_port_freed_with_or_without_the_guest
     }
 }
 
+/// Timers once went first: where the device's thread came late to both, a guest that had answered was reset as one that
+/// had not.
+#[test]
+fn an_answer_that_is_there_when_its_time_is_up_came_in_time() {
+    for way in WAYS {
+        let mut rig = Rig::new(way).unwrap();
+        let (host, guest) = rig.connect(80).unwrap();
+        drop(host);
+        rig.guest.expect(guest.ports, Op::Shutdown).unwrap();
+        let rst = rig.guest.header(guest.ports, Op::Rst);
+        rig.guest.send_unannounced(&rst).unwrap();
+        // The device waits for it for two seconds, and then looks.
+        let said = rig.guest.receive_within(Duration::from_secs(3)).unwrap();
+        assert!(said.is_none(), "{said:?}");
+        rig.prove_alive().unwrap();
+    }
+}
+
 /// The end of what it had sent once stood before the news, and a guest that took nothing waited for a host that was
 /// gone.
 #[test]

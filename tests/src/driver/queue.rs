@@ -235,13 +235,18 @@ impl DriverQueue {
         self.publish()
     }
 
-    /// Shows the device what was added, and notifies it if it wants to know.
-    pub fn publish(&mut self) -> Result<()> {
-        self.memory.store(
+    /// Shows the device what was added, and leaves it to the next [`DriverQueue::publish`] to notify it.
+    pub fn show(&self) -> Result<()> {
+        Ok(self.memory.store(
             self.next_available.to_le(),
             GuestAddress(self.available + 2),
             Ordering::Release,
-        )?;
+        )?)
+    }
+
+    /// Shows the device what was added, and notifies it if it wants to know.
+    pub fn publish(&mut self) -> Result<()> {
+        self.show()?;
         fence(Ordering::SeqCst);
         let old = std::mem::replace(&mut self.announced, self.next_available);
         if self.wants_kick(old)? {

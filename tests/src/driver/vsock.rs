@@ -235,6 +235,14 @@ impl Guest {
         self.transmit.publish()
     }
 
+    /// Sends a packet without payload whose notification is late.
+    pub fn send_unannounced(&mut self, header: &Header) -> Result<()> {
+        let slot = self.slot()?;
+        self.write_packet(slot, header, &[])?;
+        self.submit(slot, 0)?;
+        self.transmit.show()
+    }
+
     /// Sends a packet spread over descriptors of `cuts` bytes each, the last of which takes the rest.
     pub fn send_cut(&mut self, header: &Header, payload: &[u8], cuts: &[u32]) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;

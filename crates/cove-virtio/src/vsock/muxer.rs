@@ -252,10 +252,14 @@ impl Muxer {
             .collect();
     }
 
-    /// Does what is due now. Returns whether to look for new host connections.
-    pub(super) fn run_timers(&mut self) -> bool {
+    /// Whether something is due at `now`.
+    pub(super) fn has_timer_due(&self, now: Instant) -> bool {
+        self.timers.peek().is_some_and(|Reverse((due, _))| *due <= now)
+    }
+
+    /// Does what is due at `now`. Returns whether to look for new host connections.
+    pub(super) fn run_timers(&mut self, now: Instant) -> bool {
         let mut accept = false;
-        let now = Instant::now();
         while let Some(&Reverse((due, timer))) = self.timers.peek() {
             if due > now {
                 break;

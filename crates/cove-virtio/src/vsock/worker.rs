@@ -111,9 +111,7 @@ impl Worker {
                 self.muxer.clear();
                 return;
             }
-            if let State::Active(_) = self.state {
-                accept |= self.muxer.run_timers();
-            }
+            accept |= self.run_timers();
             if accept {
                 self.welcome();
             }
@@ -128,6 +126,22 @@ impl Worker {
             State::Active(_) => self.muxer.next_timer(),
             _ => None,
         }
+    }
+
+    /// Does what is due, after a look at what the guest has sent: an answer that is there came in time, even if its
+    /// notification is still under way. Returns whether to look for new host connections.
+    fn run_timers(&mut self) -> bool {
+        let State::Active(active) = &mut self.state else {
+            return false;
+        };
+        let now = Instant::now();
+        if !self.muxer.has_timer_due(now) {
+            return false;
+        }
+        active.transmit_ready = true;
+        self.turn();
+        // The guest may just have broken its device, and there is nothing left to end.
+        matches!(self.state, State::Active(_)) && self.muxer.run_timers(now)
     }
 
     /// Host programs want to connect.
