@@ -1,21 +1,25 @@
 //! A published port on the machine's own addresses, as Docker's own proxy has it. On the loopback the engine looks for
 //! a registry that is called `localhost:5000`, and a container on the machine's network for the ports of others. At the
 //! gateways of the engine's networks containers do, such as 172.17.0.1, since the engine's rules pass over what comes
-//! from its bridges. None of them passes this computer.
+//! from its bridges. None of them passes this computer. A reset on one side is one on the other, as it is for clients of
+//! this computer's: an answer that was cut off is not to look whole.
 //!
 //! Listening on all addresses opens nothing to the world: into the machine's network device passt forwards no
 //! connection, and one that came there the engine's rules would lead to the container already.
 
 use cove_wire::{Protocol, Publish};
 use rustix::net::{
-    AddressFamily, SocketFlags, SocketType, bind, socket_with,
-    sockopt::{set_ipv6_v6only, set_socket_reuseaddr},
+    AddressFamily, SendFlags, SocketFlags, SocketType, bind, send, socket_with,
+    sockopt::{set_ipv6_v6only, set_socket_linger, set_socket_reuseaddr},
 };
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
-    thread::{Builder, sleep},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{Builder, scope, sleep},
     time::Duration,
 };
 
@@ -90,7 +94,7 @@ fn accept(listener: &TcpListener, container: SocketAddr) {
         };
         let one = Arc::clone(&all);
         let begun = Builder::new().stack_size(STACK).spawn(move || {
-            // The client learns of it by the end of its connection.
+            // The client learns of it by the reset of its connection.
             let _ = carry(client, container);
             drop(one);
         });
@@ -100,22 +104,72 @@ fn accept(listener: &TcpListener, container: SocketAddr) {
     }
 }
 
-/// Carries a client to the container until both have ended what they send.
+/// Carries a client to the container until both have ended what they send, or until one resets its connection, which the
+/// other one's then is, too.
 fn carry(client: TcpStream, container: SocketAddr) -> io::Result<()> {
-    let server = TcpStream::connect_timeout(&container, ANSWER)?;
-    let (from, to) = (client.try_clone()?, server.try_clone()?);
-    let there = Builder::new().stack_size(STACK).spawn(move || pass(from, to))?;
-    pass(server, client);
-    // What it has to say was said to both ends.
-    let _ = there.join();
-    Ok(())
+    let client = Side::of(client);
+    let server = Side::of(TcpStream::connect_timeout(&container, ANSWER)?);
+    scope(|threads| {
+        Builder::new()
+            .stack_size(STACK)
+            .spawn_scoped(threads, || pass(&client, &server))?;
+        pass(&server, &client);
+        Ok(())
+    })
 }
 
-/// Passes on what comes, and then its end.
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    // Whichever broke off, neither is waited for any longer.
-    let _ = io::copy(&mut from, &mut to);
-    let _ = (to.shutdown(Shutdown::Write), from.shutdown(Shutdown::Read));
+/// Passes on what comes, and then its end. Whichever breaks off, both are reset once the other direction, too, has come
+/// to where it cannot go on.
+fn pass(from: &Side, to: &Side) {
+    let copied = io::copy(&mut &from.connection, &mut &to.connection);
+    if copied.is_ok() && !from.was_reset() {
+        to.end();
+        return;
+    }
+    for side in [from, to] {
+        side.reset_when_closed(true);
+    }
+    // Whoever waits for its next word would wait for ever. The peer hears nothing of this.
+    let _ = to.connection.shutdown(Shutdown::Read);
+}
+
+/// One of the two that are joined. It is reset when it is closed, until it was told of the other one's end.
+struct Side {
+    connection: TcpStream,
+    /// It was told.
+    ended: AtomicBool,
+}
+
+impl Side {
+    fn of(connection: TcpStream) -> Self {
+        let side = Self {
+            connection,
+            ended: AtomicBool::new(false),
+        };
+        side.reset_when_closed(true);
+        side
+    }
+
+    fn reset_when_closed(&self, reset: bool) {
+        // What cannot be set on a connection that is gone need not be.
+        let _ = set_socket_linger(&self.connection, reset.then_some(Duration::ZERO));
+    }
+
+    /// Tells it that nothing more comes.
+    fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+        self.reset_when_closed(false);
+        // One that is gone need not be told.
+        let _ = self.connection.shutdown(Shutdown::Write);
+    }
+
+    /// Whether its end, which has been read, was none. A connection says once that it was reset, to whichever direction
+    /// asks first; from then on it reads as ended, but nothing, not even of no bytes, can be sent on it any more.
+    fn was_reset(&self) -> bool {
+        let deaf = send(&self.connection, &[], SendFlags::NOSIGNAL).is_err();
+        // The other direction notes an end before it makes one, so that an end is never taken for a reset.
+        deaf && !self.ended.load(Ordering::SeqCst)
+    }
 }
 
 #[cfg(test)]
@@ -202,5 +256,96 @@ mod tests {
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "ANYBODY THERE");
         answering.join().unwrap();
+    }
+
+    /// A client, and the server that it is carried to.
+    fn carried() -> (TcpStream, TcpStream) {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = client_of(server.local_addr().unwrap());
+        (client, patient(server.accept().unwrap().0))
+    }
+
+    /// A client that is carried to a container at that address.
+    fn client_of(container: SocketAddr) -> TcpStream {
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(proxy.local_addr().unwrap()).unwrap();
+        let (accepted, _) = proxy.accept().unwrap();
+        thread::spawn(move || carry(accepted, container));
+        patient(client)
+    }
+
+    /// The same one, for which nobody waits for ever.
+    fn patient(connection: TcpStream) -> TcpStream {
+        connection.set_read_timeout(Some(ANSWER)).unwrap();
+        connection
+    }
+
+    fn reset(connection: TcpStream) {
+        set_socket_linger(&connection, Some(Duration::ZERO)).unwrap();
+        drop(connection);
+    }
+
+    fn end_of(mut connection: &TcpStream) -> Result<usize, io::ErrorKind> {
+        connection.read(&mut [0]).map_err(|error| error.kind())
+    }
+
+    const RESET: Result<usize, io::ErrorKind> = Err(io::ErrorKind::ConnectionReset);
+
+    #[test]
+    fn a_reset_on_one_side_is_a_reset_on_the_other() {
+        for by_server in [true, false] {
+            let (client, server) = carried();
+            let (mut one, mut other) = if by_server {
+                (server, client)
+            } else {
+                (client, server)
+            };
+            one.write_all(b"half of").unwrap();
+            // It has to be there before the reset, which takes with it what is not.
+            other.read_exact(&mut [0; 7]).unwrap();
+            reset(one);
+            assert_eq!(end_of(&other), RESET, "by the server: {by_server}");
+        }
+    }
+
+    #[test]
+    fn a_reset_after_the_other_sides_end_is_one_too() {
+        for by_server in [true, false] {
+            let (client, server) = carried();
+            let (one, other) = if by_server {
+                (server, client)
+            } else {
+                (client, server)
+            };
+            other.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(end_of(&one), Ok(0));
+            reset(one);
+            assert_eq!(end_of(&other), RESET, "by the server: {by_server}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_no_more_is_a_reset_for_a_server_that_goes_on() {
+        let (client, mut server) = carried();
+        reset(client);
+        let refused = loop {
+            if let Err(error) = server.write_all(&[0; 4096]) {
+                break error.kind();
+            }
+        };
+        // Which of the two it is depends on whether it had seen the reset.
+        assert!(
+            matches!(
+                refused,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_container_where_nobody_listens_gives_no_empty_answer() {
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(end_of(&client_of(nobody)), RESET);
     }
 }
