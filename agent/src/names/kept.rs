@@ -83,9 +83,8 @@ mod tests {
 
     /// An answer of one address that holds for `ttl` seconds.
     fn answer(ttl: u8) -> Vec<u8> {
-        let mut message = vec![
-            0, 0, 0x80, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4,
-        ];
+        let mut message = vec![0, 0, 0x80, 0, 0, 1, 0, 1, 0, 0, 0, 0, 1, b'x', 0, 0, 1, 0, 1];
+        message.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, ttl, 0, 4]);
         message.extend([192, 0, 2, 1]);
         message
     }
@@ -102,20 +101,40 @@ mod tests {
         assert_eq!(kept.get(&[1], begin + LONGEST), None);
     }
 
+    /// That there is no address of `x`, after an alias of it or none. The zone says that this holds for a minute, or for
+    /// the `minimum` that it has of it.
+    fn lack(code: u8, aliases: &[u8], minimum: u8) -> Vec<u8> {
+        let mut message = vec![0, 0, 0x80, code, 0, 1, 0, 0, 0, 1, 0, 0, 1, b'x', 0, 0, 1, 0, 1];
+        for alias in aliases {
+            message[7] += 1;
+            message.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 3, 1, *alias, 0]);
+        }
+        // Two names that are the root, and five numbers of which the last counts.
+        message.extend([0, 0, 6, 0, 1, 0, 0, 0, 60, 0, 22, 0, 0]);
+        message.extend([0; 19]);
+        message.push(minimum);
+        message
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_there_is_not_is_asked_for_again_soon_whatever_its_zone_says() {
         let now = Instant::now();
-        // No such name, and a name without the record: what holds for a minute is of another section.
-        for code in [3, 0] {
+        // No such name, and a name without the record, be it itself or what it is an alias of.
+        for (code, aliases) in [(3, &b""[..]), (0, b""), (0, b"y"), (3, b"y")] {
             let mut kept = Kept::default();
-            let mut lack = answer(60);
-            lack[3] = code;
-            lack[7] = 0;
-            lack[9] = 1;
-            kept.put(vec![1], &lack, now);
+            kept.put(vec![1], &lack(code, aliases, 60), now);
             let almost = LONGEST_LACK.checked_sub(Duration::from_millis(1)).unwrap();
-            assert!(kept.get(&[1], now + almost).is_some(), "{code}");
-            assert_eq!(kept.get(&[1], now + LONGEST_LACK), None, "{code}");
+            assert!(kept.get(&[1], now + almost).is_some(), "{code} {aliases:?}");
+            assert_eq!(kept.get(&[1], now + LONGEST_LACK), None, "{code} {aliases:?}");
+            // The zone may want it sooner.
+            kept.put(vec![1], &lack(code, aliases, 2), now);
+            assert_eq!(
+                kept.get(&[1], now + Duration::from_secs(2)),
+                None,
+                "{code} {aliases:?}"
+            );
+            kept.put(vec![1], &lack(code, aliases, 0), now);
+            assert_eq!(kept.get(&[1], now), None, "{code} {aliases:?}");
         }
     }
 

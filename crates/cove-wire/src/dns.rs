@@ -21,6 +21,8 @@ pub const AAAA: u16 = 28;
 const CNAME: u16 = 5;
 const SOA: u16 = 6;
 const OPT: u16 = 41;
+/// Every type at once; only questions have it.
+const ANY: u16 = 255;
 const IN: u16 = 1;
 
 const HEADER: usize = 12;
@@ -289,12 +291,7 @@ fn on_the_wire(name: &str) -> Option<Vec<u8>> {
 /// come beside it, in the other sections, are of name servers.
 pub fn addresses(answer: &[u8]) -> Vec<IpAddr> {
     let mut found = Vec::new();
-    for record in answer_records(answer)
-        .into_iter()
-        .flatten()
-        .take(counts(answer)[1].into())
-        .map_while(|record| record)
-    {
+    for record in found_records(answer) {
         let data = answer.get(record.ttl + 6..record.end).unwrap_or_default();
         match (record.kind, record.class) {
             (A, IN) => found.extend(<[u8; 4]>::try_from(data).map(IpAddr::from)),
@@ -341,9 +338,15 @@ pub fn is_no_such_name(message: &[u8]) -> bool {
     message.get(3).map(|flags| flags & RCODE) == Some(Code::NoSuchName as u8)
 }
 
-/// Whether an answer is the certainty that there is no such name, or no such record of it (RFC 2308).
+/// Whether an answer is the certainty that there is no such name, or no such record of it. An alias may have been found
+/// all the same, of a name that has none (RFC 2308, sections 2.1 and 2.2).
 pub fn is_negative(message: &[u8]) -> bool {
-    is_no_such_name(message) || is_conclusive(message) && counts(message)[1] == 0
+    is_no_such_name(message) || is_conclusive(message) && !has_what_was_asked_for(message)
+}
+
+fn has_what_was_asked_for(answer: &[u8]) -> bool {
+    let asked = skip_name(answer, HEADER).and_then(|end| number(answer, end));
+    found_records(answer).any(|record| asked == Some(ANY) || asked == Some(record.kind))
 }
 
 /// For how many seconds an answer holds: as long as its shortest-lived record (RFC 2308 for the lack of any). Nothing
@@ -384,6 +387,16 @@ pub fn age(answer: &mut [u8], seconds: u32) {
     }
 }
 
+/// The records of an answer's first section, up to one that is malformed: what was found.
+fn found_records(answer: &[u8]) -> impl Iterator<Item = Record> {
+    answer_records(answer)
+        .into_iter()
+        .flatten()
+        .take(counts(answer)[1].into())
+        .map_while(|record| record)
+}
+
+/// All records of an answer.
 fn answer_records(message: &[u8]) -> Option<Records<'_>> {
     if message.len() < HEADER {
         return None;
@@ -653,6 +666,26 @@ mod tests {
         assert!(!is_negative(&query.answer(&[IpAddr::from([192, 0, 2, 1])], 60)));
         assert!(!is_negative(&query.failure(Code::ServerFailure)));
         assert_eq!(lifetime(&query.failure(Code::ServerFailure)), None);
+    }
+
+    #[test]
+    fn an_alias_of_a_name_without_the_record_is_the_lack_of_it() {
+        let addresses = [IpAddr::from([192, 0, 2, 1])];
+        let asked = |kind| question("db.test", kind, None);
+        let (four, six) = (asked(A), asked(AAAA));
+        let four = Query::parse(&four).unwrap();
+        assert!(!is_negative(
+            &four.answer_alias("db.corp.test", &addresses, 60).unwrap()
+        ));
+        let six = Query::parse(&six).unwrap();
+        let mut alias = six.answer_alias("db.corp.test", &addresses, 60).unwrap();
+        assert!(is_negative(&alias));
+        // Whoever asks for aliases has found one, and so has whoever asks for everything.
+        let kind = six.message.len() - 4;
+        for wanted in [CNAME, ANY] {
+            alias[kind..kind + 2].copy_from_slice(&wanted.to_be_bytes());
+            assert!(!is_negative(&alias), "{wanted}");
+        }
     }
 
     #[test]
