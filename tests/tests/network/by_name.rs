@@ -138,8 +138,8 @@ pub(crate) fn a_container_is_reached_by_its_name_without_a_published_port(cove: 
     });
 }
 
-/// A container whose network the machine itself has no way into but the one that leads out of it, and one that has the
-/// same network.
+/// A container whose network the machine itself has no way into but the one that leads out of it, one that has the same
+/// network, and one that has it from that one.
 #[track_caller]
 fn not_by_the_machines_own_network(cove: &Cove, port: u16) {
     cove.docker(["network", "create", "-d", "macvlan", "--subnet", "10.79.0.0/24"])
@@ -152,26 +152,21 @@ fn not_by_the_machines_own_network(cove: &Cove, port: u16) {
         .args(["nc", "-lk", "-s", "10.79.0.10", "-p", "8080"])
         .args(["-e", "sh", "-c", SERVER])
         .ok();
-    cove.docker([
-        "run",
-        "-d",
-        "--rm",
-        "--name",
-        "lodger",
-        "--label",
-        "cove.port=8081",
-    ])
-    .args(["--network", "container:flat", "alpine"])
-    .args(["nc", "-lk", "-p", "8081", "-e", "sh", "-c", SERVER])
-    .ok();
-    for name in ["flat", "lodger"] {
+    for (name, lender, own) in [("lodger", "flat", "8081"), ("lodgers-lodger", "lodger", "8082")] {
+        cove.docker(["run", "-d", "--rm", "--name", name])
+            .args(["--label", &format!("cove.port={own}")])
+            .args(["--network", &format!("container:{lender}"), "alpine"])
+            .args(["nc", "-lk", "-p", own, "-e", "sh", "-c", SERVER])
+            .ok();
+    }
+    for name in ["flat", "lodger", "lodgers-lodger"] {
         let host = format!("{name}.cove.localhost:{port}");
         eventually("a server on a macvlan network to answer", || {
             ask(port, &host, "").ends_with(&format!("/page?q=1 of {host}"))
         });
         cove.cove(["net", "explain", &host]).ok();
     }
-    cove.docker(["rm", "-f", "lodger", "flat"]).ok();
+    cove.docker(["rm", "-f", "lodgers-lodger", "lodger", "flat"]).ok();
     cove.docker(["network", "rm", "level"]).ok();
 }
 

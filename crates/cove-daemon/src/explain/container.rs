@@ -1,6 +1,6 @@
 //! What the engine says of a container, as far as ways to and from it depend on that.
 
-use crate::machine::{ask_engine, clean};
+use crate::machine::{MOST_LENDERS, ask_engine, clean, lender};
 use cove_machine::Machine;
 use serde_json::Value;
 use std::net::IpAddr;
@@ -24,14 +24,13 @@ pub(super) struct Container {
 impl Container {
     /// The container with this name or id, if there is one.
     pub(super) async fn find(machine: &dyn Machine, name: &str) -> Option<Self> {
-        let path = format!("/containers/{}/json", cove_api::query::encode(name));
-        let value = ask_engine(machine, &path).await?;
+        let mut value = inspect(machine, name).await?;
         let mut found = Self::read(&value)?;
-        // With `--network container:OTHER` it has the other's network, which alone knows where that is.
-        let mode = value["HostConfig"]["NetworkMode"].as_str().unwrap_or_default();
-        if let Some(other) = mode.strip_prefix("container:") {
-            let path = format!("/containers/{}/json", cove_api::query::encode(other));
-            let other = Self::read(&ask_engine(machine, &path).await?)?;
+        // Of those that have another's network, the other alone knows where that is.
+        for _ in 0..MOST_LENDERS {
+            let Some(lender) = lender(&value) else { break };
+            value = inspect(machine, lender).await?;
+            let other = Self::read(&value)?;
             found.namespace = other.namespace;
             found.networks = other.networks;
         }
@@ -97,10 +96,45 @@ impl Container {
     }
 }
 
+/// What the engine says of the container with this name or id, an error included, if it answers.
+async fn inspect(machine: &dyn Machine, name: &str) -> Option<Value> {
+    let path = format!("/containers/{}/json", cove_api::query::encode(name));
+    ask_engine(machine, &path).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use crate::machine::fake::{Fixture, Script};
     use serde_json::json;
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn one_that_has_the_network_of_one_that_has_anothers_is_where_that_is() {
+        let fixture = Fixture::new(Script::default());
+        let (machine, _handle) = fixture.running().await;
+        let guest = fixture.host.guest();
+        let own = "/var/run/docker/netns/own";
+        for (name, mode, key) in [
+            ("own", "bridge", own),
+            ("lodger", "container:own", ""),
+            ("lodgers-lodger", "container:lodger", ""),
+            ("circle", "container:circle", ""),
+        ] {
+            let inspected = json!({"Name": format!("/{name}"), "State": {"Running": true},
+                "HostConfig": {"NetworkMode": mode}, "NetworkSettings": {"SandboxKey": key}});
+            guest.engine_says(&format!("/containers/{name}/json"), &inspected);
+        }
+        for (name, namespace) in [
+            ("lodger", Some(own)),
+            ("lodgers-lodger", Some(own)),
+            ("circle", None),
+        ] {
+            let found = Container::find(&*machine, name).await.unwrap();
+            assert_eq!((&*found.name, found.namespace.as_deref()), (name, namespace));
+        }
+    }
 
     #[test]
     fn an_inspected_container_is_read_with_patience() {

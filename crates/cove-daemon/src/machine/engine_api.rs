@@ -39,6 +39,17 @@ pub(crate) async fn network_namespace(machine: &dyn Machine, container: &str) ->
     (!key.is_empty()).then(|| key.to_owned())
 }
 
+/// How far it is followed that a container has the network of another one, which has that of a third. Nobody goes so
+/// far, but what the engine says is the guest's to make up, a circle included.
+pub(crate) const MOST_LENDERS: usize = 16;
+
+/// The container, by id or name, whose network a container has instead of one of its own (`--network container:OTHER`),
+/// by what the engine's list or an inspection says of it.
+pub(crate) fn lender(container: &Value) -> Option<&str> {
+    let mode = container["HostConfig"]["NetworkMode"].as_str()?;
+    mode.strip_prefix("container:")
+}
+
 /// What the engine answers to `GET` of `path`, an error included, if it answers.
 pub(crate) async fn ask_engine(machine: &dyn Machine, path: &str) -> Option<Value> {
     timeout(TIMEOUT, ask(machine, path)).await.ok()?

@@ -36,7 +36,7 @@ mod tests;
 pub(crate) use disk::Place;
 pub(crate) use engine::MachineEngine;
 pub(crate) use engine_api::{
-    ask_engine, engine_events, names_by_address, network_namespace, running_containers,
+    MOST_LENDERS, ask_engine, engine_events, lender, names_by_address, network_namespace, running_containers,
 };
 pub(crate) use failure::chain;
 pub(crate) use inner_clients::InnerClients;

@@ -1,5 +1,6 @@
 //! Which container a name means, and which of its ports speaks HTTP, from the engine's list of containers.
 
+use crate::machine::{MOST_LENDERS, lender};
 use serde_json::Value;
 use std::{
     collections::HashMap,
@@ -69,7 +70,7 @@ struct Container<'a> {
     service: Option<&'a str>,
     project: Option<&'a str>,
     place: Option<Place<'a>>,
-    /// The container whose network it has instead of one of its own, by id or name.
+    /// The container whose network it has instead of one of its own, by id or name; nobody once `place` is there.
     lender: Option<&'a str>,
     port: Option<u16>,
 }
@@ -102,14 +103,13 @@ impl<'a> Container<'a> {
                 address,
             })
         });
-        let mode = value["HostConfig"]["NetworkMode"].as_str();
         Some(Self {
             id,
             name: value["Names"][0].as_str()?.trim_start_matches('/'),
             service: label(SERVICE_LABEL),
             project: label(PROJECT_LABEL),
             place,
-            lender: mode.and_then(|mode| mode.strip_prefix("container:")),
+            lender: lender(value),
             port: label(PORT_LABEL)
                 .and_then(|port| port.parse().ok())
                 .or_else(|| likeliest(&value["Ports"])),
@@ -144,14 +144,20 @@ fn likeliest(ports: &Value) -> Option<u16> {
 fn containers(list: &Value) -> Vec<Container<'_>> {
     let listed = list.as_array().into_iter().flatten().take(MAX_CONTAINERS);
     let mut containers: Vec<Container<'_>> = listed.filter_map(Container::read).collect();
-    let places: HashMap<&str, Place<'_>> = containers
+    let known: HashMap<&str, (Option<Place<'_>>, Option<&str>)> = containers
         .iter()
-        .filter_map(|container| Some((container, container.place?)))
-        .flat_map(|(container, place)| [(container.name, place), (container.id, place)])
+        .flat_map(|container| {
+            [container.name, container.id].map(|key| (key, (container.place, container.lender)))
+        })
         .collect();
     for container in &mut containers {
-        if let Some(lender) = container.lender {
-            container.place = places.get(lender).copied();
+        for _ in 0..MOST_LENDERS {
+            let Some(lender) = container.lender else { break };
+            // Of one that does not run nothing is known.
+            (container.place, container.lender) = known.get(lender).copied().unwrap_or_default();
+        }
+        if container.lender.is_some() {
+            container.place = None;
         }
     }
     containers
@@ -354,12 +360,23 @@ mod tests {
             lodger
         };
         let (by_id, by_name) = (lodging("by-id", "id of own"), lodging("by-name", "own"));
-        let homeless = lodging("homeless", "gone");
-        let list = json!([by_id, by_name, homeless, own, host]);
+        // Of one that has another's network the engine gives the network on, too.
+        let (second, third) = (lodging("second", "id of by-id"), lodging("third", "second"));
+        let lost = [
+            lodging("homeless", "gone"),
+            lodging("lost", "homeless"),
+            lodging("circle", "arc"),
+            lodging("arc", "circle"),
+        ];
+        let mut list = vec![third, second, by_id, by_name, own, host];
+        list.extend(lost);
+        let list = Value::from(list);
         for (name, network, address) in [
             ("own", Some("id of own"), "10.77.0.10:80"),
             ("by-id", Some("id of own"), "10.77.0.10:8080"),
             ("by-name", Some("id of own"), "10.77.0.10:8080"),
+            ("second", Some("id of own"), "10.77.0.10:8080"),
+            ("third", Some("id of own"), "10.77.0.10:8080"),
             ("host", None, "127.0.0.1:80"),
         ] {
             let server = find(&list, name).unwrap();
@@ -367,8 +384,9 @@ mod tests {
             assert_eq!(server.network.as_deref(), network, "{name}");
             assert_eq!(server.address.to_string(), address, "{name}");
         }
-        let nowhere = find(&list, "homeless");
-        assert_eq!(nowhere, Err(NoSite::NoAddress("homeless".into())));
+        for name in ["homeless", "lost", "circle", "arc"] {
+            assert_eq!(find(&list, name), Err(NoSite::NoAddress(name.into())));
+        }
     }
 
     #[test]
