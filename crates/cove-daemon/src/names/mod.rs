@@ -35,7 +35,7 @@ use std::{
 };
 use system::System;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -131,6 +131,8 @@ struct Resolver {
     hosts: Mutex<Hosts>,
     servers: Mutex<Servers>,
     system: System,
+    /// Places for completed names that are asked for.
+    completing: Semaphore,
 }
 
 impl Resolver {
@@ -143,6 +145,7 @@ impl Resolver {
             hosts: Mutex::new(hosts),
             servers: Mutex::new(servers),
             system: System::of_this_computer(),
+            completing: Semaphore::new(search::MOST_ASKED),
         }
     }
 
@@ -189,7 +192,8 @@ impl Resolver {
             Ok(answer) if dns::is_no_such_name(&answer) => {
                 // Whatever comes of it, there is time left to say that there is no such name.
                 let left = PATIENCE.saturating_sub(began.elapsed() + MOMENT);
-                search::complete(query, &listed, left).await.unwrap_or(answer)
+                let completed = search::complete(query, &listed, &self.completing, left).await;
+                completed.unwrap_or(answer)
             }
             Ok(answer) => answer,
             Err(error) => {

@@ -13,8 +13,12 @@ use super::{
 use cove_wire::dns::{self, Query};
 use futures_util::{StreamExt, stream::FuturesOrdered};
 use std::{net::SocketAddr, time::Duration};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
+/// Completed names that are asked for at once, of all questions of a machine together. Each takes two descriptors at
+/// most while its servers say nothing, and a question has several: without a bound a guest that asks for unknown names
+/// could take all that this process has.
+pub(super) const MOST_ASKED: usize = 64;
 /// How long the servers may take for all domains together, of the time that one question has. They have just answered.
 const TIMEOUT: Duration = Duration::from_millis(1500);
 
@@ -27,8 +31,13 @@ struct Completed {
 
 /// The answer to a question for an address that the servers know no such name of, if it is a name with one of the search
 /// domains behind it. The first domain in which it has an address counts, else the first in which it is there at all.
-/// The servers have at most `patience` for it.
-pub(super) async fn complete(query: &Query<'_>, listed: &Listed, patience: Duration) -> Option<Vec<u8>> {
+/// The servers have at most `patience` for it, in which each name waits for one of `places`, too.
+pub(super) async fn complete(
+    query: &Query<'_>,
+    listed: &Listed,
+    places: &Semaphore,
+    patience: Duration,
+) -> Option<Vec<u8>> {
     if !query.asks_for_address() || !is_plain(&query.name) || is_for_the_system(&query.name) {
         return None;
     }
@@ -36,7 +45,8 @@ pub(super) async fn complete(query: &Query<'_>, listed: &Listed, patience: Durat
     for domain in &listed.search {
         let name = format!("{}.{domain}", query.name);
         // Each for itself: one whose servers say nothing keeps no other from counting.
-        asked.push_back(timeout(TIMEOUT.min(patience), ask(query, name, &listed.servers)));
+        let asking = ask(query, name, &listed.servers, places);
+        asked.push_back(timeout(TIMEOUT.min(patience), asking));
     }
     let mut without = None;
     while let Some(completed) = asked.next().await {
@@ -52,9 +62,15 @@ pub(super) async fn complete(query: &Query<'_>, listed: &Listed, patience: Durat
 }
 
 /// What `query` is answered with if `name` is meant; nothing if there is no such name, or nobody says.
-async fn ask(query: &Query<'_>, name: String, servers: &[SocketAddr]) -> Option<Completed> {
+async fn ask(
+    query: &Query<'_>,
+    name: String,
+    servers: &[SocketAddr],
+    places: &Semaphore,
+) -> Option<Completed> {
     let message = dns::question(query.id(), &name, query.kind)?;
     let completed = Query::parse(&message).ok()?;
+    let _place = places.acquire().await.ok()?;
     let answer = servers::ask(servers, &completed, &message).await.ok()?;
     if !dns::is_conclusive(&answer) || dns::is_no_such_name(&answer) {
         return None;
@@ -76,8 +92,11 @@ mod tests {
         servers::{Listed, Servers},
     };
     use cove_wire::dns::{self, A, AAAA, Code, Query};
-    use std::net::{IpAddr, SocketAddr};
-    use tokio::net::UdpSocket;
+    use std::{
+        net::{IpAddr, SocketAddr},
+        time::Duration,
+    };
+    use tokio::{net::UdpSocket, sync::Semaphore};
 
     /// The one name that a server knows here, and its address.
     const KNOWN: &str = "db.prod.corp.test";
@@ -104,11 +123,15 @@ mod tests {
         address
     }
 
-    async fn resolver(silent_of: &'static str) -> Resolver {
-        let listed = Listed {
+    async fn listed(silent_of: &'static str) -> Listed {
+        Listed {
             servers: vec![name_server(silent_of).await],
             search: vec!["lab.test".to_owned(), "corp.test".to_owned()],
-        };
+        }
+    }
+
+    async fn resolver(silent_of: &'static str) -> Resolver {
+        let listed = listed(silent_of).await;
         Resolver::new(Hosts::new("/nonexistent".into()), Servers::fixed(listed))
     }
 
@@ -148,5 +171,30 @@ mod tests {
         // Nor does it hide what the next one has.
         let found = asked(&resolver, "db.prod", A).await.1;
         assert_eq!(found, [IpAddr::from(ADDRESS)]);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_asked_at_once_than_there_are_places() {
+        let listed = listed("nobody.test").await;
+        let message = dns::question(7, "db.prod", A).unwrap();
+        let query = Query::parse(&message).unwrap();
+        let places = Semaphore::new(0);
+        let moment = Duration::from_millis(20);
+        assert_eq!(super::complete(&query, &listed, &places, moment).await, None);
+        // One domain after the other has the only place, and leaves it.
+        places.add_permits(1);
+        for _ in 0..2 {
+            let found = super::complete(&query, &listed, &places, super::TIMEOUT).await;
+            assert_eq!(dns::addresses(&found.unwrap()), [IpAddr::from(ADDRESS)]);
+        }
+        // Nor does one that nobody waits for any more keep it.
+        let silent = Listed {
+            servers: vec![name_server("test").await],
+            ..listed
+        };
+        let unknown = dns::question(7, "db.dev", A).unwrap();
+        let unknown = Query::parse(&unknown).unwrap();
+        assert_eq!(super::complete(&unknown, &silent, &places, moment).await, None);
+        assert_eq!(places.available_permits(), 1);
     }
 }
