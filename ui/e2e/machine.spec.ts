@@ -22,6 +22,15 @@ test("a setting is shown as it would stand in the file before it is applied, and
   await expect(page.getByText("Last start")).toBeVisible();
 });
 
+test("a setting of a few named values is chosen from these", async ({ page }) => {
+  await page.goto("/#/machine/settings");
+  const backend = page.getByRole("combobox", { name: "machine.backend", exact: true });
+  await backend.selectOption("emulated");
+  await expect(backend).toHaveValue("emulated");
+  await page.getByRole("button", { name: "Review" }).click();
+  await expect(page.getByText("+ machine.backend = emulated")).toBeVisible();
+});
+
 test("a machine that was stopped on another screen waits for no restart", async ({ page }) => {
   await page.goto("/#/machine/settings");
   await page.getByLabel("machine.cpus", { exact: true }).fill("4");

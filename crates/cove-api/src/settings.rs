@@ -31,6 +31,9 @@ pub struct Setting {
     pub description: String,
     /// What it accepts, in words.
     pub accepts: String,
+    /// The values that there are, where these are few and have names; none where it takes others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
 }
 
 /// What became of a change.

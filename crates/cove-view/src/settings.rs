@@ -39,6 +39,8 @@ pub struct SettingRow {
     pub accepts: String,
     /// How it is typed.
     pub field: SettingField,
+    /// What can be chosen where it is a choice, and else nothing.
+    pub choices: Vec<String>,
 }
 
 /// How a setting is typed.
@@ -49,6 +51,8 @@ pub enum SettingField {
     Line,
     /// On or off.
     Switch,
+    /// One of a few.
+    Choice,
     /// JSON of several lines.
     Json,
 }
@@ -122,6 +126,7 @@ impl From<Settings> for SettingsView {
 impl From<Setting> for SettingRow {
     fn from(setting: Setting) -> Self {
         let field = match &setting.default {
+            _ if !setting.choices.is_empty() => SettingField::Choice,
             Value::Bool(_) => SettingField::Switch,
             Value::Array(_) | Value::Object(_) => SettingField::Json,
             Value::Null | Value::Number(_) | Value::String(_) => SettingField::Line,
@@ -134,6 +139,7 @@ impl From<Setting> for SettingRow {
             description: setting.description,
             accepts: setting.accepts,
             field,
+            choices: setting.choices,
         }
     }
 }
@@ -275,6 +281,7 @@ mod tests {
                 set: false,
                 description: String::new(),
                 accepts: String::new(),
+                choices: Vec::new(),
             })
         };
         assert_eq!(
@@ -290,6 +297,21 @@ mod tests {
         );
         assert_eq!(row(json!(true)).field, SettingField::Switch);
         assert_eq!(row(json!({"debug": true})).field, SettingField::Json);
+    }
+
+    #[test]
+    fn a_setting_of_a_few_named_values_is_chosen() {
+        let choices = vec!["auto".to_owned(), "kvm".to_owned()];
+        let row = SettingRow::from(Setting {
+            key: "k".into(),
+            value: json!("auto"),
+            default: json!("auto"),
+            set: false,
+            description: String::new(),
+            accepts: String::new(),
+            choices: choices.clone(),
+        });
+        assert_eq!((row.field, row.choices), (SettingField::Choice, choices));
     }
 
     proptest! {

@@ -100,9 +100,17 @@ impl Field {
         }
     }
 
+    /// The values that there are, where these are few and have names; none where it takes others.
+    pub(crate) fn choices(self) -> Vec<&'static str> {
+        match self {
+            Self::Backend => Backend::NAMES.map(|(name, _)| name).to_vec(),
+            Self::Cpus | Self::Memory | Self::Disk | Self::StopGrace | Self::ForeignProcessors => Vec::new(),
+        }
+    }
+
     pub(crate) fn accepts(self) -> String {
         match self {
-            Self::Backend => "\"auto\", \"kvm\" or \"emulated\"".into(),
+            Self::Backend => one_of(&self.choices()),
             Self::Cpus => format!("a whole number from 1 to {MAX_CPUS}"),
             Self::Memory => size_range(MEMORY_BOUNDS),
             Self::Disk => size_range(DISK_BOUNDS),
@@ -131,6 +139,15 @@ impl Field {
             Self::StopGrace => values.stop_grace.is_some(),
             Self::ForeignProcessors => values.foreign_processors.is_some(),
         }
+    }
+}
+
+/// The choices in words, such as `"auto", "kvm" or "emulated"`.
+fn one_of(choices: &[&str]) -> String {
+    let quoted: Vec<String> = choices.iter().map(|choice| format!("\"{choice}\"")).collect();
+    match quoted.split_last() {
+        Some((last, others)) if !others.is_empty() => format!("{} or {last}", others.join(", ")),
+        _ => quoted.concat(),
     }
 }
 
@@ -243,6 +260,14 @@ impl Key {
             Self::Proxy(_) => {
                 "a URL such as \"http://proxy.example:3128\"; http, https and socks5 work".into()
             }
+        }
+    }
+
+    /// The values that there are, where these are few and have names; none where it takes others.
+    pub(crate) fn choices(&self) -> Vec<&'static str> {
+        match self {
+            Self::Machine(field) | Self::Override(_, field) => field.choices(),
+            _ => Vec::new(),
         }
     }
 

@@ -197,6 +197,7 @@ impl SettingsFile {
             set: key.is_set(&values),
             description: key.description().into(),
             accepts: key.accepts(),
+            choices: key.choices().into_iter().map(str::to_owned).collect(),
         };
         Settings {
             file: self.path.clone(),

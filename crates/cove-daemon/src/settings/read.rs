@@ -425,6 +425,22 @@ mod tests {
     }
 
     #[test]
+    fn each_choice_of_a_setting_is_accepted_and_what_is_none_is_refused_with_all_of_them() {
+        for field in Field::ALL {
+            let name = field.name();
+            for choice in field.choices() {
+                let values = read(&format!("machine.{name} = \"{choice}\""), None);
+                assert!(values.is_ok(), "{name} = {choice}: {values:?}");
+            }
+        }
+        let refused = problem("machine.backend = \"xen\"").what;
+        assert!(
+            refused.ends_with("it takes \"auto\", \"kvm\" or \"emulated\""),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_and_the_known_ones_are_named() {
         let found = problem("[machine]\ncpu = 2\n");
         assert_eq!(found.line, Some(2));

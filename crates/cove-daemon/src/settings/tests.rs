@@ -149,6 +149,8 @@ fn the_list_has_every_key_with_its_default_and_the_overrides_that_are_set() {
     assert_eq!(of("machines.dev.cpus").value, json!(1));
     assert_eq!(of("shares").value, json!([]));
     assert!(list.values.iter().all(|setting| !setting.accepts.is_empty()));
+    assert_eq!(of("machine.backend").choices, ["auto", "kvm", "emulated"]);
+    assert!(of("machine.cpus").choices.is_empty());
 }
 
 #[test]

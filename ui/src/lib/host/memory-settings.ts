@@ -3,17 +3,22 @@ import { type DiffLine, HostError, type SettingRow, type SettingsDiff, type Sett
 
 type Fixed = Omit<SettingRow, "value" | "set">;
 
-const line = (key: string, value: string, description: string, accepts: string): Fixed => ({ key, default: value, description, accepts, field: "line" });
+const line = (key: string, value: string, description: string, accepts: string): Fixed => ({ key, default: value, description, accepts, field: "line", choices: [] });
 const ROWS: Fixed[] = [
-  line("machine.backend", "auto", "What runs the machine: hardware virtualisation where there is some, else emulation.", '"auto", "kvm" or "emulated"'),
+  {
+    ...line("machine.backend", "auto", "What runs the machine: hardware virtualisation where there is some, else emulation.", '"auto", "kvm" or "emulated"'),
+    field: "choice",
+    choices: ["auto", "kvm", "emulated"],
+  },
   line("machine.cpus", "2", "Virtual CPUs. More than the computer has are cut down to what it has.", "a whole number from 1 to 64"),
   line("machine.memory", "2 GiB", "The machine's memory.", 'a size such as "4 GiB", from 256 MiB to 1 TiB'),
   line("machine.disk", "64 GiB", "Largest size of the data disk. It is sparse: only what is used takes space.", 'a size such as "4 GiB", from 1 GiB to 16 TiB'),
-  { key: "machine.foreign-processors", default: "false", description: "Whether programs for other processors run, by emulation.", accepts: "true or false", field: "switch" },
+  { ...line("machine.foreign-processors", "false", "Whether programs for other processors run, by emulation.", "true or false"), field: "switch" },
   line("proxy.http", "", "The proxy for plain HTTP.", "a URL"),
   line("proxy.no", "", "What is reached without a proxy.", "names and addresses with commas between"),
-  { key: "engine", default: "{}", description: "The engine's own settings, as in its daemon.json.", accepts: "a table", field: "json" },
+  { ...line("engine", "{}", "The engine's own settings, as in its daemon.json.", "a table"), field: "json" },
 ];
+const CPUS = Array.from({ length: 64 }, (_, index) => String(index + 1));
 /** What the machine heeds only when it starts. */
 const AT_START = /^(machine|engine)/;
 
@@ -33,7 +38,8 @@ export class MemorySettings {
     for (const [key, value] of Object.entries(values)) {
       const row = ROWS.find((row) => row.key === key);
       if (row === undefined) throw new HostError(`there is no setting \`${key}\``);
-      if (key === "machine.cpus" && value !== null && !/^[1-9]\d?$/.test(value)) {
+      const taken = row.field === "choice" ? row.choices : key === "machine.cpus" ? CPUS : null;
+      if (value !== null && taken?.includes(value) === false) {
         throw new HostError(`\`${key}\` cannot be "${value}"; it takes ${row.accepts}`, "nothing was changed; `cove config get` shows what is in force");
       }
       if (value === null) after.delete(key);

@@ -984,7 +984,7 @@ image: string,
  */
 containers: Array<ContainerRow>, };
 
-export type SettingField = "line" | "switch" | "json";
+export type SettingField = "line" | "switch" | "choice" | "json";
 
 export type SettingRow = { 
 /**
@@ -1014,7 +1014,11 @@ accepts: string,
 /**
  * How it is typed.
  */
-field: SettingField, };
+field: SettingField, 
+/**
+ * What can be chosen where it is a choice, and else nothing.
+ */
+choices: Array<string>, };
 
 export type SettingsDiff = { 
 /**
