@@ -246,14 +246,6 @@ impl ImageError {
             Self::Protocol { dir, image, cove } if image > cove => {
                 format!("update Cove, or {}", remedy(dir))
             }
-            Self::ManifestUnreadable { path, .. }
-            | Self::ManifestAltered { path, .. }
-            | Self::FileMissing { file: path }
-            | Self::Altered { file: path, .. }
-            | Self::Length { file: path, .. }
-            | Self::Format { dir: path, .. }
-            | Self::Protocol { dir: path, .. }
-            | Self::Architecture { dir: path, .. } => remedy(path),
             Self::DiskFull { .. } => {
                 "free about 2 GB and build again; the image that was there is untouched".into()
             }
@@ -279,9 +271,34 @@ impl ImageError {
                 "build it with `cargo build -p cove-agent --target x86_64-unknown-linux-musl --profile agent`"
                     .into()
             }
-            _ => return None,
+            _ => return self.unfit_part().map(remedy),
         };
         Some(hint)
+    }
+
+    /// The command line that does what [`hint`](Self::hint) says, where one does.
+    pub fn command(&self) -> Option<&'static str> {
+        let builds = match self {
+            Self::Missing { .. } => true,
+            Self::Protocol { image, cove, .. } if image > cove => false,
+            _ => self.unfit_part().is_some_and(|path| !is_of_the_package(path)),
+        };
+        builds.then_some("cove image build")
+    }
+
+    /// What of an image cannot be used, where that is what is wrong: a file, or all of it.
+    fn unfit_part(&self) -> Option<&Path> {
+        match self {
+            Self::ManifestUnreadable { path, .. }
+            | Self::ManifestAltered { path, .. }
+            | Self::FileMissing { file: path }
+            | Self::Altered { file: path, .. }
+            | Self::Length { file: path, .. }
+            | Self::Format { dir: path, .. }
+            | Self::Protocol { dir: path, .. }
+            | Self::Architecture { dir: path, .. } => Some(path),
+            _ => None,
+        }
     }
 }
 
@@ -299,13 +316,16 @@ fn installation(package: &str) -> String {
 
 /// What makes the image good again that is at `path`, or that the file at `path` is of.
 fn remedy(path: &Path) -> String {
-    match std::env::current_exe() {
-        // It belongs to root and to the package, while the command builds a person's own.
-        Ok(program) if is_installed_with(&program, path) => {
-            "install the package `cove` again, or build an image of your own with `cove image build`".into()
-        }
-        _ => "rebuild it with `cove image build`".into(),
+    if is_of_the_package(path) {
+        "install the package `cove` again, or build an image of your own with `cove image build`".into()
+    } else {
+        "rebuild it with `cove image build`".into()
     }
+}
+
+/// Whether `path` belongs to root and to the package that this program is of; what is built is a person's own.
+fn is_of_the_package(path: &Path) -> bool {
+    std::env::current_exe().is_ok_and(|program| is_installed_with(&program, path))
 }
 
 /// Whether `path` is of the installation that `program` is of: below `PREFIX/lib/cove` for one in `PREFIX/bin`.
@@ -355,7 +375,20 @@ mod tests {
     #[test]
     fn an_image_of_ones_own_is_rebuilt() {
         let file = PathBuf::from("/home/u/.local/share/cove/image/kernel");
-        let hint = ImageError::FileMissing { file }.hint().unwrap();
-        assert_eq!(hint, "rebuild it with `cove image build`");
+        let error = ImageError::FileMissing { file };
+        assert_eq!(error.hint().unwrap(), "rebuild it with `cove image build`");
+        assert_eq!(error.command(), Some("cove image build"));
+    }
+
+    #[test]
+    fn an_image_of_a_newer_cove_is_not_replaced_by_one_command() {
+        let error = |image| ImageError::Protocol {
+            dir: "/home/u/.local/share/cove/image".into(),
+            image,
+            cove: 2,
+        };
+        assert!(error(3).hint().unwrap().starts_with("update Cove, or "));
+        assert_eq!(error(3).command(), None);
+        assert_eq!(error(1).command(), Some("cove image build"));
     }
 }

@@ -234,6 +234,9 @@ impl Bundle {
         if !check.fix.is_empty() {
             self.line(&format!("         hint: {}", check.fix));
         }
+        if let Some(command) = check.unsaid_command() {
+            self.line(&format!("         run: {command}"));
+        }
     }
 
     fn settings(&mut self, settings: Settings) {

@@ -249,6 +249,18 @@ pub struct Check {
     /// What to do about it; empty when nothing.
     #[serde(default)]
     pub fix: String,
+    /// The command line that does it, where one does.
+    #[serde(default)]
+    pub command: Option<String>,
+}
+
+impl Check {
+    /// The command, unless the fix says it already.
+    pub fn unsaid_command(&self) -> Option<&str> {
+        self.command
+            .as_deref()
+            .filter(|command| !self.fix.contains(command))
+    }
 }
 
 /// How a [`Check`] came out.

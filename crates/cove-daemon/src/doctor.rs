@@ -5,7 +5,7 @@ use crate::{
     host,
     machine::LastFailure,
     name::MachineName,
-    settings::{self, Backend},
+    settings::{self, Backend, SettingsError},
 };
 use cove_api::{ApiError, Check, CheckState, ContextState, transport};
 use cove_machine::{Availability, BackendKind, Caveat, FolderHealth, Hold, Layer};
@@ -19,6 +19,9 @@ use tokio::time::timeout;
 
 /// Free bytes on the host's disk below which there is something to say.
 const COMFORT: u64 = 10 << 30;
+
+/// What lets more directories be watched.
+const RAISE_MARKS: &str = "sudo sysctl fs.fanotify.max_user_marks=1048576";
 
 /// How long a machine process may take to say how its folders are.
 const FOLDERS: Duration = Duration::from_secs(5);
@@ -55,11 +58,12 @@ pub(crate) async fn examine(server: &Server) -> Vec<Check> {
         checks
     });
     let mut checks = looking.await.unwrap_or_else(|error| {
-        vec![failed(
+        let broken = failed(
             "doctor",
             format!("the examination broke off: {error}"),
             "see `cove logs daemon`",
-        )]
+        );
+        vec![by("cove logs daemon", broken)]
     });
     for handle in server.machines.all() {
         if let Some(failure) = handle.place().last_failure() {
@@ -87,6 +91,24 @@ fn check(name: &str, state: CheckState, evidence: impl Into<String>, fix: impl I
         state,
         evidence: evidence.into(),
         fix: fix.into(),
+        command: None,
+    }
+}
+
+/// The check with the command line that does what its fix says, where one does.
+fn by<'a>(command: impl Into<Option<&'a str>>, check: Check) -> Check {
+    Check {
+        command: command.into().map(str::to_owned),
+        ..check
+    }
+}
+
+/// A command as it is typed for this machine.
+fn of_machine(command: &str, machine: &MachineName) -> String {
+    if *machine == MachineName::default() {
+        command.to_owned()
+    } else {
+        format!("{command} --machine {machine}")
     }
 }
 
@@ -113,8 +135,9 @@ fn settings(file: &settings::SettingsFile) -> Check {
             )
         }
         Err(error) => {
+            let mended = matches!(error, SettingsError::Invalid { .. }).then_some("cove config edit");
             let error = ApiError::from(error);
-            failed("settings", error.message, error.hint)
+            by(mended, failed("settings", error.message, error.hint))
         }
     }
 }
@@ -128,8 +151,13 @@ fn chosen(kind: BackendKind, reason: &str, considered: &[(BackendKind, Availabil
             "emulated machines are complete but slow; see the checks of the other backends for what is missing",
         ),
         Some((_, Availability::Available { .. })) => good("machines", reason),
-        Some((_, Availability::Unavailable { hint, .. })) => failed("machines", reason, hint),
-        None => failed("machines", reason, "set machine.backend to `auto`"),
+        Some((_, Availability::Unavailable { hint, command, .. })) => {
+            by(command.as_deref(), failed("machines", reason, hint))
+        }
+        None => by(
+            "cove config set machine.backend auto",
+            failed("machines", reason, "set machine.backend to `auto`"),
+        ),
     }
 }
 
@@ -137,22 +165,33 @@ fn considered(kind: BackendKind, found: &Availability, in_use: bool) -> Check {
     let name = format!("backend {kind}");
     match found {
         Availability::Available { evidence, caveat } => available(&name, evidence, caveat.as_ref()),
-        Availability::Unavailable { why, hint } if in_use => failed(&name, why, hint),
-        Availability::Unavailable { why, hint } => warning(&name, why, hint),
+        Availability::Unavailable { why, hint, command } => {
+            let state = if in_use {
+                CheckState::Failed
+            } else {
+                CheckState::Warning
+            };
+            by(command.as_deref(), check(&name, state, why, hint))
+        }
     }
 }
 
 fn network(found: &Availability) -> Check {
     match found {
         Availability::Available { evidence, caveat } => available("network", evidence, caveat.as_ref()),
-        Availability::Unavailable { why, hint } => warning("network", why, hint),
+        Availability::Unavailable { why, hint, command } => {
+            by(command.as_deref(), warning("network", why, hint))
+        }
     }
 }
 
 fn available(name: &str, evidence: &str, caveat: Option<&Caveat>) -> Check {
     match caveat {
         None => good(name, evidence),
-        Some(Caveat { what, hint }) => warning(name, format!("{evidence}; {what}"), hint),
+        Some(Caveat { what, hint, command }) => by(
+            command.as_deref(),
+            warning(name, format!("{evidence}; {what}"), hint),
+        ),
     }
 }
 
@@ -167,13 +206,16 @@ fn image(directory: &Path, stamp: &Path) -> Check {
                 manifest.packages.len()
             ),
         ),
-        Err(error) => failed(
-            "image",
-            crate::machine::chain(&error),
-            error
-                .hint()
-                .unwrap_or_else(|| "rebuild it with `cove image build`".into()),
-        ),
+        Err(error) => {
+            let (fix, command) = match error.hint() {
+                Some(hint) => (hint, error.command()),
+                None => (
+                    "rebuild it with `cove image build`".into(),
+                    Some("cove image build"),
+                ),
+            };
+            by(command, failed("image", crate::machine::chain(&error), fix))
+        }
     }
 }
 
@@ -222,16 +264,24 @@ fn last_failure(machine: &MachineName, failure: &LastFailure, backend: &str) -> 
         ..
     } = failure;
     let message = message.lines().collect::<Vec<_>>().join("; ");
-    let fix = if failed == backend {
-        hint.clone()
+    let (fix, command) = if failed == backend {
+        (hint.clone(), None)
     } else {
-        format!("`cove config set machine.backend {failed}` and `cove restart` try it again")
+        let (set, restart) = (
+            format!("cove config set machine.backend {failed}"),
+            of_machine("cove restart", machine),
+        );
+        (
+            format!("`{set}` and `{restart}` try it again"),
+            Some(format!("{set} && {restart}")),
+        )
     };
-    warning(
+    let check = warning(
         &format!("last failure of {machine}"),
         format!("by the backend {failed}, {}: {message}", ago(failure.age())),
         fix,
-    )
+    );
+    by(command.as_deref(), check)
 }
 
 /// How long ago something was, in the unit that tells most.
@@ -290,11 +340,12 @@ fn folders(machine: &MachineName, health: Result<&FolderHealth, &str>) -> Vec<Ch
     let health = match health {
         Ok(health) => health,
         Err(why) => {
-            return vec![warning(
+            let silent = warning(
                 &name,
                 format!("the machine's process does not say how they are: {why}"),
                 "see `cove logs machine`",
-            )];
+            );
+            return vec![by(&*of_machine("cove logs machine", machine), silent)];
         }
     };
     let slow = "containers see what changes on this computer within a second, and are not notified";
@@ -312,14 +363,16 @@ fn folders(machine: &MachineName, health: Result<&FolderHealth, &str>) -> Vec<Ch
             "wait until the machine runs; if it does, see `cove logs agent`",
         ));
     } else if health.exhausted {
-        checks.push(warning(
+        let short = warning(
             &name,
             format!(
                 "{} directories are watched, and no more can be; in others {slow}",
                 health.watched
             ),
-            "raise the limit: sysctl fs.fanotify.max_user_marks=1048576, and restart the machine",
-        ));
+            format!("raise the limit: {RAISE_MARKS}, and restart the machine"),
+        );
+        let command = format!("{RAISE_MARKS} && {}", of_machine("cove restart", machine));
+        checks.push(by(&*command, short));
     }
     if health.watching {
         for path in &health.untold {
@@ -334,11 +387,12 @@ fn folders(machine: &MachineName, health: Result<&FolderHealth, &str>) -> Vec<Ch
         }
     }
     if health.full {
-        checks.push(warning(
+        let full = warning(
             &name,
             "the guest knows as many files of this computer as it may; containers cannot open others (ENFILE)",
             "restart the machine",
-        ));
+        );
+        checks.push(by(&*of_machine("cove restart", machine), full));
     }
     for path in &health.without_attributes {
         checks.push(warning(
@@ -393,16 +447,19 @@ fn docker_context(context: &crate::machine::Context) -> Check {
         Ok(ContextState::Good) => good(name, format!("`cove` is there; the current one is `{current}`")),
         Ok(ContextState::Absent) => {
             let fix = "`cove start` creates it";
-            warning(name, "there is no context `cove`", fix)
+            by("cove start", warning(name, "there is no context `cove`", fix))
         }
         Ok(ContextState::Stale) => {
             let fix = "`cove start` corrects it";
-            warning(name, "the context `cove` leads to another socket", fix)
+            by(
+                "cove start",
+                warning(name, "the context `cove` leads to another socket", fix),
+            )
         }
         Ok(ContextState::Elsewhere { host }) => {
             let fix = "to have it lead here: docker context rm cove, then cove start";
             let found = format!("the context `cove` leads to another machine of yours, at {host}");
-            warning(name, found, fix)
+            by("docker context rm cove && cove start", warning(name, found, fix))
         }
         Ok(ContextState::Foreign) => {
             let fix = "rename or remove it, then `cove start`";
@@ -456,6 +513,7 @@ mod tests {
         };
         let check = last_failure(&MachineName::default(), &failure, "kvm");
         assert_eq!((check.state, &*check.fix), (CheckState::Warning, "do without"));
+        assert_eq!(check.command, None);
         let told = check.evidence.strip_prefix("by the backend kvm, ");
         assert!(
             told.is_some_and(|told| told.ends_with(" days ago: it broke; in two")),
@@ -464,6 +522,13 @@ mod tests {
         );
         let check = last_failure(&MachineName::default(), &failure, "emulated");
         assert!(check.fix.contains("machine.backend kvm"), "{}", check.fix);
+        let command = "cove config set machine.backend kvm && cove restart";
+        assert_eq!(check.command.as_deref(), Some(command));
+        let check = last_failure(&"dev".parse().unwrap(), &failure, "emulated");
+        assert_eq!(
+            check.command.as_deref(),
+            Some("cove config set machine.backend kvm && cove restart --machine dev")
+        );
     }
 
     #[test]
@@ -497,6 +562,7 @@ mod tests {
         let check = found(Some(Caveat {
             what: "one vCPU".into(),
             hint: "install a newer one".into(),
+            command: None,
         }));
         assert_eq!(check.state, CheckState::Warning);
         assert_eq!(
@@ -511,14 +577,16 @@ mod tests {
         let missing = Availability::Unavailable {
             why: "QEMU is not installed".into(),
             hint: "apt install it".into(),
+            command: Some("apt install it".into()),
         };
         let kind = BackendKind::Emulated;
         assert_eq!(chosen(kind, "r", &[(kind, available)]).state, CheckState::Warning);
         let check = chosen(kind, "r", &[(kind, missing)]);
         assert_eq!(
-            (check.state, check.fix.as_str()),
-            (CheckState::Failed, "apt install it")
+            (check.state, check.fix.as_str(), check.command.as_deref()),
+            (CheckState::Failed, "apt install it", Some("apt install it"))
         );
+        assert_eq!(check.unsaid_command(), None, "the fix says it");
     }
 
     #[test]
@@ -562,6 +630,12 @@ mod tests {
             ..well
         };
         assert_eq!(states(&short), [CheckState::Warning; 4]);
+        let commands: Vec<_> = folders(&machine, Ok(&short))
+            .into_iter()
+            .filter_map(|check| check.command)
+            .collect();
+        let raised = "sudo sysctl fs.fanotify.max_user_marks=1048576 && cove restart";
+        assert_eq!(commands, [raised, "cove restart"]);
         let told: String = folders(&machine, Ok(&short))
             .into_iter()
             .map(|check| check.evidence)
@@ -581,5 +655,6 @@ mod tests {
         let check = image(&dir.path().join("image"), &dir.path().join("stamp"));
         assert_eq!(check.state, CheckState::Failed);
         assert!(check.fix.contains("cove image build"), "{}", check.fix);
+        assert_eq!(check.command.as_deref(), Some("cove image build"));
     }
 }

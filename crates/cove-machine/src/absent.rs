@@ -44,10 +44,7 @@ impl Backend for Absent {
     }
 
     fn probe(&self) -> Availability {
-        Availability::Unavailable {
-            why: self.why.to_owned(),
-            hint: self.hint.to_owned(),
-        }
+        Availability::unavailable(self.why, self.hint)
     }
 
     fn features(&self) -> Features {

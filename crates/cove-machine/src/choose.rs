@@ -115,10 +115,7 @@ mod tests {
         fn probe(&self) -> Availability {
             match self.1 {
                 Ok(evidence) => Availability::available(evidence),
-                Err(why) => Availability::Unavailable {
-                    why: why.into(),
-                    hint: String::new(),
-                },
+                Err(why) => Availability::unavailable(why, ""),
             }
         }
         fn features(&self) -> Features {

@@ -102,6 +102,8 @@ pub enum Availability {
         why: String,
         /// What a person can do about it.
         hint: String,
+        /// The command line that does it, where one does.
+        command: Option<String>,
     },
 }
 
@@ -113,6 +115,15 @@ impl Availability {
             caveat: None,
         }
     }
+
+    /// It cannot, and no command alone changes that.
+    pub fn unavailable(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Unavailable {
+            why: why.into(),
+            hint: hint.into(),
+            command: None,
+        }
+    }
 }
 
 /// What something that will do cannot do as another one could.
@@ -122,6 +133,8 @@ pub struct Caveat {
     pub what: String,
     /// What a person can do about it.
     pub hint: String,
+    /// The command line that does it, where one does.
+    pub command: Option<String>,
 }
 
 /// What the machines of a backend can do beyond starting and stopping.
@@ -157,10 +170,10 @@ pub trait Backend: Send + Sync {
 
     /// Whether its machines reach the network. A machine runs without it, and published ports work.
     fn outbound(&self) -> Availability {
-        Availability::Unavailable {
-            why: format!("{} machines have no way to the network yet", self.kind()),
-            hint: "bring images in with `docker load`".into(),
-        }
+        Availability::unavailable(
+            format!("{} machines have no way to the network yet", self.kind()),
+            "bring images in with `docker load`",
+        )
     }
 
     /// Starts a machine process and returns once the guest's first instruction is on its way. The caller has

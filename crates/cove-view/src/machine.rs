@@ -217,6 +217,8 @@ pub struct CheckView {
     pub evidence: String,
     /// What to do about it; empty when nothing.
     pub fix: String,
+    /// The command line that does it, where one does.
+    pub command: Option<String>,
 }
 
 impl From<MachineStatus> for MachineView {
@@ -305,6 +307,7 @@ impl From<Check> for CheckView {
             state: state.to_owned(),
             evidence: check.evidence,
             fix: check.fix,
+            command: check.command,
         }
     }
 }

@@ -27,6 +27,9 @@ pub(super) async fn run(session: &Session) -> anyhow::Result<ExitCode> {
             if !check.fix.is_empty() {
                 output::line(format!("         hint: {}", check.fix))?;
             }
+            if let Some(command) = check.unsaid_command() {
+                output::line(format!("         run: {command}"))?;
+            }
         }
     }
     Ok(if broken { Exit::Failed } else { Exit::Done }.into())

@@ -358,7 +358,9 @@ fn no_way_out(outbound: &Availability, who: &str, address: SocketAddr, outward: 
         return (Station::Route, stop);
     }
     let stop = match outbound {
-        Availability::Unavailable { why, hint } => Stop::new(Verdict::NoWayOut, why.clone(), hint.clone()),
+        Availability::Unavailable { why, hint, .. } => {
+            Stop::new(Verdict::NoWayOut, why.clone(), hint.clone())
+        }
         Availability::Available { evidence, .. } => Stop::new(
             Verdict::NoWayOut,
             format!("the machine's network is down, although {evidence}"),
@@ -453,10 +455,7 @@ mod tests {
 
     #[test]
     fn without_passt_the_way_stops_there_with_how_to_install_it() {
-        let missing = Availability::Unavailable {
-            why: "passt is missing".into(),
-            hint: "apt install passt".into(),
-        };
+        let missing = Availability::unavailable("passt is missing", "apt install passt");
         let there = Availability::available("/usr/bin/passt connects machines to the network");
         let address = ([192, 0, 2, 1], 80).into();
         let (station, stop) = no_way_out(&missing, "`app`", address, false);

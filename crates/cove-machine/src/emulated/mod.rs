@@ -94,10 +94,12 @@ impl Backend for Emulated {
             Err(MachineError::Missing { what, hint }) => Availability::Unavailable {
                 why: format!("{what} is missing"),
                 hint,
+                command: qemu::install_command().map(str::to_owned),
             },
             Err(error) => Availability::Unavailable {
                 why: cove_wire::with_causes(&error),
                 hint: "check that QEMU starts: qemu-system-x86_64 --version".into(),
+                command: Some("qemu-system-x86_64 --version".into()),
             },
         }
     }

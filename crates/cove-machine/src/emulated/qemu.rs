@@ -76,6 +76,8 @@ impl Version {
         Some(Caveat {
             what,
             hint: format!("install QEMU 10 or newer ({})", install_hint()),
+            // The system's own package may well be the one that is there.
+            command: None,
         })
     }
 
@@ -173,21 +175,27 @@ fn version_of(path: &Path) -> Result<Version, MachineError> {
     Ok(version)
 }
 
-/// How to get QEMU on this system.
-fn install_hint() -> String {
-    let hint = match Distribution::here() {
-        Distribution::Bookworm => {
-            "with bookworm-backports among the sources: sudo apt install -t bookworm-backports qemu-system-x86"
-        }
+/// What alone installs QEMU on this system, where that is known.
+pub(crate) fn install_command() -> Option<&'static str> {
+    Some(match Distribution::here() {
         Distribution::Debian => "sudo apt install qemu-system-x86",
         Distribution::Fedora => "sudo dnf install qemu-system-x86-core",
         Distribution::Arch => "sudo pacman -S qemu-system-x86",
         Distribution::Suse => "sudo zypper install qemu-x86",
         Distribution::Alpine => "sudo apk add qemu-system-x86_64",
-        Distribution::Other => {
-            "install qemu-system-x86_64 with your system's package manager (on macOS: brew install qemu)"
+        Distribution::Bookworm | Distribution::Other => return None,
+    })
+}
+
+/// How to get it on this system.
+fn install_hint() -> String {
+    let known = install_command();
+    let hint = known.unwrap_or_else(|| match Distribution::here() {
+        Distribution::Bookworm => {
+            "with bookworm-backports among the sources: sudo apt install -t bookworm-backports qemu-system-x86"
         }
-    };
+        _ => "install qemu-system-x86_64 with your system's package manager (on macOS: brew install qemu)",
+    });
     hint.to_owned()
 }
 

@@ -97,7 +97,7 @@ impl Backend for Kvm {
                 spec.cpus
             )));
         }
-        if let Availability::Unavailable { why, hint } = self.probe() {
+        if let Availability::Unavailable { why, hint, .. } = self.probe() {
             return Err(MachineError::Missing {
                 what: format!("hardware virtualisation ({why})"),
                 hint,

@@ -11,39 +11,44 @@ use std::{io::ErrorKind, path::Path};
 pub(super) fn probe(device: &Path, cpuinfo: &Path) -> Availability {
     match examine(device, cpuinfo) {
         Ok(evidence) => Availability::available(evidence),
-        Err((why, hint)) => Availability::Unavailable { why, hint },
+        Err(unavailable) => unavailable,
     }
 }
 
 /// What KVM runs on, or what is the matter with it and what can be done.
-fn examine(device: &Path, cpuinfo: &Path) -> Result<String, (String, String)> {
+fn examine(device: &Path, cpuinfo: &Path) -> Result<String, Availability> {
     let shown = device.display();
     let opened = std::fs::OpenOptions::new().read(true).write(true).open(device);
     if let Err(error) = &opened
         && error.kind() == ErrorKind::NotFound
     {
-        return Err((
+        return Err(Availability::unavailable(
             format!("there is no {shown}"),
-            "switch on virtualisation (VT-x, AMD-V) in the firmware's settings, and load the module kvm_intel or kvm_amd".into(),
+            "switch on virtualisation (VT-x, AMD-V) in the firmware's settings, and load the module kvm_intel or kvm_amd",
         ));
     }
     // Before permissions: nobody should join a group for a device that then will not do.
     let cpuinfo = std::fs::read_to_string(cpuinfo).unwrap_or_default();
     let Some(extension) = extension(&cpuinfo) else {
-        return Err((
+        return Err(Availability::unavailable(
             format!("{shown} is software-only: the processor shows neither vmx nor svm"),
-            "inside a virtual machine, switch on nested virtualisation for it".into(),
+            "inside a virtual machine, switch on nested virtualisation for it",
         ));
     };
     match opened {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            return Err((format!("this user may not open {shown}"), permission(device)));
+            let (hint, command) = permission(device);
+            return Err(Availability::Unavailable {
+                why: format!("this user may not open {shown}"),
+                hint,
+                command: Some(command),
+            });
         }
         Err(error) => {
-            return Err((
+            return Err(Availability::unavailable(
                 format!("{shown} cannot be opened: {error}"),
-                "check that the module kvm_intel or kvm_amd is loaded".into(),
+                "check that the module kvm_intel or kvm_amd is loaded",
             ));
         }
     }
@@ -53,21 +58,21 @@ fn examine(device: &Path, cpuinfo: &Path) -> Result<String, (String, String)> {
 
 /// Whether the monitor can work with this KVM.
 #[cfg(target_arch = "x86_64")]
-fn monitor(device: &Path) -> Result<(), (String, String)> {
+fn monitor(device: &Path) -> Result<(), Availability> {
     cove_vmm::host::examine(device).map_err(|unfit| {
-        (
+        Availability::unavailable(
             format!("this computer's KVM will not do: {unfit}"),
-            "run a kernel of 5.10 or newer".into(),
+            "run a kernel of 5.10 or newer",
         )
     })
 }
 
 /// Whether the monitor can work with this KVM.
 #[cfg(not(target_arch = "x86_64"))]
-fn monitor(_: &Path) -> Result<(), (String, String)> {
-    Err((
-        "the monitor for KVM is for x86-64 only".into(),
-        "nothing to do: machines are emulated".into(),
+fn monitor(_: &Path) -> Result<(), Availability> {
+    Err(Availability::unavailable(
+        "the monitor for KVM is for x86-64 only",
+        "nothing to do: machines are emulated",
     ))
 }
 
@@ -84,11 +89,13 @@ fn extension(cpuinfo: &str) -> Option<&'static str> {
         })
 }
 
-/// What lets this user open `device`.
-fn permission(device: &Path) -> String {
+/// What lets this user open `device`, in words and as a command.
+fn permission(device: &Path) -> (String, String) {
     use std::os::unix::fs::MetadataExt;
     let join = |group: &str| {
-        format!("add yourself to the group {group}: sudo usermod -aG {group} \"$USER\", then log in again")
+        let command = format!("sudo usermod -aG {group} \"$USER\"");
+        let hint = format!("add yourself to the group {group}: {command}, then log in again");
+        (hint, command)
     };
     let Ok(metadata) = std::fs::metadata(device) else {
         return join("kvm");
@@ -96,9 +103,11 @@ fn permission(device: &Path) -> String {
     // The group may not open it either, or may do anything: neither is one to join.
     if metadata.mode() & 0o060 != 0o060 || metadata.gid() == 0 {
         let shown = device.display();
-        return format!(
-            "give it to the group kvm: sudo chgrp kvm {shown} && sudo chmod 660 {shown}; and {}",
-            join("kvm")
+        let give = format!("sudo chgrp kvm {shown} && sudo chmod 660 {shown}");
+        let (hint, command) = join("kvm");
+        return (
+            format!("give it to the group kvm: {give}; and {hint}"),
+            format!("{give} && {command}"),
         );
     }
     let gid = metadata.gid();
@@ -127,7 +136,7 @@ mod tests {
         let path = directory.path().join("cpuinfo");
         std::fs::write(&path, cpuinfo).unwrap();
         match probe(device, &path) {
-            Availability::Unavailable { why, hint } => (why, hint),
+            Availability::Unavailable { why, hint, .. } => (why, hint),
             Availability::Available { evidence, .. } => panic!("available: {evidence}"),
         }
     }
@@ -162,10 +171,11 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
-        let hint = permission(file.path());
-        let command = format!("sudo chgrp kvm {0} && sudo chmod 660 {0}", file.path().display());
-        assert!(hint.contains(&command) && hint.contains("group kvm:"), "{hint}");
+        let (hint, command) = permission(file.path());
+        let give = format!("sudo chgrp kvm {0} && sudo chmod 660 {0}", file.path().display());
+        assert!(hint.contains(&give) && hint.contains("group kvm:"), "{hint}");
         assert!(!hint.contains("group root"), "{hint}");
+        assert_eq!(command, format!("{give} && sudo usermod -aG kvm \"$USER\""));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod ping;
 
 pub(crate) use keep::keep;
 
-use self::passt::{Passt, install_hint};
+use self::passt::{Passt, install_command, install_hint};
 use crate::{Availability, Caveat};
 use std::{os::fd::BorrowedFd, path::PathBuf, process::Command};
 
@@ -40,6 +40,7 @@ pub(crate) fn availability(directories: &[PathBuf]) -> Availability {
         Err(_) => Availability::Unavailable {
             why: MISSING.into(),
             hint: install_hint().into(),
+            command: install_command().map(str::to_owned),
         },
     }
 }
@@ -52,6 +53,10 @@ fn caveat(passt: &Passt) -> Option<Caveat> {
         .reduce(|one, other| Caveat {
             what: format!("{}; {}", one.what, other.what),
             hint: format!("{}; {}", one.hint, other.hint),
+            command: one
+                .command
+                .zip(other.command)
+                .map(|(one, other)| format!("{one} && {other}")),
         })
 }
 
@@ -61,7 +66,7 @@ pub(crate) fn notices(directories: &[PathBuf]) -> Vec<String> {
         Ok(passt) => {
             let caveat = passt.caveat().into_iter();
             caveat
-                .map(|Caveat { what, hint }| format!("{what}; {hint}"))
+                .map(|Caveat { what, hint, .. }| format!("{what}; {hint}"))
                 .collect()
         }
         Err(_) => vec![format!("{MISSING}: {}", install_hint())],

@@ -57,6 +57,7 @@ impl Passt {
                    `nc` does, it may get the rest of the answer several times"
                 .to_owned(),
             hint: "install a newer passt; Debian 13 and other current systems have one".to_owned(),
+            command: None,
         })
     }
 
@@ -88,16 +89,21 @@ impl Nat for Passt {
     }
 }
 
-/// How to get it on this system.
-pub(crate) fn install_hint() -> &'static str {
-    match Distribution::here() {
+/// What installs it on this system, where that is known.
+pub(crate) fn install_command() -> Option<&'static str> {
+    Some(match Distribution::here() {
         Distribution::Bookworm | Distribution::Debian => "sudo apt install passt",
         Distribution::Fedora => "sudo dnf install passt",
         Distribution::Arch => "sudo pacman -S passt",
         Distribution::Suse => "sudo zypper install passt",
         Distribution::Alpine => "sudo apk add passt",
-        Distribution::Other => "install passt with your system's package manager",
-    }
+        Distribution::Other => return None,
+    })
+}
+
+/// How to get it on this system.
+pub(crate) fn install_hint() -> &'static str {
+    install_command().unwrap_or("install passt with your system's package manager")
 }
 
 #[cfg(test)]

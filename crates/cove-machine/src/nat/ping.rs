@@ -8,6 +8,9 @@ use std::fs;
 /// The first and the last group that may, for both families.
 const FILE: &str = "/proc/sys/net/ipv4/ping_group_range";
 
+/// What lets all groups.
+const PERMIT: &str = "sudo sysctl net.ipv4.ping_group_range='0 2147483647'";
+
 /// What a person should know about it; nothing if one of the user's groups may, or where the system does not tell.
 pub(super) fn caveat() -> Option<Caveat> {
     let range = fs::read_to_string(FILE).ok()?;
@@ -17,7 +20,8 @@ pub(super) fn caveat() -> Option<Caveat> {
         what: "this computer lets your groups send no echo requests, so that nothing beyond the machine answers a \
                container's `ping`"
             .to_owned(),
-        hint: "sudo sysctl net.ipv4.ping_group_range='0 2147483647', which is for IPv6 as well".to_owned(),
+        hint: format!("{PERMIT}, which is for IPv6 as well"),
+        command: Some(PERMIT.to_owned()),
     })
 }
 

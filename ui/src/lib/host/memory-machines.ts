@@ -170,9 +170,10 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
         state: "warning",
         evidence: "the processor shows neither vmx nor svm",
         fix: "Enable virtualisation in the firmware, if this computer has it.",
+        command: null,
       },
-      { name: "QEMU", state: "ok", evidence: "qemu-system-x86_64 10.0.2", fix: "" },
-      { name: "guest image", state: "ok", evidence: "every file matches its manifest", fix: "" },
+      { name: "QEMU", state: "ok", evidence: "qemu-system-x86_64 10.0.2", fix: "", command: null },
+      { name: "guest image", state: "ok", evidence: "every file matches its manifest", fix: "", command: null },
     ];
   }
 

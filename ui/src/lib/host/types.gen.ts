@@ -138,7 +138,11 @@ evidence: string,
 /**
  * What to do about it; empty when nothing.
  */
-fix: string, };
+fix: string, 
+/**
+ * The command line that does it, where one does.
+ */
+command: string | null, };
 
 export type ComposeAction = "up" | "stop" | "restart" | "down";
 

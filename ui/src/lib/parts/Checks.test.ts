@@ -13,12 +13,25 @@ it("each check shows its outcome, its evidence and what to do", async () => {
   expect(buttons(page)).toEqual(["Copy what to do", "Check again"]);
 });
 
+it("where a command does it, that is to be copied, and shown unless the advice says it", async () => {
+  const host = memory();
+  vi.spyOn(host, "checks").mockResolvedValue([
+    { name: "network", state: "warning", evidence: "passt is missing", fix: "sudo apt install passt", command: "sudo apt install passt" },
+    { name: "docker context", state: "warning", evidence: "it leads elsewhere", fix: "Make it anew.", command: "docker context rm cove && cove start" },
+  ]);
+  const page = mounted(Checks, { host, troubles: true });
+  await expect.poll(() => all(page, ".check p")).toEqual(["sudo apt install passt", "Make it anew.", "docker context rm cove && cove start"]);
+  expect(buttons(page)).toEqual(["Copy command", "Copy command", "Check again"]);
+  const copied = [...page.querySelectorAll(".check button")].map((button) => button.getAttribute("title"));
+  expect(copied).toEqual(["sudo apt install passt", "docker context rm cove && cove start"]);
+});
+
 it("where only troubles are asked for, nothing is said of the rest, of waiting or of not knowing", async () => {
   const host = memory();
   const page = mounted(Checks, { host, troubles: true });
   expect(words(page)).toBe("");
   await expect.poll(() => all(page, ".check > span")).toEqual(["warning"]);
-  vi.spyOn(host, "checks").mockResolvedValueOnce([{ name: "QEMU", state: "ok", evidence: "", fix: "" }]);
+  vi.spyOn(host, "checks").mockResolvedValueOnce([{ name: "QEMU", state: "ok", evidence: "", fix: "", command: null }]);
   press(page, "Check again");
   await expect.poll(() => words(page)).toBe("");
   expect(buttons(page)).toEqual([]);
