@@ -20,7 +20,7 @@ use crate::{
     shares::Shares,
     trust::Trust,
 };
-use cove_wire::{BootConfig, Call, Fault, FaultCode, GuestStatus, Memory, Reply};
+use cove_wire::{BootConfig, Call, CpuTime, Fault, FaultCode, GuestStatus, Memory, Reply};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
@@ -280,6 +280,7 @@ impl Guest {
             engine: self.0.report.engine().borrow().clone(),
             problem: self.0.report.problem(),
             memory: memory(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+            cpu: cpu_time(&std::fs::read_to_string("/proc/stat").unwrap_or_default()),
             data_size,
             data_used,
         }
@@ -322,6 +323,22 @@ fn memory(meminfo: &str) -> Memory {
     }
 }
 
+/// Reads of `/proc/stat` the line of all processors: ticks for user, nice, system, idle, iowait, irq, softirq and steal,
+/// and more that is counted as user already (`proc_stat(5)`).
+fn cpu_time(stat: &str) -> Option<CpuTime> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let ticks = line.split_ascii_whitespace().map(str::parse::<u64>);
+    let ticks: Vec<u64> = ticks.collect::<Result<_, _>>().ok()?;
+    let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = ticks[..] else {
+        return None;
+    };
+    let busy = user + nice + system + irq + softirq;
+    Some(CpuTime {
+        busy,
+        all: busy + idle + iowait + steal,
+    })
+}
+
 #[cfg(test)]
 impl Guest {
     /// A guest that waits for its boot, on a base that is as it is; and how it ends.
@@ -361,6 +378,14 @@ mod tests {
         let memory = memory("MemTotal:        1000 kB\nMemFree:  1 kB\nMemAvailable:    600 kB\n");
         assert_eq!((memory.total, memory.available), (1_024_000, 614_400));
         assert_eq!(super::memory("").total, 0);
+    }
+
+    #[test]
+    fn processors_work_neither_while_they_wait_for_a_disk_nor_while_the_host_has_them() {
+        let stat = "cpu  40 1 20 900 30 2 3 4 7 0\ncpu0 40 1 20 900 30 2 3 4 7 0\nintr 5\n";
+        assert_eq!(cpu_time(stat), Some(CpuTime { busy: 66, all: 1000 }));
+        assert_eq!(cpu_time("cpu  1 2 3\n"), None);
+        assert_eq!(cpu_time(""), None);
     }
 
     #[tokio::test]

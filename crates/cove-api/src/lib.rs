@@ -73,7 +73,7 @@ pub use error::{ApiError, ErrorCode, hint_for};
 pub use explain::{Explanation, Hop, Station, Verdict};
 pub use launch::LaunchError;
 pub use machine::{
-    BackendReport, Check, CheckState, ContextState, DEFAULT_MACHINE, DockerContext, Endpoint, Event,
+    BackendReport, Check, CheckState, ContextState, CpuTime, DEFAULT_MACHINE, DockerContext, Endpoint, Event,
     LogSource, MachineState, MachineStatus, MachineUsage, NewMachine, Progress, Reclaimed, Stage, Version,
 };
 pub use port::{PublishedPort, Site};

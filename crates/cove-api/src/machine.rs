@@ -107,7 +107,7 @@ pub struct MachineStatus {
     pub notices: Vec<String>,
 }
 
-/// What a machine that runs uses, in bytes, as its guest counts; what it takes of the host's memory is in its
+/// What a machine that runs uses, memory and disk in bytes, as its guest counts; what it takes of the host's memory is in its
 /// [`MachineStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineUsage {
@@ -117,6 +117,19 @@ pub struct MachineUsage {
     pub disk_used: u64,
     /// Of the guest's memory, without what its caches would give up.
     pub memory_used: u64,
+    /// What its processors have done; the agent of an older image does not say.
+    #[serde(default)]
+    pub cpu: Option<CpuTime>,
+}
+
+/// What a guest's processors have done since its start, all of them together, in ticks of 10 ms. How busy they are tells
+/// the difference of two readings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuTime {
+    /// Ticks in which they worked.
+    pub busy: u64,
+    /// All ticks.
+    pub all: u64,
 }
 
 /// What came of having the guest discard what it does not use, in bytes.

@@ -49,8 +49,8 @@ pub use inside::{MountRow, ProcessTable};
 pub use layers::{Below, LayerEntry, LayerFileRow, LayerFiles, LayerRows, LayerView};
 pub use log::{LogLine, LogReader, LogStream, ShownLog};
 pub use machine::{
-    CheckView, Failure, FailureKind, MachineNews, MachinePhase, MachineUsage, MachineView, Reclaimed,
-    StageView, Step,
+    CheckView, CpuTime, Failure, FailureKind, MachineNews, MachinePhase, MachineUsage, MachineView,
+    Reclaimed, StageView, Step,
 };
 pub use network::{Member, NetworkDetails, NewNetwork, Subnet};
 pub use registry::{RegistriesView, RegistryRow};

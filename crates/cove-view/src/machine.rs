@@ -62,6 +62,19 @@ pub struct MachineUsage {
     /// Bytes that it uses of its memory, without what its caches would give up.
     #[ts(type = "number")]
     pub memory_used: u64,
+    /// What its processors have done, where it says that.
+    pub cpu: Option<CpuTime>,
+}
+
+/// What a machine's processors have done since its start, all of them together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+pub struct CpuTime {
+    /// Ticks in which they worked.
+    #[ts(type = "number")]
+    pub busy: u64,
+    /// All ticks.
+    #[ts(type = "number")]
+    pub all: u64,
 }
 
 /// What came of reclaiming.
@@ -271,6 +284,10 @@ impl From<cove_api::MachineUsage> for MachineUsage {
             disk_on_host: found.disk_on_host,
             disk_used: found.disk_used,
             memory_used: found.memory_used,
+            cpu: found.cpu.map(|time| CpuTime {
+                busy: time.busy,
+                all: time.all,
+            }),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     BuildDetails, BuildHistory, BuildOutcome, BuildRow, BuildSpec, BuildStep, BuildStepState, CheckView,
-    ComposeAction, ContainerRow, ContainerState, DiffLine, DiffSign, Dropped, Failure, FailureKind,
+    ComposeAction, ContainerRow, ContainerState, CpuTime, DiffLine, DiffSign, Dropped, Failure, FailureKind,
     FileChange, FileRow, FileRowKind, FileText, FilesOf, FilesView, Health, ImageDetails, ImageRow, Label,
     LayerFileRow, LayerRow, LayerRows, LayerView, LogLine, LogStream, MachineNews, MachinePhase,
     MachineUsage, MachineView, Member, Mount, MountRow, NetworkDetails, NetworkRow, NewNetwork, Outside,
@@ -38,6 +38,7 @@ pub fn module() -> String {
         ComposeAction,
         ContainerRow,
         ContainerState,
+        CpuTime,
         DiffLine,
         DiffSign,
         Dropped,

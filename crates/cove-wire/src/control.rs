@@ -290,6 +290,9 @@ pub struct GuestStatus {
     pub problem: Option<Fault>,
     /// Memory of the guest.
     pub memory: Memory,
+    /// What its processors have done; an older agent does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<CpuTime>,
     /// Size of the data file system in bytes, 0 before it is mounted.
     pub data_size: u64,
     /// Bytes in use on the data file system.
@@ -303,6 +306,15 @@ pub struct Memory {
     pub total: u64,
     /// What can be had without swapping.
     pub available: u64,
+}
+
+/// What the guest's processors have done since its start, all of them together, in ticks of 10 ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuTime {
+    /// Ticks in which they worked.
+    pub busy: u64,
+    /// All ticks.
+    pub all: u64,
 }
 
 /// A log that the agent keeps.

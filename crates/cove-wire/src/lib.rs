@@ -45,8 +45,8 @@ pub use causes::with_causes;
 pub use changes::{Answered, Change, Changed, Entry, FileName, REPEATER_UID, Told};
 pub use chunks::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 pub use control::{
-    BootConfig, Call, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus,
-    Hello, LogSource, Memory, Reply, Stage, VersionMismatch,
+    BootConfig, Call, CpuTime, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost,
+    GuestStatus, Hello, LogSource, Memory, Reply, Stage, VersionMismatch,
 };
 pub use exec::{ExecCodec, ExecPacket, MAX_EXEC_DATA};
 pub use files::{

@@ -16,8 +16,8 @@ use cove_machine::{
     Machine, MachineError, MachineEvent, MachineSpec, Share,
 };
 use cove_wire::{
-    Call, Codec, Dial, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus, Hello, Memory,
-    Open, Opened, Reply, Stage, port,
+    Call, Codec, CpuTime, Dial, EngineState, Event, Fault, FaultCode, FromGuest, FromHost, GuestStatus,
+    Hello, Memory, Open, Opened, Reply, Stage, port,
 };
 use futures_util::{SinkExt, StreamExt};
 use std::{
@@ -333,6 +333,7 @@ impl Guest {
                     total: 2 << 30,
                     available: 1 << 30,
                 },
+                cpu: Some(CpuTime { busy: 25, all: 100 }),
                 data_size: 0,
                 data_used: 4096,
             }))),

@@ -4,7 +4,7 @@
 
 use super::{Command, Handle, agent::CallError};
 use crate::host;
-use cove_api::{ApiError, ErrorCode, Event, MachineUsage, Reclaimed};
+use cove_api::{ApiError, CpuTime, ErrorCode, Event, MachineUsage, Reclaimed};
 use cove_wire::{Call, Reply};
 use std::time::Duration;
 
@@ -14,13 +14,17 @@ const SHORT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_mins(10);
 
 impl Handle {
-    /// What the data disk takes on the host, and the guest uses of it and of its memory.
+    /// What the data disk takes on the host, and the guest uses of it, of its memory and of its processors.
     pub(crate) async fn usage(&self) -> Result<MachineUsage, ApiError> {
         match self.ask_agent(Call::Status, SHORT).await? {
             Reply::Status(status) => Ok(MachineUsage {
                 disk_on_host: self.disk_on_host(),
                 disk_used: status.data_used,
                 memory_used: status.memory.total.saturating_sub(status.memory.available),
+                cpu: status.cpu.map(|time| CpuTime {
+                    busy: time.busy,
+                    all: time.all,
+                }),
             }),
             Reply::Done | Reply::Trimmed { .. } => Err(nonsense()),
         }

@@ -33,6 +33,8 @@ const MIB = 1024 * 1024;
 /** What the machine uses of its disk, and what its file system takes besides. */
 const DISK_USED = 2560 * MIB;
 const MEMORY_USED = 420 * MIB;
+/** How much of its processors' time they work. */
+const CPU_LOAD = 0.24;
 const DISK_TABLES = 104 * MIB;
 
 export abstract class MemoryMachines extends MemoryThings implements MachinesHost {
@@ -46,6 +48,8 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
   readonly #silent: boolean;
   /** How often a stop was asked for. */
   #stops = 0;
+  /** What its processors have had of time, which goes on as often as somebody asks. */
+  #ticks = 0;
   /** How long a stage of a start or a stop takes: milliseconds. */
   readonly #stageMs: number;
 
@@ -187,7 +191,8 @@ export abstract class MemoryMachines extends MemoryThings implements MachinesHos
 
   async machineUsage(): Promise<MachineUsage> {
     this.#mustRun();
-    return { diskOnHost: this.#machine.diskOnHost, diskUsed: DISK_USED, memoryUsed: MEMORY_USED };
+    this.#ticks += 100;
+    return { diskOnHost: this.#machine.diskOnHost, diskUsed: DISK_USED, memoryUsed: MEMORY_USED, cpu: { busy: this.#ticks * CPU_LOAD, all: this.#ticks } };
   }
 
   async reclaimDisk(): Promise<Reclaimed> {

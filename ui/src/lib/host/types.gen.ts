@@ -190,6 +190,16 @@ ports: Array<PortBinding>, };
 
 export type ContainerState = "created" | "running" | "paused" | "restarting" | "removing" | "exited" | "dead";
 
+export type CpuTime = { 
+/**
+ * Ticks in which they worked.
+ */
+busy: number, 
+/**
+ * All ticks.
+ */
+all: number, };
+
 export type DiffLine = { 
 /**
  * Whether it goes, comes or stays.
@@ -548,7 +558,11 @@ diskUsed: number,
 /**
  * Bytes that it uses of its memory, without what its caches would give up.
  */
-memoryUsed: number, };
+memoryUsed: number, 
+/**
+ * What its processors have done, where it says that.
+ */
+cpu: CpuTime | null, };
 
 export type MachineView = { 
 /**

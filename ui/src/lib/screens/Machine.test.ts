@@ -20,8 +20,9 @@ function screen(change: Partial<MachineView>, away: Failure | null = null, count
   if (machine.view === null) throw new Error("there is no machine");
   [machine.view, machine.away] = away === null ? [{ ...machine.view, ...change }, null] : [null, away];
   const stop = vi.spyOn(host, "stopMachine");
-  const page = mounted(MachineScreen, { host, machine, usage: new Usage(host, tasks), containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, switched: () => undefined, place: PLACE });
-  return { page, machine, stop, headline: () => all(page, "h2")[0], offers: () => buttons(one(page, "header")) };
+  const usage = new Usage(host, tasks);
+  const page = mounted(MachineScreen, { host, machine, usage, containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, switched: () => undefined, place: PLACE });
+  return { page, machine, usage, stop, headline: () => all(page, "h2")[0], offers: () => buttons(one(page, "header")) };
 }
 
 it("offers in each state what can be done in it", () => {
@@ -57,6 +58,17 @@ it("a failure and what the daemon has to say stand above what the machine has", 
   const { page } = screen({ phase: "failed", failure: { message: "the kernel panicked", hint: "See its console.", kind: "machine_failed" }, notices: ["KVM is not used: it failed."], uptimeS: null });
   expect([words(one(page, ".bad")), words(one(page, ".bad + p")), words(one(page, "p + p + .quiet"))]).toEqual(["the kernel panicked", "See its console.", "KVM is not used: it failed."]);
   expect(all(page, "dt")).toEqual(["Backend", "Engine", "CPU", "Memory", "Disk"]);
+});
+
+it("how busy its processors are stands beside their number, while it runs and that is known", () => {
+  const { page, machine, usage } = screen({ phase: "running", cpus: 3 });
+  expect(all(page, "dd")).toContain("3");
+  usage.load = 0.246;
+  flushSync();
+  expect(all(page, "dd")).toContain("3 · 25 % busy");
+  if (machine.view !== null) machine.view = { ...machine.view, phase: "stopped" };
+  flushSync();
+  expect(all(page, "dd")).toContain("3");
 });
 
 it("the stages of the last start are drawn where they were in it", () => {

@@ -1,10 +1,10 @@
 /**
- * What the machine uses of its memory and disk, and what of the disk comes back to this computer. That is a task, which
- * nobody can cancel: the guest does it by one call of its kernel, whoever waits for it.
+ * What the machine uses of its processors, memory and disk, and what of the disk comes back to this computer. That is a
+ * task, which nobody can cancel: the guest does it by one call of its kernel, whoever waits for it.
  */
 import { ofMachine } from "../command-line";
 import { bytes } from "../format";
-import type { Failure, Host, Job, MachineUsage, MachineView, Reclaimed, Stop } from "../host";
+import type { CpuTime, Failure, Host, Job, MachineUsage, MachineView, Reclaimed, Stop } from "../host";
 import { say } from "../words/index.svelte";
 import type { Task, Tasks } from "./tasks.svelte";
 
@@ -12,13 +12,19 @@ type UsageHost = Pick<Host, "machineUsage" | "reclaimDisk">;
 
 /** While it is looked at, it is asked again so many milliseconds after it answered. */
 const EVERY = 5000;
+/** The second time it is asked sooner, since only two readings tell how busy its processors are. */
+const FIRST = 1000;
 
 export class Usage {
   /** Null until the machine has said it, and while it does not. */
   now = $state.raw<MachineUsage | null>(null);
+  /** How much of its processors' time they worked between the last two readings, from 0 to 1; null until there are two. */
+  load = $state.raw<number | null>(null);
   /** What the last reclaiming came to, until a person who has seen it leaves. */
   reclaimed = $state.raw<Reclaimed | null>(null);
   failure = $state.raw<Failure | null>(null);
+  /** What its processors had done at the last reading. */
+  #worked: CpuTime | null = null;
   #task = $state.raw<Task | null>(null);
   readonly busy = $derived(this.#task?.state === "running");
   /** What may come back, at most: the file system's own tables do not. */
@@ -34,9 +40,11 @@ export class Usage {
   /** Asks what is used; a machine that does not answer is not asked for more. */
   async look(): Promise<void> {
     try {
-      this.now = await this.#host.machineUsage();
+      const now = await this.#host.machineUsage();
+      this.load = loadBetween(this.#worked, now.cpu);
+      [this.now, this.#worked] = [now, now.cpu];
     } catch {
-      this.now = null;
+      [this.now, this.load, this.#worked] = [null, null, null];
     }
   }
 
@@ -44,11 +52,13 @@ export class Usage {
   follow(): Stop {
     let wanted = true;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const ask = async (): Promise<void> => {
+    const ask = async (pause: number): Promise<void> => {
       await this.look();
-      if (wanted) timer = setTimeout(() => void ask(), EVERY);
+      if (wanted) timer = setTimeout(() => void ask(EVERY), pause);
     };
-    void ask();
+    // What was read when somebody looked before would tell of all the time since, or is of another start.
+    [this.load, this.#worked] = [null, null];
+    void ask(FIRST);
     return () => {
       wanted = false;
       clearTimeout(timer);
@@ -81,6 +91,12 @@ export class Usage {
     job.tell({ kind: "line", text: reclaimedWords(came) });
     return came;
   }
+}
+
+/** Null where two readings do not tell, such as those of two starts. */
+function loadBetween(before: CpuTime | null, now: CpuTime | null): number | null {
+  if (before === null || now === null || now.all <= before.all || now.busy < before.busy) return null;
+  return Math.min(1, (now.busy - before.busy) / (now.all - before.all));
 }
 
 /** What came of it, in words. */

@@ -28,7 +28,7 @@ function byHand() {
   const tasks = new Tasks();
   const usage = new Usage(
     {
-      machineUsage: () => Promise.resolve({ diskOnHost: 1, diskUsed: 2, memoryUsed: 3 }),
+      machineUsage: () => Promise.resolve({ diskOnHost: 1, diskUsed: 2, memoryUsed: 3, cpu: null }),
       reclaimDisk: () => {
         asked += 1;
         return new Promise((told, refused) => ([done, fail] = [told, refused]));
@@ -73,7 +73,7 @@ describe("what the machine uses", () => {
       {
         machineUsage: () => {
           asked += 1;
-          return new Promise((told) => (answer = () => told({ diskOnHost: 1, diskUsed: 1, memoryUsed: asked })));
+          return new Promise((told) => (answer = () => told({ diskOnHost: 1, diskUsed: 1, memoryUsed: asked, cpu: null })));
         },
         reclaimDisk: () => Promise.reject(new Error("nobody asked for it")),
       },
@@ -90,6 +90,29 @@ describe("what the machine uses", () => {
     await vi.advanceTimersByTimeAsync(60_000);
     expect(asked).toBe(2);
     vi.useRealTimers();
+  });
+
+  it("tells from two readings of one start how busy its processors are", async () => {
+    const readings = [
+      { busy: 50, all: 1000 },
+      { busy: 100, all: 1200 },
+      { busy: 100, all: 1200 },
+      // It was started anew.
+      { busy: 10, all: 20 },
+      { busy: 40, all: 60 },
+      null,
+    ];
+    const host = {
+      machineUsage: () => Promise.resolve({ diskOnHost: 1, diskUsed: 1, memoryUsed: 1, cpu: readings.shift() ?? null }),
+      reclaimDisk: () => Promise.reject(new Error("nobody asked for it")),
+    };
+    const usage = new Usage(host, new Tasks());
+    const loads: (number | null)[] = [];
+    while (readings.length > 0) {
+      await usage.look();
+      loads.push(usage.load);
+    }
+    expect(loads).toEqual([null, 0.25, null, null, 0.75, null]);
   });
 
   it("is asked once, however often a person presses", async () => {

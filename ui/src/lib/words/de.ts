@@ -126,6 +126,7 @@ export const de: Record<Word, string> = {
   reclaimHint: "Die Maschine verwerfen lassen, was sie von ihrer Platte nicht benutzt",
   reclaimable: "Bis zu {size} können an diesen Computer zurückgehen.",
   reclaimed: "Es waren {before}, jetzt sind es {after}.",
+  cpuBusy: "{percent} % ausgelastet",
   usedInside: "{size} innen belegt",
   takenHere: "{size} auf diesem Computer",
   uptime: "Läuft seit",

@@ -125,6 +125,7 @@ export const en = {
   reclaimHint: "Have the machine discard what it does not use of its disk",
   reclaimable: "Up to {size} may come back to this computer.",
   reclaimed: "It took {before}, and takes {after} now.",
+  cpuBusy: "{percent} % busy",
   usedInside: "{size} used inside",
   takenHere: "{size} on this computer",
   uptime: "Up for",

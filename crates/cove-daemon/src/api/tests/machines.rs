@@ -2,7 +2,9 @@
 
 use super::{Daemon, LONG, code};
 use crate::machine::fake::{Fixture, Script};
-use cove_api::{ClientError, ContextState, ErrorCode, Event, MachineState, NewMachine, Progress, transport};
+use cove_api::{
+    ClientError, ContextState, CpuTime, ErrorCode, Event, MachineState, NewMachine, Progress, transport,
+};
 use std::{fs, time::Duration};
 use tokio::{io::AsyncWriteExt, time::timeout};
 
@@ -56,6 +58,7 @@ async fn a_disk_gives_back_what_the_guest_does_not_use_while_it_runs() {
     disk.sync_all().unwrap();
     let present = client.usage("default").await.unwrap();
     assert_eq!((present.disk_used, present.memory_used), (4096, 1 << 30));
+    assert_eq!(present.cpu, Some(CpuTime { busy: 25, all: 100 }));
     assert!(present.disk_on_host >= 4 << 20, "{present:?}");
     let mut events = client.events().await.unwrap();
     assert!(matches!(
