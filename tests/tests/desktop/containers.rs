@@ -17,8 +17,22 @@ pub(crate) fn known(cove: &Cove, name: &str, format: &str) -> String {
     cove.docker(["inspect", "--format", format, name]).ok()
 }
 
+/// Has the machine run, and in it the container `hello`, as the form's example is: both do, unless a test runs by itself.
+#[track_caller]
+pub(crate) fn hello(cove: &Cove) {
+    const TALK: &str = "while :; do echo \"hello, it is $(date)\"; sleep 1; done";
+    cove.start();
+    let names = cove.docker(["ps", "--format", "{{.Names}}"]).ok();
+    if names.lines().all(|name| name != "hello") {
+        // What a failed test has left.
+        cove.docker(["rm", "--force", "hello"]).run();
+        cove.docker(["run", "--detach", "--name", "hello", "alpine", "sh", "-c", TALK])
+            .ok();
+    }
+}
+
 pub(crate) fn a_container_goes_through_its_states_and_its_command_makes_another(cove: &Cove) {
-    cove.cove(["start"]).ok();
+    cove.start();
     // Its first process passes on that it is to end.
     cove.docker(["run", "--detach", "--init", "--name", "acted"])
         .args(["--env", "WORD=two words", "--restart", "on-failure:2"])
@@ -92,6 +106,7 @@ pub(crate) fn a_container_goes_through_its_states_and_its_command_makes_another(
 }
 
 pub(crate) fn what_a_container_does_and_has_is_seen(cove: &Cove) {
+    cove.start();
     cove.docker(["run", "--detach", "--name", "known", "--env", "TZ=UTC"])
         .args(["--volume", "known-data:/data", "alpine"])
         .args(["sh", "-c", "while :; do :; done"])

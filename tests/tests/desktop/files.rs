@@ -1,5 +1,6 @@
 //! Files of containers and volumes in the window, checked from within containers.
 
+use crate::containers;
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{SOON, Window},
@@ -20,6 +21,7 @@ pub(crate) fn open(window: &Window, name: &str) {
 }
 
 pub(crate) fn files_of_a_container_are_edited_made_and_renamed(cove: &Cove) {
+    containers::hello(cove);
     let inside = |script: &str| cove.docker(["exec", "hello", "sh", "-c", script]).ok();
     inside("printf 'one\\n' >/etc/motd && chown 7:8 /etc/motd && chmod 640 /etc/motd && rm /etc/issue");
     let window = Window::open(cove);
@@ -68,6 +70,7 @@ pub(crate) fn files_of_a_container_are_edited_made_and_renamed(cove: &Cove) {
 }
 
 pub(crate) fn files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
+    cove.start();
     cove.docker(["create", "--name", "still", "alpine"]).ok();
     let window = Window::open(cove);
     files(&window, "still");
@@ -80,6 +83,7 @@ pub(crate) fn files_of_a_container_that_never_ran_are_seen(cove: &Cove) {
 }
 
 pub(crate) fn files_are_copied_in_and_out_by_the_systems_dialogs(cove: &Cove) {
+    containers::hello(cove);
     let inside = |script: &str| cove.docker(["exec", "hello", "sh", "-c", script]).ok();
     let (there, back) = (
         cove.scratch().join("carried.txt"),
@@ -105,6 +109,7 @@ pub(crate) fn files_are_copied_in_and_out_by_the_systems_dialogs(cove: &Cove) {
 }
 
 pub(crate) fn a_file_of_a_volume_is_edited_and_a_container_sees_it(cove: &Cove) {
+    cove.start();
     let inside = |script: &str| {
         cove.docker(["run", "--rm", "--volume", "kept:/v", "alpine", "sh", "-c", script])
             .ok()

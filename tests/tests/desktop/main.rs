@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         );
         return libtest_mimic::run(&Arguments::from_args(), Vec::new()).exit_code();
     };
-    // The first test is the one that starts the machine, since that is what it is about.
+    // The first test is the one that starts the machine, since that is what it is about. The others make sure that it runs
+    // where they need it, so that each can run by itself.
     let usual: &[Test] = &tests![
         window::first_run_starts_the_machine_and_shows_how_far_it_is,
         window::the_welcome_page_is_served_by_a_container_and_opened_in_the_browser,

@@ -1,6 +1,9 @@
 //! The machine's settings, logs, shell and disk in the window, checked with the command.
 
-use crate::window::{answer, prompted, terminal};
+use crate::{
+    containers,
+    window::{answer, prompted, terminal},
+};
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{SOON, Window},
@@ -32,6 +35,7 @@ pub(crate) fn a_setting_is_reviewed_applied_and_put_back(cove: &Cove) {
 }
 
 pub(crate) fn the_machines_logs_are_read(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     window.press("Machine");
     window.press("Logs");
@@ -45,6 +49,7 @@ pub(crate) fn the_machines_logs_are_read(cove: &Cove) {
 }
 
 pub(crate) fn a_shell_of_the_machine_answers(cove: &Cove) {
+    cove.start();
     let window = Window::open(cove);
     window.press("Machine");
     window.press("Terminal");
@@ -67,6 +72,7 @@ pub(crate) fn a_shell_of_the_machine_answers(cove: &Cove) {
 }
 
 pub(crate) fn another_machine_is_made_shown_and_deleted(cove: &Cove) {
+    cove.start();
     let listed = || {
         cove.cove(["machine", "list", "--json"])
             .ok()
@@ -101,6 +107,7 @@ pub(crate) fn another_machine_is_made_shown_and_deleted(cove: &Cove) {
 
 pub(crate) fn disk_space_of_a_deleted_volume_comes_back(cove: &Cove) {
     const FILLED: u64 = 96 << 20;
+    cove.start();
     let on_host = || {
         cove.status()["disk_on_host"]
             .as_u64()

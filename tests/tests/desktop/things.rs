@@ -1,5 +1,6 @@
 //! Images, volumes and networks in the window, checked by an unmodified Docker client.
 
+use crate::containers;
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{BOOT, SOON, Window},
@@ -42,6 +43,7 @@ pub(crate) fn done(window: &Window, title: &str) {
 }
 
 pub(crate) fn an_image_is_named_saved_and_loaded_again(cove: &Cove) {
+    cove.start();
     let window = Window::open(cove);
     open(&window, "Images", "alpine:latest");
     // What the engine knows of how it was made.
@@ -84,6 +86,7 @@ pub(crate) fn an_image_is_named_saved_and_loaded_again(cove: &Cove) {
 }
 
 pub(crate) fn an_image_is_made_of_a_tar_file_and_those_without_a_name_are_cleared_away(cove: &Cove) {
+    cove.start();
     cove.docker(["create", "--name", "whole", "alpine"]).ok();
     let file = cove.scratch().join("whole.tar");
     cove.docker(["export", "--output"]).arg(&file).arg("whole").ok();
@@ -119,6 +122,7 @@ pub(crate) fn an_image_is_made_of_a_tar_file_and_those_without_a_name_are_cleare
 }
 
 pub(crate) fn a_volume_is_backed_up_and_restored_with_its_owners(cove: &Cove) {
+    cove.start();
     let window = Window::open(cove);
     window.press("Volumes");
     window.press("Create");
@@ -200,6 +204,7 @@ fn assert_helpers_gone(cove: &Cove) {
 }
 
 pub(crate) fn a_network_is_made_and_a_container_connected(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     window.press("Networks");
     window.press("Create");
@@ -252,6 +257,7 @@ RUN rm /etc/motd && echo more >>/etc/issue && rm -r /srv/site && mkdir /srv/site
 ";
 
 pub(crate) fn the_files_of_an_images_layers_are_seen(cove: &Cove) {
+    cove.start();
     cove.docker(["build", "--tag", "layered:1", "-"])
         .input(LAYERED)
         .limit(BOOT)

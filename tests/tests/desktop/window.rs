@@ -1,4 +1,5 @@
-//! What a person does with the window in a day. The tests build on each other, in the order of their names.
+//! What a person does with the window in a day. Tests go on with what earlier ones left, and make what they need where
+//! these did not run.
 
 use crate::{containers, tray};
 use cove_tests::harness::{
@@ -35,6 +36,7 @@ pub(crate) fn first_run_starts_the_machine_and_shows_how_far_it_is(cove: &Cove) 
 }
 
 pub(crate) fn the_welcome_page_is_served_by_a_container_and_opened_in_the_browser(cove: &Cove) {
+    cove.start();
     // Whatever opens pages is found on the PATH. This one only writes down what it is asked for.
     let browser = cove.scratch().join("browser");
     fs::create_dir_all(&browser).expect("it can be made");
@@ -83,6 +85,7 @@ fn page_at(port: u16) -> io::Result<String> {
 }
 
 pub(crate) fn a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) {
+    cove.start();
     let window = Window::open(cove);
     window.press("Fill in an example");
     window.reads("docker run --detach --name hello alpine sh -c");
@@ -98,6 +101,7 @@ pub(crate) fn a_container_that_is_run_in_the_form_shows_its_log(cove: &Cove) {
 }
 
 pub(crate) fn a_terminal_in_a_container_answers(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
@@ -113,6 +117,7 @@ pub(crate) fn a_terminal_in_a_container_answers(cove: &Cove) {
 }
 
 pub(crate) fn a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
@@ -124,6 +129,7 @@ pub(crate) fn a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(cove:
 }
 
 pub(crate) fn a_shell_ends_with_its_window(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
@@ -230,6 +236,7 @@ pub(crate) fn answer(window: &Window, text: &str) -> String {
 }
 
 pub(crate) fn a_container_without_a_shell_is_looked_into_from_one_beside_it(cove: &Cove) {
+    cove.start();
     let bare = "touch /of-the-other; rm /bin/sh; exec sleep 600";
     cove.docker(["run", "--detach", "--name", "bare", "alpine", "sh", "-c", bare])
         .ok();
@@ -264,6 +271,7 @@ pub(crate) fn a_container_without_a_shell_is_looked_into_from_one_beside_it(cove
 }
 
 pub(crate) fn what_another_client_does_is_seen_at_once(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     window.find("//a[.//span[normalize-space()='hello']]");
     cove.docker(["create", "--name", "elsewhere", "alpine"]).ok();
@@ -283,6 +291,7 @@ pub(crate) fn what_another_client_does_is_seen_at_once(cove: &Cove) {
 }
 
 pub(crate) fn a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     window.reads("hello");
     let second = Command::new(program().expect("main looked for it"))
@@ -298,6 +307,7 @@ pub(crate) fn a_second_start_ends_and_leaves_the_first_window(cove: &Cove) {
 }
 
 pub(crate) fn the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
+    containers::hello(cove);
     let window = Window::open(cove);
     window.reads("hello");
     for (command, allowed) in [
@@ -355,6 +365,7 @@ pub(crate) fn the_page_can_call_nothing_but_what_is_listed(cove: &Cove) {
 }
 
 pub(crate) fn containers_and_machine_are_stopped_in_the_window(cove: &Cove) {
+    containers::hello(cove);
     // One that heeds being asked to end, unlike the other.
     cove.docker(["run", "--detach", "--init", "--name", "brief"])
         .args(["alpine", "sleep", "600"])
