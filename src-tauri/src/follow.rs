@@ -20,7 +20,7 @@ use cove_engine::{Engine, EngineError, Place};
 use cove_view::{ContainerRow, MachineNews, ThingKind};
 use serde_json::Value;
 use std::{pin::pin, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How long between two looks for a daemon that is not there, and for an engine that broke off.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -29,8 +29,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// How long the engine may take over an answer before the page is told that there is none. One in an emulated machine
 /// may take twelve seconds over its list of containers, and is not to be called lost each time that it is asked.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Events that come within this time of the first are answered by one reading of the list. It is part of the time until
-/// a change is seen, while a start's two or three events are fewer milliseconds apart.
+/// The list is not read again within this time of a reading, so that changes which come together are answered together.
+/// The engine tells of some changes so much before its list has them.
 const GATHER: Duration = Duration::from_millis(15);
 
 /// Keeps [`Cove::news`] true.
@@ -170,32 +170,46 @@ async fn follow_engine(cove: &Arc<Cove>, engine: &Engine) -> Result<(), EngineEr
         let _ = cove.changes.send(kind);
     }
     clear_left_overs(cove, engine);
+    // When the list has the last of those changes that were told of before.
+    let mut settled = None;
     loop {
+        let begun = Instant::now();
         let rows = patiently(cove, list(engine)).await?;
-        cove.rows.send_replace(Some(rows));
+        show(cove, rows);
         cove.lost.send_if_modified(|lost| lost.take().is_some());
-        let due = Instant::now() + REFRESH;
-        let mut gathered = None;
-        loop {
-            let until = gathered.unwrap_or(due);
-            match tokio::time::timeout_at(until, events.next()).await {
-                Err(_) => break,
-                Ok(event) => match event? {
-                    None => return Ok(()),
-                    Some(event) if changes_the_list(&event) => {
-                        let kind = ThingKind::of_event(&event);
-                        if kind == Some(ThingKind::Container) {
-                            gathered.get_or_insert_with(|| Instant::now() + GATHER);
-                        }
-                        if let Some(kind) = kind {
-                            let _ = cove.changes.send(kind);
-                        }
-                    }
-                    Some(_) => {}
-                },
+        let read = Instant::now();
+        let mut due = settled
+            .take()
+            .filter(|settled| *settled > begun)
+            .unwrap_or(read + REFRESH);
+        while let Ok(event) = timeout_at(due, events.next()).await {
+            let Some(event) = event? else { return Ok(()) };
+            if !changes_the_list(&event) {
+                continue;
+            }
+            let kind = ThingKind::of_event(&event);
+            if kind == Some(ThingKind::Container) {
+                let now = Instant::now();
+                due = due.min(if is_in_the_list(&event) {
+                    now.max(read + GATHER)
+                } else {
+                    *settled.insert(now + GATHER)
+                });
+            }
+            if let Some(kind) = kind {
+                let _ = cove.changes.send(kind);
             }
         }
     }
+}
+
+/// Wakes the page for what is new to it only.
+fn show(cove: &Cove, rows: Vec<ContainerRow>) {
+    cove.rows.send_if_modified(|shown| {
+        let news = shown.as_ref() != Some(&rows);
+        *shown = Some(rows);
+        news
+    });
 }
 
 /// Beside the list, which is not to wait for it.
@@ -211,10 +225,16 @@ fn clear_left_overs(cove: &Arc<Cove>, engine: &Engine) {
     });
 }
 
-/// Terminals and health checks come as events as well, several a second; the list is the same after them.
+/// Terminals and health checks come as events as well, several a second; the list is the same after them. So it is after a
+/// signal: what that ends is told by an event of its own, which is not to wait for a reading.
 fn changes_the_list(event: &Value) -> bool {
     let action = event["Action"].as_str().unwrap_or_default();
-    !action.starts_with("exec_") && !matches!(action, "top" | "attach" | "resize" | "archive-path")
+    !action.starts_with("exec_") && !matches!(action, "top" | "attach" | "resize" | "archive-path" | "kill")
+}
+
+/// Whether the engine tells of it once its list has it. Of a pause, for one, it tells before.
+fn is_in_the_list(event: &Value) -> bool {
+    matches!(event["Action"].as_str(), Some("start" | "die" | "destroy"))
 }
 
 /// All containers, the newest first.
@@ -239,6 +259,7 @@ mod tests {
             ("health_status: healthy", true),
             ("exec_create: sh", false),
             ("top", false),
+            ("kill", false),
         ] {
             assert_eq!(changes_the_list(&json!({"Action": action})), changes, "{action}");
         }
@@ -324,5 +345,75 @@ mod tests {
             .unwrap()
             .unwrap();
         following.abort();
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn each_change_is_answered_by_one_reading_and_a_signal_by_none() {
+        use crate::cove::tests::running;
+        use cove_api::Dirs;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use tokio::{
+            io::{AsyncReadExt as _, AsyncWriteExt as _},
+            net::UnixListener,
+            sync::{Mutex, mpsc},
+        };
+
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Arc::new(Cove::of(Dirs::below(directory.path()), "default".to_owned()));
+        let socket = cove.dirs.docker_socket("default");
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (tell, told) = mpsc::unbounded_channel::<&str>();
+        let (told, lists) = (Arc::new(Mutex::new(told)), Arc::new(AtomicUsize::new(0)));
+        let count = Arc::clone(&lists);
+        let serving = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (told, count) = (Arc::clone(&told), Arc::clone(&count));
+                tokio::spawn(async move {
+                    let mut request = vec![0; 8192];
+                    let length = stream.read(&mut request).await.unwrap();
+                    let asks = |what: &[u8]| request[..length].starts_with(what);
+                    if asks(b"GET /events") {
+                        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                        while let Some(action) = told.lock().await.recv().await {
+                            let event = format!("{}\n", json!({"Type": "container", "Action": action}));
+                            stream.write_all(event.as_bytes()).await.unwrap();
+                        }
+                        return;
+                    }
+                    if asks(b"GET /containers/json?all=true HTTP") {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]";
+                    stream.write_all(answer).await.unwrap();
+                });
+            }
+        });
+        let read = async |wanted: usize, after: &str| {
+            let all = async {
+                while lists.load(Ordering::Relaxed) < wanted {
+                    sleep(GATHER).await;
+                }
+            };
+            timeout(2 * AGAIN, all).await.expect(after);
+            sleep(4 * GATHER).await;
+            assert_eq!(lists.load(Ordering::Relaxed), wanted, "{after}");
+        };
+        cove.news.send_replace(Some(running("default")));
+        let following = tokio::spawn(containers(Arc::clone(&cove)));
+        read(1, "at first").await;
+        for (action, wanted) in [
+            ("kill", 1),
+            ("die", 2),
+            ("exec_create: sh", 2),
+            ("start", 3),
+            ("pause", 4),
+        ] {
+            tell.send(action).unwrap();
+            read(wanted, action).await;
+        }
+        following.abort();
+        serving.abort();
     }
 }
