@@ -132,7 +132,7 @@ impl Hypervisor {
             "" => why,
             said => format!("{why}: {said}"),
         };
-        if status.as_ref().is_ok_and(has_crashed) {
+        if status.as_ref().is_ok_and(|status| has_crashed(*status)) {
             MachineError::Crashed { why }
         } else {
             MachineError::StartFailed { why }
@@ -143,7 +143,7 @@ impl Hypervisor {
 /// Whether QEMU ended by a fault of its own: an assertion that failed, or memory that is not there. Emulating several
 /// vCPUs it does so once in a great many starts, and not in the next. An error that it tells of is an exit status, and
 /// what others end it by is another signal.
-pub(super) fn has_crashed(status: &ExitStatus) -> bool {
+pub(super) fn has_crashed(status: ExitStatus) -> bool {
     let signal = status.signal();
     [Signal::ABORT, Signal::SEGV]
         .iter()

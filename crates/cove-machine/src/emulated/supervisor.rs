@@ -271,7 +271,7 @@ fn died(status: &io::Result<ExitStatus>, stderr: &[u8]) -> ExitCause {
             Err(error) => format!("unknown: {error}"),
         },
         stderr: lines.join("\n"),
-        crashed: status.as_ref().is_ok_and(has_crashed),
+        crashed: status.as_ref().is_ok_and(|status| has_crashed(*status)),
     }
 }
 

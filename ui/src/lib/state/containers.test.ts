@@ -39,9 +39,10 @@ describe("the list of containers", () => {
     const running = () => state.groups[0]?.rows.filter((row) => row.state === "running").map(({ id }) => id) ?? [];
     const [one, other] = running();
     if (one === undefined || other === undefined) throw new Error("too few run");
-    const use = (id: string, memory: number) => state.usage.set(id, [{ cpu: 0, memory, memoryLimit: 0, received: 0, sent: 0, read: 0, written: 0 }]);
+    const use = (id: string, memory: number) => state.usage.set(id, [{ atMs: 0, cpu: 0, memory, memoryLimit: 0, received: 0, sent: 0, read: 0, written: 0, processes: 1 }]);
     const first = () => state.groups[0]?.rows[0]?.id;
-    [use(one, 1e12), use(other, 2e12)];
+    use(one, 1e12);
+    use(other, 2e12);
     expect(first()).toBe(other);
     state.held = true;
     use(one, 3e12);
