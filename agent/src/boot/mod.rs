@@ -6,7 +6,8 @@
 //!  modules ──┬─ vsock ─────────▶ hello: the control port serves
 //!            ├─ erofs, overlay ▶ root ┬▶ system ─▶ network ─┬─▶ base ─▶ Call::Boot starts the engine
 //!            │                        └▶ engine-modules     │
-//!            └─ ext4 ──────────▶ data-disk ─────────────────┘
+//!            ├─ ext4 ──────────▶ data-disk ─────────────────┤
+//!            └─ all ───────────▶ processors ────────────────┘
 //! ```
 //!
 //! A step that fails does not end the boot. The host is told, the engine is not started when it cannot be, and the
@@ -17,6 +18,7 @@ mod modules;
 pub(crate) mod mounts;
 mod network;
 pub(crate) mod preload;
+mod processors;
 mod root;
 mod settle;
 
@@ -195,7 +197,7 @@ async fn prepare(report: &Report, disks: Disks, modules: Option<Modules>) -> Res
         };
         Ok(data::open(&disks.data, tools).await?)
     };
-    let ((), data) = tokio::try_join!(system, data)?;
+    let ((), data, ()) = tokio::try_join!(system, data, start_processors(report, modules.as_ref()))?;
     if let Some(error) = data.place().await? {
         report.warn(error.to_string());
     }
@@ -252,6 +254,19 @@ async fn attach_shares(report: &Report, modules: Option<&Modules>) -> Result<(),
         report.warn(format!(
             "what the host changes in folders cannot be repeated: {error}"
         ));
+    }
+    Ok(())
+}
+
+/// Starts the processors that the kernel was told to leave, which the engine counts as it starts. Not before the drivers
+/// are there, since that is what they were left for.
+async fn start_processors(report: &Report, modules: Option<&Modules>) -> Result<(), Fault> {
+    if let Some(modules) = modules {
+        modules.all_settled().await;
+    }
+    let _stage = report.stage("processors");
+    for failure in blocking(processors::start_all).await? {
+        report.warn(failure);
     }
     Ok(())
 }

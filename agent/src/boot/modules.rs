@@ -83,6 +83,12 @@ impl Modules {
         // The sender goes when everything is settled.
         let _ = self.0.clone().wait_for(settled).await;
     }
+
+    /// Returns when nothing is still to be loaded.
+    pub(crate) async fn all_settled(&self) {
+        let settled = |outcomes: &Outcomes| outcomes.values().all(Option::is_some);
+        let _ = self.0.clone().wait_for(settled).await;
+    }
 }
 
 fn parse(list: &str) -> Vec<Module> {

@@ -83,6 +83,12 @@ fn kernel_command_line(further: &[String]) -> String {
         // Each processor would wake every few seconds to see whether it still does, and a busy host makes that look
         // like a hang.
         "nowatchdog",
+        // Where the kernel looks for devices and their drivers switch them on, QEMU maps them anew, and of two processors
+        // that run meanwhile the other may reach a device by what was mapped before: QEMU ends by an assertion
+        // (`iotlb_to_section`), or the guest stands still. So the agent starts the others, once the drivers are there.
+        // Nor is the kernel to patch itself for one processor, and then back.
+        "maxcpus=1",
+        "noreplace-smp",
         // They cost time in emulation, where the flaws that they guard against are the host's to mitigate.
         "mitigations=off",
         // The kernel would look twice a second whether more than nine tenths of its free memory are in pieces below
