@@ -24,7 +24,7 @@ test("a setting is shown as it would stand in the file before it is applied, and
 
 test("a setting of a few named values is chosen from these", async ({ page }) => {
   await page.goto("/#/machine/settings");
-  const backend = page.getByRole("combobox", { name: "machine.backend", exact: true });
+  const backend = page.getByLabel("machine.backend", { exact: true });
   await backend.selectOption("emulated");
   await expect(backend).toHaveValue("emulated");
   await page.getByRole("button", { name: "Review" }).click();

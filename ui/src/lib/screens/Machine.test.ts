@@ -31,18 +31,18 @@ it("offers in each state what can be done in it", () => {
     return [headline(), ...offers()];
   });
   expect(offers).toEqual([
-    ["The machine is stopped", "Copy cove start", "Start the machine"],
+    ["The machine is stopped", "Start the machine", "Copy cove start"],
     ["The machine is starting"],
-    ["The machine is running", "Copy cove stop", "Copy cove restart", "Restart", "Stop the machine"],
-    ["The machine is paused", "Copy cove resume", "Copy cove stop", "Resume the machine", "Stop the machine"],
+    ["The machine is running", "Restart", "Copy cove restart", "Stop the machine", "Copy cove stop"],
+    ["The machine is paused", "Resume the machine", "Copy cove resume", "Stop the machine", "Copy cove stop"],
     ["The machine is stopping"],
-    ["The machine failed", "Copy cove start", "Start the machine"],
+    ["The machine failed", "Start the machine", "Copy cove start"],
   ]);
 });
 
 it("a daemon that is away says why, what to do, and nothing of a machine that nobody knows", () => {
   const { page, headline, offers } = screen({}, { message: "it was stopped", hint: "Start it.", kind: "daemon_away" });
-  expect([headline(), words(one(page, ".bad")), words(one(page, ".bad + p")), offers()]).toEqual(["Cove's daemon does not run", "it was stopped", "Start it.", ["Copy cove start", "Start the machine"]]);
+  expect([headline(), words(one(page, ".bad")), words(one(page, ".bad + p")), offers()]).toEqual(["Cove's daemon does not run", "it was stopped", "Start it.", ["Start the machine", "Copy cove start"]]);
   expect(page.querySelector("dl")).toBeNull();
 });
 
