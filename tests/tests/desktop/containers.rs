@@ -58,6 +58,7 @@ pub(crate) fn a_container_goes_through_its_states_and_its_command_makes_another(
     window.press("Start");
     becomes("running");
     window.press("Kill");
+    agree(&window, "Kill");
     window.reads_within(SOON * 2, "Exited (137)");
     window.picture("8a-actions");
 

@@ -1,7 +1,7 @@
 //! What a person does with the window in a day. Tests go on with what earlier ones left, and make what they need where
 //! these did not run.
 
-use crate::{containers, tray};
+use crate::{containers, things::agree, tray};
 use cove_tests::harness::{
     Cove, eventually,
     webdriver::{BOOT, QUIET, SOON, Window, program},
@@ -377,6 +377,7 @@ pub(crate) fn containers_and_machine_are_stopped_in_the_window(cove: &Cove) {
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
     window.press("Kill");
+    agree(&window, "Kill");
     // No other container is called so there, were it left with this state by another test.
     window.find_within(
         SOON * 2,
