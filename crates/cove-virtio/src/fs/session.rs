@@ -457,13 +457,9 @@ impl Shared {
         }
         match server.serve(&readable, &writable) {
             Answer::Written(len) => {
-                self.note(thread);
-                self.complete(queue, head, u32::try_from(len).unwrap_or(u32::MAX))?;
+                self.finish(thread, queue, head, u32::try_from(len).unwrap_or(u32::MAX))?;
             }
-            Answer::Nothing => {
-                self.note(thread);
-                self.complete(queue, head, 0)?;
-            }
+            Answer::Nothing => self.finish(thread, queue, head, 0)?,
             Answer::Later(pending) => {
                 let buffers: Vec<_> = chain
                     .writable()
@@ -484,11 +480,12 @@ impl Shared {
         Ok(large)
     }
 
-    /// Remembers how long an answer took.
-    fn note(&self, thread: usize) {
+    /// Remembers how long an answer took, and completes its request.
+    fn finish(&self, thread: usize, queue: usize, head: u16, written: u32) -> Result<(), BrokenQueue> {
         let mut queues = self.queues();
         queues.end(thread);
         queues.brisk &= queues.took < self.linger;
+        self.give_back(queues, queue, head, written)
     }
 
     /// Wakes another thread for a request that waits, if there are both.
@@ -518,13 +515,25 @@ impl Shared {
     }
 
     fn complete(&self, queue: usize, head: u16, written: u32) -> Result<(), BrokenQueue> {
-        let signal = match self.queues().list.get_mut(queue) {
+        self.give_back(self.queues(), queue, head, written)
+    }
+
+    /// Gives the driver a chain back, and signals it once the queues are let go.
+    fn give_back(
+        &self,
+        mut queues: MutexGuard<'_, Queues>,
+        queue: usize,
+        head: u16,
+        written: u32,
+    ) -> Result<(), BrokenQueue> {
+        let signal = match queues.list.get_mut(queue) {
             Some(queue) => {
                 queue.complete(&self.memory, head, written)?;
                 queue.wants_signal(&self.memory)?.then_some(queue.index)
             }
             None => None,
         };
+        drop(queues);
         if let Some(queue) = signal
             && let Err(error) = self.interrupt.signal_queue(queue)
         {
