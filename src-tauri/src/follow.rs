@@ -30,8 +30,9 @@ const REFRESH: Duration = Duration::from_secs(10);
 /// may take twelve seconds over its list of containers, and is not to be called lost each time that it is asked.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The list is not read again within this time of a reading, so that changes which come together are answered together.
-/// The engine tells of some changes so much before its list has them.
 const GATHER: Duration = Duration::from_millis(15);
+/// When the list has what the engine tells of before: it writes a container's state to its disk in between.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Keeps [`Cove::news`] true.
 pub(crate) async fn machine(cove: Arc<Cove>) {
@@ -193,7 +194,8 @@ async fn follow_engine(cove: &Arc<Cove>, engine: &Engine) -> Result<(), EngineEr
                 due = due.min(if is_in_the_list(&event) {
                     now.max(read + GATHER)
                 } else {
-                    *settled.insert(now + GATHER)
+                    settled = Some(now + SETTLE);
+                    now + GATHER
                 });
             }
             if let Some(kind) = kind {

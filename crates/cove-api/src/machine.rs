@@ -107,8 +107,8 @@ pub struct MachineStatus {
     pub notices: Vec<String>,
 }
 
-/// What a machine that runs uses, memory and disk in bytes, as its guest counts; what it takes of the host's memory is in its
-/// [`MachineStatus`].
+/// What a machine that runs uses, memory and disk in bytes, as its guest counts; what it takes of the host's memory is
+/// in its [`MachineStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MachineUsage {
     /// What the data disk takes on the host.

@@ -50,7 +50,7 @@ impl From<ContextError> for ApiError {
             ),
             ContextError::Elsewhere { name, .. } => (
                 ErrorCode::WrongState,
-                format!("to have it lead here: docker context rm {name} && cove context use"),
+                format!("to have it lead here: docker context rm --force {name} && cove context use"),
             ),
             ContextError::Config(ConfigError::Malformed { .. }) => (
                 ErrorCode::WrongState,

@@ -457,9 +457,12 @@ fn docker_context(context: &crate::machine::Context) -> Check {
             )
         }
         Ok(ContextState::Elsewhere { host }) => {
-            let fix = "to have it lead here: docker context rm cove, then cove start";
+            let fix = "to have it lead here: docker context rm --force cove, then cove start";
             let found = format!("the context `cove` leads to another machine of yours, at {host}");
-            by("docker context rm cove && cove start", warning(name, found, fix))
+            by(
+                "docker context rm --force cove && cove start",
+                warning(name, found, fix),
+            )
         }
         Ok(ContextState::Foreign) => {
             let fix = "rename or remove it, then `cove start`";

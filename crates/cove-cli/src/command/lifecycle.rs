@@ -15,6 +15,10 @@ pub(super) async fn start(session: &Session) -> anyhow::Result<ExitCode> {
     let status = follow(client.start(&session.machine).await?, &progress, "start").await?;
     if was_up {
         drop(progress);
+        // A start makes the Docker context, which may have gone since.
+        if let Err(error) = client.create_context(&session.machine, false).await {
+            session.say(&format!("note: {error}"));
+        }
         session.say(&format!("machine `{}` is running already", status.name));
     } else {
         progress.done(&format!("started machine `{}`", status.name));

@@ -177,7 +177,9 @@ fn in_use(path: &str, users: &[Mounting]) -> String {
     } else {
         ("containers", "have")
     };
-    format!("{noun} {names} {verb} `{path}`, something in it or a folder around it mounted")
+    format!(
+        "{noun} {names} {verb} `{path}`, something in it or a folder around it mounted, or come by a link in it"
+    )
 }
 
 /// Whether something of the share at `path` comes with `source`, a path in the guest: because it comes from there, or
@@ -343,11 +345,11 @@ mod tests {
         };
         assert_eq!(
             in_use("/data", &[user("db", false)]),
-            "container `db` (stopped) has `/data`, something in it or a folder around it mounted"
+            "container `db` (stopped) has `/data`, something in it or a folder around it mounted, or come by a link in it"
         );
         assert_eq!(
             in_use("/data", &[user("web", true), user("db", false)]),
-            "containers `web`, `db` (stopped) have `/data`, something in it or a folder around it mounted"
+            "containers `web`, `db` (stopped) have `/data`, something in it or a folder around it mounted, or come by a link in it"
         );
     }
 

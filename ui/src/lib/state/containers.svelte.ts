@@ -98,6 +98,8 @@ export class Containers {
   /** What rows were sorted by when nobody was about to press one. */
   // eslint-disable-next-line svelte/prefer-svelte-reactivity -- nobody looks at it but by key
   readonly #weights = new Map<string, number>();
+  /** The order that those are of. */
+  #weighed: Order = "name";
 
   constructor(
     host: Host,
@@ -128,11 +130,16 @@ export class Containers {
 
   /** What a row is sorted by: the newest first, and what uses most. */
   #weight({ id, createdMs, state }: ContainerRow): number {
+    if (this.#weighed !== this.order) {
+      this.#weights.clear();
+      this.#weighed = this.order;
+    }
     if (this.order === "name") return 0;
     if (this.order === "age") return createdMs;
     const kept = this.held ? this.#weights.get(id) : undefined;
-    // What does not run uses nothing, whatever was read of it last.
-    const weight = kept ?? (state === "running" ? (this.usage.get(id)?.at(-1)?.[this.order] ?? 0) : 0);
+    // What has ended uses nothing, whatever was read of it last; what is paused keeps its memory.
+    const uses = state === "running" || (state === "paused" && this.order === "memory");
+    const weight = kept ?? (uses ? (this.usage.get(id)?.at(-1)?.[this.order] ?? 0) : 0);
     this.#weights.set(id, weight);
     return weight;
   }

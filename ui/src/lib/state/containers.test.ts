@@ -47,8 +47,11 @@ describe("the list of containers", () => {
     state.held = true;
     use(one, 3e12);
     expect(first()).toBe(other);
-    state.held = false;
+    state.order = "cpu";
+    expect(first()).toBeDefined();
+    state.order = "memory";
     expect(first()).toBe(one);
+    state.held = false;
     state.rows = state.rows?.map((row) => (row.id === one ? { ...row, state: "exited" } : row)) ?? null;
     expect(first()).toBe(other);
     stop();

@@ -507,6 +507,10 @@ mod tests {
         );
         assert!(refusal.contains("the guest has its own /etc"), "{refusal}");
         assert!(!refusal.contains("cove share add"), "{refusal}");
+        // Nor is what was made in the machine started so, where `/etc/ssl` itself may be mounted.
+        let made = serde_json::json!({"HostConfig": {"Binds": [home.path("home/ssl") + ":/x"]}});
+        let obstacle = body::obstacle(&made.to_string(), &home.policy);
+        assert_eq!(obstacle, Some(home.refusal(&home.path("home/ssl"))));
     }
 
     #[cfg(unix)]

@@ -43,9 +43,12 @@ impl Owner {
                 self.set_stage(message);
             }
             Update::Notice { topic, message } => {
-                operation.notice(message.clone());
-                tracing::warn!("{message}");
-                self.notices.insert(topic, message);
+                // A second try finds what the first one found.
+                if self.notices.get(&topic) != Some(&message) {
+                    operation.notice(message.clone());
+                    tracing::warn!("{message}");
+                    self.notices.insert(topic, message);
+                }
             }
             Update::Machine { machine, record } => {
                 self.snapshot.backend = BackendReport {
