@@ -384,7 +384,7 @@ impl Tree {
         if self.stat(node).is_ok_and(|(stat, _)| stat.stx_nlink > 0) {
             for below in self.nodes.all() {
                 if below.is_watched() && path(below.id, &self.nodes).is_none() {
-                    self.unwatch(&below, None);
+                    self.unwatch_out_of_view(&below);
                 }
             }
         }

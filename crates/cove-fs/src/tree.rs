@@ -209,11 +209,15 @@ impl Tree {
             return self.pin_budget.reserve();
         }
         let mut pins = self.pins.lock();
+        let mut spared = 0;
         for _ in 0..pins.len() {
             let Some(weak) = pins.pop_front() else { break };
             let Some(node) = weak.upgrade() else { continue };
-            // One that is dead to the guest has no name to be found by again.
-            if node.pin_used.swap(false, Ordering::Relaxed) || node.dead.load(Ordering::Acquire) {
+            // One that is dead to the guest has no name to be found by again. Not more than half of all are for such:
+            // who keeps thousands of removed directories open is to leave some for the others.
+            let is_spared = node.dead.load(Ordering::Acquire) && spared < self.config.max_pins / 2;
+            spared += usize::from(is_spared);
+            if node.pin_used.swap(false, Ordering::Relaxed) || is_spared {
                 pins.push_back(weak);
                 continue;
             }

@@ -304,6 +304,13 @@ impl Tree {
         }
     }
 
+    /// Ends the watch on a directory that is still where it was, but below one that went out of the guest's view. By its
+    /// place it is found from there.
+    pub(crate) fn unwatch_out_of_view(&self, node: &Node) {
+        let place = node.state.lock().place.clone();
+        self.unwatch(node, place.as_deref());
+    }
+
     /// A directory by the place where it was, without a pin for the next time.
     fn open_once(&self, node: &Node, place: &Place) -> Result<OwnedFd, Errno> {
         let parent = self.dir(&self.node(place.parent)?)?;
@@ -335,7 +342,11 @@ fn ignores_case(dir: &Descriptor) -> Result<bool, Errno> {
     // that do not.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let flags = open_dir(dir, flags).and_then(rustix::fs::ioctl_getflags);
-    Ok(flags.is_ok_and(|flags| flags.bits() & CASEFOLD != 0))
+    Ok(flags.is_ok_and(|flags| folds(flags.bits())))
+}
+
+fn folds(flags: u32) -> bool {
+    flags & CASEFOLD != 0
 }
 
 /// Whether a directory cannot be watched because of the file system that it is on, as all others there: it has no file
@@ -458,6 +469,13 @@ mod tests {
         let dir = rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap();
         let dir = Budget::new(1).reserve().unwrap().hold(dir);
         assert_eq!(ignores_case(&dir), Ok(false));
+        let listed = open_dir(&dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC).unwrap();
+        match rustix::fs::ioctl_getflags(listed) {
+            Ok(_) | Err(Errno::NOTTY | Errno::OPNOTSUPP) => {}
+            Err(errno) => panic!("the flags are not told: {errno}"),
+        }
+        // Of ext4, that a file consists of extents.
+        assert!(folds(0x4000_0000) && !folds(0x0008_0000));
     }
 
     /// The new node's mark went with the old one's, and nothing that the host did in the directory was told any more.
