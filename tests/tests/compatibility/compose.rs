@@ -274,6 +274,7 @@ volumes: {cache: {}}
 
 pub(crate) fn a_scaled_service_is_reached_through_a_proxy(cove: &Cove) {
     let port = free_port();
+    // The proxy reads its request: a connection that is closed with something unread is reset.
     let compose = format!(
         r#"
 services:
@@ -283,7 +284,7 @@ services:
   proxy:
     image: alpine
     ports: ["127.0.0.1:{port}:80"]
-    command: nc -lk -p 80 -e sh -c 'printf "HTTP/1.0 200 OK\r\n\r\n"; nc worker 80 < /dev/null'
+    command: nc -lk -p 80 -e sh -c 'read -r request; read -r end; printf "HTTP/1.0 200 OK\r\n\r\n"; nc worker 80 < /dev/null'
 "#
     );
     let project = Project::new(cove, "scaled", &[("compose.yaml", &compose)]);
