@@ -125,6 +125,10 @@ pub(crate) fn a_hidden_start_is_seen_where_no_icon_can_be_made_whoever_would_sho
     fs::create_dir(&runtime).expect("it can be made");
     fs::write(runtime.join("tray-icon"), "").expect("it can be written");
     let said = place.path().join("said");
+    // One that is about to end would take this start for a second one.
+    eventually("the application before it to end", || {
+        cove.processes_named("cove-desktop").is_empty()
+    });
     let display = Display::open();
     let _application = Running(
         display
