@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::{
     env, fmt,
     fs::{self, Permissions},
+    io::Read as _,
     net::{Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -222,8 +223,13 @@ fn add_sshd(cove: &Cove, files: &Path, root: &Path) -> Result<PathBuf> {
 
 fn tunnel(cove: &Cove, key: &Path, through: u16) -> Result<Tunnel> {
     let port = free_port();
-    within(STARTING, "sshd to listen", || {
-        TcpStream::connect((Ipv4Addr::LOCALHOST, through)).ok()
+    // A published port takes connections before anything listens in the container, and then resets them.
+    within(STARTING, "the container's ssh server to greet", || {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, through)).ok()?;
+        stream.set_read_timeout(Some(STARTING)).ok()?;
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).ok()?;
+        (greeting == *b"SSH-").then_some(())
     });
     let mut ssh = Command::new("ssh");
     ssh.args(["-N", "-F", "none", "-o", "StrictHostKeyChecking=no"])
