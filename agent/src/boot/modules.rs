@@ -75,18 +75,19 @@ impl Modules {
     /// Returns when none of `names` is still to be loaded. One that failed, or that is not in the list because the
     /// kernel has it built in, is not waited for: what needs it will say best what is missing.
     pub(crate) async fn settled(&self, names: &[&str]) {
-        let settled = |outcomes: &Outcomes| {
-            names
-                .iter()
-                .all(|name| !matches!(outcomes.get(*name), Some(None)))
-        };
-        // The sender goes when everything is settled.
-        let _ = self.0.clone().wait_for(settled).await;
+        let is_settled = |outcomes: &Outcomes, name: &&str| !matches!(outcomes.get(*name), Some(None));
+        self.wait_for(|outcomes| names.iter().all(|name| is_settled(outcomes, name)))
+            .await;
     }
 
     /// Returns when nothing is still to be loaded.
     pub(crate) async fn all_settled(&self) {
-        let settled = |outcomes: &Outcomes| outcomes.values().all(Option::is_some);
+        self.wait_for(|outcomes| outcomes.values().all(Option::is_some))
+            .await;
+    }
+
+    async fn wait_for(&self, settled: impl FnMut(&Outcomes) -> bool) {
+        // The sender goes when everything is settled.
         let _ = self.0.clone().wait_for(settled).await;
     }
 }

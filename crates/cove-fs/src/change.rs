@@ -14,11 +14,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::node::{Node, Place};
 use crate::table::Table;
 
 /// Longest path of directories.
@@ -324,7 +326,7 @@ fn as_seen(event: Event, nodes: &Table) -> Event {
     else {
         return event;
     };
-    match (path(dir, nodes).is_some(), path(to_dir, nodes).is_some()) {
+    match (is_in_view(dir, nodes), is_in_view(to_dir, nodes)) {
         (true, false) => {
             settle_in(to_dir, nodes);
             Event::Deleted { dir, name, entry }
@@ -419,29 +421,38 @@ fn tell(id: u64, event: &Event, nodes: &Table) -> Option<HostChange> {
 }
 
 /// The path of a directory as the guest knows it, below the share's root.
-pub(crate) fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
+fn path(dir: u64, nodes: &Table) -> Option<(OsString, PathBuf)> {
     let mut names = Vec::new();
-    let mut node = nodes.get(dir)?;
-    while !node.is_share_root {
-        let place = node.state.lock().place.clone()?;
-        node = nodes.get(place.parent)?;
-        names.push(place);
-        if names.len() > MAX_DEPTH {
-            return None;
-        }
-    }
+    let root = climb(dir, nodes, |place| names.push(place))?;
     let path = names
         .iter()
         .rev()
         .map(|place| OsStr::from_bytes(place.name.to_bytes()))
         .collect();
-    Some((OsStr::from_bytes(node.share.name.to_bytes()).to_owned(), path))
+    Some((OsStr::from_bytes(root.share.name.to_bytes()).to_owned(), path))
+}
+
+/// Whether the guest knows a path to a directory.
+pub(crate) fn is_in_view(dir: u64, nodes: &Table) -> bool {
+    climb(dir, nodes, |_| ()).is_some()
+}
+
+/// Goes up from a directory to its share's root, which is returned, and shows each place on the way.
+fn climb(dir: u64, nodes: &Table, mut each: impl FnMut(Arc<Place>)) -> Option<Arc<Node>> {
+    let mut node = nodes.get(dir)?;
+    for _ in 0..=MAX_DEPTH {
+        if node.is_share_root {
+            return Some(node);
+        }
+        let place = node.state.lock().place.clone()?;
+        node = nodes.get(place.parent)?;
+        each(place);
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use rustix::fs::{AtFlags, CWD};
 
     use super::*;

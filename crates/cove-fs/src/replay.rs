@@ -27,7 +27,7 @@ use rustix::io::Errno;
 
 use crate::abi::{self, Attr, AttrOut, EntryOut, OpenOut, fopen, op};
 use crate::body::Body;
-use crate::change::{EntryKind, Event, path};
+use crate::change::{EntryKind, Event, is_in_view};
 use crate::handle::Open;
 use crate::memory::Sink;
 use crate::node::{Node, Stamp};
@@ -383,7 +383,7 @@ impl Tree {
         // Nor has what happens below it, where it was only moved. What was removed has no links left, and nothing below.
         if self.stat(node).is_ok_and(|(stat, _)| stat.stx_nlink > 0) {
             for below in self.nodes.all() {
-                if below.is_watched() && path(below.id, &self.nodes).is_none() {
+                if below.is_watched() && !is_in_view(below.id, &self.nodes) {
                     self.unwatch_out_of_view(&below);
                 }
             }

@@ -197,18 +197,17 @@ fn is_of(source: &str, path: &Path, shares: &[settings::Share]) -> bool {
 /// Whether `source`, a path in the guest, comes from the share at `path` and from no other one around it, which would
 /// be there for it once that has gone.
 fn is_of_alone(source: &str, path: &Path, shares: &[settings::Share]) -> bool {
-    let others = shares.iter().filter(|share| share.path != path);
-    let others: Vec<settings::Share> = others.cloned().collect();
-    HostPaths::NATIVE
-        .in_guest(source)
-        .is_some_and(|source| share_of(&source, shares) == Some(path) && share_of(&source, &others).is_none())
+    let others = || shares.iter().filter(|share| share.path != path);
+    HostPaths::NATIVE.in_guest(source).is_some_and(|source| {
+        share_of(&source, shares) == Some(path) && share_of(&source, others()).is_none()
+    })
 }
 
 /// The share that a path in the guest comes from: the innermost one.
-fn share_of<'a>(source: &str, shares: &'a [settings::Share]) -> Option<&'a Path> {
+fn share_of<'a>(source: &str, shares: impl IntoIterator<Item = &'a settings::Share>) -> Option<&'a Path> {
     let host = HostPaths::NATIVE;
     shares
-        .iter()
+        .into_iter()
         .filter_map(|share| Some((host.in_guest(&share.path.to_string_lossy())?, &*share.path)))
         .filter(|(inside, _)| host.remainder(source, inside).is_some())
         .max_by_key(|(inside, _)| inside.len())

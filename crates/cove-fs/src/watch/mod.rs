@@ -26,7 +26,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
 
-use crate::change::path;
+use crate::change::is_in_view;
 use crate::descriptor::Descriptor;
 use crate::node::{Node, Place};
 use crate::sys;
@@ -209,7 +209,7 @@ impl Tree {
             return;
         }
         // Of what happens where the guest knows no path to, nobody could be told.
-        if watch.is_exhausted() || path(node.id, &self.nodes).is_none() {
+        if watch.is_exhausted() || !is_in_view(node.id, &self.nodes) {
             return;
         }
         let result = if watch.count() < self.config.max_watches {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Statx};
 
 use super::wire::{DirectoryKey, RawEvent};
-use crate::change::{EntryKind, Event, path};
+use crate::change::{EntryKind, Event, is_in_view};
 use crate::node::{Node, Stamp};
 use crate::tree::{STATUS, Tree};
 
@@ -51,7 +51,7 @@ impl Tree {
         let Some((key, name)) = &event.at else { return };
         for dir in self.watched_nodes(key) {
             // It went out of view with a folder around it, and nobody can be told of what happens in it.
-            if path(dir.id, &self.nodes).is_none() {
+            if !is_in_view(dir.id, &self.nodes) {
                 self.unwatch_out_of_view(&dir);
                 continue;
             }

@@ -2,19 +2,25 @@
 
 use super::{LONG, eventually, outcome, start, until};
 use crate::machine::{
-    Command,
+    Command, Handle,
     agent::{AgentLink, CallError},
     fake::{Fixture, Script},
     shares,
 };
 use cove_api::MachineState;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::{task::JoinHandle, time::timeout};
 
 /// What the settings say where these folders are shared.
 fn shared(paths: &[&str]) -> String {
     let paths = paths.iter().map(|path| format!("{{ path = {path:?} }}"));
     format!("shares = [{}]\n", paths.collect::<Vec<_>>().join(", "))
+}
+
+/// Has the owner look at the settings once more, while the test goes on.
+fn reconsidering(handle: &Handle) -> JoinHandle<()> {
+    let handle = handle.clone();
+    tokio::spawn(async move { handle.reconsider().await })
 }
 
 #[tokio::test]
@@ -56,10 +62,7 @@ async fn an_agent_that_does_not_answer_about_folders_holds_up_neither_a_stop_nor
     let mounts = guest.was_asked("mount");
     guest.mute(true);
     fixture.write_settings(&shared(&["/srv/data", "/srv/more"]));
-    let reconsidering = tokio::spawn({
-        let handle = handle.clone();
-        async move { handle.reconsider().await }
-    });
+    let asking = reconsidering(&handle);
     eventually("asked the guest", || guest.was_asked("mount") > mounts).await;
     // The owner answers while the guest does not.
     timeout(Duration::from_secs(5), handle.perform(Command::Pause))
@@ -71,12 +74,12 @@ async fn an_agent_that_does_not_answer_about_folders_holds_up_neither_a_stop_nor
         1,
         "what is mounted is still shared"
     );
-    assert!(!reconsidering.is_finished());
+    assert!(!asking.is_finished());
     let killed = timeout(Duration::from_secs(5), async {
         outcome(handle.begin(Command::Kill).await.unwrap()).await
     });
     killed.await.expect("the owner waits for the guest").unwrap();
-    timeout(LONG, reconsidering)
+    timeout(LONG, asking)
         .await
         .expect("whoever asked is never answered")
         .unwrap();
@@ -90,16 +93,10 @@ async fn folders_that_change_while_the_guest_is_told_of_earlier_ones_come_after_
     let guest = fixture.host.guest();
     guest.mute(true);
     fixture.write_settings(&shared(&["/srv/data"]));
-    let first = tokio::spawn({
-        let handle = handle.clone();
-        async move { handle.reconsider().await }
-    });
+    let first = reconsidering(&handle);
     eventually("asked the guest", || guest.was_asked("mount") == 1).await;
     fixture.write_settings(&shared(&["/srv/data", "/srv/more"]));
-    let second = tokio::spawn({
-        let handle = handle.clone();
-        async move { handle.reconsider().await }
-    });
+    let second = reconsidering(&handle);
     // It answers from the next conversation on; the call that it owes was lost with the first.
     tokio::time::sleep(Duration::from_millis(50)).await;
     guest.mute(false);
@@ -137,10 +134,7 @@ async fn a_folder_that_nobody_answered_for_is_taken_back_when_it_is_not_wanted_a
     let mounts = guest.was_asked("mount");
     guest.mute(true);
     fixture.write_settings(&shared(&["/srv/data", "/srv/more"]));
-    let adding = tokio::spawn({
-        let handle = handle.clone();
-        async move { handle.reconsider().await }
-    });
+    let adding = reconsidering(&handle);
     eventually("asked the guest", || guest.was_asked("mount") > mounts).await;
     fixture.write_settings(&shared(&["/srv/data"]));
     guest.mute(false);
