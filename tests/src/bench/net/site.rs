@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use std::{
     env, fmt,
     fs::{self, Permissions},
-    io::Read as _,
+    io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -223,10 +223,12 @@ fn add_sshd(cove: &Cove, files: &Path, root: &Path) -> Result<PathBuf> {
 
 fn tunnel(cove: &Cove, key: &Path, through: u16) -> Result<Tunnel> {
     let port = free_port();
-    // A published port takes connections before anything listens in the container, and then resets them.
+    // A published port takes connections before anything listens in the container, and then resets them. The first
+    // word is ours, as ssh's own client has it: Debian 12's passt makes the connection in the guest with it, no sooner.
     within(STARTING, "the container's ssh server to greet", || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, through)).ok()?;
         stream.set_read_timeout(Some(STARTING)).ok()?;
+        stream.write_all(b"SSH-2.0-cove\r\n").ok()?;
         let mut greeting = [0; 4];
         stream.read_exact(&mut greeting).ok()?;
         (greeting == *b"SSH-").then_some(())

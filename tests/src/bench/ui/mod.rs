@@ -137,12 +137,12 @@ fn rows_of_memory(memory: &Memory) -> Vec<Row> {
 
 fn rows_of_latency(latency: &Latency) -> Vec<Row> {
     let mut rows = Vec::new();
-    for (change, times) in [("start", &latency.starts), ("end", &latency.ends)] {
+    for (change, times) in [("a start", &latency.starts), ("an end", &latency.ends)] {
         for (percent, label) in [(50, "median"), (95, "95th percentile")] {
             rows.push(Row {
                 target: Some(Target::OursAtMost(LATENCY_TARGET)),
                 ..told(
-                    format!("engine's event of a {change} to its row, {label}"),
+                    format!("engine's event of {change} to its row, {label}"),
                     "ms",
                     percentile(times, percent),
                 )
