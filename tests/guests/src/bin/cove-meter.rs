@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `e` | every byte comes back |
 //! | `t` | takes that many bytes and answers with one |
-//! | `g` | gives that many bytes |
+//! | `g` | gives that many bytes and waits for one |
 //! | `T`, `G` | the same, but on a connection that it makes to the address that follows, a line of text |
 //!
 //! Nothing is said by the end of a direction, so that every carrier can be measured, whatever it makes of half-closed
@@ -68,9 +68,7 @@ fn answer(mut client: TcpStream) -> io::Result<()> {
             if wanted[0] == b'T' {
                 take(&mut other, count)
             } else {
-                give(&mut other, count)?;
-                // Until the other end has it all.
-                other.read_exact(&mut [0])
+                give(&mut other, count)
             }
         }
         _ => Err(io::ErrorKind::InvalidData.into()),
@@ -107,5 +105,6 @@ fn give(stream: &mut TcpStream, count: u64) -> io::Result<()> {
         stream.write_all(&buffer[..piece])?;
         left -= piece as u64;
     }
-    Ok(())
+    // Until the other end has it all.
+    stream.read_exact(&mut [0])
 }

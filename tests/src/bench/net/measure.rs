@@ -55,7 +55,8 @@ fn send(stream: &mut TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn receive(stream: &mut TcpStream) -> Result<()> {
+/// Takes everything, at how many MiB/s since `began`, and tells the other end.
+fn receive(stream: &mut TcpStream, began: Instant) -> Result<f64> {
     let mut buffer = vec![0; PIECE];
     let mut left = BULK as usize;
     while left > 0 {
@@ -63,7 +64,9 @@ fn receive(stream: &mut TcpStream) -> Result<()> {
         ensure!(got > 0, "the connection ended {left} bytes too early");
         left = left.saturating_sub(got);
     }
-    Ok(())
+    let rate = rate(began);
+    stream.write_all(b".")?;
+    Ok(rate)
 }
 
 fn rate(began: Instant) -> f64 {
@@ -85,8 +88,7 @@ pub(super) fn outward(site: &Site, way: Way) -> Result<f64> {
     let mut stream = connect(site, way)?;
     let began = Instant::now();
     ask(&mut stream, b'g')?;
-    receive(&mut stream)?;
-    Ok(rate(began))
+    receive(&mut stream, began)
 }
 
 /// Connections a second, each good for one byte there and back.
@@ -153,11 +155,7 @@ fn called(site: &Site, what: u8) -> Result<TcpStream> {
 /// MiB/s from the container through its way out.
 pub(super) fn upload(site: &Site, _: Way) -> Result<f64> {
     let mut stream = called(site, b'G')?;
-    let began = Instant::now();
-    receive(&mut stream)?;
-    let rate = rate(began);
-    stream.write_all(b".")?;
-    Ok(rate)
+    receive(&mut stream, Instant::now())
 }
 
 /// MiB/s to the container on a connection that it made.
