@@ -5,7 +5,7 @@ use crate::process::cgroup;
 use std::{fs, io, path::Path};
 
 /// Kernel settings, and why.
-const SYSCTLS: [(&str, &str); 11] = [
+const SYSCTLS: [(&str, &str); 12] = [
     // Containers reach the network through the guest.
     ("net/ipv4/ip_forward", "1"),
     // Any group may ping without a privilege, and containers may use low ports without one.
@@ -20,6 +20,11 @@ const SYSCTLS: [(&str, &str); 11] = [
     // A key ring for each container.
     ("kernel/keys/maxkeys", "20000"),
     ("kernel/keys/maxbytes", "2000000"),
+    // How much of a connection may be under way to the guest: a fraction more than the stream from passt holds. A passt
+    // before 2024 loses what the stream does not take, and sends it all again. It ends each connection on the host, so
+    // that no window here ever spans the way to a far server; what is in the guest is near. Network namespaces that are
+    // made later begin with it.
+    ("net/ipv4/tcp_rmem", "4096 131072 262144"),
     // A guest whose kernel has failed must end instead of hanging.
     ("kernel/panic", "1"),
     ("kernel/panic_on_oops", "1"),
