@@ -20,10 +20,10 @@ const SYSCTLS: [(&str, &str); 12] = [
     // A key ring for each container.
     ("kernel/keys/maxkeys", "20000"),
     ("kernel/keys/maxbytes", "2000000"),
-    // How much of a connection may be under way to the guest: a fraction more than the stream from passt holds. A passt
-    // before 2024 loses what the stream does not take, and sends it all again. It ends each connection on the host, so
-    // that no window here ever spans the way to a far server; what is in the guest is near. Network namespaces that are
-    // made later begin with it.
+    // Windows of half the last number: what may be under way to the guest stays below the 208 KiB that the stream from
+    // passt holds, since a passt before 2024 loses what it does not take, and sends it again. passt ends each connection
+    // on the host, so that no window here ever spans the way to a far server. Network namespaces that are made later
+    // begin with these numbers.
     ("net/ipv4/tcp_rmem", "4096 131072 262144"),
     // A guest whose kernel has failed must end instead of hanging.
     ("kernel/panic", "1"),
