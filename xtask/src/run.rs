@@ -92,6 +92,8 @@ pub(crate) fn run(layout: &Layout, options: &[&str]) -> Result<ExitCode> {
     println!("then:            cove status · docker run --rm alpine cat /etc/os-release · cove stop");
     if let Some(program) = built.window {
         demo.open_window(&program)?;
+    } else if !options.contains(&ONCE) && !has_display() {
+        println!("No window:       neither DISPLAY nor WAYLAND_DISPLAY is set, so that nobody could see it");
     }
     Ok(ExitCode::SUCCESS)
 }
