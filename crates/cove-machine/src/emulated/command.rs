@@ -6,7 +6,7 @@
 //! clock but a TSC whose frequency nothing tells. `pc` has three clocks to choose from, and what a machine does not
 //! need of it is switched off.
 //!
-//! The processor is all that QEMU can emulate. A lesser model saves a tenth of the boot, but programs in containers may
+//! The processor is all that QEMU can emulate, except what it would be slow at. A lesser model saves a tenth of the boot, but programs in containers may
 //! ask for AVX2 and more: several distributions are built for nothing less than x86-64-v2 or v3.
 
 use super::qemu::Qemu;
@@ -52,7 +52,7 @@ pub(crate) fn command_line(spec: &MachineSpec, qemu: &Qemu, qmp: BorrowedFd<'_>)
     });
     let mut line = Arguments::default();
     line.behaviour(&spec.name);
-    line.board(vcpus, spec.memory_mib);
+    line.board(qemu.version.processor(), vcpus, spec.memory_mib);
     line.option("-kernel", &spec.kernel);
     line.option("-initrd", &spec.initramfs);
     line.option("-append", kernel_command_line(&spec.kernel_arguments));
@@ -136,13 +136,13 @@ impl Arguments {
     }
 
     /// Processors and memory.
-    fn board(&mut self, vcpus: u32, memory_mib: u32) {
+    fn board(&mut self, processor: &str, vcpus: u32, memory_mib: u32) {
         self.option(
             "-machine",
             "pc,memory-backend=memory,usb=off,smm=off,vmport=off,i8042=off,hpet=off",
         );
         self.option("-accel", "tcg,thread=multi,tb-size=512");
-        self.option("-cpu", "max");
+        self.option("-cpu", processor);
         self.option("-smp", format!("cpus={vcpus}"));
         self.option("-m", format!("{memory_mib}M"));
         // Shared, because the devices behind vhost-user map the guest's memory too.
@@ -268,6 +268,8 @@ mod tests {
         let line = line(&MachineSpec::example(), Version::new(7, 2, 0));
         assert_eq!(values(&line, "-smp"), ["cpus=1"]);
         assert_eq!(line.notices.len(), 2);
+        // It ends at a name that it does not know.
+        assert_eq!(values(&line, "-cpu"), ["max,-erms,-fsrm"]);
         assert!(!values(&line, "-netdev")[0].contains("reconnect"));
     }
 

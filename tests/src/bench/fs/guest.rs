@@ -191,7 +191,7 @@ fn qemu(initramfs: &Path, sockets: &[PathBuf]) -> Result<Command> {
         "-accel",
         "tcg,thread=multi,tb-size=512",
         "-cpu",
-        "max",
+        "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc",
         "-smp",
         "2",
         "-m",
