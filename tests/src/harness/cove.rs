@@ -98,12 +98,12 @@ impl Cove {
 
     /// `cove …`.
     pub fn cove<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Cmd {
-        self.clean(Cmd::new(&self.kit.program).args(arguments))
+        self.told(self.client(&self.kit.program)).args(arguments)
     }
 
     /// Another program, in the surroundings of `cove`.
     pub fn program(&self, program: &str) -> Cmd {
-        self.clean(Cmd::new(program))
+        self.told(self.client(program))
     }
 
     /// `docker …`, pointed at the forwarded socket by `DOCKER_HOST`.
@@ -114,21 +114,29 @@ impl Cove {
 
     /// `docker …`, which finds its engine by its own configuration.
     pub fn bare_docker<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Cmd {
-        self.clean(Cmd::new(&self.kit.docker).args(arguments))
+        self.client(&self.kit.docker).args(arguments)
     }
 
-    /// Nothing of the surroundings but the path may decide what a test sees.
-    fn clean(&self, command: Cmd) -> Cmd {
-        command
+    /// Another program, which is told nothing about this Cove. Nothing of the surroundings but the path may decide what a
+    /// test sees.
+    pub fn client(&self, program: impl AsRef<std::ffi::OsStr>) -> Cmd {
+        Cmd::new(program)
             .without_env("DOCKER_HOST")
             .without_env("DOCKER_CONTEXT")
             .without_env("COVE_MACHINE")
+            .without_env("COVE_HOME")
+            .without_env("COVE_HOSTS")
             .without_env("XDG_RUNTIME_DIR")
-            .env("COVE_HOME", self.home())
-            .env("COVE_HOSTS", self.hosts_file())
             .env("DOCKER_CONFIG", self.docker_config())
             .env("HOME", self.root.path())
             .directory(self.root.path())
+    }
+
+    /// Has a program find this Cove.
+    fn told(&self, command: Cmd) -> Cmd {
+        command
+            .env("COVE_HOME", self.home())
+            .env("COVE_HOSTS", self.hosts_file())
     }
 
     /// Starts the default machine and waits for its engine.

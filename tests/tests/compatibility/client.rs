@@ -88,7 +88,7 @@ pub(crate) fn errors_of_the_engine_arrive_unchanged(cove: &Cove) {
     ] {
         let inside = docker(cove, "exec asker /posix ask /engine").arg(path).ok();
         let outside = cove
-            .program("curl")
+            .client("curl")
             .args(["-sS", "-i", "-H", "Connection: close", "--unix-socket"]);
         let outside = outside
             .arg(&socket)
@@ -192,7 +192,7 @@ pub(crate) fn curl_does_the_whole_round(cove: &Cove) {
     let socket = cove.docker_socket();
     let curl = |arguments: &[&str], path: &str| {
         let curl = cove
-            .program("curl")
+            .client("curl")
             .args(["-sS", "--fail-with-body", "--unix-socket"]);
         curl.arg(&socket)
             .args(arguments)

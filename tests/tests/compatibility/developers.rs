@@ -26,12 +26,50 @@ const DEV_CONTAINER: Duration = Duration::from_mins(10);
 
 /// Python with the clients, pointed at the machine's socket and nothing else.
 fn python(cove: &Cove, script: &str) -> Cmd {
+    told_of_the_machine(cove, cove.client("python3")).args(["-c", script])
+}
+
+fn told_of_the_machine(cove: &Cove, python: Cmd) -> Cmd {
     let packages = cove.kit().python.as_ref().unwrap();
-    cove.program("python3")
+    python
         .env("PYTHONPATH", packages)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("DOCKER_HOST", docker_host(cove))
-        .args(["-c", script])
+}
+
+/// The root directory without the mark of a container, by bind mounts in a namespace, and Python there.
+const WITHOUT_MARK: &str = r#"
+root=$1; shift
+mount -t tmpfs tmpfs "$root"
+for place in /* /.[!.]*; do
+  if test -L "$place"; then cp -P "$place" "$root$place"
+  elif test -d "$place"; then mkdir "$root$place"; mount --rbind "$place" "$root$place"
+  fi
+done
+exec chroot "$root" "$@"
+"#;
+
+/// The same where nothing says that this is a container. Where the tests run in one, testcontainers would take the
+/// engine for the one that runs it, and look for ports at that engine's gateway.
+fn as_on_a_computer(cove: &Cove, script: &str) -> Cmd {
+    const MARK: &str = "/.dockerenv";
+    if !Path::new(MARK).exists() {
+        return python(cove, script);
+    }
+    let root = cove.scratch().join("unmarked");
+    fs::create_dir_all(&root).unwrap();
+    told_of_the_machine(cove, cove.client("unshare"))
+        .args([
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-ec",
+            WITHOUT_MARK,
+            "sh",
+        ])
+        .arg(root)
+        .args(["python3", "-c", script])
 }
 
 /// What docker-py's own documentation begins with, and what hijacks a connection or streams.
@@ -193,12 +231,7 @@ pub(crate) fn testcontainers_start_wait_and_are_reaped(cove: &Cove) {
         .arg(&context)
         .input("FROM scratch\nCOPY reaper /reaper\nCMD [\"/reaper\"]\n")
         .ok();
-    let mut session = python(cove, TESTCONTAINERS);
-    if Path::new("/.dockerenv").exists() {
-        // This computer is a container itself, from which testcontainers would look for ports at the engine's gateway.
-        session = session.env("TESTCONTAINERS_CONNECTION_MODE", "docker_host");
-    }
-    let mut session = session.spawn();
+    let mut session = as_on_a_computer(cove, TESTCONTAINERS).spawn();
     let (output, mut errors) = (session.stdout.take().unwrap(), session.stderr.take().unwrap());
     let session = Running(session);
     let mut said = String::new();
@@ -287,7 +320,7 @@ pub(crate) fn a_dev_container_is_built_with_its_feature_and_entered(cove: &Cove)
     fs::write(folder.join("source"), "print('hi')\n").unwrap();
     let program = cove.kit().devcontainer.as_ref().unwrap();
     let devcontainer = |verb: &str| {
-        cove.program("node")
+        cove.client("node")
             .env("DOCKER_HOST", docker_host(cove))
             .arg(program)
             .args([verb, "--docker-path"])

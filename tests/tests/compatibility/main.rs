@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  rows::areas ──▶ the tests that run          (one machine for all of them)
-//!       └────────▶ docs/compatibility.md       (written by this suite, compared on every run)
+//!       └────────▶ docs/compatibility.md       (written by this suite with `--all`, compared without)
 //! ```
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "how a test fails")]
@@ -62,7 +62,7 @@ fn docker(cove: &Cove, line: &str) -> Cmd {
 fn docker_on_a_terminal(cove: &Cove, line: &str) -> Cmd {
     let client = cove.kit().docker.display();
     let inner = format!("stty rows 31 cols 97 -ixon; {client} {line}");
-    cove.program("script")
+    cove.client("script")
         .args(["-qec", &inner, "/dev/null"])
         .env("DOCKER_HOST", docker_host(cove))
 }
