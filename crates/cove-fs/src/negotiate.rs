@@ -1,7 +1,9 @@
 //! What guest and server agree on in INIT.
 //!
 //! Deliberately not asked for: the write-back cache (data would reach the host late, and a host's own write could be
-//! overwritten by older pages), exports by handle, security labels, ACLs (see `ops::xattrs`), submounts (a share's
+//! overwritten by older pages), shared mappings of files that are read past the cache, which are those that have taken
+//! another one's name (`fopen::DIRECT_IO`; the kernel writes a mapping's pages through whichever handle of the name it
+//! finds, which may be that of the file before), exports by handle, security labels, ACLs (see `ops::xattrs`), submounts (a share's
 //! inner mounts appear as ordinary directories, with inode numbers that cannot collide).
 
 use rustix::io::Errno;
@@ -28,8 +30,7 @@ const WANTED: u64 = init::ASYNC_READ
     | init::CACHE_SYMLINKS
     | init::HANDLE_KILLPRIV_V2
     | init::SETXATTR_EXT
-    | init::INIT_EXT
-    | init::DIRECT_IO_ALLOW_MMAP;
+    | init::INIT_EXT;
 
 /// Bits that the server cannot do without, as structures depend on them.
 const NEEDED: u64 = init::SETXATTR_EXT;

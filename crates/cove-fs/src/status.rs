@@ -31,7 +31,8 @@ const FRESH: i128 = 2_000_000_000;
 /// Whether less than `nanoseconds` have gone by since `time`, or it lies ahead.
 fn within(time: Time, nanoseconds: i128) -> bool {
     let now = clock_gettime(ClockId::RealtimeCoarse);
-    let age = i128::from(now.tv_sec - time.0) * 1_000_000_000 + i128::from(now.tv_nsec) - i128::from(time.1);
+    let seconds = i128::from(now.tv_sec) - i128::from(time.0);
+    let age = seconds * 1_000_000_000 + i128::from(now.tv_nsec) - i128::from(time.1);
     age < nanoseconds
 }
 
@@ -304,6 +305,12 @@ pub(crate) fn device_parts(rdev: u32) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_may_be_as_far_away_as_a_guest_can_set_it() {
+        assert!(!is_ambiguous((i64::MIN, 0)));
+        assert!(is_ambiguous((i64::MAX, 999_999_999)));
+    }
 
     #[test]
     fn device_numbers_travel_both_ways() {

@@ -277,7 +277,11 @@ impl Tree {
 
     pub(crate) fn flush(&self, node: u64, mut body: Body<'_>, sink: Sink<'_>) -> Result<usize, Errno> {
         let request: abi::FlushIn = body.take()?;
-        self.handles.get(request.fh, node)?;
+        let handle = self.handles.get(request.fh, node)?;
+        if let Open::File { lock_owners, .. } = &handle.open {
+            // The guest's kernel may give its number to another process, whose locks this handle has nothing to do with.
+            lock_owners.lock().retain(|owner| *owner != request.lock_owner);
+        }
         self.locks.release(node, request.lock_owner);
         sink.done()
     }

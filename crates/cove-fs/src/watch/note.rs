@@ -212,11 +212,21 @@ impl Tree {
             return;
         }
         let stamp = stat.as_ref().map(Stamp::new);
-        let modified = mask & libc::FAN_MODIFY != 0 || {
-            // Written through a mapping: only the closing tells.
-            let told = known.as_ref().and_then(|node| node.state.lock().told);
-            mask & libc::FAN_CLOSE_WRITE != 0 && told.is_some() && told != stamp
-        };
+        let told = known.as_ref().and_then(|node| node.state.lock().told);
+        // Its times were set, as `touch` does, which opens it for writing as well.
+        let only_attributes = mask & libc::FAN_ATTRIB != 0
+            && !is_dir
+            && told
+                .zip(stamp)
+                .is_some_and(|(told, stamp)| told.size == stamp.size);
+        if let Some(node) = &known
+            && only_attributes
+        {
+            node.state.lock().told = stamp;
+        }
+        // Written through a mapping: only the closing tells.
+        let mapped = mask & libc::FAN_CLOSE_WRITE != 0 && told.is_some() && told != stamp && !only_attributes;
+        let modified = mask & libc::FAN_MODIFY != 0 || mapped;
         if modified && !is_dir {
             // Where it cannot be looked at, having been moved perhaps, the next closing is to tell once more.
             if let Some(node) = &known
@@ -229,7 +239,7 @@ impl Tree {
                 name: name.to_owned(),
             });
         }
-        if mask & libc::FAN_ATTRIB != 0 && !created {
+        if mask & libc::FAN_ATTRIB != 0 {
             self.push_change(Event::Attributes {
                 dir: dir.id,
                 name: name.to_owned(),
@@ -400,6 +410,42 @@ mod tests {
         let apart = [created(&key, x), renamed(&key, x, y), created(&key, x)];
         assert_eq!(told(&server, &apart), ["created x", "renamed x y", "created x"]);
         assert_eq!(told(&server, &apart[1..]), ["renamed x y", "created x"]);
+    }
+
+    /// `touch` opens what it sets the times of for writing, and was told as having written.
+    #[test]
+    fn what_was_touched_is_told_of_its_attributes_and_what_was_made_with_its_own_as_well() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let Some((server, root, key)) = watched(folder.path()) else {
+            return;
+        };
+        let path = folder.path().join("f");
+        std::fs::write(&path, b"").unwrap();
+        // So that the guest has been told its times.
+        server.tree.look_up(root.id, c"f").unwrap();
+        let event = |mask| RawEvent {
+            mask,
+            at: Some((key.clone(), c"f".to_owned())),
+            ..RawEvent::default()
+        };
+        let touch = |seconds| {
+            let time = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(time).unwrap();
+        };
+        let attributes = r#"Attributes { name: "f" }"#;
+        touch(1_000);
+        let merged = event(libc::FAN_ATTRIB | libc::FAN_CLOSE_WRITE);
+        assert_eq!(told(&server, &[merged]), [attributes]);
+        touch(2_000);
+        let apart = [event(libc::FAN_ATTRIB), event(libc::FAN_CLOSE_WRITE)];
+        assert_eq!(told(&server, &apart), [attributes]);
+        // Through a mapping, of which its closing alone tells.
+        touch(3_000);
+        let written = told(&server, &[event(libc::FAN_CLOSE_WRITE)]);
+        assert_eq!(written, [r#"Modified { name: "f" }"#]);
+        let made = event(libc::FAN_CREATE | libc::FAN_ATTRIB);
+        assert_eq!(told(&server, &[made]), ["created f", attributes]);
     }
 
     /// The second of the two renames, repeated as such, took the directory back that the first one had moved.

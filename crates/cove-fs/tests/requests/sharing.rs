@@ -435,6 +435,53 @@ fn birth_times_are_told_and_asking_the_root_does_not_end_that() {
 }
 
 #[test]
+fn a_lock_is_not_let_go_by_a_handle_through_which_its_owners_number_locked_before() {
+    let dir = folder();
+    let path = dir.path().join("f");
+    std::fs::write(&path, b"").unwrap();
+    let client = client(dir.path());
+    let node = client.walk("share/f").unwrap();
+    let handles = [client.open(node, 2).unwrap(), client.open(node, 2).unwrap()];
+    let lock = |fh| {
+        let request = abi::LkIn {
+            fh,
+            owner: 7,
+            lock: abi::FileLock {
+                start: 0,
+                end: i64::MAX.cast_unsigned(),
+                kind: 1,
+                pid: 0,
+            },
+            ..Default::default()
+        };
+        client.ask(op::SETLK, node, &[request.as_bytes()]).unwrap();
+    };
+    let flush = |fh| {
+        let request = abi::FlushIn {
+            fh,
+            lock_owner: 7,
+            ..Default::default()
+        };
+        client.ask(op::FLUSH, node, &[request.as_bytes()]).unwrap();
+    };
+    lock(handles[0]);
+    // A process ends, and another one has its number.
+    flush(handles[0]);
+    lock(handles[1]);
+    let request = abi::ReleaseIn {
+        fh: handles[0],
+        ..Default::default()
+    };
+    client.ask(op::RELEASE, node, &[request.as_bytes()]).unwrap();
+    let host = std::fs::File::options().write(true).open(path).unwrap();
+    let is_free =
+        || rustix::fs::fcntl_lock(&host, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+    assert!(!is_free(), "the lock went with another process's handle");
+    flush(handles[1]);
+    assert!(is_free(), "a lock outlived the close");
+}
+
+#[test]
 fn a_lock_that_waits_is_granted_or_interrupted() {
     let dir = folder();
     std::fs::write(dir.path().join("f"), b"").unwrap();
