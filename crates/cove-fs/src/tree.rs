@@ -24,7 +24,6 @@ use crate::descriptor::{Budget, Descriptor};
 use crate::handle::Handles;
 use crate::locks::Locks;
 use crate::node::{Identified, Node, Place};
-use crate::ownership::Owner;
 use crate::replay::Replay;
 use crate::share::Share;
 use crate::table::Table;
@@ -99,11 +98,11 @@ pub(crate) struct Opener {
 impl Opener {
     /// Whether that is so without a look at the user's groups, which no request tells: it takes what the group may do
     /// and what others may.
-    fn is_permitted_by(self, owner: &Owner) -> bool {
-        let bits = if self.uid == owner.uid {
-            owner.mode >> 6
+    pub(crate) fn is_permitted_by(self, owner: u32, mode: u32) -> bool {
+        let bits = if self.uid == owner {
+            mode >> 6
         } else {
-            owner.mode & owner.mode >> 3
+            mode & mode >> 3
         };
         bits & self.wanted == self.wanted
     }
@@ -297,7 +296,7 @@ impl Tree {
             let (stat, reach) = self.regular_file_at(Arc::clone(&place))?;
             let owner = self.owner(node, &stat, &reach);
             let is_judged = node.state.lock().access() == Some((owner.uid, owner.gid, owner.mode));
-            if !is_judged && !opener.is_some_and(|opener| opener.is_permitted_by(&owner)) {
+            if !is_judged && !opener.is_some_and(|opener| opener.is_permitted_by(owner.uid, owner.mode)) {
                 break;
             }
             let (dir, name, _) = reach.at();

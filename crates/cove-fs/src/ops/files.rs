@@ -132,24 +132,35 @@ impl Tree {
                 sink.values(&entry, &open)
             }
             Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {
-                self.open_existing(&parent, name, place, flags, sink)
+                self.open_existing(caller, &parent, name, (place, flags), sink)
             }
             Err(errno) => Err(errno),
         }
     }
 
-    /// CREATE of a file that has come to exist since the guest looked.
+    /// CREATE of a file that has come to exist since the guest looked. The guest's kernel takes it for new and checks
+    /// nothing; told that what it knew is `STALE`, it looks again, and opens what is there by its own rules.
     fn open_existing(
         &self,
+        caller: &Caller,
         parent: &Arc<Node>,
         name: &CStr,
-        place: Place,
-        flags: OFlags,
+        (place, flags): (Place, OFlags),
         sink: Sink<'_>,
     ) -> Result<usize, Errno> {
         let entry = self.look_up(parent.id, name)?;
         let node = self.node(entry.node)?;
-        let opened = require_file(&node).and_then(|()| self.open(&node, flags & HOST_FLAGS, None));
+        let opener = Opener {
+            uid: caller.uid,
+            wanted: wanted(flags),
+        };
+        let permitted =
+            node.kind == FileType::RegularFile && opener.is_permitted_by(entry.attr.uid, entry.attr.mode);
+        let opened = if permitted {
+            self.open(&node, flags & HOST_FLAGS, None)
+        } else {
+            Err(Errno::STALE)
+        };
         let opened = opened.and_then(|(fd, stat)| {
             if flags.contains(OFlags::TRUNC) {
                 rustix::fs::ftruncate(&fd, 0)?;

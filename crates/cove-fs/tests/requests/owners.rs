@@ -81,6 +81,31 @@ fn a_setgid_directory_of_the_host_hands_its_group_on() {
     }
 }
 
+/// The guest's kernel takes what CREATE answers for new, and checks nothing.
+#[test]
+fn what_came_to_exist_before_its_creation_is_opened_for_whom_its_mode_lets_in() {
+    let dir = folder();
+    let client = client(dir.path());
+    let root = client.walk("share").unwrap();
+    let (path, owner) = (dir.path().join("f"), client.uid.get());
+    let set = |mode| {
+        std::fs::write(&path, b"kept").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(0o600);
+    client.create(root, "f", 0o644).unwrap();
+    client.uid.set(owner + 1);
+    let refused = client.create(root, "f", 0o644);
+    assert_eq!(refused.unwrap_err(), Errno::STALE);
+    set(0o666);
+    client.create(root, "f", 0o644).unwrap();
+    // It is for the guest's kernel to follow it.
+    std::os::unix::fs::symlink("f", dir.path().join("link")).unwrap();
+    let followed = client.create(root, "link", 0o644);
+    assert_eq!(followed.unwrap_err(), Errno::STALE);
+    assert_eq!(std::fs::read(path).unwrap(), b"kept");
+}
+
 #[test]
 fn a_record_that_makes_no_sense_is_ignored() {
     let dir = folder();
