@@ -40,11 +40,34 @@ pub(crate) fn login(cove: &Cove, registry: &Registry, word: &str) -> Cmd {
         .input(word)
 }
 
+/// Builds an image whose last layer no other one has, since it is of random bytes, and gives what the image prints:
+/// their sum.
+fn unique(cove: &Cove, image: &str) -> String {
+    docker(cove, "build -q --no-cache -t")
+        .args([image, "-"])
+        .input("FROM alpine\nRUN dd if=/dev/urandom of=/unique bs=1M count=4\nCMD sha256sum /unique\n")
+        .ok();
+    docker(cove, "run --rm").arg(image).ok()
+}
+
+/// Removes an image with its layers, which the builder's cache would keep otherwise.
+fn forget(cove: &Cove, image: &str) {
+    docker(cove, "rmi").arg(image).ok();
+    docker(cove, "builder prune -af").ok();
+}
+
+/// Pulls an image whose last layer is to come from the registry. The engine tells of each layer whether it was there
+/// already, and of none where it still has the image by another name.
+#[track_caller]
+fn download(cove: &Cove, options: &[&str], image: &str) {
+    let said = docker(cove, "pull").args(options).arg(image).ok();
+    assert!(said.contains(": Pull complete"), "nothing was downloaded: {said}");
+}
+
 pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_password(cove: &Cove) {
     let authority = Authority::new("Burrow");
     let registry = Registry::private(cove, &authority);
     let image = registry.image("team/app:1");
-    docker(cove, "tag alpine").arg(&image).ok();
     login(cove, &registry, WORD).run().fails_with(1).says(&[UNKNOWN]);
 
     // What runs goes on, with the port that it publishes.
@@ -75,19 +98,21 @@ pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_passw
         .run()
         .fails_with(1)
         .says(&["401 Unauthorized"]);
+    let sum = unique(cove, &image);
     let push = || docker(cove, "push -q").arg(&image);
     push().run().fails_with(1).says(&["no basic auth credentials"]);
     login(cove, &registry, WORD).ok();
     assert_eq!(push().ok(), image);
-    docker(cove, "rmi").arg(&image).ok();
-    docker(cove, "pull -q").arg(&image).ok();
-    docker(cove, "run --rm").args([&image, "true"]).ok();
+    forget(cove, &image);
+    download(cove, &[], &image);
+    assert_eq!(docker(cove, "run --rm").arg(&image).ok(), sum);
     // The builder asks the registry by itself, with the client's password.
     docker(cove, "rmi").arg(&image).ok();
     docker(cove, "build -q --pull -t from-private -")
         .input(format!("FROM {image}\nRUN echo fetched > /how\n"))
         .ok();
     assert_eq!(docker(cove, "run --rm from-private cat /how").ok(), "fetched");
+    forget(cove, "from-private");
     docker(cove, "logout").arg(&registry.name).ok();
     docker(cove, "pull -q")
         .arg(&image)
@@ -100,7 +125,6 @@ pub(crate) fn a_private_registry_is_trusted_by_its_authority_and_wants_the_passw
     let removed = cove.cove(["trust", "remove"]).arg(&fingerprint(cove)[..16]).run();
     assert_eq!(removed.code, Some(0), "{removed}");
     login(cove, &registry, WORD).run().fails_with(1).says(&[UNKNOWN]);
-    docker(cove, "rmi from-private").ok();
 }
 
 /// What a server says that waits for no question.
@@ -151,17 +175,11 @@ pub(crate) fn an_insecure_registry_is_used_and_a_mirror_is_asked_first(cove: &Co
     let port = plain_port(cove);
     let registry = Registry::serve(cove, port, "");
     let image = registry.image("library/mirrored:1");
-    docker(cove, "build -q -t")
-        .args([&image, "-"])
-        .input("FROM alpine\nRUN echo from the mirror > /whence\n")
-        .ok();
+    let sum = unique(cove, &image);
     docker(cove, "push -q").arg(&image).ok();
-    docker(cove, "rmi").arg(&image).ok();
-    docker(cove, "pull -q mirrored:1").ok();
-    assert_eq!(
-        docker(cove, "run --rm mirrored:1 cat /whence").ok(),
-        "from the mirror"
-    );
+    forget(cove, &image);
+    download(cove, &[], "mirrored:1");
+    assert_eq!(docker(cove, "run --rm mirrored:1").ok(), sum);
     docker(cove, "rmi mirrored:1").ok();
     // Another one without TLS has nobody's leave to be that.
     let other = Registry::serve(cove, free_port(), "");
@@ -262,7 +280,11 @@ pub(crate) fn one_name_has_an_image_for_each_processor(cove: &Cove) {
     let context = place(cove, "joined");
     fs::copy(foreign, context.join("busybox")).unwrap();
     for (name, dockerfile, platform) in [
-        ("amd64", "FROM alpine\nCMD uname -m\n", "linux/amd64"),
+        (
+            "amd64",
+            "FROM alpine\nRUN echo a layer of its own > /part\nCMD uname -m\n",
+            "linux/amd64",
+        ),
         (
             "arm64",
             "FROM scratch\nCOPY busybox /bin/sh\nCMD uname -m\n",
@@ -276,7 +298,7 @@ pub(crate) fn one_name_has_an_image_for_each_processor(cove: &Cove) {
             .input(dockerfile)
             .ok();
         docker(cove, "push -q").arg(&image).ok();
-        docker(cove, "rmi").arg(&image).ok();
+        forget(cove, &image);
     }
     // On this computer the registry has another name.
     let ours = |name: &str| format!("127.0.0.1:{port}/{name}");
@@ -300,7 +322,7 @@ pub(crate) fn one_name_has_an_image_for_each_processor(cove: &Cove) {
             .into_iter()
             .flat_map(|name| ["--platform", name])
             .collect();
-        docker(cove, "pull -q").args(&option).arg(&whole).ok();
+        download(cove, &option, &whole);
         let ran = docker(cove, "run --rm").args(&option).arg(&whole).ok();
         assert_eq!(ran, machine);
         docker(cove, "rmi").arg(&whole).ok();
