@@ -79,9 +79,16 @@ pub(crate) fn a_cache_is_exported_and_one_build_serves_several_processors_by_set
             .ok();
         docker(cove, "run --rm once").ok()
     };
+    let forget = || {
+        docker(cove, "rmi once").ok();
+        docker(cove, "builder prune -af").ok();
+    };
     let first = build("--cache-to type=local,dest=cache");
-    docker(cove, "builder prune -af").ok();
+    forget();
     assert_eq!(build("--cache-from type=local,src=cache"), first);
+    forget();
+    // The step is done anew where nobody names the directory.
+    assert_ne!(build(""), first);
 
     fs::create_dir(place.join("programs")).unwrap();
     let foreign: PathBuf = cove.kit().foreign.as_ref().unwrap().join("arm64/busybox");
