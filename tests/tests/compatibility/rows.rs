@@ -203,7 +203,7 @@ fn of_builds() -> Area {
                 tests![builds::a_cache_comes_back_from_a_registry],
             ),
             extended(
-                "a context of 1 GiB",
+                "a context of 1 GiB, with either builder",
                 CLI,
                 tests![builds::a_context_of_a_gibibyte_is_sent],
             ),
