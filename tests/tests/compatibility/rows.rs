@@ -198,7 +198,8 @@ fn of_builds() -> Area {
                 tests![builds::a_cache_travels_with_its_image],
             ),
             extended(
-                "cache export to a registry, and the cache from there when nothing of it is left in the machine",
+                "cache export to a registry, inside the image (`type=inline`), and the cache from there when nothing \
+                     of it is left in the machine",
                 CLI,
                 tests![builds::a_cache_comes_back_from_a_registry],
             ),
