@@ -69,26 +69,33 @@ pub(crate) fn block_io_is_limited_at_the_device(cove: &Cove) {
         .last()
         .and_then(|line| line.split(' ').next())
         .unwrap();
-    // Past every cache, while the kernel counts: how many hundredths of a second each took.
-    let script = "took() { a=$(cut -d' ' -f1 /proc/uptime | tr -d .); \"$@\" 2>/dev/null; \
-                  b=$(cut -d' ' -f1 /proc/uptime | tr -d .); echo $((b - a)); }\n\
-                  took dd if=/dev/zero of=/f bs=1M count=3 oflag=direct\n\
-                  took dd if=/f of=/dev/null bs=1M iflag=direct\n\
-                  took dd if=/dev/zero of=/g bs=4k count=60 oflag=direct\n\
-                  took dd if=/g of=/dev/null bs=4k iflag=direct";
-    let took = |option: &str| -> Vec<u32> {
-        let took = output_of(cove, option, script);
-        took.lines().map(|took| took.parse().unwrap()).collect()
+    // Past every cache, while the kernel counts: how many hundredths of a second writing took, and how many reading.
+    let took = |option: &str, size: &str| -> [u32; 2] {
+        let script = format!(
+            "set -e\n\
+             now() {{ cut -d' ' -f1 /proc/uptime | tr -d .; }}\n\
+             a=$(now); dd if=/dev/zero of=/f {size} oflag=direct; echo $(($(now) - a))\n\
+             a=$(now); dd if=/f of=/dev/null {size} iflag=direct; echo $(($(now) - a))"
+        );
+        let told = output_of(cove, option, &script);
+        let (written, read) = told.split_once('\n').unwrap();
+        [written, read].map(|took| took.parse().unwrap())
     };
-    for (limited, option) in [
-        (0, format!("--device-write-bps {disk}:1mb")),
-        (1, format!("--device-read-bps {disk}:1mb")),
-        (2, format!("--device-write-iops {disk}:20")),
-        (3, format!("--device-read-iops {disk}:20")),
+    // With the limit each takes six seconds, less what is handed out at once: much longer than without one, however slow
+    // the computer is.
+    for (kind, limit, size) in [
+        ("bps", "512kb", "bs=1M count=3"),
+        ("iops", "10", "bs=4k count=60"),
     ] {
-        let took = took(&option);
-        // A burst may be had at once; the rest has to wait for its turn.
-        assert!(took[limited] >= 150, "{option}: {took:?}");
+        let unlimited = took("", size);
+        for (at, way) in ["write", "read"].into_iter().enumerate() {
+            let option = format!("--device-{way}-{kind} {disk}:{limit}");
+            let limited = took(&option, size);
+            assert!(
+                limited[at] >= 300 && limited[at] >= unlimited[at] + 100,
+                "{option}: {limited:?}, without it {unlimited:?}"
+            );
+        }
     }
 }
 
