@@ -251,14 +251,24 @@ pub(crate) fn namespaces_can_be_shared(cove: &Cove) {
 }
 
 pub(crate) fn another_runtime_runs_beside_the_usual_one(cove: &Cove) {
+    // Each keeps what it knows of a container in a file that the other has not, in a directory with the container's name.
+    const KEPT: [(&str, &str); 2] = [("crun", "status"), ("runc", "state.json")];
     let usual = docker(cove, "info --format {{.DefaultRuntime}}").ok();
     assert_eq!(usual, "crun");
-    for runtime in ["crun", "runc"] {
-        docker(
+    for (runtime, own) in KEPT {
+        let id = docker(
             cove,
             &format!("run -d --name {runtime} --runtime {runtime} alpine sleep 600"),
         )
         .ok();
+        let [crun, runc] = KEPT.map(|(_, file)| format!("*/{id}/{file}"));
+        let found = cove
+            .cove(["exec", "find", "/run", "-maxdepth", "6"])
+            .args(["-path", &crun, "-o", "-path", &runc])
+            .run();
+        let text = found.text();
+        let files: Vec<&str> = text.lines().filter_map(|path| path.rsplit('/').next()).collect();
+        assert_eq!(files, [own], "{runtime}: {found}");
         let told = docker(
             cove,
             &format!("inspect --format {{{{.HostConfig.Runtime}}}} {runtime}"),
