@@ -99,6 +99,8 @@ pub(crate) fn every_action_does_in_every_state_what_it_should(cove: &Cove) {
                 Some((first, rest)) => format!("{first}{NAME}{rest}"),
                 None => format!("{action} {NAME}"),
             };
+            let started = || inspect(cove, NAME, "{{.State.StartedAt}}");
+            let since = started();
             let done = docker(cove, &line).run();
             match after {
                 Ok(after) => {
@@ -113,6 +115,13 @@ pub(crate) fn every_action_does_in_every_state_what_it_should(cove: &Cove) {
                             now.text() == after
                         }
                     });
+                    if after != GONE {
+                        // Another life has a start of its own; what goes on, or has ended, keeps the one that it had.
+                        let again =
+                            action.starts_with("restart") || (action == "start" && before != "running");
+                        let now = started();
+                        assert_eq!(now != since, again, "{before}, {action}: {since}, {now}");
+                    }
                 }
                 Err(why) => {
                     done.fails_with(1).says(&[why]);
