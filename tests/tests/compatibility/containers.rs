@@ -382,11 +382,14 @@ pub(crate) fn what_runs_can_be_looked_at(cove: &Cove) {
     drop(wire);
     docker(cove, "rename watched seen").ok();
     docker(cove, "inspect watched").run().fails_with(1);
+    // What is read at once is in memory all at once.
+    let greedy = || docker(cove, "exec seen dd if=/dev/zero of=/dev/null bs=96M count=1");
+    let limit = || docker(cove, "exec seen cat /sys/fs/cgroup/memory.max").ok();
+    assert_eq!(limit(), "max");
+    greedy().ok();
     docker(cove, "update --memory 64m --memory-swap 64m seen").ok();
-    assert_eq!(
-        docker(cove, "exec seen cat /sys/fs/cgroup/memory.max").ok(),
-        "67108864"
-    );
+    assert_eq!(limit(), "67108864");
+    greedy().run().fails_with(137);
     docker(cove, "rm -f seen").ok();
 }
 
