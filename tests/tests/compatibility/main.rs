@@ -1,4 +1,5 @@
-//! What Docker can do, done through Cove: each row of `docs/compatibility.md` is proven by tests with a real client.
+//! What Docker can do, done through Cove: each row of `docs/compatibility.md` is proven by tests, with the client that it
+//! names.
 //!
 //! ```text
 //!  rows::areas ──▶ the tests that run          (one machine for all of them)

@@ -8,7 +8,7 @@ use crate::{
 use cove_tests::tests;
 
 const CLI: &str = "docker";
-const API: &str = "HTTP on the socket";
+const API: &str = "docker, HTTP on the socket";
 const COMPOSE: &str = "docker compose";
 
 /// All of them, in the page's order.
@@ -35,17 +35,17 @@ fn of_client_and_daemon() -> Area {
         rows: vec![
             row(
                 "version negotiation, old and future clients",
-                "docker, HTTP on the socket",
+                API,
                 tests![client::client_and_engine_agree_on_a_version],
             ),
             row(
                 "ping with its headers",
-                API,
+                "curl",
                 tests![client::ping_says_what_the_engine_is],
             ),
             row(
                 "errors passed through unchanged",
-                "docker, HTTP on the socket",
+                API,
                 tests![client::errors_of_the_engine_arrive_unchanged],
             ),
             row("info", CLI, tests![client::info_describes_a_whole_engine]),
@@ -66,7 +66,7 @@ fn of_client_and_daemon() -> Area {
             ),
             row(
                 "attach by websocket",
-                API,
+                "a client of the suite's own (RFC 6455)",
                 tests![client::a_websocket_attaches_to_a_container],
             ),
             elsewhere(
@@ -83,6 +83,7 @@ fn of_client_and_daemon() -> Area {
                 API,
                 "engine",
                 &[
+                    "streams::run_passes_input_on_and_ends_with_it",
                     "streams::attach_delivers_output_after_the_input_was_half_closed",
                     "streams::exec_over_an_upgraded_connection_keeps_half_close",
                     "streams::logs_follow_line_by_line_and_end_with_the_container",

@@ -167,10 +167,12 @@ fn page() -> String {
     let mut page = String::from(
         "# What works\n\n\
          <!-- Made from tests/tests/compatibility/rows.rs by `cargo xtask docs`, and by `cargo xtask test --all` when all is green. -->\n\n\
-         Each row is proven by tests that use an unmodified client against a machine; where no suite is named, they are\n\
-         those of `tests/tests/compatibility`. `cargo xtask test` runs them, and fails when one fails. Rows marked\n\
+         Each row is proven by tests that use the client it names, unmodified, against a machine; where no suite is named,\n\
+         they are those of `tests/tests/compatibility`. `cargo xtask test` runs them, and fails when one fails. Rows marked\n\
          *extended* take long, or are the engine's own and change least: only `cargo xtask test --all` runs those.\n\
          What cannot be proven where the tests run is marked so, with what would prove it.\n\n\
+         Where that client is HTTP on the socket, or one of the suite's own, a test writes and reads the bytes itself,\n\
+         which shows what the API does and not what a program makes of it.\n\n\
          A client is told where the engine is, by `DOCKER_HOST` or a context, and nothing else that is about Cove. What\n\
          else a test sets is a switch of the client that it is about, such as `DOCKER_BUILDKIT=0` for the classic builder.\n\
          `HOME` and `DOCKER_CONFIG` are the test's own, so that no account and no plugin of whoever runs it has a part.\n",
