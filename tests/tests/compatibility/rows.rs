@@ -525,10 +525,12 @@ fn of_networks() -> Area {
                     "outbound::a_container_reaches_the_hosts_loopback_by_name",
                     "outbound::datagrams_of_a_container_reach_the_host_and_come_back",
                     "outbound::a_name_that_only_the_hosts_file_knows_is_known_to_containers",
+                    "elsewhere::a_computer_with_a_network_and_names_of_its_own_lends_them_to_containers",
                 ],
             ),
             elsewhere(
-                "macvlan, ipvlan, overlay, with a service's UDP port and `--opt encrypted`",
+                "macvlan, ipvlan, overlay, with a service's UDP port; `--opt encrypted` is accepted, and on one node \
+                     nothing is encrypted",
                 CLI,
                 "network",
                 &[
@@ -570,9 +572,9 @@ fn of_services() -> Area {
                 &["drivers::a_service_is_updated_without_a_failed_request_through_its_port"],
             ),
             unproven(
-                "several nodes, an overlay network between them",
+                "several nodes, an overlay network between them, its encryption",
                 "A machine is one node, and no switch leads from machine to machine yet",
-                "two machines that join one swarm",
+                "two machines that join one swarm, and what is seen of their traffic between them",
             ),
         ],
     }
@@ -638,7 +640,7 @@ fn of_developer_tools() -> Area {
             unproven(
                 "testcontainers' own reaper, Ryuk",
                 "Its image is to be had from a registry only; the reaper of the row above speaks its protocol",
-                "the same test where there is a way out",
+                "the same test with Ryuk's own image in place of ours",
             ),
             extended(
                 "Docker inside a container, through the socket",
