@@ -52,7 +52,7 @@ pub(crate) fn client_and_engine_agree_on_a_version(cove: &Cove) {
 pub(crate) fn ping_says_what_the_engine_is(cove: &Cove) {
     // GET, and HEAD, which has no body.
     for (method, body) in [("--include", "ok"), ("--head", "")] {
-        let curl = cove.program("curl").args(["-sS", method, "--unix-socket"]);
+        let curl = cove.client("curl").args(["-sS", method, "--unix-socket"]);
         let answer = curl
             .arg(cove.docker_socket())
             .arg("http://docker/_ping")
