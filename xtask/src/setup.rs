@@ -12,7 +12,7 @@ mod programs;
 pub(crate) use clean_root::clean_root;
 pub(crate) use clients::{devcontainer, python_clients};
 pub(crate) use docker::{DockerClient, foreign_programs, registry, ssh_server};
-pub(crate) use programs::{mariadb, postgres, vite};
+pub(crate) use programs::{mariadb, nginx, postgres, redis, vite};
 
 use crate::{
     layout::Layout,

@@ -173,7 +173,9 @@ fn environment(
         environment.push(("COVE_TEST_PYTHON", setup::python_clients(layout)?));
         environment.push(("COVE_TEST_DEVCONTAINER", setup::devcontainer(layout)?));
         environment.push(("COVE_TEST_MARIADB", setup::mariadb(layout)?));
+        environment.push(("COVE_TEST_NGINX", setup::nginx(layout)?));
         environment.push(("COVE_TEST_POSTGRES", setup::postgres(layout)?));
+        environment.push(("COVE_TEST_REDIS", setup::redis(layout)?));
         environment.push(("COVE_TEST_VITE", setup::vite(layout)?));
     }
     Ok(environment)

