@@ -7,7 +7,7 @@ use std::{
     env, fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
 };
@@ -45,17 +45,35 @@ impl Drop for Project<'_> {
     }
 }
 
-/// What an HTTP server on this computer's loopback answers to `GET /`.
+/// What an HTTP server on this computer's loopback answers to `GET /` when nothing is wrong.
 fn fetch(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer
-        .split_once("\r\n\r\n")
-        .map(|(_, body)| body.trim().to_owned())
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?;
+    (status == "200").then(|| body.trim().to_owned())
 }
 
+/// The programs that a variable names, which `cargo xtask test --all` fetches. They are mounted, as the images that
+/// people have them from cannot be had here.
+fn programs<'a>(cove: &'a Cove, variable: &str) -> Shared<'a> {
+    Shared::new(cove, env::var_os(variable).unwrap().into())
+}
+
+/// Parts of such programs, and their libraries, as volumes at the same places in a container.
+fn mounts(programs: &Path, parts: &[&str]) -> String {
+    let libraries = ["lib64", "usr/lib/x86_64-linux-gnu"];
+    let mounts: Vec<String> = parts
+        .iter()
+        .chain(&libraries)
+        .map(|part| format!("\"{}:/{part}:ro\"", programs.join(part).display()))
+        .collect();
+    mounts.join(", ")
+}
+
+/// The database and the cache are stand-ins that serve a line each: this is about what compose does with three services.
 pub(crate) fn a_web_application_with_its_database_and_cache(cove: &Cove) {
     let port = free_port();
     let compose = format!(
@@ -117,38 +135,52 @@ exec su postgres -c "exec /usr/lib/postgresql/17/bin/postgres -D /rows -k /tmp \
   -c listen_addresses='*' -c shared_buffers=32MB"
 "#;
 
-/// Answers one request: how many there have been, this one among them.
-const ANSWER: &str = r#"while read -r line && [ ${#line} -gt 1 ]; do :; done
-count=$(/ask 'insert into visits default values' 'select count(*) from visits')
-printf 'HTTP/1.0 200 OK\r\n\r\n%s\n' "$count"
+/// Asks the database.
+const ASK: &str = r#"#!/bin/sh
+for query; do set -- "$@" -c "$query"; shift; done
+exec /usr/lib/postgresql/17/bin/psql -h database -U postgres -tAqv ON_ERROR_STOP=1 "$@" postgres
 "#;
 
-/// The database is Debian's PostgreSQL, whose programs `cargo xtask test --all` fetches; they are mounted, as its own
-/// image cannot be had here.
-pub(crate) fn visits_are_counted_in_postgresql(cove: &Cove) {
+/// Asks the cache. Its client has another directory than the database's, as each comes with libraries of its own; the
+/// loader is told of them.
+const CACHE: &str = r#"#!/bin/sh
+exec /redis/lib64/ld-linux-x86-64.so.2 --library-path /redis/usr/lib/x86_64-linux-gnu \
+  /redis/usr/bin/redis-cli -e -h cache "$@"
+"#;
+
+/// Answers one request: how many there have been, this one among them, and how many the cache knows of. It is told when
+/// it knows nothing, and believed from then on.
+const ANSWER: &str = r#"set -e
+while read -r line && [ ${#line} -gt 1 ]; do :; done
+count=$(/ask 'insert into visits default values' 'select count(*) from visits')
+known=$(/cache get visits)
+if [ -z "$known" ]; then
+  known=$count
+  /cache set visits "$known" >/dev/null
+fi
+printf 'HTTP/1.0 200 OK\r\n\r\n%s %s\n' "$count" "$known"
+"#;
+
+/// The database and the cache are Debian's PostgreSQL and Redis.
+pub(crate) fn visits_are_counted_in_postgresql_and_cached_in_redis(cove: &Cove) {
     let port = free_port();
-    let programs = Shared::new(cove, env::var_os("COVE_TEST_POSTGRES").unwrap().into());
-    let mounts: Vec<String> = [
-        "lib64",
-        "usr/lib/postgresql",
-        "usr/lib/x86_64-linux-gnu",
-        "usr/share/postgresql",
-    ]
-    .map(|part| format!("\"{}:/{part}:ro\"", programs.join(part).display()))
-    .into();
-    let mounts = mounts.join(", ");
+    let postgres = programs(cove, "COVE_TEST_POSTGRES");
+    let redis = programs(cove, "COVE_TEST_REDIS");
+    let client = mounts(&postgres, &["usr/lib/postgresql", "usr/share/postgresql"]);
+    let cache = mounts(&redis, &["usr/bin/redis-server", "usr/bin/redis-cli"]);
+    let redis = redis.display();
     let compose = format!(
         r#"
 x-client: &client
   build: .
   image: visits
   init: true
-  volumes: [{mounts}]
+  volumes: [{client}]
 services:
   database:
     <<: *client
     command: sh /postgres
-    volumes: [{mounts}, "rows:/rows"]
+    volumes: [{client}, "rows:/rows"]
     healthcheck:
       test: /usr/lib/postgresql/17/bin/pg_isready -h /tmp
       interval: 1s
@@ -158,18 +190,26 @@ services:
     command: /ask 'create table if not exists visits (id serial)'
     depends_on:
       database: {{condition: service_healthy}}
+  cache:
+    image: alpine
+    command: [redis-server, --save, "", --protected-mode, "no"]
+    volumes: [{cache}]
+    healthcheck:
+      test: redis-cli ping
+      interval: 1s
+      retries: 300
   web:
     <<: *client
     command: nc -lk -p 80 -e sh /answer
+    volumes: [{client}, "{redis}:/redis:ro"]
     ports: ["127.0.0.1:{port}:80"]
     depends_on:
       migrate: {{condition: service_completed_successfully}}
+      cache: {{condition: service_healthy}}
 volumes:
   rows: {{}}
 "#
     );
-    let ask = "#!/bin/sh\nfor query; do set -- \"$@\" -c \"$query\"; shift; done\n\
-               exec /usr/lib/postgresql/17/bin/psql -h database -U postgres -tAqv ON_ERROR_STOP=1 \"$@\" postgres\n";
     let project = Project::new(
         cove,
         "visits",
@@ -177,26 +217,39 @@ volumes:
             ("compose.yaml", &compose),
             (
                 "Dockerfile",
-                "FROM alpine\nCOPY postgres answer /\nCOPY --chmod=755 ask /\n",
+                "FROM alpine\nCOPY postgres answer /\nCOPY --chmod=755 ask cache /\n",
             ),
             ("postgres", POSTGRES),
             ("answer", ANSWER),
-            ("ask", ask),
+            ("ask", ASK),
+            ("cache", CACHE),
         ],
     );
     project.compose("up -d --build").ok();
-    let visit = || -> u64 {
+    let visit = || -> (u64, u64) {
         // The server may listen a moment after its container runs.
-        within(Duration::from_mins(1), "a number", || fetch(port)?.parse().ok())
+        within(Duration::from_mins(1), "two numbers", || {
+            let page = fetch(port)?;
+            let (count, known) = page.split_once(' ')?;
+            Some((count.parse().ok()?, known.parse().ok()?))
+        })
     };
-    let first = visit();
-    let second = visit();
-    assert!(first >= 1 && second > first, "{second} after {first}");
+    let (first, known) = visit();
+    assert!((1..=first).contains(&known), "{known} of {first}");
+    let (second, still_known) = visit();
+    assert!(second > first, "{second} after {first}");
+    assert_eq!(still_known, known, "the cache has forgotten");
+    // What is only cached is gone with the cache's process, and comes from the database again.
+    project.compose("restart cache").ok();
+    let (third, known) = visit();
+    assert!(third > second, "{third} after {second}");
+    assert!(known > second, "{known} is older than the cache, after {second}");
     // Whoever was counted is counted for good.
     project.compose("down").ok();
     project.compose("up -d").ok();
-    let third = visit();
-    assert!(third > second, "{third} after {second}");
+    let (fourth, known) = visit();
+    assert!(fourth > third, "{fourth} after {third}");
+    assert!(known > third, "{known} is older than the cache, after {third}");
     drop(project);
     docker(cove, "rmi visits").ok();
 }

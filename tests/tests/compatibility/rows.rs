@@ -585,14 +585,14 @@ fn of_compose() -> Area {
         title: "Compose",
         rows: vec![
             extended(
-                "web, database and cache",
+                "web, database and cache, by stand-ins",
                 COMPOSE,
                 tests![compose::a_web_application_with_its_database_and_cache],
             ),
             extended(
-                "PostgreSQL, migrated once it is well, behind a page",
+                "web, database and cache: PostgreSQL, migrated once it is well, and Redis, behind a page",
                 COMPOSE,
-                tests![compose::visits_are_counted_in_postgresql],
+                tests![compose::visits_are_counted_in_postgresql_and_cached_in_redis],
             ),
             extended(
                 "profiles and health dependencies",
