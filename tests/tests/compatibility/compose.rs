@@ -73,7 +73,8 @@ fn mounts(programs: &Path, parts: &[&str]) -> String {
     mounts.join(", ")
 }
 
-/// The database and the cache are stand-ins that serve a line each: this is about what compose does with three services.
+/// The database and the cache are stand-ins that serve a line each: this is about what compose does with three
+/// services.
 pub(crate) fn a_web_application_with_its_database_and_cache(cove: &Cove) {
     let port = free_port();
     let compose = format!(
@@ -325,40 +326,95 @@ volumes: {cache: {}}
     docker(cove, "rmi built-by-compose").ok();
 }
 
+/// Debian's nginx would write below `/var/lib/nginx` and be whom its build names, and the image is Alpine's: it is told
+/// what is there for certain.
+const NGINX: &str = "user root;
+pid /tmp/nginx.pid;
+error_log stderr;
+events {}
+http {
+  access_log off;
+  client_body_temp_path /tmp/body;
+  proxy_temp_path /tmp/proxy;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+  include /etc/nginx/server.conf;
+}
+";
+
+const WORKER: &str = r#"server {
+  listen 80;
+  return 200 "$hostname\n";
+}
+"#;
+
+/// A name in a variable is looked up again while the proxy runs, so that workers may come and go.
+const PROXY: &str = "server {
+  listen 80;
+  resolver 127.0.0.11 valid=1s ipv6=off;
+  location / {
+    set $workers worker;
+    proxy_pass http://$workers;
+    proxy_connect_timeout 5s;
+  }
+}
+";
+
+/// The proxy and the workers are Debian's nginx.
 pub(crate) fn a_scaled_service_is_reached_through_a_proxy(cove: &Cove) {
     let port = free_port();
-    // The proxy reads its request: a connection that is closed with something unread is reset.
+    let nginx = programs(cove, "COVE_TEST_NGINX");
+    // The project's directory, which the configuration is mounted from; it outlasts the containers.
+    let _shared = Shared::new(cove, cove.scratch().join("scaled"));
+    let mounts = mounts(&nginx, &["usr/sbin/nginx"]);
     let compose = format!(
         r#"
+x-nginx: &nginx
+  image: alpine
+  command: [nginx, -g, "daemon off;"]
 services:
   worker:
-    image: alpine
-    command: nc -lk -p 80 -e hostname
+    <<: *nginx
+    volumes: [{mounts}, "./nginx.conf:/etc/nginx/nginx.conf:ro", "./worker.conf:/etc/nginx/server.conf:ro"]
   proxy:
-    image: alpine
+    <<: *nginx
+    volumes: [{mounts}, "./nginx.conf:/etc/nginx/nginx.conf:ro", "./proxy.conf:/etc/nginx/server.conf:ro"]
     ports: ["127.0.0.1:{port}:80"]
-    command: nc -lk -p 80 -e sh -c 'read -r request; read -r end; printf "HTTP/1.0 200 OK\r\n\r\n"; nc worker 80 < /dev/null'
 "#
     );
-    let project = Project::new(cove, "scaled", &[("compose.yaml", &compose)]);
-    project.compose("up -d --scale worker=3").ok();
-    let answer = || fetch(port).filter(|name| !name.is_empty());
-    let mut names = BTreeSet::new();
-    // Chance decides who answers, and on a busy computer each answer takes its time.
-    within_telling(Duration::from_mins(4), || {
-        names.extend(answer());
-        if names.len() == 3 {
-            Ok(())
-        } else {
-            Err(format!("three workers to answer, of whom {names:?} did"))
-        }
-    });
-    project.compose("up -d --scale worker=1").ok();
-    let left = project.compose("ps -q worker").ok();
-    assert_eq!(left.lines().count(), 1, "{left}");
-    // A container's host name is the beginning of its identifier.
-    let name = within(Duration::from_mins(1), "the one that is left", answer);
-    assert!(left.starts_with(&name), "{name} of {left}");
+    let files = [
+        ("compose.yaml", compose.as_str()),
+        ("nginx.conf", NGINX),
+        ("worker.conf", WORKER),
+        ("proxy.conf", PROXY),
+    ];
+    let project = Project::new(cove, "scaled", &files);
+    let containers = |service: &str| -> BTreeSet<String> {
+        let all = project.compose(&format!("ps -q {service}")).ok();
+        // A container's host name is the beginning of its identifier.
+        all.lines().map(|id| id.chars().take(12).collect()).collect()
+    };
+    let scale = |count: usize| {
+        project.compose(&format!("up -d --scale worker={count}")).ok();
+        let workers = containers("worker");
+        assert_eq!(workers.len(), count, "{workers:?}");
+        let mut names = BTreeSet::new();
+        // Chance decides who answers, and on a busy computer each answer takes its time.
+        within_telling(Duration::from_mins(4), || {
+            names.extend(fetch(port));
+            if names == workers {
+                Ok(())
+            } else {
+                Err(format!("{workers:?} and nobody else to answer: {names:?} did"))
+            }
+        });
+    };
+    scale(3);
+    let proxy = containers("proxy");
+    scale(1);
+    scale(2);
+    assert_eq!(containers("proxy"), proxy, "the proxy was made anew");
 }
 
 pub(crate) fn watch_mode_carries_edits_into_the_container(cove: &Cove) {

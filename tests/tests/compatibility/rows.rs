@@ -605,7 +605,7 @@ fn of_compose() -> Area {
                 tests![compose::services_are_built_with_their_volumes],
             ),
             extended(
-                "a scaled service behind a proxy",
+                "a scaled service behind a proxy, both of them nginx",
                 COMPOSE,
                 tests![compose::a_scaled_service_is_reached_through_a_proxy],
             ),

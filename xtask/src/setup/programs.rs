@@ -1,6 +1,6 @@
 //! Programs that the suites run in containers, as a directory that holds them with all they need: Debian's postgres,
-//! MariaDB, Redis and nginx, and node with vite. Each is unpacked below the tools directory, without root, and installed
-//! nowhere.
+//! MariaDB, Redis and nginx, and node with vite. Each is unpacked below the tools directory, without root, and
+//! installed nowhere.
 
 use super::{apt::PrivateApt, clients::once, docker::SUITE};
 use crate::{
