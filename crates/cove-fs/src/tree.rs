@@ -57,8 +57,8 @@ pub(crate) struct Tree {
     pub(crate) open_budget: Arc<Budget>,
     /// Bounds pinned directories, with room to spare for those in the hands of a request.
     pub(crate) pin_budget: Arc<Budget>,
-    /// Bounds handles under the reserved uid, for themselves: no container that opens all it can keeps the agent from
-    /// repeating changes.
+    /// Bounds handles under the reserved uid, for themselves: a container that opens all it can keeps the agent from
+    /// repeating changes only where its root takes that uid on.
     pub(crate) replay_budget: Arc<Budget>,
     pub(crate) pins: Mutex<VecDeque<Weak<Node>>>,
     /// Devices seen, in order of their prefix in the inode numbers that the guest sees.
