@@ -5,7 +5,7 @@ use crate::process::cgroup;
 use std::{fs, io, path::Path};
 
 /// Kernel settings, and why.
-const SYSCTLS: [(&str, &str); 12] = [
+const SYSCTLS: [(&str, &str); 13] = [
     // Containers reach the network through the guest.
     ("net/ipv4/ip_forward", "1"),
     // Any group may ping without a privilege, and containers may use low ports without one.
@@ -25,6 +25,9 @@ const SYSCTLS: [(&str, &str); 12] = [
     // on the host, so that no window here ever spans the way to a far server. Network namespaces that are made later
     // begin with these numbers.
     ("net/ipv4/tcp_rmem", "4096 131072 262144"),
+    // The other way such a passt tells the guest to send again what this computer does not take at once, which a fast
+    // guest meets all the time. Nor does what is under way here have far to go.
+    ("net/ipv4/tcp_wmem", "4096 16384 98304"),
     // A guest whose kernel has failed must end instead of hanging.
     ("kernel/panic", "1"),
     ("kernel/panic_on_oops", "1"),

@@ -108,8 +108,14 @@ pub(crate) fn the_guest_is_laid_out_for_containers(cove: &Cove) {
         assert_eq!(discards, kind == "ext4", "{place}:\n{mounts}");
     }
     assert_eq!(cove.cove(["exec", "hostname"]).ok(), "cove");
-    let window = ["run", "--rm", "alpine", "cat", "/proc/sys/net/ipv4/tcp_rmem"];
-    assert_eq!(cove.docker(window).ok(), "4096\t131072\t262144");
+    for (place, numbers) in [
+        ("tcp_rmem", "4096\t131072\t262144"),
+        ("tcp_wmem", "4096\t16384\t98304"),
+    ] {
+        let file = format!("/proc/sys/net/ipv4/{place}");
+        let told = cove.docker(["run", "--rm", "alpine", "cat", &file]).ok();
+        assert_eq!(told, numbers, "{place}");
+    }
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let before = now();
     let told: u64 = cove.cove(["exec", "date", "+%s"]).ok().parse().unwrap();
