@@ -3,8 +3,8 @@
 //! Deliberately not asked for: the write-back cache (data would reach the host late, and a host's own write could be
 //! overwritten by older pages), shared mappings of files that are read past the cache, which are those that have taken
 //! another one's name (`fopen::DIRECT_IO`; the kernel writes a mapping's pages through whichever handle of the name it
-//! finds, which may be that of the file before), exports by handle, security labels, ACLs (see `ops::xattrs`), submounts (a share's
-//! inner mounts appear as ordinary directories, with inode numbers that cannot collide).
+//! finds, which may be that of the file before), exports by handle, security labels, ACLs (see `ops::xattrs`),
+//! submounts (a share's inner mounts appear as ordinary directories, with inode numbers that cannot collide).
 
 use rustix::io::Errno;
 

@@ -6,8 +6,9 @@
 //! clock but a TSC whose frequency nothing tells. `pc` has three clocks to choose from, and what a machine does not
 //! need of it is switched off.
 //!
-//! The processor is all that QEMU can emulate, except what it would be slow at. A lesser model saves a tenth of the boot, but programs in containers may
-//! ask for AVX2 and more: several distributions are built for nothing less than x86-64-v2 or v3.
+//! The processor is all that QEMU can emulate, except what it would be slow at. A lesser model saves a tenth of the
+//! boot, but programs in containers may ask for AVX2 and more: several distributions are built for nothing less than
+//! x86-64-v2 or v3.
 
 use super::qemu::Qemu;
 use crate::{Disk, MachineSpec, nat::GUEST_MAC, sockets};
