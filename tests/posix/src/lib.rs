@@ -13,11 +13,13 @@ mod locks;
 mod names;
 mod stress;
 mod transcript;
+mod unwritten;
 mod watch;
 
 pub use locks::{Disturbance, Effect, Lock};
 pub use stress::{summary, tree, write_and_read};
 pub use transcript::Transcript;
+pub use unwritten::unwritten;
 pub use watch::watch;
 
 use rustix::fs::{Gid, Mode, Uid};

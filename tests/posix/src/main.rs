@@ -7,6 +7,7 @@
 //! `posix write DIRECTORY NUMBER OF SECONDS MILLISECONDS`: is one of so many that write there at once and read what the
 //! others write, for so long, with a rest after each version.
 //! `posix summary DIRECTORY`: says what is in it, in lines that are the same wherever the same is in one.
+//! `posix unwritten FILE`: says how many of its pages the kernel has yet to write to the disk.
 //! `posix ask SOCKET PATH`: says what the Docker engine at a unix socket answers to `GET PATH`, byte by byte.
 
 #[cfg(target_os = "linux")]
@@ -85,6 +86,16 @@ fn main() -> std::process::ExitCode {
             print!("{}", cove_posix::summary(Path::new(directory)));
             ExitCode::SUCCESS
         }
+        ["unwritten", file] => match cove_posix::unwritten(Path::new(file)) {
+            Ok(pages) => {
+                println!("{pages}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("the kernel does not say what of {file} is to be written: {error}");
+                ExitCode::FAILURE
+            }
+        },
         ["watch", directory] => match cove_posix::watch(Path::new(directory)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -106,7 +117,7 @@ fn main() -> std::process::ExitCode {
             eprintln!("usage: posix compare NATIVE SHARED | watch DIRECTORY | lock flock|posix|ofd FILE");
             eprintln!("     | try flock|posix|ofd FILE | write DIRECTORY NUMBER OF SECONDS MILLISECONDS");
             eprintln!("     | disturb flock|posix|ofd FILE first|second thread|process fail|restart|kill");
-            eprintln!("     | summary DIRECTORY | ask SOCKET PATH");
+            eprintln!("     | summary DIRECTORY | unwritten FILE | ask SOCKET PATH");
             ExitCode::FAILURE
         }
     }

@@ -180,6 +180,39 @@ fn all_of_one_owner(dir: &Path, owner: u32) {
     }
 }
 
+/// A machine that dies leaves what it has written with this computer's kernel, synced or not: here that is asked what
+/// it has yet to write.
+pub(crate) fn what_a_container_syncs_is_written_to_the_disk(cove: &Cove) {
+    let folder = at_home(cove, "flushed");
+    let file = folder.join("file");
+    let unwritten = || -> Option<u64> {
+        let asked = cove
+            .program(cove.kit().posix.as_ref().unwrap().to_str().unwrap())
+            .args(["unwritten", file.to_str().unwrap()])
+            .run();
+        (asked.code == Some(0)).then(|| asked.text().parse().unwrap())
+    };
+    fs::write(&file, [1; 4096]).unwrap();
+    let (before, ()) = (unwritten(), fs::File::open(&file).unwrap().sync_all().unwrap());
+    if !matches!((before, unwritten()), (Some(1..), Some(0))) {
+        eprintln!("SKIPPED: this kernel (before 6.5) or file system does not tell what is to be written");
+        return;
+    }
+    let write = |how: &str| {
+        let script = format!("dd if=/dev/urandom of=/src/file bs=64k count=16 conv=notrunc{how}");
+        run(cove, &folder, &script).ok();
+    };
+    // Now and then the kernel writes by itself.
+    cove_tests::harness::eventually("something to be left in memory", || {
+        write("");
+        unwritten() > Some(0)
+    });
+    for how in [",fsync", " oflag=sync"] {
+        write(how);
+        assert_eq!(unwritten(), Some(0), "{how}");
+    }
+}
+
 /// Records are written and synced, in a folder and in a volume, and only then counted on the host; then the machine
 /// dies as if the power were cut.
 pub(crate) fn what_was_synced_survives_the_machines_death(cove: &Cove) {

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         habits::the_time_zone_that_compose_files_mount_is_there,
         habits::a_folder_that_the_guest_cannot_have_is_listed_with_the_reason,
         habits::doctor_says_that_changes_are_told,
+        habits::what_a_container_syncs_is_written_to_the_disk,
         habits::posix_holds_in_a_folder_as_it_does_on_a_native_file_system,
         habits::the_guests_client_works_in_our_directory_where_it_is_shared,
         paths::odd_paths_are_mounted_or_refused_as_natively,
