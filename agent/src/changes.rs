@@ -10,7 +10,7 @@
 //! interrupts: whoever waits would not even notice that it is being killed before somebody else lets go of the lock.
 //!
 //! The call is made through the mount that all containers' mounts come from, under a uid that the host's file server
-//! knows ([`REPEATER_UID`]): it answers as if the call changed something, and changes nothing. The guest's kernel,
+//! knows ([`REPEATER_UID`]), from a task that it was told of ([`cove_wire::Repeater`]): it answers as if the call changed something, and changes nothing. The guest's kernel,
 //! which believes that it does, brings its caches up to date and tells those who watch.
 //!
 //! A container may have turned any directory on the way into a symbolic link. So nothing here follows one, or leaves
@@ -27,7 +27,9 @@ use rustix::{
         mknodat, openat, openat2, renameat, statat, symlinkat, unlinkat,
     },
     io::{Errno, pwrite},
-    thread::{capabilities, set_capabilities, set_keep_capabilities, set_thread_res_gid, set_thread_res_uid},
+    thread::{
+        capabilities, gettid, set_capabilities, set_keep_capabilities, set_thread_res_gid, set_thread_res_uid,
+    },
 };
 use std::{
     ffi::OsStr,
@@ -103,6 +105,8 @@ impl Repeater {
     /// Repeats what the host tells, until the connection ends.
     fn attend(&self, host: File) -> Result<(), WireError> {
         let mut answers = host.try_clone()?;
+        let task = gettid().as_raw_nonzero().unsigned_abs();
+        answers.write_all(&encode(&cove_wire::Repeater { task })?)?;
         let mut changes = BufReader::new(host);
         loop {
             let mut header = [0; HEADER_LEN];

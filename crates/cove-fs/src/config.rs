@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The uid under which the guest's agent repeats the host's changes. No container should run as it; one that does
-/// can change nothing on the host, since every request under this uid is answered without effect.
+/// The uid under which the guest's agent repeats the host's changes. Its requests are answered without effect, and
+/// those of anybody else under it refused.
 pub const REPLAY_UID: u32 = 0xfffe_c07e;
 
 /// Settings of a [`crate::Server`].

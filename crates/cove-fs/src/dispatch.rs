@@ -1,5 +1,7 @@
 //! One request: header, body, operation, answer.
 
+use std::sync::atomic::Ordering;
+
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
@@ -49,7 +51,7 @@ impl Tree {
         if len < size_of::<InHeader>() || len > source.len() {
             return Err(Errno::INVAL);
         }
-        let ready = self.initialised.load(std::sync::atomic::Ordering::Acquire);
+        let ready = self.initialised.load(Ordering::Acquire);
         if !ready && header.opcode != op::INIT {
             return Err(Errno::INVAL);
         }
@@ -79,7 +81,7 @@ impl Tree {
         if header.len as usize != skip + request.size as usize {
             return Err(Errno::INVAL);
         }
-        if header.uid == self.config.replay_uid {
+        if self.is_replay(header)? {
             let handle = self.handles.get(request.fh, header.node)?;
             return match handle.open {
                 Open::Replay { .. } => sink.value(&abi::WriteOut {
@@ -92,6 +94,18 @@ impl Tree {
         self.write(header.node, &request, source, skip, sink)
     }
 
+    /// Whether the agent asks, to repeat a change. A container's root can take the reserved uid on, but not the agent's
+    /// number: it is refused, lest it use up what the agent needs.
+    fn is_replay(&self, header: &InHeader) -> Result<bool, Errno> {
+        if header.uid != self.config.replay_uid {
+            return Ok(false);
+        }
+        if header.pid == 0 || header.pid != self.repeater.load(Ordering::Acquire) {
+            return Err(Errno::PERM);
+        }
+        Ok(true)
+    }
+
     fn operate(&self, header: &InHeader, mut body: Body<'_>, sink: Sink<'_>) -> Result<Answer, Errno> {
         let node = header.node;
         let caller = Caller {
@@ -100,7 +114,7 @@ impl Tree {
             pid: header.pid,
             unique: header.unique,
         };
-        if header.uid == self.config.replay_uid
+        if self.is_replay(header)?
             && let Some(answer) = self.replayed(header.opcode, node, Body(body.0), sink)
         {
             return answer.map(Answer::Written);

@@ -1,6 +1,7 @@
 //! The server's part when the guest's agent repeats a change of the host.
 //!
-//! The agent makes the same system call under a reserved uid; the server answers as if the call changed something,
+//! The agent makes the same system call under a reserved uid, from a task whose number the server knows
+//! ([`crate::Server::set_repeater`]); the server answers as if the call changed something,
 //! while the host has long changed. So the guest's kernel updates its own caches and tells its own watchers.
 //!
 //! | change | the agent does | the server answers |

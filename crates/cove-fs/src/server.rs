@@ -1,10 +1,11 @@
 //! The server as its users see it: shares come and go, requests are answered, changes of the host are handed out.
 
 use std::ffi::CString;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -133,7 +134,7 @@ impl Server {
                 rustix::process::getegid().as_raw(),
             ),
             initialised: AtomicBool::new(false),
-            repeating: AtomicBool::new(false),
+            repeater: AtomicU32::new(0),
             config,
         });
         let watcher = Watcher::start(&tree)?;
@@ -265,17 +266,21 @@ impl Server {
         }
     }
 
-    /// Says whether somebody repeats changes in the guest from now on. Only then may the guest keep anything for long;
-    /// nobody does at first. When somebody does again, what changed meanwhile is found by comparing, and told.
-    pub fn set_repeating(&self, repeating: bool) {
-        let repeated = self.tree.repeating.swap(repeating, Ordering::AcqRel);
+    /// Says which task, as the guest numbers it, repeats changes from now on. Only while one does may the guest keep
+    /// anything for long; none does at first. When one does again, what changed meanwhile is found by comparing, and
+    /// told. Requests of any other task under the uid [`Config::replay_uid`] are refused.
+    pub fn set_repeater(&self, task: Option<NonZeroU32>) {
+        let before = self
+            .tree
+            .repeater
+            .swap(task.map_or(0, NonZeroU32::get), Ordering::AcqRel);
         let Some(watch) = &self.tree.watch else { return };
-        if repeated && !repeating {
-            // The guest still keeps what it was given for long, while changes are told to nobody.
-            watch.compare();
-        } else if repeating {
+        if task.is_some() {
             // A comparison may have been waiting for somebody.
             watch.rouse();
+        } else if before != 0 {
+            // The guest still keeps what it was given for long, while changes are told to nobody.
+            watch.compare();
         }
     }
 
@@ -313,7 +318,7 @@ impl Server {
             open: tree.open_budget.used(),
             pinned: tree.pin_budget.used(),
             watching: watch.is_some(),
-            repeating: tree.repeating.load(Ordering::Acquire),
+            repeating: tree.is_repeated(),
             watched: watch.map_or(0, Watch::count),
             watches_exhausted: watch.is_some_and(Watch::is_exhausted),
             shares_untold: self.shares_that(Share::is_untold),
@@ -511,7 +516,7 @@ mod tests {
     fn an_absence_is_not_believed_where_the_case_of_names_is_ignored() {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         let (server, root) = server_with(Config::default(), folder.path());
-        server.set_repeating(true);
+        server.set_repeater(NonZeroU32::new(7));
         let absent = || server.tree.look_up(root, c"readme").unwrap().entry_valid;
         let believed = absent();
         let node = server.tree.node(root).unwrap();

@@ -236,7 +236,12 @@ impl Tree {
 
     /// Whether the guest is told of what happens in a directory.
     pub(crate) fn is_told(&self, dir: &Node) -> bool {
-        dir.is_watched() && self.repeating.load(Ordering::Acquire)
+        dir.is_watched() && self.is_repeated()
+    }
+
+    /// Whether somebody repeats the host's changes in the guest.
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.repeater.load(Ordering::Acquire) != 0
     }
 
     fn name_validity(&self, parent: &Node, untold: bool) -> Duration {

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -57,8 +57,7 @@ pub(crate) struct Tree {
     pub(crate) open_budget: Arc<Budget>,
     /// Bounds pinned directories, with room to spare for those in the hands of a request.
     pub(crate) pin_budget: Arc<Budget>,
-    /// Bounds handles under the reserved uid, for themselves: a container that opens all it can keeps the agent from
-    /// repeating changes only where its root takes that uid on.
+    /// Bounds the agent's handles, for themselves: no container that opens all it can keeps it from repeating changes.
     pub(crate) replay_budget: Arc<Budget>,
     pub(crate) pins: Mutex<VecDeque<Weak<Node>>>,
     /// Devices seen, in order of their prefix in the inode numbers that the guest sees.
@@ -73,8 +72,8 @@ pub(crate) struct Tree {
     pub(crate) user: (u32, u32),
     /// Whether the guest has said INIT.
     pub(crate) initialised: AtomicBool,
-    /// Whether somebody repeats the host's changes in the guest.
-    pub(crate) repeating: AtomicBool,
+    /// The task that repeats the host's changes in the guest, as the guest numbers it; 0 while nobody does.
+    pub(crate) repeater: AtomicU32,
 }
 
 /// A way to a file.

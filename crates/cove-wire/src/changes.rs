@@ -4,7 +4,8 @@
 //!
 //! ```text
 //!  guest (agent)                                      host (machine process)
-//!      │ connect vsock port CHANGES ──────────────────▶ │ from now on the guest may cache for long
+//!      │ connect vsock port CHANGES ──────────────────▶ │
+//!      │ Repeater{task} ──────────────────────────────▶ │ from now on the guest may cache for long
 //!      │ ◀────────────────────────── Told::Change ...   │ in the order in which they happened
 //!      │ repeats each under REPEATER_UID                │
 //!      │ Answered::Repeated{id} ──────────────────────▶ │ one for each, whether or not it worked
@@ -16,11 +17,18 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{SeqAccess, Visitor},
 };
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
-/// The uid under which the agent repeats changes. The host's file server answers requests under it as if they changed
-/// something, and changes nothing.
+/// The uid under which the agent repeats changes. The host's file server answers the [`Repeater`]'s requests under it as
+/// if they changed something, and changes nothing; it refuses anybody else's.
 pub const REPEATER_UID: u32 = 0xfffe_c07e;
+
+/// Who repeats: the first that the agent says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repeater {
+    /// Number of the task (thread), as the guest's first process knows it.
+    pub task: NonZeroU32,
+}
 
 /// What the host tells the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -199,6 +207,7 @@ mod tests {
         fn no_frame_makes_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..128)) {
             let _ = decode::<Told>(&bytes);
             let _ = decode::<Answered>(&bytes);
+            let _ = decode::<Repeater>(&bytes);
         }
     }
 }

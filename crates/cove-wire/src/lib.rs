@@ -42,7 +42,7 @@ pub use accounts::{
     HelperVerb, Lending, MAX_HELPER_INPUT,
 };
 pub use causes::with_causes;
-pub use changes::{Answered, Change, Changed, Entry, FileName, REPEATER_UID, Told};
+pub use changes::{Answered, Change, Changed, Entry, FileName, REPEATER_UID, Repeater, Told};
 pub use chunks::{CHUNK_HEADER_LEN, Chunks, chunk_header};
 pub use control::{
     BootConfig, Call, CpuTime, EngineConfig, EngineState, Event, Fault, FaultCode, FromGuest, FromHost,
@@ -62,7 +62,7 @@ pub use stream::{Dial, Exec, LogRequest, Open, Opened, Terminal};
 
 /// Version of everything in this crate. Both ends send it in their [`Hello`]; the image's manifest records it too.
 /// Raise it with every change that an older peer would misunderstand.
-pub const PROTOCOL_VERSION: u32 = 7;
+pub const PROTOCOL_VERSION: u32 = 8;
 
 /// The vsock ports, the one table of them.
 pub mod port {
@@ -75,7 +75,8 @@ pub mod port {
     pub const HOST: u32 = 1026;
     /// Host listens: questions for names and their answers, in any order; see [`dns`](crate::dns).
     pub const NAMES: u32 = 1027;
-    /// Host listens: [`Told`](crate::Told) frames to the guest, an [`Answered`](crate::Answered) frame to each from it.
+    /// Host listens: one [`Repeater`](crate::Repeater) frame, then [`Told`](crate::Told) frames to the guest, an
+    /// [`Answered`](crate::Answered) frame to each from it.
     pub const CHANGES: u32 = 1028;
 }
 

@@ -1,5 +1,7 @@
 //! The file server's requests, one conversation an input, without a device in between: see [`cove_fs::fuzz_one`].
 
+use std::num::NonZeroU32;
+
 use anyhow::Result;
 use cove_fs::abi::{
     CopyFileRangeIn, CreateIn, FallocateIn, FileLock, InterruptIn, LkIn, LseekIn, MkdirIn, OpenIn, ROOT_ID,
@@ -15,6 +17,9 @@ use super::watch::watched;
 use crate::driver::fs::fs_request;
 use crate::driver::kind::serve_folder;
 
+/// The task that repeats the host's changes.
+const REPEATER: NonZeroU32 = NonZeroU32::MIN;
+
 /// Plays a conversation to a server, whose folder has another one beside it that must stay as it is, and unread.
 pub fn fuzz(input: &[u8]) {
     watched("requests", input, || play(input));
@@ -24,6 +29,7 @@ fn play(input: &[u8]) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let trap = Trap::new(dir.path())?;
     let server = serve_folder(&trap.share())?;
+    server.set_repeater(Some(REPEATER));
     let answers = fuzz_one(&server, input);
     trap.check(&answers)
 }
@@ -301,12 +307,13 @@ fn locks() -> Requests {
     requests
 }
 
-/// The requests of all others under the uid by which the agent repeats the host's changes.
+/// The requests of all others from the task and under the uid by which the agent repeats the host's changes.
 fn replayed() -> Requests {
     let mut requests = [names(), files()].concat();
     for request in requests.iter_mut().skip(3) {
-        // Where a request's header has it.
+        // Where a request's header has them.
         request[24..28].copy_from_slice(&REPLAY_UID.to_le_bytes());
+        request[32..36].copy_from_slice(&REPEATER.get().to_le_bytes());
     }
     requests
 }

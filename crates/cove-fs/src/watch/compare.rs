@@ -139,7 +139,7 @@ impl Tree {
         let Some(watch) = &self.watch else {
             return Step::Done;
         };
-        if !self.repeating.load(Ordering::Acquire) {
+        if !self.is_repeated() {
             // Nobody would hear of the difference.
             if comparison.take().is_some() {
                 watch.comparison_due.store(true, Ordering::Release);

@@ -20,9 +20,15 @@ impl Agent {
     /// `guest` is where the only share of `server` is mounted.
     pub(crate) fn start(server: &Arc<Server>, guest: &Path) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        server.set_repeating(true);
         let (server, mount, stopped) = (Arc::clone(server), guest.to_owned(), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || run_agent(&server, &mount, &stopped));
+        let (known, knows) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let task = rustix::thread::gettid().as_raw_nonzero().unsigned_abs();
+            server.set_repeater(Some(task));
+            known.send(()).unwrap();
+            run_agent(&server, &mount, &stopped)
+        });
+        knows.recv().unwrap();
         Self {
             stop,
             thread: Some(thread),

@@ -10,7 +10,7 @@ use cove_fs::{ChangeKind, Config, EntryKind, REPLAY_UID};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::client::{Client, c, parse};
+use crate::client::{Client, TASK, c, parse};
 
 /// How long it has to be quiet before nothing more is expected.
 const QUIET: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ fn watching(path: &Path, max_queued: usize) -> Option<Client> {
         ..Config::default()
     };
     let client = Client::new(config, &[("share", path, false)]);
-    client.server.set_repeating(true);
+    client.server.set_repeater(Some(TASK));
     if !client.server.health().watching {
         eprintln!("SKIPPED: this kernel cannot watch by fanotify");
         return None;
@@ -163,7 +163,7 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
         client.attr(entry.node).unwrap();
     }
     client.lookup(root, "new").unwrap_err();
-    client.server.set_repeating(false);
+    client.server.set_repeater(None);
     on_host(
         dir.path(),
         "echo 22 > written; chmod 600 chmodded; rm gone; : > new",
@@ -181,7 +181,7 @@ fn what_changed_while_nobody_repeated_is_told_to_the_next_who_does() {
     };
     // As the machine process does while no agent is there.
     take(&client, is_all, |_| ());
-    client.server.set_repeating(true);
+    client.server.set_repeater(Some(TASK));
     let mut told = lines(&repeat(&client, root, is_all));
     told.sort();
     assert_eq!(told, expected);

@@ -1,6 +1,7 @@
 //! A FUSE client without a kernel: builds requests, hostile ones included, and takes answers apart.
 
 use std::cell::Cell;
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use cove_fs::abi::{self, EntryOut, InHeader, InitExtIn, InitIn, OpenOut, OutHeader, op};
@@ -9,6 +10,9 @@ use rustix::io::Errno;
 use vm_memory::VolatileSlice;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// The task that asks, unless another is set.
+pub(crate) const TASK: NonZeroU32 = NonZeroU32::new(7).unwrap();
+
 /// What came back.
 pub(crate) type Reply = Result<Vec<u8>, Errno>;
 
@@ -16,6 +20,7 @@ pub(crate) type Reply = Result<Vec<u8>, Errno>;
 pub(crate) struct Client {
     pub(crate) server: Server,
     pub(crate) uid: Cell<u32>,
+    pub(crate) task: Cell<NonZeroU32>,
     unique: Cell<u64>,
 }
 
@@ -34,6 +39,7 @@ impl Client {
         let client = Self {
             server,
             uid: Cell::new(uid),
+            task: Cell::new(TASK),
             unique: Cell::new(0),
         };
         client.greet().unwrap();
@@ -83,7 +89,7 @@ impl Client {
             node,
             uid: self.uid.get(),
             gid: self.uid.get(),
-            pid: 7,
+            pid: self.task.get().get(),
             ..InHeader::default()
         };
         let mut head = header.as_bytes().to_vec();

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::client::{Client, c};
+use crate::client::{Client, TASK, c};
 
 /// A share next to a secret, with every kind of way that must not lead there.
 struct Trap {
@@ -236,6 +236,7 @@ fn the_reserved_uid_changes_nothing_on_the_host() {
     let client = trap.client();
     let (root, file) = (client.walk("share").unwrap(), client.walk("share/f").unwrap());
     let open = client.open(file, 2).unwrap();
+    client.server.set_repeater(Some(TASK));
     client.uid.set(REPLAY_UID);
     let before = std::fs::metadata(trap.share().join("f")).unwrap();
     for opcode in 1..60 {

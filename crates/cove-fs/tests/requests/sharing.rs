@@ -1,5 +1,6 @@
 //! Shares that come and go, bounds, locks that wait.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rustix::fs::{Mode, XattrFlags};
 use rustix::io::Errno;
 use zerocopy::IntoBytes;
 
-use crate::client::{Client, c, parse};
+use crate::client::{Client, TASK, c, parse};
 
 pub(crate) fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/var/tmp").unwrap()
@@ -275,8 +276,14 @@ fn handles_of_the_root_and_under_the_reserved_uid_are_counted() {
     };
     flood(&|| client.ask(op::OPENDIR, ROOT_ID, &[&[0; 8]]).map(drop));
     assert_eq!(client.open(node, 0).unwrap_err(), Errno::NFILE);
-    // The agent is not kept from its work by what containers have open, but bounded by itself.
+    // The agent is not kept from its work by what containers have open, even under its uid, but bounded by itself.
+    client.server.set_repeater(Some(TASK));
     client.uid.set(REPLAY_UID);
+    client.task.set(NonZeroU32::MAX);
+    for opcode in [op::OPEN, op::GETATTR, op::LOOKUP, op::OPENDIR, op::STATFS] {
+        assert_eq!(client.ask(opcode, node, &[&[0; 8]]).unwrap_err(), Errno::PERM);
+    }
+    client.task.set(TASK);
     let fh = client.open(node, 1).unwrap();
     client.release(node, fh).unwrap();
     flood(&|| client.open(node, 1).map(drop));

@@ -18,18 +18,24 @@
 use crate::{Connection, Listener};
 use cove_fs::{ChangeKind, EntryKind, HostChange, Server};
 use cove_wire::{
-    Answered, Change, Changed, Entry, FileName, HEADER_LEN, Told, WireError, body_len, decode, encode,
+    Answered, Change, Changed, Entry, FileName, HEADER_LEN, Repeater, Told, WireError, body_len, decode,
+    encode,
 };
+use serde::de::DeserializeOwned;
 use std::{
-    collections::HashSet, ffi::OsStr, io, os::unix::ffi::OsStrExt, path::Path, sync::Arc, time::Duration,
+    collections::HashSet, ffi::OsStr, io, num::NonZeroU32, os::unix::ffi::OsStrExt, path::Path, sync::Arc,
+    time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     task::{JoinHandle, spawn_blocking},
+    time::timeout,
 };
 
 /// Most changes that are told before the first of them has to be answered.
 const BATCH: usize = 128;
+/// How long whoever connects may take to say its task.
+const GREETING: Duration = Duration::from_secs(5);
 /// How long requests wait for locks before it is asked whether they still should, and before each further time.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -55,11 +61,14 @@ async fn attend(listener: Listener, server: Arc<Server>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok(accepted) => {
-                    tracing::debug!("the agent repeats the host's changes");
-                    connection = Some(accepted);
-                    server.set_repeating(true);
-                }
+                Ok(accepted) => match meet(accepted).await {
+                    Ok((agent, task)) => {
+                        tracing::debug!(task, "the agent repeats the host's changes");
+                        connection = Some(agent);
+                        server.set_repeater(Some(task));
+                    }
+                    Err(error) => tracing::warn!(%error, "who connected for changes did not say its task"),
+                },
                 Err(error) => {
                     // Out of descriptors, most likely: they come back.
                     tracing::warn!(%error, "cannot accept the agent's connection for changes");
@@ -104,10 +113,18 @@ async fn attend(listener: Listener, server: Arc<Server>) {
     }
 }
 
+/// Hears from the agent which of the guest's tasks repeats.
+async fn meet(mut agent: Connection) -> Result<(Connection, NonZeroU32), WireError> {
+    let Repeater { task } = timeout(GREETING, hear(&mut agent))
+        .await
+        .map_err(io::Error::from)??;
+    Ok((agent, task))
+}
+
 /// Lets go of the agent: until one connects again, the guest's caches are short-lived.
 fn give_up(connection: &mut Option<Connection>, server: &Server) {
     *connection = None;
-    server.set_repeating(false);
+    server.set_repeater(None);
 }
 
 /// Waits for changes, on a thread where that may block.
@@ -160,7 +177,7 @@ async fn tell(agent: &mut Connection, batch: &[HostChange], server: &Server) -> 
     let (mut reader, mut writer) = tokio::io::split(agent);
     let answers = async {
         while !told.is_empty() {
-            match answer(&mut reader).await? {
+            match hear(&mut reader).await? {
                 Answered::Repeated { id } if told.remove(&id) => server.finish_change(id),
                 _ => return Err(out_of_turn()),
             }
@@ -176,7 +193,7 @@ async fn tell(agent: &mut Connection, batch: &[HostChange], server: &Server) -> 
 async fn ask(agent: &mut Connection, waiting: &[(u64, u32)], server: &Server) -> Result<(), WireError> {
     let tasks = waiting.iter().map(|(_, task)| *task).collect();
     agent.write_all(&encode(&Told::Waiting { tasks })?).await?;
-    let Answered::Interrupted { tasks } = answer(agent).await? else {
+    let Answered::Interrupted { tasks } = hear(agent).await? else {
         return Err(out_of_turn());
     };
     let tasks: HashSet<_> = tasks.into_iter().collect();
@@ -188,7 +205,7 @@ async fn ask(agent: &mut Connection, waiting: &[(u64, u32)], server: &Server) ->
     Ok(())
 }
 
-async fn answer(agent: &mut (impl AsyncRead + Unpin)) -> Result<Answered, WireError> {
+async fn hear<T: DeserializeOwned>(agent: &mut (impl AsyncRead + Unpin)) -> Result<T, WireError> {
     let mut header = [0; HEADER_LEN];
     agent.read_exact(&mut header).await?;
     let mut body = vec![0; body_len(header)?];
@@ -263,11 +280,25 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let agent = UnixStream::connect(&socket).await.unwrap();
+        let task = NonZeroU32::new(7).unwrap();
+        let greeting = encode(&Repeater { task }).unwrap();
+        let mut mute = UnixStream::connect(&socket).await.unwrap();
+        mute.write_all(&encode(&Answered::Repeated { id: 1 }).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(
+            mute.read(&mut [0]).await.unwrap_or(0),
+            0,
+            "whoever says no task is hung up on"
+        );
+        assert!(!server.health().repeating);
+        let mut agent = UnixStream::connect(&socket).await.unwrap();
+        agent.write_all(&greeting).await.unwrap();
         until(true).await;
         drop(agent);
         until(false).await;
         let mut noisy = UnixStream::connect(&socket).await.unwrap();
+        noisy.write_all(&greeting).await.unwrap();
         until(true).await;
         noisy.write_all(b"?").await.unwrap();
         until(false).await;

@@ -1,5 +1,6 @@
 //! A file server under measurement, in a process of its own.
 
+use std::num::NonZeroU32;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,7 +115,7 @@ pub fn serve(socket: &Path, folder: &Path) -> Result<()> {
     };
     server.add_share(folder, options)?;
     let device = Fs::new("cove", Arc::clone(&server), WORKERS)?;
-    server.set_repeating(true);
+    server.set_repeater(NonZeroU32::new(1));
     std::thread::spawn(move || {
         loop {
             for change in server.take_changes(CHANGES, Duration::MAX) {
