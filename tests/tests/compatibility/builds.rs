@@ -2,8 +2,8 @@
 
 use crate::{
     copy_program, docker,
-    registries::login,
-    registry::{Authority, Registry, WORD, fingerprint},
+    registries::{Trusted, login},
+    registry::{Authority, HOST, Registry, WORD},
     which,
 };
 use cove_tests::harness::{Cmd, Cove, Finished, Running, eventually, free_port};
@@ -307,27 +307,6 @@ pub(crate) fn a_cache_travels_with_its_image(cove: &Cove) {
     forget();
 }
 
-/// What is trusted for as long as this lives.
-struct Trusted<'a> {
-    cove: &'a Cove,
-    fingerprint: String,
-}
-
-impl<'a> Trusted<'a> {
-    fn new(cove: &'a Cove, authority: &Authority) -> Self {
-        cove.cove(["trust", "add"]).arg(authority.file(cove)).ok();
-        let fingerprint = fingerprint(cove);
-        Self { cove, fingerprint }
-    }
-}
-
-impl Drop for Trusted<'_> {
-    fn drop(&mut self) {
-        // What a failed test has left would only be in the way of the next one.
-        self.cove.cove(["trust", "remove", &self.fingerprint]).run();
-    }
-}
-
 /// By a registry that wants a password. The builder asks it by itself, as the client who has logged in; no client pulls
 /// or loads what it takes from there.
 pub(crate) fn a_cache_comes_back_from_a_registry(cove: &Cove) {
@@ -366,6 +345,21 @@ pub(crate) fn a_cache_comes_back_from_a_registry(cove: &Cove) {
     assert_ne!(once(), first);
     forget();
     docker(cove, "logout").arg(&registry.name).ok();
+}
+
+/// With the engine's usual store of images it is buildx that refuses, and the engine is asked to build nothing.
+pub(crate) fn a_cache_apart_from_its_image_takes_containerds_store(cove: &Cove) {
+    let registry = format!("type=registry,ref={HOST}:5000/team/cache:1,mode=max");
+    for cache in [registry.as_str(), "type=local,dest=cache"] {
+        build(cove, "cached-apart", &[("Dockerfile", UNREPEATABLE)])
+            .args(["--cache-to", cache])
+            .run()
+            .fails_with(1)
+            .says(&[
+                "Cache export is not supported for the docker driver",
+                "turn on the containerd image store",
+            ]);
+    }
 }
 
 /// Whether a build took the result of [`UNREPEATABLE`]'s step from a cache. `BuildKit` numbers the steps, and says by

@@ -40,6 +40,27 @@ pub(crate) fn login(cove: &Cove, registry: &Registry, word: &str) -> Cmd {
         .input(word)
 }
 
+/// What is trusted for as long as this lives.
+pub(crate) struct Trusted<'a> {
+    cove: &'a Cove,
+    fingerprint: String,
+}
+
+impl<'a> Trusted<'a> {
+    pub(crate) fn new(cove: &'a Cove, authority: &Authority) -> Self {
+        cove.cove(["trust", "add"]).arg(authority.file(cove)).ok();
+        let fingerprint = fingerprint(cove);
+        Self { cove, fingerprint }
+    }
+}
+
+impl Drop for Trusted<'_> {
+    fn drop(&mut self) {
+        // What a failed test has left would only be in the way of the next one.
+        self.cove.cove(["trust", "remove", &self.fingerprint]).run();
+    }
+}
+
 /// Builds an image whose last layer no other one has, since it is of random bytes, and gives what the image prints:
 /// their sum.
 fn unique(cove: &Cove, image: &str) -> String {

@@ -205,6 +205,12 @@ fn of_builds() -> Area {
                 tests![builds::a_cache_comes_back_from_a_registry],
             ),
             extended(
+                "cache export elsewhere (`type=registry`, `type=local`): refused with the engine's usual store of \
+                     images, as buildx says; containerd's has it, below",
+                CLI,
+                tests![builds::a_cache_apart_from_its_image_takes_containerds_store],
+            ),
+            extended(
                 "a context of 1 GiB, with either builder",
                 CLI,
                 tests![builds::a_context_of_a_gibibyte_is_sent],
@@ -691,7 +697,9 @@ fn of_the_engines_settings() -> Area {
                 tests![settings::containers_have_users_of_their_own_by_setting],
             ),
             extended(
-                "containerd's store of images: cache export to a directory, one build for several processors",
+                "containerd's store of images: cache export to a directory and to a registry (`type=registry`, \
+                     `mode=max`), from where it comes when nothing of it is left in the machine; one build for several \
+                     processors",
                 "docker buildx",
                 tests![settings::a_cache_is_exported_and_one_build_serves_several_processors_by_setting],
             ),

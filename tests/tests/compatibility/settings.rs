@@ -1,8 +1,16 @@
 //! What the engine does when it is set to, by settings that take a new start of the machine.
 
-use crate::{docker, output_of};
+use crate::{
+    docker, output_of,
+    registries::{Trusted, login},
+    registry::{Authority, Registry, WORD},
+};
 use cove_tests::harness::Cove;
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// How long a machine may take to stop and start.
 const RESTART: Duration = Duration::from_mins(5);
@@ -66,30 +74,61 @@ pub(crate) fn a_cache_is_exported_and_one_build_serves_several_processors_by_set
         .directory(&place)
         .ok();
     docker(cove, "rm starter").ok();
-    // A step that is done anew writes something else.
-    let once =
-        "FROM scratch\nADD starter.tar /\nRUN cat /proc/sys/kernel/random/uuid > /once\nCMD cat /once\n";
-    fs::write(place.join("Dockerfile"), once).unwrap();
-    let build = |option: &str| {
-        docker(cove, "buildx build -q -t once")
-            .args(option.split_whitespace())
-            .arg(".")
-            .directory(&place)
-            .limit(LIMIT)
-            .ok();
-        docker(cove, "run --rm once").ok()
-    };
-    let forget = || {
-        docker(cove, "rmi once").ok();
-        docker(cove, "builder prune -af").ok();
-    };
-    let first = build("--cache-to type=local,dest=cache");
-    forget();
-    assert_eq!(build("--cache-from type=local,src=cache"), first);
-    forget();
-    // The step is done anew where nobody names the directory.
-    assert_ne!(build(""), first);
+    a_cache_comes_back_from_a_directory(cove, &place);
+    a_cache_comes_back_from_a_registry(cove, &place);
+    one_build_serves_several_processors(cove, &place);
+}
 
+/// Builds what `dockerfile` says of the directory `place`, gives what the image prints, and removes image and cache.
+fn built(cove: &Cove, place: &Path, dockerfile: &str, options: &[&str]) -> String {
+    docker(cove, "buildx build -q -t once -f -")
+        .args(options)
+        .arg(".")
+        .input(dockerfile)
+        .directory(place)
+        .limit(LIMIT)
+        .ok();
+    let said = docker(cove, "run --rm once").ok();
+    docker(cove, "rmi once").ok();
+    docker(cove, "builder prune -af").ok();
+    said
+}
+
+fn a_cache_comes_back_from_a_directory(cove: &Cove, place: &Path) {
+    // A step that is done anew writes something else.
+    let dockerfile =
+        "FROM scratch\nADD starter.tar /\nRUN cat /proc/sys/kernel/random/uuid > /once\nCMD cat /once\n";
+    let build = |options: &[&str]| built(cove, place, dockerfile, options);
+    let first = build(&["--cache-to", "type=local,dest=cache"]);
+    assert_eq!(build(&["--cache-from", "type=local,src=cache"]), first);
+    // The step is done anew where nobody names the directory.
+    assert_ne!(build(&[]), first);
+}
+
+/// By one that wants a password. The cache is there under a name of its own, with what of it is in no image.
+fn a_cache_comes_back_from_a_registry(cove: &Cove, place: &Path) {
+    let authority = Authority::new("Pantry");
+    let registry = Registry::private(cove, &authority);
+    let _trusted = Trusted::new(cove, &authority);
+    login(cove, &registry, WORD).ok();
+    // The second stage is another one in each round, and takes the file of the first one anew.
+    let build = |round: &str, options: &[&str]| {
+        let dockerfile = format!(
+            "FROM scratch AS made\nADD starter.tar /\nRUN cat /proc/sys/kernel/random/uuid > /once\n\
+             FROM scratch\nADD starter.tar /\nRUN echo {round} > /round\nCOPY --from=made /once /\n\
+             CMD cat /once\n"
+        );
+        built(cove, place, &dockerfile, options)
+    };
+    let cache = format!("type=registry,ref={}", registry.image("team/cache:1"));
+    let first = build("first", &["--cache-to", &format!("{cache},mode=max")]);
+    assert_eq!(build("second", &["--cache-from", &cache]), first);
+    // The first stage is made anew where nobody names the registry.
+    assert_ne!(build("third", &[]), first);
+    docker(cove, "logout").arg(&registry.name).ok();
+}
+
+fn one_build_serves_several_processors(cove: &Cove, place: &Path) {
     fs::create_dir(place.join("programs")).unwrap();
     let foreign: PathBuf = cove.kit().foreign.as_ref().unwrap().join("arm64/busybox");
     fs::copy(foreign, place.join("programs/arm64")).unwrap();
@@ -100,12 +139,12 @@ pub(crate) fn a_cache_is_exported_and_one_build_serves_several_processors_by_set
         "buildx build -q -t both --platform linux/amd64,linux/arm64 -f - .",
     )
     .input(dockerfile)
-    .directory(&place)
+    .directory(place)
     .limit(LIMIT)
     .ok();
     assert_eq!(
         docker(cove, "run --rm --platform linux/arm64 both uname -m").ok(),
         "aarch64"
     );
-    docker(cove, "rmi both once").ok();
+    docker(cove, "rmi both").ok();
 }
