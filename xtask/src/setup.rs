@@ -11,7 +11,7 @@ mod programs;
 
 pub(crate) use clean_root::clean_root;
 pub(crate) use clients::{devcontainer, python_clients};
-pub(crate) use docker::{DockerClient, foreign_programs, registry, ssh_server};
+pub(crate) use docker::{DockerClient, credential_helper, foreign_programs, registry, ssh_server};
 pub(crate) use programs::{mariadb, nginx, postgres, redis, vite};
 
 use crate::{
@@ -85,12 +85,21 @@ const SSH: Need = Need {
 };
 
 /// What those that take long take besides.
-const LONG_SUITE_TOOLS: [Need; 2] = [
+const LONG_SUITE_TOOLS: [Need; 3] = [
     SSH,
     Need {
         package: "git",
         what: "git, whose repositories are built from",
         is_there: || find("git").is_some(),
+        from_backports: false,
+    },
+    Need {
+        package: "pass",
+        what: "pass, which keeps passwords for a credential helper, with GnuPG",
+        is_there: || {
+            let programs = ["pass", "tree", "gpg", "gpgconf", "gpg-agent"];
+            programs.iter().all(|program| find(program).is_some())
+        },
         from_backports: false,
     },
 ];

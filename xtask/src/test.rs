@@ -169,6 +169,7 @@ fn environment(
     }
     if selection.long {
         environment.push(("COVE_TEST_ALL", "1".into()));
+        environment.push(("COVE_TEST_CREDENTIALS", setup::credential_helper(layout)?));
         environment.push(("COVE_TEST_FOREIGN", setup::foreign_programs(layout)?));
         environment.push(("COVE_TEST_PYTHON", setup::python_clients(layout)?));
         environment.push(("COVE_TEST_DEVCONTAINER", setup::devcontainer(layout)?));

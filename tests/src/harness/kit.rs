@@ -20,6 +20,8 @@ pub struct Kit {
     pub posix: Option<PathBuf>,
     /// Debian's docker-registry.
     pub registry: Option<PathBuf>,
+    /// Debian's `docker-credential-pass`.
+    pub credentials: Option<PathBuf>,
     /// A volume plugin, linked statically.
     pub volumes: Option<PathBuf>,
     /// A reaper for testcontainers, linked statically.
@@ -48,6 +50,7 @@ impl Kit {
             plugins: env::var_os("COVE_TEST_PLUGINS").map(PathBuf::from),
             posix: env::var_os("COVE_TEST_POSIX").map(PathBuf::from),
             registry: env::var_os("COVE_TEST_REGISTRY").map(PathBuf::from),
+            credentials: env::var_os("COVE_TEST_CREDENTIALS").map(PathBuf::from),
             volumes: env::var_os("COVE_TEST_VOLUMES").map(PathBuf::from),
             reaper: env::var_os("COVE_TEST_REAPER").map(PathBuf::from),
             peer: env::var_os("COVE_TEST_PEER").map(PathBuf::from),

@@ -10,6 +10,8 @@ use std::{
     fs,
     io::{self, Read as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -212,32 +214,105 @@ pub(crate) fn an_insecure_registry_is_used_and_a_mirror_is_asked_first(cove: &Co
 }
 
 pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
-    let port = plain_port(cove);
     let directory = place(cove, "helper");
-    let htpasswd = directory.join("htpasswd");
+    let kept = directory.join("kept");
+    helper(&directory.join("docker-credential-burrow"), &kept);
+    leave_passwords_to(cove, "burrow", &directory, &[], || fs::read_to_string(&kept).ok());
+}
+
+/// By Docker's own helper for it, which has `pass` keep each password in a file that GnuPG has encrypted.
+pub(crate) fn passwords_are_left_to_pass(cove: &Cove) {
+    let keyring = Keyring::new(cove);
+    keyring.client("pass").args(["init", USER]).ok();
+    // `pass` keeps it all below `HOME`. The helper has a directory for each server, whose name is there in base64.
+    let store = cove.scratch().join(".password-store/docker-credential-helpers");
+    let kept = || {
+        let server = fs::read_dir(&store).ok()?.next()?.unwrap().file_name();
+        let file = fs::read(store.join(&server).join(format!("{USER}.gpg"))).unwrap();
+        let is_plain = file.windows(WORD.len()).any(|part| part == WORD.as_bytes());
+        assert!(!is_plain, "the password can be read in the file");
+        let entry = Path::new("docker-credential-helpers").join(server).join(USER);
+        Some(keyring.client("pass").arg("show").arg(entry).ok())
+    };
+    let helper = cove.kit().credentials.as_ref().unwrap();
+    let surroundings = [(GNUPG, keyring.home.as_path())];
+    leave_passwords_to(cove, "pass", helper.parent().unwrap(), &surroundings, kept);
+}
+
+/// Has everything of GnuPG find the keys of a test.
+const GNUPG: &str = "GNUPGHOME";
+
+/// A key without a passphrase, and the agent that lends it, for as long as this lives.
+struct Keyring<'a> {
+    cove: &'a Cove,
+    home: PathBuf,
+}
+
+impl<'a> Keyring<'a> {
+    fn new(cove: &'a Cove) -> Self {
+        // GnuPG complains of one that others can look into.
+        let home = cove.scratch().join("gpg");
+        fs::DirBuilder::new().mode(0o700).create(&home).unwrap();
+        let keyring = Self { cove, home };
+        keyring
+            .client("gpg")
+            .args(["--batch", "--quiet", "--passphrase", ""])
+            .args(["--quick-generate-key", USER, "future-default", "default", "never"])
+            .ok();
+        keyring
+    }
+
+    /// A program that has the key.
+    fn client(&self, program: &str) -> Cmd {
+        self.cove.client(program).env(GNUPG, &self.home)
+    }
+}
+
+impl Drop for Keyring<'_> {
+    fn drop(&mut self) {
+        // Whatever needs the agent starts it; nothing ends it.
+        self.client("gpgconf").args(["--kill", "all"]).run();
+    }
+}
+
+/// Logs in, pushes, pulls and logs out with a client whose passwords the credential helper `name` keeps. The helper is
+/// in `directory` and has these `surroundings`; `kept` tells what it has for the registry.
+fn leave_passwords_to(
+    cove: &Cove,
+    name: &str,
+    directory: &Path,
+    surroundings: &[(&str, &Path)],
+    kept: impl Fn() -> Option<String>,
+) {
+    let port = plain_port(cove);
+    let config = place(cove, &format!("client-with-{name}"));
+    fs::write(
+        config.join("config.json"),
+        format!("{{\"credsStore\":\"{name}\"}}"),
+    )
+    .unwrap();
+    let htpasswd = config.join("htpasswd");
     fs::write(&htpasswd, HTPASSWD).unwrap();
     let more = format!(
         "auth:\n  htpasswd:\n    realm: burrow\n    path: {}\n",
         htpasswd.display()
     );
     let registry = Registry::serve(cove, port, &more);
-    let config = directory.join("config");
-    fs::create_dir_all(&config).unwrap();
-    fs::write(config.join("config.json"), "{\"credsStore\":\"burrow\"}").unwrap();
-    let kept = directory.join("kept");
-    helper(&directory.join("docker-credential-burrow"), &kept);
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
     let docker = |line: &str| {
-        docker(cove, line)
+        let client = docker(cove, line)
             .env("DOCKER_CONFIG", &config)
-            .env("PATH", &path)
+            .env("PATH", &path);
+        surroundings
+            .iter()
+            .fold(client, |client, (variable, value)| client.env(variable, value))
     };
 
     docker("login --password-stdin --username")
         .args([USER, &registry.name])
         .input(WORD)
         .ok();
-    assert!(fs::read_to_string(&kept).unwrap().contains(WORD));
+    assert!(kept().is_some_and(|kept| kept.contains(WORD)));
     let written = fs::read_to_string(config.join("config.json")).unwrap();
     assert!(
         written.contains(&registry.name) && !written.contains("\"auth\":"),
@@ -249,12 +324,14 @@ pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
     docker("rmi").arg(&image).ok();
     docker("pull -q").arg(&image).ok();
     docker("logout").arg(&registry.name).ok();
-    assert!(!kept.exists());
-    docker("push -q")
-        .arg(&image)
-        .run()
-        .fails_with(1)
-        .says(&["no basic auth credentials"]);
+    assert_eq!(kept(), None);
+    for verb in ["push -q", "pull -q"] {
+        docker(verb)
+            .arg(&image)
+            .run()
+            .fails_with(1)
+            .says(&["no basic auth credentials"]);
+    }
     docker("rmi").arg(&image).ok();
 }
 

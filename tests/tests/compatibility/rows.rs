@@ -250,9 +250,14 @@ fn of_registries() -> Area {
                 tests![registries::an_insecure_registry_is_used_and_a_mirror_is_asked_first],
             ),
             row(
-                "credential helpers",
+                "credential helpers, by one of the suite's own",
                 CLI,
                 tests![registries::passwords_are_left_to_a_credential_helper],
+            ),
+            extended(
+                "a credential helper that people have: `docker-credential-pass`, with `pass` and GnuPG",
+                CLI,
+                tests![registries::passwords_are_left_to_pass],
             ),
             extended(
                 "images for several processors under one name",

@@ -82,6 +82,19 @@ pub(crate) fn registry(layout: &Layout) -> Result<PathBuf> {
     }
 }
 
+/// Docker's credential helper for `pass`.
+pub(crate) fn credential_helper(layout: &Layout) -> Result<PathBuf> {
+    const NAME: &str = "docker-credential-pass";
+    match find(NAME) {
+        Some(program) => Ok(program),
+        None => fetched(
+            layout,
+            "golang-docker-credential-helpers",
+            &format!("usr/bin/{NAME}"),
+        ),
+    }
+}
+
 /// The suites whose busybox will do, in the order in which they are tried. A mirror may hold some processor's list of one
 /// suite only in part for days, and it does not matter which release the program is of.
 const BUSYBOX_SUITES: [&str; 3] = [SUITE, "bookworm", "forky"];
