@@ -4,10 +4,35 @@ use crate::docker;
 use cove_tests::harness::Cove;
 use std::fs;
 
+/// What switches it on and off, with the next start of the machine.
+pub(crate) const SETTING: &str = "machine.foreign-processors";
+
 /// Switches it on. Without the setting nothing of it is there; the suite `engine` looks at that.
 pub(crate) fn prepare(cove: &Cove) {
-    cove.cove(["config", "set", "machine.foreign-processors", "true"])
+    cove.cove(["config", "set", SETTING, "true"]).ok();
+}
+
+/// Where the machine had them, and was started anew without the setting.
+pub(crate) fn none_is_left(cove: &Cove) {
+    let loaded = cove.cove(["exec", "cat", "/proc/modules"]).ok();
+    assert!(!loaded.contains("binfmt_misc"), "{loaded}");
+    let known = cove.cove(["exec", "ls", "/proc/sys/fs/binfmt_misc"]).ok();
+    assert_eq!(known, "");
+    let programs = cove.kit().foreign.as_ref().unwrap();
+    let archive = cove
+        .program("tar")
+        .args(["-c", "--dereference", "busybox"])
+        .directory(&programs.join("arm64"))
+        .run();
+    assert_eq!(archive.code, Some(0), "{}", archive.stderr);
+    docker(cove, "import --platform linux/arm64 - foreign")
+        .input(archive.stdout)
         .ok();
+    docker(cove, "run --rm --platform linux/arm64 foreign /busybox uname -m")
+        .run()
+        .fails_with(1)
+        .says(&["exec container process `/busybox`: Exec format error"]);
+    docker(cove, "rmi foreign").ok();
 }
 
 pub(crate) fn programs_of_other_processors_run_and_are_built(cove: &Cove) {

@@ -682,6 +682,12 @@ fn of_other_processors() -> Area {
                 CLI,
                 tests![processors::programs_of_other_processors_run_and_are_built],
             ),
+            extended(
+                "switched off again: a container for linux/arm64 ends with `Exec format error`, and nothing of it is \
+                     left in the machine",
+                "docker, cove",
+                tests![settings::containers_have_users_of_their_own_and_no_foreign_programs_by_setting],
+            ),
             elsewhere(
                 "no cost when it is off",
                 "cove",
@@ -699,7 +705,7 @@ fn of_the_engines_settings() -> Area {
             extended(
                 "users of containers are others outside of them (`userns-remap`)",
                 CLI,
-                tests![settings::containers_have_users_of_their_own_by_setting],
+                tests![settings::containers_have_users_of_their_own_and_no_foreign_programs_by_setting],
             ),
             extended(
                 "containerd's store of images: cache export to a directory and to a registry (`type=registry`, \

@@ -1,7 +1,7 @@
 //! What the engine does when it is set to, by settings that take a new start of the machine.
 
 use crate::{
-    docker, output_of,
+    docker, output_of, processors,
     registries::{Trusted, login},
     registry::{Authority, Registry, WORD},
 };
@@ -16,19 +16,29 @@ use std::{
 const RESTART: Duration = Duration::from_mins(5);
 const LIMIT: Duration = Duration::from_mins(6);
 
-/// A setting for as long as this lives; the machine starts anew at either end. The engine keeps what it has under each
-/// of the two settings apart, and so it gets its image again.
+/// What a setting is for a while.
+struct Setting {
+    key: &'static str,
+    meanwhile: &'static str,
+    /// What it is otherwise, unless that is its default.
+    otherwise: Option<&'static str>,
+}
+
+/// Settings for as long as this lives; the machine starts anew at either end. The engine keeps what it has with them and
+/// without them apart, and so it gets its image again.
 struct Set<'a> {
     cove: &'a Cove,
-    key: &'static str,
+    settings: &'static [Setting],
 }
 
 impl<'a> Set<'a> {
-    fn new(cove: &'a Cove, key: &'static str, value: &str) -> Self {
+    fn new(cove: &'a Cove, settings: &'static [Setting]) -> Self {
         let image = cove.scratch().join("starter.tar");
         docker(cove, "save alpine -o").arg(&image).ok();
-        let set = Self { cove, key };
-        cove.cove(["config", "set", key, value]).ok();
+        let set = Self { cove, settings };
+        for &Setting { key, meanwhile, .. } in settings {
+            cove.cove(["config", "set", key, meanwhile]).ok();
+        }
         cove.cove(["restart"]).limit(RESTART).ok();
         docker(cove, "load -i").arg(&image).ok();
         fs::remove_file(image).unwrap();
@@ -39,13 +49,31 @@ impl<'a> Set<'a> {
 impl Drop for Set<'_> {
     fn drop(&mut self) {
         // What a failed test has left would fail the next one as well.
-        self.cove.cove(["config", "set", "--unset", self.key]).run();
+        for &Setting { key, otherwise, .. } in self.settings {
+            let back = otherwise.map_or(["--unset", key], |value| [key, value]);
+            self.cove.cove(["config", "set"]).args(back).run();
+        }
         self.cove.cove(["restart"]).limit(RESTART).run();
     }
 }
 
-pub(crate) fn containers_have_users_of_their_own_by_setting(cove: &Cove) {
-    let _set = Set::new(cove, "engine.userns-remap", "default");
+/// Two things by one new start: programs of other processors are switched off with it.
+pub(crate) fn containers_have_users_of_their_own_and_no_foreign_programs_by_setting(cove: &Cove) {
+    let _set = Set::new(
+        cove,
+        &[
+            Setting {
+                key: "engine.userns-remap",
+                meanwhile: "default",
+                otherwise: None,
+            },
+            Setting {
+                key: processors::SETTING,
+                meanwhile: "false",
+                otherwise: Some("true"),
+            },
+        ],
+    );
     let map = |options: &str| -> Vec<String> {
         let map = output_of(cove, options, "cat /proc/self/uid_map; id -u");
         map.split_whitespace().map(str::to_owned).collect()
@@ -61,11 +89,19 @@ pub(crate) fn containers_have_users_of_their_own_by_setting(cove: &Cove) {
         .ok();
     assert_eq!(owner, "100000");
     docker(cove, "volume rm owned").ok();
+    processors::none_is_left(cove);
 }
 
 /// With containerd's store of images.
 pub(crate) fn a_cache_is_exported_and_one_build_serves_several_processors_by_setting(cove: &Cove) {
-    let _set = Set::new(cove, "engine.features.containerd-snapshotter", "true");
+    let _set = Set::new(
+        cove,
+        &[Setting {
+            key: "engine.features.containerd-snapshotter",
+            meanwhile: "true",
+            otherwise: None,
+        }],
+    );
     let place = cove.scratch().join("exported-cache");
     fs::create_dir_all(&place).unwrap();
     // With this store, BuildKit asks the registry for what FROM names before it looks at home.
