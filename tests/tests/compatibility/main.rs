@@ -4,6 +4,7 @@
 //! ```text
 //!  rows::areas ──▶ the tests that run          (one machine for all of them)
 //!       └────────▶ docs/compatibility.md       (written by this suite with `--all`, compared without)
+//!  versions ─────▶
 //! ```
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "how a test fails")]
@@ -26,6 +27,7 @@ mod services;
 mod settings;
 mod storage;
 mod table;
+mod versions;
 
 use cove_tests::harness::{self, Cmd, Cove, Pace};
 use std::{

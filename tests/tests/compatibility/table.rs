@@ -1,6 +1,6 @@
 //! The table of what works: what a row is, the tests of a run, and the page that is made of them.
 
-use crate::rows::areas;
+use crate::{rows::areas, versions};
 use cove_tests::harness::{self, Test};
 use std::{env, fmt::Write as _, fs, path::Path};
 
@@ -177,6 +177,7 @@ fn page() -> String {
          else a test sets is a switch of the client that it is about, such as `DOCKER_BUILDKIT=0` for the classic builder.\n\
          `HOME` and `DOCKER_CONFIG` are the test's own, so that no account and no plugin of whoever runs it has a part.\n",
     );
+    page += &versions::section();
     for area in areas() {
         // Writing to a string does not fail.
         let _ = write!(
