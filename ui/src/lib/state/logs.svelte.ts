@@ -22,6 +22,16 @@ export interface Span {
   bold: boolean;
 }
 
+/**
+ * What a terminal acts upon and does not show (ECMA-48): a control sequence with its parameters and its last letter; a
+ * string, such as a title or a link, to its end or the line's; any other escape, such as a choice of letters.
+ */
+const SEQUENCE = /\u001b(?:\[([\x30-\x3f]*)[\x20-\x2f]*([\x40-\x7e])|[\]PX^_][^]*?(?:\u0007|\u001b\\|$)|[\x20-\x2f]*[\x30-\x7e])/g;
+
+/** Those that choose of a larger palette, and how many codes follow that say which: by the code right behind them. */
+const PALETTES: ReadonlySet<number> = new Set([38, 48, 58]);
+const FOLLOWING: Readonly<Record<string, number>> = { "5": 2, "2": 4 };
+
 /** Reads colours and boldness of ANSI sequences and drops all other sequences. */
 export function spans(text: string): Span[] {
   if (!text.includes("\u001b")) return [{ text, colour: null, bold: false }];
@@ -32,12 +42,21 @@ export function spans(text: string): Span[] {
   const add = (to: number) => {
     if (to > from) found.push({ text: text.slice(from, to), colour, bold });
   };
-  for (const sequence of text.matchAll(/\u001b\[([\d;]*)([A-Za-z])/g)) {
+  for (const sequence of text.matchAll(SEQUENCE)) {
     add(sequence.index);
     from = sequence.index + sequence[0].length;
-    if (sequence[2] !== "m") continue;
-    for (const code of (sequence[1] || "0").split(";").map(Number)) {
-      if (code === 0) [colour, bold] = [null, false];
+    // With a mark before them they are another program's own.
+    if (sequence[2] !== "m" || /^[<=>?]/.test(sequence[1] ?? "")) continue;
+    const codes = (sequence[1] || "0").split(";");
+    for (let at = 0; at < codes.length; at += 1) {
+      // What holds its own arguments, behind colons, is no number.
+      const code = Number(codes[at]);
+      if (PALETTES.has(code)) {
+        // Of the palette, its first sixteen have names here; all others are the text's own.
+        const place = codes[at + 1] === "5" ? Number(codes[at + 2] ?? NaN) : NaN;
+        if (code === 38) colour = place < 16 ? place % 8 : null;
+        at += FOLLOWING[codes[at + 1] ?? ""] ?? 0;
+      } else if (code === 0) [colour, bold] = [null, false];
       else if (code === 1) bold = true;
       else if (code === 22) bold = false;
       else if (code === 39) colour = null;

@@ -15,6 +15,30 @@ describe("a line's colours", () => {
   it("are not confused by cursor movements, which are dropped", () => {
     expect(plain("a\u001b[2Kb\u001b[10;3Hc")).toBe("abc");
   });
+
+  it("leave nothing of what a terminal does not show: modes, letters, titles, links, and what a line is cut in", () => {
+    expect(plain("\u001b[?25la\u001b(Bb\u001b]0;title\u0007c\u001b]8;;https://x\u001b\\d\u001b]8;;\u001b\\e\u001b[0 qf\u001b=g\u001b]0;cut")).toBe("abcdefg");
+    expect(spans("\u001b[>4;31mx")).toEqual([{ text: "x", colour: null, bold: false }]);
+  });
+
+  it("are not misread where a palette's codes look like others", () => {
+    const red = (bold: boolean) => [{ text: "x", colour: 1, bold }];
+    const own = (bold: boolean) => [{ text: "x", colour: null, bold }];
+    for (const [codes, parts] of [
+      ["38;5;9", red(false)],
+      ["38;5;1;1", red(true)],
+      ["38;5;34", own(false)],
+      ["38;2;31;1;0", own(false)],
+      ["38;2;255;0;0;1", own(true)],
+      ["48;5;31", own(false)],
+      ["31;48;5;0", red(false)],
+      ["31;58;5;1", red(false)],
+      ["38:5:31", own(false)],
+      ["31;4:3", red(false)],
+      ["38", own(false)],
+    ] as const)
+      expect(spans(`\u001b[${codes}mx`), codes).toEqual(parts);
+  });
 });
 
 it("takes a line's level from words that say one, and from no others", () => {
