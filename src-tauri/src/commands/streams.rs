@@ -19,7 +19,7 @@ use tauri::{
 };
 use tokio::{
     sync::broadcast::{self, error::RecvError},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 /// Changes of lists within this time of the first are told together.
@@ -28,6 +28,8 @@ const TOGETHER: Duration = Duration::from_millis(150);
 const TAIL: &str = "100000";
 /// So many of the last lines of a machine's log are read.
 const MACHINE_TAIL: u32 = 20_000;
+/// How long between two attempts to read one that nobody can tell yet.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Tells the containers, at once and whenever they change. Nothing comes while no engine answers.
 #[tauri::command]
@@ -231,7 +233,8 @@ impl Source for ContainerBytes {
     }
 }
 
-/// Tells a log of the machine or of the daemon in batches, and what is added to it, until it ends.
+/// Tells a log of the machine or of the daemon in batches, and what is added to it, until it ends: from when somebody can
+/// tell it.
 #[tauri::command]
 pub(crate) fn follow_machine_log(
     cove: State<'_, Arc<Cove>>,
@@ -246,8 +249,12 @@ pub(crate) fn follow_machine_log(
             follow: true,
             tail: Some(MACHINE_TAIL),
         };
-        let Ok(mut bytes) = cove.client().logs(&cove.machine(), wanted).await else {
-            return;
+        let mut bytes = loop {
+            match cove.client().logs(&cove.machine(), wanted).await {
+                Ok(bytes) => break bytes,
+                // The machine does not run that tells it, or has never written it, or no daemon answers.
+                Err(_) => sleep(AGAIN).await,
+            }
         };
         let mut reader = LogReader::new(false);
         let mut lines = Vec::new();
@@ -400,7 +407,7 @@ pub(crate) fn taken(streams: State<'_, Streams>, number: u32, amount: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::time::{sleep, timeout};
+    use tokio::time::timeout;
 
     #[tokio::test]
     async fn changes_without_a_pause_are_told_all_the_same() {

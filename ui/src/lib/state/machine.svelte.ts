@@ -9,6 +9,7 @@
  *
  *   starting, stopping ──▶ running ──▶ done once it runs or has stopped; else failed with why
  */
+import { untrack } from "svelte";
 import { type Failure, type Host, HostError, type Job, type MachineView, type Step, type Stop } from "../host";
 import { ofMachine } from "../command-line";
 import { say, type Word } from "../words/index.svelte";
@@ -43,6 +44,9 @@ export class Machine {
   view = $state.raw<MachineView | null>(null);
   /** Why the daemon does not answer. */
   away = $state.raw<Failure | null>(null);
+  /** How often it has come to run, and how often the daemon to answer: what either tells is read anew then. */
+  runs = $state(0);
+  returns = $state(0);
   /** Why what this window asked for last did not work. */
   failure = $state.raw<Failure | null>(null);
   /** What this window asked for last. */
@@ -76,10 +80,18 @@ export class Machine {
       const view = news.kind === "seen" ? news.machine : null;
       this.view = view;
       this.away = news.kind === "away" ? news.failure : null;
+      // An effect that begins this must not depend on what it counts.
+      untrack(() => this.#count(before, view));
       this.#others?.(view);
       if (before !== null && view !== null) this.#notice(before, view);
       before = view;
     });
+  }
+
+  #count(before: MachineView | null, now: MachineView | null): void {
+    if (before === null && now !== null) this.returns += 1;
+    // One that was paused has gone on with what it told.
+    if (now?.phase === "running" && before?.phase !== "running" && before?.phase !== "paused") this.runs += 1;
   }
 
   start(): Promise<void> {

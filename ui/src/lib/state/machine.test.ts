@@ -192,6 +192,21 @@ describe("the machine", () => {
     await expect.poll(failures).toEqual([{ message: "the Cove daemon has ended", hint: "" }]);
   });
 
+  it("counts how often it has come to run and the daemon to answer, and no pause", () => {
+    const { machine, goes, lose } = byHand();
+    const counts = () => [machine.runs, machine.returns];
+    goes({ phase: "stopped" });
+    expect(counts()).toEqual([0, 1]);
+    goes({ phase: "starting" }, { phase: "running" }, { phase: "running", uptimeS: 9 }, { phase: "paused" }, { phase: "running" });
+    expect(counts()).toEqual([1, 1]);
+    goes({ phase: "stopping" }, { phase: "stopped" }, { phase: "running" });
+    expect(counts()).toEqual([2, 1]);
+    // The machine goes on without its daemon, and what it told through that one has broken off.
+    lose("the Cove daemon has ended");
+    goes({ phase: "running" });
+    expect(counts()).toEqual([3, 2]);
+  });
+
   it("that is found starting, by a window or a daemon that has just begun, or is another one, was not asked to", () => {
     const { tasks, goes, lose } = byHand();
     goes({ phase: "starting" }, { phase: "running" });

@@ -49,4 +49,5 @@ export const settings: Record<keyof typeof words, string> = {
   gathering: "Alles wird angesehen, das kann eine Minute dauern…",
   machineShellHint: "Eine Shell der Maschine selbst, neben ihren Containern. Was Sie außerhalb ihrer Datenplatte ändern, geht beim Neustart verloren.",
   machineShellNeeds: "Das zeigt sich, während die Maschine läuft.",
+  machineLogNeeds: "Dieses Protokoll kommt aus der Maschine, während sie läuft.",
 };

@@ -48,4 +48,5 @@ export const settings = {
   gathering: "Looking at everything, which may take a minute…",
   machineShellHint: "A shell of the machine itself, beside its containers. What is changed outside of its data disk is gone after a restart.",
   machineShellNeeds: "It shows while the machine runs.",
+  machineLogNeeds: "The machine tells this log while it runs.",
 } as const;
