@@ -21,7 +21,7 @@ function screen(change: Partial<MachineView>, away: Failure | null = null, count
   [machine.view, machine.away] = away === null ? [{ ...machine.view, ...change }, null] : [null, away];
   const stop = vi.spyOn(host, "stopMachine");
   const usage = new Usage(host, tasks);
-  const page = mounted(MachineScreen, { host, machine, usage, containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, switched: () => undefined, place: PLACE });
+  const page = mounted(MachineScreen, { host, machine, usage, containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, unsaved: () => [], switched: () => undefined, place: PLACE });
   return { page, machine, usage, stop, headline: () => all(page, "h2")[0], offers: () => buttons(one(page, "header")) };
 }
 

@@ -124,6 +124,11 @@ export class Containers {
     return files;
   }
 
+  /** Files that are open with changes that nobody has saved, each behind its container's name. */
+  unsaved(): string[] {
+    return [...this.#files].flatMap(([id, { file }]) => (file?.changed ? [`${this.row(id)?.name ?? id.slice(0, 12)}:${file.path}`] : []));
+  }
+
   row(id: string): ContainerRow | undefined {
     return this.rows?.find((row) => row.id === id);
   }

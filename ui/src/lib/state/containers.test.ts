@@ -57,6 +57,17 @@ describe("the list of containers", () => {
     stop();
   });
 
+  it("names files with changes that nobody has saved, and no others", async () => {
+    const { state, stop } = followed(1);
+    const { id, name } = state.rows?.[0] ?? { id: "", name: "" };
+    const files = state.filesOf(id);
+    await files.open("/etc/hostname");
+    expect(state.unsaved()).toEqual([]);
+    if (files.file !== null) files.file.text = "ours";
+    expect(state.unsaved()).toEqual([`${name}:/etc/hostname`]);
+    stop();
+  });
+
   it("finds by every word, in name, image or project", () => {
     const { state, stop } = followed();
     const found = matching(state.rows ?? [], "SHOP postgres", "all");

@@ -51,6 +51,11 @@ export class Projects {
     return name;
   }
 
+  /** Files with changes that nobody has saved. */
+  unsaved(): string[] {
+    return [...this.#files.values()].filter((file) => file.changed).map((file) => file.path);
+  }
+
   /** A file of a project; read anew unless it was changed here. */
   async file(project: string, file: string, anew = false): Promise<OpenFile | Failure> {
     const key = `${project}\n${file}`;

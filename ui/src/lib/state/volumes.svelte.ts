@@ -65,6 +65,11 @@ export class Volumes {
     return files;
   }
 
+  /** Files that are open with changes that nobody has saved, each behind its volume's name. */
+  unsaved(): string[] {
+    return [...this.#files].flatMap(([name, { file }]) => (file?.changed ? [`${name}:${file.path}`] : []));
+  }
+
   /** The engine walks through every volume for it; so one counting at a time, and beside the list. */
   async count(): Promise<void> {
     if (this.#counting) return;

@@ -1,0 +1,39 @@
+import { flushSync } from "svelte";
+import { expect, it, onTestFinished, vi } from "vitest";
+import { buttons, memory, mounted, one, press, words } from "../mounted";
+import { Machine } from "../state/machine.svelte";
+import { Tasks } from "../state/tasks.svelte";
+import MachineList from "./MachineList.svelte";
+
+async function screen() {
+  const [host, tasks] = [memory(0), new Tasks()];
+  await host.createMachine({ name: "build", cpus: null, memoryMib: null, diskGib: null });
+  const machine = new Machine(host, tasks);
+  onTestFinished(machine.follow());
+  const [lost, switched] = [[] as string[], vi.fn<() => void>()];
+  const page = mounted(MachineList, { host, machine, tasks, unsaved: () => lost, switched });
+  await expect.poll(() => buttons(page)).toContain("Show build");
+  return { page, tasks, lost, switched };
+}
+
+it("another machine is shown without a question where nothing ends with what is shown now", async () => {
+  const { page, switched } = await screen();
+  press(page, "Show build");
+  await expect.poll(() => switched.mock.calls.length).toBe(1);
+  expect(page.querySelector("dialog")).toBeNull();
+});
+
+it("tasks that end and what was typed and not saved are named before another machine is shown", async () => {
+  const { page, tasks, lost, switched } = await screen();
+  lost.push("web:/etc/motd", "Settings");
+  press(page, "Show build");
+  expect(words(one(page, "dialog p"))).toBe("Show build? What was typed and is not saved is lost: web:/etc/motd, Settings.");
+  press(one(page, "dialog"), "Cancel");
+  tasks.begin({ title: "Pull alpine", command: "" }, () => new Promise<never>(() => undefined));
+  flushSync();
+  press(page, "Show build");
+  expect(words(one(page, "dialog p"))).toBe("Show build? Tasks under way (1) are cancelled. What was typed and is not saved is lost: web:/etc/motd, Settings.");
+  expect(switched).not.toHaveBeenCalled();
+  press(one(page, "dialog"), "Show");
+  await expect.poll(() => switched.mock.calls.length).toBe(1);
+});
