@@ -135,6 +135,16 @@ it("removing names what is lost and how much that is, and is refused where conta
   expect([rows(), page.querySelector("dialog")]).toEqual([["shop_data", "blog_data"], null]);
 });
 
+it("what was not counted yet is not said to be nothing", async () => {
+  const host = memory(8);
+  vi.spyOn(host, "volumeSizes").mockReturnValue(new Promise(() => undefined));
+  const { page } = screen(host);
+  await pass(0);
+  press(page, "Select old-cache");
+  press(page, "Remove");
+  expect(words(one(page, "h2"))).toBe("Remove old-cache? All files in them are lost (how much is not counted yet).");
+});
+
 it("a name that is taken, or that is none, makes no volume", async () => {
   const { page, rows } = screen();
   await pass(0);

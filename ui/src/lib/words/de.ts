@@ -309,6 +309,7 @@ export const de: Record<Word, string> = {
   emptyQuestion: "Alles in {name} löschen? Das Volume bleibt, seine Dateien gehen verloren.",
   emptyUsed: "Diese Container benutzen es: {users}.",
   removeVolumes: "{names} entfernen? Alle Dateien darin gehen verloren ({size}).",
+  sizeUnknown: "wie viel, ist noch nicht gezählt",
   inUse: "{names} lassen sich nicht entfernen, weil Container sie benutzen: {users}.",
   volumeGone: "Dieses Volume gibt es nicht mehr.",
   taken: "`{name}` ist vergeben",

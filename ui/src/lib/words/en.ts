@@ -308,6 +308,7 @@ export const en = {
   emptyQuestion: "Delete everything in {name}? The volume stays, its files are lost.",
   emptyUsed: "These containers use it: {users}.",
   removeVolumes: "Remove {names}? All files in them are lost ({size}).",
+  sizeUnknown: "how much is not counted yet",
   inUse: "{names} cannot be removed, because containers use them: {users}.",
   volumeGone: "This volume is not there any more.",
   taken: "`{name}` is taken",
