@@ -44,7 +44,7 @@ export const files: Record<keyof typeof words, string> = {
   saveFile: "Speichern",
   saving: "Speichert…",
   unsaved: "nicht gespeichert",
-  mixedEndings: "Ihre Zeilen enden verschieden, und Speichern würde das ändern. Hier lässt sich die Datei nur lesen.",
+  mixedEndings: "Die Zeilen der Datei enden verschieden, und Speichern würde das ändern. Hier lässt sie sich nur lesen.",
   fileConflict: "Die Datei hat sich seit dem Öffnen geändert. Nichts wurde gespeichert.",
   overwrite: "Überschreiben",
   discard: "Verwerfen",

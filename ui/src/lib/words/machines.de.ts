@@ -29,5 +29,5 @@ export const machines: Record<keyof typeof words, string> = {
   deleteMachine: "Löschen",
   deleteMachineNamed: "{name} löschen",
   deleteMachineLost: "Alle Container, Images und Volumes von {name} gehen verloren ({size}).",
-  deleteMachineConfirm: "Ihr Name, zur Bestätigung",
+  deleteMachineConfirm: "Name der Maschine, zur Bestätigung",
 };
