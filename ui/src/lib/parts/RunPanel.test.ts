@@ -144,6 +144,17 @@ it("whoever left the form is told by a toast how its attempt ended, and is not l
   expect([tasks.unseen.map((task) => task.state), location.hash]).toEqual([["done"], ""]);
 });
 
+it("whoever types the next one meanwhile keeps it, and is told by a toast", async () => {
+  const { page, tasks, pass } = panel();
+  fill(page, "Image", "alpine:3.23");
+  press(page, "Run");
+  fill(page, "Image", "nginx:alpine");
+  fill(page, "Name", "next");
+  await pass(1000);
+  expect([control<HTMLInputElement>(page, "Image").value, control<HTMLInputElement>(page, "Name").value]).toEqual(["nginx:alpine", "next"]);
+  expect([tasks.unseen.map((task) => task.state), location.hash, buttons(page).includes("Run")]).toEqual([["done"], "", true]);
+});
+
 it("runs nothing while the engine is lost", () => {
   const { page, engine } = panel();
   fill(page, "Image", "alpine");

@@ -280,6 +280,11 @@ export class RunForm {
     this.#before = now;
   }
 
+  /** All that stands in the form, for what is typed later to be told from it. */
+  get written(): string {
+    return JSON.stringify(this.#fields());
+  }
+
   clear(): void {
     this.#set(NOTHING);
     this.#before = null;
