@@ -50,6 +50,7 @@ export const de: Record<Word, string> = {
   statsScale: "Spitze {peak}, Skala bis {top}",
   statsLimit: "Grenze {limit}",
   statsSpan: "In den letzten {minutes} Minuten",
+  statsLast: "Was er zuletzt verbrauchte, als er lief",
   inspect: "Einzelheiten",
   select: "{name} auswählen",
   doTo: "{action}: {name}",

@@ -49,6 +49,7 @@ export const en = {
   statsScale: "Peak {peak}, scale up to {top}",
   statsLimit: "Limit {limit}",
   statsSpan: "Over the last {minutes} minutes",
+  statsLast: "What it used last, while it ran",
   inspect: "Inspect",
   select: "Select {name}",
   doTo: "{action} {name}",
