@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tauri::ipc::Channel;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-/// So many containers are measured at most, the newest first: each costs the engine work every second.
+/// So many containers are measured together at most, the newest first: each costs the engine work every second.
 const MOST: usize = 48;
 /// How often readings are sent.
 const PACE: Duration = Duration::from_secs(1);
@@ -21,8 +21,9 @@ impl Drop for Measured {
     }
 }
 
-/// Sends the latest readings by id until the page has gone. Nothing more is measured while the engine is lost.
-pub(crate) async fn watch(cove: Arc<Cove>, channel: Channel<HashMap<String, Usage>>) {
+/// Sends the latest readings by id until the page has gone: of the newest containers, or `of` one alone, however old it
+/// is. Nothing more is measured while the engine is lost.
+pub(crate) async fn watch(cove: Arc<Cove>, of: Option<String>, channel: Channel<HashMap<String, Usage>>) {
     let mut rows = cove.rows.subscribe();
     // What runs already is measured at once.
     rows.mark_changed();
@@ -39,7 +40,10 @@ pub(crate) async fn watch(cove: Arc<Cove>, channel: Channel<HashMap<String, Usag
                 let lost = cove.lost.borrow().is_some();
                 let ended = measured.values().any(|task| task.0.is_finished());
                 if !lost && (ended || rows.has_changed().unwrap_or(false)) {
-                    let running = running(rows.borrow_and_update().as_deref().unwrap_or_default());
+                    let running = {
+                        let rows = rows.borrow_and_update();
+                        running(rows.as_deref().unwrap_or_default(), of.as_deref())
+                    };
                     measured.retain(|id, task| running.contains(id) && !task.0.is_finished());
                     for id in running {
                         measured.entry(id).or_insert_with_key(|id| {
@@ -57,9 +61,10 @@ pub(crate) async fn watch(cove: Arc<Cove>, channel: Channel<HashMap<String, Usag
     }
 }
 
-fn running(rows: &[ContainerRow]) -> Vec<String> {
+fn running(rows: &[ContainerRow], of: Option<&str>) -> Vec<String> {
     let running = rows.iter().filter(|row| row.state == ContainerState::Running);
-    running.take(MOST).map(|row| row.id.clone()).collect()
+    let wanted = running.filter(|row| of.is_none_or(|id| row.id == id));
+    wanted.take(MOST).map(|row| row.id.clone()).collect()
 }
 
 async fn measure(engine: Engine, id: String, sender: mpsc::Sender<(String, Usage)>) {
@@ -88,6 +93,18 @@ mod tests {
         time::{sleep, timeout},
     };
 
+    #[test]
+    fn the_newest_are_measured_and_one_that_is_looked_at_however_old_it_is() {
+        let row =
+            |index| ContainerRow::read(&json!({"Id": format!("id{index}"), "Names": [], "State": "running"}));
+        let rows: Vec<ContainerRow> = (0..MOST + 2).filter_map(row).collect();
+        let newest = running(&rows, None);
+        assert_eq!((newest.len(), newest[0].as_str()), (MOST, "id0"));
+        let oldest = format!("id{}", MOST + 1);
+        assert_eq!(running(&rows, Some(&oldest)), [oldest]);
+        assert!(running(&rows, Some("gone")).is_empty());
+    }
+
     #[tokio::test]
     async fn a_lost_engine_is_not_asked_to_measure_until_it_answers_again() {
         let directory = tempfile::tempdir().unwrap();
@@ -107,7 +124,7 @@ mod tests {
         cove.rows.send_replace(Some(row.into_iter().collect()));
         let why = crate::failure::Refusal::new("the engine's events have ended", "");
         cove.lost.send_replace(Some(why.0));
-        let watching = tokio::spawn(watch(Arc::clone(&cove), Channel::new(|_| Ok(()))));
+        let watching = tokio::spawn(watch(Arc::clone(&cove), None, Channel::new(|_| Ok(()))));
         sleep(PACE + PACE / 2).await;
         assert_eq!(asked.load(Ordering::Relaxed), 0, "a lost engine was asked");
 

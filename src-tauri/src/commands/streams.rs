@@ -138,15 +138,16 @@ pub(crate) fn watch_tray(
     })
 }
 
-/// Tells what running containers use.
+/// Tells what running containers use: the newest of them, or `of` one alone.
 #[tauri::command]
 pub(crate) fn watch_usage(
     cove: State<'_, Arc<Cove>>,
     streams: State<'_, Streams>,
+    of: Option<String>,
     seen: Channel<HashMap<String, Usage>>,
 ) -> u32 {
     let cove = Arc::clone(&cove);
-    streams.start(0, |_| usage::watch(cove, seen))
+    streams.start(0, |_| usage::watch(cove, of, seen))
 }
 
 /// Tells a container's log in batches; the page takes them one by one (`taken`). Goes on when the container starts

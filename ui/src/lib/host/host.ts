@@ -96,8 +96,8 @@ export interface Host extends MachinesHost, ProjectsHost, ThingsHost {
   watchContainers(seen: (rows: ContainerRow[]) => void): Stop;
   /** Why the engine of the machine that runs does not answer, at once and whenever that changes; null while it does. */
   watchEngine(seen: (why: Failure | null) => void): Stop;
-  /** What running containers use, by id, about once a second. */
-  watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void): Stop;
+  /** What running containers use, by id, about once a second: the newest of them, where there are many, or `of` one alone. */
+  watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void, of?: string): Stop;
   act(action: ContainerAction, id: string): Promise<void>;
   inspect(id: string): Promise<unknown>;
   mounts(id: string): Promise<MountRow[]>;

@@ -136,8 +136,8 @@ export class TauriHost extends TauriThings implements Host {
     return watch<Failure | null>("watch_engine", {}, (why) => seen(why));
   }
 
-  watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void): Stop {
-    return watch<Record<string, Usage>>("watch_usage", {}, (usage) => seen(new Map(Object.entries(usage))));
+  watchUsage(seen: (usage: ReadonlyMap<string, Usage>) => void, of?: string): Stop {
+    return watch<Record<string, Usage>>("watch_usage", { of }, (usage) => seen(new Map(Object.entries(usage))));
   }
 
   act(action: ContainerAction, id: string): Promise<void> {

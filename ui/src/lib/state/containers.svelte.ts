@@ -12,6 +12,9 @@ import { engineGoesOn, type Tasks } from "./tasks.svelte";
 export type Filter = "all" | "running" | "stopped";
 /** How many readings of a container are kept: one comes about every second. */
 export const HISTORY = 120;
+/** Readings that are closer than so many milliseconds are one that was told twice, unless time was set back by a minute. */
+const TWICE = 500;
+const SET_BACK = -60_000;
 /** How many of them the list has room for. */
 export const SPARK = 30;
 
@@ -115,6 +118,11 @@ export class Containers {
       this.#host.watchUsage((usage) => this.#measure(usage)),
     ]);
     return () => stops.forEach((stop) => stop());
+  }
+
+  /** Has a container measured as long as somebody looks at it: of many, only the newest are without that. */
+  measure(id: string): Stop {
+    return untrack(() => this.#host.watchUsage((usage) => this.#measure(usage), id));
   }
 
   /** A container's files. What is typed there stays while a person looks elsewhere. */
@@ -232,7 +240,9 @@ export class Containers {
 
   #measure(usage: ReadonlyMap<string, Usage>): void {
     for (const [id, reading] of usage) {
-      this.usage.set(id, [...(this.usage.get(id) ?? []).slice(1 - HISTORY), reading]);
+      const known = this.usage.get(id) ?? [];
+      const since = reading.atMs - (known.at(-1)?.atMs ?? -Infinity);
+      if (since >= TWICE || since < SET_BACK) this.usage.set(id, [...known.slice(1 - HISTORY), reading]);
     }
   }
 }

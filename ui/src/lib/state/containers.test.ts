@@ -57,6 +57,23 @@ describe("the list of containers", () => {
     stop();
   });
 
+  it("has one that is looked at measured, and takes a reading that is told twice once", () => {
+    const { host, state, stop } = followed(1);
+    let told: (usage: ReadonlyMap<string, Usage>) => void = () => undefined;
+    const ended = vi.fn();
+    const watch = vi.spyOn(host, "watchUsage").mockImplementation((seen) => {
+      told = seen;
+      return ended;
+    });
+    const end = state.measure("a");
+    const read = (atMs: number) => told(new Map([["a", { atMs, cpu: 0, memory: 0, memoryLimit: 0, received: 0, sent: 0, read: 0, written: 0, processes: 1 }]]));
+    for (const atMs of [100_000, 100_000, 100_300, 101_000, 100_900, 102_010, 9000]) read(atMs);
+    expect(state.usage.get("a")?.map(({ atMs }) => atMs)).toEqual([100_000, 101_000, 102_010, 9000]);
+    end();
+    expect([watch.mock.lastCall?.[1], ended.mock.calls.length]).toEqual(["a", 1]);
+    stop();
+  });
+
   it("names files with changes that nobody has saved, and no others", async () => {
     const { state, stop } = followed(1);
     const { id, name } = state.rows?.[0] ?? { id: "", name: "" };
