@@ -41,9 +41,22 @@ it("where only troubles are asked for, nothing is said of the rest, of waiting o
   expect(words(away)).toBe("");
 });
 
-it("says why nothing is known, where all is asked for", async () => {
+it("says why nothing is known, where all is asked for, and tries again", async () => {
   const host = memory();
-  vi.spyOn(host, "checks").mockRejectedValue(new HostError("the program does not answer", "", null, "timeout"));
+  const checks = vi.spyOn(host, "checks").mockRejectedValue(new HostError("the program does not answer", "", null, "timeout"));
   const page = mounted(Checks, { host });
   await expect.poll(() => all(page, ".bad")).toEqual(["There was no answer in time. the program does not answer"]);
+  checks.mockRestore();
+  press(page, "Check again");
+  await expect.poll(() => all(page, ".check > span")).toEqual(["warning", "ok", "ok"]);
+});
+
+it("checks of one name are all shown, as where two folders are short of something", async () => {
+  const host = memory();
+  const folder = (path: string) => ({ name: "folders of default", state: "warning" as const, evidence: `\`${path}\` keeps no owners`, fix: "", command: null });
+  vi.spyOn(host, "checks").mockResolvedValue([folder("/mnt/nas"), folder("/mnt/usb")]);
+  for (const troubles of [false, true]) {
+    const page = mounted(Checks, { host, troubles });
+    await expect.poll(() => all(page, ".check .quiet")).toEqual(["`/mnt/nas` keeps no owners", "`/mnt/usb` keeps no owners"]);
+  }
 });
