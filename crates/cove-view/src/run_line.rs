@@ -48,8 +48,10 @@ pub fn run_line(container: &Value, image: &Value) -> String {
         line.option("name", name.trim_start_matches('/'));
     }
     process(&mut line, container, config, from);
+    health(&mut line, config, from);
     network(&mut line, config, host, container);
     storage(&mut line, container, host);
+    anonymous_volumes(&mut line, config, from, host);
     limits(&mut line, host);
     security(&mut line, host);
     labels(&mut line, config, from);
@@ -77,9 +79,14 @@ fn process(line: &mut Line, container: &Value, config: &Value, from: &Value) {
             line.flag(flag);
         }
     }
-    // The engine calls a container by its id where it was not told how.
+    // The engine calls a container by its id where it was not told how. One in another's network has the name of that
+    // one, and may not be given any.
+    let joined = container["HostConfig"]["NetworkMode"]
+        .as_str()
+        .is_some_and(|mode| mode.starts_with("container:"));
     if let Some(name) = config["Hostname"].as_str()
         && !name.is_empty()
+        && !joined
         && !container["Id"].as_str().is_some_and(|id| id.starts_with(name))
     {
         line.option("hostname", name);
@@ -110,6 +117,45 @@ fn process(line: &mut Line, container: &Value, config: &Value, from: &Value) {
     }
     if host["Init"] == true {
         line.flag("init");
+    }
+}
+
+/// How its health is checked, unless that is as the image says.
+fn health(line: &mut Line, config: &Value, from: &Value) {
+    let check = &config["Healthcheck"];
+    if *check == from["Healthcheck"] {
+        return;
+    }
+    let mut words = strings(&check["Test"]);
+    match words.next() {
+        Some("NONE") => {
+            line.flag("no-healthcheck");
+            return;
+        }
+        Some("CMD-SHELL") => line.option("health-cmd", words.next().unwrap_or_default()),
+        // The option is for a shell, which makes the same words of it.
+        Some("CMD") => line.option("health-cmd", words.map(quote).collect::<Vec<_>>().join(" ")),
+        _ => {}
+    }
+    for (key, option) in [
+        ("Interval", "health-interval"),
+        ("Timeout", "health-timeout"),
+        ("StartPeriod", "health-start-period"),
+        ("StartInterval", "health-start-interval"),
+    ] {
+        if let Some(nanoseconds) = check[key].as_u64().filter(|time| *time > 0) {
+            line.option(option, duration(nanoseconds));
+        }
+    }
+    line.number("health-retries", &check["Retries"]);
+}
+
+/// A time as `docker run` takes it.
+fn duration(nanoseconds: u64) -> String {
+    match nanoseconds {
+        whole if whole.is_multiple_of(1_000_000_000) => format!("{}s", whole / 1_000_000_000),
+        whole if whole.is_multiple_of(1_000_000) => format!("{}ms", whole / 1_000_000),
+        other => format!("{other}ns"),
     }
 }
 
@@ -186,6 +232,20 @@ fn storage(line: &mut Line, container: &Value, host: &Value) {
     }
 }
 
+/// Volumes without a name that the image does not ask for. Old clients list among them what they mount by a name.
+fn anonymous_volumes(line: &mut Line, config: &Value, from: &Value, host: &Value) {
+    let bound = |target: &str| strings(&host["Binds"]).any(|bind| bind.split(':').nth(1) == Some(target));
+    let mounted = |target: &str| {
+        let mut mounts = host["Mounts"].as_array().into_iter().flatten();
+        mounts.any(|mount| mount["Target"] == target)
+    };
+    for (target, _) in config["Volumes"].as_object().into_iter().flatten() {
+        if from["Volumes"].get(target).is_none() && !bound(target) && !mounted(target) {
+            line.option("volume", target.as_str());
+        }
+    }
+}
+
 fn limits(line: &mut Line, host: &Value) {
     for (key, option) in [
         ("Memory", "memory"),
@@ -230,7 +290,12 @@ fn security(line: &mut Line, host: &Value) {
         if let (Some(outside), Some(inside)) =
             (device["PathOnHost"].as_str(), device["PathInContainer"].as_str())
         {
-            line.option("device", format!("{outside}:{inside}"));
+            let rights = match device["CgroupPermissions"].as_str() {
+                // All of them, which goes without saying.
+                None | Some("" | "rwm") => String::new(),
+                Some(rights) => format!(":{rights}"),
+            };
+            line.option("device", format!("{outside}:{inside}{rights}"));
         }
     }
     for (key, option) in [("PidMode", "pid"), ("UTSMode", "uts"), ("UsernsMode", "userns")] {
@@ -331,6 +396,53 @@ mod tests {
         assert_eq!(
             run_line(&container, &image),
             "docker run --detach --name x --entrypoint sh i -c 'echo hi'"
+        );
+    }
+
+    #[test]
+    fn how_health_is_checked_is_said_where_the_image_does_not() {
+        let said = |check: &Value, image: &Value| {
+            let container = json!({"Name": "/x", "Config": {"Image": "i", "Healthcheck": check}});
+            let line = run_line(&container, image);
+            let rest = line.strip_prefix("docker run --detach --name x ").unwrap();
+            rest.strip_suffix('i').unwrap().trim_end().to_owned()
+        };
+        let shell = json!({"Test": ["CMD-SHELL", "curl -f localhost || exit 1"], "Interval": 30_000_000_000_u64,
+            "Timeout": 1_500_000_000_u64, "Retries": 3, "StartPeriod": 0});
+        assert_eq!(
+            said(&shell, &Value::Null),
+            "--health-cmd 'curl -f localhost || exit 1' --health-interval 30s --health-timeout 1500ms --health-retries 3"
+        );
+        assert_eq!(said(&shell, &json!({"Config": {"Healthcheck": shell}})), "");
+        assert_eq!(said(&Value::Null, &json!({"Config": {}})), "");
+        let words = json!({"Test": ["CMD", "test", "-e", "/a b"]});
+        assert_eq!(said(&words, &Value::Null), r"--health-cmd 'test -e '\''/a b'\'''");
+        assert_eq!(said(&json!({"Test": ["NONE"]}), &Value::Null), "--no-healthcheck");
+    }
+
+    #[test]
+    fn a_volume_without_a_name_is_asked_for_again_and_one_with_a_name_once() {
+        let volumes = json!({"/data": {}, "/of-image": {}, "/bound": {}, "/mounted": {}});
+        let container = json!({"Name": "/x", "Config": {"Image": "i", "Volumes": volumes}, "HostConfig": {
+            "Binds": ["/home/u:/bound:ro"], "Mounts": [{"Type": "volume", "Source": "v", "Target": "/mounted"}]}});
+        let image = json!({"Config": {"Volumes": {"/of-image": {}}}});
+        assert_eq!(
+            run_line(&container, &image),
+            "docker run --detach --name x --volume /home/u:/bound:ro --mount type=volume,source=v,target=/mounted \
+             --volume /data i"
+        );
+    }
+
+    #[test]
+    fn one_in_anothers_network_has_no_name_of_its_own_and_a_device_keeps_its_rights() {
+        let container = json!({"Id": "4f6e", "Name": "/x", "Config": {"Image": "i", "Hostname": "0a1b"}, "HostConfig": {
+            "NetworkMode": "container:0a1b", "Devices": [
+                {"PathOnHost": "/dev/kmsg", "PathInContainer": "/dev/kmsg", "CgroupPermissions": "r"},
+                {"PathOnHost": "/dev/fuse", "PathInContainer": "/dev/fuse", "CgroupPermissions": "rwm"}]}});
+        assert_eq!(
+            run_line(&container, &Value::Null),
+            "docker run --detach --name x --network container:0a1b --device /dev/kmsg:/dev/kmsg:r \
+             --device /dev/fuse:/dev/fuse i"
         );
     }
 
