@@ -10,7 +10,7 @@ use cove_view::{ContainerRow, Failure, MachineNews, MachinePhase, ThingKind};
 use std::{
     env,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::AtomicUsize},
 };
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -46,6 +46,8 @@ pub(crate) struct Cove {
     pub(crate) changes: broadcast::Sender<ThingKind>,
     /// What was chosen in the tray's menu and did not work, for the window to tell.
     pub(crate) missed: broadcast::Sender<Missed>,
+    /// How often a page was told something of the machine that it makes a task of.
+    pub(crate) tasks: AtomicUsize,
     /// Asks the follower to look for the daemon at once.
     pub(crate) look: Notify,
     /// That this window lives, from when somebody may want to know.
@@ -74,6 +76,7 @@ impl Cove {
             lost: watch::Sender::new(None),
             changes: broadcast::Sender::new(CHANGES),
             missed: broadcast::Sender::new(MISSED),
+            tasks: AtomicUsize::new(0),
             look: Notify::new(),
             alive: Mutex::default(),
         }

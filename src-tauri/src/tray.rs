@@ -13,7 +13,10 @@ use crate::{
 };
 use cove_api::{ClientError, JsonLines, Progress};
 use cove_view::{ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tauri::{
     AppHandle, Manager as _, Wry,
     menu::{IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu},
@@ -28,6 +31,10 @@ const MOST: usize = 12;
 const GATHER: Duration = Duration::from_millis(250);
 /// How long a desktop may take, from where a session begins, to have a place for icons.
 const SETTLING: Duration = Duration::from_secs(15);
+/// How often it is looked, at most, whether the page was told what the machine begins with, which comes another way.
+const LOOKS: u32 = 10;
+/// How long between two looks.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Shows the tray's icon, where this desktop could show one, and keeps its menu true.
 pub(crate) async fn start(app: AppHandle, cove: Arc<Cove>) {
@@ -329,35 +336,57 @@ fn title_of(word: &str, about: &str, rows: Option<&[ContainerRow]>, words: &Word
     }
 }
 
-/// Why the machine did not do what was asked of it, where that is to be told: the window has a task of whatever the
-/// machine had begun with, which tells it by itself.
+/// Why the machine did not do what was asked of it, where that is to be told: the window has a task of what it saw the
+/// machine begin with, which tells it by itself.
 type Untold = Option<Refusal>;
 
 async fn start_machine(cove: &Cove) -> Result<(), Untold> {
+    let tasks = cove.tasks.load(Ordering::Relaxed);
     let client = cove.daemon().await?;
-    ends(client.start(&cove.machine()).await).await
+    ends(cove, tasks, client.start(&cove.machine()).await).await
 }
 
 async fn stop_machine(cove: &Cove) -> Result<(), Untold> {
-    ends(cove.client().stop(&cove.machine()).await).await
+    let tasks = cove.tasks.load(Ordering::Relaxed);
+    ends(cove, tasks, cove.client().stop(&cove.machine()).await).await
 }
 
-/// Waits for the end of what the daemon was asked.
-async fn ends(asked: Result<JsonLines<Progress>, ClientError>) -> Result<(), Untold> {
+/// Waits for the end of what the daemon was asked when the page had been told of so many tasks.
+async fn ends(
+    cove: &Cove,
+    tasks: usize,
+    asked: Result<JsonLines<Progress>, ClientError>,
+) -> Result<(), Untold> {
     let mut begun = false;
     let progress = asked.map_err(Refusal::from)?;
     let ended = progress
         .finish(|step| begun |= matches!(step, Progress::Stage { .. }))
         .await;
-    ended
-        .map(drop)
-        .map_err(|error| (!begun).then(|| Refusal::from(error)))
+    match ended {
+        Ok(_) => Ok(()),
+        Err(error) => Err(untold(cove, tasks, begun, error.into()).await),
+    }
+}
+
+/// What is to be told of a failure. What fails as soon as it has begun, or with a daemon that was started for it, the page
+/// may never have seen begin.
+async fn untold(cove: &Cove, tasks: usize, begun: bool, refusal: Refusal) -> Untold {
+    if begun {
+        for _ in 0..LOOKS {
+            if cove.tasks.load(Ordering::Relaxed) != tasks {
+                return None;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    Some(refusal)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{cove::tests::running, words::ENGLISH};
+    use cove_api::Dirs;
     use serde_json::json;
 
     fn rows(count: usize) -> Vec<ContainerRow> {
@@ -409,6 +438,21 @@ mod tests {
         assert_eq!(title("halt", "id1"), "Stop: web-1");
         assert_eq!(title("restart", "gone"), "Restart: gone");
         assert_eq!(title("port", "8080"), "Open localhost:8080");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_is_told_unless_the_page_has_seen_begin_what_failed() {
+        let directory = tempfile::tempdir().unwrap();
+        let cove = Cove::of(Dirs::below(directory.path()), "default".to_owned());
+        let told = async |begun| untold(&cove, 0, begun, Refusal::new("no", "")).await.is_some();
+        assert!(told(false).await, "what was refused at once");
+        assert!(told(true).await, "what was over before the page heard of it");
+        // The page hears of it a little later than the menu.
+        let (told, ()) = tokio::join!(told(true), async {
+            tokio::time::sleep(LOOK * 3).await;
+            cove.tasks.fetch_add(1, Ordering::Relaxed);
+        });
+        assert!(!told, "what the page has a task of");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use crate::{cove::Cove, failure::Answer, stream::Streams};
 use cove_api::{Progress, diagnostics};
-use cove_view::{CheckView, MachineNews, MachineUsage, Reclaimed, Step};
-use std::sync::Arc;
+use cove_view::{CheckView, MachineNews, MachinePhase, MachineUsage, Reclaimed, Step};
+use std::sync::{Arc, atomic::Ordering};
 use tauri::{State, ipc::Channel};
 
 /// Tells what the machine does, at once and whenever it changes.
@@ -13,16 +13,37 @@ pub(crate) fn watch_machine(
     streams: State<'_, Streams>,
     seen: Channel<MachineNews>,
 ) -> u32 {
+    let cove = Arc::clone(&cove);
     let mut news = cove.news.subscribe();
     news.mark_changed();
     streams.start(0, |_| async move {
+        let mut before = None;
         while news.changed().await.is_ok() {
-            let now = news.borrow_and_update().clone();
-            if now.is_some_and(|now| seen.send(now).is_err()) {
+            let Some(now) = news.borrow_and_update().clone() else {
+                continue;
+            };
+            if seen.send(now.clone()).is_err() {
                 return;
             }
+            if begins(before.as_ref(), &now) {
+                cove.tasks.fetch_add(1, Ordering::Relaxed);
+            }
+            before = Some(now);
         }
     })
+}
+
+/// Whether the page makes a task of what it hears, by the rule of `ui/src/lib/state/machine.svelte.ts`: that a machine of
+/// which it has heard before has come to start or to stop.
+fn begins(before: Option<&MachineNews>, now: &MachineNews) -> bool {
+    match (before, now) {
+        (Some(MachineNews::Seen { machine: before }), MachineNews::Seen { machine: now }) => {
+            matches!(now.phase, MachinePhase::Starting | MachinePhase::Stopping)
+                && now.phase != before.phase
+                && now.name == before.name
+        }
+        _ => false,
+    }
 }
 
 /// Starts the machine, and the daemon where that is missing too. The start goes on when the page goes.
@@ -98,9 +119,37 @@ pub(crate) async fn diagnostics(cove: State<'_, Arc<Cove>>) -> Answer<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{cove::tests::running, failure::Refusal};
     use serde_json::{Value, json};
     use std::sync::Mutex;
     use tauri::ipc::InvokeResponseBody;
+
+    #[test]
+    fn a_page_makes_a_task_of_a_start_that_it_sees_begin_and_of_no_other() {
+        let seen = |name: &str, phase| {
+            let mut news = running(name);
+            if let MachineNews::Seen { machine } = &mut news {
+                machine.phase = phase;
+            }
+            news
+        };
+        let (stopped, starting) = (MachinePhase::Stopped, MachinePhase::Starting);
+        let begun = seen("default", starting);
+        let away = MachineNews::Away {
+            failure: Refusal::new("it was stopped", "").0,
+        };
+        assert!(begins(Some(&seen("default", stopped)), &begun));
+        assert!(begins(
+            Some(&running("default")),
+            &seen("default", MachinePhase::Stopping)
+        ));
+        for before in [None, Some(&begun), Some(&away), Some(&seen("build", stopped))] {
+            assert!(!begins(before, &begun), "{before:?}");
+        }
+        // It was over before the page heard of it.
+        let failed = seen("default", MachinePhase::Failed);
+        assert!(!begins(Some(&seen("default", stopped)), &failed));
+    }
 
     #[test]
     fn a_notice_is_told_and_leaves_a_start_as_far_as_it_was() {
