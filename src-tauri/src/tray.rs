@@ -12,7 +12,9 @@ use crate::{
     words::{Words, words},
 };
 use cove_api::{ClientError, JsonLines, Progress};
-use cove_view::{ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase};
+use cove_view::{
+    ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase, PortBinding, Protocol,
+};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -193,6 +195,11 @@ impl Entry {
     }
 }
 
+/// Where a container's page may be: a browser opens nothing but TCP.
+fn page(port: &PortBinding) -> Option<u16> {
+    port.host.filter(|_| port.protocol == Protocol::Tcp)
+}
+
 impl Contents {
     fn of(
         news: Option<&MachineNews>,
@@ -225,7 +232,7 @@ impl Contents {
             .map(|row| Entry {
                 id: row.id.clone(),
                 name: row.name.clone(),
-                ports: row.ports.iter().filter_map(|port| port.host).collect(),
+                ports: row.ports.iter().filter_map(page).collect(),
             })
             .collect();
         let lost = lost.map(|why| match why.kind {
@@ -394,7 +401,8 @@ mod tests {
             .filter_map(|index| {
                 ContainerRow::read(&json!({
                     "Id": format!("id{index}"), "Names": [format!("/web-{index}")], "State": "running",
-                    "Ports": [{"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}, {"PrivatePort": 9000}],
+                    "Ports": [{"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}, {"PrivatePort": 9000},
+                              {"PrivatePort": 53, "PublicPort": 5353, "Type": "udp"}],
                 }))
             })
             .collect()
