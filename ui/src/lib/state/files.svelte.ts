@@ -146,6 +146,11 @@ export class Files {
     return commands(this.#of, name).download(within(this.path, row.name));
   }
 
+  /** The command that deletes something of the folder. */
+  deletion(row: FileRow, name: string): string {
+    return commands(this.#of, name).remove(within(this.path, row.name));
+  }
+
   readonly write: Write = (path, text, revision) => this.#host.writeFile(this.#of, path, text, revision);
 
   get path(): string {
@@ -189,7 +194,7 @@ export class Files {
 
   async remove(row: FileRow, name: string): Promise<void> {
     const path = within(this.path, row.name);
-    const about = { title: say("deleteOf", { path, name }), command: commands(this.#of, name).remove(path) };
+    const about = { title: say("deleteOf", { path, name }), command: this.deletion(row, name) };
     await this.#task(about, (job) => this.#host.removeFile(this.#of, path, job));
   }
 
