@@ -13,8 +13,20 @@ async function screen() {
   const [lost, switched] = [[] as string[], vi.fn<() => void>()];
   const page = mounted(MachineList, { host, machine, tasks, unsaved: () => lost, switched });
   await expect.poll(() => buttons(page)).toContain("Show build");
-  return { page, tasks, lost, switched };
+  return { host, machine, page, tasks, lost, switched };
 }
+
+it("machines are read anew with each news, and not from a daemon that was stopped", async () => {
+  const { host, machine, page } = await screen();
+  const read = vi.spyOn(host, "machines");
+  const view = machine.view;
+  [machine.view, machine.away] = [null, { message: "the Cove daemon has ended", hint: "" }];
+  flushSync();
+  expect([read.mock.calls.length, buttons(page).includes("Show build")]).toEqual([0, true]);
+  [machine.view, machine.away] = [view, null];
+  flushSync();
+  expect(read.mock.calls.length).toBe(1);
+});
 
 it("another machine is shown without a question where nothing ends with what is shown now", async () => {
   const { page, switched } = await screen();
