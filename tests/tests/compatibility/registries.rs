@@ -220,7 +220,7 @@ pub(crate) fn passwords_are_left_to_a_credential_helper(cove: &Cove) {
     leave_passwords_to(cove, "burrow", &directory, &[], || fs::read_to_string(&kept).ok());
 }
 
-/// By Docker's own helper for it, which has `pass` keep each password in a file that GnuPG has encrypted.
+/// By Docker's own helper for it, which has `pass` keep each password in a file that `GnuPG` has encrypted.
 pub(crate) fn passwords_are_left_to_pass(cove: &Cove) {
     let keyring = Keyring::new(cove);
     keyring.client("pass").args(["init", USER]).ok();
@@ -239,7 +239,7 @@ pub(crate) fn passwords_are_left_to_pass(cove: &Cove) {
     leave_passwords_to(cove, "pass", helper.parent().unwrap(), &surroundings, kept);
 }
 
-/// Has everything of GnuPG find the keys of a test.
+/// Has everything of `GnuPG` find the keys of a test.
 const GNUPG: &str = "GNUPGHOME";
 
 /// A key without a passphrase, and the agent that lends it, for as long as this lives.
