@@ -207,7 +207,7 @@ pub(crate) fn what_a_container_syncs_is_written_to_the_disk(cove: &Cove) {
         write("");
         unwritten() > Some(0)
     });
-    for how in [",fsync", " oflag=sync"] {
+    for how in [",fsync", " && sync -f /src"] {
         write(how);
         assert_eq!(unwritten(), Some(0), "{how}");
     }
