@@ -92,9 +92,9 @@ fn hidden(function: u32, index: u32) -> [u32; 4] {
     match (function, index) {
         // DTES64, MONITOR, DS-CPL, VMX and PDCM; DS.
         (1, _) => [0, 0, bits(&[2, 3, 4, 5, 15]), bits(&[21])],
-        // SGX and Processor Trace; launch control of SGX; its keys, last branch records, and AMX: BF16, tiles, INT8.
-        // The host's kernel gives AMX only to processes that ask for it, which this one does not.
-        (7, 0) => [0, bits(&[2, 25]), bits(&[30]), bits(&[1, 19, 22, 24, 25])],
+        // SGX and Processor Trace; TPAUSE and UMWAIT, and launch control of SGX; its keys, last branch records, and AMX:
+        // BF16, tiles, INT8. The host's kernel gives AMX only to processes that ask for it, which this one does not.
+        (7, 0) => [0, bits(&[2, 25]), bits(&[5, 30]), bits(&[1, 19, 22, 24, 25])],
         // Further leaves of performance counters, and AMX: FP16; complex numbers.
         (7, 1) => [bits(&[8, 21]), 0, 0, bits(&[8])],
         // SVM, sampling by instructions, SKINIT, counters of core, northbridge and last cache, MONITORX.
@@ -161,6 +161,7 @@ mod tests {
         let (one, seven, extended) = (adapted(1, 0), adapted(7, 0), adapted(0x8000_0001, 0));
         assert_eq!(one.ecx & 1 << 3, 0, "MONITOR");
         assert_eq!(seven.ebx, !(1 << 2 | 1 << 25), "SGX, Processor Trace");
+        assert_eq!(seven.ecx & 1 << 5, 0, "TPAUSE, UMWAIT");
         assert_eq!(seven.edx & 0b1101 << 22, 0, "AMX");
         assert_eq!(extended.ecx & 1 << 29, 0, "MONITORX");
         // The same words of other leaves mean something else.

@@ -49,7 +49,7 @@ const STILL: Duration = Duration::from_secs(3);
 const CLOCKS: &str = "/sys/devices/system/clocksource/clocksource0";
 
 /// Features of processors that no guest has, as its kernel names them.
-const HIDDEN: &str = "svm|vmx|monitor|monitorx|arch_perfmon|perfctr_core|intel_pt|sgx|sev|amx_tile";
+const HIDDEN: &str = "svm|vmx|monitor|monitorx|waitpkg|arch_perfmon|perfctr_core|intel_pt|sgx|sev|amx_tile";
 
 /// Bytes before each piece of a container's output, in the engine's framing.
 const FRAME: usize = 8;
