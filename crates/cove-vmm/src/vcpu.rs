@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, kvm_regs, kvm_segment};
+use kvm_bindings::{CpuId, KVM_INTERNAL_ERROR_DELIVERY_EV, Msrs, kvm_msr_entry, kvm_regs, kvm_segment};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 
 use crate::cpuid;
@@ -30,10 +30,28 @@ pub(crate) fn create(
     adapted
         .and_then(|()| vcpu.set_cpuid2(&leaves))
         .map_err(kvm("set a vCPU's CPUID"))?;
+    allow_fast_strings(&vcpu).map_err(kvm("allow a vCPU fast strings"))?;
     if index == 0 {
         set_registers(&vcpu, entry).map_err(kvm("set a vCPU's registers"))?;
     }
     Ok(vcpu)
+}
+
+/// Says that string instructions may copy more than their unit at once. KVM starts without it, and Linux then takes an
+/// Intel processor's fast string instructions for switched off. Processors without the register do nothing here.
+fn allow_fast_strings(vcpu: &VcpuFd) -> Result<(), kvm_ioctls::Error> {
+    let register = kvm_msr_entry {
+        index: MISC_ENABLE,
+        ..Default::default()
+    };
+    let mut registers = Msrs::from_entries(&[register]).map_err(|_| kvm_ioctls::Error::new(E2BIG))?;
+    if vcpu.get_msrs(&mut registers)? == 0 {
+        return Ok(());
+    }
+    if let [register] = registers.as_mut_slice() {
+        register.data |= FAST_STRINGS;
+    }
+    vcpu.set_msrs(&registers).map(drop)
 }
 
 /// 32-bit protected mode with flat segments, no paging, the start info's address in EBX.
@@ -170,6 +188,9 @@ fn internal_error(vcpu: &mut VcpuFd) -> VmError {
     }
 }
 
+/// The register `IA32_MISC_ENABLE`, and in it the bit for fast strings.
+const MISC_ENABLE: u32 = 0x1a0;
+const FAST_STRINGS: u64 = 1;
 /// KVM takes no more of them, and would answer with this.
 const E2BIG: i32 = 7;
 /// The thread took a signal.
