@@ -34,6 +34,9 @@ pub enum ControlError {
     /// A vCPU does not come out of the guest.
     #[error("cannot stop the machine's vCPUs")]
     Stuck(#[from] Stuck),
+    /// Somebody still reaches the devices, though all vCPUs have ended.
+    #[error("the machine's devices are still in use")]
+    InUse,
     /// A device does not hand its queues over, or does not take them back.
     #[error("cannot {operation} device {device}")]
     Device {
@@ -172,7 +175,9 @@ impl Running {
                 tracing::error!("the thread of a vCPU panicked");
             }
         }
-        Ok(Arc::into_inner(bus).map(Bus::into_devices).unwrap_or_default())
+        Arc::into_inner(bus)
+            .map(Bus::into_devices)
+            .ok_or(ControlError::InUse)
     }
 
     fn hold(&self) -> MutexGuard<'_, Option<State>> {
