@@ -1,5 +1,5 @@
-//! `nested run IMAGE SCRATCH`: what `tests/nested` has the outer guest run; `run-all` with what takes long. It is also
-//! the machine process of the machines that it starts.
+//! `nested run IMAGE SCRATCH`: what `tests/nested` has the outer guest run. It is also the machine process of the
+//! machines that it starts.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn main() -> std::process::ExitCode {
@@ -9,21 +9,19 @@ fn main() -> std::process::ExitCode {
     // The first is the program's name.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [how @ ("run" | "run-all"), image, scratch] => {
-            match nested::run(image.as_ref(), scratch.as_ref(), how == "run-all") {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => {
-                    eprintln!("{error:#}");
-                    ExitCode::FAILURE
-                }
+        ["run", image, scratch] => match nested::run(image.as_ref(), scratch.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
             }
-        }
+        },
         ["machine-process", "--directory", directory] => cove_machine::process::run(directory.as_ref(), None),
         ["machine-process", "--directory", directory, "--part", part] => {
             cove_machine::process::run(directory.as_ref(), Some(part))
         }
         _ => {
-            eprintln!("usage: nested run|run-all IMAGE SCRATCH");
+            eprintln!("usage: nested run IMAGE SCRATCH");
             ExitCode::FAILURE
         }
     }

@@ -35,7 +35,7 @@ pub struct Place<'a> {
 pub const FULL_DISK: &str = "a_full_disk_holds_the_guest_until_there_is_space_and_nothing_is_lost";
 
 /// Names of all trials, in the order in which they run.
-const TRIALS: [&str; 8] = [
+pub const TRIALS: [&str; 8] = [
     "the_probe_takes_this_kvm_and_says_why",
     "containers_run_and_survive_a_pause_and_a_folder_is_shared",
     "a_container_reaches_this_computer_through_the_network_device",
@@ -46,25 +46,14 @@ const TRIALS: [&str; 8] = [
     "a_kernel_that_panics_is_reported_with_its_words",
 ];
 
-/// Those of them that take long.
-const SLOW: [&str; 2] = [
-    FULL_DISK,
-    "two_vcpus_share_disk_and_clocks_and_are_paused_together",
-];
-
-/// The trials that run, in their order: all of them, or those that do not take long.
-pub fn chosen(all: bool) -> impl Iterator<Item = &'static str> {
-    TRIALS.into_iter().filter(move |name| all || !SLOW.contains(name))
-}
-
-/// Runs the trials, those that take long if `all`, and says of each how it went.
-pub fn run(image: &Path, scratch: &Path, all: bool) -> Result<()> {
+/// Runs the trials, and says of each how it went.
+pub fn run(image: &Path, scratch: &Path) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
     let place = Place { image, scratch };
-    for name in chosen(all) {
+    for name in TRIALS {
         let outcome = runtime.block_on(async {
             match name {
                 "the_probe_takes_this_kvm_and_says_why" => trials::probe(),

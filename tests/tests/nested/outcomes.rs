@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use cove_tests::harness::{self, Kit};
+use cove_tests::harness::Kit;
 use cove_tests::nested::{MARK, outer};
 
 /// For all trials together. Whoever runs this suite has less patience; it is for those who run it by hand.
@@ -55,8 +55,7 @@ pub(crate) fn run(program: &Path) -> Result<Outcomes> {
         trials: HashMap::new(),
         console: String::new(),
     };
-    let how = if harness::all() { "run-all" } else { "run" };
-    outer::run(&image, program, &[how.into()], LIMIT, |line| {
+    outer::run(&image, program, &["run".into()], LIMIT, |line| {
         outcomes.hear(line);
     })?;
     Ok(outcomes)
