@@ -95,6 +95,8 @@ fn kernel_command_line(further: &[String]) -> String {
         // The kernel would look twice a second whether more than nine tenths of its free memory are in pieces below
         // 2 MiB, and then bring that to eight tenths, which helps little in giving it back.
         "sysctl.vm.compaction_proactiveness=0",
+        // The kernel would wake ten times a second to guard another of its allocations, even while nothing is allocated.
+        "kfence.sample_interval=0",
     ];
     let further = further.iter().map(String::as_str);
     ours.into_iter().chain(further).collect::<Vec<_>>().join(" ")

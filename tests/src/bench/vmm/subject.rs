@@ -376,7 +376,7 @@ fn qemu(place: &Place<'_>, disk: &Path, console: &Path, task: Task<'_>, board: B
     qemu.arg("-initrd").arg(place.initramfs);
     qemu.arg("-append").arg(format!(
         "console=ttyS0 quiet panic=-1 reboot=k nowatchdog tsc=nowatchdog \
-         sysctl.vm.compaction_proactiveness=0 {}",
+         sysctl.vm.compaction_proactiveness=0 kfence.sample_interval=0 {}",
         task.arguments().join(" ")
     ));
     qemu.arg("-chardev")
