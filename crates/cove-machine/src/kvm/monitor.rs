@@ -86,6 +86,7 @@ enum Done {
     Paused(Answer, Result<(), ControlError>),
     Held(Result<(), ControlError>),
     Resumed(Answer, Result<(), ControlError>),
+    Grown(Answer, Result<(), String>),
     Restarted(Result<Arc<Running>, String>),
 }
 
@@ -285,7 +286,13 @@ impl Supervisor {
                     self.jobs
                         .spawn_blocking(move || Done::Resumed(answer, running.resume()));
                 }
-                Order::Grow { disk, size } => reply(answer, self.grow(disk, size)),
+                Order::Grow { disk, size } => {
+                    let (gauge, place) = match disk {
+                        Disk::Data => (self.parts.gauge.clone(), DATA_DISK),
+                    };
+                    self.jobs
+                        .spawn_blocking(move || Done::Grown(answer, grow(&gauge, &running, place, size)));
+                }
                 // It does not wait in line.
                 Order::Kill => reply(answer, Ok(())),
             }
@@ -322,6 +329,7 @@ impl Supervisor {
             Done::Paused(answer, Err(error)) | Done::Resumed(answer, Err(error)) => {
                 reply(answer, Err(with_causes(&error)));
             }
+            Done::Grown(answer, result) => reply(answer, result),
             Done::Restarted(Ok(running)) => {
                 self.running = running;
                 self.tell(Guest::restarted);
@@ -341,18 +349,6 @@ impl Supervisor {
         if let Some(event) = change(&mut self.guest) {
             self.audience.tell(event);
         }
-    }
-
-    /// Tells the guest that the disk's file has grown, which is for whoever asked to have seen to.
-    fn grow(&self, disk: Disk, size: u64) -> Result<(), String> {
-        let place = match disk {
-            Disk::Data => DATA_DISK,
-        };
-        let measured = self.parts.gauge.measure().map_err(|error| with_causes(&error))?;
-        if measured != size {
-            return Err(format!("the disk's file is {measured} bytes large"));
-        }
-        self.running.announce(place).map_err(|error| with_causes(&error))
     }
 
     /// Plugs the guest's network cable in, or out: without a network, programs in the guest are told so at once instead
@@ -445,6 +441,15 @@ impl Drop for Lines {
     fn drop(&mut self) {
         self.pass_on();
     }
+}
+
+/// Tells the guest that the file of the disk at a place on the bus has grown, which whoever asked has seen to.
+fn grow(gauge: &Gauge, running: &Running, place: usize, size: u64) -> Result<(), String> {
+    let measured = gauge.measure().map_err(|error| with_causes(&error))?;
+    if measured != size {
+        return Err(format!("the disk's file is {measured} bytes large"));
+    }
+    running.announce(place).map_err(|error| with_causes(&error))
 }
 
 fn held(console: &Mutex<Console>) -> MutexGuard<'_, Console> {
