@@ -88,7 +88,7 @@ impl Failure {
     pub(super) fn leaves_it_out_of_reach(&self) -> bool {
         matches!(
             self,
-            Self::NotTakenOver(_) | Self::Backend(MachineError::Foreign { .. })
+            Self::NotTakenOver(_) | Self::Backend(MachineError::Foreign { .. } | MachineError::Locked { .. })
         )
     }
 
@@ -224,7 +224,8 @@ fn of_backend(error: &MachineError, message: String) -> ApiError {
         ),
         MachineError::Locked { .. } => (
             ErrorCode::WrongState,
-            "another Cove runs this machine; end it there, or wait until it has stopped",
+            "another Cove runs this machine: end it there, or wait until it has stopped; `cove stop --force` ends it \
+             as if its power were cut",
         ),
         MachineError::Foreign { .. } => (ErrorCode::WrongState, BY_FORCE),
         MachineError::SocketPathTooLong { .. } => (

@@ -31,7 +31,7 @@ use crate::{
     settings::{MachineSettings, Proxy, Values},
 };
 use cove_image::{Manifest, Role};
-use cove_machine::{BackendKind, ExitCause, Machine, MachineSpec};
+use cove_machine::{BackendKind, ExitCause, Machine, MachineError, MachineSpec};
 use cove_wire::{BootConfig, EngineConfig};
 use std::{
     path::PathBuf,
@@ -180,8 +180,20 @@ impl Job {
         if self.cancel.is_cancelled() {
             return Err(Failure::Cancelled.into());
         }
+        // What is remembered of a machine that goes on here is not replaced: it is what the machine is taken over by.
+        if self.place.is_locked() {
+            let directory = self.place.directory().to_owned();
+            return Err(Failure::from(MachineError::Locked { directory }).into());
+        }
         self.place.remember(&record)?;
-        let machine = choice.backend.start(&record.spec).await.map_err(Failure::from)?;
+        let machine = match choice.backend.start(&record.spec).await {
+            Ok(machine) => machine,
+            Err(error) => {
+                // What could not be started ends, and may still be about to.
+                self.place.forget();
+                return Err(Failure::from(error).into());
+            }
+        };
         self.timeline.host("start-process", began);
         let session = self.session(Arc::from(machine), record, false).await;
         self.bring_up(session, None).await

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::host;
 use cove_machine::{Exit, ExitCause, Machine, MachineError};
-use cove_wire::Call;
+use cove_wire::{Call, VersionMismatch};
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::interval};
 use tokio_util::sync::CancellationToken;
@@ -78,12 +78,21 @@ pub(super) async fn stop(
             tell(Step::Asked);
         }
         let asked = ask(&mut session, grace).await;
-        let exit = if asked.is_ok() {
-            tell(Step::EngineStopped);
-            session.machine.stop(POWER_OFF).await?
-        } else {
-            tell(Step::GivenUp);
-            session.machine.kill().await?
+        let exit = match &asked {
+            Ok(()) => {
+                tell(Step::EngineStopped);
+                session.machine.stop(POWER_OFF).await?
+            }
+            // Another release's machine loses its power for nobody who has not asked for that.
+            Err(NotAsked::Refused(mismatch)) => {
+                return Err(MachineError::Foreign {
+                    why: mismatch.to_string(),
+                });
+            }
+            Err(NotAsked::NotUp | NotAsked::Failed(_)) => {
+                tell(Step::GivenUp);
+                session.machine.kill().await?
+            }
         };
         Ok::<_, MachineError>(judge(asked, &exit))
     };
@@ -96,6 +105,7 @@ pub(super) async fn stop(
         Ok(notice) => Ok(Stopped { notice }),
         // That is what was wanted.
         Err(MachineError::Ended) => Ok(Stopped { notice: None }),
+        Err(error @ MachineError::Foreign { .. }) => Err(error),
         Err(error) => {
             tracing::warn!(%error, "stopping the machine in order failed");
             match session.machine.kill().await {
@@ -130,6 +140,8 @@ async fn keep_going(machine: Arc<dyn Machine>, disk: &Path) -> Infallible {
 enum NotAsked {
     /// It was not up yet.
     NotUp,
+    /// It speaks another release's protocol.
+    Refused(VersionMismatch),
     /// It did not do it.
     Failed(CallError),
 }
@@ -155,6 +167,7 @@ async fn ask(session: &mut Session, grace: Duration) -> Result<(), NotAsked> {
             },
             happening = session.happenings.recv() => match happening {
                 Some(Happening::Exited(_)) | None => return Ok(()),
+                Some(Happening::Refused(mismatch)) => return Err(NotAsked::Refused(mismatch)),
                 Some(_) => {}
             },
         }
@@ -165,6 +178,6 @@ fn judge(asked: Result<(), NotAsked>, exit: &Exit) -> Option<String> {
     match (asked, &exit.cause) {
         (Ok(()), ExitCause::Killed) => Some("the guest did not power off in time and was killed".to_owned()),
         (Err(NotAsked::Failed(error)), _) => Some(format!("the machine was killed, because {error}")),
-        (Ok(()) | Err(NotAsked::NotUp), _) => None,
+        (Ok(()) | Err(NotAsked::NotUp | NotAsked::Refused(_)), _) => None,
     }
 }

@@ -15,11 +15,18 @@ use crate::{
 use cove_api::{ApiError, BackendReport, ErrorCode};
 use cove_machine::MachineError;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long a short call to the machine process may take.
 const SHORT: Duration = Duration::from_secs(10);
+
+/// How long processes that nobody holds may take to let go of a machine, and how often that is looked at.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(20);
 
 impl Owner {
     /// Carries out a command; answers whether the owner is to end.
@@ -112,11 +119,8 @@ impl Owner {
     fn stop(&mut self, reply: oneshot::Sender<Listening>, restart: bool, kill_now: bool) {
         let operation = Operation::new();
         answer(reply, operation.listen());
-        let out_of_reach = self.out_of_reach();
-        if let Some(error) = &out_of_reach
-            && !kill_now
-        {
-            operation.failed(error.clone());
+        if !kill_now && let Some(error) = self.out_of_reach() {
+            operation.failed(error);
             return;
         }
         let (stops, start) = if restart {
@@ -130,8 +134,7 @@ impl Owner {
             kill.cancel();
         }
         match std::mem::replace(&mut self.phase, Phase::Stopped) {
-            Phase::Failed { session: None, .. } if out_of_reach.is_some() => self.evict(kill, waiters),
-            Phase::Stopped | Phase::Failed { session: None, .. } => self.now_stopped(waiters),
+            Phase::Stopped | Phase::Failed { session: None, .. } => self.see_off(kill, waiters),
             Phase::Failed {
                 session: Some(session),
                 ..
@@ -182,13 +185,34 @@ impl Owner {
         }
     }
 
-    /// Ends a machine that this daemon has no hold of.
-    fn evict(&mut self, kill: CancellationToken, waiters: Waiters) {
+    /// Stops what this daemon has no hold of: nothing, as a rule. A machine that goes on all the same is given the time
+    /// that one takes to end which has begun to, and is ended by force alone.
+    pub(super) fn see_off(&mut self, kill: CancellationToken, waiters: Waiters) {
+        if !self.place.is_locked() {
+            return self.now_stopped(waiters);
+        }
         let (platform, wanted) = (Arc::clone(&self.context.platform), self.snapshot.settings.backend);
-        let (directory, runtime) = (self.place.directory().to_owned(), self.place.runtime().to_owned());
+        let (place, forced) = (self.place.clone(), kill.clone());
         let task = tokio::spawn(async move {
-            let backend = platform.choose(wanted).backend;
-            backend.evict(&directory, &runtime).await?;
+            let gone = async {
+                while place.is_locked() {
+                    sleep(LOOK).await;
+                }
+            };
+            let went = tokio::select! {
+                biased;
+                () = forced.cancelled() => None,
+                went = timeout(LAST_MOMENTS, gone) => Some(went.is_ok()),
+            };
+            let directory = place.directory().to_owned();
+            match went {
+                Some(true) => {}
+                Some(false) => return Err(MachineError::Locked { directory }),
+                None => {
+                    let backend = platform.choose(wanted).backend;
+                    backend.evict(&directory, place.runtime()).await?;
+                }
+            }
             Ok(Stopped { notice: None })
         });
         self.phase = Phase::Stopping {
@@ -312,7 +336,7 @@ impl Owner {
                 ..
             } => {
                 let grace = self.stop_grace() + SHORT;
-                if let Ok(Ok(_)) = timeout(grace, task).await {
+                if let Ok(Ok(Ok(_))) = timeout(grace, task).await {
                     self.place.forget();
                 }
             }

@@ -103,6 +103,12 @@ impl Waiters {
         self.stops.iter_mut().chain(&mut self.start)
     }
 
+    fn fail(self, error: &ApiError) {
+        for operation in self.stops.into_iter().chain(self.start) {
+            operation.failed(error.clone());
+        }
+    }
+
     /// Tells how far the stop is, all of which comes before a start that follows has begun.
     fn stage(&mut self, message: &str, fraction: f32) {
         for stop in &mut self.stops {

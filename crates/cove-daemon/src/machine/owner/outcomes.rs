@@ -117,8 +117,13 @@ impl Owner {
                         self.notices.insert(Topic::Past, past);
                     }
                 }
-                // Whoever asked for a start wants the machine, and not the end of the one before it.
-                Outcome::Down(setback) if looking == Some(true) && setback.session.is_none() => {
+                // Whoever asked for a start wants the machine, and not the end of the one before it; which has to have
+                // ended.
+                Outcome::Down(setback)
+                    if looking == Some(true)
+                        && setback.session.is_none()
+                        && !setback.failure.leaves_it_out_of_reach() =>
+                {
                     let past = self.fail(setback).message;
                     self.begin(operation, None, Job::start);
                     self.notices.insert(Topic::Past, format!("earlier: {past}"));
@@ -128,17 +133,22 @@ impl Owner {
                     operation.failed(error);
                 }
             },
-            Phase::Stopping { kill, waiters, .. } => {
-                let left = match outcome {
-                    Outcome::Up(session) => Some(session),
-                    Outcome::Down(setback) => setback.session,
-                    Outcome::Nothing { .. } => None,
-                };
-                match left {
-                    Some(session) => self.end(*session, false, kill, waiters),
-                    None => self.now_stopped(waiters),
+            Phase::Stopping { kill, waiters, .. } => match outcome {
+                Outcome::Down(setback)
+                    if setback.failure.leaves_it_out_of_reach() && !kill.is_cancelled() =>
+                {
+                    let error = self.fail(setback);
+                    waiters.fail(&error);
                 }
-            }
+                Outcome::Up(session)
+                | Outcome::Down(Setback {
+                    session: Some(session),
+                    ..
+                }) => self.end(*session, false, kill, waiters),
+                Outcome::Down(Setback { session: None, .. }) | Outcome::Nothing { .. } => {
+                    self.see_off(kill, waiters);
+                }
+            },
             other => self.phase = other,
         }
     }
@@ -163,9 +173,7 @@ impl Owner {
             Err(error) => Failure::Unforeseen(error.to_string()),
         };
         let error = self.fail(failure.into());
-        for operation in waiters.stops.into_iter().chain(waiters.start) {
-            operation.failed(error.clone());
-        }
+        waiters.fail(&error);
     }
 
     /// Something happened to the machine or in it.
@@ -367,9 +375,12 @@ impl Owner {
         error
     }
 
-    /// There is no machine any more.
+    /// There is no machine any more that this daemon has a hold of.
     fn gone(&mut self) {
-        self.place.forget();
+        // One that goes on all the same is taken over by what is remembered of it.
+        if !self.place.is_locked() {
+            self.place.forget();
+        }
         self.snapshot.machine = None;
         self.snapshot.record = None;
         self.notices.retain(|topic, _| *topic == Topic::Past);

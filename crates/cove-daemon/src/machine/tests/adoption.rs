@@ -10,6 +10,7 @@ use crate::{
 };
 use cove_api::{ErrorCode, MachineState, MachineStatus};
 use cove_machine::ExitCause;
+use std::fs::File;
 use tokio::{task::JoinHandle, time::timeout};
 
 /// Starts a machine and leaves it to whichever daemon comes next: its own was killed. The handle is that one's.
@@ -24,6 +25,14 @@ async fn orphan(fixture: &Fixture) -> Handle {
 async fn killed(owner: JoinHandle<()>) {
     owner.abort();
     let _ = owner.await;
+}
+
+/// The lock of the default machine's place, as a machine that goes on holds it.
+fn locked(fixture: &Fixture) -> File {
+    let directory = fixture.context.dirs.machine(MachineName::default().as_str());
+    let lock = File::create(directory.join("lock")).unwrap();
+    lock.lock().unwrap();
+    lock
 }
 
 #[tokio::test]
@@ -214,9 +223,7 @@ async fn a_machine_of_another_release_is_never_said_to_be_stopped_and_can_be_end
     let fixture = Fixture::new(Script::default());
     orphan(&fixture).await;
     fixture.host.guest().is_foreign();
-    let directory = fixture.context.dirs.machine(MachineName::default().as_str());
-    let lock = std::fs::File::create(directory.join("lock")).unwrap();
-    lock.lock().unwrap();
+    let _lock = locked(&fixture);
 
     let (handle, _owner) = fixture.own();
     until(&handle, "failed", failed).await;
@@ -232,4 +239,98 @@ async fn a_machine_of_another_release_is_never_said_to_be_stopped_and_can_be_end
     let killing = handle.begin(Command::Kill).await.unwrap();
     assert_eq!(outcome(killing).await.unwrap().state, MachineState::Stopped);
     assert!(!fixture.host.guest().is_alive());
+}
+
+#[tokio::test]
+async fn what_is_asked_for_while_a_machine_of_another_release_is_looked_for_fails_and_leaves_it_as_it_is() {
+    for command in [Command::Start, Command::Stop, Command::Restart] {
+        let fixture = Fixture::new(Script::default());
+        orphan(&fixture).await;
+        fixture.host.guest().is_foreign();
+        let _lock = locked(&fixture);
+
+        let (handle, _owner) = fixture.own();
+        let remembered = handle.place().record();
+        assert!(remembered.is_some());
+        let error = outcome(handle.begin(command).await.unwrap()).await.unwrap_err();
+        assert!(
+            error.message.contains("another release") && error.hint.contains("--force"),
+            "{error:?}"
+        );
+        until(&handle, "failed", failed).await;
+        assert_eq!(fixture.host.starts(), 1);
+        assert!(fixture.host.guest().is_alive());
+        // Its own release takes it over by that.
+        assert_eq!(handle.place().record(), remembered);
+        assert!(stop(&handle).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_stop_while_a_machine_is_looked_for_cuts_no_power_of_a_guest_that_cannot_be_asked() {
+    let fixture = Fixture::new(Script::default());
+    orphan(&fixture).await;
+    fixture.host.guest().speak(cove_wire::PROTOCOL_VERSION + 1);
+    let _lock = locked(&fixture);
+
+    let (handle, _owner) = fixture.own();
+    let error = stop(&handle).await.unwrap_err();
+    assert!(error.hint.contains("--force"), "{error:?}");
+    assert!(fixture.host.guest().is_alive());
+    let killing = handle.begin(Command::Kill).await.unwrap();
+    assert_eq!(outcome(killing).await.unwrap().state, MachineState::Stopped);
+    assert!(!fixture.host.guest().is_alive());
+}
+
+#[tokio::test]
+async fn a_machine_that_a_stranger_runs_is_neither_started_nor_said_to_be_stopped() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
+    handle.place().prepare().unwrap();
+    let lock = locked(&fixture);
+    let error = start(&handle).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::WrongState);
+    assert!(error.hint.contains("cove stop --force"), "{error:?}");
+    assert_eq!(stop(&handle).await.unwrap_err(), error);
+    assert_eq!(fixture.host.starts(), 0);
+    assert!(handle.place().record().is_none());
+    drop(lock);
+    assert_eq!(stop(&handle).await.unwrap().state, MachineState::Stopped);
+    assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_a_machine_that_is_about_to_be_gone_and_force_ends_one_that_is_not() {
+    let fixture = Fixture::new(Script::default());
+    orphan(&fixture).await;
+    let lock = locked(&fixture);
+    // The lock outlives it, as a process that is slow to end would have it.
+    fixture.host.guest().end(ExitCause::PoweredOff);
+    let (handle, _owner) = fixture.own();
+    until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
+
+    let stopping = handle.begin(Command::Stop).await.unwrap();
+    until(&handle, "stopping", |state| *state == MachineState::Stopping).await;
+    drop(lock);
+    assert_eq!(outcome(stopping).await.unwrap().state, MachineState::Stopped);
+
+    let _lock = locked(&fixture);
+    let stopping = handle.begin(Command::Stop).await.unwrap();
+    until(&handle, "stopping", |state| *state == MachineState::Stopping).await;
+    let killing = handle.begin(Command::Kill).await.unwrap();
+    assert_eq!(outcome(killing).await.unwrap().state, MachineState::Stopped);
+    assert_eq!(outcome(stopping).await.unwrap().state, MachineState::Stopped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_ever_for_what_this_daemon_has_no_hold_of() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    until(&handle, "stopped", |state| *state == MachineState::Stopped).await;
+    handle.place().prepare().unwrap();
+    let _lock = locked(&fixture);
+    let error = stop(&handle).await.unwrap_err();
+    assert!(error.hint.contains("cove stop --force"), "{error:?}");
+    until(&handle, "failed", failed).await;
 }
