@@ -31,6 +31,9 @@ const GREETING: Duration = Duration::from_mins(3);
 const BOOT: Duration = Duration::from_mins(15);
 /// How long the engine may take after that.
 const ENGINE: Duration = Duration::from_mins(5);
+/// After so many failures in a row the engine is not waited for any more: what it does not take it will not take the next
+/// time. The agent goes on to start it, and the machine recovers should it come up.
+const HOPELESS: u32 = 5;
 /// How long a machine that stood for want of space rests before it goes on.
 const REST: Duration = Duration::from_secs(1);
 /// About as many stages as a guest reports, for the progress bar.
@@ -48,6 +51,8 @@ struct Progress {
     booted: bool,
     /// Whether the engine answers.
     ready: bool,
+    /// Whether it has ended by itself meanwhile.
+    engine_failed: bool,
     /// Why that did not come about the last time.
     why_not: Option<String>,
     /// Stages that it has reported, [`USUAL_STAGES`] at most.
@@ -67,6 +72,7 @@ impl Progress {
             call: None,
             booted: false,
             ready: false,
+            engine_failed: false,
             why_not: None,
             stages: 0,
             patience,
@@ -222,9 +228,15 @@ impl Job {
             }
             Happening::Engine(state) => {
                 progress.ready = state == EngineState::Ready;
-                if let EngineState::Restarting { why, .. } = state {
-                    let message = format!("the Docker engine failed and is started again: {why}");
-                    self.notice(Topic::Engine, message).await;
+                if let EngineState::Restarting { attempt, why, .. } = state {
+                    if attempt >= HOPELESS {
+                        return Next::Fail(Failure::EngineEnds { why });
+                    }
+                    // Its words have the time in them, so that they would be told with each attempt.
+                    if !std::mem::replace(&mut progress.engine_failed, true) {
+                        let message = format!("the Docker engine failed and is started again: {why}");
+                        self.notice(Topic::Engine, message).await;
+                    }
                     progress.why_not = Some(why);
                 }
             }

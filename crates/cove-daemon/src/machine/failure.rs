@@ -55,6 +55,12 @@ pub(crate) enum Failure {
     /// The engine did not come up.
     #[error("the Docker engine did not come up within {} seconds{}", .after.as_secs(), because(.why.as_deref()))]
     EngineSilent { after: Duration, why: Option<String> },
+    /// The engine ends by itself, however often it is started.
+    #[error("the Docker engine does not stay up: {why}")]
+    EngineEnds {
+        /// How it ended the last time, in its own words.
+        why: String,
+    },
     /// The machine ended without being asked.
     #[error("{}", exited(.0))]
     Exited(ExitCause),
@@ -80,7 +86,11 @@ impl Failure {
     pub(super) fn leaves_something_to_look_into(&self) -> bool {
         matches!(
             self,
-            Self::Cancelled | Self::Boot(_) | Self::EngineSilent { .. } | Self::NotTakenOver(_)
+            Self::Cancelled
+                | Self::Boot(_)
+                | Self::EngineSilent { .. }
+                | Self::EngineEnds { .. }
+                | Self::NotTakenOver(_)
         )
     }
 
@@ -142,6 +152,12 @@ impl Failure {
             Self::EngineSilent { .. } => (
                 ErrorCode::Timeout,
                 "`cove logs engine` says more; the machine is left running for `cove shell`, and `cove stop` ends it"
+                    .to_owned(),
+            ),
+            Self::EngineEnds { .. } => (
+                ErrorCode::MachineFailed,
+                "if it is one of your settings that it does not take, `cove config edit` opens them, and `cove restart` \
+                 tries again; `cove logs engine` says more, and the machine is left running for `cove shell`"
                     .to_owned(),
             ),
             Self::Protocol(_) => (

@@ -82,6 +82,7 @@ impl Owner {
             } => match outcome {
                 Outcome::Up(session) => {
                     self.place.forget_failure(&session.record.kind.to_string());
+                    self.notices.remove(&Topic::Engine);
                     self.snapshot.record = Some(Arc::new(session.record.clone()));
                     // One that was found standing was told to, unless it is held.
                     if looking.is_some() && session.machine.paused() && !session.machine.held() {

@@ -6,10 +6,11 @@ use crate::machine::{
     fake::{Fixture, Script},
     last_failure::LastFailure,
 };
-use cove_api::{ErrorCode, MachineState};
+use cove_api::{ErrorCode, MachineState, Progress};
 use cove_machine::ExitCause;
 use cove_wire::{EngineState, Fault, FaultCode};
 use std::time::Duration;
+use tokio::time::timeout;
 
 #[tokio::test]
 async fn a_machine_that_dies_has_failed_with_its_cause_and_last_words_and_can_be_started_again() {
@@ -123,6 +124,55 @@ async fn a_boot_that_fails_leaves_the_machine_for_a_look_and_it_may_still_recove
     assert!(start(&handle).await.is_err());
     fixture.host.script.lock().unwrap().boot = Ok(());
     assert_eq!(start(&handle).await.unwrap().state, MachineState::Running);
+}
+
+#[tokio::test]
+async fn an_engine_that_ends_again_and_again_fails_the_start_soon_with_its_words_and_may_still_recover() {
+    let fixture = Fixture::new(Script {
+        engine: false,
+        ..Script::default()
+    });
+    let (handle, _owner) = fixture.own();
+    let mut starting = handle.begin(Command::Start).await.unwrap();
+    eventually("asked to boot", || {
+        fixture.host.starts() == 1 && fixture.host.guest().was_asked("boot") == 1
+    })
+    .await;
+    for attempt in 1..=5 {
+        fixture.host.guest().engine_is(EngineState::Restarting {
+            attempt,
+            pause_ms: 100,
+            why: format!("at {attempt}: unknown flag: no-such-option"),
+        });
+    }
+    let mut told = Vec::new();
+    let error = loop {
+        match timeout(LONG, starting.next()).await.unwrap().unwrap() {
+            Progress::Notice { message } => told.push(message),
+            Progress::Failed { error } => break error,
+            other => assert!(matches!(other, Progress::Stage { .. }), "{other:?}"),
+        }
+    };
+    assert_eq!(error.code, ErrorCode::MachineFailed);
+    assert!(error.message.contains("no-such-option"), "{}", error.message);
+    assert!(
+        error.hint.contains("cove config edit") && error.hint.contains("cove logs engine"),
+        "{}",
+        error.hint
+    );
+    let of_the_engine = told.iter().filter(|notice| notice.contains("no-such-option"));
+    assert_eq!(of_the_engine.count(), 1, "{told:?}");
+    until(&handle, "failed", failed).await;
+    fixture.host.guest().engine_is(EngineState::Ready);
+    let status = until(&handle, "running", |state| *state == MachineState::Running).await;
+    assert!(
+        !status
+            .notices
+            .iter()
+            .any(|notice| notice.contains("no-such-option")),
+        "{:?}",
+        status.notices
+    );
 }
 
 #[tokio::test]
