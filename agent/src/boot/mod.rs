@@ -195,10 +195,13 @@ async fn prepare(report: &Report, disks: Disks, modules: Option<Modules>) -> Res
             // Fails only together with the root, and then everything does.
             let _ = has_root.wait_for(|has_root| *has_root).await;
         };
-        Ok(data::open(&disks.data, tools).await?)
+        Ok::<_, Fault>(data::open(&disks.data, tools).await?)
     };
+    // Without a system nothing is left to wait for. Without its data it is made all the same: whoever mends the disk
+    // needs a shell and what e2fsprogs has.
+    let data = async { Ok::<_, Fault>(data.await) };
     let ((), data, ()) = tokio::try_join!(system, data, start_processors(report, modules.as_ref()))?;
-    if let Some(error) = data.place().await? {
+    if let Some(error) = data?.place().await? {
         report.warn(error.to_string());
     }
     Ok(())

@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         refusals::the_exit_codes_are_documented,
         refusals::completions_are_printed_for_every_shell,
     ];
-    let slow: &[harness::Test] = &tests![refusals::a_home_with_an_odd_name_runs_a_machine];
+    let slow: &[harness::Test] = &tests![
+        refusals::a_home_with_an_odd_name_runs_a_machine,
+        refusals::a_data_disk_of_somebody_elses_is_left_alone_and_can_be_looked_into,
+    ];
     // Each test makes a Cove of its own; the shared one stays idle.
     harness::run(
         "refusals",
@@ -422,6 +425,34 @@ pub(crate) fn a_home_with_an_odd_name_runs_a_machine(_: &Cove) {
     started.fails_with(0);
     assert_eq!(said.text(), "from within", "{said}");
     stopped.fails_with(0);
+}
+
+/// The engine does not start, and everything does that helps to find out why: the disk was once refused before there was
+/// a root to run a shell in.
+pub(crate) fn a_data_disk_of_somebody_elses_is_left_alone_and_can_be_looked_into(_: &Cove) {
+    const WORDS: &str = "somebody's only copy";
+    let cove = Cove::new("strange-disk");
+    let machine = cove.machine_directory("default");
+    assert!(fs::create_dir_all(&machine).is_ok());
+    let disk = machine.join("data.img");
+    assert!(fs::write(&disk, WORDS).is_ok());
+
+    cove.cove(["start"])
+        .limit(Duration::from_mins(5))
+        .run()
+        .fails_with(7)
+        .says(&["not a Cove data file system", "left alone", "hint: "]);
+    let read = format!("head -c {} /dev/vdb", WORDS.len());
+    assert_eq!(cove.cove(["exec", "sh", "-c", &read]).ok(), WORDS);
+    cove.cove(["exec", "sh", "-c", "command -v e2fsck"]).ok();
+    let said = cove.cove(["logs", "agent"]).ok();
+    assert!(said.contains("the agent starts"), "{said}");
+    cove.cove(["stop"]).limit(Duration::from_mins(2)).ok();
+
+    let mut head = vec![0; WORDS.len()];
+    let read = File::open(&disk).and_then(|mut disk| disk.read_exact(&mut head));
+    assert!(read.is_ok(), "{read:?}");
+    assert_eq!(head, WORDS.as_bytes());
 }
 
 /// Whoever stops it may remove its directories next.
