@@ -163,6 +163,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_full_disk_has_the_code_that_is_documented_for_it() {
+        let exit = Exit::from(ErrorCode::DiskFull);
+        assert_eq!(exit as u8, 9);
+        let meaning = Exit::TABLE.iter().find(|(known, _)| *known == exit);
+        assert!(meaning.is_some_and(|(_, meaning)| meaning.contains("guest's disk")));
+    }
+
+    #[test]
     fn every_code_is_in_the_table_once_and_in_order() {
         let codes: Vec<u8> = Exit::TABLE.iter().map(|(exit, _)| *exit as u8).collect();
         let mut sorted = codes.clone();

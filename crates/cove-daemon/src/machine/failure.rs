@@ -132,6 +132,16 @@ impl Failure {
         )
     }
 
+    /// Whether the machine's own disk is full. Of programs in the guest there are words alone, which are the system's.
+    fn is_of_a_full_guest(&self) -> bool {
+        let words = match self {
+            Self::Boot(CallError::Fault(fault)) => &fault.message,
+            Self::EngineSilent { why: Some(why), .. } | Self::EngineEnds { why } => why,
+            _ => return false,
+        };
+        words.to_ascii_lowercase().contains("no space left on device")
+    }
+
     /// What the API says of it. `full` is whether the host's disk is: then that is most likely the reason.
     pub(crate) fn report(self, full: bool) -> ApiError {
         let message = self.to_string();
@@ -147,6 +157,12 @@ impl Failure {
             _ if full => (
                 ErrorCode::DiskFull,
                 "the host's disk is full: free some space, then `cove start`".to_owned(),
+            ),
+            _ if self.is_of_a_full_guest() => (
+                ErrorCode::DiskFull,
+                "the machine's own disk is full: `cove config set machine.disk SIZE` and `cove restart` give it a larger \
+                 one; the machine is left running for `cove shell`"
+                    .to_owned(),
             ),
             Self::Silent { .. } => (ErrorCode::Timeout, logs.to_owned()),
             Self::EngineSilent { .. } => (
@@ -299,6 +315,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cove_wire::{Fault, FaultCode};
 
     #[test]
     fn every_failure_has_its_code_and_says_what_to_do() {
@@ -349,6 +366,31 @@ mod tests {
         let report = Failure::Exited(panicked()).report(false);
         assert!(report.message.contains("fs0: panicked at"), "{}", report.message);
         assert!(report.hint.contains("cove logs machine"), "{}", report.hint);
+    }
+
+    #[test]
+    fn an_engine_without_space_on_the_machines_disk_is_told_as_that_with_what_makes_it_larger() {
+        let why = "dockerd ended with exit status 1; its last lines:\nwrite /var/lib/docker/x: no space left on device";
+        let fault = Fault::new(
+            FaultCode::Failed,
+            "mounting failed: No space left on device (os error 28)",
+        );
+        for failure in [
+            Failure::EngineEnds { why: why.into() },
+            Failure::EngineSilent {
+                after: Duration::from_secs(1),
+                why: Some(why.into()),
+            },
+            Failure::Boot(CallError::Fault(fault)),
+        ] {
+            let report = failure.report(false);
+            assert_eq!(report.code, ErrorCode::DiskFull, "{report:?}");
+            assert!(report.hint.contains("machine.disk"), "{report:?}");
+        }
+        let other = Failure::EngineEnds {
+            why: "unknown option".into(),
+        };
+        assert_eq!(other.report(false).code, ErrorCode::MachineFailed);
     }
 
     #[test]
