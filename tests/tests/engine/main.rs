@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         streams::a_client_that_goes_away_leaves_the_others_alone,
         builds::a_multi_stage_dockerfile_builds_with_buildkit,
         builds::compose_brings_services_up_and_down,
-        images::a_large_image_is_loaded_and_saved_whole,
+        images::a_gibibyte_is_loaded_and_saved_whole,
         command::exec_keeps_streams_code_environment_and_directory_apart,
         command::exec_ends_with_its_input,
         command::exec_is_interrupted_though_its_input_is_not_read,
@@ -53,7 +53,6 @@ fn main() -> ExitCode {
         command::a_machine_is_created_listed_and_deleted_only_when_confirmed,
     ];
     let slow: &[harness::Test] = &tests![
-        images::a_gibibyte_is_loaded_and_saved_whole,
         images::images_packed_by_gzip_and_by_xz_are_loaded,
         checkout::run_shows_a_page_out_of_a_container_and_leads_a_shell_to_its_machine,
     ];

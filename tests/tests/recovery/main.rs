@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         recovery::a_stop_during_a_start_stops,
         recovery::a_request_during_a_pause_is_answered_after_it,
         recovery::a_killed_hypervisor_is_a_failure_that_says_so_and_the_next_start_works,
+        recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
         recovery::a_request_to_a_stopped_machine_says_how_to_start_it,
     ];
     let slow: &[harness::Test] = &tests![
@@ -36,7 +37,6 @@ fn main() -> ExitCode {
         recovery::a_daemon_killed_during_a_stop_is_followed_by_one_that_sees_it_through,
         recovery::a_session_that_ends_has_the_containers_stopped_first,
         recovery::containers_whose_engine_has_crashed_are_asked_before_the_machine_stops,
-        recovery::a_killed_machine_process_leaves_no_hypervisor_and_the_next_start_works,
         recovery::memory_that_the_guest_frees_is_the_hosts_again,
         recovery::a_start_goes_on_without_its_command_and_without_its_daemon,
         recovery::a_terminal_shows_how_far_a_restart_is,
