@@ -89,8 +89,8 @@ impl Field {
             Self::Cpus => "Virtual CPUs. More than the computer has are cut down to what it has.",
             Self::Memory => "The machine's memory.",
             Self::Disk => {
-                "Largest size of the data disk. It is sparse: only what is used takes space. It grows at the next \
-                 start, and never shrinks."
+                "Largest size of the data disk. It is sparse: only what is used takes space. It grows at once, also while \
+                 the machine runs, and never shrinks."
             }
             Self::StopGrace => "How long containers may take to stop before they are killed.",
             Self::ForeignProcessors => {
