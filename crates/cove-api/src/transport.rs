@@ -177,3 +177,32 @@ pub fn path_fits(path: &Path) -> bool {
 pub fn address(path: &Path) -> String {
     platform::address(path)
 }
+
+/// The value of `DOCKER_HOST` for an engine whose API is at the socket at `path`.
+pub fn docker_host(path: &Path) -> String {
+    in_dockers_words(&address(path), cfg!(windows))
+}
+
+/// A pipe's name has forward slashes in it, where Docker is told of it.
+fn in_dockers_words(address: &str, is_pipe: bool) -> String {
+    if is_pipe {
+        format!("npipe://{}", address.replace('\\', "/"))
+    } else {
+        format!("unix://{address}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn docker_finds_sockets_by_their_path_and_pipes_by_their_name() {
+        let socket = "/run/user/7/cove/default/docker.sock";
+        assert_eq!(in_dockers_words(socket, false), format!("unix://{socket}"));
+        assert_eq!(
+            in_dockers_words(r"\\.\pipe\cove-c--users-me-docker-sock", true),
+            "npipe:////./pipe/cove-c--users-me-docker-sock"
+        );
+    }
+}

@@ -2,9 +2,9 @@
 
 use super::Session;
 use crate::{args::EnvShell, exit::Exit, output};
-use cove_api::DEFAULT_MACHINE;
+use cove_api::{DEFAULT_MACHINE, transport};
 use serde_json::json;
-use std::{env, path::Path, process::ExitCode};
+use std::{env, process::ExitCode};
 
 pub(super) fn run(
     session: &Session,
@@ -14,7 +14,7 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitCode> {
     let machine = &session.machine;
     session.known_machine()?;
-    let docker_host = docker_host(&session.dirs.docker_socket(&session.machine));
+    let docker_host = transport::docker_host(&session.dirs.docker_socket(&session.machine));
     let value = (!unset).then_some(docker_host.as_str());
     if session.json {
         output::json(&json!({ "DOCKER_HOST": value }))?;
@@ -33,16 +33,6 @@ pub(super) fn run(
         }
     }
     Ok(Exit::Done.into())
-}
-
-/// The value of `DOCKER_HOST` for a machine with this socket.
-pub(super) fn docker_host(socket: &Path) -> String {
-    if cfg!(windows) {
-        // Docker wants the pipe's name with forward slashes.
-        format!("npipe://{}", socket.display()).replace('\\', "/")
-    } else {
-        format!("unix://{}", socket.display())
-    }
 }
 
 fn assignment(shell: EnvShell, value: Option<&str>) -> String {

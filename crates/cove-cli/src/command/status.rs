@@ -3,9 +3,9 @@
 //! When no daemon runs, no engine can be reached: the machine is stopped as far as anybody can use it. A machine
 //! process that has outlived its daemon is noticed by its control socket, and then the daemon is started to adopt it.
 
-use super::{Session, environment};
+use super::Session;
 use crate::{daemon_link, exit::Exit, output, time};
-use cove_api::{Client, Dirs, MachineState, MachineStatus, Stage, hint_for, size};
+use cove_api::{Client, Dirs, MachineState, MachineStatus, Stage, hint_for, size, transport};
 use cove_daemon::MachineName;
 use serde_json::{Value, json};
 use std::{
@@ -75,7 +75,7 @@ fn stopped(dirs: &Dirs, name: &MachineName) -> Value {
         "daemon": "stopped",
         "backend": null,
         "endpoint": {
-            "docker_host": environment::docker_host(&socket),
+            "docker_host": transport::docker_host(&socket),
             "socket": socket,
             "context": name.context(),
         },

@@ -85,15 +85,7 @@ pub(crate) struct Context {
 impl Context {
     /// The value of `DOCKER_HOST` for a machine.
     pub(crate) fn docker_host(&self, name: &MachineName) -> String {
-        let socket = self.dirs.docker_socket(name.as_str());
-        if cfg!(windows) {
-            format!(
-                "npipe://{}",
-                cove_api::transport::address(&socket).replace('\\', "/")
-            )
-        } else {
-            format!("unix://{}", socket.display())
-        }
+        cove_api::transport::docker_host(&self.dirs.docker_socket(name.as_str()))
     }
 
     pub(crate) fn emit(&self, event: Event) {
