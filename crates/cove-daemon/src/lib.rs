@@ -14,6 +14,7 @@ pub mod gateway;
 mod host;
 mod instance;
 mod log;
+mod log_file;
 mod machine;
 mod machines;
 mod name;
@@ -25,4 +26,5 @@ mod trust;
 mod web;
 
 pub use daemon::{DaemonError, Options, run};
+pub use log_file::LogFile;
 pub use name::{BadName, MachineName};

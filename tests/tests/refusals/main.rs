@@ -6,13 +6,15 @@ use cove_tests::{
 };
 use std::{
     fs::{self, File, OpenOptions},
-    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom, Write as _},
     os::unix::{
         fs::{PermissionsExt as _, symlink},
         net::UnixListener,
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         refusals::status_of_a_stopped_cove_starts_nothing,
         refusals::a_daemon_that_hangs_keeps_no_version_but_its_own_from_being_told,
         refusals::a_daemon_that_was_stopped_has_ended,
+        refusals::the_log_of_a_daemon_that_does_not_run_is_followed_until_one_writes_it,
         refusals::an_unknown_machine_is_not_found,
         refusals::a_line_that_makes_no_sense_exits_as_what_it_asks_for_would,
         refusals::the_exit_codes_are_documented,
@@ -464,6 +467,43 @@ pub(crate) fn a_daemon_that_was_stopped_has_ended(_: &Cove) {
         cove.cove(["daemon", "stop"]).ok();
         assert!(cove.processes().is_empty(), "{:?}", cove.processes());
     }
+}
+
+/// The lines of what a program writes, as they come.
+fn lines(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let lines = stream
+            .into_iter()
+            .flat_map(|stream| BufReader::new(stream).lines());
+        for line in lines.map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// There is not even a file of it at first.
+pub(crate) fn the_log_of_a_daemon_that_does_not_run_is_followed_until_one_writes_it(_: &Cove) {
+    let cove = Cove::new("followed-log");
+    let mut following = cove.cove(["logs", "daemon", "--follow"]).spawn();
+    let limit = Duration::from_secs(30);
+    let notes = lines(following.stderr.take());
+    let log = lines(following.stdout.take());
+    let note = notes.recv_timeout(limit);
+    assert!(
+        note.as_ref().is_ok_and(|note| note.contains("not running")),
+        "{note:?}"
+    );
+    cove.cove(["machine", "list"]).ok();
+    let first = log.recv_timeout(limit);
+    let ended = following.try_wait();
+    let _ = following.kill();
+    let _ = following.wait();
+    assert!(first.is_ok(), "nothing of the log came");
+    assert!(matches!(ended, Ok(None)), "it did not go on: {ended:?}");
 }
 
 pub(crate) fn an_unknown_machine_is_not_found(_: &Cove) {

@@ -4,7 +4,13 @@ use super::Session;
 use crate::{args::Log, daemon_link, exit::Exit, output};
 use anyhow::Context as _;
 use cove_api::{Client, LogQuery, LogSource};
-use std::{fs, io, process::ExitCode};
+use cove_daemon::LogFile;
+use std::{io, process::ExitCode, time::Duration};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// How often a log that does not exist yet is looked for.
+const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) async fn run(
     session: &Session,
@@ -16,8 +22,8 @@ pub(super) async fn run(
     if source == Log::Daemon {
         match daemon_link::running(&Client::of(&session.dirs)).await {
             Ok(Some(_)) => {}
-            Ok(None) => return from_file(session, tail, "the daemon is not running"),
-            Err(error) => return from_file(session, tail, &error.to_string()),
+            Ok(None) => return from_file(session, follow, tail, "the daemon is not running").await,
+            Err(error) => return from_file(session, follow, tail, &error.to_string()).await,
         }
     }
     let wanted = LogQuery {
@@ -32,31 +38,36 @@ pub(super) async fn run(
     Ok(Exit::Done.into())
 }
 
-/// Prints the daemon's log without the daemon, which is not there for the reason `why`.
-fn from_file(session: &Session, tail: Option<u32>, why: &str) -> anyhow::Result<ExitCode> {
+/// Prints the daemon's log without the daemon, which is not there for the reason `why`. Whoever follows it waits for what
+/// the next one writes.
+async fn from_file(
+    session: &Session,
+    follow: bool,
+    tail: Option<u32>,
+    why: &str,
+) -> anyhow::Result<ExitCode> {
     let path = session.dirs.logs().join("daemon.log");
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    if follow {
+        session.say(&format!("note: {why}; what it writes once it does follows"));
+    }
+    let end = CancellationToken::new();
+    let log = loop {
+        match LogFile::open(path.clone(), tail, follow, end.clone()).await {
+            Ok(log) => break Some(log),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+            Err(_) if follow => sleep(LOOK).await,
+            Err(_) => break None,
+        }
     };
-    let lines = tail.map_or(usize::MAX, |tail| usize::try_from(tail).unwrap_or(usize::MAX));
-    output::bytes(last_lines(&text, lines))?;
-    session.say(&format!("note: {why}"));
-    Ok(Exit::Done.into())
-}
-
-fn last_lines(text: &[u8], count: usize) -> &[u8] {
-    let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let mut begin = body.len();
-    for _ in 0..count {
-        match body[..begin].iter().rposition(|&byte| byte == b'\n') {
-            Some(newline) => begin = newline,
-            None => return text,
+    if let Some(mut log) = log {
+        while let Some(data) = log.next().await? {
+            output::bytes(&data)?;
         }
     }
-    // `begin` is at the newline before the first wanted line, or at the end when none is wanted.
-    text.get(begin + 1..).unwrap_or_default()
+    session.say(&format!("note: {why}"));
+    Ok(Exit::Done.into())
 }
 
 impl From<Log> for LogSource {
@@ -70,19 +81,5 @@ impl From<Log> for LogSource {
             Log::Containerd => Self::Containerd,
             Log::Kernel => Self::Kernel,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_lines_are_the_last_lines() {
-        assert_eq!(last_lines(b"a\nb\nc\n", 2), b"b\nc\n");
-        assert_eq!(last_lines(b"a\nb\nc", 1), b"c");
-        assert_eq!(last_lines(b"a\nb\n", 9), b"a\nb\n");
-        assert_eq!(last_lines(b"a\nb\n", 0), b"");
-        assert_eq!(last_lines(b"", 3), b"");
     }
 }
