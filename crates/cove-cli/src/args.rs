@@ -184,10 +184,32 @@ impl Command {
     }
 }
 
-/// The same of a command line that is not valid, as far as it makes sense.
-pub(crate) fn would_pass_the_programs_code(line: impl IntoIterator<Item = OsString>) -> bool {
-    let matches = Args::command().ignore_errors(true).try_get_matches_from(line);
-    matches.is_ok_and(|matches| matches!(matches.subcommand_name(), Some("exec" | "shell" | "docker")))
+/// What a command line that is not valid asks for, as far as it makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Meant {
+    /// As [`Command::passes_the_programs_code`] has it.
+    pub(crate) passes_the_programs_code: bool,
+    pub(crate) json: bool,
+}
+
+impl Meant {
+    pub(crate) fn by(line: impl IntoIterator<Item = OsString>) -> Self {
+        let line: Vec<OsString> = line.into_iter().collect();
+        // What comes behind the mistake is not looked at.
+        let matches = Args::command().ignore_errors(true).try_get_matches_from(&line);
+        let (program, json) = matches.map_or((false, false), |matches| {
+            (
+                matches!(matches.subcommand_name(), Some("exec" | "shell" | "docker")),
+                matches!(matches.try_get_one::<bool>("json"), Ok(Some(true))),
+            )
+        });
+        let mut words = line.iter().take_while(|word| *word != "--");
+        Self {
+            passes_the_programs_code: program,
+            // Behind a program's name the word may be the program's.
+            json: json || !program && words.any(|word| word == "--json"),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -579,9 +601,35 @@ mod tests {
         assert_eq!(workdir.as_deref(), Some("/tmp"));
     }
 
+    fn meant(line: &str) -> Meant {
+        Meant::by(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn a_bad_line_is_known_to_ask_for_json_before_and_behind_what_is_wrong() {
+        for line in [
+            "cove --json start --nope",
+            "cove start --nope --json",
+            "cove --json strat",
+            "cove strat --json",
+            "cove exec --json --nope true",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line} is valid");
+            assert!(meant(line).json, "{line}");
+        }
+        for line in [
+            "cove start --nope",
+            "cove start --nope -- --json",
+            "cove exec -e NOT_SET_ANYWHERE program --json",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line} is valid");
+            assert!(!meant(line).json, "{line}");
+        }
+    }
+
     #[test]
     fn a_bad_line_is_known_to_be_about_a_program_in_the_machine() {
-        let of = |line: &str| would_pass_the_programs_code(line.split(' ').map(OsString::from));
+        let of = |line: &str| meant(line).passes_the_programs_code;
         for line in [
             "cove exec --nope true",
             "cove -m dev exec -e NOT_SET_ANYWHERE true",

@@ -2,6 +2,7 @@
 //! JSON on standard output under `--json`, and an exit code.
 
 use crate::exit::Exit;
+use clap::error::ErrorKind;
 use cove_api::{ApiError, ClientError, ErrorCode, LaunchError, hint_for};
 use cove_daemon::DaemonError;
 use cove_image::ImageError;
@@ -182,6 +183,31 @@ pub(crate) fn as_json(error: &anyhow::Error, machine: &str) -> Value {
     Account::about(machine, error).json()
 }
 
+/// What is wrong with a command line, as scripts get it.
+pub(crate) fn of_line(error: &clap::Error) -> Value {
+    let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        "a command is missing".to_owned()
+    } else {
+        let text = error.render().to_string();
+        // Usage and tips follow.
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let text = lines.join(" ");
+        text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+    };
+    let account = Account {
+        exit: Exit::Usage,
+        code: Some(ErrorCode::InvalidRequest),
+        message,
+        causes: Vec::new(),
+        hint: "`cove help` lists the commands, and `--help` behind one what it takes".to_owned(),
+    };
+    json!({ "error": account.json() })
+}
+
 /// Tells `error`, which a command about `machine` met, and returns the exit code that goes with it.
 pub(crate) fn report(error: &anyhow::Error, machine: &str, as_json: bool, passes_code: bool) -> ExitCode {
     if is_broken_pipe(error) {
@@ -216,6 +242,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 mod tests {
     use super::*;
     use anyhow::Context as _;
+    use clap::Parser as _;
 
     #[test]
     fn an_api_error_brings_its_hint_and_its_exit_code() {
@@ -252,6 +279,24 @@ mod tests {
         assert!(hint(io::ErrorKind::ReadOnlyFilesystem).contains("XDG_RUNTIME_DIR"));
         assert!(hint(io::ErrorKind::StorageFull).contains("space"));
         assert_eq!(hint(io::ErrorKind::Other), "");
+    }
+
+    #[test]
+    fn a_bad_line_is_told_in_one_line_without_its_usage() {
+        let told = |line: &str| {
+            let error = crate::args::Args::try_parse_from(line.split(' ')).unwrap_err();
+            let told = of_line(&error)["error"].clone();
+            assert_eq!(told["code"], "invalid_request");
+            assert!(told["hint"].as_str().is_some_and(|hint| hint.contains("--help")));
+            told["message"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(told("cove start --nope"), "unexpected argument '--nope' found");
+        let missing = told("cove forward");
+        assert!(
+            missing.contains("required") && missing.contains("<ROUTE>") && !missing.contains('\n'),
+            "{missing}"
+        );
+        assert_eq!(told("cove"), "a command is missing");
     }
 
     #[test]

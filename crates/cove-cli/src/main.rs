@@ -35,10 +35,18 @@ fn main() -> ExitCode {
         Err(answer) => {
             // When nobody can read it, the exit code has to do.
             let _ = answer.print();
-            return match answer.exit_code() {
-                0 => exit::Exit::Done.into(),
-                _ if args::would_pass_the_programs_code(env::args_os()) => exit::Exit::CoveFailed.into(),
-                _ => exit::Exit::Usage.into(),
+            if answer.exit_code() == 0 {
+                return exit::Exit::Done.into();
+            }
+            let meant = args::Meant::by(env::args_os());
+            if meant.json {
+                // As well: standard error has told.
+                let _ = output::json(&failure::of_line(&answer));
+            }
+            return if meant.passes_the_programs_code {
+                exit::Exit::CoveFailed.into()
+            } else {
+                exit::Exit::Usage.into()
             };
         }
     };

@@ -544,7 +544,12 @@ pub(crate) fn a_line_that_makes_no_sense_exits_as_what_it_asks_for_would(cove: &
         (vec!["exec", "-e", "NOT_SET_ANYWHERE", "true"], 125),
         (vec!["shell", "extra"], 125),
     ] {
+        let asked = [vec!["--json"], line.clone()].concat();
         cove.cove(line).run().fails_with(code);
+        let told = cove.cove(asked).run();
+        told.fails_with(code).says(&["error: "]);
+        let json: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap_or_default();
+        assert_eq!(json["error"]["code"], "invalid_request", "{told}");
     }
 }
 
