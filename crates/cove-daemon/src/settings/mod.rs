@@ -97,9 +97,24 @@ impl From<SettingsError> for ApiError {
     }
 }
 
-/// What tells one version of a file from another.
+/// What tells one version of a file from another: when it was modified, its length, and what the system knows besides,
+/// since a program may keep both of these. Nothing where there is no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity(Option<(SystemTime, u64)>);
+struct Identity(Option<(SystemTime, u64, Beside)>);
+
+/// The device, the inode, and when that changed, in seconds and nanoseconds.
+type Beside = (u64, u64, i64, i64);
+
+#[cfg(unix)]
+fn beside(found: &fs::Metadata) -> Beside {
+    use std::os::unix::fs::MetadataExt;
+    (found.dev(), found.ino(), found.ctime(), found.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn beside(_: &fs::Metadata) -> Beside {
+    Beside::default()
+}
 
 struct Cache {
     identity: Option<Identity>,
@@ -420,7 +435,7 @@ impl SettingsFile {
 
     fn identity(&self) -> Identity {
         let metadata = fs::metadata(&self.path).ok();
-        Identity(metadata.and_then(|found| Some((found.modified().ok()?, found.len()))))
+        Identity(metadata.and_then(|found| Some((found.modified().ok()?, found.len(), beside(&found)))))
     }
 
     fn invalid(&self, problem: Problem) -> SettingsError {

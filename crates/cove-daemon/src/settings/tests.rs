@@ -53,6 +53,30 @@ fn a_change_by_an_editor_is_noticed() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_change_that_keeps_the_files_length_and_time_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    settings.set("machine.cpus", Some(&json!(2))).unwrap();
+    let path = dir.path().join("config/settings.toml");
+    let write = |path: &Path, cpus: u32| {
+        fs::write(path, format!("machine.cpus = {cpus}\n")).unwrap();
+        touch(path, 7);
+    };
+    write(&path, 3);
+    assert_eq!(settings.current().unwrap().machine.cpus, Some(3));
+    // By another file in its place, as editors do.
+    let other = dir.path().join("other.toml");
+    write(&other, 4);
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(settings.current().unwrap().machine.cpus, Some(4));
+    // In place, though not in the same moment: the system's clock for files goes in steps of milliseconds.
+    std::thread::sleep(Duration::from_millis(50));
+    write(&path, 5);
+    assert_eq!(settings.current().unwrap().machine.cpus, Some(5));
+}
+
+#[test]
 fn a_broken_file_leaves_the_last_good_values_and_is_reported() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());
