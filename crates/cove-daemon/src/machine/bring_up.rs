@@ -23,7 +23,7 @@ use crate::{host, settings::Share};
 use cove_machine::{Exit, Machine};
 use cove_wire::{BootConfig, Call, EngineState, FaultCode};
 use std::{sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long a guest may take until its agent answers. Emulated ones take seconds, on a busy computer many.
 const GREETING: Duration = Duration::from_mins(3);
@@ -278,9 +278,14 @@ impl Job {
                 // There was no space in that moment, and there is some by now; or what is free may not be used, which
                 // is no reason to try without a rest.
                 sleep(REST).await;
-                match machine.resume().await {
-                    Ok(()) => Next::Wait,
-                    Err(error) => Next::Fail(Failure::Backend(error)),
+                match timeout(stop::RESUME, machine.resume()).await {
+                    Ok(Ok(())) => Next::Wait,
+                    Ok(Err(error)) => Next::Fail(Failure::Backend(error)),
+                    // What is waited for has a deadline of its own.
+                    Err(_) => {
+                        tracing::warn!(machine = %self.name, "the machine process does not let the guest go on");
+                        Next::Wait
+                    }
                 }
             }
         }

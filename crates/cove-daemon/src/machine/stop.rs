@@ -9,13 +9,18 @@ use crate::host;
 use cove_machine::{Exit, ExitCause, Machine, MachineError};
 use cove_wire::{Call, VersionMismatch};
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::interval};
+use tokio::{
+    sync::mpsc,
+    time::{interval, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How long the engine may take beyond the grace that containers have.
 pub(super) const ENGINE: Duration = Duration::from_secs(30);
 /// How long the guest may take to unmount and power off after that.
 pub(super) const POWER_OFF: Duration = Duration::from_secs(30);
+/// How long the machine process may take to let the guest go on.
+pub(super) const RESUME: Duration = Duration::from_secs(10);
 
 /// How often a machine that stands still on its way down is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -72,7 +77,7 @@ pub(super) async fn stop(
     );
     let orderly = async {
         if paused {
-            session.machine.resume().await?;
+            resume(&*session.machine).await?;
         }
         if session.greeted {
             tell(Step::Asked);
@@ -129,11 +134,22 @@ async fn keep_going(machine: Arc<dyn Machine>, disk: &Path) -> Infallible {
         let space = disk.parent().and_then(host::free_space);
         if machine.paused()
             && space.is_some_and(|free| free >= LEAST_FREE)
-            && let Err(error) = machine.resume().await
+            && let Err(error) = resume(&*machine).await
         {
             tracing::debug!(%error, "the machine does not go on");
         }
     }
+}
+
+/// Lets a machine go on; a machine process that hangs is not waited for.
+async fn resume(machine: &dyn Machine) -> Result<(), MachineError> {
+    let resumed = timeout(RESUME, machine.resume()).await;
+    resumed.unwrap_or_else(|_| {
+        Err(MachineError::Failed {
+            operation: "resume",
+            why: format!("no answer within {} seconds", RESUME.as_secs()),
+        })
+    })
 }
 
 /// Why the guest was not asked to its end.

@@ -37,6 +37,8 @@ pub(crate) struct Guest {
     pub(super) paused: Mutex<bool>,
     /// Whether it is since there was no space.
     pub(super) held: AtomicBool,
+    /// Whether its machine process never answers whoever lets it go on.
+    pub(super) stuck: AtomicBool,
     /// Whether its agent leaves calls about folders without an answer.
     mute: AtomicBool,
     /// What its engine answers to requests for these paths; an empty object to all others.
@@ -61,6 +63,7 @@ impl Guest {
             engine: Mutex::new(EngineState::Stopped),
             paused: Mutex::new(false),
             held: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             mute: AtomicBool::new(false),
             answers: Mutex::default(),
             shares: Mutex::default(),
@@ -99,6 +102,11 @@ impl Guest {
         self.held.store(true, Ordering::SeqCst);
         *self.paused.lock().unwrap() = true;
         let _ = self.machine_events.send(MachineEvent::Paused { held: true });
+    }
+
+    /// Goes on no more once it stands, and whoever asks for that waits for ever.
+    pub(crate) fn sticks(&self) {
+        self.stuck.store(true, Ordering::SeqCst);
     }
 
     /// Restarts itself.

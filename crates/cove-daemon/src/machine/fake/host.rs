@@ -157,6 +157,9 @@ impl Machine for FakeMachine {
         Ok(())
     }
     async fn resume(&self) -> Result<(), MachineError> {
+        if self.0.stuck.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         *self.0.paused.lock().unwrap() = false;
         self.0.held.store(false, Ordering::SeqCst);
         Ok(())

@@ -47,3 +47,22 @@ async fn a_machine_that_pauses_by_itself_is_said_to_be_paused_and_goes_on_when_t
         status.notices
     );
 }
+
+#[tokio::test]
+async fn a_stop_ends_a_paused_machine_by_force_whose_process_does_not_let_it_go_on() {
+    let fixture = Fixture::new(Script::default());
+    let (handle, _owner) = fixture.own();
+    start(&handle).await.unwrap();
+    handle.perform(Command::Pause).await.unwrap();
+    fixture.host.guest().sticks();
+    // From here on time is what is waited for.
+    tokio::time::pause();
+    let status = stop(&handle).await.unwrap();
+    assert_eq!(status.state, MachineState::Stopped);
+    assert!(
+        status.notices.iter().any(|notice| notice.contains("killed")),
+        "{:?}",
+        status.notices
+    );
+    assert!(!fixture.host.guest().is_alive());
+}
