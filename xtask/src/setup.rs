@@ -282,9 +282,13 @@ pub(crate) fn virtiofsd_libraries(layout: &Layout) -> Result<()> {
 
 /// Everything that running a machine takes, the image included.
 pub(crate) fn machine_tools(layout: &Layout) -> Result<()> {
-    let [erofs, pip, keyring] = IMAGE_TOOLS;
-    install_missing(layout, &[QEMU, PASST, erofs, pip, keyring])?;
+    install_missing(layout, &needs_of_machines())?;
     rust_targets(&[AGENT_TARGET])
+}
+
+fn needs_of_machines() -> [Need; 5] {
+    let [erofs, pip, keyring] = IMAGE_TOOLS;
+    [QEMU, PASST, erofs, pip, keyring]
 }
 
 /// What the tests of machines take besides; with those that take long if `long`.
@@ -333,6 +337,15 @@ fn packages(needs: &[&Need], from_backports: bool) -> Vec<&'static str> {
         .collect()
 }
 
+/// What installs them, in this order.
+fn installations(apt: &apt::PrivateApt, missing: &[&Need]) -> Vec<Command> {
+    let installations = [
+        apt.installation(&packages(missing, false), None),
+        apt.installation(&packages(missing, true), apt.backports().as_deref()),
+    ];
+    installations.into_iter().flatten().collect()
+}
+
 fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
     let missing = missing(needs);
     if missing.is_empty() {
@@ -348,11 +361,7 @@ fn install_missing(layout: &Layout, needs: &[Need]) -> Result<()> {
     }
     let apt = apt::PrivateApt::of_this_release(layout)?;
     apt.update()?;
-    let installations = [
-        apt.installation(&packages(&missing, false), None),
-        apt.installation(&packages(&missing, true), apt.backports().as_deref()),
-    ];
-    install(installations.into_iter().flatten().collect())?;
+    install(installations(&apt, &missing))?;
     for need in missing {
         if !(need.is_there)() {
             bail!(
@@ -470,6 +479,50 @@ mod tests {
         assert_eq!(packages(&missing, false), ["gone"]);
         assert_eq!(packages(&missing, true), ["old"]);
         assert!(super::missing(&[THERE]).is_empty());
+    }
+
+    #[test]
+    fn a_fresh_debian_gets_all_that_a_machine_takes_and_a_qemu_that_is_new_enough() {
+        let needs = needs_of_machines();
+        let missing: Vec<&Need> = needs.iter().collect();
+        for (release, qemu) in [
+            ("bookworm", "-t bookworm-backports qemu-system-x86"),
+            ("trixie", "qemu-system-x86"),
+        ] {
+            let apt = apt::PrivateApt::for_tests(release);
+            let commands = installations(&apt, &missing);
+            let words: Vec<String> = commands.iter().map(process::words).collect();
+            let [usual, newer] = &words[..] else {
+                panic!("{words:?}");
+            };
+            let others = "passt erofs-utils python3-pip debian-archive-keyring";
+            for (said, wanted) in [(usual, others), (newer, qemu)] {
+                let wanted = format!(" install --no-install-recommends {wanted}");
+                assert!(said.ends_with(&wanted), "{release}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_readme_names_every_package_before_it_is_installed() {
+        let readme = include_str!("../../README.md");
+        let mut sections = readme.split("\n## ");
+        let section = sections
+            .find(|section| section.starts_with("From a checkout"))
+            .unwrap();
+        let section = section.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(section.contains(&format!("QEMU {QEMU_MAJOR} from backports")));
+        let others = IMAGE_TOOLS
+            .into_iter()
+            .chain(DESKTOP_TOOLS)
+            .chain(SUITE_TOOLS)
+            .chain(LONG_SUITE_TOOLS)
+            .chain(WINDOW_TOOLS)
+            .chain(PACKAGE_TOOLS)
+            .chain([PASST, MMDEBSTRAP, UIDMAP, CHROMIUM]);
+        for Need { package, .. } in others {
+            assert!(section.contains(&format!("`{package}`")), "{package} is missing");
+        }
     }
 
     #[test]

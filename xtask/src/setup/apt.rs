@@ -189,6 +189,18 @@ impl PrivateApt {
     }
 }
 
+#[cfg(test)]
+impl PrivateApt {
+    /// One of a release, without lists.
+    pub(super) fn for_tests(release: &str) -> Self {
+        Self {
+            directory: "/there".into(),
+            release: release.into(),
+            architecture: None,
+        }
+    }
+}
+
 /// One suite of a mirror, as a line of apt's list of sources.
 fn source(mirror: &str, suite: &str) -> String {
     format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n")
@@ -275,11 +287,7 @@ mod tests {
 
     #[test]
     fn an_installation_is_of_packages_by_private_lists() {
-        let apt = PrivateApt {
-            directory: "/there".into(),
-            release: "bookworm".into(),
-            architecture: None,
-        };
+        let apt = PrivateApt::for_tests("bookworm");
         assert!(apt.installation(&[], None).is_none());
         let installation = apt.installation(&["passt", "xvfb"], Some("bookworm-backports"));
         let words = process::words(&installation.unwrap());
