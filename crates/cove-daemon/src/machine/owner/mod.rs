@@ -18,7 +18,9 @@
 //!
 //! An owner begins in `Starting`, looking for a machine that an earlier daemon left running; there being none, it is
 //! `Stopped`. A `Failed` machine may still run, so that a person can look into it; when its engine comes up after
-//! all, it is `Running`. A guest that powers itself off has not failed: that is `Stopped`.
+//! all, it is `Running`. A guest that powers itself off has not failed: that is `Stopped`. A machine that goes on without
+//! being in the owner's hands, such as one of another release, is never said to have stopped: it is `Failed`, and a stop
+//! fails as well, unless it is one by force.
 //!
 //! Long work (start, stop, and what a running guest is brought: see [`errand`]) happens in tasks of its own that report
 //! back. The owner itself waits for the machine process alone, to pause or resume it, and not for longer than
