@@ -423,6 +423,38 @@ test("a second shell is a tab of its own, and leaves the first one as it was", a
   await expect(screens).toContainText("echo the first");
 });
 
+test("a shell goes on while something else is shown, which is said, until its tab is closed", async ({ page }) => {
+  await page.goto(`/#/containers/${CONTAINER}/terminal`);
+  const screen = page.locator(".xterm-accessibility-tree");
+  const details = page.getByRole("region", { name: "Details of shop-web-1" });
+  await expect(screen).toContainText("shop-web-1:/#");
+  await page.keyboard.type("echo still");
+  await expect(screen).toContainText("echo still");
+  await details.getByRole("link", { name: "Logs" }).click();
+  await expect(screen).toHaveCount(0);
+  await expect(details.getByRole("link", { name: "Terminal (1)", exact: true })).toBeVisible();
+  const { violations } = await new AxeBuilder({ page }).analyze();
+  expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+  const screens = page.getByRole("navigation", { name: "Cove" });
+  await screens.getByRole("link", { name: "Images" }).click();
+  await screens.getByRole("link", { name: "Containers" }).click();
+  await expect(page.getByText("Shells: 1 ·")).toBeVisible();
+  await page.getByRole("link", { name: /shop-web-1/ }).click();
+  await details.getByRole("link", { name: "Terminal (1)", exact: true }).click();
+  await expect(screen).toContainText("echo still");
+  await page.keyboard.type(" there");
+  await page.keyboard.press("Enter");
+  // The answer, below what was typed.
+  await expect(screen).toContainText(/echo still there\s*still there/);
+  await details.getByRole("button", { name: "Close shell 1" }).click();
+  await expect(page.getByText("No shell is open here.")).toBeVisible();
+  await expect(page.getByRole("button", { name: "New shell" })).toBeFocused();
+  await expect(page.getByText("Shells: 1 ·")).toHaveCount(0);
+  await page.getByRole("button", { name: "New shell" }).click();
+  await expect(screen).toContainText("shop-web-1:/#");
+  await expect(screen).not.toContainText("still");
+});
+
 test("a container without a shell is offered a debug shell beside it, whose command can be copied", async ({ page, context }) => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   await page.goto(`/#/containers/${"0002".repeat(16)}/terminal`);

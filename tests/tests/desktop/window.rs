@@ -122,7 +122,13 @@ pub(crate) fn a_terminal_that_is_closed_ends_its_shell_and_what_runs_in_it(cove:
     let row = window.find("//a[.//span[normalize-space()='hello']]");
     window.click(&row);
     sleeps_in_a_terminal(cove, &window);
+    // One that is only left goes on, and shows again what it has shown.
     window.press("Logs");
+    window.reads("lines");
+    window.press("Terminal (1)");
+    answer(&window, "sleep 4321");
+    assert!(shell(cove).is_some_and(|shell| shell.contains("sleep 4321")));
+    window.press("Close shell 1");
     eventually("the shell of the closed terminal to end", || {
         shell(cove).is_none()
     });
@@ -265,7 +271,7 @@ pub(crate) fn a_container_without_a_shell_is_looked_into_from_one_beside_it(cove
     };
     assert_eq!(beside().lines().count(), 1);
     assert!(!window.text().contains("cove-helper"), "{}", window.text());
-    window.press("Logs");
+    window.press("Close shell 1");
     eventually("the container beside it to go", || beside().trim().is_empty());
     cove.docker(["rm", "--force", "bare"]).ok();
 }

@@ -5,6 +5,7 @@ import { all, buttons, control, memory, mounted, one, press, words } from "../mo
 import { Containers } from "../state/containers.svelte";
 import { Engine } from "../state/engine.svelte";
 import { RunForm } from "../state/run-form.svelte";
+import { AllShells } from "../state/shells.svelte";
 import { Tasks } from "../state/tasks.svelte";
 import { Welcome } from "../state/welcome.svelte";
 import ContainersScreen from "./Containers.svelte";
@@ -16,12 +17,13 @@ beforeEach(() => (location.hash = ""));
 function screen(count = 14, item: string | null = null) {
   const [host, tasks, form] = [memory(count), new Tasks(), new RunForm()];
   const [state, engine] = [new Containers(host, tasks), new Engine(host)];
-  const welcome = new Welcome(host, tasks, state);
-  const page = mounted(ContainersScreen, { host, form, state, tasks, welcome, mount: () => undefined, place: { ...PLACE, item } }, engine);
+  const [welcome, shells] = [new Welcome(host, tasks, state), new AllShells(host)];
+  const page = mounted(ContainersScreen, { host, form, state, tasks, shells, welcome, mount: () => undefined, place: { ...PLACE, item } }, engine);
   return {
     host,
     form,
     tasks,
+    shells,
     state,
     engine,
     page,
@@ -83,6 +85,20 @@ it("two ports are links, those that are none are not, and how many more there ar
   expect(one(page, ".ports .quiet").getAttribute("title")).toBe("8002:80, 8003:80");
   one(page, ".ports a").click();
   expect(open.mock.calls).toEqual([[8000]]);
+});
+
+it("says of a container how many shells go on in it", () => {
+  const { page, shells, state, tell } = screen(1);
+  tell();
+  const said = () => words(one(page, ".who .small"));
+  const image = said();
+  const own = shells.enter(state.rows?.[0]?.id ?? null);
+  own.add(true);
+  flushSync();
+  expect(said()).toBe(`Shells: 2 · ${image}`);
+  own.end();
+  flushSync();
+  expect(said()).toBe(image);
 });
 
 it("offers to all that is selected what makes sense for one of it at least", () => {

@@ -7,6 +7,7 @@ import { Images } from "../state/images.svelte";
 import { Machine } from "../state/machine.svelte";
 import { Usage } from "../state/machine-usage.svelte";
 import { SettingsForm } from "../state/settings.svelte";
+import { AllShells } from "../state/shells.svelte";
 import { Tasks } from "../state/tasks.svelte";
 import MachineScreen from "./Machine.svelte";
 
@@ -21,7 +22,7 @@ function screen(change: Partial<MachineView>, away: Failure | null = null, count
   [machine.view, machine.away] = away === null ? [{ ...machine.view, ...change }, null] : [null, away];
   const stop = vi.spyOn(host, "stopMachine");
   const usage = new Usage(host, tasks);
-  const page = mounted(MachineScreen, { host, machine, usage, containers, images: new Images(host, tasks), settings: new SettingsForm(host), tasks, unsaved: () => [], switched: () => undefined, place: PLACE });
+  const page = mounted(MachineScreen, { host, machine, usage, containers, images: new Images(host, tasks), settings: new SettingsForm(host), shells: new AllShells(host), tasks, unsaved: () => [], switched: () => undefined, place: PLACE });
   return { page, machine, usage, stop, headline: () => all(page, "h2")[0], offers: () => buttons(one(page, "header")) };
 }
 

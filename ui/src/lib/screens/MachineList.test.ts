@@ -2,6 +2,7 @@ import { flushSync } from "svelte";
 import { expect, it, onTestFinished, vi } from "vitest";
 import { buttons, memory, mounted, one, press, words } from "../mounted";
 import { Machine } from "../state/machine.svelte";
+import { AllShells } from "../state/shells.svelte";
 import { Tasks } from "../state/tasks.svelte";
 import MachineList from "./MachineList.svelte";
 
@@ -10,10 +11,11 @@ async function screen() {
   await host.createMachine({ name: "build", cpus: null, memoryMib: null, diskGib: null });
   const machine = new Machine(host, tasks);
   onTestFinished(machine.follow());
+  const shells = new AllShells(host);
   const [lost, switched] = [[] as string[], vi.fn<() => void>()];
-  const page = mounted(MachineList, { host, machine, tasks, unsaved: () => lost, switched });
+  const page = mounted(MachineList, { host, machine, tasks, shells, unsaved: () => lost, switched });
   await expect.poll(() => buttons(page)).toContain("Show build");
-  return { host, machine, page, tasks, lost, switched };
+  return { host, machine, page, tasks, shells, lost, switched };
 }
 
 it("machines are read anew with each news, and not from a daemon that was stopped", async () => {
@@ -35,16 +37,17 @@ it("another machine is shown without a question where nothing ends with what is 
   expect(page.querySelector("dialog")).toBeNull();
 });
 
-it("tasks that end and what was typed and not saved are named before another machine is shown", async () => {
-  const { page, tasks, lost, switched } = await screen();
+it("tasks and shells that end and what was typed and not saved are named before another machine is shown", async () => {
+  const { page, tasks, shells, lost, switched } = await screen();
   lost.push("web:/etc/motd", "Settings");
   press(page, "Show build");
   expect(words(one(page, "dialog p"))).toBe("Show build? What was typed and is not saved is lost: web:/etc/motd, Settings.");
   press(one(page, "dialog"), "Cancel");
+  shells.enter(null);
   tasks.begin({ title: "Pull alpine", command: "" }, () => new Promise<never>(() => undefined));
   flushSync();
   press(page, "Show build");
-  expect(words(one(page, "dialog p"))).toBe("Show build? Tasks under way (1) are cancelled. What was typed and is not saved is lost: web:/etc/motd, Settings.");
+  expect(words(one(page, "dialog p"))).toBe("Show build? Tasks under way (1) are cancelled. Shells that are open (1) end. What was typed and is not saved is lost: web:/etc/motd, Settings.");
   expect(switched).not.toHaveBeenCalled();
   press(one(page, "dialog"), "Show");
   await expect.poll(() => switched.mock.calls.length).toBe(1);

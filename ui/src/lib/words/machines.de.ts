@@ -9,6 +9,7 @@ export const machines: Record<keyof typeof words, string> = {
   showMachineNamed: "{name} zeigen",
   showMachineQuestion: "{name} zeigen?",
   showMachineTasks: "Laufende Aufgaben ({count}) werden abgebrochen.",
+  showMachineShells: "Offene Shells ({count}) enden.",
   showMachineUnsaved: "Was getippt und nicht gespeichert ist, geht verloren: {names}.",
   startMachineNamed: "Maschine {name} starten",
   stopMachineNamed: "Maschine {name} anhalten",

@@ -8,6 +8,7 @@ export const machines = {
   showMachineNamed: "Show {name}",
   showMachineQuestion: "Show {name}?",
   showMachineTasks: "Tasks under way ({count}) are cancelled.",
+  showMachineShells: "Shells that are open ({count}) end.",
   showMachineUnsaved: "What was typed and is not saved is lost: {names}.",
   startMachineNamed: "Start machine {name}",
   stopMachineNamed: "Stop machine {name}",
