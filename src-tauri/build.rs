@@ -2,6 +2,7 @@
 
 const COMMANDS: &[&str] = &[
     "act",
+    "answer_closing",
     "autostart",
     "back_up_volume",
     "build_details",
@@ -97,6 +98,7 @@ const COMMANDS: &[&str] = &[
     "volumes",
     "wait_for_page",
     "watch_changes",
+    "watch_closing",
     "watch_containers",
     "watch_engine",
     "watch_machine",

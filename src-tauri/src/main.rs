@@ -15,6 +15,7 @@
 mod alive;
 mod archives;
 mod autostart;
+mod closing;
 mod commands;
 mod cove;
 mod drops;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         .on_window_event(drops::remember)
         .on_window_event(window::stay)
         .manage(Arc::clone(&cove))
+        .manage(closing::Closing::default())
         .manage(drops::Drops::default())
         .manage(Arc::new(history::History::of(cove.dirs.clone())))
         .manage(commands::compose::Opened::default())

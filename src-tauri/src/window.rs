@@ -1,6 +1,10 @@
 //! The one window.
 
-use crate::{cove::Cove, tray};
+use crate::{
+    closing::{Asked, Closing},
+    cove::Cove,
+    tray,
+};
 use tauri::{
     AppHandle, Manager as _, Runtime, Url, WebviewUrl, WebviewWindowBuilder, Window, WindowEvent,
     plugin::TauriPlugin,
@@ -32,13 +36,32 @@ pub(crate) fn open(app: &AppHandle, cove: &Cove, visible: bool) -> tauri::Result
 }
 
 /// Hides it when it is closed and the tray has an icon, which would go with the program: from there it is shown again,
-/// or ended. Where there is no such icon, closing it ends the program.
+/// or ended. Where there is no such icon, closing it ends the program, and the page is asked before.
 pub(crate) fn stay(window: &Window, event: &WindowEvent) {
-    if let WindowEvent::CloseRequested { api, .. } = event
-        && tray::is_shown(window.app_handle())
-        && window.hide().is_ok()
-    {
+    let WindowEvent::CloseRequested { api, .. } = event else {
+        return;
+    };
+    let app = window.app_handle();
+    if tray::is_shown(app) && window.hide().is_ok() {
         api.prevent_close();
+    } else if let Some(asked) = app.state::<Closing>().ask() {
+        api.prevent_close();
+        tauri::async_runtime::spawn(close_if_silent(app.clone(), asked));
+    }
+}
+
+/// Closes it where the page says nothing to that.
+async fn close_if_silent(app: AppHandle, asked: Asked) {
+    if asked.stays_silent().await {
+        close(&app);
+    }
+}
+
+/// Closes it, and asks nobody any more.
+pub(crate) fn close(app: &AppHandle) {
+    if let Some(window) = app.get_webview_window(LABEL) {
+        // It fails where the program ends already.
+        let _ = window.destroy();
     }
 }
 

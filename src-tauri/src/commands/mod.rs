@@ -6,6 +6,7 @@
 )]
 
 mod builds;
+mod closing;
 pub(crate) mod compose;
 pub(crate) mod containers;
 mod files;
@@ -36,6 +37,8 @@ pub(crate) fn handler() -> impl Fn(Invoke<Wry>) -> bool + Send + Sync + 'static 
         builds::build_image,
         builds::builds,
         builds::forget_builds,
+        closing::answer_closing,
+        closing::watch_closing,
         compose::compose,
         compose::follow_project_log,
         compose::open_project,

@@ -133,6 +133,11 @@ export interface Host extends MachinesHost, ProjectsHost, ThingsHost {
   /** Lets containers mount a folder that was dropped or chosen. A person was asked before. */
   shareFolder(path: string, readOnly: boolean): Promise<void>;
 
+  /** Somebody closes the window, where that would end the program. It waits for an answer, which is to come at once. */
+  watchClosing(asked: () => void): Stop;
+  /** Closes the window, or keeps it open and in view, where a person is asked first. */
+  answerClosing(closes: boolean): Promise<void>;
+
   /** Whether the window's program is started when a person logs in; null where the desktop has no such thing. */
   autostart(): Promise<boolean | null>;
   setAutostart(on: boolean): Promise<void>;

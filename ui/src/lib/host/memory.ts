@@ -255,6 +255,16 @@ export class MemoryHost extends MemoryMachines implements Host {
     return () => window.removeEventListener("cove-drag", hear);
   }
 
+  /** A browser asks no page before it closes it, so that tests do by an event of their own. */
+  watchClosing(asked: () => void): Stop {
+    window.addEventListener("cove-close", asked);
+    return () => window.removeEventListener("cove-close", asked);
+  }
+
+  async answerClosing(closes: boolean): Promise<void> {
+    if (closes) window.close();
+  }
+
   async lookAt(path: string): Promise<Dropped> {
     const name = path.split("/").pop() ?? path;
     return {

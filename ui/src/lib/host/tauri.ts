@@ -201,6 +201,14 @@ export class TauriHost extends TauriThings implements Host {
     return () => void listening.then((stop) => stop());
   }
 
+  watchClosing(asked: () => void): Stop {
+    return watch<null>("watch_closing", {}, () => asked());
+  }
+
+  answerClosing(closes: boolean): Promise<void> {
+    return call("answer_closing", { closes });
+  }
+
   lookAt(path: string): Promise<Dropped> {
     return call("look_at", { path });
   }

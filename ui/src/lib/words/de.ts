@@ -217,6 +217,9 @@ export const de: Record<Word, string> = {
   welcomeTitle: "Willkommen bei Cove",
   welcomeFrom: "Diese Seite kommt aus dem Container {name}, in dem {system} auf {kernel} läuft.",
   welcomeHow: "Der Container läuft in Docker Engine, die Engine in einer microVM, und dies kam durch einen veröffentlichten Port zu Ihnen.",
+  closeWindow: "Fenster schließen",
+  closeQuestion: "Das Fenster schließen?",
+  closeTasks: "Laufende Aufgaben werden abgebrochen: {names}.",
   // Aufgaben
   tasks: "Aufgaben",
   noTasks: "Was länger dauert, steht hier, solange es läuft: Abrufe, Sicherungen, Builds.",

@@ -216,6 +216,9 @@ export const en = {
   welcomeTitle: "Welcome to Cove",
   welcomeFrom: "This page comes out of the container {name}, which runs {system} on {kernel}.",
   welcomeHow: "The container runs in Docker Engine, the engine in a microVM, and this came to you through a published port.",
+  closeWindow: "Close the window",
+  closeQuestion: "Close the window?",
+  closeTasks: "Tasks under way are cancelled: {names}.",
   // Tasks
   tasks: "Tasks",
   noTasks: "What takes longer shows here while it goes on: pulls, backups, builds.",
