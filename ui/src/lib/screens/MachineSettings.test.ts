@@ -9,7 +9,8 @@ import MachineSettings from "./MachineSettings.svelte";
 async function screen() {
   const host = memory();
   const form = new SettingsForm(host);
-  const page = mounted(MachineSettings, { host, machine: new Machine(host, new Tasks()), form });
+  const machine = new Machine(host, new Tasks());
+  const page = mounted(MachineSettings, { host, machine, form });
   await expect.poll(() => page.querySelector("[for='machine.backend']")).not.toBeNull();
   const backend = () => one<HTMLSelectElement>(page, "select[id='machine.backend']");
   const choose = (value: string) => {
@@ -17,7 +18,7 @@ async function screen() {
     backend().dispatchEvent(new Event("change", { bubbles: true }));
     flushSync();
   };
-  return { page, form, backend, choose };
+  return { host, machine, page, form, backend, choose };
 }
 
 it("a setting of a few named values is chosen from these, and others are typed", async () => {
@@ -40,4 +41,17 @@ it("what is chosen is a draft like what is typed, and goes back to the default",
   expect([form.drafts.get("machine.backend"), backend().value]).toEqual([null, "auto"]);
   choose("emulated");
   expect(form.drafts.size, "what is in force is no change").toBe(0);
+});
+
+it("settings are read anew from a daemon that is there again, and what was typed stays", async () => {
+  const { host, machine, page, form, choose } = await screen();
+  const cpus = () => one<HTMLInputElement>(page, "[id='machine.cpus']").value;
+  choose("emulated");
+  const other = { "machine.cpus": "8" };
+  await host.changeSettings(other, (await host.changeSettings(other, null)).mark);
+  expect(cpus()).toBe("2");
+  machine.returns += 1;
+  flushSync();
+  await expect.poll(cpus).toBe("8");
+  expect([form.drafts.get("machine.backend"), one<HTMLSelectElement>(page, "select[id='machine.backend']").value]).toEqual(["emulated", "emulated"]);
 });
