@@ -12,9 +12,7 @@ use crate::{
     words::{Words, words},
 };
 use cove_api::{ClientError, JsonLines, Progress};
-use cove_view::{
-    ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase, PortBinding, Protocol,
-};
+use cove_view::{ContainerRow, ContainerState, Failure, FailureKind, MachineNews, MachinePhase, PortBinding};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -162,7 +160,8 @@ struct Contents {
 struct Entry {
     id: String,
     name: String,
-    ports: Vec<u16>,
+    /// What a browser calls the pages on its ports.
+    pages: Vec<String>,
 }
 
 /// Something that the menu of a container offers.
@@ -176,9 +175,9 @@ struct Choice {
 impl Entry {
     /// What can be chosen of it. While its engine is lost that is what can be looked at.
     fn choices(&self, lost: bool, words: &Words) -> Vec<Choice> {
-        let pages = self.ports.iter().map(|port| Choice {
-            id: format!("port {port}"),
-            label: format!("{} localhost:{port}", words.open),
+        let pages = self.pages.iter().map(|page| Choice {
+            id: format!("page {page}"),
+            label: format!("{} {page}", words.open),
             enabled: true,
         });
         let actions = [
@@ -193,11 +192,6 @@ impl Entry {
         });
         pages.chain(actions).collect()
     }
-}
-
-/// Where a container's page may be: a browser opens nothing but TCP.
-fn page(port: &PortBinding) -> Option<u16> {
-    port.host.filter(|_| port.protocol == Protocol::Tcp)
 }
 
 impl Contents {
@@ -232,7 +226,7 @@ impl Contents {
             .map(|row| Entry {
                 id: row.id.clone(),
                 name: row.name.clone(),
-                ports: row.ports.iter().filter_map(page).collect(),
+                pages: row.ports.iter().filter_map(PortBinding::page).collect(),
             })
             .collect();
         let lost = lost.map(|why| match why.kind {
@@ -312,7 +306,7 @@ fn choose(app: &AppHandle, cove: &Arc<Cove>, chosen: &str) {
                         .await
                         .map_err(Some),
                     "halt" => containers::apply(&cove, Action::Stop, &about).await.map_err(Some),
-                    "port" => containers::open(about.parse().unwrap_or_default()).map_err(Some),
+                    "page" => containers::open(&about).map_err(Some),
                     _ => Ok(()),
                 };
                 // A menu has no room for a reason; the window has.
@@ -339,7 +333,7 @@ fn title_of(word: &str, about: &str, rows: Option<&[ContainerRow]>, words: &Word
         "stop" => words.stop.to_owned(),
         "restart" => format!("{}: {name}", words.restart),
         "halt" => format!("{}: {name}", words.halt),
-        _ => format!("{} localhost:{about}", words.open),
+        _ => format!("{} {about}", words.open),
     }
 }
 
@@ -402,7 +396,8 @@ mod tests {
                 ContainerRow::read(&json!({
                     "Id": format!("id{index}"), "Names": [format!("/web-{index}")], "State": "running",
                     "Ports": [{"PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}, {"PrivatePort": 9000},
-                              {"PrivatePort": 53, "PublicPort": 5353, "Type": "udp"}],
+                              {"PrivatePort": 53, "PublicPort": 5353, "Type": "udp"},
+                              {"IP": "192.168.1.5", "PrivatePort": 80, "PublicPort": 8081, "Type": "tcp"}],
                 }))
             })
             .collect()
@@ -421,7 +416,10 @@ mod tests {
     fn a_long_list_of_containers_ends_with_how_many_more_there_are() {
         let contents = Contents::of(None, Some(&rows(MOST + 3)), None, &ENGLISH);
         assert_eq!((contents.containers.len(), contents.more), (MOST, 3));
-        assert_eq!(contents.containers[0].ports, [8080]);
+        assert_eq!(
+            contents.containers[0].pages,
+            ["localhost:8080", "192.168.1.5:8081"]
+        );
     }
 
     #[test]
@@ -445,7 +443,7 @@ mod tests {
         assert_eq!(title("resume", ""), "Resume the machine");
         assert_eq!(title("halt", "id1"), "Stop: web-1");
         assert_eq!(title("restart", "gone"), "Restart: gone");
-        assert_eq!(title("port", "8080"), "Open localhost:8080");
+        assert_eq!(title("page", "localhost:8080"), "Open localhost:8080");
     }
 
     #[tokio::test(start_paused = true)]
@@ -490,7 +488,8 @@ mod tests {
             assert_eq!(
                 enabled,
                 [
-                    ("port 8080", true),
+                    ("page localhost:8080", true),
+                    ("page 192.168.1.5:8081", true),
                     ("logs id0", true),
                     ("restart id0", acts),
                     ("halt id0", acts)

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
 use ts_rs::TS;
 
 /// Compose writes these labels on what it creates.
@@ -94,6 +95,8 @@ pub struct PortBinding {
     pub container: u16,
     /// On this computer; absent where it is not published.
     pub host: Option<u16>,
+    /// The address of this computer that it is published on; absent where that is every one.
+    pub address: Option<IpAddr>,
     /// `tcp`, `udp` or `sctp`.
     pub protocol: Protocol,
 }
@@ -108,6 +111,23 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
+}
+
+impl PortBinding {
+    /// Where a browser finds what listens there, such as `localhost:8080`; nothing where it is not published. A browser
+    /// speaks no other protocol than TCP.
+    pub fn page(&self) -> Option<String> {
+        let host = self.host.filter(|_| self.protocol == Protocol::Tcp)?;
+        Some(page_at(self.address, host))
+    }
+}
+
+/// What a browser calls a port of this computer at this address, or at every one.
+pub fn page_at(address: Option<IpAddr>, port: u16) -> String {
+    match address {
+        Some(address) => SocketAddr::new(address, port).to_string(),
+        None => format!("localhost:{port}"),
+    }
 }
 
 impl ContainerRow {
@@ -192,6 +212,7 @@ fn ports(list: &Value) -> Vec<PortBinding> {
             Some(PortBinding {
                 container: port(&entry["PrivatePort"])?,
                 host: port(&entry["PublicPort"]),
+                address: address(&entry["IP"]),
                 protocol: match entry["Type"].as_str() {
                     Some("udp") => Protocol::Udp,
                     Some("sctp") => Protocol::Sctp,
@@ -200,9 +221,23 @@ fn ports(list: &Value) -> Vec<PortBinding> {
             })
         })
         .collect();
-    ports.sort_by_key(|port| (port.host.is_none(), port.container, port.host, port.protocol));
+    ports.sort_by_key(|port| {
+        (
+            port.host.is_none(),
+            port.container,
+            port.host,
+            port.protocol,
+            port.address,
+        )
+    });
     ports.dedup();
     ports
+}
+
+/// The one address that is meant, if it is one.
+fn address(value: &Value) -> Option<IpAddr> {
+    let address: IpAddr = value.as_str()?.parse().ok()?;
+    (!address.is_unspecified()).then_some(address)
 }
 
 fn text(value: &Value, key: &str) -> Option<String> {
@@ -239,6 +274,27 @@ mod tests {
         assert_eq!(row.created_ms, 1_700_000_000_000);
         let ports: Vec<_> = row.ports.iter().map(|port| (port.container, port.host)).collect();
         assert_eq!(ports, [(5432, Some(15432)), (9187, None)]);
+    }
+
+    #[test]
+    fn a_page_is_where_its_port_is_published_and_on_every_address_it_is_on_localhost() {
+        let pages = |ip: Value, protocol: &str| {
+            let port = json!({"IP": ip, "PrivatePort": 80, "PublicPort": 8080, "Type": protocol});
+            let row = ContainerRow::read(&json!({"Id": "4f6e", "Ports": [port]})).expect("it has an id");
+            row.ports.iter().filter_map(PortBinding::page).collect::<Vec<_>>()
+        };
+        for (ip, page) in [
+            ("0.0.0.0", "localhost:8080"),
+            ("::", "localhost:8080"),
+            ("", "localhost:8080"),
+            ("127.0.0.1", "127.0.0.1:8080"),
+            ("192.168.1.5", "192.168.1.5:8080"),
+            ("::1", "[::1]:8080"),
+        ] {
+            assert_eq!(pages(json!(ip), "tcp"), [page]);
+        }
+        assert_eq!(pages(Value::Null, "tcp"), ["localhost:8080"]);
+        assert!(pages(json!("0.0.0.0"), "udp").is_empty());
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub use compose::{
 };
 pub use container::{
     ContainerRow, ContainerState, HELPER_LABEL, HELPER_NAME, Health, PortBinding, Protocol, is_helper,
+    page_at,
 };
 pub use engine::{ImageRow, NetworkRow, Pruned, ThingKind, VolumeRow};
 pub use files::{

@@ -6,11 +6,12 @@ use crate::{
     failure::{Answer, Refusal},
 };
 use cove_engine::{EngineError, Place};
-use cove_view::{MountRow, ProcessTable, Removal};
+use cove_view::{ContainerRow, MountRow, ProcessTable, Removal, page_at};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
+    net::IpAddr,
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -154,15 +155,28 @@ pub(crate) async fn processes(cove: State<'_, Arc<Cove>>, id: String) -> Answer<
     Ok(ProcessTable::read(&top))
 }
 
-/// Opens a published port's page in the browser. Only a number comes from the page, so that it can open nothing else.
+/// Opens a published port's page in the browser. Of an address other than this computer's own name only those can be
+/// opened that a container has, so that the page leads nowhere else.
 #[tauri::command]
-pub(crate) async fn open_port(port: u16) -> Answer<()> {
-    open(port)
+pub(crate) async fn open_port(cove: State<'_, Arc<Cove>>, port: u16, address: Option<IpAddr>) -> Answer<()> {
+    let page = page_at(address, port);
+    if !may_be_opened(cove.rows.borrow().as_deref(), port, address) {
+        return Err(Refusal::new(
+            format!("no container is published on {page}"),
+            "It may have ended since it was shown.",
+        ));
+    }
+    open(&page)
 }
 
-/// The same for the tray.
-pub(crate) fn open(port: u16) -> Answer<()> {
-    let address = format!("http://localhost:{port}/");
+fn may_be_opened(rows: Option<&[ContainerRow]>, port: u16, address: Option<IpAddr>) -> bool {
+    let mut ports = rows.unwrap_or_default().iter().flat_map(|row| &row.ports);
+    address.is_none() || ports.any(|other| other.address == address && other.host == Some(port))
+}
+
+/// The same for the tray, which knows what a browser calls the page.
+pub(crate) fn open(page: &str) -> Answer<()> {
+    let address = format!("http://{page}/");
     let mut command = if cfg!(target_os = "macos") {
         Command::new("open")
     } else if cfg!(windows) {
@@ -186,5 +200,26 @@ pub(crate) fn open(port: u16) -> Answer<()> {
             format!("no browser could be opened: {error}"),
             format!("Open {address} yourself."),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_other_addresses_only_those_are_opened_that_a_container_is_published_on() {
+        let ports = json!([{"IP": "192.168.1.5", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"}]);
+        let row = ContainerRow::read(&json!({"Id": "4f6e", "Ports": ports})).unwrap();
+        let opened = |port, address: &str| {
+            let address = address.parse().ok();
+            may_be_opened(Some(std::slice::from_ref(&row)), port, address)
+        };
+        assert!(opened(8080, "192.168.1.5"));
+        assert!(!opened(8081, "192.168.1.5"));
+        assert!(!opened(8080, "192.0.2.1"));
+        assert!(opened(8081, ""), "this computer itself");
+        assert!(!may_be_opened(None, 8080, "192.168.1.5".parse().ok()));
     }
 }

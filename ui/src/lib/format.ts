@@ -52,3 +52,8 @@ export function clock(ms: number): string {
   const parts = [at.getHours(), at.getMinutes(), at.getSeconds()].map((part) => digits(part, 2));
   return `${parts.join(":")}.${digits(at.getMilliseconds(), 3)}`;
 }
+
+/** What a browser calls a port of this computer at this address, or at every one. */
+export function pageAt(address: string | null, port: number): string {
+  return `${address === null ? "localhost" : address.includes(":") ? `[${address}]` : address}:${port}`;
+}

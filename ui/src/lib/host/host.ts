@@ -122,8 +122,8 @@ export interface Host extends MachinesHost, ProjectsHost, ThingsHost {
   portsFree(ports: Publish[]): Promise<(PortObstacle | null)[]>;
   /** Waits until a running container answers on a port that it has published. The port of this computer that leads there. */
   waitForPage(id: string, port: number, job: Job): Promise<number>;
-  /** Opens the page of a published port in the browser. */
-  openPort(port: number): Promise<void>;
+  /** Opens the page of a port in the browser, which is published at this address of this computer, or at every one. */
+  openPort(port: number, address: string | null): Promise<void>;
 
   /** What is chosen in the tray and does not work. What came before is not told. */
   watchTray(seen: (missed: Missed) => void): Stop;

@@ -189,7 +189,7 @@ export abstract class MemoryProjects implements ProjectsHost {
         health: null,
         status: "Up 1 second",
         createdMs: this.#present,
-        ports: service.name === "web" ? [{ container: 80, host: 8100 + index, protocol: "tcp" }] : [],
+        ports: service.name === "web" ? [{ container: 80, host: 8100 + index, address: null, protocol: "tcp" }] : [],
       }));
       this.setContainers([...made, ...rows.map((row): ContainerRow => (row.project === name ? { ...row, state: "running", status: "Up 1 second" } : row))]);
       return;

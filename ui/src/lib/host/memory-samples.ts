@@ -35,7 +35,7 @@ export function sampleRow(index: number): ContainerRow {
   const round = Math.floor(index / 15);
   const project = (PROJECTS[Math.floor(index / 5) % 3] ?? "shop") + (round > 0 ? `-${round}` : "");
   const port: PortBinding[] =
-    part.port === undefined ? [] : [{ container: part.port, host: 8000 + index, protocol: "tcp" }];
+    part.port === undefined ? [] : [{ container: part.port, host: 8000 + index, address: null, protocol: "tcp" }];
   const state: ContainerState = index % 11 === 4 ? "restarting" : index % 13 === 9 ? "paused" : "running";
   const up = `Up ${(index % 9) + 2} hours`;
   return {

@@ -29,6 +29,7 @@ import {
   type Upload,
   type Usage,
 } from "./host";
+import { pageAt } from "../format";
 import { MemoryFiles } from "./memory-files";
 import { step } from "./memory-images";
 import { MemoryMachines } from "./memory-machines";
@@ -205,8 +206,8 @@ export class MemoryHost extends MemoryMachines implements Host {
     return host;
   }
 
-  async openPort(port: number): Promise<void> {
-    window.open(`http://localhost:${port}/`, "_blank", "noreferrer");
+  async openPort(port: number, address: string | null): Promise<void> {
+    window.open(`http://${pageAt(address, port)}/`, "_blank", "noreferrer");
   }
 
   async run(spec: RunSpec, job: Job): Promise<string> {
@@ -224,7 +225,7 @@ export class MemoryHost extends MemoryMachines implements Host {
       health: null,
       status: "Up 1 second",
       // The engine chooses those that are free for the asking.
-      ports: spec.ports.map(({ host, container, protocol }) => ({ host: host === 0 ? 32_768 + this.#rows.length : host, container, protocol })),
+      ports: spec.ports.map(({ address, host, container, protocol }) => ({ address: address || null, host: host === 0 ? 32_768 + this.#rows.length : host, container, protocol })),
     };
     this.#rows = [row, ...this.#rows];
     this.tellContainers();

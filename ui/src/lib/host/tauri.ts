@@ -184,8 +184,8 @@ export class TauriHost extends TauriThings implements Host {
     return longCall("wait_for_page", { id, port }, job);
   }
 
-  openPort(port: number): Promise<void> {
-    return call("open_port", { port });
+  openPort(port: number, address: string | null): Promise<void> {
+    return call("open_port", { port, address });
   }
 
   watchTray(seen: (missed: Missed) => void): Stop {

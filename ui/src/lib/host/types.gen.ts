@@ -788,6 +788,10 @@ container: number,
  */
 host: number | null, 
 /**
+ * The address of this computer that it is published on; absent where that is every one.
+ */
+address: string | null, 
+/**
  * `tcp`, `udp` or `sctp`.
  */
 protocol: Protocol, };

@@ -79,12 +79,26 @@ it("a state is written beside its dot, and bad health is told apart", () => {
 it("two ports are links, those that are none are not, and how many more there are is said", () => {
   const { page, host, tell } = screen(1);
   const open = vi.spyOn(host, "openPort").mockResolvedValue();
-  const port = (host: number | null, protocol: "tcp" | "udp" = "tcp") => ({ container: 80, host, protocol });
+  const port = (host: number | null, protocol: "tcp" | "udp" = "tcp") => ({ container: 80, host, address: null as string | null, protocol });
   tell((rows) => rows.map((row) => ({ ...row, ports: [port(null), port(8000), port(8001, "udp"), port(8002), port(8003)] })));
   expect([all(page, ".ports a"), all(page, ".ports > *")]).toEqual([["8000:80"], ["8000:80", "8001:80/udp", "+ 2"]]);
   expect(one(page, ".ports .quiet").getAttribute("title")).toBe("8002:80, 8003:80");
   one(page, ".ports a").click();
-  expect(open.mock.calls).toEqual([[8000]]);
+  expect(open.mock.calls).toEqual([[8000, null]]);
+});
+
+it("a port leads to the address that it is published on, of which one port may have several", () => {
+  const { page, host, tell } = screen(1);
+  const open = vi.spyOn(host, "openPort").mockResolvedValue();
+  const port = (address: string | null) => ({ container: 80, host: 8000, address, protocol: "tcp" as const });
+  const shown = (...addresses: (string | null)[]) => {
+    tell((rows) => rows.map((row) => ({ ...row, ports: addresses.map(port) })));
+    return [...page.querySelectorAll(".ports a")].map((link) => [words(link), link.getAttribute("href")]);
+  };
+  expect(shown(null, "::1")).toEqual([["8000:80", "http://localhost:8000/"], ["8000:80", "http://[::1]:8000/"]]);
+  expect(shown("127.0.0.1", "192.168.1.5")).toEqual([["8000:80", "http://127.0.0.1:8000/"], ["192.168.1.5:8000:80", "http://192.168.1.5:8000/"]]);
+  page.querySelectorAll<HTMLAnchorElement>(".ports a")[1]?.click();
+  expect(open.mock.calls).toEqual([[8000, "192.168.1.5"]]);
 });
 
 it("says of a container how many shells go on in it", () => {

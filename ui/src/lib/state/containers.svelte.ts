@@ -205,10 +205,10 @@ export class Containers {
     this.tasks.begin({ title, command, ...engineGoesOn() }, () => this.#host.commitContainer(id, reference, ""));
   }
 
-  async openPort(port: number): Promise<void> {
+  async openPort(port: number, address: string | null = null): Promise<void> {
     this.failure = null;
     try {
-      await this.#host.openPort(port);
+      await this.#host.openPort(port, address);
     } catch (error) {
       this.failure = failureOf(error);
     }

@@ -1,6 +1,6 @@
 /** The form that runs a container: free text in the fields, a checked `RunSpec` out of it. */
 import { readEnvironment, splitWords, unclosedQuote } from "../command-line";
-import type { ContainerRow, Host, Mount, PortObstacle, Publish, Restart, RunSpec, ShareRow } from "../host";
+import type { ContainerRow, Host, Mount, PortBinding, PortObstacle, Publish, Restart, RunSpec, ShareRow } from "../host";
 import { say } from "../words/index.svelte";
 import { variableProblems } from "./variables";
 
@@ -67,6 +67,12 @@ function twice(ports: readonly Publish[]): number[] {
   const meets = (one: Publish, other: Publish) =>
     one.host === other.host && one.protocol === other.protocol && (one.address === other.address || one.address === "" || other.address === "");
   return ports.filter((port, at) => port.host !== 0 && ports.slice(0, at).some((other) => meets(port, other))).map((port) => port.host);
+}
+
+/** Whether a container's port leaves no room for another one. */
+function isHeld(taken: PortBinding, { address, host, protocol }: Publish): boolean {
+  const meet = taken.address === null || address === "" || taken.address === address;
+  return meet && taken.host === host && taken.protocol === protocol;
 }
 
 /** What tells a port of this computer from others. */
@@ -184,9 +190,7 @@ export class RunForm {
     for (const text of this.#ports) {
       const wanted = readPort(text);
       if (wanted === null) found.push(say("badPort", { text }));
-      const owner = rows.find((row) =>
-        row.ports.some((taken) => taken.host === wanted?.host && taken.protocol === wanted?.protocol),
-      );
+      const owner = wanted === null ? undefined : rows.find((row) => row.ports.some((taken) => isHeld(taken, wanted)));
       if (wanted !== null && owner !== undefined) {
         found.push(say("portTaken", { port: wanted.host, name: owner.name, free: freePort(wanted.host, taken) }));
       }

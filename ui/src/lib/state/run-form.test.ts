@@ -15,6 +15,17 @@ it("names the container that already has the port", () => {
   expect(form.problems(rows())).toEqual(["port 8000 is in use by shop-web-1; 8002 is free"]);
 });
 
+it("a port is taken where it is published already or on every address, and not beside it", () => {
+  const form = new RunForm();
+  const taken = (address: string | null) => rows().map((row) => ({ ...row, ports: [{ host: 8000, container: 80, address, protocol: "tcp" as const }] }));
+  form.ports = "127.0.0.2:8000:80";
+  expect(form.problems(taken("127.0.0.1"))).toEqual([]);
+  expect(form.problems(taken("127.0.0.2")).length).toBe(1);
+  expect(form.problems(taken(null)).length).toBe(1);
+  form.ports = "8000:80";
+  expect(form.problems(taken("127.0.0.1")).length).toBe(1);
+});
+
 it("says which ports something else on this computer has, and no more once they are given back", async () => {
   const host = new MemoryHost({ containers: 0, lines: 0, machine: "running" });
   const form = new RunForm();
@@ -57,7 +68,7 @@ it("reads limits in the units that docker has, and says what is none", () => {
 it("fills in a well-known image with a name and ports that nobody has", () => {
   const form = new RunForm();
   form.memory = "1g";
-  const taken = rows().map((row) => ({ ...row, name: "postgres", ports: [{ host: 5432, container: 5432, protocol: "tcp" as const }] }));
+  const taken = rows().map((row) => ({ ...row, name: "postgres", ports: [{ host: 5432, container: 5432, address: null, protocol: "tcp" as const }] }));
   const postgres = PRESETS.find((preset) => preset.name === "postgres");
   if (postgres === undefined) throw new Error("there is no such preset");
   form.take(postgres, taken);
