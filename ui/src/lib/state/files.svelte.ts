@@ -51,22 +51,32 @@ function didNothing(value: unknown): boolean {
 /** Writes a file anew, unless it changed since it was read at that revision; without one, whatever happened to it. */
 export type Write = (path: string, text: string, revision: string | null) => Promise<Saved>;
 
-/** The commands that do the same: in a container, or in one that only mounts the volume. */
+/** What a path leads to, without the folders on the way. */
+function nameOf(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1);
+}
+
+/** The commands that do the same, by which a folder becomes a tar archive as well: in a container, or in one that only mounts the volume. */
 function commands(of: FilesOf, name: string) {
   if (of.kind === "container") {
     return {
       remove: (path: string) => `docker exec ${quote(name)} rm -r ${quote(path)}`,
-      download: (path: string) => `docker cp ${quote(`${name}:${path}`)} .`,
+      download: (path: string, folder: boolean) =>
+        `docker cp ${quote(`${name}:${path}`)} ${folder ? `- > ${quote(`${nameOf(path)}.tar`)}` : "."}`,
       upload: (path: string, folder: string) => `docker cp ${quote(path)} ${quote(`${name}:${folder}`)}`,
     };
   }
   const inside = (path: string) => quote(`/volume${path}`);
   return {
     remove: (path: string) => `docker run --rm --volume ${quote(`${name}:/volume`)} alpine rm -r ${inside(path)}`,
-    download: (path: string) =>
-      `docker run --rm --volume ${quote(`${name}:/volume:ro`)} --volume "$PWD":/out alpine cp -a ${inside(path)} /out`,
+    download: (path: string, folder: boolean) => {
+      const run = `docker run --rm --volume ${quote(`${name}:/volume:ro`)}`;
+      if (!folder) return `${run} --volume "$PWD":/out alpine cp -a ${inside(path)} /out`;
+      const own = nameOf(path);
+      return `${run} alpine tar -cf - -C ${inside(path.slice(0, -own.length))} ${quote(own)} > ${quote(`${own}.tar`)}`;
+    },
     upload: (path: string, folder: string) => {
-      const from = `/in/${path.split("/").pop() ?? ""}`;
+      const from = `/in/${nameOf(path)}`;
       return `docker run --rm --volume ${quote(`${name}:/volume`)} --volume ${quote(`${path}:${from}:ro`)} alpine cp -a ${quote(from)} ${inside(folder)}`;
     },
   };
@@ -143,7 +153,7 @@ export class Files {
 
   /** The command that copies something of the folder to this computer. */
   copyFrom(row: FileRow, name: string): string {
-    return commands(this.#of, name).download(within(this.path, row.name));
+    return commands(this.#of, name).download(within(this.path, row.name), row.kind === "folder");
   }
 
   /** The command that deletes something of the folder. */

@@ -148,6 +148,22 @@ describe("files that are copied in", () => {
   });
 });
 
+it("what is copied out comes as the command beside it says: a file as it is, a folder as a tar archive", async () => {
+  const [memory, tasks] = [host(), new Tasks()];
+  const files = new Files(memory, tasks, OF);
+  await files.open("/");
+  const row = (wanted: string) => {
+    const found = files.folder?.rows.find(({ name }) => name === wanted);
+    if (found === undefined) throw new Error(`no ${wanted}`);
+    return found;
+  };
+  await files.download(row("etc"), "web");
+  expect([files.told, tasks.list[0]?.about.command]).toEqual(["Saved as /home/mara/Downloads/etc.tar", "docker cp web:/etc - > etc.tar"]);
+  await files.open("/etc");
+  await files.download(row("passwd"), "web");
+  expect([files.told, tasks.list[0]?.about.command]).toEqual(["Saved as /home/mara/Downloads/passwd", "docker cp web:/etc/passwd ."]);
+});
+
 describe("a volume's files", () => {
   const DATA: FilesOf = { kind: "volume", name: "old-cache" };
 
@@ -177,6 +193,11 @@ describe("a volume's files", () => {
     const row = files.folder?.rows.find(({ name }) => name === "shop.conf");
     if (row === undefined) throw new Error("no such row");
     expect(files.copyFrom(row, "old-cache")).toBe('docker run --rm --volume old-cache:/volume:ro --volume "$PWD":/out alpine cp -a /volume/conf/shop.conf /out');
+    await files.open("/");
+    const folder = files.folder?.rows.find(({ name }) => name === "conf");
+    if (folder === undefined) throw new Error("no such row");
+    expect(files.copyFrom(folder, "old-cache")).toBe("docker run --rm --volume old-cache:/volume:ro alpine tar -cf - -C /volume/ conf > conf.tar");
+    await files.open("/conf");
     await files.remove(row, "old-cache");
     expect(tasks.list[0]?.about.command).toBe("docker run --rm --volume old-cache:/volume alpine rm -r /volume/conf/shop.conf");
     expect(files.folder?.rows.map(({ name }) => name)).toEqual(["a b"]);
