@@ -1,10 +1,14 @@
 //! The `docker run` that makes a container like one that is there.
 //!
 //! What the image says anyway is left out, as far as the image is known. What `docker run` has no option for, or what
-//! only the engine chose (its id, a name that it invented stays, its addresses), does not appear.
+//! only the engine chose (its id, a name that it invented stays, its addresses), does not appear; nor does what makes a
+//! container one of a compose project.
 
 use serde_json::Value;
 use std::fmt::Write as _;
+
+/// What the labels begin with that compose writes on its containers.
+const COMPOSE: &str = "com.docker.compose.";
 
 /// A command line, its words quoted for a POSIX shell.
 #[derive(Debug)]
@@ -311,7 +315,8 @@ fn security(line: &mut Line, host: &Value) {
 
 fn labels(line: &mut Line, config: &Value, from: &Value) {
     for (key, value) in config["Labels"].as_object().into_iter().flatten() {
-        if from["Labels"].get(key) != Some(value) {
+        // By its own labels compose takes a container for one of its project, and may remove it with that.
+        if from["Labels"].get(key) != Some(value) && !key.starts_with(COMPOSE) {
             line.option("label", format!("{key}={}", value.as_str().unwrap_or_default()));
         }
     }
@@ -443,6 +448,17 @@ mod tests {
             run_line(&container, &Value::Null),
             "docker run --detach --name x --network container:0a1b --device /dev/kmsg:/dev/kmsg:r \
              --device /dev/fuse:/dev/fuse i"
+        );
+    }
+
+    #[test]
+    fn another_like_one_of_a_compose_project_is_none_of_the_project() {
+        let labels = json!({"com.docker.compose.project": "shop", "com.docker.compose.oneoff": "False",
+            "com.docker.composer": "x"});
+        let container = json!({"Name": "/shop-web-1", "Config": {"Image": "i", "Labels": labels}});
+        assert_eq!(
+            run_line(&container, &Value::Null),
+            "docker run --detach --name shop-web-1 --label com.docker.composer=x i"
         );
     }
 
