@@ -79,3 +79,19 @@ for (const theme of ["light", "dark"] as const) {
     });
   }
 }
+
+test.describe("in German", () => {
+  test.use({ locale: "de-DE" });
+
+  // Colours are the same in each language, names and labels are not.
+  for (const [name, address] of SCREENS) {
+    test(`${name} is accessible in German`, async ({ page }) => {
+      await page.goto(address);
+      await expect(page.locator("main")).not.toBeEmpty();
+      await expect(page.getByText("Wird gelesen…")).toHaveCount(0);
+      await expect(page.locator("html")).toHaveAttribute("lang", "de");
+      const { violations } = await new AxeBuilder({ page }).analyze();
+      expect(violations.map((violation) => [violation.id, violation.nodes.map((node) => node.html)])).toEqual([]);
+    });
+  }
+});
