@@ -70,6 +70,12 @@ test("a container is renamed, and a name that is taken is said to be", async ({ 
 test.describe("in German", () => {
   test.use({ locale: "de-DE" });
 
+  test("how containers are is said in the window's language", async ({ page }) => {
+    await page.goto("/");
+    await expect(page.getByText("Läuft seit 4 Stunden · gesund").first()).toBeVisible();
+    await expect(page.getByText(/^Up \d/)).toHaveCount(0);
+  });
+
   test("what the engine says stands below what kind of failure it is, in the window's language", async ({ page }) => {
     await page.goto(`/#/containers/${CONTAINER}/logs`);
     await page.getByRole("button", { name: "Umbenennen" }).click();

@@ -5,6 +5,7 @@ import { machines } from "./machines.de";
 import { projects } from "./projects.de";
 import { registries } from "./registries.de";
 import { settings } from "./settings.de";
+import { status } from "./status.de";
 
 export const de: Record<Word, string> = {
   containers: "Container",
@@ -246,6 +247,7 @@ export const de: Record<Word, string> = {
   ...projects,
   ...registries,
   ...settings,
+  ...status,
   // Images, Volumes, Netzwerke
   selectAll: "Alle auswählen",
   unused: "Unbenutzt",

@@ -4,6 +4,7 @@ import { machines } from "./machines.en";
 import { projects } from "./projects.en";
 import { registries } from "./registries.en";
 import { settings } from "./settings.en";
+import { status } from "./status.en";
 
 export const en = {
   containers: "Containers",
@@ -245,6 +246,7 @@ export const en = {
   ...projects,
   ...registries,
   ...settings,
+  ...status,
   // Images, volumes, networks
   selectAll: "Select all",
   unused: "Unused",
