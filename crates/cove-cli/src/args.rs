@@ -610,8 +610,8 @@ mod tests {
         for line in [
             "cove --json start --nope",
             "cove start --nope --json",
-            "cove --json strat",
-            "cove strat --json",
+            "cove --json begin",
+            "cove begin --json",
             "cove exec --json --nope true",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line} is valid");

@@ -17,7 +17,7 @@ it("says in English what the engine says", () => {
 
 it("says it in another language, and leaves as it is what it does not know", () => {
   expect(by(de)("Up About an hour")).toBe("Läuft seit etwa einer Stunde");
-  expect(by(de)("Exited (137) 12 minutes ago")).toBe("Beendet (137) vor 12 Minuten");
+  expect(by(de)("Up 12 minutes (Paused)")).toBe("Läuft seit 12 Minuten (pausiert)");
   expect(by(de)("Up 2 fortnights")).toBe("Läuft seit 2 fortnights");
   for (const other of ["", "Hibernating", "Exited 2 minutes ago"]) expect(by(de)(other)).toBe(other);
 });
