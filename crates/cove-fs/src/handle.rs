@@ -95,8 +95,9 @@ impl Handles {
         Ok(handle)
     }
 
-    /// Takes away all that match.
-    pub(crate) fn remove_where(&self, matches: impl Fn(&Handle) -> bool) {
+    /// Takes away all that match, and returns them. What they hold is closed when they are dropped.
+    pub(crate) fn take_where(&self, matches: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
+        let mut taken = Vec::new();
         for shard in &self.shards {
             let doomed: Vec<_> = shard
                 .read()
@@ -107,8 +108,10 @@ impl Handles {
             for handle in doomed {
                 // It may be gone meanwhile, which is as well.
                 let _ = self.remove(handle.id, handle.open.node());
+                taken.push(handle);
             }
         }
+        taken
     }
 
     fn shard(&self, id: u64) -> &RwLock<HashMap<u64, Arc<Handle>, DefaultHashBuilder>> {

@@ -22,6 +22,9 @@
 //!
 //! One thread makes the attempts of all who wait, so none keeps a worker. The kernel cannot look for deadlocks among
 //! such locks: `EDEADLK` is never given.
+//!
+//! To try, to open or to close may take for ever where a file is on a server that has gone away. None of that is done
+//! under a lock of this module, or whoever ends a guest would wait for that server.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -30,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cove_confine::seccomp::{self, Thread};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
@@ -52,6 +55,9 @@ const RETRY_MAX: Duration = Duration::from_millis(20);
 pub(crate) enum Attempt {
     Range(Arc<Descriptor>, RangeLock),
     Flock(Arc<Descriptor>, FlockOperation),
+    /// Whatever a test has in its place.
+    #[cfg(test)]
+    Test(fn() -> Result<(), Errno>),
 }
 
 impl Attempt {
@@ -59,6 +65,8 @@ impl Attempt {
         match self {
             Self::Range(fd, lock) => sys::set_lock(fd.as_fd(), *lock),
             Self::Flock(fd, operation) => rustix::fs::flock(fd, *operation),
+            #[cfg(test)]
+            Self::Test(attempt) => attempt(),
         }
     }
 }
@@ -66,11 +74,15 @@ impl Attempt {
 type Deliver = Box<dyn FnOnce([u8; HEADER]) + Send>;
 
 struct Waiter {
+    /// Its own, where a guest may give two requests one number.
+    id: u64,
     unique: u64,
     pid: u32,
-    attempt: Attempt,
+    attempt: Arc<Attempt>,
     /// When to give up with `EAGAIN`.
     deadline: Option<Instant>,
+    /// To give up with `EINTR`, once the attempt is over that is under way.
+    interrupted: bool,
     deliver: Deliver,
 }
 
@@ -81,6 +93,10 @@ struct Waiter {
 )]
 struct Waiting {
     waiters: Vec<Waiter>,
+    /// The id of the next one.
+    next: u64,
+    /// The id of the one whose attempt is under way. It stays until that is over, since it may have the lock by then.
+    trying: Option<u64>,
     /// Interrupts for which nobody waited yet.
     interrupts: VecDeque<u64>,
     thread_runs: bool,
@@ -98,10 +114,36 @@ impl Waiter {
     }
 }
 
+/// What an interrupt met.
+enum Met {
+    /// One whose wait is to be ended.
+    Waiter(Waiter),
+    /// One that ends with the attempt that is under way.
+    Trying,
+    Nobody,
+}
+
 impl Waiting {
-    fn take(&mut self, unique: u64) -> Option<Waiter> {
-        let at = self.waiters.iter().position(|waiter| waiter.unique == unique)?;
-        Some(self.waiters.swap_remove(at))
+    fn interrupt(&mut self, unique: u64) -> Met {
+        let Some(at) = self.waiters.iter().position(|waiter| waiter.unique == unique) else {
+            return Met::Nobody;
+        };
+        if let Some(waiter) = self.waiters.get_mut(at)
+            && Some(waiter.id) == self.trying
+        {
+            waiter.interrupted = true;
+            return Met::Trying;
+        }
+        Met::Waiter(self.waiters.swap_remove(at))
+    }
+
+    /// Where the waiter of that id is, most likely at `guess`.
+    fn find(&self, id: u64, guess: usize) -> Option<usize> {
+        let is_it = |waiter: &Waiter| waiter.id == id;
+        if self.waiters.get(guess).is_some_and(is_it) {
+            return Some(guess);
+        }
+        self.waiters.iter().position(is_it)
     }
 }
 
@@ -136,10 +178,12 @@ impl Pending {
             deadline,
         } = self;
         locks.add(Waiter {
+            id: 0,
             unique,
             pid,
-            attempt,
+            attempt: Arc::new(attempt),
             deadline,
+            interrupted: false,
             deliver: Box::new(deliver),
         });
     }
@@ -170,12 +214,17 @@ impl Locks {
         owner: u64,
         open: impl FnOnce() -> Result<Arc<Descriptor>, Errno>,
     ) -> Result<Arc<Descriptor>, Errno> {
-        let mut descriptors = self.descriptors.lock();
-        if let Some(fd) = descriptors.get(&(node, owner)) {
+        if let Some(fd) = self.descriptors.lock().get(&(node, owner)) {
             return Ok(Arc::clone(fd));
         }
-        let fd = open()?;
-        descriptors.insert((node, owner), Arc::clone(&fd));
+        let opened = open()?;
+        // Somebody else may have been quicker. What was opened here is closed once the lock is let go.
+        let fd = Arc::clone(
+            self.descriptors
+                .lock()
+                .entry((node, owner))
+                .or_insert_with(|| Arc::clone(&opened)),
+        );
         Ok(fd)
     }
 
@@ -204,15 +253,21 @@ impl Locks {
 
     /// Closes the descriptors that carry locks on `node`.
     pub(crate) fn release_node(&self, node: u64) {
-        self.descriptors.lock().retain(|(locked, _), _| *locked != node);
+        let released: Vec<_> = self
+            .descriptors
+            .lock()
+            .extract_if(|(locked, _), _| *locked == node)
+            .collect();
+        drop(released);
         self.wake();
     }
 
-    /// Releases everything, and forgets the interrupts for which nobody waited.
-    pub(crate) fn release_all(&self) {
-        self.descriptors.lock().clear();
+    /// Forgets everything, the interrupts for which nobody waited as well. Returns the descriptors that carry locks,
+    /// which are released when these are closed; [`Locks::wake`] is to be called then.
+    pub(crate) fn take_all(&self) -> Vec<Arc<Descriptor>> {
         self.waiting.lock().interrupts.clear();
-        self.wake();
+        let taken = std::mem::take(&mut *self.descriptors.lock());
+        taken.into_values().collect()
     }
 
     /// A request that is to wait for `attempt`, for ever or for `grace`.
@@ -235,7 +290,7 @@ impl Locks {
         })
     }
 
-    fn add(self: &Arc<Self>, waiter: Waiter) {
+    fn add(self: &Arc<Self>, mut waiter: Waiter) {
         let mut waiting = self.waiting.lock();
         if let Some(at) = waiting
             .interrupts
@@ -246,6 +301,8 @@ impl Locks {
             drop(waiting);
             return waiter.interrupt();
         }
+        waiter.id = waiting.next;
+        waiting.next += 1;
         waiting.waiters.push(waiter);
         waiting.news = true;
         if !waiting.thread_runs {
@@ -311,22 +368,26 @@ impl Locks {
     /// Ends the wait of a request with `EINTR`; of one that is still on its way, as soon as it comes.
     pub(crate) fn interrupt(&self, unique: u64) {
         let mut waiting = self.waiting.lock();
-        if let Some(waiter) = waiting.take(unique) {
-            drop(waiting);
-            waiter.interrupt();
-        } else {
-            if waiting.interrupts.len() >= MAX_INTERRUPTS {
-                waiting.interrupts.pop_front();
+        match waiting.interrupt(unique) {
+            Met::Waiter(waiter) => {
+                drop(waiting);
+                waiter.interrupt();
             }
-            waiting.interrupts.push_back(unique);
+            Met::Trying => {}
+            Met::Nobody => {
+                if waiting.interrupts.len() >= MAX_INTERRUPTS {
+                    waiting.interrupts.pop_front();
+                }
+                waiting.interrupts.push_back(unique);
+            }
         }
     }
 
     /// Ends the wait of a request that was seen to wait. One that waits no more has been answered: kept for later, its
     /// interrupt would meet a request of a guest that restarted and numbers its own anew.
     pub(crate) fn end_wait(&self, unique: u64) {
-        let waiter = self.waiting.lock().take(unique);
-        if let Some(waiter) = waiter {
+        let met = self.waiting.lock().interrupt(unique);
+        if let Met::Waiter(waiter) = met {
             waiter.interrupt();
         }
     }
@@ -357,30 +418,8 @@ impl Locks {
             if std::mem::take(&mut waiting.news) {
                 pause = RETRY_MIN;
             }
-            let mut ready = Vec::new();
-            let mut at = 0;
-            while at < waiting.waiters.len() {
-                match waiting.waiters[at].attempt.make() {
-                    Err(Errno::AGAIN | Errno::ACCESS)
-                        if waiting.waiters[at]
-                            .deadline
-                            .is_none_or(|deadline| Instant::now() < deadline) =>
-                    {
-                        at += 1;
-                    }
-                    result => {
-                        let waiter = waiting.waiters.remove(at);
-                        let error = result.err().map_or(0, |errno| -errno.raw_os_error());
-                        ready.push((waiter.deliver, answer(waiter.unique, error)));
-                    }
-                }
-            }
-            if !ready.is_empty() {
-                drop(waiting);
-                for (deliver, answer) in ready {
-                    deliver(answer);
-                }
-                waiting = self.waiting.lock();
+            // What was said meanwhile was said to nobody who sleeps.
+            if try_each(&mut waiting) || waiting.news || waiting.ended {
                 continue;
             }
             if waiting.waiters.is_empty() {
@@ -390,5 +429,103 @@ impl Locks {
                 pause = (pause * 2).min(RETRY_MAX);
             }
         }
+    }
+}
+
+/// One attempt of each who waits; whether any was answered. `waiting` is let go meanwhile, and who waits may change.
+fn try_each(waiting: &mut MutexGuard<'_, Waiting>) -> bool {
+    let mut answered = false;
+    let mut at = 0;
+    while let Some(waiter) = waiting.waiters.get(at) {
+        let (id, attempt) = (waiter.id, Arc::clone(&waiter.attempt));
+        waiting.trying = Some(id);
+        let result = MutexGuard::unlocked(waiting, || attempt.make());
+        waiting.trying = None;
+        let place = waiting.find(id, at);
+        let Some((place, waiter)) = place.and_then(|place| Some((place, waiting.waiters.get(place)?))) else {
+            // The server has ended, and nobody is answered any more.
+            return answered;
+        };
+        let result = match result {
+            Err(Errno::AGAIN | Errno::ACCESS) if waiter.interrupted => Err(Errno::INTR),
+            Err(Errno::AGAIN | Errno::ACCESS)
+                if waiter.deadline.is_none_or(|deadline| Instant::now() < deadline) =>
+            {
+                at = place + 1;
+                continue;
+            }
+            result => result,
+        };
+        let Waiter {
+            unique,
+            attempt: same,
+            deliver,
+            ..
+        } = waiting.waiters.remove(place);
+        at = place;
+        answered = true;
+        let error = result.err().map_or(0, |errno| -errno.raw_os_error());
+        MutexGuard::unlocked(waiting, || {
+            deliver(answer(unique, error));
+            // Its descriptor may have been let go by its owner meanwhile, and is closed then.
+            drop((attempt, same));
+        });
+    }
+    answered
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Mutex as StdMutex, PoisonError, mpsc};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Held for as long as the server is away.
+    static AWAY: StdMutex<()> = StdMutex::new(());
+    static TRIED: AtomicBool = AtomicBool::new(false);
+
+    fn on_a_server_that_is_away() -> Result<(), Errno> {
+        TRIED.store(true, Ordering::SeqCst);
+        drop(AWAY.lock().unwrap_or_else(PoisonError::into_inner));
+        Err(Errno::AGAIN)
+    }
+
+    fn of_somebody_else() -> Result<(), Errno> {
+        Err(Errno::AGAIN)
+    }
+
+    /// An attempt was made under the lock of all who wait, so that nobody's wait could be ended, nor a guest.
+    #[test]
+    fn an_attempt_that_does_not_return_keeps_nobody_else() {
+        let locks = Locks::new();
+        let (sender, answers) = mpsc::channel();
+        let wait = |unique, attempt| {
+            let sender = sender.clone();
+            let pending = locks.wait(unique, 7, attempt, None).unwrap();
+            pending.deliver(move |answer| sender.send(answer).unwrap());
+        };
+        let away = AWAY.lock().unwrap();
+        wait(1, Attempt::Test(on_a_server_that_is_away));
+        let deadline = Instant::now() + PATIENCE;
+        while !TRIED.load(Ordering::SeqCst) {
+            assert!(Instant::now() < deadline, "nobody tries");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        wait(2, Attempt::Test(of_somebody_else));
+        assert_eq!(locks.waiting(), [(1, 7), (2, 7)]);
+        let interrupted = |unique| answer(unique, -Errno::INTR.raw_os_error());
+        locks.end_wait(2);
+        assert_eq!(answers.recv_timeout(PATIENCE).unwrap(), interrupted(2));
+        assert!(locks.take_all().is_empty());
+        // It may have the lock by the time that the attempt is over.
+        locks.end_wait(1);
+        assert!(answers.try_recv().is_err());
+        drop(away);
+        assert_eq!(answers.recv_timeout(PATIENCE).unwrap(), interrupted(1));
+        assert!(locks.waiting().is_empty());
+        locks.end();
     }
 }

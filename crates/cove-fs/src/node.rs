@@ -146,6 +146,8 @@ pub(crate) struct Node {
     pub(crate) written: AtomicBool,
     /// Number of names at the last look.
     pub(crate) links: AtomicU32,
+    /// A directory: held while its watch is set up, which may wait for its file system, and the state must not.
+    pub(crate) watching: Mutex<()>,
     pub(crate) state: Mutex<State>,
 }
 
@@ -208,6 +210,7 @@ impl Node {
             pin_used: AtomicBool::new(false),
             written: AtomicBool::new(false),
             links: AtomicU32::new(1),
+            watching: Mutex::new(()),
             state: Mutex::new(State::default()),
         }
     }

@@ -6,8 +6,10 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use cove_confine::seccomp::{self, Thread};
 use parking_lot::{Mutex, RwLock};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -16,9 +18,9 @@ use vm_memory::VolatileSlice;
 use crate::abi::ROOT_ID;
 use crate::change::{ChangeKind, Changes, Event, HostChange};
 use crate::config::Config;
-use crate::descriptor::Budget;
+use crate::descriptor::{Budget, Descriptor};
 use crate::dispatch::Answer;
-use crate::handle::{Handles, Open};
+use crate::handle::{Handle, Handles, Open};
 use crate::locks::Locks;
 use crate::memory::{Sink, Source};
 use crate::node::device;
@@ -27,6 +29,9 @@ use crate::share::{Share, ShareOptions};
 use crate::table::Table;
 use crate::tree::{MAX_REPLAYING, SPARE_PINS, STATUS, Tree};
 use crate::watch::{Watch, Watcher};
+
+/// How long the files of a guest that has gone may take to be closed while somebody waits.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Why a share could not be added or removed.
 #[derive(Debug, thiserror::Error)]
@@ -206,10 +211,11 @@ impl Server {
             }
         }
         share.removed.store(true, Ordering::Release);
-        self.tree.handles.remove_where(|handle| match &handle.open {
+        let taken = self.tree.handles.take_where(|handle| match &handle.open {
             Open::File { node, .. } | Open::Dir { node, .. } => node.share.index == share.index,
             Open::Root { .. } | Open::Replay { .. } => false,
         });
+        drop(taken);
         for node in self.tree.nodes.remove_share(share.index) {
             self.tree.unwatch(&node, None);
             node.state.lock().pin = None;
@@ -358,10 +364,10 @@ impl HostChange {
 }
 
 impl Tree {
-    /// Forgets all that the guest held.
+    /// Forgets all that the guest held. Where a file cannot be closed, as on a server that has gone away, that is left
+    /// behind: the next guest need not wait for it.
     pub(crate) fn forget_guest(&self) {
-        self.handles.remove_where(|_| true);
-        self.locks.release_all();
+        self.close(self.handles.take_where(|_| true), self.locks.take_all());
         self.replay.clear();
         for node in self.nodes.all() {
             if node.is_share_root {
@@ -371,6 +377,30 @@ impl Tree {
             }
         }
         self.unwatch_all();
+    }
+
+    /// Closes files and what carries their locks, on a thread of their own that is waited for no longer than
+    /// [`CLOSING`].
+    fn close(&self, files: Vec<Arc<Handle>>, locked: Vec<Arc<Descriptor>>) {
+        if files.is_empty() && locked.is_empty() {
+            return;
+        }
+        let locks = Arc::clone(&self.locks);
+        let (open, closed) = mpsc::channel::<()>();
+        let spawned = std::thread::Builder::new()
+            .name("cove-fs-close".into())
+            .spawn(move || {
+                seccomp::enter(Thread::Files);
+                drop((files, locked));
+                locks.wake();
+                drop(open);
+            });
+        // Without the thread they are closed by now.
+        if spawned.is_ok() && closed.recv_timeout(CLOSING) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!(
+                "files that the guest had open cannot be closed yet: their file system does not answer"
+            );
+        }
     }
 
     /// Writes everything to disk that the guest may have written.

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use cove_confine::seccomp::{self, Thread};
 use parking_lot::Mutex;
@@ -64,6 +65,8 @@ const MOMENT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
 };
+/// How long the end of all watches waits for one that is being set up.
+const BEING_WATCHED: Duration = Duration::from_millis(100);
 const AT_ONCE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
@@ -213,7 +216,7 @@ impl Tree {
             return;
         }
         let result = if watch.count() < self.config.max_watches {
-            let _one_at_a_time = node.state.lock();
+            let _one_at_a_time = node.watching.lock();
             if node.is_watched() {
                 return;
             }
@@ -325,8 +328,8 @@ impl Tree {
         let Some(watch) = &self.watch else { return };
         watch.clear();
         for node in self.nodes.all() {
-            // Not while it is being watched anew.
-            let _one_at_a_time = node.state.lock();
+            // Not while it is being watched anew. One whose file system does not answer then will be, if it ever does.
+            let _one_at_a_time = node.watching.try_lock_for(BEING_WATCHED);
             node.watched.store(false, Ordering::Release);
         }
     }
