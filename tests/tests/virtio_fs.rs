@@ -1,20 +1,23 @@
 //! The file system device through its queues, called directly and over vhost-user.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cove_fs::abi::{self, OpenOut, op};
-use cove_fs::{Config, Server, ShareOptions};
+use cove_fs::abi::{self, InHeader, OpenOut, op};
+use cove_fs::{Answer, Config, Server, ShareOptions};
 use cove_tests::driver::fs::FsGuest;
 use cove_tests::driver::queue::Buffer;
 use cove_tests::driver::rig::{WAYS, Way};
 use cove_tests::driver::transport::{InProcess, VhostUser};
 use cove_tests::driver::vsock::PATIENCE;
-use cove_virtio::fs::Fs;
+use cove_virtio::device::{Activation, Device, DeviceError, DeviceType, QueueSpec};
+use cove_virtio::fs::{Files, Fs};
+use cove_virtio::queue::DeviceQueue;
 use cove_virtio::vhost_user;
 use rustix::io::Errno;
 use tempfile::TempDir;
+use vm_memory::VolatileSlice;
 use zerocopy::{FromBytes, IntoBytes};
 
 /// A guest before its device, a server, and a folder named `share`. Fields are dropped in order.
@@ -28,17 +31,7 @@ struct Rig {
 impl Rig {
     fn new(way: Way) -> Result<Self> {
         let dir = tempfile::tempdir()?;
-        std::fs::create_dir(dir.path().join("share"))?;
-        let config = Config {
-            watch: false,
-            ..Config::default()
-        };
-        let server = Arc::new(Server::new(config)?);
-        let options = ShareOptions {
-            name: "share".into(),
-            read_only: false,
-        };
-        server.add_share(&dir.path().join("share"), options)?;
+        let server = serve(&dir)?;
         let device = Fs::new("cove", Arc::clone(&server), 5)?;
         let (guest, service) = match way {
             Way::InProcess => (FsGuest::boot(InProcess::new(device))?, None),
@@ -62,21 +55,40 @@ impl Rig {
 
     /// Opens a file for reading and writing: its node and handle.
     fn open(&mut self, path: &str) -> Result<(u64, u64)> {
-        let node = self
-            .guest
-            .walk(path)?
-            .map_err(|errno| anyhow::anyhow!("error {errno}"))?;
-        let request = abi::OpenIn {
-            flags: 2,
-            open_flags: 0,
-        };
-        let reply = self.guest.ask(op::OPEN, node, &[request.as_bytes()])?;
-        let data = reply.map_err(|errno| anyhow::anyhow!("OPEN failed with {errno}"))?;
-        let Ok((open, _)) = OpenOut::read_from_prefix(&data) else {
-            anyhow::bail!("OPEN answered too little");
-        };
-        Ok((node, open.fh))
+        open(&mut self.guest, path)
     }
+}
+
+/// A server with a folder of `dir` that is named `share`.
+fn serve(dir: &TempDir) -> Result<Arc<Server>> {
+    std::fs::create_dir(dir.path().join("share"))?;
+    let config = Config {
+        watch: false,
+        ..Config::default()
+    };
+    let server = Arc::new(Server::new(config)?);
+    let options = ShareOptions {
+        name: "share".into(),
+        read_only: false,
+    };
+    server.add_share(&dir.path().join("share"), options)?;
+    Ok(server)
+}
+
+fn open(guest: &mut FsGuest, path: &str) -> Result<(u64, u64)> {
+    let node = guest
+        .walk(path)?
+        .map_err(|errno| anyhow::anyhow!("error {errno}"))?;
+    let request = abi::OpenIn {
+        flags: 2,
+        open_flags: 0,
+    };
+    let reply = guest.ask(op::OPEN, node, &[request.as_bytes()])?;
+    let data = reply.map_err(|errno| anyhow::anyhow!("OPEN failed with {errno}"))?;
+    let Ok((open, _)) = OpenOut::read_from_prefix(&data) else {
+        anyhow::bail!("OPEN answered too little");
+    };
+    Ok((node, open.fh))
 }
 
 fn read_in(fh: u64, size: u32) -> abi::ReadIn {
@@ -422,5 +434,220 @@ fn a_broken_queue_is_signalled_and_a_reset_repairs_it() -> Result<()> {
         rig.guest.reboot()?;
         ensure!(rig.guest.walk("share")?.is_ok(), "{way:?}");
     }
+    Ok(())
+}
+
+/// A server on which files cannot be read while something that it depends on is away.
+struct Away {
+    server: Arc<Server>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    away: bool,
+    stuck: usize,
+}
+
+impl Away {
+    fn come_back(&self) {
+        held(&self.state).away = false;
+        self.changed.notify_all();
+    }
+
+    fn until_stuck(&self) -> Result<()> {
+        let waited = self
+            .changed
+            .wait_timeout_while(held(&self.state), PATIENCE, |state| state.stuck == 0);
+        let stuck = waited.unwrap_or_else(PoisonError::into_inner).0.stuck;
+        ensure!(stuck == 1, "{stuck} requests are stuck");
+        Ok(())
+    }
+}
+
+impl Files for Away {
+    fn serve(&self, readable: &[VolatileSlice<'_>], writable: &[VolatileSlice<'_>]) -> Answer {
+        let mut header = InHeader::default();
+        if let Some(first) = readable.first() {
+            first.copy_to(header.as_mut_bytes());
+        }
+        if header.opcode == op::READ {
+            let mut state = held(&self.state);
+            state.stuck += 1;
+            self.changed.notify_all();
+            while state.away {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.stuck -= 1;
+        }
+        self.server.serve(readable, writable)
+    }
+
+    fn waiting(&self) -> Vec<(u64, u32)> {
+        self.server.waiting()
+    }
+
+    fn interrupt(&self, unique: u64) {
+        self.server.interrupt(unique);
+    }
+
+    fn reset(&self) {
+        self.server.reset();
+    }
+}
+
+/// A device that one machine has after the other.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Fs>>);
+
+impl Device for Lent {
+    fn device_type(&self) -> DeviceType {
+        held(&self.0).device_type()
+    }
+
+    fn features(&self) -> u64 {
+        held(&self.0).features()
+    }
+
+    fn queues(&self) -> &'static [QueueSpec] {
+        held(&self.0).queues()
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        held(&self.0).read_config(offset, data);
+    }
+
+    fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
+        held(&self.0).activate(activation)
+    }
+
+    fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+        held(&self.0).suspend()
+    }
+
+    fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+        held(&self.0).reset()
+    }
+
+    fn leave(&mut self) {
+        held(&self.0).leave();
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A guest that reads a file, while what that is on is away. Fields are dropped in order.
+struct StuckRig {
+    guest: FsGuest,
+    read: u64,
+    device: Lent,
+    away: Arc<Away>,
+    _dir: TempDir,
+}
+
+impl StuckRig {
+    fn new() -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let away = Arc::new(Away {
+            server: serve(&dir)?,
+            state: Mutex::new(State { away: true, stuck: 0 }),
+            changed: Condvar::new(),
+        });
+        std::fs::write(dir.path().join("share/file"), "content")?;
+        // A clone of its own, since it becomes one of another type.
+        let files = Arc::clone(&away);
+        let device = Lent(Arc::new(Mutex::new(Fs::with_files("cove", files, 5)?)));
+        let mut guest = FsGuest::boot(InProcess::new(device.clone()))?;
+        let (node, fh) = open(&mut guest, "share/file")?;
+        let read = guest.submit(op::READ, node, &[read_in(fh, 100).as_bytes()])?;
+        away.until_stuck()?;
+        Ok(Self {
+            guest,
+            read,
+            device,
+            away,
+            _dir: dir,
+        })
+    }
+}
+
+/// What is bounded by a few seconds has to be over by then, on a computer that is busy as well.
+const BOUNDED: Duration = Duration::from_secs(15);
+
+/// It waited for ever, and with it whoever wanted the machine to pause.
+#[test]
+fn a_pause_with_a_request_that_is_stuck_fails_in_time_and_the_device_goes_on() -> Result<()> {
+    let mut rig = StuckRig::new()?;
+    for _ in 0..2 {
+        let began = Instant::now();
+        let Err(error) = rig.guest.pause() else {
+            anyhow::bail!("a request is under way in a guest that is paused");
+        };
+        ensure!(began.elapsed() < BOUNDED, "it took {:?}", began.elapsed());
+        ensure!(error.to_string().contains("1 of its requests"), "{error}");
+        for _ in 0..20 {
+            ensure!(rig.guest.walk("share/file")?.is_ok());
+        }
+    }
+    rig.away.come_back();
+    let (answered, reply) = rig.guest.next_answer()?;
+    ensure!(
+        answered == rig.read && reply == Ok(b"content".to_vec()),
+        "{reply:?}"
+    );
+    rig.guest.pause()?;
+    rig.guest.resume()?;
+    ensure!(rig.guest.walk("share/file")?.is_ok());
+    Ok(())
+}
+
+/// A guest that restarts resets its devices on its way down.
+#[test]
+fn a_reset_with_a_request_that_is_stuck_is_not_over_and_takes_no_other() -> Result<()> {
+    let mut rig = StuckRig::new()?;
+    let began = Instant::now();
+    ensure!(
+        rig.guest.reboot().is_err(),
+        "the next driver's memory would be written to"
+    );
+    ensure!(began.elapsed() < BOUNDED, "it took {:?}", began.elapsed());
+    let taken = rig.guest.requests.used_index()?;
+    rig.guest.submit(op::STATFS, abi::ROOT_ID, &[])?;
+    std::thread::sleep(Duration::from_millis(50));
+    ensure!(
+        rig.guest.requests.used_index()? == taken,
+        "it serves a driver that has gone"
+    );
+    rig.away.come_back();
+    rig.guest.reboot()?;
+    ensure!(rig.guest.walk("share/file")?.is_ok());
+    Ok(())
+}
+
+#[test]
+fn a_machine_that_is_no_more_leaves_what_is_stuck_behind_with_its_memory() -> Result<()> {
+    let mut rig = StuckRig::new()?;
+    let began = Instant::now();
+    rig.device.leave();
+    ensure!(began.elapsed() < BOUNDED, "it took {:?}", began.elapsed());
+    let mut next = FsGuest::boot(InProcess::new(rig.device.clone()))?;
+    ensure!(next.walk("share/file")?.is_ok());
+    let used = rig.guest.requests.used_index()?;
+    rig.away.come_back();
+    let deadline = Instant::now() + PATIENCE;
+    while rig.guest.requests.used_index()? == used {
+        ensure!(Instant::now() < deadline, "the request is lost");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Whatever it left in the server, the next guest has its own answers and no others.
+    for _ in 0..20 {
+        ensure!(next.walk("share/file")?.is_ok());
+    }
+    ensure!(
+        next.requests.take_used()?.is_none(),
+        "an answer to what it did not ask"
+    );
     Ok(())
 }

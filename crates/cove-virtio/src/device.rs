@@ -17,6 +17,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::queue::DeviceQueue;
 
@@ -113,6 +114,18 @@ pub enum DeviceError {
         /// What the system said.
         source: io::Error,
     },
+    /// Requests that nobody can break off are not over, such as those for a folder on a server that has gone away.
+    #[error(
+        "{requests} of its requests were not over within {} seconds; what they are for may be on a server that does not \
+         answer",
+        .waited.as_secs()
+    )]
+    Stuck {
+        /// How many.
+        requests: usize,
+        /// How long they were waited for.
+        waited: Duration,
+    },
     /// The device's thread is gone; only dropping the device is left.
     #[error("the device's worker thread has ended")]
     WorkerGone,
@@ -121,9 +134,12 @@ pub enum DeviceError {
 /// A virtio device without a transport.
 ///
 /// **Order.** `activate` is called on an inactive or suspended device, `suspend` on an active one, `reset` at any
-/// time. **Threads.** A device does its work on a thread of its own; these calls come from one transport thread and
-/// return when the change has taken effect. **Failure.** After an error from `activate` the device is as it was
-/// before. A device that the guest broke drops what it was doing, signals it and waits for `reset`.
+/// time, `leave` when the machine is no more. **Threads.** A device does its work on a thread of its own; these calls
+/// come from one transport thread and return when the change has taken effect, or within seconds with
+/// [`DeviceError::Stuck`]. **Failure.** After an error from `activate` the device is as it was before, and after `Stuck`
+/// from `suspend` it goes on. After `Stuck` from `reset` it takes no further request, but those that are under way have
+/// the guest's memory yet: the reset is not done, and only `reset` and `leave` may follow. A device that the guest broke
+/// drops what it was doing, signals it and waits for `reset`.
 pub trait Device: Send {
     /// What kind of device this is.
     fn device_type(&self) -> DeviceType;
@@ -153,6 +169,14 @@ pub trait Device: Send {
 
     /// Stops the queues, hands them back and forgets everything that the old driver set up.
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError>;
+
+    /// The same where the machine is no more, and its memory nobody's but the device's: requests that nobody can break
+    /// off are left behind with that memory, and end there. The device is fit for another machine.
+    fn leave(&mut self) {
+        if let Err(error) = self.reset() {
+            tracing::error!(%error, "a device cannot be reset");
+        }
+    }
 }
 
 /// Reads `data.len()` bytes at `offset` of a configuration space, zero past its end.

@@ -12,6 +12,10 @@
 //! The transport owns the registers. While the device is active its queues belong to it alone; writes to queue
 //! registers are ignored until the next reset. A machine that is paused suspends its devices, and the transport holds
 //! their queues.
+//!
+//! A device that still has the guest's memory, since requests of it are stuck, is not reset by a status of 0 alone: until
+//! the status reads as 0, as the specification has it (section 2.4), all that it takes is another one. A guest that
+//! restarts or powers off in the meantime does so without it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -98,6 +102,8 @@ pub struct Transport {
     rings: Vec<Ring>,
     status: u32,
     active: bool,
+    /// The driver has asked for a reset, which is not over.
+    resetting: bool,
     /// The device's queues, while it is suspended.
     suspended: Option<Vec<DeviceQueue>>,
     features: u64,
@@ -128,6 +134,7 @@ impl Transport {
             rings,
             status: 0,
             active: false,
+            resetting: false,
             suspended: None,
             features: 0,
             device_features_page: 0,
@@ -218,6 +225,9 @@ impl Transport {
             self.reset();
             return;
         }
+        if self.resetting {
+            return;
+        }
         let unknown = self.features & !self.device.features();
         let acceptable = unknown == 0 && self.features & FEATURE_VERSION_1 != 0;
         let mut status = status & !NEEDS_RESET;
@@ -269,6 +279,10 @@ impl Transport {
 
     /// Stops the device, if its driver has it going. It finishes what it is at.
     pub fn suspend(&mut self) -> Result<(), DeviceError> {
+        if self.resetting {
+            self.device.reset()?;
+            self.forget();
+        }
         if self.active && self.suspended.is_none() {
             self.suspended = Some(self.device.suspend()?);
         }
@@ -297,21 +311,35 @@ impl Transport {
         }
     }
 
-    /// Takes the device off the bus, as it was before it had a driver.
+    /// Takes the device off the bus of a machine that is no more, as it was before it had a driver.
     pub fn into_device(mut self) -> Box<dyn Device> {
-        self.reset();
+        self.device.leave();
         self.device
     }
 
     fn reset(&mut self) {
-        if let Err(error) = self.device.reset() {
-            tracing::error!(%error, "a device cannot be reset");
+        match self.device.reset() {
+            Ok(_) => {}
+            Err(error @ DeviceError::Stuck { .. }) => {
+                tracing::warn!(%error, "the reset of a device is not over");
+                self.resetting = true;
+                // What it would be told of is in the registers, whether or not that wakes anybody.
+                let _ = self.line.signal_broken(0);
+                return;
+            }
+            Err(error) => tracing::error!(%error, "a device cannot be reset"),
         }
+        self.forget();
+    }
+
+    /// Forgets what the driver set up.
+    fn forget(&mut self) {
         self.rings.fill(Ring::default());
         self.line.why.store(0, Ordering::SeqCst);
         self.line.broken.store(0, Ordering::SeqCst);
         self.suspended = None;
         (self.status, self.active, self.features, self.queue) = (0, false, 0, 0);
+        self.resetting = false;
         (self.device_features_page, self.driver_features_page) = (0, 0);
     }
 }
@@ -441,9 +469,21 @@ fn set_half(value: &mut u64, page: u32, word: u32) {
 mod tests {
     use super::*;
     use cove_virtio::device::{DeviceError, DeviceType, QueueSpec};
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
 
-    /// Counts its activations, and hands back the queues of the last one.
-    struct Probe(Arc<AtomicU32>, Vec<DeviceQueue>);
+    /// Counts its activations, and hands back the queues of the last one. It is stuck for as long as the flag is set.
+    struct Probe(Arc<AtomicU32>, Vec<DeviceQueue>, Arc<AtomicBool>);
+
+    impl Probe {
+        fn is_over(&self) -> Result<(), DeviceError> {
+            let waited = Duration::ZERO;
+            if self.2.load(Ordering::SeqCst) {
+                return Err(DeviceError::Stuck { requests: 1, waited });
+            }
+            Ok(())
+        }
+    }
 
     impl Device for Probe {
         fn device_type(&self) -> DeviceType {
@@ -468,20 +508,29 @@ mod tests {
             Ok(())
         }
         fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+            self.is_over()?;
             Ok(std::mem::take(&mut self.1))
         }
         fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
+            self.is_over()?;
             Ok(Vec::new())
         }
     }
 
     fn transport() -> (Transport, Arc<AtomicU32>) {
+        let (transport, activations, _) = transport_that_may_be_stuck();
+        (transport, activations)
+    }
+
+    fn transport_that_may_be_stuck() -> (Transport, Arc<AtomicU32>, Arc<AtomicBool>) {
         let activations = Arc::new(AtomicU32::new(0));
-        let device = Box::new(Probe(Arc::clone(&activations), Vec::new()));
+        let stuck = Arc::new(AtomicBool::new(false));
+        let device = Box::new(Probe(Arc::clone(&activations), Vec::new(), Arc::clone(&stuck)));
         let kick = std::fs::File::open("/dev/null").unwrap().into();
         let memory = Arc::new(crate::memory::map(1 << 20).unwrap());
         let raise = EventFd::new(0).unwrap();
-        (Transport::new(device, memory, vec![kick], raise), activations)
+        let transport = Transport::new(device, memory, vec![kick], raise);
+        (transport, activations, stuck)
     }
 
     fn get(transport: &Transport, offset: u64) -> u32 {
@@ -541,6 +590,43 @@ mod tests {
             assert_eq!(activations.load(Ordering::SeqCst), round);
         }
         assert_eq!(get(&transport, 0x70), 0xf);
+    }
+
+    #[test]
+    fn a_reset_is_over_when_the_device_has_let_go_of_memory_and_not_before() {
+        let (mut transport, activations, stuck) = transport_that_may_be_stuck();
+        set_up(&mut transport, 0x3000);
+        stuck.store(true, Ordering::SeqCst);
+        transport.write(0x70, &0u32.to_le_bytes());
+        assert_eq!(get(&transport, 0x70), 0xf | NEEDS_RESET);
+        // Nor can a queue be moved, or the machine be paused.
+        set_up(&mut transport, 0x4000);
+        assert!(matches!(transport.suspend(), Err(DeviceError::Stuck { .. })));
+        assert_eq!(get(&transport, 0x70), 0xf | NEEDS_RESET);
+        stuck.store(false, Ordering::SeqCst);
+        transport.suspend().unwrap();
+        transport.resume().unwrap();
+        assert_eq!(get(&transport, 0x70), 0);
+        set_up(&mut transport, 0x3000);
+        stuck.store(true, Ordering::SeqCst);
+        transport.write(0x70, &0u32.to_le_bytes());
+        stuck.store(false, Ordering::SeqCst);
+        transport.write(0x70, &0u32.to_le_bytes());
+        assert_eq!(get(&transport, 0x70), 0);
+        assert_eq!(activations.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_suspended_goes_on() {
+        let (mut transport, activations, stuck) = transport_that_may_be_stuck();
+        set_up(&mut transport, 0x3000);
+        stuck.store(true, Ordering::SeqCst);
+        assert!(matches!(transport.suspend(), Err(DeviceError::Stuck { .. })));
+        transport.resume().unwrap();
+        assert_eq!(
+            (get(&transport, 0x70), activations.load(Ordering::SeqCst)),
+            (0xf, 1)
+        );
     }
 
     #[test]

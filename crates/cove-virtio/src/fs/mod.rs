@@ -6,6 +6,11 @@
 //! and the threads that serve them from activation until suspension or reset; requests that wait for file locks outlast
 //! a suspension ([`late`]).
 //!
+//! A request may be stuck: the folder is on a server that has gone away, and the kernel breaks nothing off that waits
+//! for that. It may write to the guest's memory whenever it comes back. So nothing that takes the memory to be left alone
+//! is done then: a suspension fails and the device goes on, a reset is not over. Only with a machine that is no more it
+//! is left behind, together with that machine's memory.
+//!
 //! Not offered: a window of shared memory for mapped files (DAX), since the guest's kernel cannot use it, and
 //! notifications of the device to the driver.
 
@@ -13,8 +18,10 @@ mod late;
 mod session;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cove_fs::Server;
+use cove_fs::{Answer, Server};
+use vm_memory::VolatileSlice;
 
 use self::late::Late;
 use self::session::Session;
@@ -42,6 +49,47 @@ const QUEUES: &[QueueSpec] = &[
 /// Most threads that answer requests.
 const MAX_WORKERS: usize = 16;
 
+/// How long requests may take to be over before a suspension is given up. The guest stands still meanwhile, and whoever
+/// asked for that waits for ten seconds.
+const SUSPENSION: Duration = Duration::from_secs(5);
+/// The same of a reset. The driver's vCPU stands still meanwhile; as a guest restarts or ends, it leaves next.
+const RESET: Duration = Duration::from_secs(2);
+/// The same before requests are left behind.
+const LEAVE: Duration = Duration::from_millis(500);
+
+/// What answers the requests: a [`Server`], or what a test has in its place. Each is what the server's is.
+pub trait Files: Send + Sync {
+    /// [`Server::serve`].
+    fn serve(&self, readable: &[VolatileSlice<'_>], writable: &[VolatileSlice<'_>]) -> Answer;
+
+    /// [`Server::waiting`].
+    fn waiting(&self) -> Vec<(u64, u32)>;
+
+    /// [`Server::interrupt`].
+    fn interrupt(&self, unique: u64);
+
+    /// [`Server::reset`]. Called while requests that were left behind are still being answered.
+    fn reset(&self);
+}
+
+impl Files for Server {
+    fn serve(&self, readable: &[VolatileSlice<'_>], writable: &[VolatileSlice<'_>]) -> Answer {
+        Server::serve(self, readable, writable)
+    }
+
+    fn waiting(&self) -> Vec<(u64, u32)> {
+        Server::waiting(self)
+    }
+
+    fn interrupt(&self, unique: u64) {
+        Server::interrupt(self, unique);
+    }
+
+    fn reset(&self) {
+        Server::reset(self);
+    }
+}
+
 /// Why there is no file system device.
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
@@ -53,7 +101,7 @@ pub enum FsError {
 /// The file system device. Dropping it ends its threads; the server stays with whoever else holds it.
 pub struct Fs {
     config: [u8; TAG_LEN + 4],
-    server: Arc<Server>,
+    files: Arc<dyn Files>,
     workers: usize,
     session: Option<Session>,
     late: Arc<Late>,
@@ -63,6 +111,11 @@ impl Fs {
     /// A device that the guest mounts by the name `tag`, with `workers` threads to answer requests in parallel, at
     /// least one and at most 16.
     pub fn new(tag: &str, server: Arc<Server>, workers: usize) -> Result<Self, FsError> {
+        Self::with_files(tag, server, workers)
+    }
+
+    /// The same in front of anything that answers.
+    pub fn with_files(tag: &str, files: Arc<dyn Files>, workers: usize) -> Result<Self, FsError> {
         if tag.is_empty() || tag.len() > TAG_LEN || tag.contains('\0') {
             return Err(FsError::Tag(tag.to_owned()));
         }
@@ -72,22 +125,38 @@ impl Fs {
         config[TAG_LEN..].copy_from_slice(&1u32.to_le_bytes());
         Ok(Self {
             config,
-            server,
+            files,
             workers: workers.clamp(1, MAX_WORKERS),
             session: None,
             late: Arc::default(),
         })
     }
 
-    fn end_session(&mut self) -> Vec<DeviceQueue> {
-        self.session.take().map_or_else(Vec::new, Session::end)
+    /// Ends the session, which stays where it cannot be ended within `patience`.
+    fn end_session(&mut self, patience: Duration) -> Result<Vec<DeviceQueue>, DeviceError> {
+        let Some(session) = &mut self.session else {
+            return Ok(Vec::new());
+        };
+        let queues = session.end(patience)?;
+        self.session = None;
+        Ok(queues)
+    }
+
+    /// Ends the session, or leaves it behind with the memory that it has.
+    fn leave_session(&mut self) {
+        if let Err(error) = self.end_session(LEAVE)
+            && let Some(session) = self.session.take()
+        {
+            tracing::warn!(%error, "requests for shared folders are left behind");
+            session.leave_behind();
+        }
     }
 
     /// Has every request that waits for a lock end, without an answer to anybody.
     fn end_waiting(&mut self) {
         self.late = Arc::default();
-        for (unique, _) in self.server.waiting() {
-            self.server.interrupt(unique);
+        for (unique, _) in self.files.waiting() {
+            self.files.interrupt(unique);
         }
     }
 }
@@ -113,31 +182,39 @@ impl Device for Fs {
         if self.session.is_some() {
             return Err(DeviceError::AlreadyActive);
         }
-        self.session = Some(Session::begin(
-            activation,
-            &self.server,
-            self.workers,
-            &self.late,
-        )?);
+        self.session = Some(Session::begin(activation, &self.files, self.workers, &self.late)?);
         Ok(())
     }
 
     /// Requests that wait for a file lock go on waiting.
     fn suspend(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        Ok(self.end_session())
+        let ended = self.end_session(SUSPENSION);
+        if ended.is_err()
+            && let Some(session) = &mut self.session
+        {
+            session.go_on();
+        }
+        ended
     }
 
     fn reset(&mut self) -> Result<Vec<DeviceQueue>, DeviceError> {
-        let queues = self.end_session();
+        let queues = self.end_session(RESET)?;
         self.end_waiting();
-        self.server.reset();
+        self.files.reset();
         Ok(queues)
+    }
+
+    /// What a request that was left behind opens yet is the next guest's, which does not know of it, until that ends.
+    fn leave(&mut self) {
+        self.leave_session();
+        self.end_waiting();
+        self.files.reset();
     }
 }
 
 impl Drop for Fs {
     fn drop(&mut self) {
-        self.end_session();
+        self.leave_session();
         self.end_waiting();
     }
 }

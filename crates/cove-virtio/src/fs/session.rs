@@ -23,21 +23,27 @@
 //! Where as many threads answer as are to be ([`AT_ONCE`]; one where requests are brisk), another one guards: asleep, it
 //! looks every now and then whether they are stuck with requests that are not like the others ([`GUARD`]), as with a
 //! file on a server that has gone away. Then it answers what is left, and the next one guards.
+//!
+//! Threads leave between two requests, so one that is stuck does not. Whoever wants the session to end waits for a while,
+//! and then has those that have left come back ([`Session::go_on`]), or lets go of those that have not
+//! ([`Session::leave_behind`]). Which have left is decided under the lock of the queues, as everything is that others
+//! go by.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use cove_confine::seccomp::{self, Thread};
-use cove_fs::{Answer, Server};
+use cove_fs::Answer;
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use virtio_queue::{DescriptorChain, QueueT};
 use vm_memory::{Bytes, VolatileSlice};
 
-use super::QUEUES;
 use super::late::{Late, LateAnswer};
+use super::{Files, QUEUES};
 use crate::device::{Activation, DeviceError, GuestMemory, Interrupt};
 use crate::queue::{BrokenQueue, DeviceQueue, split};
 
@@ -59,7 +65,9 @@ const LARGE: usize = 64 << 10;
 /// The session as the device holds it.
 pub(super) struct Session {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    files: Arc<dyn Files>,
+    /// By their numbers; those that have left as well.
+    threads: Vec<Option<JoinHandle<()>>>,
 }
 
 /// What the threads have in common, and those who answer requests that waited.
@@ -67,6 +75,8 @@ pub(super) struct Shared {
     memory: Arc<GuestMemory>,
     interrupt: Arc<dyn Interrupt>,
     queues: Mutex<Queues>,
+    /// A thread has left.
+    left: Condvar,
     /// Rung for a thread that sleeps, when there is more to do than for one.
     more: OwnedFd,
     /// The threads are to end; `stop` is readable then, for those that sleep.
@@ -79,6 +89,8 @@ pub(super) struct Shared {
     linger: Duration,
     /// The driver broke a queue: nothing is done before a reset.
     broken: AtomicBool,
+    /// Nobody waits any more for those that have not left.
+    left_behind: AtomicBool,
 }
 
 /// The queues, and who waits for them.
@@ -88,8 +100,10 @@ struct Queues {
     first: usize,
     /// Threads that sleep, or have found nothing to do and are about to.
     asleep: usize,
-    /// All threads.
+    /// All threads that have not left.
     threads: usize,
+    /// Which have.
+    left: Vec<bool>,
     /// When each thread has begun with the request that it is at.
     began: Vec<Option<Instant>>,
     /// When a request was answered last, and how long that had taken.
@@ -114,6 +128,22 @@ enum Woken {
     Failed,
 }
 
+/// A thread's place in the session, which it leaves however it ends.
+struct Place<'s> {
+    shared: &'s Shared,
+    thread: usize,
+    /// It has already, and another thread may have it by now.
+    has_left: bool,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if !self.has_left {
+            self.shared.leave(self.shared.queues(), self.thread);
+        }
+    }
+}
+
 /// A chain and the queue that it belongs to.
 struct Request<'m> {
     queue: usize,
@@ -123,7 +153,7 @@ struct Request<'m> {
 impl Session {
     pub(super) fn begin(
         activation: Activation,
-        server: &Arc<Server>,
+        files: &Arc<dyn Files>,
         workers: usize,
         late: &Arc<Late>,
     ) -> Result<Self, DeviceError> {
@@ -146,10 +176,6 @@ impl Session {
         let eventfd = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let failed = |error: rustix::io::Errno| os("create an eventfd")(error.into());
         let (more, stop) = (eventfd().map_err(failed)?, eventfd().map_err(failed)?);
-        let sleepers = (0..workers)
-            .map(|_| sleeper(&queues, &more, &stop))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| os("watch for the driver's notifications")(error.into()))?;
         let mut session = Self {
             shared: Arc::new(Shared {
                 memory,
@@ -158,7 +184,8 @@ impl Session {
                     list: queues,
                     first: 0,
                     asleep: 0,
-                    threads: workers,
+                    threads: 0,
+                    left: vec![true; workers],
                     began: vec![None; workers],
                     answered: Instant::now(),
                     took: Duration::ZERO,
@@ -166,6 +193,7 @@ impl Session {
                     guarded: false,
                     taken: 0,
                 }),
+                left: Condvar::new(),
                 more,
                 ending: AtomicBool::new(false),
                 stop,
@@ -176,42 +204,89 @@ impl Session {
                     Duration::ZERO
                 },
                 broken: AtomicBool::new(false),
+                left_behind: AtomicBool::new(false),
             }),
-            threads: Vec::new(),
+            files: Arc::clone(files),
+            threads: (0..workers).map(|_| None).collect(),
         };
-        for (number, sleeper) in sleepers.into_iter().enumerate() {
-            let (shared, server) = (Arc::clone(&session.shared), Arc::clone(server));
-            let spawned = std::thread::Builder::new()
-                .name(format!("fs{number}"))
-                .spawn(move || {
-                    seccomp::enter(Thread::Files);
-                    shared.work(number, &server, &sleeper);
-                });
-            match spawned {
-                Ok(thread) => session.threads.push(thread),
-                // Fewer serve as well, only not as fast.
-                Err(error) if number > 0 => {
-                    tracing::warn!(%error, threads = number, "no more threads for shared folders");
-                    session.shared.queues().threads = number;
-                    break;
-                }
-                Err(error) => return Err(os("start a thread")(error)),
-            }
+        let started = session.start();
+        if session.shared.queues().threads == 0 {
+            started.map_err(os("start a thread"))?;
         }
         late.begin(&session.shared);
         Ok(session)
     }
 
-    /// Ends it, and hands the queues back with every chain returned but those of requests that wait for locks.
-    pub(super) fn end(self) -> Vec<DeviceQueue> {
-        self.shared.request_stop();
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the file system device panicked");
+    /// Starts the threads that are not there, and tells of the last that could not be. Fewer serve as well, only not as
+    /// fast.
+    fn start(&mut self) -> io::Result<()> {
+        let numbers = self.shared.queues().call_in();
+        let mut result = Ok(());
+        for number in numbers {
+            if let Err(error) = self.start_one(number) {
+                tracing::warn!(%error, "one thread less for shared folders");
+                self.shared.leave(self.shared.queues(), number);
+                result = Err(error);
             }
         }
+        result
+    }
+
+    fn start_one(&mut self, number: usize) -> io::Result<()> {
+        let (shared, files) = (Arc::clone(&self.shared), Arc::clone(&self.files));
+        let sleeper = sleeper(&shared.queues().list, &shared.more, &shared.stop)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("fs{number}"))
+            .spawn(move || {
+                seccomp::enter(Thread::Files);
+                shared.work(number, &*files, &sleeper);
+            })?;
+        let before = self
+            .threads
+            .get_mut(number)
+            .and_then(|place| place.replace(thread));
+        join(before);
+        Ok(())
+    }
+
+    /// Ends it, and hands the queues back with every chain returned but those of requests that wait for locks. Where
+    /// requests are not over after `patience`, no other is taken until it goes on.
+    pub(super) fn end(&mut self, patience: Duration) -> Result<Vec<DeviceQueue>, DeviceError> {
+        self.shared.request_stop();
+        let requests = self.shared.await_all(patience);
+        if requests > 0 {
+            return Err(DeviceError::Stuck {
+                requests,
+                waited: patience,
+            });
+        }
+        join(self.threads.drain(..).flatten());
         self.shared.late.end();
-        std::mem::take(&mut self.shared.queues().list)
+        Ok(std::mem::take(&mut self.shared.queues().list))
+    }
+
+    /// Goes on after an end that failed, as if it had not been asked for.
+    pub(super) fn go_on(&mut self) {
+        if self.shared.call_back() {
+            // It logs what goes wrong.
+            let _ = self.start();
+        }
+    }
+
+    /// Leaves the threads to themselves that have not left. Their requests are answered to the memory that they are
+    /// from, which they hold, and to nobody else.
+    pub(super) fn leave_behind(self) {
+        self.shared.left_behind.store(true, Ordering::Release);
+        self.shared.late.end();
+    }
+}
+
+/// Waits for threads that have left.
+fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a thread of the file system device panicked");
+        }
     }
 }
 
@@ -252,6 +327,15 @@ impl Queues {
             more |= queue.arm(memory)?;
         }
         Ok(more)
+    }
+
+    /// Counts those in that have left, and returns their numbers.
+    fn call_in(&mut self) -> Vec<usize> {
+        let left = self.left.iter().enumerate().filter(|(_, left)| **left);
+        let numbers = left.map(|(number, _)| number).collect();
+        self.left.fill(false);
+        self.threads = self.left.len();
+        numbers
     }
 
     /// A thread begins with a request.
@@ -314,23 +398,63 @@ impl Shared {
         ring(&self.stop);
     }
 
+    /// Takes that back; false where the driver broke a queue, and nothing goes on.
+    fn call_back(&self) -> bool {
+        if self.broken.load(Ordering::Acquire) {
+            return false;
+        }
+        // A thread that looks whether it is to leave has the lock.
+        let _queues = self.queues();
+        self.ending.store(false, Ordering::Release);
+        // It does not block, and what fails was not rung.
+        let _ = rustix::io::read(&self.stop, &mut [0; 8]);
+        true
+    }
+
+    /// A thread leaves.
+    fn leave(&self, mut queues: MutexGuard<'_, Queues>, thread: usize) {
+        if let Some(left) = queues.left.get_mut(thread)
+            && !std::mem::replace(left, true)
+        {
+            queues.threads -= 1;
+        }
+        drop(queues);
+        self.left.notify_all();
+    }
+
+    /// Waits for all threads to leave, and returns how many have not.
+    fn await_all(&self, patience: Duration) -> usize {
+        let waited = self
+            .left
+            .wait_timeout_while(self.queues(), patience, |queues| queues.threads > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.threads
+    }
+
     /// Answers requests until told to stop.
-    fn work(&self, thread: usize, server: &Server, sleeper: &OwnedFd) {
+    fn work(&self, thread: usize, files: &dyn Files, sleeper: &OwnedFd) {
+        let mut place = Place {
+            shared: self,
+            thread,
+            has_left: false,
+        };
         let mut wanted = true;
         loop {
             match self.next(thread, sleeper, wanted) {
-                Ok(Some(request)) => match self.serve(thread, server, request) {
+                Ok(Some(request)) => match self.serve(thread, files, request) {
                     Ok(large) => wanted = large,
                     Err(error) => return self.give_up(&error),
                 },
-                Ok(None) => return,
+                Ok(None) => {
+                    place.has_left = true;
+                    return;
+                }
                 Err(error) => return self.give_up(&error),
             }
         }
     }
 
-    /// The next request, or nothing when the threads are to end. One that is not `wanted` leaves small requests that
-    /// are brisk to another, in whose way it would be.
+    /// The next request, or nothing when the thread was to leave, and has. One that is not `wanted` leaves small requests
+    /// that are brisk to another, in whose way it would be.
     fn next(
         &self,
         thread: usize,
@@ -338,10 +462,11 @@ impl Shared {
         mut wanted: bool,
     ) -> Result<Option<Request<'_>>, BrokenQueue> {
         loop {
+            let mut queues = self.queues();
             if self.ending.load(Ordering::Acquire) {
+                self.leave(queues, thread);
                 return Ok(None);
             }
-            let mut queues = self.queues();
             let mut is_armed = false;
             let alone = queues.awake() == 1;
             let takes = if queues.brisk {
@@ -380,6 +505,7 @@ impl Shared {
                 }
             }
             if !self.rest(queues, sleeper, is_armed)? {
+                self.leave(self.queues(), thread);
                 return Ok(None);
             }
             wanted = true;
@@ -441,7 +567,7 @@ impl Shared {
     }
 
     /// Answers a request; whether it is one of those for which another thread is woken.
-    fn serve(&self, thread: usize, server: &Server, request: Request<'_>) -> Result<bool, BrokenQueue> {
+    fn serve(&self, thread: usize, files: &dyn Files, request: Request<'_>) -> Result<bool, BrokenQueue> {
         let Request { queue, chain } = request;
         let head = chain.head_index();
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
@@ -455,11 +581,13 @@ impl Shared {
         if large {
             self.call_help()?;
         }
-        match server.serve(&readable, &writable) {
+        match files.serve(&readable, &writable) {
             Answer::Written(len) => {
                 self.finish(thread, queue, head, u32::try_from(len).unwrap_or(u32::MAX))?;
             }
             Answer::Nothing => self.finish(thread, queue, head, 0)?,
+            // Nobody is left to wait for it.
+            Answer::Later(_) if self.left_behind.load(Ordering::Acquire) => self.queues().end(thread),
             Answer::Later(pending) => {
                 let buffers: Vec<_> = chain
                     .writable()

@@ -171,7 +171,7 @@ impl Backend {
             return Ok(());
         }
         self.phase = Phase::Suspended;
-        let queues = self.device.suspend().map_err(device_failed)?;
+        let queues = patiently(|| self.device.suspend()).map_err(device_failed)?;
         self.take_back(&queues);
         Ok(())
     }
@@ -179,7 +179,7 @@ impl Backend {
     /// Makes the device forget its driver.
     fn reset(&mut self) {
         self.phase = Phase::Idle;
-        match self.device.reset() {
+        match patiently(|| self.device.reset()) {
             Ok(queues) => self.take_back(&queues),
             Err(error) => {
                 tracing::error!(
@@ -460,6 +460,21 @@ fn fresh_vrings(device: &dyn Device) -> (Vec<Vring>, Arc<Signals>) {
         std::iter::repeat_with(Vring::default).take(count).collect(),
         Arc::new(Signals::new(count)),
     )
+}
+
+/// Takes queues back from a device as soon as its requests are over. The protocol has no word for requests that are
+/// stuck, and a front end that was told of an end would give their memory to others: so it waits.
+fn patiently(
+    mut take_back: impl FnMut() -> std::result::Result<Vec<DeviceQueue>, DeviceError>,
+) -> std::result::Result<Vec<DeviceQueue>, DeviceError> {
+    loop {
+        match take_back() {
+            Err(error @ DeviceError::Stuck { .. }) => {
+                tracing::warn!(%error, "a vhost-user front end waits for its device");
+            }
+            result => return result,
+        }
+    }
 }
 
 fn device_failed(error: DeviceError) -> Error {
