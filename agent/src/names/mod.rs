@@ -176,7 +176,7 @@ impl Names {
         };
         let answer = match own(&query) {
             Some(answer) => answer,
-            None => self.resolve(&query, message).await,
+            None => self.resolve(&query).await,
         };
         Some(match carrier {
             Carrier::Datagram => query.fit_datagram(answer),
@@ -184,7 +184,7 @@ impl Names {
         })
     }
 
-    async fn resolve(&self, query: &Query<'_>, message: &[u8]) -> Vec<u8> {
+    async fn resolve(&self, query: &Query<'_>) -> Vec<u8> {
         let key = query.key();
         let kept = self.kept().get(&key, Instant::now());
         if let Some(mut answer) = kept {
@@ -193,7 +193,7 @@ impl Names {
         }
         let asking = self
             .under_way()
-            .join(&key, ask(self.upstream.clone(), message.to_vec()));
+            .join(&key, ask(self.upstream.clone(), query.anew(query.id())));
         let Some(mut answer) = asking.await else {
             return query.failure(Code::ServerFailure);
         };

@@ -11,6 +11,8 @@ pub const MAX_MESSAGE: usize = u16::MAX as usize;
 pub const MOST_QUESTIONS: usize = 448;
 /// Largest message over UDP to somebody who has not said more.
 const PLAIN_PAYLOAD: u16 = 512;
+/// Largest message over UDP that is asked for: it fits every way's packets (RFC 9715, section 3).
+const ASKED_PAYLOAD: u16 = 1232;
 
 /// An IPv4 address.
 pub const A: u16 = 1;
@@ -26,6 +28,10 @@ const ANY: u16 = 255;
 const IN: u16 = 1;
 
 const HEADER: usize = 12;
+/// Type and class, which follow a question's name.
+const KIND_AND_CLASS: usize = 4;
+/// The flag in EDNS that asks for signatures.
+const DO: u16 = 0x8000;
 /// Longest name on the wire.
 const MAX_NAME: usize = 255;
 /// Most addresses of an answer that is made here.
@@ -40,6 +46,7 @@ const TC: u8 = 0x02;
 const RD: u8 = 0x01;
 // The second.
 const RA: u8 = 0x80;
+const AD: u8 = 0x20;
 const CD: u8 = 0x10;
 const RCODE: u8 = 0x0f;
 
@@ -101,11 +108,11 @@ impl<'m> Query<'m> {
         let (name, end) = question_name(message).ok_or(bad)?;
         let kind = number(message, end).ok_or(bad)?;
         let class = number(message, end + 2).ok_or(bad)?;
-        let question = &message[HEADER..end + 4];
+        let question = &message[HEADER..end + KIND_AND_CLASS];
         let mut edns = None;
         let mut records = Records {
             message,
-            at: end + 4,
+            at: end + KIND_AND_CLASS,
             left: usize::from(additional),
         };
         for record in &mut records {
@@ -154,15 +161,31 @@ impl<'m> Query<'m> {
         u16::from_be_bytes([self.message[0], self.message[1]])
     }
 
-    /// What two questions have in common that the same answer fits.
+    /// What two questions have in common that the same answer fits: all that [`Query::anew`] carries but for the number
+    /// and the spelling.
     pub fn key(&self) -> Vec<u8> {
-        let mut key = self.question.to_ascii_lowercase();
-        key.push(self.message[2] & RD | self.message[3] & CD);
-        key.push(
-            self.edns
-                .map_or(0, |(_, flags)| 1 | (flags >> 8).to_be_bytes()[1] & 0x80),
-        );
+        let mut key = self.anew(0);
+        if let Some(name) = key.get_mut(HEADER..HEADER + self.question.len() - KIND_AND_CLASS) {
+            name.make_ascii_lowercase();
+        }
         key
+    }
+
+    /// The question as it is asked of others, with the number `id`. Of what else its asker wrote only the flags are in
+    /// it that say what answer is wanted: anything more, such as whose subnet to answer for (RFC 7871), would make an
+    /// answer that is given to everybody one that an asker has shaped.
+    pub fn anew(&self, id: u16) -> Vec<u8> {
+        let mut message = request(id, self.message[2] & RD, self.message[3] & (AD | CD));
+        message.extend(self.question);
+        if let Some((_, flags)) = self.edns {
+            message[11] = 1;
+            message.push(0);
+            message.extend(OPT.to_be_bytes());
+            message.extend(ASKED_PAYLOAD.to_be_bytes());
+            message.extend(u32::from(flags & DO).to_be_bytes());
+            message.extend([0, 0]);
+        }
+        message
     }
 
     /// Whether `message` answers this question, as far as number and question tell.
@@ -171,7 +194,7 @@ impl<'m> Query<'m> {
         message.get(..2) == self.message.get(..2)
             && message.get(2).is_some_and(|flags| flags & QR != 0)
             && counts(message)[0] == 1
-            && question.is_some_and(|question| question.eq_ignore_ascii_case(self.question))
+            && question.is_some_and(|question| is_same(question, self.question))
     }
 
     /// An answer of those of `addresses` that are of the family asked for, which hold for `ttl` seconds.
@@ -251,12 +274,24 @@ impl<'m> Query<'m> {
 /// A question for the addresses of a name, of the family that `kind` says, [`A`] or [`AAAA`]. Nothing if it is no name
 /// that could be asked for.
 pub fn question(id: u16, name: &str, kind: u16) -> Option<Vec<u8>> {
-    let mut message = id.to_be_bytes().to_vec();
-    message.extend([RD, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    let mut message = request(id, RD, 0);
     message.extend(on_the_wire(name)?);
     message.extend(kind.to_be_bytes());
     message.extend(IN.to_be_bytes());
     Some(message)
+}
+
+/// The header of a request with one question.
+fn request(id: u16, flags: u8, further: u8) -> Vec<u8> {
+    let mut message = id.to_be_bytes().to_vec();
+    message.extend([flags, further, 0, 1, 0, 0, 0, 0, 0, 0]);
+    message
+}
+
+/// Whether two questions of one length ask the same. Names have no case; types and classes are numbers.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let name = other.len().saturating_sub(KIND_AND_CLASS);
+    one.eq_ignore_ascii_case(other) && one.get(name..) == other.get(name..)
 }
 
 /// Appends a record to an answer, whose name stands at `owner` in it. What is appended here is far shorter than
@@ -404,7 +439,7 @@ fn answer_records(message: &[u8]) -> Option<Records<'_>> {
     let [questions, further @ ..] = counts(message);
     let mut at = HEADER;
     for _ in 0..questions {
-        at = skip_name(message, at)? + 4;
+        at = skip_name(message, at)? + KIND_AND_CLASS;
     }
     Some(Records {
         message,

@@ -120,6 +120,13 @@ fn names(bytes: &[u8]) -> Result<()> {
             query.is_answered_by(&answer),
             "{query:?} is not answered by its answer"
         );
+        let anew = query.anew(query.id());
+        let asked =
+            Query::parse(&anew).map_err(|error| anyhow::anyhow!("{query:?} cannot be asked: {error}"))?;
+        ensure!(
+            asked.key() == query.key() && asked.name == query.name && asked.is_answered_by(&answer),
+            "{query:?} is asked of others as {asked:?}"
+        );
         let found = dns::addresses(&answer);
         ensure!(
             !query.asks_for_address() || found.len() == 1,

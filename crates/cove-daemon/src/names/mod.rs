@@ -156,14 +156,14 @@ impl Resolver {
             Err(Malformed::NoRequest) => return None,
             Err(Malformed::Bad(code)) => return Some(dns::refuse(message, code)),
         };
-        let answer = timeout(PATIENCE, self.resolve(&query, message)).await;
+        let answer = timeout(PATIENCE, self.resolve(&query)).await;
         Some(answer.unwrap_or_else(|_| {
             tracing::debug!(name = query.name, "nobody answered");
             query.failure(Code::ServerFailure)
         }))
     }
 
-    async fn resolve(&self, query: &Query<'_>, message: &[u8]) -> Vec<u8> {
+    async fn resolve(&self, query: &Query<'_>) -> Vec<u8> {
         let began = tokio::time::Instant::now();
         if query.asks_for_address() {
             let found = self.hosts().find(&query.name);
@@ -188,7 +188,7 @@ impl Resolver {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .current();
-        match servers::ask(&listed.servers, query, message).await {
+        match servers::ask(&listed.servers, query).await {
             Ok(answer) if dns::is_no_such_name(&answer) => {
                 // Whatever comes of it, there is time left to say that there is no such name.
                 let left = PATIENCE.saturating_sub(began.elapsed() + MOMENT);

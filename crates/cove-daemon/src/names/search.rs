@@ -71,7 +71,7 @@ async fn ask(
     let message = dns::question(query.id(), &name, query.kind)?;
     let completed = Query::parse(&message).ok()?;
     let _place = places.acquire().await.ok()?;
-    let answer = servers::ask(servers, &completed, &message).await.ok()?;
+    let answer = servers::ask(servers, &completed).await.ok()?;
     if !dns::is_conclusive(&answer) || dns::is_no_such_name(&answer) {
         return None;
     }

@@ -108,19 +108,15 @@ fn number_of(_: &str) -> Option<u32> {
     None
 }
 
-/// Asks the servers in turn until one knows. `message` is the query's own. It is for the caller to bound how long those
-/// are waited for that say nothing.
-pub(super) async fn ask(
-    servers: &[SocketAddr],
-    query: &Query<'_>,
-    message: &[u8],
-) -> Result<Vec<u8>, AskError> {
+/// Asks the servers in turn until one knows. It is for the caller to bound how long those are waited for that say
+/// nothing.
+pub(super) async fn ask(servers: &[SocketAddr], query: &Query<'_>) -> Result<Vec<u8>, AskError> {
     let mut turns = servers.iter().copied().cycle().take(servers.len() * ROUNDS);
     let mut asked = FuturesUnordered::new();
     let mut last = Err(AskError::None);
     loop {
         let answered = if let Some(server) = turns.next() {
-            asked.push(async move { (server, ask_one(server, query, message).await) });
+            asked.push(async move { (server, ask_one(server, query).await) });
             // One that is only slow is still listened to while the next one is asked.
             let Ok(answered) = timeout(TURN, asked.next()).await else {
                 continue;
@@ -143,10 +139,9 @@ pub(super) async fn ask(
     }
 }
 
-async fn ask_one(server: SocketAddr, query: &Query<'_>, message: &[u8]) -> io::Result<Vec<u8>> {
+async fn ask_one(server: SocketAddr, query: &Query<'_>) -> io::Result<Vec<u8>> {
     // A number that nobody off the path can guess, beside a port of the kernel's choice.
-    let mut message = message.to_vec();
-    dns::set_id(&mut message, random());
+    let message = query.anew(random());
     let asked = Query::parse(&message).map_err(io::Error::other)?;
     let mut answer = by_datagram(server, &asked, &message).await?;
     if dns::is_truncated(&answer) {

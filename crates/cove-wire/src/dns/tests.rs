@@ -32,6 +32,39 @@ fn a_question_is_read_whatever_its_spelling() {
     assert_ne!(query.key(), Query::parse(&plain).unwrap().key());
 }
 
+/// What a container writes beside its question came to the name server, and the answer to that was everybody's.
+#[test]
+fn only_what_is_asked_is_asked_of_others() {
+    let mut subnet = question("db.test", A, None);
+    subnet[3] = CD;
+    subnet[11] = 2;
+    // A record of an address, and EDNS that wants signatures and has a subnet to answer for.
+    subnet.extend([0, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, 66]);
+    subnet.extend([0, 0, 41, 16, 0, 0, 0, 0x80, 0, 0, 11]);
+    subnet.extend([0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2]);
+    let query = Query::parse(&subnet).unwrap();
+    let asked = query.anew(7);
+    let mut expected = question("db.test", A, Some(ASKED_PAYLOAD));
+    let signed = expected.len() - 4;
+    (expected[0], expected[1], expected[3], expected[signed]) = (0, 7, CD, 0x80);
+    assert_eq!(asked, expected);
+    assert_eq!(Query::parse(&asked).unwrap().key(), query.key());
+    let plain = question("DB.test", A, None);
+    let plain = Query::parse(&plain).unwrap();
+    assert_eq!(plain.anew(plain.id()), question("DB.test", A, None));
+    assert_ne!(plain.key(), query.key());
+}
+
+/// HTTPS is 65, and 97 would be its small letter.
+#[test]
+fn types_are_not_letters() {
+    let (https, other) = (question("db.test", 65, None), question("db.test", 97, None));
+    let (https, other) = (Query::parse(&https).unwrap(), Query::parse(&other).unwrap());
+    assert_ne!(https.key(), other.key());
+    assert!(!https.is_answered_by(&other.failure(Code::NoError)));
+    assert!(https.is_answered_by(&https.failure(Code::NoError)));
+}
+
 #[test]
 fn an_answer_has_the_addresses_of_the_family_asked_for_and_their_lifetime() {
     let addresses: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
