@@ -32,6 +32,7 @@ use cove_wire::{Codec, Fault, FaultCode, Protocol, Publish, Published, WireError
 use futures_util::{SinkExt, StreamExt};
 use std::{sync::Arc, time::Duration};
 use tokio::{
+    sync::Semaphore,
     task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -41,10 +42,32 @@ use tokio_util::codec::Framed;
 /// ever has an engine that says no more than that it waited.
 const MAX_LEASES: usize = 4096;
 const MAX_REFUSED: usize = 64;
+/// Connections to all published ports at once. With the leases, each of which has a connection to the guest as well,
+/// they leave a quarter of those that the machine can have to whoever else needs one: to Docker clients before all.
+const MAX_CONNECTIONS: usize = 8192;
 /// How long a guest may take to say which port it wants.
 const ASKING: Duration = Duration::from_secs(10);
 /// The pause after an accept that failed, as it does for lack of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What all published ports of a machine have in common.
+#[derive(Clone)]
+struct Common {
+    machine: Arc<dyn Machine>,
+    ledger: Ledger,
+    /// For the connections to them.
+    places: Arc<Semaphore>,
+}
+
+impl Common {
+    fn new(machine: Arc<dyn Machine>) -> Self {
+        Self {
+            machine,
+            ledger: Ledger::default(),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        }
+    }
+}
 
 /// The published ports of a running machine. Dropping this releases them.
 #[derive(Debug)]
@@ -56,18 +79,12 @@ pub(crate) struct Ports {
 impl Ports {
     /// Publishes what the machine's engine asks for.
     pub(crate) fn of(machine: Arc<dyn Machine>) -> Self {
-        let ledger = Ledger::default();
+        let common = Common::new(machine);
         Self {
-            task: tokio::spawn({
-                let ledger = ledger.clone();
-                async move {
-                    tokio::join!(
-                        serve(Arc::clone(&machine), ledger.clone()),
-                        services::follow(machine, ledger),
-                    );
-                }
+            ledger: common.ledger.clone(),
+            task: tokio::spawn(async move {
+                tokio::join!(serve(common.clone()), services::follow(common));
             }),
-            ledger,
         }
     }
 
@@ -83,8 +100,8 @@ impl Drop for Ports {
     }
 }
 
-async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
-    let listener = match machine.listen(port::HOST).await {
+async fn serve(common: Common) {
+    let listener = match common.machine.listen(port::HOST).await {
         Ok(listener) => listener,
         Err(error) => {
             tracing::warn!("ports cannot be published: {}", chain(&error));
@@ -97,7 +114,7 @@ async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
             accepted = listener.accept(), if leases.len() < MAX_LEASES + MAX_REFUSED => match accepted {
                 Ok(connection) => {
                     let free = leases.len() < MAX_LEASES;
-                    leases.spawn(lease(connection, Arc::clone(&machine), ledger.clone(), free));
+                    leases.spawn(lease(connection, common.clone(), free));
                 }
                 Err(error) => {
                     tracing::warn!("accepting the guest's connection failed: {error}");
@@ -110,7 +127,7 @@ async fn serve(machine: Arc<dyn Machine>, ledger: Ledger) {
 }
 
 /// Serves one connection, on which a port is asked for. `free` says whether the guest may have another one.
-async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger, free: bool) {
+async fn lease(connection: Connection, common: Common, free: bool) {
     let mut wire: Framed<_, Codec<Publish, Published>> = Framed::new(connection, Codec::default());
     let publish = match timeout(ASKING, wire.next()).await {
         Ok(Some(Ok(publish))) => publish,
@@ -123,7 +140,7 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
             return Err(one_too_many(&publish));
         }
         if publish.patient {
-            return Ok(bind::wait_for(&publish, &ledger).await);
+            return Ok(bind::wait_for(&publish, &common.ledger).await);
         }
         bind::bind(publish.protocol, publish.host).await
     };
@@ -136,7 +153,7 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
         _ = wire.next() => return,
     };
     let listens = bound.as_ref().is_some_and(Bound::listens);
-    let _entry = listens.then(|| ledger.enter(publish));
+    let _entry = listens.then(|| common.ledger.enter(publish));
     match &result {
         Ok(()) if !listens => {
             tracing::info!(port = %publish.host, "granted without a listener: this computer has no IPv6");
@@ -149,8 +166,12 @@ async fn lease(connection: Connection, machine: Arc<dyn Machine>, ledger: Ledger
     }
     let serving = async {
         match bound {
-            Some(Bound::Streams(listener)) => streams::serve(&listener, &machine, publish.container).await,
-            Some(Bound::Datagrams(endpoint)) => datagrams::serve(endpoint, machine, publish.container).await,
+            Some(Bound::Streams(listener)) => {
+                streams::serve(&listener, &common, publish.container).await;
+            }
+            Some(Bound::Datagrams(endpoint)) => {
+                datagrams::serve(endpoint, common.machine, publish.container).await
+            }
             // The lease lasts as long as any.
             Some(Bound::Nothing) => std::future::pending().await,
             None => {}
@@ -195,12 +216,8 @@ mod tests {
         let (machine, _handle) = fixture.running().await;
         for (free, reason) in [(false, "published 4096 ports already"), (true, "port 0 cannot")] {
             let (ours, theirs) = UnixStream::pair().unwrap();
-            let leasing = tokio::spawn(lease(
-                theirs.into(),
-                Arc::clone(&machine),
-                Ledger::default(),
-                free,
-            ));
+            let common = Common::new(Arc::clone(&machine));
+            let leasing = tokio::spawn(lease(theirs.into(), common, free));
             let mut proxy: Framed<_, Codec<Published, Publish>> = Framed::new(ours, Codec::default());
             let publish = Publish {
                 protocol: Protocol::Tcp,

@@ -11,7 +11,7 @@
 //! One task owns all of them. A port that another program has is tried again until the service is gone: services start
 //! and move long after anybody could be told.
 
-use super::{Ledger, PAUSE, bind, bind::Bound, datagrams, streams};
+use super::{Common, PAUSE, bind, bind::Bound, datagrams, streams};
 use crate::machine::{ask_engine, engine_events};
 use cove_machine::Machine;
 use cove_wire::{Protocol, Publish, network};
@@ -19,7 +19,6 @@ use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -42,16 +41,17 @@ const EVENTS: &str =
 type Port = (Protocol, u16);
 
 /// Publishes what services publish, for ever.
-pub(super) async fn follow(machine: Arc<dyn Machine>, ledger: Ledger) {
+pub(super) async fn follow(common: Common) {
+    let machine = &*common.machine;
     let mut held: HashMap<Port, JoinSet<()>> = HashMap::new();
     loop {
-        if let Ok(mut events) = engine_events(&*machine, &encoded(EVENTS)).await {
+        if let Ok(mut events) = engine_events(machine, &encoded(EVENTS)).await {
             // The engine answers a moment before it listens for events, so that the first list is asked for once more.
             let mut settled = false;
             loop {
-                let services = services(&*machine).await;
+                let services = services(machine).await;
                 if let Some(services) = &services {
-                    hold(&mut held, &published(services), &machine, &ledger);
+                    hold(&mut held, &published(services), &common);
                 }
                 let patience = match services {
                     None => AGAIN,
@@ -85,12 +85,7 @@ async fn services(machine: &dyn Machine) -> Option<Value> {
 }
 
 /// Lets go of the ports that are not wanted any more, and begins to serve new ones.
-fn hold(
-    held: &mut HashMap<Port, JoinSet<()>>,
-    wanted: &BTreeSet<Port>,
-    machine: &Arc<dyn Machine>,
-    ledger: &Ledger,
-) {
+fn hold(held: &mut HashMap<Port, JoinSet<()>>, wanted: &BTreeSet<Port>, common: &Common) {
     held.retain(|port, _| wanted.contains(port));
     for port in wanted {
         held.entry(*port).or_insert_with(|| {
@@ -102,7 +97,7 @@ fn hold(
                     container: SocketAddr::new(network::GUEST_V4.into(), port.1),
                     patient: true,
                 };
-                families.spawn(serve(publish, Arc::clone(machine), ledger.clone()));
+                families.spawn(serve(publish, common.clone()));
             }
             families
         });
@@ -110,16 +105,16 @@ fn hold(
 }
 
 /// Serves one port of one family, for ever; not at all where this computer lacks the family.
-async fn serve(publish: Publish, machine: Arc<dyn Machine>, ledger: Ledger) {
-    let bound = bind::wait_for(&publish, &ledger).await;
+async fn serve(publish: Publish, common: Common) {
+    let bound = bind::wait_for(&publish, &common.ledger).await;
     if !bound.listens() {
         return;
     }
-    let _entry = ledger.enter(publish);
+    let _entry = common.ledger.enter(publish);
     tracing::info!(protocol = %publish.protocol, port = %publish.host, "published for a service");
     match bound {
-        Bound::Streams(listener) => streams::serve(&listener, &machine, publish.container).await,
-        Bound::Datagrams(endpoint) => datagrams::serve(endpoint, machine, publish.container).await,
+        Bound::Streams(listener) => streams::serve(&listener, &common, publish.container).await,
+        Bound::Datagrams(endpoint) => datagrams::serve(endpoint, common.machine, publish.container).await,
         Bound::Nothing => {}
     }
 }

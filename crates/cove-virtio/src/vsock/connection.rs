@@ -24,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{SendFlags, Shutdown};
 use vm_memory::VolatileSlice;
 
-use super::credit::{BUF_ALLOC, FromGuest, ToGuest};
+use super::credit::{FromGuest, ToGuest};
 use super::packet::{HOST_CID, Header, Op, SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, TYPE_STREAM};
 use crate::{scatter, socket};
 
@@ -85,7 +85,7 @@ pub(super) struct Connection {
     stream: Option<OwnedFd>,
     pub(super) to_guest: ToGuest,
     pub(super) from_guest: FromGuest,
-    /// What the guest sent and the host has not taken yet; credit bounds it to [`BUF_ALLOC`].
+    /// What the guest sent and the host has not taken yet; credit bounds it to the receive buffer.
     backlog: VecDeque<u8>,
     /// REQUEST or RESPONSE, before it is sent.
     pub(super) opening: Option<Op>,
@@ -120,13 +120,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(ports: Ports, state: State, stream: Option<OwnedFd>) -> Self {
+    /// With a receive buffer of `window` bytes.
+    pub(super) fn new(ports: Ports, state: State, stream: Option<OwnedFd>, window: u32) -> Self {
         Self {
             ports,
             state,
             stream,
             to_guest: ToGuest::default(),
-            from_guest: FromGuest::default(),
+            from_guest: FromGuest::new(window),
             backlog: VecDeque::new(),
             opening: None,
             credit_asked: false,
@@ -168,7 +169,7 @@ impl Connection {
             kind: TYPE_STREAM,
             op: op as u16,
             flags,
-            buf_alloc: BUF_ALLOC,
+            buf_alloc: self.from_guest.window(),
             fwd_cnt: self.from_guest.forwarded(),
         }
     }
@@ -399,7 +400,7 @@ impl Connection {
     }
 
     fn forward(&mut self, bytes: usize) {
-        // At most BUF_ALLOC at a time, which fits.
+        // At most the receive buffer at a time, which fits.
         self.from_guest.forward(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 

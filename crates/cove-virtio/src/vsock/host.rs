@@ -115,7 +115,7 @@ impl Muxer {
             self.reply_rst(ports);
             return;
         }
-        let mut connection = Connection::new(ports, State::Dialling, None);
+        let mut connection = Connection::new(ports, State::Dialling, None, self.window());
         if connection.to_guest.update(buf_alloc, fwd_cnt).is_err() {
             self.reply_rst(ports);
             return;
@@ -165,7 +165,12 @@ impl Muxer {
     /// A host program connected.
     fn greeted_by(&mut self, stream: OwnedFd) {
         let nowhere = Ports { host: 0, guest: 0 };
-        let id = self.insert(Connection::new(nowhere, State::Greeting, Some(stream)));
+        let id = self.insert(Connection::new(
+            nowhere,
+            State::Greeting,
+            Some(stream),
+            self.window(),
+        ));
         let added = match self.table.get(id).and_then(Connection::stream) {
             Some(stream) => self.poll.add(stream, Source::Connection(id)),
             None => Err(Errno::BADF),

@@ -73,18 +73,20 @@ pub struct VsockConfig {
     pub guest_cid: u64,
     /// Where host programs connect; the guest's connections to port P go to this path with `_P` appended.
     pub host_socket: PathBuf,
-    /// Most connections at a time, in both directions together. Each takes a file descriptor, and up to
-    /// [`BUF_ALLOC`] bytes while the host does not read what the guest sends.
+    /// Most connections at a time, in both directions together. Each takes a file descriptor, and up to [`BUF_ALLOC`]
+    /// bytes while the host does not read what the guest sends; beyond 1024 connections a quarter of that, and beyond
+    /// 4096 an eighth.
     pub max_connections: usize,
 }
 
 impl VsockConfig {
-    /// The usual limits.
+    /// The usual limits: room for the connections to published ports, and for those on which ports are published, of
+    /// which the daemon bounds both, beside those of everybody else.
     pub fn new(guest_cid: u64, host_socket: impl Into<PathBuf>) -> Self {
         Self {
             guest_cid,
             host_socket: host_socket.into(),
-            max_connections: 4096,
+            max_connections: 16 * 1024,
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use slotmap::{Key as _, SlotMap};
 
 use super::connection::{Connection, Flushed, Ports, State};
+use super::credit;
 use super::packet::{HOST_CID, Header, Op, TYPE_STREAM};
 use super::poll::{Poll, Source};
 use crate::socket::Listener;
@@ -99,6 +100,11 @@ impl Muxer {
     /// Whether the limit on connections is reached.
     pub(super) fn is_full(&self) -> bool {
         self.table.len() >= self.max_connections
+    }
+
+    /// The receive buffer of the next connection.
+    pub(super) fn window(&self) -> u32 {
+        credit::window(self.table.len())
     }
 
     /// Whether packets from the guest must wait until it has taken our answers.
