@@ -170,7 +170,7 @@ async fn lease(connection: Connection, common: Common, free: bool) {
                 streams::serve(&listener, &common, publish.container).await;
             }
             Some(Bound::Datagrams(endpoint)) => {
-                datagrams::serve(endpoint, common.machine, publish.container).await
+                datagrams::serve(endpoint, common.machine, publish.container).await;
             }
             // The lease lasts as long as any.
             Some(Bound::Nothing) => std::future::pending().await,
