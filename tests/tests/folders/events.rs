@@ -166,6 +166,8 @@ pub(crate) fn where_watches_run_out_changes_are_seen_within_moments_and_doctor_s
         fs::create_dir(folder.join(number.to_string())).unwrap();
         fs::write(folder.join(number.to_string()).join("file"), "before").unwrap();
     }
+    // The guest forgets what has come just now as soon as it has looked, and nothing of it stays watched.
+    std::thread::sleep(std::time::Duration::from_secs(2));
     let bind = format!("{}:/src", folder.display());
     let run = [
         "run", "-d", "--init", "--name", "looker", "-v", &bind, "alpine", "sleep", "1000",
